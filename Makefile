@@ -1,0 +1,36 @@
+# Every target does its own set-up: a .venv in the repo, made anew when pyproject.toml changes.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test check docs clean
+
+demo: $(READY)
+	$(BIN)/trainscope demo --output demo
+
+test: $(READY)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# mypy follows one package tree, so the three rooms are linked into one.
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	rm -rf build/typing && mkdir -p build/typing/trainscope
+	ln -s $(CURDIR)/trainscope/* build/typing/trainscope/
+	ln -s $(CURDIR)/probes build/typing/trainscope/probes
+	ln -s $(CURDIR)/cli build/typing/trainscope/cli
+	cd build/typing && MYPYPATH=. $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p trainscope
+
+docs: $(READY)
+	$(BIN)/python -m pip install --quiet -e '.[docs]'
+	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
+
+$(READY): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build docs/_build demo .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,190 @@
+"""The Run: exact in JSON, strict in reading, plain in what it works out."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainscope.errors import RecordError
+from trainscope.records import (
+    ActionRecord,
+    EpochRecord,
+    Kind,
+    LayerChange,
+    Measurement,
+    Pretraining,
+    Pruning,
+    Run,
+    RunStatus,
+    Scalar,
+    Taken,
+)
+from trainscope.records.files import replacing, write_text
+from trainscope.records.notation import write_stages
+
+ACTION = ActionRecord(
+    structure="filter",
+    scope="inner",
+    criterion="l1",
+    ratio=0.95,
+    parameters=10,
+    flops=20,
+    speedup=12.06,
+    layers=(LayerChange("conv1", 16, 1),),
+    meaning="95 % of the filters",
+)
+NUMBER = st.none() | st.floats(allow_nan=False, allow_infinity=False)
+RECORDS = st.lists(
+    st.tuples(st.floats(1e-9, 10), NUMBER, NUMBER, st.none() | st.floats(0, 100), NUMBER),
+    max_size=6,
+)
+
+
+def run(accuracies=(50.0, 60.0, 70.0, 80.0), lrs=(0.1, 0.1, 0.01, 0.001), **options) -> Run:
+    pairs = zip(lrs, accuracies, strict=True)
+    epochs = tuple(EpochRecord(e, lr, 1.0, 2.0, a, 0.5) for e, (lr, a) in enumerate(pairs, 1))
+    return Run(kind=Kind.RETRAIN, epochs=epochs, **options)
+
+
+@given(RECORDS, st.text(), st.none() | st.integers(0, 2**70))
+def test_json_round_trips_exactly(records, text, flops):
+    original = Run(
+        kind=Kind.SCRATCH_B,
+        epochs=tuple(EpochRecord(e, *values) for e, values in enumerate(records, 1)),
+        schedule="0:1e-2",
+        architecture=text,
+        pruning=Pruning.of(ACTION, 60),
+        pretraining=Pretraining("0:1e-1", 120, 60, flops, 77.7),
+        settings={"optimizer": "sgd", "clip": None},
+        flops=flops,
+        measurements=(
+            Taken(Measurement("gradient", scalars={"norm": Scalar(0.1, "nats", 0.01)}), 7, text),
+            Taken(Measurement.skipped("curvature", "why"), 9, "after step", 1.5),
+        ),
+        status=RunStatus.INTERRUPTED,
+        given=("ratio",),
+        environment={"torch": "2"},
+        notes=(text,),
+    )
+    assert Run.from_json(original.to_json()) == original
+    assert Run.from_json(original.to_json()).to_json() == original.to_json()
+
+
+def test_a_run_with_nothing_known_round_trips():
+    original = Run(kind=Kind.TRAIN, epochs=())
+    assert Run.from_json(original.to_json()) == original
+    assert original.final_accuracy is original.trainability_accuracy() is None
+
+
+def test_keys_of_later_versions_do_not_disturb():
+    raw = json.loads(run(pruning=Pruning(ratio=0.5)).to_json())
+    raw["more"] = raw["epochs"][0]["more"] = raw["pruning"]["more"] = 1
+    assert Run.from_json(json.dumps(raw)) == run(pruning=Pruning(ratio=0.5))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "it is not JSON"),
+        ("[]", "its schema is None"),
+        ('{"schema": "trainscope.run/2"}', "its schema is 'trainscope.run/2', not"),
+        ('{"schema": "trainscope.run/1"}', "incomplete or damaged"),
+        ('{"schema": NaN}', "NaN is no JSON number"),
+    ],
+)
+def test_what_is_no_run_is_refused(text, message):
+    with pytest.raises(RecordError, match=message):
+        Run.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("kind", "finetune"),
+        ("status", "fine"),
+        ("epochs", [{"epoch": 1}]),
+        ("epochs", "x"),
+        ("measurements", [3]),
+        ("pruning", {"ratio": 1}),
+    ],
+)
+def test_damage_is_one_sentence(key, value):
+    raw = run().as_dict()
+    raw[key] = value
+    with pytest.raises(RecordError, match="incomplete or damaged"):
+        Run.from_json(json.dumps(raw))
+
+
+def test_files(tmp_path):
+    original = run()
+    original.save(tmp_path / "deep" / "run.json")
+    assert Run.load(tmp_path / "deep") == Run.load(tmp_path / "deep" / "run.json") == original
+    with pytest.raises(RecordError, match="No such file"):
+        Run.load(tmp_path / "none.json")
+    (tmp_path / "x.json").write_bytes(b"\xff\xfe")
+    with pytest.raises(RecordError, match="it is not text"):
+        Run.load(tmp_path / "x.json")
+    (tmp_path / "y.json").write_text("{}")
+    with pytest.raises(RecordError, match=r"y\.json: this is no Run"):
+        Run.load(tmp_path / "y.json")
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "run.json"
+    write_text(path, "old")
+
+    def fail():
+        with replacing(path) as part:
+            part.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_trainability_accuracy_is_the_mean_over_the_first_stage():
+    found = run()
+    assert found.first_stage == 2
+    assert found.trainability_accuracy() == 55.0
+    assert found.trainability_accuracy(3) == 60.0
+    assert found.final_accuracy == 80.0
+    assert found.lr_time == pytest.approx(0.211)
+    assert run(lrs=(0.1,) * 4).first_stage == 4
+    assert run(lrs=(0.01, 0.1, 0.1, 0.01)).first_stage == 3
+
+
+def test_the_final_accuracy_is_the_last_one_not_the_best():
+    assert run((50.0, 90.0, 70.0, None)).final_accuracy == 70.0
+    assert run((None,) * 4, start_accuracy=33.0).final_accuracy == 33.0
+    assert run((None, 60.0, 70.0, 80.0)).trainability_accuracy() == 60.0
+
+
+def test_lr_time_fills_epochs_that_were_not_logged():
+    epochs = (EpochRecord(2, 0.1, None, None, 1.0), EpochRecord(5, 0.01, None, None, 1.0))
+    found = Run(kind=Kind.RETRAIN, epochs=epochs)
+    assert found.lr_time == pytest.approx(0.23)
+    assert write_stages([(r.epoch, r.lr) for r in epochs]) == "0:1e-1,2:1e-2"
+
+
+def test_impossible_records_cannot_be_made():
+    for wrong in (math.nan, math.inf, -1.0, 101.0):
+        with pytest.raises(ValueError, match=r"finite|percent"):
+            EpochRecord(1, 0.1, None, None, wrong)
+    with pytest.raises(ValueError, match="counts from 1"):
+        EpochRecord(0, 0.1, None, None, None)
+    record = EpochRecord(1, 0.1, None, None, None)
+    with pytest.raises(ValueError, match="ascend"):
+        Run(kind=Kind.TRAIN, epochs=(record, record))
+
+
+def test_a_pruning_knows_its_action():
+    pruning = Pruning.of(ACTION, 60)
+    assert (pruning.structure, pruning.ratio, pruning.speedup) == ("filter", 0.95, 12.06)
+    assert pruning.plan == "one-shot"
+    assert Pruning.from_json(pruning.to_json()) == pruning

@@ -1,0 +1,31 @@
+"""The errors a person can cause, each with one sentence: what is wrong, where, what to do."""
+
+from __future__ import annotations
+
+
+class TrainscopeError(Exception):
+    """Something the user can put right; the command line prints its message and exits 2."""
+
+
+class CheckpointError(TrainscopeError):
+    """A checkpoint that is missing, damaged, unsafe to load, or not recognised."""
+
+
+class DataError(TrainscopeError):
+    """A data set that is missing, or does not fit the network."""
+
+
+class ActionError(TrainscopeError):
+    """A sparsifying action that cannot be done, or would do nothing."""
+
+
+class ProbeError(TrainscopeError):
+    """A probe that does not exist, or was given options it cannot use."""
+
+
+class ScheduleError(TrainscopeError):
+    """An LR schedule or recipe that cannot be read."""
+
+
+class RecordError(TrainscopeError):
+    """A record (Measurement, Diagnosis, Run) that cannot be read."""

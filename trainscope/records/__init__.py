@@ -1,0 +1,30 @@
+"""Frozen records of what was measured; JSON in and out, versioned. Imports no other room."""
+
+from trainscope.records.action import ActionRecord, LayerChange
+from trainscope.records.diagnosis import Columns, DataRecord, Diagnosis, NetworkRecord
+from trainscope.records.epoch import EpochRecord, Taken
+from trainscope.records.measurement import Array, Cost, Json, Measurement, Scalar, Status
+from trainscope.records.origin import Pretraining, Pruning
+from trainscope.records.run import Kind, Run, RunStatus
+
+__all__ = [
+    "ActionRecord",
+    "Array",
+    "Columns",
+    "Cost",
+    "DataRecord",
+    "Diagnosis",
+    "EpochRecord",
+    "Json",
+    "Kind",
+    "LayerChange",
+    "Measurement",
+    "NetworkRecord",
+    "Pretraining",
+    "Pruning",
+    "Run",
+    "RunStatus",
+    "Scalar",
+    "Status",
+    "Taken",
+]

@@ -1,0 +1,89 @@
+"""What a sparsifying action was asked to do, and what it did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from trainscope.records.measurement import Json
+
+
+@dataclass(frozen=True, slots=True)
+class LayerChange:
+    """One layer's count of filters (structure `filter`) or weights (else), before and after."""
+
+    name: str
+    before: int
+    after: int
+
+    def to_json(self) -> Json:
+        """Return the fields."""
+        return {"name": self.name, "before": self.before, "after": self.after}
+
+
+@dataclass(frozen=True, slots=True)
+class ActionRecord:
+    """One sparsifying action, as done.
+
+    Attributes:
+        structure: "filter", "unstructured" or "N:M" as written, like "2:4".
+        scope: "inner" or "all".
+        criterion: The name of the criterion: "l1", "l2", "random", "bn-scale".
+        ratio: The uniform ratio asked for; None where only per-layer ratios were given.
+        ratios: Ratios by name pattern, as written.
+        global_ranking: True where filters or weights were ranked across layers.
+        meaning: What the ratio is a share of, in words.
+        parameters: Parameters that remain: those present (filter) or not masked (else).
+        flops: Multiply-adds of one sample that remain.
+        speedup: Dense FLOPs / pruned FLOPs.
+        layers: What was cut, layer by layer.
+        seed: The seed of the criterion, where it draws.
+    """
+
+    structure: str
+    scope: str
+    criterion: str
+    ratio: float | None
+    parameters: int
+    flops: int
+    speedup: float
+    layers: tuple[LayerChange, ...]
+    meaning: str
+    ratios: Mapping[str, float] = field(default_factory=dict)
+    global_ranking: bool = False
+    seed: int = 0
+
+    def to_json(self) -> Json:
+        """Return the pinned form of `trainscope.diagnosis/1`."""
+        return {
+            "structure": self.structure,
+            "scope": self.scope,
+            "criterion": self.criterion,
+            "ratio": self.ratio,
+            "ratios": dict(self.ratios),
+            "global": self.global_ranking,
+            "meaning": self.meaning,
+            "parameters": self.parameters,
+            "flops": self.flops,
+            "speedup": self.speedup,
+            "layers": [layer.to_json() for layer in self.layers],
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def from_json(cls, raw: Json) -> ActionRecord:
+        """Return the ActionRecord that `to_json` wrote."""
+        return cls(
+            structure=raw["structure"],
+            scope=raw["scope"],
+            criterion=raw["criterion"],
+            ratio=raw["ratio"],
+            parameters=raw["parameters"],
+            flops=raw["flops"],
+            speedup=raw["speedup"],
+            layers=tuple(LayerChange(**layer) for layer in raw["layers"]),
+            meaning=raw.get("meaning", ""),
+            ratios=raw.get("ratios", {}),
+            global_ranking=raw.get("global", False),
+            seed=raw.get("seed", 0),
+        )

@@ -1,0 +1,202 @@
+"""One sparsifying action, measured before and after."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from trainscope.errors import RecordError
+from trainscope.records.action import ActionRecord
+from trainscope.records.measurement import Json, Measurement
+
+SCHEMA = "trainscope.diagnosis/1"
+COLUMNS = ("before", "after", "recalibrated")
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkRecord:
+    """The base network.
+
+    Attributes:
+        architecture: Its name.
+        parameters: How many it has, masked ones not counted.
+        flops: Multiply-adds of one sample.
+        digest: SHA-256 of its weights: the base model's identity.
+        input_shape: The shape of one input, (C, H, W).
+        num_classes: The width of its logits.
+        recognised: How its architecture was found.
+        format: The format of its checkpoint.
+    """
+
+    architecture: str
+    parameters: int
+    flops: int
+    digest: str
+    input_shape: tuple[int, ...] = ()
+    num_classes: int = 0
+    recognised: str = ""
+    format: str = ""
+
+    def to_json(self) -> Json:
+        """Return the fields."""
+        return {
+            "architecture": self.architecture,
+            "parameters": self.parameters,
+            "flops": self.flops,
+            "digest": self.digest,
+            "input_shape": list(self.input_shape),
+            "num_classes": self.num_classes,
+            "recognised": self.recognised,
+            "format": self.format,
+        }
+
+    @classmethod
+    def from_json(cls, raw: Json) -> NetworkRecord:
+        """Return the NetworkRecord that `to_json` wrote."""
+        shape = tuple(raw.get("input_shape", ()))
+        return cls(**{**raw, "input_shape": shape})
+
+
+@dataclass(frozen=True, slots=True)
+class DataRecord:
+    """What the probes measured on.
+
+    Attributes:
+        name: The data, as `--data` takes it.
+        samples: The number of pinned samples.
+        labels: "true", or "predicted" where they were drawn from the base network's predictions.
+    """
+
+    name: str
+    samples: int
+    labels: str
+
+    def to_json(self) -> Json:
+        """Return the fields."""
+        return {"name": self.name, "samples": self.samples, "labels": self.labels}
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """One probe's measurements.
+
+    Attributes:
+        before: Of the base network.
+        after: Of the pruned network.
+        recalibrated: Of the pruned network with its batch-norm statistics measured anew; None
+            where there is no batch norm.
+    """
+
+    before: Measurement
+    after: Measurement
+    recalibrated: Measurement | None = None
+
+    def damage(self) -> dict[str, float]:
+        """Return after / before of every scalar that both have, where before is not zero."""
+        ratios = {}
+        for name in self.before.scalars:
+            old, new = self.before.value(name), self.after.value(name)
+            if old and new is not None:
+                ratios[name] = new / old
+        return ratios
+
+    def to_json(self) -> Json:
+        """Return the columns, and the damage for readers without arithmetic."""
+        after = None if self.recalibrated is None else self.recalibrated.to_json()
+        return {
+            "before": self.before.to_json(),
+            "after": self.after.to_json(),
+            "recalibrated": after,
+            "damage": self.damage(),
+        }
+
+    @classmethod
+    def from_json(cls, probe: str, raw: Json) -> Columns:
+        """Return the Columns that `to_json` wrote."""
+        parts = {
+            name: None if raw[name] is None else Measurement.from_json(probe, raw[name])
+            for name in COLUMNS
+        }
+        return cls(**parts)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """What one sparsifying action did to a network's trainability.
+
+    Attributes:
+        network: The base network.
+        action: The action.
+        data: What was measured on.
+        probes: The measurements by probe.
+        verdict: What they say, in sentences.
+        environment: Versions, device and options that a repetition needs.
+        seed: Of every random choice.
+        notes: What a person should know about how this was measured, each one sentence.
+    """
+
+    network: NetworkRecord
+    action: ActionRecord
+    data: DataRecord
+    probes: Mapping[str, Columns]
+    verdict: tuple[str, ...]
+    environment: Mapping[str, str]
+    seed: int = 0
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> str:
+        """Return the document of `trainscope.diagnosis/1`, without NaN or Infinity."""
+        return json.dumps(self.as_dict(), indent=2, allow_nan=False, ensure_ascii=False)
+
+    def as_dict(self) -> Json:
+        """Return the document as a JSON object."""
+        return {
+            "schema": SCHEMA,
+            "network": self.network.to_json(),
+            "action": self.action.to_json(),
+            "data": self.data.to_json(),
+            "probes": {name: columns.to_json() for name, columns in self.probes.items()},
+            "verdict": list(self.verdict),
+            "environment": dict(self.environment),
+            "seed": self.seed,
+            "notes": list(self.notes),
+        }
+
+    @classmethod
+    def from_json(cls, text: str) -> Diagnosis:
+        """Return the Diagnosis that `to_json` wrote.
+
+        Raises:
+            RecordError: The text is no Diagnosis of a version that is known here.
+        """
+        try:
+            raw: Any = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise RecordError(f"this is no Diagnosis: it is not JSON ({error})") from error
+        schema = raw.get("schema") if isinstance(raw, dict) else None
+        if schema != SCHEMA:
+            raise RecordError(
+                f"this is no Diagnosis that this version reads: its schema is {schema!r}, "
+                f"not '{SCHEMA}'"
+            )
+        try:
+            return cls(
+                network=NetworkRecord.from_json(raw["network"]),
+                action=ActionRecord.from_json(raw["action"]),
+                data=DataRecord(**raw["data"]),
+                probes={n: Columns.from_json(n, columns) for n, columns in raw["probes"].items()},
+                verdict=tuple(raw["verdict"]),
+                environment=raw["environment"],
+                seed=raw["seed"],
+                notes=tuple(raw.get("notes", ())),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise RecordError(f"this Diagnosis is incomplete or damaged: {error!r}") from error
+
+    def _repr_html_(self) -> str:
+        """Return the table and the verdict for a notebook."""
+        from trainscope.records.page import diagnosis_html
+
+        return diagnosis_html(self)

@@ -1,0 +1,96 @@
+"""Where a retrained network came from: its pretraining, and how it was pruned."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+
+from trainscope.records.action import ActionRecord
+from trainscope.records.measurement import Json
+
+
+@dataclass(frozen=True, slots=True)
+class Pretraining:
+    """How a base model was trained. What is not known is None.
+
+    Attributes:
+        schedule: Its LR schedule.
+        total: The epochs that the schedule plans.
+        epochs: The epochs done: with a pruning epoch before the end, fewer than `total`.
+        flops: Multiply-adds spent, counted as `Run.flops` counts them.
+        accuracy: Test accuracy at the end, percent.
+    """
+
+    schedule: str | None = None
+    total: int | None = None
+    epochs: int | None = None
+    flops: int | None = None
+    accuracy: float | None = None
+
+    def to_json(self) -> Json:
+        """Return the fields."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, raw: Json) -> Pretraining:
+        """Return the Pretraining that `to_json` wrote."""
+        return cls(**{part.name: raw[part.name] for part in fields(cls)})
+
+
+@dataclass(frozen=True, slots=True)
+class Pruning:
+    """Step 2 of the pruning pipeline. What is not known is None.
+
+    Attributes:
+        structure: "filter", "unstructured" or N:M like "2:4": the granularity.
+        ratio: The uniform ratio; None where layers differ, or where it is not known.
+        criterion: How filters or weights were ranked: "l1", "GReg-1", ...
+        scope: "inner" or "all" for filters.
+        speedup: Dense FLOPs / pruned FLOPs.
+        epoch: The pruning epoch: pretraining epochs before the action.
+        plan: The pruning schedule: "one-shot" or words.
+        action: The action itself, where trainscope did it.
+    """
+
+    structure: str | None = None
+    ratio: float | None = None
+    criterion: str | None = None
+    scope: str | None = None
+    speedup: float | None = None
+    epoch: int | None = None
+    plan: str | None = None
+    action: ActionRecord | None = None
+
+    @classmethod
+    def of(cls, action: ActionRecord, epoch: int | None = None) -> Pruning:
+        """Return what an action of trainscope's is, one-shot, after a pruning epoch."""
+        return cls(
+            structure=action.structure,
+            ratio=action.ratio,
+            criterion=action.criterion,
+            scope=action.scope,
+            speedup=action.speedup,
+            epoch=epoch,
+            plan="one-shot",
+            action=action,
+        )
+
+    def to_json(self) -> Json:
+        """Return the fields."""
+        return {
+            "structure": self.structure,
+            "ratio": self.ratio,
+            "criterion": self.criterion,
+            "scope": self.scope,
+            "speedup": self.speedup,
+            "epoch": self.epoch,
+            "plan": self.plan,
+            "action": None if self.action is None else self.action.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, raw: Json) -> Pruning:
+        """Return the Pruning that `to_json` wrote."""
+        action = raw["action"]
+        read = None if action is None else ActionRecord.from_json(action)
+        found = {part.name: raw[part.name] for part in fields(cls)}
+        return cls(**{**found, "action": read})

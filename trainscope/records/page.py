@@ -1,0 +1,34 @@
+"""A Diagnosis as a piece of HTML, for notebooks."""
+
+from __future__ import annotations
+
+from html import escape
+
+from trainscope.records.diagnosis import Diagnosis
+from trainscope.records.rows import has_recalibrated, quantity, reasons, rows
+
+
+def diagnosis_html(diagnosis: Diagnosis) -> str:
+    """Return the action, the table, the verdict and the reasons, without scripts or styles."""
+    action, network = diagnosis.action, diagnosis.network
+    heads = ["", "before", "after", "after, batch norm recalibrated", "after / before"]
+    kept = [0, 1, 2, 3, 4] if has_recalibrated(diagnosis) else [0, 1, 2, 4]
+    body, probe = [], ""
+    for row in rows(diagnosis):
+        if row.probe != probe:
+            probe = row.probe
+            body.append(f'<tr><th colspan="{len(kept)}">{escape(probe)}</th></tr>')
+        cells = (row.label, *row.cells)
+        body.append("<tr>" + "".join(f"<td>{escape(cells[k])}</td>" for k in kept) + "</tr>")
+    parts = [
+        f"<h4>{escape(network.architecture)}: {escape(action.meaning)}</h4>",
+        f"<p>{quantity(network.parameters)} → {quantity(action.parameters)} parameters, "
+        f"{quantity(network.flops)} → {quantity(action.flops)} FLOPs, "
+        f"speedup {action.speedup:.2f}×; {escape(diagnosis.data.name)}, "
+        f"{diagnosis.data.samples} samples, {escape(diagnosis.data.labels)} labels</p>",
+        "<table><thead><tr>" + "".join(f"<th>{heads[k]}</th>" for k in kept) + "</tr></thead>",
+        "<tbody>" + "".join(body) + "</tbody></table>",
+        "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in diagnosis.verdict) + "</ul>",
+    ]
+    parts += [f"<p><small>{escape(line)}</small></p>" for line in reasons(diagnosis)]
+    return "\n".join(parts)

@@ -1,0 +1,149 @@
+"""A Diagnosis as rows of text: one wording for the terminal, the notebook and the page."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from trainscope.records.diagnosis import COLUMNS, Columns, Diagnosis
+from trainscope.records.measurement import Measurement, Scalar, Status
+
+LABELS = {
+    "ta": "trainability accuracy (TA)",
+    "start_accuracy": "test accuracy, not retrained",
+    "norm": "gradient norm",
+    "snr": "gradient signal-to-noise",
+    "noise_scale": "simple noise scale",
+    "loss": "loss",
+    "mean_jsv": "mean JSV",
+    "std_over_mean": "JSV std / mean",
+    "max_jsv": "largest JSV",
+    "min_jsv": "smallest JSV",
+    "condition_number": "condition number",
+    "share_below_1e-3": "JSVs under 1e-3 of the largest",
+    "dead_outputs": "dead outputs",
+    "singular_samples": "samples with a singular Jacobian",
+    "top_eigenvalue": "top Hessian eigenvalue",
+    "smallest_eigenvalue": "smallest Hessian eigenvalue",
+    "trace": "Hessian trace",
+    "max_stable_lr": "largest stable LR, 2/λmax",
+}
+PROBES = {
+    "trainability_accuracy": "Trainability accuracy",
+    "gradient": "Gradient",
+    "jacobian": "Jacobian singular values",
+    "curvature": "Loss curvature",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        probe: The probe's name in words.
+        label: The number's name and unit.
+        cells: Before, after, recalibrated and the damage; "" where there is none.
+    """
+
+    probe: str
+    label: str
+    cells: tuple[str, str, str, str]
+
+
+def has_recalibrated(diagnosis: Diagnosis) -> bool:
+    """Return whether any probe was measured with batch norm recalibrated."""
+    return any(columns.recalibrated is not None for columns in diagnosis.probes.values())
+
+
+def rows(diagnosis: Diagnosis) -> list[Row]:
+    """Return a row for every scalar of every probe, and one for a probe that has none."""
+    return [row for name, columns in diagnosis.probes.items() for row in _probe(name, columns)]
+
+
+def reasons(diagnosis: Diagnosis) -> list[str]:
+    """Return why numbers are missing or doubtful, each reason once."""
+    found: dict[str, None] = {}
+    for name, columns in diagnosis.probes.items():
+        for column in COLUMNS:
+            measurement: Measurement | None = getattr(columns, column)
+            if measurement is None:
+                continue
+            if measurement.status is not Status.OK:
+                found[f"{PROBES.get(name, name)}: {measurement.status}: {measurement.reason}"] = (
+                    None
+                )
+            for label, scalar in measurement.scalars.items():
+                if scalar.value is None:
+                    found[f"{LABELS.get(label, label)} ({column}): {scalar.reason}"] = None
+    return list(found)
+
+
+def number(value: float) -> str:
+    """Write a number with four significant digits, in the form that is shortest to read."""
+    if value == 0:
+        return "0"
+    size = math.floor(math.log10(abs(value)))
+    if -3 <= size < 5:
+        return f"{value:.{max(0, 3 - size)}f}"
+    return f"{value:.2e}"
+
+
+def estimate(value: float, stderr: float) -> str:
+    """Write a number as far as its standard error reaches, of which two digits are written.
+
+    An error that four digits of the number do not show is left out.
+    """
+    if stderr < 1e-4 * abs(value):
+        return number(value)
+    if stderr == 0:
+        return "0 ± 0"
+    size = math.floor(math.log10(max(abs(value), stderr)))
+    places = 1 - math.floor(math.log10(stderr))
+    if -3 <= size < 5 and places <= 6:
+        return f"{value:.{max(0, places)}f} ± {stderr:.{max(0, places)}f}"
+    return f"{value:.{max(0, places + size)}e} ± {stderr:.1e}"
+
+
+def quantity(count: float) -> str:
+    """Write a count with k, M or G: 21.3 M."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= size:
+            return f"{count / size:.2f} {letter}"
+    return f"{count:.0f}"
+
+
+def _probe(name: str, columns: Columns) -> list[Row]:
+    title = PROBES.get(name, name)
+    measured = [columns.before, columns.after, columns.recalibrated]
+    names = dict.fromkeys(
+        label for column in measured if column is not None for label in column.scalars
+    )
+    if not names:
+        cells = tuple("" if column is None else str(column.status) for column in measured)
+        return [Row(title, "", (cells[0], cells[1], cells[2], ""))]
+    damage = columns.damage()
+    out = []
+    first = next((label for label in names if label.startswith("ta@")), None)
+    for label in names:
+        if label == first:  # `ta` again
+            continue
+        found = [None if column is None else column.scalars.get(label) for column in measured]
+        unit = next((scalar.unit for scalar in found if scalar is not None), "")
+        text = LABELS.get(label, label.replace("ta@", "TA at LR "))
+        if label == "ta" and first is not None:
+            text = first.replace("ta@", "TA at LR ")
+        ratio = f"×{number(damage[label])}" if label in damage else ""
+        cells = (_cell(found[0]), _cell(found[1]), _cell(found[2]), ratio)
+        out.append(Row(title, f"{text} [{unit}]" if unit else text, cells))
+    return out
+
+
+def _cell(scalar: Scalar | None) -> str:
+    if scalar is None:
+        return ""
+    if scalar.value is None:
+        return "–"
+    if scalar.stderr is None:
+        return number(scalar.value)
+    return estimate(scalar.value, scalar.stderr)

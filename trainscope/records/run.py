@@ -1,0 +1,246 @@
+"""One training or retraining: what fairness, comparison, estimation and plots read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from trainscope.errors import RecordError
+from trainscope.records.epoch import EpochRecord, Taken
+from trainscope.records.files import write_text
+from trainscope.records.measurement import Json
+from trainscope.records.origin import Pretraining, Pruning
+
+SCHEMA = "trainscope.run/1"
+UNKNOWN = "unknown"
+FILE_NAME = "run.json"
+
+__all__ = ["SCHEMA", "UNKNOWN", "EpochRecord", "Kind", "Run", "RunStatus", "Taken"]
+
+
+class Kind(StrEnum):
+    """What was trained, from which weights."""
+
+    TRAIN = "train"
+    RETRAIN = "retrain"
+    SCRATCH_E = "scratch-e"
+    SCRATCH_B = "scratch-b"
+    WINNING_TICKET = "winning-ticket"
+    RANDOM_REINIT = "random-reinit"
+
+
+class RunStatus(StrEnum):
+    """How far it came."""
+
+    FINISHED = "finished"
+    INTERRUPTED = "interrupted"
+    DIVERGED = "diverged"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training or retraining. What is not known is None, or "unknown" for a digest.
+
+    Attributes:
+        kind: What was trained, from which weights.
+        epochs: What happened, epoch by epoch, ascending.
+        schedule: The LR schedule, like `0:1e-2,30:1e-3`.
+        total: The epochs that the schedule plans.
+        architecture: The network's name.
+        data: The data, as `--data` takes it.
+        base: SHA-256 of the base model's weights (the network before any action), or "unknown".
+        start: SHA-256 of the weights that training started from, or "unknown".
+        end: SHA-256 of the weights that it ended with, or "unknown".
+        pruning: The sparsifying action and what is known of the pruning method; None for a dense
+            network.
+        pretraining: How the base model was trained; None where that is not known, or for a kind
+            that has none.
+        settings: Optimizer, momentum, weight decay, batch size and the like, by name.
+        seed: Of every random choice.
+        parameters: Surviving parameters.
+        flops_per_sample: Multiply-adds of one sample, forward.
+        flops: Multiply-adds spent on training: 3 times those of the samples trained on (backward
+            counts as two forwards), masked weights left out; evaluation and probes are not counted.
+        start_accuracy: Test accuracy before the first step, percent.
+        measurements: What probes found on the way.
+        status: How far it came.
+        given: Names of fields that a person stated and no log said.
+        source: Who wrote the numbers: "trainscope", "csv", "lightning", ...
+        environment: Versions and device.
+        notes: What a reader should know, each one sentence.
+    """
+
+    kind: Kind
+    epochs: tuple[EpochRecord, ...]
+    schedule: str | None = None
+    total: int | None = None
+    architecture: str | None = None
+    data: str | None = None
+    base: str = UNKNOWN
+    start: str = UNKNOWN
+    end: str = UNKNOWN
+    pruning: Pruning | None = None
+    pretraining: Pretraining | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    seed: int | None = None
+    parameters: int | None = None
+    flops_per_sample: int | None = None
+    flops: int | None = None
+    start_accuracy: float | None = None
+    measurements: tuple[Taken, ...] = ()
+    status: RunStatus = RunStatus.FINISHED
+    given: tuple[str, ...] = ()
+    source: str = "trainscope"
+    environment: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check the order of the epochs."""
+        numbers = [record.epoch for record in self.epochs]
+        if any(after <= before for before, after in pairwise(numbers)):
+            raise ValueError("the epochs of a Run ascend")
+
+    @property
+    def final_accuracy(self) -> float | None:
+        """Return the test accuracy of the last epoch that has one, percent: never the best one."""
+        found = [r.test_accuracy for r in self.epochs if r.test_accuracy is not None]
+        return found[-1] if found else self.start_accuracy
+
+    @property
+    def first_stage(self) -> int:
+        """Return the number of epochs before the first decay of the LR, as recorded."""
+        last = self.epochs[-1].epoch if self.epochs else 0
+        pairs = pairwise(self.epochs)
+        return next((before.epoch for before, after in pairs if after.lr < before.lr), last)
+
+    @property
+    def lr_time(self) -> float:
+        """Return the sum of the learning rates over the epochs, as recorded."""
+        times, done = 0.0, 0
+        for record in self.epochs:  # an epoch that was not logged had the LR of the next that was
+            times, done = times + record.lr * (record.epoch - done), record.epoch
+        return times
+
+    def trainability_accuracy(self, epochs: int | None = None) -> float | None:
+        """Return TA: the mean test accuracy of the first N epochs, percent.
+
+        Comparable only under the same LR schedule and N. Source: Wang et al. (2023), Sec. 4.
+
+        Args:
+            epochs: N; by default the length of the first LR stage.
+
+        Returns:
+            The mean over those of the first N epochs that have an accuracy; None if none has.
+        """
+        limit = self.first_stage if epochs is None else epochs
+        first = [r.test_accuracy for r in self.epochs if r.epoch <= limit]
+        known = [accuracy for accuracy in first if accuracy is not None]
+        return sum(known) / len(known) if known else None
+
+    def as_dict(self) -> Json:
+        """Return the document of `trainscope.run/1` as a JSON object."""
+        return {
+            "schema": SCHEMA,
+            "kind": str(self.kind),
+            "status": str(self.status),
+            "architecture": self.architecture,
+            "data": self.data,
+            "base": self.base,
+            "start": self.start,
+            "end": self.end,
+            "pruning": None if self.pruning is None else self.pruning.to_json(),
+            "pretraining": None if self.pretraining is None else self.pretraining.to_json(),
+            "schedule": self.schedule,
+            "total": self.total,
+            "settings": dict(self.settings),
+            "seed": self.seed,
+            "parameters": self.parameters,
+            "flops_per_sample": self.flops_per_sample,
+            "flops": self.flops,
+            "start_accuracy": self.start_accuracy,
+            "epochs": [record.to_json() for record in self.epochs],
+            "measurements": [taken.to_json() for taken in self.measurements],
+            "given": list(self.given),
+            "source": self.source,
+            "environment": dict(self.environment),
+            "notes": list(self.notes),
+        }
+
+    def to_json(self) -> str:
+        """Return the document of `trainscope.run/1`, without NaN or Infinity."""
+        return json.dumps(self.as_dict(), indent=2, allow_nan=False, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Run:
+        """Return the Run that `to_json` wrote.
+
+        Raises:
+            RecordError: The text is no Run of a version that is known here.
+        """
+        try:
+            raw: Any = json.loads(text, parse_constant=_no_constant)
+        except ValueError as error:
+            raise RecordError(f"this is no Run: it is not JSON ({error})") from error
+        schema = raw.get("schema") if isinstance(raw, dict) else None
+        if schema != SCHEMA:
+            raise RecordError(
+                f"this is no Run that this version reads: its schema is {schema!r}, not '{SCHEMA}'"
+            )
+        try:
+            return cls._read(raw)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise RecordError(f"this Run is incomplete or damaged: {error!r}") from error
+
+    @classmethod
+    def _read(cls, raw: Json) -> Run:
+        plain = {
+            name: raw[name]
+            for name in (
+                *("architecture", "data", "base", "start", "end", "schedule", "total", "settings"),
+                *("seed", "parameters", "flops_per_sample", "flops", "start_accuracy", "source"),
+                "environment",
+            )
+        }
+        pruning, pretraining = raw["pruning"], raw["pretraining"]
+        return cls(
+            kind=Kind(raw["kind"]),
+            status=RunStatus(raw["status"]),
+            epochs=tuple(EpochRecord.from_json(record) for record in raw["epochs"]),
+            pruning=None if pruning is None else Pruning.from_json(pruning),
+            pretraining=None if pretraining is None else Pretraining.from_json(pretraining),
+            measurements=tuple(Taken.from_json(taken) for taken in raw["measurements"]),
+            given=tuple(raw["given"]),
+            notes=tuple(raw["notes"]),
+            **plain,
+        )
+
+    def save(self, path: Path) -> None:
+        """Write the document in one step."""
+        write_text(path, self.to_json() + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> Run:
+        """Read a Run from its file, or from the folder that holds its `run.json`.
+
+        Raises:
+            RecordError: There is no such file, or it is no Run.
+        """
+        file = path / FILE_NAME if path.is_dir() else path
+        try:
+            text = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not text"
+            raise RecordError(f"no Run can be read from {file}: {reason}") from error
+        try:
+            return cls.from_json(text)
+        except RecordError as error:
+            raise RecordError(f"{file}: {error}") from error
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
