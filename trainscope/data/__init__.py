@@ -1,0 +1,20 @@
+"""Data sets by name, and pinned samples of them."""
+
+from trainscope.data.dataset import Dataset
+from trainscope.data.pin import pin, pin_random
+from trainscope.data.probe_data import LabelSource, ProbeData
+from trainscope.data.spec import RandomInputs, load
+from trainscope.data.split import Augment, Split, TensorSplit
+
+__all__ = [
+    "Augment",
+    "Dataset",
+    "LabelSource",
+    "ProbeData",
+    "RandomInputs",
+    "Split",
+    "TensorSplit",
+    "load",
+    "pin",
+    "pin_random",
+]

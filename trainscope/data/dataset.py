@@ -1,0 +1,26 @@
+"""A labelled data set: its two halves and its shape."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trainscope.data.split import Split
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A labelled data set.
+
+    Attributes:
+        name: As `--data` takes it.
+        train: The training half; None for a folder of images that has no such half.
+        test: The test half.
+        num_classes: The number of classes.
+        input_shape: The shape of one input, (C, H, W).
+    """
+
+    name: str
+    train: Split | None
+    test: Split
+    num_classes: int
+    input_shape: tuple[int, ...]

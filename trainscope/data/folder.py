@@ -1,0 +1,121 @@
+"""Folders of images, a class a folder, as torchvision's ImageFolder reads them."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainscope.data.augment import PadCrop
+from trainscope.data.dataset import Dataset
+from trainscope.data.split import Augment
+from trainscope.errors import DataError
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+READERS = 4
+
+
+@dataclass(frozen=True)
+class FolderSplit:
+    """A split that is read from image files when it is asked for.
+
+    Attributes:
+        images: (path, label) pairs.
+        transform: From a PIL image to a normalised tensor [C, H, W].
+        augment: The standard augmentation for training, or None.
+    """
+
+    images: list[tuple[str, int]]
+    transform: Any
+    augment: Augment | None = None
+    _pool: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(READERS), repr=False, compare=False
+    )
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.images)
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the images at indices, decoded, resized and normalised, and their labels.
+
+        Raises:
+            DataError: An image cannot be read.
+        """
+        chosen = [self.images[index] for index in indices.tolist()]
+        inputs = list(self._pool.map(self._read, [path for path, _ in chosen]))
+        return torch.stack(inputs), torch.tensor([label for _, label in chosen])
+
+    def _read(self, path: str) -> Tensor:
+        from PIL import Image
+
+        try:
+            with Image.open(path) as image:
+                read: Tensor = self.transform(image)
+        except (OSError, SyntaxError) as error:
+            raise DataError(f"the image {path} cannot be read: {error}") from error
+        return read
+
+
+def load(root: Path, input_shape: tuple[int, ...]) -> Dataset:
+    """Return a folder of images as a data set.
+
+    `root/train` and `root/val` (or `root/test`) are its halves; a root whose folders are the
+    classes themselves is a test half alone. Images are resized so that their short side is 8/7 of
+    the network's (256 for 224), cropped at the centre, and normalised with ImageNet's mean and
+    deviation (one channel: 0.5 and 0.5). Inputs up to 64 pixels are resized without a crop.
+
+    Args:
+        root: The folder.
+        input_shape: (C, H, W) of the network's input.
+
+    Raises:
+        DataError: There is no such folder, it has no images, or its halves differ in classes.
+    """
+    from torchvision.datasets import ImageFolder
+
+    if not root.is_dir():
+        raise DataError(f"no folder at {root}: 'imagefolder:ROOT' needs one with a folder a class")
+    transform = _transform(input_shape)
+
+    def half(folder: Path) -> Any:
+        try:
+            return ImageFolder(str(folder))
+        except FileNotFoundError as error:
+            raise DataError(
+                f"no images in {folder}: it needs a folder a class with images in it"
+            ) from error
+
+    test_folder = next((root / name for name in ("val", "test") if (root / name).is_dir()), None)
+    if test_folder is None:
+        alone = half(root)
+        test = FolderSplit(alone.imgs, transform)
+        return Dataset(f"imagefolder:{root}", None, test, len(alone.classes), input_shape)
+    tested = half(test_folder)
+    train = None
+    if (root / "train").is_dir():
+        trained = half(root / "train")
+        if trained.classes != tested.classes:
+            raise DataError(
+                f"{root / 'train'} and {test_folder} do not have the same folders of classes"
+            )
+        train = FolderSplit(trained.imgs, transform, PadCrop(max(1, input_shape[-1] // 8)))
+    test = FolderSplit(tested.imgs, transform)
+    return Dataset(f"imagefolder:{root}", train, test, len(tested.classes), input_shape)
+
+
+def _transform(input_shape: tuple[int, ...]) -> Any:
+    from torchvision.transforms import v2
+
+    channels, height, width = input_shape
+    small = height <= 64
+    resize = [v2.Resize((height, width))] if small else [v2.Resize(height * 8 // 7)]
+    crop = [] if small else [v2.CenterCrop((height, width))]
+    mode = [v2.RGB()] if channels == 3 else [v2.Grayscale()]
+    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ((0.5,), (0.5,))
+    scaled = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)]
+    return v2.Compose([*mode, *resize, *crop, *scaled])

@@ -1,0 +1,66 @@
+"""Pinning the samples that a network is measured on."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from trainscope.data.dataset import Dataset
+from trainscope.data.probe_data import ProbeData
+from trainscope.data.spec import RandomInputs
+from trainscope.errors import DataError
+
+
+def pin(data: Dataset, samples: int, *, batch_size: int = 128, seed: int = 0) -> ProbeData:
+    """Draw samples of the training half (the test half where there is no other) without return.
+
+    Gradients and curvature are those of the training loss, hence the training half.
+
+    Args:
+        data: The data set.
+        samples: How many; all of the half where it has fewer.
+        batch_size: How many a probe may hold at once.
+        seed: Of the draw.
+    """
+    half = data.test if data.train is None else data.train
+    order = torch.randperm(len(half), generator=torch.Generator().manual_seed(seed))
+    inputs, labels = half.batch(order[:samples])
+    return ProbeData(
+        data.name, inputs, labels, "true", data.train, data.test, batch_size=batch_size, seed=seed
+    )
+
+
+@torch.no_grad()
+def pin_random(
+    data: RandomInputs, network: nn.Module, samples: int, *, batch_size: int = 128, seed: int = 0
+) -> ProbeData:
+    """Draw Gaussian inputs, and their labels from the network's own predictions.
+
+    Labels drawn from the softmax make the loss one that the network could have been trained on:
+    the gradient's expectation is zero and the Hessian's is the Fisher information.
+
+    Args:
+        data: The shape of one input.
+        network: The base network, before any action, in eval mode.
+        samples: How many.
+        batch_size: How many a probe may hold at once.
+        seed: Of inputs and labels.
+
+    Raises:
+        DataError: The network does not take such inputs.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    weight = next(network.parameters())
+    inputs = torch.randn(samples, *data.shape, generator=generator)
+    mode = network.training
+    network.eval()
+    try:
+        parts = [network(part.to(weight)).cpu() for part in torch.split(inputs, batch_size)]
+    except RuntimeError as error:
+        first = str(error).splitlines()[0]
+        raise DataError(f"the network does not take inputs {data.name}: {first}") from error
+    finally:
+        network.train(mode)
+    odds = torch.cat(parts).float().softmax(1)
+    labels = torch.multinomial(odds, 1, generator=generator).squeeze(1)
+    return ProbeData(data.name, inputs, labels, "predicted", batch_size=batch_size, seed=seed)

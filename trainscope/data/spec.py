@@ -1,0 +1,52 @@
+"""Data by name, as `--data` takes it: `digits`, `mnist:ROOT`, `random:3x32x32`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainscope.data import embedded, folder, torchvision_sets
+from trainscope.data.dataset import Dataset
+from trainscope.errors import DataError
+
+FORMS = "digits, mnist:ROOT, fashionmnist:ROOT, cifar10:ROOT, cifar100:ROOT, imagefolder:ROOT"
+
+
+@dataclass(frozen=True)
+class RandomInputs:
+    """Gaussian inputs of a shape, for a network whose data is not at hand."""
+
+    shape: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """Return the inputs as `--data` takes them."""
+        return "random:" + "x".join(str(side) for side in self.shape)
+
+
+def load(
+    spec: str, input_shape: tuple[int, ...], *, download: bool = False
+) -> Dataset | RandomInputs:
+    """Return the data that a text names.
+
+    Args:
+        spec: One of the forms above, or `random:CxHxW`.
+        input_shape: (C, H, W) of the network, to which folders of images are resized.
+        download: Fetch what torchvision can fetch.
+
+    Raises:
+        DataError: The text is of no form, or the data is not where it says.
+    """
+    kind, colon, rest = spec.partition(":")
+    if spec == "digits":
+        return embedded.digits()
+    if kind == "random":
+        if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", rest):
+            raise DataError(f"'{spec}' is not of the form random:CxHxW, like random:3x32x32")
+        return RandomInputs(tuple(int(side) for side in rest.split("x")))
+    if colon and rest and kind in torchvision_sets.KNOWN:
+        return torchvision_sets.load(kind, Path(rest).expanduser(), download=download)
+    if colon and rest and kind == "imagefolder":
+        return folder.load(Path(rest).expanduser(), input_shape)
+    raise DataError(f"no data is named '{spec}': write one of {FORMS} or random:CxHxW")
