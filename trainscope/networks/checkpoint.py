@@ -1,0 +1,193 @@
+"""Checkpoint files to networks and back."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from trainscope.errors import CheckpointError
+from trainscope.networks import registry
+from trainscope.networks.custom import open_custom
+from trainscope.networks.factory import from_factory
+from trainscope.networks.fit import Fit, fit
+from trainscope.networks.masks import set_masks
+from trainscope.networks.meta import Shapes
+from trainscope.networks.network import Network
+from trainscope.networks.readers import Contents, contents_of, own
+from trainscope.networks.recognise import recognise
+from trainscope.networks.state_dict import Weights, weights_of
+
+
+def open_checkpoint(
+    path: str | os.PathLike[str],
+    *,
+    arch: str | None = None,
+    model: str | None = None,
+    input_shape: tuple[int, ...] | None = None,
+) -> Network:
+    """Open a checkpoint as a network on the CPU, in eval mode, running no code of the file's.
+
+    The architecture is the one said here, else the one the file names, else the one whose names
+    and shapes its tensors have. Tensors narrower than the architecture's make a pruned network:
+    its layers are resized to them, and it is run once. The weights are the file's, bit for bit,
+    where they are float32; other floating types are converted, and a note says so.
+
+    Args:
+        path: The file. It is opened for reading only.
+        arch: The architecture's name in the registry.
+        model: "package.module:factory", a network of the user's own; importing it runs its code.
+        input_shape: The shape of one input, (C, H, W), where it is not the architecture's.
+
+    Raises:
+        CheckpointError: The file cannot be read, holds no network, or holds one that does not fit;
+            one sentence that starts with the path.
+    """
+    if arch is not None and model is not None:
+        raise CheckpointError("--arch and --model both name the architecture; give one of them")
+    if arch is not None:
+        registry.architecture(arch)
+    with torch.random.fork_rng(devices=[]):
+        made = None if model is None else (model, from_factory(model))
+        try:
+            return _open(contents_of(Path(path)), arch, made, input_shape)
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error}") from error
+
+
+def save_checkpoint(path: str | os.PathLike[str], network: Network) -> None:
+    """Write a network, with what is remembered of its training, as one file.
+
+    The file appears whole or not at all: it is written beside its place and moved there.
+
+    Args:
+        path: The file; one that is there is replaced, through a link too.
+        network: Its masks are saved with it.
+
+    Raises:
+        CheckpointError: The folder does not exist or cannot be written.
+    """
+    target = Path(os.path.realpath(path))
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("xb") as file:
+            torch.save(own.write(network), file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(target)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def _open(
+    contents: Contents,
+    arch: str | None,
+    made: tuple[str, nn.Module] | None,
+    input_shape: tuple[int, ...] | None,
+) -> Network:
+    weights = weights_of(contents.state_dict)
+    shape = input_shape or contents.input_shape
+    named = contents.architecture or ""
+    if made is not None:
+        network = _custom(*made, weights, shape)
+    elif arch is None and ":" in named:
+        # A file may not choose what is imported: only the person who opens it may.
+        raise CheckpointError(
+            f"the network was made by {named}; where you trust that code, say --model {named}"
+        )
+    else:
+        network = _known(weights.plain(), arch, named, shape)
+    if contents.num_classes not in (None, network.num_classes):
+        raise CheckpointError(
+            f"the file says {contents.num_classes} classes, and its network gives "
+            f"{network.num_classes} logits; it was not written by one tool"
+        )
+    return replace(
+        network,
+        format=contents.format,
+        remembered=contents.remembered,
+        notes=contents.notes + weights.notes + network.notes,
+    )
+
+
+def _custom(
+    spec: str, module: nn.Module, weights: Weights, shape: tuple[int, ...] | None
+) -> Network:
+    opened = open_custom(spec, module, weights, shape)
+    notes = []
+    if opened.guessed:
+        size = "x".join(map(str, opened.input_shape))
+        notes.append(f"Its input shape was found by trying: {size}.")
+    if opened.pruned:
+        notes.append(_PRUNED.format(name=spec))
+    return Network(
+        module=opened.module,
+        architecture=spec,
+        input_shape=opened.input_shape,
+        num_classes=opened.num_classes,
+        recognised="--model",
+        notes=tuple(notes),
+    )
+
+
+def _known(
+    weights: Weights, arch: str | None, named: str, shape: tuple[int, ...] | None
+) -> Network:
+    chosen, how, notes = _choose(weights.shapes, arch, named)
+    architecture = chosen.architecture
+    if shape is not None:
+        architecture = replace(architecture, input_shape=shape)
+        chosen = replace(chosen, architecture=architecture)
+    module = chosen.network(weights.tensors)
+    set_masks(module, {n: mask for n, mask in weights.masks.items() if n in chosen.found})
+    left_out = [name for name in weights.tensors if name not in chosen.found]
+    if left_out:
+        notes.append(
+            f"Its auxiliary heads were left out ({left_out[0]} and {len(left_out) - 1} more)."
+        )
+    if not chosen.exact:
+        notes.append(_PRUNED.format(name=architecture.name))
+    if architecture.note:
+        notes.append(architecture.note)
+    return Network(
+        module=module,
+        architecture=architecture.name,
+        input_shape=architecture.input_shape,
+        num_classes=chosen.num_classes,
+        recognised=how,
+        notes=tuple(notes),
+    )
+
+
+def _choose(found: Shapes, arch: str | None, named: str) -> tuple[Fit, str, list[str]]:
+    """Return the fit to load, how it was found, and notes."""
+    if arch is not None:
+        asked = fit(registry.architecture(arch), found)
+        if not asked.exact and not asked.narrower:
+            raise CheckpointError(f"the weights do not fit: {asked.difference}")
+        return asked, "--arch", []
+    if named:
+        known = registry.find(named)  # another library's name: its tensors may tell more
+        said = None if known is None else fit(known, found)
+        if said is not None and (said.exact or said.narrower):
+            return said, "named in the file", []
+    match = recognise(found)
+    notes = []
+    if named:
+        notes.append(
+            f"The file names '{named}', which its tensors do not fit; they are read as "
+            f"{match.fit.architecture.name}."
+        )
+    if match.also:
+        notes.append(f"It may as well have been {' or '.join(match.also)}.")
+    return match.fit, "by names and shapes", notes
+
+
+_PRUNED = "It is a pruned {name}: layers were resized to the tensors in the file."

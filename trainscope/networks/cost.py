@@ -1,0 +1,128 @@
+"""What a network costs: parameters that survive, and multiply-adds of one sample."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from trainscope.networks.masks import masks_of
+from trainscope.networks.meta import meta_copy, plain_copy
+
+
+def parameters(module: nn.Module) -> int:
+    """Count the parameters; masked ones are not counted, shared ones once."""
+    masks = masks_of(module)
+    return sum(
+        int(masks[name].sum()) if name in masks else parameter.numel()
+        for name, parameter in module.named_parameters()
+    )
+
+
+def flops(module: nn.Module, input_shape: tuple[int, ...]) -> int:
+    """Return the multiply-adds of convolutions, linear layers and attention for one sample.
+
+    No bias, normalisation, activation or pooling is counted, as in the tables of the pruning
+    papers. A masked layer counts by its density: what hardware that skips zeros would need.
+
+    Args:
+        module: Not touched: a copy without numbers is run on the meta device.
+        input_shape: The shape of one input, (C, H, W).
+
+    Raises:
+        RuntimeError: The network does not take such an input.
+    """
+    by_weight, rest = _multiply_adds(module, input_shape)
+    return round(rest + sum(_at_density(module, by_weight).values()))
+
+
+def layer_flops(module: nn.Module, input_shape: tuple[int, ...]) -> dict[str, int]:
+    """Return the multiply-adds of one sample for each convolution and linear layer, in order used.
+
+    The packed projection of an attention layer goes by the attention layer's own name; products
+    that involve no weight (scores times values) belong to no layer. Otherwise as `flops`.
+    """
+    by_weight, _ = _multiply_adds(module, input_shape)
+    layers: dict[str, float] = defaultdict(float)
+    for name, count in _at_density(module, by_weight).items():
+        layers[name.rpartition(".")[0]] += count
+    return {name: round(count) for name, count in layers.items()}
+
+
+def _at_density(module: nn.Module, by_weight: dict[str, int]) -> dict[str, float]:
+    masks = masks_of(module)
+    densities = {name: mask.double().mean().item() for name, mask in masks.items()}
+    return {name: count * densities.get(name, 1.0) for name, count in by_weight.items()}
+
+
+def _multiply_adds(module: nn.Module, input_shape: tuple[int, ...]) -> tuple[dict[str, int], int]:
+    """Return the multiply-adds by weight, and of products that involve none."""
+    try:
+        return _count(meta_copy(module), input_shape)
+    except (NotImplementedError, RuntimeError):
+        # A network that looks at the values it computes cannot run without numbers.
+        with torch.random.fork_rng(devices=[]):
+            return _count(plain_copy(module), input_shape)
+
+
+def _count(twin: nn.Module, input_shape: tuple[int, ...]) -> tuple[dict[str, int], int]:
+    # Weights that need gradients keep attention off its fused kernels, which nothing can count.
+    weights = {name: weight.requires_grad_() for name, weight in _weights(twin)}
+    like = next(iter(weights.values()), torch.empty(0))
+    counter = _Counter(weights)
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+        twin(torch.zeros((1, *input_shape), device=like.device, dtype=like.dtype))
+    return dict(counter.by_weight), counter.rest
+
+
+def _weights(twin: nn.Module) -> list[tuple[str, Tensor]]:
+    """Return what a product may involve: parameters, and the weights that pruning made of them."""
+    found: list[tuple[str, Tensor]] = list(twin.named_parameters())
+    for prefix, part in twin.named_modules():
+        for leaf, value in vars(part).items():
+            if isinstance(value, Tensor) and f"{leaf}_orig" in part._parameters:
+                found.append((f"{prefix}.{leaf}_orig" if prefix else f"{leaf}_orig", value))
+    return found
+
+
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts every product that runs inside, by the weight that it involves."""
+
+    def __init__(self, weights: dict[str, Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        # A layer may pass a view (a transpose, a third of a packed projection): go by the memory.
+        self._names = {_memory(weight): name for name, weight in weights.items()}
+        self.by_weight: dict[str, int] = defaultdict(int)
+        self.rest = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Run one operator and count it if it is a product; see torch.utils.flop_counter."""
+        kwargs = kwargs or {}
+        formula: Callable[..., int] | None = flop_registry.get(func.overloadpacket)
+        if formula is None:
+            with self:
+                decomposed = func.decompose(*args, **kwargs)
+            return func(*args, **kwargs) if decomposed is NotImplemented else decomposed
+        out = func(*args, **kwargs)
+        count = formula(*args, **kwargs, out_val=out) // 2
+        # A bias is one-dimensional, and no factor of a product.
+        factors = [arg for arg in args if isinstance(arg, Tensor) and arg.ndim > 1]
+        names = (self._names.get(_memory(factor)) for factor in factors)
+        name = next((each for each in names if each is not None), None)
+        if name is None:
+            self.rest += count
+        else:
+            self.by_weight[name] += count
+        return out
+
+
+def _memory(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)

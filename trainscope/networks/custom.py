@@ -1,0 +1,91 @@
+"""Weights put into a network of the user's own (`--model package.module:factory`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from trainscope.errors import CheckpointError
+from trainscope.networks.factory import from_factory
+from trainscope.networks.forward import check_forward
+from trainscope.networks.guess_shape import guess_input_shape
+from trainscope.networks.masks import set_masks
+from trainscope.networks.meta import Shapes, shapes_of
+from trainscope.networks.rebuild import (
+    fill,
+    is_narrower,
+    mismatch,
+    resize,
+    with_counters,
+)
+from trainscope.networks.state_dict import Weights
+
+
+@dataclass(frozen=True)
+class Custom:
+    """A network of the user's own with a file's weights in it.
+
+    Attributes:
+        module: It, in eval mode.
+        input_shape: The shape of one input.
+        num_classes: Width of its logits.
+        pruned: It was resized to narrower tensors.
+        guessed: Nobody said the input shape; it was found by trying.
+    """
+
+    module: nn.Module
+    input_shape: tuple[int, ...]
+    num_classes: int
+    pruned: bool
+    guessed: bool
+
+
+def open_custom(
+    spec: str, module: nn.Module, weights: Weights, input_shape: tuple[int, ...] | None = None
+) -> Custom:
+    """Load weights and masks strictly into a network that a factory made.
+
+    Args:
+        spec: "package.module:factory"; called again where the file has another number of classes.
+        module: What it made without being told the classes.
+        weights: Names may carry wrappers' prefixes.
+        input_shape: The shape of one input; None finds it.
+
+    Raises:
+        CheckpointError: The factory fails, the tensors do not fit its network (the first that
+            does not is named), or the network does not run.
+    """
+    dense = shapes_of(module.state_dict())
+    weights = _under_names_of(dense, weights)
+    found = with_counters(weights.shapes, dense)
+    classes = _classes(dense, found)
+    pruned = dense != found and classes is None
+    if classes is not None:
+        module = from_factory(spec, classes)
+    elif pruned and not is_narrower(dense, found):
+        raise CheckpointError(f"the weights do not fit: {mismatch(dense, found, spec)}")
+    resize(module, found)
+    fill(module, weights.tensors, assign=False)
+    set_masks(module.eval(), weights.masks)
+    guessed = input_shape is None and not hasattr(module, "input_shape")
+    shape = input_shape or guess_input_shape(module)
+    return Custom(module, shape, check_forward(module, shape, spec, regroup=True), pruned, guessed)
+
+
+def _under_names_of(dense: Shapes, weights: Weights) -> Weights:
+    """Return the weights under whichever of their names agree most with the network's."""
+    forms = [weights, weights.plain(prefixes=False), weights.plain()]
+    return max(forms, key=lambda form: len(form.tensors.keys() & dense.keys()))
+
+
+def _classes(dense: Shapes, found: Shapes) -> int | None:
+    """Return the classes of the file where they are all that differs from the network."""
+    matrices = [name for name, shape in dense.items() if len(shape) >= 2]
+    if dense.keys() != found.keys() or not matrices:
+        return None
+    weight = matrices[-1]
+    bias = weight.removesuffix("weight") + "bias"
+    differing = {name for name, shape in dense.items() if found[name] != shape}
+    same_inputs = found[weight][1:] == dense[weight][1:]
+    return found[weight][0] if weight in differing <= {weight, bias} and same_inputs else None

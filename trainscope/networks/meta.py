@@ -1,0 +1,96 @@
+"""Networks without numbers: built, copied and run on the meta device, for their shapes alone."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import init
+from torch.overrides import TorchFunctionMode
+
+Shapes = dict[str, tuple[int, ...]]
+"""The shape of every tensor of a state dict, by name."""
+
+_MAKERS = frozenset({torch.empty, torch.zeros, torch.ones, torch.randn, torch.rand, torch.full})
+
+_FILLERS = frozenset(
+    {Tensor.uniform_, Tensor.normal_, Tensor.fill_, Tensor.zero_, Tensor.clamp_}
+    | {Tensor.mul_, Tensor.add_, Tensor.erfinv_}
+)
+
+_INITIALISERS = frozenset({init.uniform_, init.normal_, init.constant_, init.kaiming_uniform_})
+
+_HOOKS = (
+    "_forward_hooks",
+    "_forward_pre_hooks",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_pre_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+)
+
+
+class weights_on_meta(TorchFunctionMode):  # noqa: N801 - a context manager
+    """Inside, tensors that layers make for their weights have shapes but take no memory.
+
+    Unlike `torch.device("meta")` it leaves `torch.arange` and `torch.tensor` alone, on whose values
+    some constructors (RegNet's widths, Swin's relative positions) depend.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Send the makers of weights to the meta device, and let initialisers pass."""
+        options = dict(kwargs or {})
+        # There is nothing to fill, and torch is slow at it.
+        if func in _FILLERS and args[0].is_meta:
+            return args[0]
+        if func in _INITIALISERS and options["tensor"].is_meta:
+            return options["tensor"]
+        if func in _MAKERS and options.get("device") is None:
+            options["device"] = "meta"
+        return func(*args, **options)
+
+
+def shapes_of(tensors: Mapping[str, Tensor]) -> Shapes:
+    """Return the shape of every tensor."""
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def meta_copy(module: nn.Module) -> nn.Module:
+    """Return a copy on the meta device, in eval mode and without hooks; the module is not touched.
+
+    No weight is copied. Parameters that share memory stay shared in the copy.
+    """
+    return _copy(module, lambda tensor: torch.empty_like(tensor, device="meta"))
+
+
+def plain_copy(module: nn.Module) -> nn.Module:
+    """Return a copy with its own weights, in eval mode and without hooks."""
+    return _copy(module, torch.clone)
+
+
+@torch.no_grad()
+def _copy(module: nn.Module, twin_of: Callable[[Tensor], Tensor]) -> nn.Module:
+    memo: dict[int, Any] = {}
+    for part in module.modules():
+        # Pruning and weight norm keep computed weights as plain attributes, which deepcopy refuses.
+        held = [*part._parameters.values(), *part._buffers.values(), *vars(part).values()]
+        for tensor in held:
+            if isinstance(tensor, Tensor) and id(tensor) not in memo:
+                twin = twin_of(tensor.detach())
+                keep = isinstance(tensor, nn.Parameter)
+                memo[id(tensor)] = nn.Parameter(twin, tensor.requires_grad) if keep else twin
+    copied = copy.deepcopy(module, memo)
+    for part in copied.modules():
+        for hooks in _HOOKS:
+            getattr(part, hooks).clear()
+    return copied.eval()

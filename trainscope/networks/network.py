@@ -1,0 +1,87 @@
+"""A network together with what a probe or an action must know of it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from trainscope.errors import DataError
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """What training left in a checkpoint, None where it left nothing.
+
+    Attributes:
+        data: The data set, as `--data` takes it.
+        schedule: The LR schedule, like "0:1e-2,15:1e-3".
+        epochs: Epochs done.
+        seed: The seed of the training.
+        accuracy: Test accuracy at the end, percent.
+    """
+
+    data: str | None = None
+    schedule: str | None = None
+    epochs: int | None = None
+    seed: int | None = None
+    accuracy: float | None = None
+
+
+@dataclass(frozen=True)
+class Network:
+    """An opened network.
+
+    Attributes:
+        module: The network, in eval mode, on the CPU unless it was moved.
+        architecture: Its name in the registry, or "package.module:factory".
+        input_shape: The shape of one input, (C, H, W).
+        num_classes: The width of its logits.
+        recognised: How the architecture was found, in a few words.
+        format: The format of the file it came from.
+        remembered: What training left in the file.
+        notes: What a person should be told about how it was opened, each one sentence.
+    """
+
+    module: nn.Module
+    architecture: str
+    input_shape: tuple[int, ...]
+    num_classes: int
+    recognised: str = ""
+    format: str = ""
+    remembered: Remembered = field(default_factory=Remembered)
+    notes: tuple[str, ...] = ()
+
+
+def check_classes(network: Network, classes: int, data: str) -> None:
+    """Raise unless data has as many classes as the network has logits.
+
+    Args:
+        network: The opened network.
+        classes: Number of classes in the data.
+        data: The data's name, for the message.
+
+    Raises:
+        DataError: The counts differ.
+    """
+    if classes != network.num_classes:
+        raise DataError(
+            f"{data} has {classes} classes and the network gives {network.num_classes} logits; "
+            "choose the data that the network was trained on with --data"
+        )
+
+
+def digest(module: nn.Module) -> str:
+    """Return the SHA-256 of a network's weights and buffers, by name: its identity.
+
+    Two networks have one digest exactly if every tensor of their state dicts has the same name,
+    shape, dtype and bits. The device does not matter.
+    """
+    hasher = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        flat = tensor.detach().cpu().contiguous()
+        hasher.update(f"{name}|{flat.dtype}|{tuple(flat.shape)}|".encode())
+        hasher.update(flat.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return hasher.hexdigest()

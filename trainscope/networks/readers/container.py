@@ -1,0 +1,180 @@
+"""What kind of file a checkpoint is, and the objects in it, loaded without running its code.
+
+`torch.load(weights_only=True)` is the only loader: it restores tensors, plain containers and what
+the allow-list names, and refuses all else. What it refuses is refused here too, by name.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+import pickle
+import re
+import warnings
+import zipfile
+from pathlib import Path
+
+import torch
+from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
+
+from trainscope.errors import CheckpointError
+from trainscope.networks.readers.allow_list import ALLOWED
+from trainscope.networks.readers.pickle_names import named_in
+
+_ZIP = b"PK\x03\x04"
+_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the magic number that opens old torch files
+_PLAIN = re.compile(
+    r"torch\._utils\._rebuild_\w+|torch(\.storage)?\.\w+Storage|torch\.(Size|device|[a-z]+\d+)"
+    r"|torch\.nn\.parameter\.Parameter|collections\.OrderedDict|(__builtin__|builtins)\.set"
+)  # what torch.save writes of tensors and plain containers
+_OTHERS = {
+    b"\x89HDF": "an HDF5 file (Keras?)",
+    b"version https://git-lfs": "a Git LFS pointer; fetch the file itself with `git lfs pull`",
+    b"\x1f\x8b": "a gzip archive; unpack it first",
+    b"<!DO": "a web page and not what was to be downloaded",
+    b"<htm": "a web page and not what was to be downloaded",
+    b"PK\x05\x06": "an empty zip archive",
+}
+
+
+def load(path: Path) -> object:
+    """Return the objects in a checkpoint file, tensors on the CPU and memory-mapped where possible.
+
+    Nothing in the file is run. The file is opened for reading only.
+
+    Raises:
+        CheckpointError: The file is missing, empty, damaged, of another kind, or would have to run
+            code to load. The message does not name the path; `open_checkpoint` puts it in front.
+    """
+    head = _head(path)
+    if head.startswith(_ZIP):
+        _check_archive(path)
+        return _load(path, mmap=True)
+    if head.startswith(_LEGACY):
+        return _load(path, mmap=False)
+    raise CheckpointError(_what_else(path, head))
+
+
+def _head(path: Path) -> bytes:
+    """Return the first bytes of a file that can be read."""
+    if not path.exists():
+        what = "a link to a file that does not exist" if path.is_symlink() else "no such file"
+        raise CheckpointError(f"there is {what}; check the path")
+    if path.is_dir():
+        raise CheckpointError("this is a folder; give the checkpoint file in it")
+    if not path.is_file():
+        raise CheckpointError("this is not a regular file; give a checkpoint file")
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+    except OSError as error:
+        raise CheckpointError(f"the file cannot be read: {error.strerror or error}") from error
+    if not head:
+        raise CheckpointError("the file is empty; whatever wrote it did not finish")
+    return head
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse an archive that is cut short, not a checkpoint's, or larger inside than outside."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError) as error:
+        raise CheckpointError(
+            "the file is damaged or cut short; copy or download it again"
+        ) from error
+    leaves = {entry.filename.rpartition("/")[2] for entry in entries}
+    if "constants.pkl" in leaves:
+        raise CheckpointError(
+            "this is a TorchScript archive, which is code; save `module.state_dict()` instead"
+        )
+    if "archive_format" in leaves:
+        raise CheckpointError(
+            "this is a torch.export archive, which is code; save `module.state_dict()` instead"
+        )
+    if "data.pkl" not in leaves:
+        raise CheckpointError("this is a zip archive and not a checkpoint that torch.save wrote")
+    declared = sum(entry.file_size for entry in entries)
+    if declared > path.stat().st_size or any(entry.compress_type for entry in entries):
+        raise CheckpointError(
+            f"the file declares {declared:,} bytes and has {path.stat().st_size:,}; torch.save "
+            "does not compress, so it is not taken"
+        )
+
+
+def _load(path: Path, *, mmap: bool) -> object:
+    try:
+        # The allow-list is torch's own, process-wide; it is put back at once.
+        with safe_globals(list(ALLOWED)), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            loaded: object = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+            return loaded
+    except OSError as error:
+        raise CheckpointError(f"the file cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # a damaged file can fail anywhere in the unpickler
+        names = _refused(path, mmap) if isinstance(error, pickle.UnpicklingError) else []
+        if names:
+            shown = ", ".join(names[:4]) + (", and more" if len(names) > 4 else "")
+            raise CheckpointError(
+                f"the file holds Python objects ({shown}) that could only be loaded by running "
+                "code, which is not done; where it is your own, load it yourself and save its "
+                "`state_dict()`"
+            ) from error
+        if "Unsupported operand" in str(error):
+            raise CheckpointError(
+                "the file is pickled in a way that torch's safe loader does not read; write it "
+                "again with torch.save and its default protocol"
+            ) from error
+        raise CheckpointError(
+            "the file is damaged or cut short; copy or download it again"
+        ) from error
+
+
+def _refused(path: Path, archive: bool) -> list[str]:
+    """Return the classes and functions in a checkpoint that the safe loader does not restore."""
+    try:
+        if archive:
+            return _refused_in_archive(path)
+        with path.open("rb") as file:
+            # An old file is a row of pickles: magic number, version, system, objects, storages.
+            names = [name for _ in range(4) for name in named_in(file)]
+    except Exception:  # a damaged pickle has no names that can be relied on
+        return []
+    return [name for name in names if not _is_harmless(name)]
+
+
+def _refused_in_archive(path: Path) -> list[str]:
+    try:
+        with safe_globals(list(ALLOWED)):
+            return sorted(get_unsafe_globals_in_checkpoint(path))
+    except (ValueError, pickle.UnpicklingError):  # a protocol that torch does not read
+        with zipfile.ZipFile(path) as archive:
+            pickled = next(n for n in archive.namelist() if n.endswith("data.pkl"))
+            names = named_in(io.BytesIO(archive.read(pickled)))
+        return [name for name in names if not _is_harmless(name)]
+
+
+def _is_harmless(name: str) -> bool:
+    allowed = {f"{each.__module__}.{each.__name__}" for each in ALLOWED}
+    return name in allowed or _PLAIN.fullmatch(name) is not None
+
+
+def _what_else(path: Path, head: bytes) -> str:
+    for start, what in _OTHERS.items():
+        if head.lower().startswith(start.lower()):
+            return f"this is {what}"
+    if path.suffix == ".safetensors" or head[8:10] == b'{"':
+        return "this is a safetensors file; load it with safetensors and write it with torch.save"
+    if head[:1] == b"\x80":
+        return "this is a pickle that torch.save did not write; only running code could load it"
+    if _is_text(head):
+        return "this is a text file and not a checkpoint; give a file that torch.save wrote"
+    return "this is not a checkpoint; give a file that torch.save wrote"
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return all(letter.isprintable() or letter.isspace() for letter in text)

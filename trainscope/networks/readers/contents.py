@@ -1,0 +1,48 @@
+"""What a reader finds in a checkpoint, and what a reader is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from torch import Tensor
+
+from trainscope.networks.network import Remembered
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What was found in a checkpoint.
+
+    Attributes:
+        state_dict: Tensors by name, as the file has them.
+        format: The format, in the words shown to a person.
+        architecture: The architecture's name where the file says it; it need not be one of ours.
+        num_classes: Width of the logits where the file says it.
+        input_shape: Shape of one input where the file says it.
+        remembered: What training left in the file.
+        notes: What a person should be told, each one sentence.
+    """
+
+    state_dict: Mapping[str, Tensor]
+    format: str
+    architecture: str | None = None
+    num_classes: int | None = None
+    input_shape: tuple[int, ...] | None = None
+    remembered: Remembered = field(default_factory=Remembered)
+    notes: tuple[str, ...] = ()
+
+
+class Reader(Protocol):
+    """One format: a module with these two functions. Neither changes the object."""
+
+    def recognises(self, obj: object) -> bool:
+        """Say whether loaded objects are of this format."""
+
+    def read(self, obj: object) -> Contents:
+        """Return what is in objects of this format.
+
+        Raises:
+            CheckpointError: They are of this format and cannot be used.
+        """

@@ -1,0 +1,84 @@
+"""Trainscope's own checkpoints: they remember architecture, data, schedule and seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from trainscope.errors import CheckpointError
+from trainscope.networks.network import Network, Remembered
+from trainscope.networks.readers.contents import Contents
+from trainscope.networks.state_dict import is_state_dict
+
+KIND = "trainscope.checkpoint/"
+VERSION = 1
+
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "data": str,
+    "schedule": str,
+    "epochs": int,
+    "seed": int,
+    "accuracy": (int, float),
+}
+
+
+def recognises(obj: object) -> bool:
+    """Say whether loaded objects are a trainscope checkpoint, of any version."""
+    return isinstance(obj, Mapping) and str(obj.get("format", "")).startswith(KIND)
+
+
+def write(network: Network) -> dict[str, Any]:
+    """Return a network as plain types that the safe loader restores."""
+    remembered = {name: getattr(network.remembered, name) for name in _TYPES}
+    return {
+        "format": f"{KIND}{VERSION}",
+        "architecture": network.architecture,
+        "num_classes": network.num_classes,
+        "input_shape": list(network.input_shape),
+        "state_dict": {
+            name: tensor.detach().cpu() for name, tensor in network.module.state_dict().items()
+        },
+        **remembered,
+    }
+
+
+def read(obj: object) -> Contents:
+    """Return what is in a trainscope checkpoint."""
+    assert isinstance(obj, Mapping)
+    if obj["format"] != f"{KIND}{VERSION}":
+        raise CheckpointError(
+            f"the file is of the format {obj['format']}, and this trainscope reads "
+            f"{KIND}{VERSION}; upgrade trainscope"
+        )
+    state, architecture = obj.get("state_dict"), obj.get("architecture")
+    classes, shape = obj.get("num_classes"), obj.get("input_shape")
+    if not is_state_dict(state) or not isinstance(architecture, str):
+        raise _incomplete("state_dict or architecture")
+    if not _counts([classes]):
+        raise _incomplete("num_classes")
+    if not isinstance(shape, list | tuple) or not _counts(shape):
+        raise _incomplete("input_shape")
+    for name, kind in _TYPES.items():
+        if obj.get(name) is not None and not isinstance(obj[name], kind):
+            raise _incomplete(name)
+    assert isinstance(state, Mapping)
+    assert isinstance(classes, int)
+    return Contents(
+        state_dict=state,
+        format="trainscope checkpoint",
+        architecture=architecture,
+        num_classes=classes,
+        input_shape=tuple(shape),
+        remembered=Remembered(**{name: obj.get(name) for name in _TYPES}),
+    )
+
+
+def _counts(values: Sequence[object]) -> bool:
+    return all(type(value) is int and value > 0 for value in values)
+
+
+def _incomplete(what: str) -> CheckpointError:
+    return CheckpointError(
+        f"the file says that it is a trainscope checkpoint, but its {what} is missing or wrong; "
+        "write it again with trainscope.networks.save_checkpoint"
+    )

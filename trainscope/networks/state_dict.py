@@ -1,0 +1,140 @@
+"""A state dict as files hold it, made plain: masks apart, floats checked and in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from trainscope.errors import CheckpointError
+from trainscope.networks.masks import SUFFIX
+from trainscope.networks.meta import Shapes, shapes_of
+from trainscope.networks.tensor_names import plain_names
+
+_AVERAGED = "n_averaged"  # beside the weights of torch.optim.swa_utils.AveragedModel
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What a state dict holds.
+
+    Attributes:
+        tensors: Weights and buffers by name; a masked weight is zero.
+        masks: Boolean masks by the name of the weight, True where it survives.
+        notes: What was changed on the way, each one sentence.
+    """
+
+    tensors: Mapping[str, Tensor]
+    masks: Mapping[str, Tensor]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def shapes(self) -> Shapes:
+        """The shape of every tensor."""
+        return shapes_of(self.tensors)
+
+    def plain(self, *, prefixes: bool = True) -> Weights:
+        """Return the same under the network's own names (see `plain_names`)."""
+        names = plain_names(self.tensors, prefixes=prefixes)
+        tensors = {names[name]: tensor for name, tensor in self.tensors.items()}
+        return replace(self, tensors=tensors, masks={names[n]: m for n, m in self.masks.items()})
+
+
+def is_state_dict(obj: object) -> bool:
+    """Say whether an object maps names to tensors and nothing else (but modules' extra state)."""
+    return (
+        isinstance(obj, Mapping)
+        and all(isinstance(name, str) for name in obj)
+        and any(isinstance(value, Tensor) for value in obj.values())
+        and all(isinstance(v, Tensor) or n.endswith("_extra_state") for n, v in obj.items())
+    )
+
+
+def weights_of(state: Mapping[str, Tensor]) -> Weights:
+    """Return the weights of a state dict, in memory of their own.
+
+    The masks of ours and of `torch.nn.utils.prune` are taken out and applied.
+
+    Raises:
+        CheckpointError: A tensor is quantised, sparse or complex, is larger than what is stored of
+            it, or holds NaN or an infinity, or a mask does not have its weight's shape; the first
+            such tensor is named.
+    """
+    given = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    given.pop(_AVERAGED, None)
+    _check_sizes(given)
+    tensors: dict[str, Tensor] = {}
+    converted: set[str] = set()
+    for name, value in given.items():
+        tensors[name] = _checked(name, value)
+        if value.is_floating_point() and value.dtype != torch.float32:
+            converted.add(str(value.dtype).removeprefix("torch."))
+    folded, masks = _fold(tensors)
+    notes = []
+    if masks:
+        count = sum(int((~mask).sum()) for mask in masks.values())
+        notes.append(f"It came pruned: masks hold {count:,} weights at zero, and they stay there.")
+    if converted:
+        kinds = " and ".join(sorted(converted))
+        notes.append(f"Its weights were stored as {kinds}; they are measured in float32.")
+    return Weights(folded, masks, tuple(notes))
+
+
+def _fold(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    tensors, masks = dict(state), {}
+    for key in [name for name in state if name.endswith(SUFFIX)]:
+        name = key.removesuffix(SUFFIX)
+        stored = next((each for each in (name + "_orig", name) if each in state), None)
+        if stored is None:
+            continue  # a buffer that happens to be called so
+        if state[key].shape != state[stored].shape:
+            there, here = tuple(state[key].shape), tuple(state[stored].shape)
+            raise CheckpointError(f"the mask '{key}' is {there}, and the weight it masks {here}")
+        masks[name] = tensors.pop(key).bool()
+        tensors[name] = tensors.pop(stored) * masks[name]  # signs of zeros as training has them
+    return tensors, masks
+
+
+def _check_sizes(state: Mapping[str, Tensor]) -> None:
+    """Refuse, before memory is taken, tensors that cannot be weights or are larger than stored."""
+    seen: set[int] = set()
+    stored = declared = 0
+    for name, value in state.items():
+        if value.layout != torch.strided or value.is_meta or value.is_quantized:
+            kind = "quantised" if value.is_quantized else "without values"
+            kind = "sparse" if value.layout != torch.strided else kind
+            raise CheckpointError(
+                f"the tensor '{name}' is {kind}; save the network's weights as plain float32"
+            )
+        if value.is_complex():
+            raise CheckpointError(f"the tensor '{name}' is complex; no network here has such")
+        storage = value.untyped_storage()
+        stored += 0 if storage.data_ptr() in seen else storage.nbytes()
+        seen.add(storage.data_ptr())
+        declared += value.nbytes
+        # One stored number can stand for any many, and a copy would take memory for all of them;
+        # a few tied weights are as they should be.
+        if value.nbytes > storage.nbytes() or declared > 4 * stored:
+            raise CheckpointError(
+                f"the tensors up to '{name}' declare {declared:,} bytes and "
+                f"{stored:,} are stored; no network saves its weights so"
+            )
+
+
+def _checked(name: str, value: Tensor) -> Tensor:
+    """Return a copy, float32 where it is floating, of a tensor that can be measured."""
+    value = value.detach()
+    if not value.is_floating_point():
+        return value.clone(memory_format=torch.contiguous_format)
+    out = value.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
+    if not out.sum().isfinite():  # any NaN or infinity shows in the sum, and a sum is cheap
+        bad = ~out.isfinite()
+        if bool(bad.any()):
+            what = "NaN" if bool(out.isnan().any()) else "infinite values"
+            raise CheckpointError(
+                f"the tensor '{name}' holds {what} ({int(bad.sum()):,} of {out.numel():,} "
+                "values): the training had diverged, so give an earlier checkpoint"
+            )
+    return out

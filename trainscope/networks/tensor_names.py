@@ -1,0 +1,43 @@
+"""Names of tensors as training frameworks write them, and as the network itself has them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+
+_WRAPPERS = frozenset({"module", "_orig_mod"})
+"""Parts of names that DataParallel and torch.compile add, wherever they stand."""
+
+_PREFIXES = ("model.", "net.", "network.", "backbone.")
+"""Starts that frameworks give to the names of all of a network's tensors."""
+
+_OLD_DENSE_LAYER = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
+"""How torchvision before 0.2 wrote DenseNet's layers; its published files still do."""
+
+
+def plain_names(names: Iterable[str], *, prefixes: bool = True) -> dict[str, str]:
+    """Return the network's own name for every name in a state dict.
+
+    Args:
+        names: As a file holds them.
+        prefixes: Also take off what frameworks put in front of every name; a network of the
+            user's own may have such a name itself.
+    """
+    plain = {name: name for name in names}
+    plain = _renamed(plain, _without_wrappers)
+    while prefixes and plain:
+        start = next((p for p in _PREFIXES if all(n.startswith(p) for n in plain.values())), None)
+        if start is None:
+            break
+        plain = {name: now.removeprefix(start) for name, now in plain.items()}
+    return _renamed(plain, lambda name: _OLD_DENSE_LAYER.sub(r"\1\2.", name))
+
+
+def _without_wrappers(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+
+
+def _renamed(names: dict[str, str], rename: Callable[[str], str]) -> dict[str, str]:
+    """Return new names, or the old ones where two would fall together or one would be empty."""
+    new = {name: rename(now) for name, now in names.items()}
+    return new if len(set(new.values())) == len(new) and "" not in new.values() else names
