@@ -1,0 +1,113 @@
+import pytest
+import torch
+import torchvision
+from reference.zeroed import PlainNet, lived_in, zeroed
+
+from trainscope.errors import ActionError
+from trainscope.networks.registry import build
+from trainscope.sparsify import Action, sparsify
+from trainscope.sparsify.coupled import coupled
+
+
+def zoo(name, **options):
+    return torchvision.models.get_model(name, weights=None, num_classes=10, **options)
+
+
+FAMILIES = {
+    "plain": (PlainNet, (3, 8, 8)),
+    "resnet18": (lambda: zoo("resnet18"), (3, 32, 32)),
+    "resnext50": (lambda: zoo("resnext50_32x4d"), (3, 32, 32)),
+    "mobilenet_v3": (lambda: zoo("mobilenet_v3_small"), (3, 64, 64)),
+    "densenet": (lambda: torchvision.models.DenseNet(8, (2, 2), 8, 2, num_classes=5), (3, 32, 32)),
+    "regnet_y": (lambda: zoo("regnet_y_400mf"), (3, 32, 32)),
+    "squeezenet": (lambda: zoo("squeezenet1_1"), (3, 64, 64)),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_cut_network_is_the_one_with_those_channels_at_zero(family):
+    make, shape = FAMILIES[family]
+    torch.manual_seed(0)
+    network = lived_in(make())
+    done = sparsify(network, Action(ratio=0.5, scope="all"), shape)
+    inputs = torch.randn(2, *shape, dtype=torch.float64)
+    with torch.no_grad():
+        dense, expected, got = (
+            net(inputs) for net in (network, zeroed(network, done.removed), done.module)
+        )
+    assert (got - expected).abs().max() < 1e-12 * dense.abs().max()
+    dense_count = sum(parameter.numel() for parameter in network.parameters())
+    # Channels fall on both sides of nearly every weight: parameters by about 1 - (1 - p)^2.
+    assert 0.2 < done.record.parameters / dense_count < 0.35
+    assert "of the channels of" in done.record.meaning
+
+
+def test_coupled_filters_are_ranked_as_one_filter_with_all_their_weights():
+    torch.manual_seed(0)
+    network = zoo("resnet18")
+    first = coupled(network, (3, 32, 32)).candidates[0]
+    weights = [network.get_submodule(name).weight.flatten(1) for name in first.layers]
+    assert set(first.layers) == {"conv1", "layer1.0.conv2", "layer1.1.conv2"}
+    assert first.subject.weight.shape == (64, 3 * 49 + 2 * 576)
+    expected = torch.cat(weights, dim=1).abs().mean(dim=1)
+    assert torch.allclose(first.subject.weight.abs().mean(dim=1), expected)
+
+
+def test_shortcuts_that_pad_channels_are_left_alone_and_named():
+    torch.manual_seed(0)
+    network = lived_in(build("resnet20"))
+    done = sparsify(network, Action(ratio=0.5, scope="all"), (3, 32, 32))
+    assert [layer.name.split(".")[-1] for layer in done.record.layers] == ["conv1"] * 9
+    assert "padding with zero channels couples them at a shift" in done.notes[0]
+    inputs = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    difference = done.module(inputs) - zeroed(network, done.removed)(inputs)
+    assert difference.abs().max() < 1e-12
+
+
+def test_heads_and_widths_of_a_vision_transformer_stay_consistent():
+    torch.manual_seed(0)
+    network = torchvision.models.VisionTransformer(
+        image_size=32, patch_size=8, num_layers=2, num_heads=2, hidden_dim=16, mlp_dim=32
+    )
+    done = sparsify(network, Action(ratio=0.5, scope="all"), (3, 32, 32))
+    assert done.module.hidden_dim == 8
+    assert done.module.encoder.layers[0].self_attention.embed_dim == 8
+    assert "widths that the network keeps as attributes were set: hidden_dim" in done.notes[-1]
+    assert network.hidden_dim == 16
+
+
+def test_frozen_layers_modes_and_gradients_are_put_back():
+    torch.manual_seed(0)
+    network = build("resnet20").train()
+    network.get_submodule("conv1").weight.requires_grad_(False)
+    done = sparsify(network, Action(ratio=0.5, scope="all"), (3, 32, 32))
+    assert done.module.training
+    frozen = [name for name, p in done.module.named_parameters() if not p.requires_grad]
+    assert frozen == ["conv1.weight"]
+    assert all(parameter.grad is None for parameter in done.module.parameters())
+
+
+def test_auxiliary_heads_still_run_in_training():
+    torch.manual_seed(0)
+    network = zoo("googlenet", init_weights=False).train()
+    done = sparsify(network, Action(ratio=0.5, scope="all"), (3, 64, 64))
+    outputs = done.module(torch.randn(2, 3, 64, 64))
+    assert [out.shape for out in outputs] == [(2, 10)] * 3
+
+
+def test_masked_networks_and_what_torch_pruning_cannot_follow_are_refused():
+    masked = sparsify(PlainNet(), Action("unstructured", 0.5), (3, 8, 8)).module
+    with pytest.raises(ActionError, match="scope all cannot cut a network that has masks"):
+        sparsify(masked, Action(ratio=0.5, scope="all"), (3, 8, 8))
+    with pytest.raises(ActionError, match="Torch-Pruning cannot follow ShuffleNetV2"):
+        sparsify(zoo("shufflenet_v2_x0_5"), Action(ratio=0.5, scope="all"), (3, 32, 32))
+
+
+class FixedWidth(PlainNet):
+    def forward(self, inputs):
+        return self.fc2(self.fc1(self.features(inputs).view(-1, 40)))
+
+
+def test_a_network_that_does_not_run_after_the_cut_is_refused():
+    with pytest.raises(ActionError, match=r"the pruned FixedWidth does not run .*--scope inner"):
+        sparsify(FixedWidth(), Action(ratio=0.5, scope="all"), (3, 8, 8))

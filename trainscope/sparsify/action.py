@@ -1,0 +1,100 @@
+"""What is asked of the sparsifying action, and the checks that need no network."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from trainscope.errors import ActionError
+from trainscope.sparsify.criteria import find
+
+SCOPES = ("inner", "all")
+_N_M = re.compile(r"(\d+):(\d+)")
+
+
+@dataclass(frozen=True)
+class Action:
+    """One sparsifying action, as asked.
+
+    Attributes:
+        structure: "filter" takes filters out (small-dense); "unstructured" masks single weights;
+            "N:M", written like "2:4", keeps N non-zero weights of every M consecutive ones.
+        ratio: The share to prune, in (0, 1): of the filters of every layer in scope, or of its
+            weights. None where `ratios` say it, and for N:M, which implies 1 - N/M.
+        ratios: Shares by pattern of layer name (`*`, `?`, `[abc]`), in order; the last pattern
+            that matches wins, and 0 spares the layer. `ratio` holds where none matches; without
+            a `ratio` such layers are spared.
+        scope: "inner" or "all"; what each takes is in `docs/sparsify.md`.
+        criterion: The name of a criterion in `trainscope.sparsify.criteria`.
+        global_ranking: True ranks all layers in scope together instead of each by itself.
+        seed: The seed of a criterion that draws.
+
+    Raises:
+        ActionError: On construction, where a field is out of range or two contradict.
+    """
+
+    structure: str = "filter"
+    ratio: float | None = None
+    ratios: Mapping[str, float] = field(default_factory=dict)
+    scope: str = "inner"
+    criterion: str = "l1"
+    global_ranking: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what no network could be given."""
+        if self.structure not in ("filter", "unstructured") and self.n_m is None:
+            raise ActionError(
+                f"no structure is named '{self.structure}'; choose filter, unstructured, or N:M "
+                "with N below M, like 2:4"
+            )
+        if self.scope not in SCOPES:
+            raise ActionError(f"no scope is named '{self.scope}'; choose inner or all")
+        find(self.criterion)
+        if self.ratio is not None and not 0 < self.ratio < 1:
+            raise ActionError(
+                f"the ratio is {self.ratio:g}; give a share between 0 and 1, like 0.9"
+            )
+        for pattern, ratio in self.ratios.items():
+            if not 0 <= ratio < 1:
+                raise ActionError(
+                    f"the ratio of '{pattern}' is {ratio:g}; give a share from 0 up to, not with, 1"
+                )
+        self._check_n_m() if self.n_m else self._check_shares()
+
+    @property
+    def n_m(self) -> tuple[int, int] | None:
+        """Return N and M (N weights of every M are kept), None for another structure."""
+        match = _N_M.fullmatch(self.structure)
+        if match is None:
+            return None
+        n, m = int(match[1]), int(match[2])
+        return (n, m) if 0 < n < m else None
+
+    def _check_n_m(self) -> None:
+        n, m = self.n_m or (1, 2)
+        implied = 1 - n / m
+        if self.global_ranking:
+            raise ActionError(
+                f"{self.structure} keeps {n} of every {m} weights in every layer, so there is "
+                "nothing to rank globally; leave the global ranking out"
+            )
+        for ratio in (self.ratio, *(ratio for ratio in self.ratios.values() if ratio)):
+            if ratio is not None and not math.isclose(ratio, implied, abs_tol=1e-3):
+                raise ActionError(
+                    f"{self.structure} prunes {implied:g} of the weights, which contradicts the "
+                    f"ratio {ratio:g}; leave the ratio out"
+                )
+
+    def _check_shares(self) -> None:
+        if self.ratio is None and not any(self.ratios.values()):
+            raise ActionError("no ratio is given; give the share to prune, like 0.9")
+        if self.global_ranking and self.ratio is None:
+            raise ActionError("a global ranking needs one ratio for all layers; give it")
+        if self.global_ranking and any(self.ratios.values()):
+            raise ActionError(
+                "a global ranking has one ratio for all layers; of the ratios by pattern only "
+                "0, which spares a layer, can stand beside it"
+            )

@@ -1,0 +1,112 @@
+"""Chooses what goes: the lowest scores, by layer or over all layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from trainscope.sparsify.candidate import Candidate, Selection, some
+from trainscope.sparsify.ratios import to_prune
+
+
+def lowest(scores: Tensor, count: int) -> Tensor:
+    """Return a mask of the `count` lowest of some scores [n]; of equal ones the first are kept."""
+    mask = torch.zeros(len(scores), dtype=torch.bool, device=scores.device)
+    if count <= 0:
+        return mask
+    if count >= len(scores):
+        return ~mask
+    threshold = torch.kthvalue(scores, count).values
+    mask = scores < threshold
+    ties = torch.nonzero(scores == threshold).flatten()
+    mask[ties[len(ties) - (count - int(mask.sum())) :]] = True
+    return mask
+
+
+def lowest_of_all(scores: Sequence[Tensor], ratio: float) -> tuple[list[Tensor], int]:
+    """Return masks of the lowest scores over several layers, at least one of each layer kept.
+
+    The best of each layer (the first of equal ones) is kept whatever the others are, so that
+    ceil(ratio * total) go wherever that many can.
+
+    Args:
+        scores: The scores [n] of each layer.
+        ratio: The share of all of them to prune.
+
+    Returns:
+        The masks, and how many fewer went than the ratio asks.
+    """
+    total = sum(len(layer) for layer in scores)
+    protected = []
+    for layer in scores:
+        held = layer.clone()
+        held[int(torch.nonzero(layer == layer.max())[0])] = torch.inf
+        protected.append(held)
+    asked = to_prune(total, ratio)
+    count = min(asked, total - len(scores))
+    mask = lowest(torch.cat(protected), count)
+    return list(torch.split(mask, [len(layer) for layer in scores])), asked - count
+
+
+def choose(
+    candidates: Sequence[Candidate],
+    scores: Sequence[Tensor],
+    ratios: Sequence[float],
+    *,
+    global_ratio: float | None = None,
+) -> Selection:
+    """Choose the filters that go.
+
+    Args:
+        candidates: What can be cut.
+        scores: The scores [n] of each one's filters.
+        ratios: The share of each that goes; 0 spares it.
+        global_ratio: The share of all together, ranked together, in the place of `ratios` above 0.
+
+    Returns:
+        Indices by candidate, and notes.
+    """
+    chosen = Selection()
+    rows = [row for row in zip(candidates, scores, ratios, strict=True) if row[2] > 0]
+    if global_ratio is not None:
+        _choose_globally(chosen, [row[:2] for row in rows], global_ratio)
+        return chosen
+    for candidate, score, ratio in rows:
+        mask = _by_chunk(candidate, score, ratio)
+        chosen.add(candidate.name, mask)
+        if not mask.any():
+            chosen.notes.append(f"{candidate.name} has no filter to spare")
+    parts = [candidate for candidate, _, _ in rows if candidate.chunks > 1]
+    if parts:
+        chosen.notes.append(
+            f"cut evenly, each part by its own share: {some([part.name for part in parts])} "
+            "(they meet a grouped convolution, a group norm or the heads of an attention)"
+        )
+    return chosen
+
+
+def _by_chunk(candidate: Candidate, score: Tensor, ratio: float) -> Tensor:
+    parts = score.view(candidate.chunks, -1)
+    count = to_prune(parts.shape[1], ratio)
+    if candidate.aligned and candidate.chunks > 1:
+        return lowest(parts.mean(dim=0), count).repeat(candidate.chunks)
+    return torch.cat([lowest(part, count) for part in parts])
+
+
+def _choose_globally(
+    chosen: Selection, rows: Sequence[tuple[Candidate, Tensor]], ratio: float
+) -> None:
+    ranked = [row for row in rows if row[0].chunks == 1]
+    left = [candidate.name for candidate, _ in rows if candidate.chunks > 1]
+    if left:
+        why = "each part of a grouped convolution must lose equally many"
+        chosen.notes.append(f"left out of the global ranking: {some(left)} ({why})")
+    if not ranked:
+        return
+    masks, missing = lowest_of_all([score for _, score in ranked], ratio)
+    for (candidate, _), mask in zip(ranked, masks, strict=True):
+        chosen.add(candidate.name, mask)
+    if missing:
+        chosen.notes.append(f"{missing} filters fewer went: each layer keeps one")

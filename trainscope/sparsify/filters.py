@@ -1,0 +1,103 @@
+"""The structure `filter`: filters are taken out, and a smaller dense network is left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import nn
+
+from trainscope.errors import ActionError
+from trainscope.records import LayerChange
+from trainscope.sparsify.action import Action
+from trainscope.sparsify.candidate import Candidate, Cutter, Selection
+from trainscope.sparsify.choose import choose
+from trainscope.sparsify.coupled import coupled
+from trainscope.sparsify.criteria import Context, find
+from trainscope.sparsify.inner import inner
+from trainscope.sparsify.outcome import Outcome, percent
+from trainscope.sparsify.ratios import assign
+
+
+def cut_filters(network: nn.Module, action: Action, input_shape: tuple[int, ...]) -> Outcome:
+    """Take filters out of a network, in place.
+
+    Args:
+        network: Changed in place.
+        action: With structure "filter".
+        input_shape: The shape of one input, (C, H, W).
+
+    Raises:
+        ActionError: The network cannot be followed, or nothing would be pruned.
+    """
+    scope: Callable[[nn.Module, tuple[int, ...]], Cutter]
+    scope = inner if action.scope == "inner" else coupled
+    cutter = scope(network, input_shape)
+    ratios = assign(
+        [candidate.layers for candidate in cutter.candidates],
+        action.ratio,
+        action.ratios,
+        cutter.spared,
+    )
+    selection = _select(cutter.candidates, ratios, action)
+    if not selection.removed:
+        raise ActionError(_no_op(cutter, ratios, selection))
+    widths = _widths(network)
+    removed = cutter.cut(selection.removed)
+    layers = tuple(
+        LayerChange(name, widths[name], widths[name] - len(removed[name]))
+        for name in widths
+        if name in removed
+    )
+    asked = [
+        ratio
+        for candidate, ratio in zip(cutter.candidates, ratios, strict=True)
+        if candidate.name in selection.removed
+        or (action.global_ranking and ratio > 0 and candidate.chunks == 1)
+    ]
+    meaning = f"{percent(asked)} of the {cutter.unit} of {len(asked)} {cutter.noun}"
+    meaning += "s" * (len(asked) != 1)
+    if action.global_ranking:
+        meaning += ", ranked together"
+    notes = (*cutter.notes, *selection.notes)
+    return Outcome(meaning, layers, removed, notes, _renames(selection, cutter.candidates))
+
+
+def _select(candidates: Sequence[Candidate], ratios: Sequence[float], action: Action) -> Selection:
+    criterion = find(action.criterion)
+    context = Context(torch.Generator().manual_seed(action.seed))
+    # A spared layer is not ranked: it may lack what the criterion needs.
+    scores = [
+        criterion.filters(candidate.subject, context).double().cpu()
+        if ratio > 0
+        else torch.zeros(candidate.count, dtype=torch.float64)
+        for candidate, ratio in zip(candidates, ratios, strict=True)
+    ]
+    share = action.ratio if action.global_ranking else None
+    return choose(candidates, scores, ratios, global_ratio=share)
+
+
+def _no_op(cutter: Cutter, ratios: Sequence[float], selection: Selection) -> str:
+    if not any(ratios):
+        return "nothing would be pruned: every layer in scope has the ratio 0; raise one"
+    why = "; ".join(selection.notes[:3]) or "every layer in scope has one filter left"
+    return f"nothing would be pruned: {why}; choose another scope or ratio"
+
+
+def _widths(network: nn.Module) -> dict[str, int]:
+    """Return the number of outputs of each convolution and linear layer, in forward order."""
+    found = {}
+    for name, module in network.named_modules():
+        width = getattr(module, "out_channels", getattr(module, "out_features", None))
+        if isinstance(width, int):
+            found[name] = width
+    return found
+
+
+def _renames(selection: Selection, candidates: Sequence[Candidate]) -> Mapping[int, int]:
+    """Return the new width for each old one, where all layers of that width agree."""
+    new: dict[int, set[int]] = {}
+    for candidate in candidates:
+        left = candidate.count - len(selection.removed.get(candidate.name, ()))
+        new.setdefault(candidate.count, set()).add(left)
+    return {old: left.pop() for old, left in new.items() if len(left) == 1}

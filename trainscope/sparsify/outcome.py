@@ -1,0 +1,34 @@
+"""What a structure reports back of what it did to a network in place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from trainscope.records import LayerChange
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was done.
+
+    Attributes:
+        meaning: What the ratio is a share of, in words.
+        layers: The layers changed, with their filters or weights before and after.
+        removed: The outputs that went, by layer (norms too); empty where only masks changed.
+        notes: What was left alone and why, each one sentence.
+        widths: The new width for an old one, where all layers of that width agree: for
+            attributes of a network that repeat a width.
+    """
+
+    meaning: str
+    layers: tuple[LayerChange, ...]
+    removed: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    widths: Mapping[int, int] = field(default_factory=dict)
+
+
+def percent(ratios: Sequence[float]) -> str:
+    """Return ratios as a person reads them: "90 %", or "21 % to 60 %"."""
+    low, high = (f"{100 * ratio:.6g} %" for ratio in (min(ratios), max(ratios)))
+    return low if low == high else f"{low} to {high}"
