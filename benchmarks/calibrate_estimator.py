@@ -1,0 +1,91 @@
+"""Make `trainscope/convergence/calibration.json` from runs whose end is known.
+
+    python benchmarks/calibrate_estimator.py --deepobs DIR --runs OUT
+
+OUT is what `calibration_runs.py` wrote. Run it again after every change of the estimator.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from estimator_protocol import Case, cases, read_deepobs, read_own
+from numpy.typing import NDArray
+
+import trainscope.convergence
+from trainscope.convergence.calibration import EDGES, PROBABILITIES
+from trainscope.convergence.forecast import RULE_ERROR, Forecast, forecast
+from trainscope.convergence.stage import first_stage
+
+WATCHED = (0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
+Floats = NDArray[np.float64]
+
+
+def forecasts(case: Case, kind: str) -> Forecast:
+    """Return one case's forecast, before calibration."""
+    levels = np.array([case.target])
+    small = first_stage(case.small.curve(case.epochs))
+    reference = first_stage(case.large.curve())
+    assert small is not None
+    assert reference is not None
+    if kind == "rule":
+        centre = np.log(case.ratio * case.share * case.large.length)
+        return Forecast(np.array([centre]), np.array([RULE_ERROR]), np.ones(1), "rule")
+    return forecast(small, reference if kind == "matched" else None, levels)
+
+
+def errors(problem: list[Case], kind: str) -> dict[str, Any]:
+    """Return the quantiles of the standardised errors of one problem, and how often it reached."""
+    rows = []
+    for case in problem:
+        f = forecasts(case, kind)
+        rows.append((f.centre[0], f.scale[0], f.in_sight[0], case.truth, case.small.length))
+    centre, scale, sight, truth, length = np.array(rows).T
+    reached = np.isfinite(truth)
+    z = (np.log(np.where(reached, truth, 1.0)) - centre) / scale
+    # Passages beyond a run's end are not seen. Cases whose forecast lies well inside the run miss
+    # few of them; the rest tell more of the lower half.
+    inside = reached & (centre + 1.3 * scale < np.log(length))
+    all_, safe = np.quantile(z[reached], PROBABILITIES), None
+    if inside.sum() >= 20:
+        safe = np.quantile(z[inside], PROBABILITIES)
+        all_ = np.where(PROBABILITIES > 0.5, (all_ + safe) / 2, all_)
+    out: dict[str, Any] = {"cases": int(reached.sum()), "z": np.round(all_, 3).tolist()}
+    if kind != "rule":
+        # What is out of sight is forecast far beyond the run, and so counts whatever the forecast;
+        # a match is wrong about reaching only where it says that the run is long enough.
+        counted = (centre + 0.3 < np.log(length)) | (kind == "alone")
+        bins = np.clip(np.searchsorted(EDGES, sight, side="right") - 1, 0, len(EDGES) - 2)
+        for name, keep in (("seen", counted), ("reached", counted & reached)):
+            out[name] = np.bincount(bins[keep], minlength=len(EDGES) - 1).tolist()
+    return out
+
+
+def main() -> None:
+    """Write the file."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--deepobs", type=Path, required=True)
+    parser.add_argument("--runs", type=Path, required=True)
+    args = parser.parse_args()
+    problems: dict[str, list[Case]] = {}
+    for case in cases([*read_deepobs(args.deepobs), *read_own(args.runs)], WATCHED):
+        problems.setdefault(case.small.problem, []).append(case)
+    kinds = {
+        kind: {name: errors(problem, kind) for name, problem in sorted(problems.items())}
+        for kind in ("matched", "alone", "rule")
+    }
+    path = Path(trainscope.convergence.__file__).with_name("calibration.json")
+    about = "made by benchmarks/calibrate_estimator.py; see trainscope/convergence/calibration.py"
+    text = json.dumps(
+        {"about": about, "probabilities": PROBABILITIES.round(3).tolist(), "kinds": kinds}
+    )
+    path.write_text(text.replace('"cases"', '\n"cases"') + "\n")
+    print(f"{path}: {sum(map(len, problems.values()))} cases of {', '.join(problems)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from curves import curve
+
+from trainscope.convergence import LearningCurve, decayed_too_early
+
+TIME = np.arange(1.0, 61)
+LR = np.where(TIME <= 40, 1e-2, 1e-3)
+
+
+def decayed(values: np.ndarray) -> LearningCurve:
+    return LearningCurve(TIME, values + np.where(TIME > 40, 3.0, 0.0), LR)
+
+
+def test_a_rising_curve_decayed_too_early_and_the_slope_is_right():
+    rng = np.random.default_rng(0)
+    found = [
+        decayed_too_early(decayed(20 + 10 * np.log(TIME) + rng.normal(0, 0.5, 60)))
+        for _ in range(200)
+    ]
+    slopes = np.array([f.slope for f in found])
+    assert all(f.too_early for f in found)
+    assert abs(slopes.mean() - 10 / 40) < 4 * slopes.std() / np.sqrt(200)
+    assert np.mean([f.stderr for f in found]) == pytest.approx(slopes.std(), rel=0.25)
+    assert "too early: at epoch 40" in found[0].explanation
+
+
+def test_a_flat_curve_did_not_and_noise_seldom_says_otherwise():
+    rng = np.random.default_rng(1)
+    found = [decayed_too_early(decayed(60 + rng.normal(0, 1.0, 60))) for _ in range(200)]
+    assert np.mean([f.too_early for f in found]) < 0.06
+
+
+def test_a_run_without_decays_or_with_too_short_a_stage_says_nothing():
+    assert decayed_too_early(curve(30)) is None
+    assert decayed_too_early(LearningCurve([1, 2, 3], [10, 20, 30], [0.1, 0.1, 0.01])) is None
+    assert decayed_too_early(LearningCurve([], [], [])) is None

@@ -1,0 +1,271 @@
+"""The estimate keeps its promises on any curve: named statuses, no nonsense, monotone, unitless."""
+
+from __future__ import annotations
+
+import json
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from curves import TOP, curve, law, passage
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from trainscope.convergence import Estimate, LearningCurve, Status, estimate_extra_epochs
+from trainscope.convergence.estimate import SENTENCES
+from trainscope.errors import RecordError, ScheduleError
+
+PLAN = {"schedule": "0:1e-3,30:1e-4,45:1e-5", "total_epochs": 60}
+
+
+@st.composite
+def learning_curves(draw, least: int = 0):
+    """Return any curve at all: noisy, falling, flat, with holes, with LR drops, with a loss."""
+    count = draw(st.integers(least, 30))
+    shape = draw(st.sampled_from(["any", "rising", "falling", "constant"]))
+    values = draw(st.lists(st.floats(0, 100), min_size=count, max_size=count))
+    if shape == "rising":
+        values = sorted(values)
+    elif shape == "falling":
+        values = sorted(values, reverse=True)
+    elif shape == "constant" and values:
+        values = values[:1] * count
+    if draw(st.booleans()):
+        values = [v if draw(st.integers(0, 5)) else math.nan for v in values]
+    drop = draw(st.integers(1, 60))
+    lr = [0.01 if i < drop else 0.001 for i in range(count)]
+    loss = draw(st.none() | st.lists(st.floats(0.001, 5), min_size=count, max_size=count))
+    return LearningCurve(range(1, count + 1), values, lr, loss)
+
+
+def check(estimate: Estimate) -> None:
+    """Check what holds of every estimate."""
+    assert estimate.explanation.startswith(SENTENCES[estimate.status])
+    for interval in (estimate.first_passage, estimate.extra_epochs):
+        assert 0 <= interval.low <= interval.median <= interval.high
+    assert 0 <= estimate.reachable <= 1
+    json.dumps(estimate.to_json(), allow_nan=False)
+    band = estimate.curve
+    for low, median, high in zip(band.low, band.median, band.high, strict=True):
+        assert low <= median + 1e-9
+        assert median <= high + 1e-9
+        assert low >= 0
+        assert high <= 100
+    assert list(band.epochs) == sorted(band.epochs)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    learning_curves(),
+    st.floats(-10, 120),
+    st.none() | learning_curves(),
+    st.booleans(),
+    st.floats(0.05, 0.95),
+)
+def test_any_curve_has_a_named_status_and_ordered_numbers(small, target, reference, plan, level):
+    check(estimate_extra_epochs(small, target, reference, level, **(PLAN if plan else {})))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    learning_curves(least=4),
+    st.none() | learning_curves(least=2),
+    st.floats(0, 100),
+    st.floats(0, 100),
+    st.booleans(),
+)
+def test_a_higher_target_never_comes_sooner(small, reference, one, other, plan):
+    options = PLAN if plan else {}
+    low, high = sorted((one, other))
+    first = estimate_extra_epochs(small, low, reference, **options)
+    second = estimate_extra_epochs(small, high, reference, **options)
+    for name in ("median", "low", "high"):
+        for kind in ("first_passage", "extra_epochs"):
+            before, after = (
+                getattr(getattr(first, kind), name),
+                getattr(getattr(second, kind), name),
+            )
+            assert before <= after * (1 + 1e-9)
+    assert first.reachable >= second.reachable - 1e-9
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    learning_curves(least=4),
+    st.none() | learning_curves(least=2),
+    st.floats(10, 90),
+    st.sampled_from([0.001, 0.5, 2.0, 1000.0]),
+)
+def test_the_unit_of_epochs_does_not_matter(small, reference, target, unit):
+    assume(len(small) >= 4)
+
+    def scaled(c):
+        if c is None:
+            return None
+        accuracy = dict(zip(c.epochs.tolist(), c.accuracy.tolist(), strict=True))
+        loss = None
+        if c.loss is not None:
+            known = dict(zip(c.epochs.tolist(), c.loss.tolist(), strict=True))
+            loss = [known.get(e, math.nan) for e in c.lr_epochs]
+        values = [accuracy.get(e, math.nan) for e in c.lr_epochs]
+        return LearningCurve(c.lr_epochs * unit, values, c.lr, loss)
+
+    plain = estimate_extra_epochs(scaled(small) if unit == 1 else small, target, reference)
+    other = estimate_extra_epochs(scaled(small), target, scaled(reference))
+    assert plain.status == other.status
+    for name in ("median", "low", "high"):
+        one, two = getattr(plain.first_passage, name), getattr(other.first_passage, name)
+        assert one == two or math.isclose(one * unit, two, rel_tol=1e-4)
+
+
+@settings(max_examples=50, deadline=None)
+@given(learning_curves(least=4), st.randoms(use_true_random=False), st.floats(10, 90))
+def test_the_order_of_records_and_ties_does_not_matter(small, random, target):
+    epochs = np.repeat(small.epochs, 2)
+    values = np.stack([small.accuracy - 0.3, small.accuracy + 0.4], 1).ravel()
+    order = list(range(len(epochs)))
+    random.shuffle(order)
+    one = LearningCurve(epochs, values, 0.01)
+    two = LearningCurve(epochs[order], values[order], 0.01)
+    assert estimate_extra_epochs(one, target) == estimate_extra_epochs(two, target)
+
+
+def constant(value: float, count: int = 20) -> LearningCurve:
+    return LearningCurve(range(1, count + 1), [value] * count, 0.01)
+
+
+FALLING = LearningCurve(range(1, 31), 60 - 0.5 * np.arange(30), 0.01)
+TIME = np.arange(1.0, 201)
+LEVEL = LearningCurve(TIME, 60 - 30 * np.exp(-TIME / 15), 0.01, 0.02 * np.exp(-TIME / 40))
+NAN = math.nan
+SHORT_REFERENCE = LearningCurve(range(1, 31), law(np.arange(1.0, 31)), 0.1)
+
+
+@pytest.mark.parametrize(
+    ("small", "target", "reference", "status"),
+    [
+        (curve(40), 70.0, None, Status.OK),
+        (curve(40), 40.0, None, Status.REACHED),
+        (curve(40), 101.0, None, Status.IMPOSSIBLE),
+        (constant(50.0), 60.0, None, Status.FLAT),
+        (FALLING, 62.0, None, Status.FALLING),
+        (LEVEL, 68.0, None, Status.UNREACHABLE),
+        (LearningCurve([1], [50.0], 0.01), 60.0, None, Status.TOO_FEW),
+        (LearningCurve([1], [50.0], 0.01), 60.0, curve(90), Status.TOO_FEW),
+        (LearningCurve([1, 2, 3], [50.0, 55.0, NAN], 0.01), 60.0, None, Status.DIVERGED),
+        (LearningCurve([1, 2], [NAN, NAN], 0.01), 60.0, None, Status.EMPTY),
+        (LearningCurve([], [], []), 60.0, None, Status.EMPTY),
+        (curve(40, pace=8, lr=0.0125), 72.0, SHORT_REFERENCE, Status.REFERENCE_SHORT),
+    ],
+)
+def test_statuses(small, target, reference, status):
+    estimate = estimate_extra_epochs(small, target, reference)
+    check(estimate)
+    assert estimate.status is status
+
+
+def test_a_target_reached_needs_nothing_more():
+    estimate = estimate_extra_epochs(curve(40), 50.0)
+    assert estimate.extra_epochs.to_json() == {"median": 0.0, "low": 0.0, "high": 0.0}
+    assert abs(estimate.first_passage.median - passage(50.0)) < 0.6
+    assert estimate.reachable == 1
+
+
+def test_above_the_ceiling_is_never():
+    estimate = estimate_extra_epochs(curve(40), 100.5)
+    assert estimate.first_passage.low == math.inf
+    assert estimate.reachable == 0
+
+
+def test_a_curve_that_has_levelled_off_is_called_unreachable():
+    estimate = estimate_extra_epochs(LEVEL, 68.0)
+    assert estimate.reachable < 0.5
+    assert estimate.first_passage.median == math.inf
+    assert "levels off" in estimate.explanation
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_rising_curve_is_not_called_unreachable(seed):
+    estimate = estimate_extra_epochs(curve(25, pace=6, noise=0.5, seed=seed), 60.0)
+    assert estimate.reachable > 0.5
+    assert math.isfinite(estimate.first_passage.median)
+
+
+@pytest.mark.parametrize("pace", [3.0, 8.0])
+def test_with_a_reference_the_truth_is_found(pace):
+    large = curve(200, lr=0.1, noise=0.3, seed=1)
+    small = curve(40, pace=pace, lr=0.1 / 10, noise=0.2, seed=2)
+    target = 64.0
+    estimate = estimate_extra_epochs(small, target, large)
+    truth = passage(target, pace=pace)
+    assert estimate.first_passage.low <= truth <= estimate.first_passage.high
+    assert abs(math.log2(estimate.first_passage.median / truth)) < 0.25
+    assert math.isclose(estimate.lr_time_bound, 10 * passage(target), rel_tol=0.2)
+    assert math.isclose(estimate.extra_epochs.median, estimate.first_passage.median - 40)
+
+
+def test_a_wider_level_holds_the_narrower():
+    small, large = curve(30, pace=8, lr=0.0125, noise=0.3), curve(200, lr=0.1, noise=0.3)
+    found = [estimate_extra_epochs(small, 66.0, large, p).first_passage for p in (0.5, 0.8, 0.95)]
+    for inner, outer in pairwise(found):
+        assert outer.low <= inner.low
+        assert inner.high <= outer.high
+        assert inner.median == outer.median
+
+
+def test_the_band_passes_the_target_at_the_first_passage():
+    estimate = estimate_extra_epochs(curve(30, pace=8, lr=0.0125), 66.0, curve(200, lr=0.1))
+    band = estimate.curve
+    at = np.interp(estimate.first_passage.median, band.epochs, band.median)
+    assert abs(at - 66.0) < 0.5
+
+
+def test_after_its_decays_a_run_needs_fewer_epochs_than_before():
+    small, large = curve(30, pace=8, lr=1e-3, noise=0.4), curve(200, lr=1e-2, noise=0.4)
+    bare = estimate_extra_epochs(small, 66.0, large)
+    planned = estimate_extra_epochs(small, 66.0, large, **PLAN)
+    assert 0 < planned.extra_epochs.median < bare.extra_epochs.median
+    assert "decays" in planned.explanation
+
+
+def test_the_gain_of_the_references_decays_is_used():
+    time = np.arange(1.0, 61)
+    lr = np.where(time <= 40, 1e-2, 1e-3)
+    jump = np.where(time > 40, 8.0, 0.0)
+    large = LearningCurve(time, law(time) + jump, lr)
+    small = curve(30, pace=8, lr=1e-3)
+    target = 70.0
+    with_gain = estimate_extra_epochs(small, target, large, **PLAN)
+    without = estimate_extra_epochs(small, target, curve(60, lr=1e-2), **PLAN)
+    assert with_gain.extra_epochs.median < without.extra_epochs.median
+    assert "the reference's decays" in with_gain.explanation
+
+
+def test_a_run_that_ended_above_the_target_needs_nothing():
+    lr = np.where(TIME <= 150, 1e-3, 1e-4)
+    done = LearningCurve(TIME, law(TIME) + np.where(TIME > 150, 5.0, 0.0), lr)
+    estimate = estimate_extra_epochs(done, TOP, **PLAN)
+    assert estimate.extra_epochs.high == 0
+    assert estimate.reachable == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"target": NAN}, RecordError, "target must be"),
+        ({"target": 60, "level": 1.0}, RecordError, "level must lie"),
+        ({"target": 60, "schedule": "0:1e-3"}, ScheduleError, "needs a total"),
+        ({"target": 60, "schedule": "5:1e-3", "total_epochs": 9}, ScheduleError, "ascend from 0"),
+        ({"target": 60, "schedule": "0:x", "total_epochs": 9}, ScheduleError, "not EPOCH:LR"),
+        ({"target": 60, "schedule": "0:-1", "total_epochs": 9}, ScheduleError, "no positive LR"),
+    ],
+)
+def test_bad_options_are_refused_in_a_sentence(options, error, message):
+    with pytest.raises(error, match=message):
+        estimate_extra_epochs(curve(20), **options)
+
+
+def test_every_status_has_a_sentence():
+    assert set(SENTENCES) == set(Status)
+    assert all(text.endswith(".") for text in SENTENCES.values())

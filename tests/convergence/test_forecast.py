@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from curves import curve, law, passage
+
+from trainscope.convergence import LearningCurve
+from trainscope.convergence.extrapolation import extrapolate, loss_slope
+from trainscope.convergence.forecast import forecast
+from trainscope.convergence.matching import match_levels, rising
+from trainscope.convergence.stage import first_stage
+
+TARGETS = np.array([45.0, 55.0, 60.0])
+
+
+@pytest.mark.parametrize("pace", [2.0, 4.0, 8.0])
+def test_matched_levels_find_the_pace_of_two_clean_curves(pace):
+    large = first_stage(curve(200, lr=0.1))
+    small = first_stage(curve(30, pace=pace, lr=0.1 / pace))
+    matches = match_levels(small, small.accuracy, rising(large, large.accuracy, large.start[0]))
+    late = matches.at > np.log(1.5)
+    assert late.sum() >= 3
+    assert np.allclose(np.exp(matches.ratio[late]), pace, rtol=0.06)
+
+
+@pytest.mark.parametrize("true", [3.0, 6.0])
+def test_the_curves_overrule_the_ratio_of_the_learning_rates(true):
+    """The LRs say 8 times slower; the curves say less, and are believed."""
+    large, small = first_stage(curve(200, lr=0.1)), first_stage(curve(60, pace=true, lr=0.0125))
+    found = forecast(small, large, TARGETS)
+    expected = [passage(t, pace=true) for t in TARGETS]
+    assert found.kind == "matched"
+    ahead = np.array(expected) > 60
+    assert np.allclose(np.exp(found.centre)[ahead], np.array(expected)[ahead], rtol=0.15)
+
+
+def test_with_nothing_matched_the_ratio_of_the_learning_rates_decides():
+    large = first_stage(LearningCurve(range(1, 201), law(np.arange(1.0, 201)), 0.1))
+    small = first_stage(LearningCurve([1], [10.0], 0.01))
+    found = forecast(small, large, TARGETS)
+    assert found.kind == "rule"
+    assert np.allclose(np.exp(found.centre), [10 * passage(t) for t in TARGETS], rtol=0.15)
+
+
+def test_a_line_in_log_time_is_carried_on():
+    time = np.arange(1.0, 61)
+    small = first_stage(curve(60))
+    straight = type(small)(
+        time, 20 + 8 * np.log(time), None, 0.1, None, end=60.0, lag=0.0, decayed=False
+    )
+    level = 20 + 8 * np.log(np.array([80.0, 120.0]))
+    found = 60 * np.exp(extrapolate(straight, level).median)
+    assert np.allclose(found, [80, 120], rtol=0.25)
+
+
+def test_a_curve_that_levels_off_does_not_see_beyond_its_asymptote():
+    time = np.arange(1.0, 201)
+    flat = first_stage(curve(200))
+    flat = type(flat)(
+        time, 60 - 30 * np.exp(-time / 10), 0.5 / time**1.5, 0.1, None, 200.0, 0.0, False
+    )
+    found = extrapolate(flat, np.array([60.5, 70.0]))
+    assert (found.in_sight < 0.2).all()
+    assert loss_slope(flat) == pytest.approx(1.5)

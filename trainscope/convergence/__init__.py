@@ -1,0 +1,21 @@
+"""Learning curves, and how many extra epochs a small learning rate needs. Numpy only."""
+
+from trainscope.convergence.curve import LearningCurve
+from trainscope.convergence.decay_gain import final_level
+from trainscope.convergence.early_decay import early_decay as decayed_too_early
+from trainscope.convergence.estimate import Band, EarlyDecay, Estimate, Interval, Status
+from trainscope.convergence.extra_epochs import estimate_extra_epochs
+from trainscope.convergence.plan import own_schedule
+
+__all__ = [
+    "Band",
+    "EarlyDecay",
+    "Estimate",
+    "Interval",
+    "LearningCurve",
+    "Status",
+    "decayed_too_early",
+    "estimate_extra_epochs",
+    "final_level",
+    "own_schedule",
+]

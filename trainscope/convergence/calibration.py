@@ -1,0 +1,120 @@
+"""How far off the forecasts were on runs whose end is known: the widths of the intervals.
+
+`calibration.json` holds, for every problem that was calibrated on, the quantiles of the
+standardised error z = (log true - log forecast) / scale, and how often a target was reached, by the
+weight of what sees it reached. Problems count equally. One may be left out, which is how
+the benchmark judges the estimator on problems it has not seen.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+
+from trainscope.convergence.passage import Floats
+
+KINDS = ("matched", "alone", "rule")
+"""With a reference; without; by the ratio of the LRs alone."""
+PROBABILITIES = np.linspace(0.025, 0.975, 39)
+"""At which each problem's quantiles are kept."""
+EDGES = np.array([0.0, 0.02, 0.1, 0.5, 0.9, 1.0])
+"""Edges of the bins of the weight in sight."""
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Standardised errors of one kind of forecast, pooled over problems.
+
+    Attributes:
+        z: [N], sorted: log(true / forecast) over the forecast's scale.
+        centred: True where the forecast itself is to stay the median, as the errors' median differs
+            in sign from problem to problem. (Equal LR time is late on all of them.)
+        reach: [B], share of targets that were reached, by bin of the weight in sight, over the
+            share of those in full sight; rising to 1.
+    """
+
+    z: Floats
+    reach: Floats
+    centred: bool = True
+
+    def quantile(self, probability: Floats | float) -> Floats:
+        """Return the quantiles of z, of the shape of `probability`."""
+        place = (np.arange(len(self.z)) + 0.5) / len(self.z)
+        z = np.interp(probability, place, self.z)
+        if not self.centred:
+            return np.asarray(z)
+        late = np.asarray(probability) > 0.5
+        return np.where(late, np.maximum(z, 0.0), np.minimum(z, 0.0))
+
+    def reached(self, in_sight: Floats) -> Floats:
+        """Return the probability that a target is reached, [M], from the weight in sight."""
+        middle = (EDGES[1:] + EDGES[:-1]) / 2
+        middle[0], middle[-1] = 0.0, 1.0
+        return np.asarray(np.interp(in_sight, middle, self.reach))
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The errors of every kind of forecast."""
+
+    kinds: Mapping[str, Errors]
+
+    def __getitem__(self, kind: str) -> Errors:
+        """Return the errors of one of `KINDS`."""
+        return self.kinds[kind]
+
+
+def pool(problems: Sequence[Mapping[str, Any]], *, centred: bool = True) -> Errors:
+    """Return the errors of several problems, each with the same weight.
+
+    Args:
+        problems: Objects with `z` (quantiles at `PROBABILITIES`) and, where known, `seen` and
+            `reached` (counts by bin of the weight in sight).
+        centred: As in `Errors`.
+    """
+    z = np.sort(np.concatenate([np.asarray(p["z"], dtype=np.float64) for p in problems]))
+    bins = len(EDGES) - 1
+    seen, reached = np.zeros(bins), np.zeros(bins)
+    for problem in problems:
+        if "seen" in problem and (total := sum(problem["seen"])):
+            seen += np.asarray(problem["seen"]) * (100.0 / total)
+            reached += np.asarray(problem["reached"]) * (100.0 / total)
+    # Pool neighbours until the share rises; half a success and a failure keep it off 0 and 1.
+    share = _rising((reached + 0.5) / (seen + 1.0), seen + 1.0)
+    # Targets in full sight that were not reached were late, which the quantiles tell of; what is
+    # told here is how much rarer it is to reach those that are not.
+    return Errors(z, share / share[-1], centred)
+
+
+@lru_cache(maxsize=64)
+def load(without: str = "") -> Calibration:
+    """Return the calibration that the package ships.
+
+    Args:
+        without: A problem to leave out, by its name in the file.
+    """
+    text = files("trainscope.convergence").joinpath("calibration.json").read_text("utf-8")
+    raw = json.loads(text)["kinds"]
+    kinds = {
+        kind: pool([e for name, e in raw[kind].items() if name != without], centred=kind != "rule")
+        for kind in KINDS
+    }
+    return Calibration(kinds)
+
+
+def _rising(values: Floats, weights: Floats) -> Floats:
+    """Return the closest values that never fall (pool adjacent violators)."""
+    blocks: list[list[float]] = []
+    for value, weight in zip(values, weights, strict=True):
+        blocks.append([float(value), float(weight), 1])
+        while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
+            v, w, n = blocks.pop()
+            u = blocks[-1]
+            blocks[-1] = [(u[0] * u[1] + v * w) / (u[1] + w), u[1] + w, u[2] + n]
+    return np.repeat([b[0] for b in blocks], [int(b[2]) for b in blocks])

@@ -1,0 +1,197 @@
+"""A learning curve as it was recorded, and how it is read from a file or a Run."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from trainscope.convergence.passage import Floats
+from trainscope.errors import RecordError
+from trainscope.records import Run
+
+COLUMNS = ("epoch", "lr", "accuracy", "loss")
+Column = Sequence[float | None] | Floats
+
+
+class LearningCurve:
+    """The accuracy of one retraining, epoch by epoch, counted from the start of retraining.
+
+    Records are put in the order of their epochs, and records of one epoch are averaged, so that
+    the order of ties does not matter. A record without a finite accuracy tells only the LR of its
+    epoch. An epoch 0 (before the first step) is welcome: it tells where the curve started.
+
+    Attributes:
+        epochs: [N], increasing, 0 or more. Any unit will do: only ratios of epochs matter.
+        accuracy: [N], percent.
+        loss: [N], training loss in nats, NaN at epoch 0 where it was not recorded there; None
+            where it was not recorded for all other epochs.
+        lr_epochs: [M], every epoch with a known LR, whether or not it has an accuracy.
+        lr: [M], the learning rate of each.
+        momentum: The momentum coefficient, for the record; the estimate reads it off the curves.
+        diverged: True where the accuracy stopped being finite before the records stopped.
+    """
+
+    epochs: Floats
+    accuracy: Floats
+    loss: Floats | None
+    lr_epochs: Floats
+    lr: Floats
+    momentum: float | None
+    diverged: bool
+
+    def __init__(
+        self,
+        epochs: Column,
+        accuracy: Column,
+        lr: Column | float,
+        loss: Column | None = None,
+        momentum: float | None = None,
+    ) -> None:
+        """Check and order the records.
+
+        Args:
+            epochs: [N].
+            accuracy: [N], percent; NaN or None where it was not measured.
+            lr: [N], or one number for all.
+            loss: [N], nats, or None.
+            momentum: The momentum coefficient, where known.
+
+        Raises:
+            RecordError: Lengths differ, an epoch is not finite or negative, or the learning rate
+                of an epoch is not finite and positive.
+        """
+        e = _column("epochs", epochs)
+        a = _column("accuracy", accuracy, len(e))
+        r = _column("lr", [float(lr)] * len(e) if isinstance(lr, (int, float)) else lr, len(e))
+        if not np.isfinite(e).all() or (e < 0).any():
+            raise RecordError("epochs must be finite and not negative; number them from 1 (or 0)")
+        if not np.isfinite(r[e > 0]).all() or (r[e > 0] <= 0).any():
+            raise RecordError("every learning rate after epoch 0 must be finite and positive")
+        finite = np.isfinite(a)
+        self.epochs, self.accuracy = _by_epoch(e[finite], a[finite])
+        self.lr_epochs, self.lr = _by_epoch(e[e > 0], r[e > 0])
+        self.loss = None
+        if loss is not None:
+            x = _column("loss", loss, len(e))
+            means = _by_epoch(e[finite], x[finite])[1]
+            trained = means[self.epochs > 0]
+            if np.isfinite(trained).all() and (trained > 0).all():
+                self.loss = means
+        self.momentum = momentum
+        self.diverged = _diverged(e, finite)
+
+    def __len__(self) -> int:
+        """Return the number of epochs with a finite accuracy."""
+        return len(self.epochs)
+
+    def __repr__(self) -> str:
+        """Return the length, the LRs and the last accuracy."""
+        if not len(self):
+            return "LearningCurve(no accuracy)"
+        rates = ", ".join(f"{lr:g}" for lr in dict.fromkeys(self.lr.tolist()))
+        return (
+            f"LearningCurve({len(self)} records to epoch {self.epochs[-1]:g}, lr {rates}, "
+            f"accuracy {self.accuracy[-1]:.2f} %)"
+        )
+
+    @classmethod
+    def from_csv(cls, path: str | Path) -> LearningCurve:
+        """Read a table with the columns `epoch,lr,accuracy[,loss]`; others are ignored.
+
+        Raises:
+            RecordError: The file cannot be read, a column is missing, or a value is no number.
+        """
+        try:
+            with Path(path).open(newline="", encoding="utf-8-sig") as file:
+                rows = list(csv.DictReader(file, skipinitialspace=True))
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            reason = getattr(error, "strerror", None) or "it is not a text table"
+            raise RecordError(f"no learning curve can be read from {path}: {reason}") from error
+        if not rows:
+            raise RecordError(f"{path} has no records; expected a header {','.join(COLUMNS)}")
+        names = {name.strip().lower(): name for name in rows[0] if isinstance(name, str)}
+        for name in COLUMNS[:3]:
+            if name not in names:
+                raise RecordError(
+                    f"{path} has no column '{name}'; its header must name epoch, lr and accuracy, "
+                    "and may name loss"
+                )
+        data: dict[str, list[float]] = {}
+        for name in COLUMNS:
+            if name in names:
+                cells = [row.get(names[name]) for row in rows]
+                data[name] = [
+                    _number(cell, f"{path}, line {line}, column {name}")
+                    for line, cell in enumerate(cells, start=2)
+                ]
+        return cls(data["epoch"], data["accuracy"], data["lr"], data.get("loss"))
+
+    @classmethod
+    def from_run(cls, run: Run) -> LearningCurve:
+        """Read a Run: its test accuracies and training losses, and its start as epoch 0."""
+        epochs: list[float | None] = [float(record.epoch) for record in run.epochs]
+        accuracy = [record.test_accuracy for record in run.epochs]
+        rates: list[float | None] = [record.lr for record in run.epochs]
+        loss = [record.train_loss for record in run.epochs]
+        if run.start_accuracy is not None:
+            # The training loss of a Run is a mean over the epoch: the start has none.
+            epochs, accuracy = [0.0, *epochs], [run.start_accuracy, *accuracy]
+            rates, loss = [None, *rates], [None, *loss]
+        momentum = run.settings.get("momentum")
+        return cls(epochs, accuracy, rates, loss, float(momentum) if momentum is not None else None)
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> LearningCurve:
+        """Read a Run (a `.json` file, or the folder of one) or else a CSV file.
+
+        Raises:
+            RecordError: It is neither.
+        """
+        file = Path(path)
+        if file.is_dir() or file.suffix.lower() == ".json":
+            return cls.from_run(Run.load(file))
+        return cls.from_csv(file)
+
+
+def _column(name: str, values: Iterable[float | None], length: int | None = None) -> Floats:
+    """Return one column as floats, None as NaN."""
+    try:
+        column = np.array([np.nan if v is None else v for v in values], dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise RecordError(f"{name} must be a list of numbers") from error
+    if column.ndim != 1:
+        raise RecordError(f"{name} must be one-dimensional, not of shape {column.shape}")
+    if length is not None and len(column) != length:
+        raise RecordError(f"{name} has {len(column)} values for {length} epochs; give one each")
+    return column
+
+
+def _by_epoch(epochs: Floats, values: Floats) -> tuple[Floats, Floats]:
+    """Return the epochs in order, and the mean of the values of each."""
+    # Sorted by value within an epoch, so that the order of ties cannot change the last bit.
+    order = np.lexsort((values, epochs))
+    unique, start = np.unique(epochs[order], return_index=True)
+    counts = np.diff(np.append(start, len(epochs)))
+    total = np.add.reduceat(values[order], start) if len(start) else values
+    return unique, total / np.maximum(counts, 1)
+
+
+def _diverged(epochs: Floats, finite: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> bool:
+    """Return whether the accuracy was measured at every epoch until it stopped being finite."""
+    if finite.all() or not finite.any():
+        return False
+    last = epochs[finite].max()
+    return bool((epochs > last).any()) and bool(finite[epochs <= last].all())
+
+
+def _number(text: str | None, where: str) -> float:
+    """Return a number, NaN where the cell is empty."""
+    if text is None or not text.strip():
+        return float("nan")
+    try:
+        return float(text)
+    except ValueError as error:
+        raise RecordError(f"'{text}' is not a number ({where})") from error

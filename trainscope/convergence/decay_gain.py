@@ -1,0 +1,103 @@
+"""What the LR decays will add to the accuracy at the end of the first stage.
+
+Two parts. The decays are themselves some training: their LR time, in epochs at the first stage's
+LR, lengthens the stage. And a smaller LR takes out the noise of the larger one (the annealed part
+of the law of Tissue et al., 2024, in terms of accuracy): that gain is read off the run's own decays
+where it has them, else off the reference's, shrunk by a power of the ratio of the LRs, else it is
+put at a multiple of the epoch-to-epoch noise of the accuracy, which the same noise of the weights
+causes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from trainscope.convergence.curve import LearningCurve
+from trainscope.convergence.passage import Floats, centred_mean, noise
+from trainscope.convergence.stage import Stage
+from trainscope.errors import RecordError
+
+SHRINK = 0.6
+"""Power of the ratio of the LRs by which the gain shrinks; 0.3 to 0.9 in our own retrainings."""
+SHRINK_ERROR = 0.3
+PER_NOISE = 1.7
+"""Gain for each point of epoch-to-epoch noise; 1 to 3 in our own retrainings."""
+LAST = 3
+"""Records at the end whose mean is the accuracy after the decays."""
+
+
+@dataclass(frozen=True)
+class Gain:
+    """The points of accuracy that the decays add, beyond their LR time.
+
+    Attributes:
+        mean: Percent.
+        stderr: Percent.
+        source: Where it was learned, in words.
+    """
+
+    mean: float
+    stderr: float
+    source: str
+
+    def draws(self) -> tuple[Floats, Floats]:
+        """Return five values of the gain, percent, and their weights."""
+        nodes = np.array([-1.6, -0.7, 0.0, 0.7, 1.6])
+        weights = np.array([0.12, 0.24, 0.28, 0.24, 0.12])
+        return np.maximum(self.mean + nodes * self.stderr, 0.0), weights
+
+
+def final_accuracy(curve: LearningCurve, stage: Stage) -> float | None:
+    """Return the accuracy after the decays, percent; None where there is none."""
+    after = curve.accuracy[curve.epochs > stage.end + stage.lag]
+    return float(after[-LAST:].mean()) if stage.decayed and len(after) else None
+
+
+def final_level(curve: LearningCurve) -> float:
+    """Return the accuracy that a run ended with, percent: the mean of its last records.
+
+    Raises:
+        RecordError: The run has no accuracy.
+    """
+    if not len(curve):
+        raise RecordError("the run to match has no accuracy; give --target, or another run")
+    return float(curve.accuracy[-LAST:].mean())
+
+
+def observed_gain(curve: LearningCurve, stage: Stage) -> float | None:
+    """Return the gain of a run that has decayed, percent; None where it has not."""
+    final = final_accuracy(curve, stage)
+    if final is None or not len(stage):
+        return None
+    return max(final - float(centred_mean(stage.accuracy)[-1]), 0.0)
+
+
+def decay_gain(
+    curve: LearningCurve,
+    stage: Stage,
+    reference: LearningCurve | None,
+    reference_stage: Stage | None,
+) -> Gain:
+    """Return the gain to expect of a run's decays.
+
+    Args:
+        curve: The run, with its decays if it has had them.
+        stage: Its first stage.
+        reference: The run at a larger LR.
+        reference_stage: Its first stage.
+    """
+    own = observed_gain(curve, stage)
+    jitter = noise(stage.accuracy)
+    if own is not None:
+        return Gain(own, max(0.3 * own, jitter / 2), "its own decays")
+    if reference is not None and reference_stage is not None:
+        its = observed_gain(reference, reference_stage)
+        if its is not None:
+            apart = max(float(np.log(reference_stage.lr / stage.lr)), 0.0)
+            mean = its * float(np.exp(-SHRINK * apart))
+            spread = mean * float(np.hypot(0.3, SHRINK_ERROR * apart))
+            return Gain(mean, max(spread, jitter / 2), "the reference's decays")
+    mean = PER_NOISE * jitter
+    return Gain(mean, mean, "the noise of the accuracy from epoch to epoch")

@@ -1,0 +1,70 @@
+"""Was the accuracy still rising when the LR dropped? See Wang et al. (2023), Fig. 2."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from trainscope.convergence.curve import LearningCurve
+from trainscope.convergence.estimate import EarlyDecay
+from trainscope.convergence.stage import Stage, first_stage
+
+FEWEST = 4
+"""Records without which a slope has no error."""
+SIGNIFICANT = 2.0
+"""Standard errors above zero at which a slope counts."""
+WORTH = 0.5
+"""Points of accuracy per doubling of the stage below which a longer one is not worth it."""
+
+
+def log_slope(stage: Stage) -> tuple[float, float]:
+    """Return the slope of accuracy in log time over the last half of a stage, and its error.
+
+    Returns:
+        Percent per unit of log time, and its standard error, widened for the correlation that the
+        residuals show; (0, inf) for fewer than `FEWEST` records.
+    """
+    part = stage.time >= stage.time[-1] / 2
+    if len(stage) < FEWEST:
+        return 0.0, float("inf")
+    if part.sum() < FEWEST:
+        part[-FEWEST:] = True
+    s, z = np.log(stage.time[part]), stage.accuracy[part]
+    s = s - s.mean()
+    spread = float(s @ s)
+    slope = float(s @ z) / spread
+    residual = z - z.mean() - slope * s
+    n = len(s)
+    variance = float(residual @ residual) / (n - 2)
+    if variance > 0 and n > 5:
+        lag = float(residual[1:] @ residual[:-1]) / float(residual @ residual)
+        lag = min(max(lag, 0.0), 0.8)
+        variance *= (1 + lag) / (1 - lag)
+    return slope, float(np.sqrt(variance / spread))
+
+
+def early_decay(curve: LearningCurve) -> EarlyDecay | None:
+    """Say whether the LR of a run dropped too early.
+
+    Args:
+        curve: A run with its decays, or without.
+
+    Returns:
+        None where the LR never drops, or fewer than `FEWEST` records stand before the drop.
+    """
+    stage = first_stage(curve)
+    if stage is None or not stage.decayed or len(stage) < FEWEST:
+        return None
+    slope, stderr = log_slope(stage)
+    last = float(stage.time[-1])
+    doubling = slope * float(np.log(2))
+    epoch = last + stage.lag
+    early = slope > SIGNIFICANT * stderr and doubling >= WORTH
+    rise = f"{slope / last:+.3f} points an epoch (standard error {stderr / last:.3f})"
+    if early:
+        text = (
+            f"The LR dropped too early: at epoch {epoch:g} the accuracy was still rising by "
+            f"{rise}, so that a first stage twice as long may add up to {doubling:.1f} points."
+        )
+    else:
+        text = f"The LR did not drop too early: at epoch {epoch:g} the accuracy moved by {rise}."
+    return EarlyDecay(epoch, slope / last, stderr / last, doubling, early, text)

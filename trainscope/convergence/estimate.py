@@ -1,0 +1,170 @@
+"""The estimate as a user receives it: when, how many more epochs, how sure, and in words."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+
+from trainscope.records import Json
+
+
+class Status(StrEnum):
+    """What a user must know before the numbers. `SENTENCES` has a sentence for each."""
+
+    OK = "ok"
+    REACHED = "already reached"
+    UNREACHABLE = "unreachable"
+    FALLING = "falling"
+    FLAT = "flat"
+    TOO_FEW = "too few epochs"
+    REFERENCE_SHORT = "reference never reaches the target"
+    IMPOSSIBLE = "target above 100"
+    DIVERGED = "diverged"
+    EMPTY = "no records"
+
+
+SENTENCES = {
+    Status.OK: "The accuracy is still rising.",
+    Status.REACHED: "The target is reached within the epochs watched.",
+    Status.UNREACHABLE: "At this LR the accuracy levels off below the target: more epochs will "
+    "most likely not reach it.",
+    Status.FALLING: "The accuracy is falling: more epochs at this LR do not help.",
+    Status.FLAT: "The accuracy does not rise, so the curve itself says nothing of when it will.",
+    Status.TOO_FEW: "Too few epochs were watched: at least four are needed, or a reference run.",
+    Status.REFERENCE_SHORT: "The reference does not reach the target in its first LR stage; its "
+    "own trend was carried on.",
+    Status.IMPOSSIBLE: "No accuracy is above 100 %.",
+    Status.DIVERGED: "The last records have no finite accuracy: the run has diverged.",
+    Status.EMPTY: "The curve has no record with a finite accuracy.",
+}
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A median and the interval about it; inf where a value is never reached, or unknown.
+
+    Attributes:
+        median: Half the probability lies on each side.
+        low: Lower end.
+        high: Upper end.
+    """
+
+    median: float
+    low: float
+    high: float
+
+    def to_json(self) -> Json:
+        """Return the three numbers, null for infinity."""
+        return {name: _finite(getattr(self, name)) for name in ("median", "low", "high")}
+
+    def __str__(self) -> str:
+        """Return the interval in whole numbers, like `63 (48 to 90)`."""
+        middle, low, high = (_write(x) for x in (self.median, self.low, self.high))
+        return middle if middle == low == high else f"{middle} ({low} to {high})"
+
+
+NEVER = Interval(math.inf, math.inf, math.inf)
+
+
+@dataclass(frozen=True)
+class Band:
+    """The predicted accuracy, percent, if the present LR goes on: median, low and high by epoch."""
+
+    epochs: tuple[float, ...] = ()
+    median: tuple[float, ...] = ()
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+
+    def to_json(self) -> Json:
+        """Return the four columns."""
+        return {name: list(getattr(self, name)) for name in ("epochs", "median", "low", "high")}
+
+
+@dataclass(frozen=True)
+class EarlyDecay:
+    """How fast the accuracy was still rising when the LR first dropped.
+
+    Attributes:
+        epoch: The last epoch of the first stage.
+        slope: Percent per epoch, from the last part of the stage.
+        stderr: Its standard error.
+        per_doubling: Percent that doubling the stage would still have added along that slope, at
+            most: the slope per doubling of the epochs.
+        too_early: True where the slope is above zero by two standard errors and a doubling would
+            have added at least half a percent.
+        explanation: One sentence.
+    """
+
+    epoch: float
+    slope: float
+    stderr: float
+    per_doubling: float
+    too_early: bool
+    explanation: str
+
+    def to_json(self) -> Json:
+        """Return the fields."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """When a small LR reaches a target, and how many epochs to add for it.
+
+    Attributes:
+        target: Percent.
+        level: Probability that the intervals are to hold the truth with.
+        first_passage: Epoch, counted from the start of retraining, at which the running maximum
+            of the centred 5-epoch mean of the accuracy first reaches the target if the present LR
+            goes on.
+        extra_epochs: Epochs to add to the first LR stage of the planned schedule so that the
+            accuracy after its decays reaches the target; without a schedule, epochs beyond those
+            watched until the first passage.
+        reachable: Probability that the target is ever reached at this LR (with a schedule: after
+            its decays).
+        lr_time_bound: Epoch by which equal LR time would have been spent as the reference had spent
+            when it reached the target; None without a reference that reached it. Upper bound.
+        status: What to know first.
+        explanation: Sentences: the status, the evidence, what decided the estimate.
+        curve: The predicted accuracy.
+        early_decay: Whether the curve decayed too early; None where it has no decay.
+    """
+
+    target: float
+    level: float
+    first_passage: Interval
+    extra_epochs: Interval
+    reachable: float
+    lr_time_bound: float | None
+    status: Status
+    explanation: str
+    curve: Band = Band()
+    early_decay: EarlyDecay | None = None
+
+    def to_json(self) -> Json:
+        """Return the attributes as a JSON object; null for infinity."""
+        return {
+            "target": self.target,
+            "level": self.level,
+            "first_passage": self.first_passage.to_json(),
+            "extra_epochs": self.extra_epochs.to_json(),
+            "reachable": self.reachable,
+            "lr_time_bound": self.lr_time_bound,
+            "status": str(self.status),
+            "explanation": self.explanation,
+            "curve": self.curve.to_json(),
+            "early_decay": None if self.early_decay is None else self.early_decay.to_json(),
+        }
+
+
+def _finite(value: float) -> float | None:
+    """Return a number that JSON can hold."""
+    return value if math.isfinite(value) else None
+
+
+def _write(value: float) -> str:
+    """Return a count of epochs for a sentence."""
+    if not math.isfinite(value):
+        return "never"
+    return f"{value:.0f}" if value >= 10 or value == round(value) else f"{value:.1f}"

@@ -1,0 +1,62 @@
+"""The sentences that stand by an estimate's numbers."""
+
+from __future__ import annotations
+
+import math
+
+from trainscope.convergence.decay_gain import Gain
+from trainscope.convergence.early_decay import log_slope
+from trainscope.convergence.estimate import SENTENCES, Status
+from trainscope.convergence.passages import Passages
+from trainscope.convergence.plan import Plan
+from trainscope.convergence.stage import Stage
+
+
+def explain(
+    status: Status,
+    ahead: Passages,
+    reference: Stage | None,
+    gain: Gain,
+    target: float,
+    plan: Plan | None,
+) -> str:
+    """Return the status, the evidence, and what decided the estimate, a sentence each."""
+    sentences = [SENTENCES[status], _evidence(ahead, target)]
+    if status is not Status.REACHED:
+        sentences.append(_basis(ahead, reference))
+    if plan is not None:
+        sentences.append(
+            f"The decays are taken to add {gain.mean:.1f} points (standard error "
+            f"{gain.stderr:.1f}; from {gain.source}) and {plan.tail:.1f} epochs' worth of LR time."
+        )
+    return " ".join(sentences)
+
+
+def _evidence(ahead: Passages, target: float) -> str:
+    """Return where the curve stands and how fast it moves."""
+    stage, best = ahead.stage, float(ahead.best[-1])
+    side = "below" if best < target else "above"
+    text = (
+        f"After {stage.time[-1] + stage.lag:g} epochs at LR {stage.lr:g} the best 5-epoch mean is "
+        f"{best:.2f} %, {abs(target - best):.2f} points {side} the target"
+    )
+    slope, stderr = log_slope(stage)
+    if math.isfinite(stderr):
+        text += (
+            f"; the accuracy moves by {slope * math.log(2):+.2f} points a doubling of the epochs "
+            f"(standard error {stderr * math.log(2):.2f})"
+        )
+    return text + "."
+
+
+def _basis(ahead: Passages, reference: Stage | None) -> str:
+    """Return what the estimate rests on."""
+    if reference is None or ahead.forecast.kind == "alone":
+        return "The estimate rests on the curve's own trend in log epochs."
+    ratio = f"{reference.lr / ahead.stage.lr:.3g}"
+    if ahead.forecast.kind == "rule":
+        return f"The estimate rests on the ratio of the learning rates, {ratio}, alone."
+    return (
+        "The estimate rests on the levels that both runs have reached, matched with the reference "
+        f"at an LR {ratio} times as large."
+    )

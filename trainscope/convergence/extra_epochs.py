@@ -1,0 +1,193 @@
+"""`estimate_extra_epochs`: the question of a person who retrains at a small LR, answered."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from trainscope.convergence.calibration import Calibration, load
+from trainscope.convergence.curve import LearningCurve
+from trainscope.convergence.decay_gain import Gain, decay_gain, final_accuracy
+from trainscope.convergence.early_decay import early_decay, log_slope
+from trainscope.convergence.estimate import NEVER, SENTENCES, Band, Estimate, Interval, Status
+from trainscope.convergence.explanation import explain
+from trainscope.convergence.forecast import ENOUGH
+from trainscope.convergence.from_ends import from_ends
+from trainscope.convergence.passage import first_passage, running_maximum
+from trainscope.convergence.passages import Passages, passages
+from trainscope.convergence.plan import Plan, read_plan
+from trainscope.convergence.stage import Stage, first_stage
+from trainscope.errors import RecordError
+
+HALF = 0.5
+POINTS = 60
+"""Epochs at which the predicted curve is given."""
+QUANTILES = np.linspace(0.01, 0.99, 50)
+"""Of the passage, where the gain's uncertainty is laid over it."""
+FEW = 6
+"""Records below which the status says so."""
+
+
+def estimate_extra_epochs(
+    small: LearningCurve,
+    target: float,
+    reference: LearningCurve | None = None,
+    level: float = 0.8,
+    schedule: str | None = None,
+    total_epochs: float | None = None,
+    *,
+    calibration: Calibration | None = None,
+) -> Estimate:
+    """Estimate when a retraining reaches a target accuracy, and how many epochs to add for it.
+
+    Args:
+        small: The run that is watched: its first epochs at a constant LR, or all of it.
+        target: Accuracy to reach, percent. With a schedule, after its decays.
+        reference: A run of the same network and data at a larger LR, where there is one.
+        level: Probability that the intervals are to hold the truth with, between 0 and 1.
+        schedule: The planned retraining, like `0:1e-3,30:1e-4,45:1e-5`.
+        total_epochs: Its total of epochs; needed with a schedule.
+        calibration: Errors to take the widths from; the shipped ones by default.
+
+    Returns:
+        The estimate. It never raises for a strange curve: its status says what is wrong.
+
+    Raises:
+        RecordError: The target or the level is not a number in range.
+        ScheduleError: The schedule cannot be read.
+    """
+    if not math.isfinite(target):
+        raise RecordError(f"the target must be an accuracy in percent, not {target}")
+    if not 0 < level < 1:
+        raise RecordError(f"the level must lie between 0 and 1, like 0.8, not {level}")
+    plan = None if schedule is None else read_plan(schedule, total_epochs)
+    stage = first_stage(small)
+    its = None if reference is None else first_stage(reference)
+    if stage is not None and not len(stage) and reference is not None and its is not None:
+        return from_ends(small, target, level, stage, its, plan, calibration or load())
+    if not len(small) or stage is None:
+        return _bare(target, level, Status.EMPTY, small)
+    if target > 100.0:
+        return _bare(target, level, Status.IMPOSSIBLE, small)
+    reached = _best(stage) >= target
+    if small.diverged and not reached:
+        return _bare(target, level, Status.DIVERGED, small)
+    usable = its if its is not None and len(its) else None
+    if not len(stage) or (usable is None and len(stage) < ENOUGH and not reached):
+        return _bare(target, level, Status.TOO_FEW, small)
+    ahead = passages(stage, usable, calibration or load())
+    gain = decay_gain(small, stage, reference, its)
+    tails = (HALF, (1 - level) / 2, (1 + level) / 2)
+    passage = Interval(*(ahead.quantile(p, target) + stage.lag for p in tails))
+    if plan is None:
+        watched = stage.end + stage.lag
+        ends = (passage.median, passage.low, passage.high)
+        extra = Interval(*(max(0.0, end - watched) for end in ends))
+        reachable = ahead.reachable(target)
+    elif (final_accuracy(small, stage) or 0.0) >= target:
+        extra, reachable = Interval(0.0, 0.0, 0.0), 1.0
+    else:
+        extra, reachable = _planned(ahead, gain, target, tails, plan)
+    status = _status(ahead, usable, target, reachable)
+    return Estimate(
+        target=target,
+        level=level,
+        first_passage=passage,
+        extra_epochs=extra,
+        reachable=reachable,
+        lr_time_bound=_bound(stage, usable, target),
+        status=status,
+        explanation=explain(status, ahead, usable, gain, target, plan),
+        curve=_band(ahead, passage, tails),
+        early_decay=early_decay(small),
+    )
+
+
+def _planned(
+    ahead: Passages, gain: Gain, target: float, tails: tuple[float, ...], plan: Plan
+) -> tuple[Interval, float]:
+    """Return the epochs to add so that the accuracy after the decays reaches the target."""
+    stage = ahead.stage
+    # A plan at another LR than the one watched goes at another pace: equal LR time.
+    pace = stage.lr / plan.lr
+    needs, weights, reachable = [], [], 0.0
+    for points, weight in zip(*gain.draws(), strict=True):
+        level = target - float(points)
+        ends = np.array([ahead.quantile(float(p), level) for p in QUANTILES])
+        needs.append(np.maximum(0.0, (ends + stage.lag) * pace - plan.tail - plan.first))
+        weights.append(np.full(len(QUANTILES), float(weight) / len(QUANTILES)))
+        reachable += float(weight) * ahead.reachable(level)
+    need, share = np.concatenate(needs), np.concatenate(weights)
+    order = np.argsort(need)
+    below = np.cumsum(share[order])
+    places = np.minimum(np.searchsorted(below, tails), len(need) - 1)
+    return Interval(*need[order][places].tolist()), min(reachable, 1.0)
+
+
+def _status(ahead: Passages, reference: Stage | None, target: float, reachable: float) -> Status:
+    """Return the first thing to know."""
+    stage = ahead.stage
+    if ahead.best[-1] >= target:
+        return Status.REACHED
+    if len(stage) < FEW:
+        return Status.TOO_FEW
+    slope, stderr = log_slope(stage)
+    if slope < -2 * stderr and slope < 0:
+        return Status.FALLING
+    if slope <= max(stderr, 1e-9) and reference is None:
+        return Status.FLAT
+    if reachable < HALF:
+        return Status.UNREACHABLE
+    if reference is not None and _best(reference) < target:
+        return Status.REFERENCE_SHORT
+    return Status.OK
+
+
+def _best(stage: Stage) -> float:
+    """Return the highest 5-epoch mean of a stage, percent; minus infinity for no records."""
+    return float(running_maximum(stage.accuracy)[-1]) if len(stage) else -math.inf
+
+
+def _bound(stage: Stage, reference: Stage | None, target: float) -> float | None:
+    """Return the epoch of equal LR time, where the reference reached the target."""
+    if reference is None or _best(reference) < target:
+        return None
+    best = running_maximum(reference.accuracy)
+    passage = float(first_passage(reference.time, best, np.array([target]))[0])
+    return passage * reference.lr / stage.lr + stage.lag
+
+
+def _band(ahead: Passages, passage: Interval, tails: tuple[float, ...]) -> Band:
+    """Return the predicted accuracy from the last watched epoch to well past the passage."""
+    stage = ahead.stage
+    last = float(stage.time[-1])
+    ends = [end - stage.lag for end in (passage.high, passage.median) if math.isfinite(end)]
+    until = min(max(1.2 * max(ends, default=0.0), 3 * last), 100 * last)
+    time = np.geomspace(last, until, POINTS)
+    rows = []
+    for p in tails:
+        log_time = ahead.quantiles(p)
+        seen = np.isfinite(log_time)
+        x = np.concatenate(([np.log(last)], log_time[seen]))
+        y = np.concatenate((ahead.best[-1:], ahead.levels[seen]))
+        rows.append(tuple(np.interp(np.log(time), x, y).tolist()))
+    median, high, low = rows
+    return Band(tuple((time + stage.lag).tolist()), median, low, high)
+
+
+def _bare(target: float, level: float, status: Status, small: LearningCurve) -> Estimate:
+    """Return an estimate that has only a status: never, or wholly unknown."""
+    never = status in (Status.IMPOSSIBLE, Status.DIVERGED)
+    watched = float(small.epochs[-1]) if len(small) else 0.0
+    return Estimate(
+        target=target,
+        level=level,
+        first_passage=NEVER if never else Interval(math.inf, watched, math.inf),
+        extra_epochs=NEVER if never else Interval(math.inf, 0.0, math.inf),
+        reachable=0.0 if never else HALF,
+        lr_time_bound=None,
+        status=status,
+        explanation=SENTENCES[status],
+        early_decay=early_decay(small),
+    )

@@ -1,0 +1,173 @@
+"""The forecast of first passages: matched levels and the curve's own trend, put together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from trainscope.convergence.extrapolation import Sight, extrapolate
+from trainscope.convergence.matching import Rising, match_levels, rising
+from trainscope.convergence.passage import WINDOW, Floats, first_passage, noise, running_maximum
+from trainscope.convergence.stage import Stage
+
+ACCURACY_SHARE = 0.7
+"""Weight of accuracy against loss at equal variance: a level of loss is reached with a better
+accuracy at a small LR, so that matched losses are a little late."""
+MATCH_ERROR = 0.1
+"""Error of a matched passage, beyond what the curves show, per unit of log time ahead."""
+TREND_ERROR = 0.9
+"""The same of the curve's own trend."""
+RULE_ERROR = 0.7
+"""Scale of the error of the ratio of the LRs alone, before calibration."""
+TOLERANCE = 1.0
+"""Of a reference's levels, in standard errors of the centred mean."""
+UNKNOWN = 2.0
+"""Log time ahead, and its scale, of levels of which nothing is known."""
+ENOUGH = 4
+"""Records without which a curve has no trend."""
+
+Kind = Literal["matched", "alone", "rule"]
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """First passages of several levels, in LR time of the small run.
+
+    Attributes:
+        centre: [M], log of the passage.
+        scale: [M], its error before calibration, in log time.
+        in_sight: [M], 0 to 1: how far the curve's own trend agrees that the level will be reached.
+        kind: What decided it.
+    """
+
+    centre: Floats
+    scale: Floats
+    in_sight: Floats
+    kind: Kind
+
+
+def forecast(small: Stage, reference: Stage | None, levels: Floats) -> Forecast:
+    """Forecast the first passages of levels above the present one.
+
+    Args:
+        small: At least one record; below `ENOUGH` without a reference nothing is known.
+        reference: At least two records, or None.
+        levels: [M], percent.
+    """
+    sight = extrapolate(small, levels) if len(small) >= ENOUGH else None
+    watched = float(np.log(small.time[-1]))
+    if reference is None:
+        if sight is None:  # nothing is known of what lies ahead
+            unknown = np.full(len(levels), UNKNOWN)
+            return Forecast(watched + unknown, unknown, np.ones(len(levels)), "alone")
+        scale = np.sqrt(0.01 + 0.04 * sight.median**2 + 1.8 / len(small))
+        return Forecast(watched + sight.median, scale, sight.in_sight, "alone")
+    return _matched(small, reference, levels, sight, watched)
+
+
+def tolerance(reference: Stage) -> float:
+    """Return the points by which a reference may miss a level that it is said to have reached.
+
+    A reference on a plateau reaches the next hundredth of a point many epochs later, by luck.
+    """
+    return TOLERANCE * noise(reference.accuracy) / float(np.sqrt(WINDOW))
+
+
+def reference_passages(reference: Stage, levels: Floats) -> tuple[Floats, Floats]:
+    """Return the reference's log first passage of each level, and its variance, [M] each.
+
+    Levels that it has not reached are put where its own trend reaches them.
+    """
+    best = running_maximum(reference.accuracy)
+    reached = first_passage(reference.time, best, levels - tolerance(reference))
+    seen = np.isfinite(reached)
+    log_time = np.log(np.where(seen, np.maximum(reached, 1e-9), reference.time[-1]))
+    extra = np.zeros(len(levels))
+    if not seen.all():
+        if len(reference) >= ENOUGH:
+            sight = extrapolate(reference, levels[~seen])
+            log_time[~seen] += sight.median
+            extra[~seen] = sight.spread**2
+        else:
+            extra[~seen] = 1.0
+    return log_time, extra
+
+
+def _matched(
+    small: Stage, reference: Stage, levels: Floats, sight: Sight | None, watched: float
+) -> Forecast:
+    """Return the forecast that rests on a reference."""
+    at, extra = reference_passages(reference, levels)
+    prior = float(np.log(reference.lr / small.lr))
+    ratio, variance, apart, matched = _ratio(small, reference, at, prior)
+    if not matched and sight is None:
+        scale = np.sqrt(RULE_ERROR**2 + extra)
+        return Forecast(np.maximum(at + prior, watched), scale, np.ones(len(levels)), "rule")
+    centre, variance = at + ratio, variance + extra
+    ahead = np.maximum(centre - watched, 0.02)
+    in_sight = np.ones(len(levels))
+    apart_own = np.zeros(len(levels))
+    if sight is not None:
+        own = watched + sight.median
+        of_match = variance + 0.25 * apart + (MATCH_ERROR * ahead) ** 2
+        of_trend = sight.spread**2 + (TREND_ERROR * np.maximum(ahead, sight.median)) ** 2 + 0.003
+        share = of_match / (of_match + of_trend)
+        centre = centre + share * (own - centre)
+        apart_own = (own - np.maximum(centre, watched)) ** 2
+        # A trend that needs more than twice the log time of the match speaks against it.
+        in_sight = np.minimum(2 * (ahead + 0.2) / (sight.median + 0.2), 1.0)
+    centre = np.maximum(centre, watched)
+    # Far ahead, unsure, matches or trend that disagree, few records: all scale-free.
+    scale = np.sqrt(
+        0.0005
+        + 0.005 * (centre - watched) ** 2
+        + 0.05 * variance
+        + 0.13 * apart
+        + 0.06 * apart_own
+        + 0.15 / len(small)
+        + extra
+    )
+    return Forecast(centre, scale, in_sight, "matched")
+
+
+def _ratio(
+    small: Stage, reference: Stage, at: Floats, prior: float
+) -> tuple[Floats, Floats, Floats, int]:
+    """Return the log ratio of passages, and how sure it is.
+
+    Returns:
+        The ratio [M], its variance [M], the squared gap of the two matches [M], and the number of
+        levels matched.
+    """
+    means, variances, matched = [], [], 0
+    for column in ("accuracy", "loss"):
+        mine, its = _column(small, column), _column(reference, column)
+        if mine is None or its is None:
+            continue
+        curve: Rising = rising(reference, *its)
+        matches = match_levels(small, mine[0], curve)
+        mean, variance = matches.carry_on(at, prior)
+        matched += len(matches.at)
+        means.append(mean)
+        variances.append(variance)
+    if len(means) == 1:
+        return means[0], variances[0], np.zeros(len(at)), matched
+    weight = ACCURACY_SHARE / (variances[0] + 0.02)
+    other = (1 - ACCURACY_SHARE) / (variances[1] + 0.02)
+    total = weight + other
+    weight, other = weight / total, other / total
+    mean = weight * means[0] + other * means[1]
+    variance = 1 / (weight / variances[0] + other / variances[1])
+    return mean, variance, (means[0] - means[1]) ** 2, matched
+
+
+def _column(stage: Stage, name: str) -> tuple[Floats, float | None] | None:
+    """Return accuracy, or minus log loss, and the untrained network's where it is known."""
+    if name == "accuracy":
+        return stage.accuracy, stage.start[0] if stage.start else None
+    if stage.loss is None:
+        return None
+    start = stage.start[1] if stage.start else None
+    return -np.log(np.maximum(stage.loss, 1e-8)), None if start is None else -float(np.log(start))

@@ -1,0 +1,131 @@
+"""Matching levels, not times: how much later the small LR reaches what the large one reached.
+
+For every level that both runs have reached, the ratio of their first passages is known. Under the
+rule of equal LR time it would be the ratio of the learning rates at all levels; in truth it drifts,
+slowly, as training goes on (momentum, plateaus, different noise). The log ratio is therefore taken
+to be a Brownian motion along the log time of the reference, seen through noise that is known
+from the curves, and is carried on to the time at which the reference reached the target. Nothing in
+it is fitted to a problem: the two constants below only set how fast old evidence is forgotten.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from trainscope.convergence.passage import Floats, first_passage, local_level, noise
+from trainscope.convergence.stage import Stage
+
+OFFSET = 0.7
+"""Prior standard deviation of the log ratio about the log ratio of the learning rates."""
+DRIFT = 0.2
+"""Standard deviation of its change over one unit of the reference's log time."""
+BANDWIDTH = 0.35
+"""Half-width of the local fits, in log time."""
+LEVELS = 12
+"""Levels matched, evenly over the last decade of the small run's log time."""
+EXCESS = 2.0
+"""The noise of neighbouring levels is shared, so that each counts as this many times noisier."""
+
+
+@dataclass(frozen=True)
+class Rising:
+    """A smoothed curve that never falls, with the noise that is left in its passages.
+
+    Attributes:
+        time: [N+1], records of LR time, 0 first.
+        level: [N+1], never falling.
+        slope: [N+1], per unit of log time.
+        stderr: [N+1], of the level.
+    """
+
+    time: Floats
+    level: Floats
+    slope: Floats
+    stderr: Floats
+
+    def passage(self, level: Floats) -> tuple[Floats, Floats]:
+        """Return the time of each level's first passage, and the variance of its logarithm."""
+        time = first_passage(self.time, self.level, level)
+        at = np.where(np.isfinite(time), time, self.time[-1])
+        slope = np.interp(at, self.time, self.slope)
+        stderr = np.interp(at, self.time, self.stderr)
+        # Between the untrained network and the third record the shape is anybody's guess.
+        first = self.time[1]
+        guess = np.where(at < 3 * first, 0.15 * first / np.maximum(at, 0.15 * first), 0.0)
+        return time, np.minimum((stderr / np.maximum(slope, 1e-9)) ** 2 + guess**2, 4.0)
+
+
+@dataclass(frozen=True)
+class Matches:
+    """The log ratio of two first passages at several levels.
+
+    Attributes:
+        at: [M], log time of the reference's passage.
+        ratio: [M], log of the small run's passage over the reference's.
+        variance: [M].
+    """
+
+    at: Floats
+    ratio: Floats
+    variance: Floats
+
+    def carry_on(self, at: Floats, prior: float) -> tuple[Floats, Floats]:
+        """Return the mean and variance of the log ratio at other log times of the reference.
+
+        Args:
+            at: [M] log times.
+            prior: The log ratio of the learning rates.
+        """
+        origin = min(at.min(), self.at.min()) if len(self.at) else at.min()
+        prior_variance = OFFSET**2 + DRIFT**2 * (at - origin)
+        if not len(self.at):
+            return np.full(len(at), prior), prior_variance
+        seen, new = self.at - origin, at - origin
+        known = OFFSET**2 + DRIFT**2 * np.minimum(seen[:, None], seen[None])
+        cross = OFFSET**2 + DRIFT**2 * np.minimum(seen[:, None], new[None])
+        known[np.diag_indices_from(known)] += EXCESS * self.variance + 1e-4
+        solved = np.linalg.solve(known, np.column_stack((cross, self.ratio - prior)))
+        mean = prior + cross.T @ solved[:, -1]
+        return mean, prior_variance - np.einsum("ij,ij->j", cross, solved[:, :-1])
+
+
+def rising(stage: Stage, values: Floats, start: float | None) -> Rising:
+    """Return the smoothed curve of one column of a stage with at least two records."""
+    level, slope, leverage = local_level(stage.time, values, stage.time, BANDWIDTH)
+    first = min(level[0], level[0] if start is None else start)
+    level = np.maximum.accumulate(np.concatenate(([first], level)))
+    # Without a record of the untrained network, nothing below the first record can be matched.
+    if start is None:
+        level[0] = level[1] - 1e-9
+    stderr = noise(values) * leverage
+    return Rising(
+        time=np.concatenate(([0.0], stage.time)),
+        level=level,
+        slope=np.concatenate((slope[:1], slope)),
+        stderr=np.concatenate((stderr[:1], stderr)),
+    )
+
+
+def match_levels(small: Stage, values: Floats, reference: Rising) -> Matches:
+    """Return the log ratio of first passages at levels that the small run has reached.
+
+    Args:
+        small: The first LR stage of the small run.
+        values: [N], its accuracy, or another quantity that rises.
+        reference: The same of the reference.
+    """
+    last = small.time[-1]
+    at = np.unique(np.geomspace(max(small.time[0], last / 10), last, LEVELS))
+    level, slope, leverage = local_level(small.time, values, at, BANDWIDTH)
+    variance = (noise(values) * leverage / np.maximum(slope, 1e-9)) ** 2
+    time, other = reference.passage(level)
+    keep = np.isfinite(time) & (time > 0.02 * reference.time[1])
+    keep &= level > reference.level[0]
+    time = np.where(keep, time, 1.0)
+    return Matches(
+        at=np.log(time[keep]),
+        ratio=np.log(at[keep] / time[keep]),
+        variance=np.minimum(variance[keep] + other[keep], 4.0),
+    )

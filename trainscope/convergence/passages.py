@@ -1,0 +1,117 @@
+"""First passages of every level, calibrated and monotone: later for a higher level, always."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from trainscope.convergence.calibration import Calibration, Errors
+from trainscope.convergence.forecast import Forecast, forecast, tolerance
+from trainscope.convergence.passage import Floats, first_passage, running_maximum
+from trainscope.convergence.stage import Stage
+
+STEPS = 48
+"""Levels of the grid between the present one and 100 %."""
+PAUSE = 0.03
+"""Log time for which a reference must stand still to be followed in it."""
+PAUSES = 60
+"""How many such pauses are followed, at most."""
+
+
+@dataclass(frozen=True)
+class Passages:
+    """The distribution of the first passage of every level, in LR time.
+
+    The grid of levels depends on the watched curve alone, never on the target, and every quantile
+    is made to rise along it: so a higher target can never be predicted to come sooner.
+
+    Attributes:
+        stage: The watched stage.
+        best: [N], its running maximum.
+        levels: [M], percent, rising from the present best.
+        forecast: At the levels.
+        errors: The calibration.
+        reach: [M], probability that each level is ever reached; falling.
+    """
+
+    stage: Stage
+    best: Floats
+    levels: Floats
+    forecast: Forecast
+    errors: Errors
+    reach: Floats
+
+    def quantile(self, probability: float, level: float | None = None) -> float:
+        """Return the time by which a level is reached with a probability; inf if there is none."""
+        if level is not None and level <= self.best[-1]:
+            return float(first_passage(self.stage.time, self.best, np.array([level]))[0])
+        times = self.quantiles(probability)
+        if level is None or level > self.levels[-1]:
+            return float("inf")
+        place = int(np.searchsorted(self.levels, level))
+        low = np.log(self.stage.time[-1]) if place == 0 else times[place - 1]
+        before = self.best[-1] if place == 0 else self.levels[place - 1]
+        if not np.isfinite(times[place]):
+            return float("inf")
+        share = (level - before) / (self.levels[place] - before)
+        return float(np.exp(low + share * (times[place] - low)))
+
+    def quantiles(self, probability: float) -> Floats:
+        """Return the log time by which each level of the grid is reached, [M]; never falling."""
+        z = float(self.errors.quantile(probability))
+        time = self.forecast.centre + self.forecast.scale * z
+        time = np.maximum(time, np.log(self.stage.time[-1]))
+        time = np.where(probability > self.reach, np.inf, time)
+        return _never_falling(time)
+
+    def reachable(self, level: float) -> float:
+        """Return the probability that a level is ever reached."""
+        if level <= self.best[-1]:
+            return 1.0
+        if level > 100.0:
+            return 0.0
+        return float(np.interp(level, self.levels, self.reach))
+
+
+def passages(small: Stage, reference: Stage | None, calibration: Calibration) -> Passages:
+    """Return the first passages of a watched stage.
+
+    Args:
+        small: At least one record.
+        reference: The first stage of the run at a larger LR, at least two records; or None.
+        calibration: Errors of forecasts whose end is known.
+    """
+    best = running_maximum(small.accuracy)
+    top = min(float(best[-1]), 100.0 - 1e-6)
+    levels = top + (100.0 - top) * (np.arange(1, STEPS + 1) / STEPS) ** 2
+    if reference is not None:
+        levels = np.union1d(levels, _jumps(reference, top))
+    found = forecast(small, reference, levels)
+    errors = calibration[found.kind]
+    reach = 1 - _never_falling(1 - errors.reached(found.in_sight))
+    if found.kind == "rule":
+        reach = np.ones(len(levels))
+    return Passages(small, best, levels, found, errors, reach)
+
+
+def _jumps(reference: Stage, above: float) -> Floats:
+    """Return the levels at which a reference pauses, and those just above, [2K].
+
+    Where its running maximum stands still, the passage jumps with the level.
+    """
+    best = running_maximum(reference.accuracy)
+    new = np.flatnonzero(np.diff(best) > 0)
+    left, reached = best[new], np.log(reference.time[new])
+    since = np.log(first_passage(reference.time, best, left)) if len(new) else reached
+    keep = (reached - since > PAUSE) & (left + tolerance(reference) > above)
+    longest = np.argsort((reached - since)[keep])[::-1][:PAUSES]
+    found = np.minimum(left[keep][longest] + tolerance(reference), 100.0)
+    return np.concatenate((found, np.minimum(found + 1e-6, 100.0)))
+
+
+def _never_falling(values: Floats) -> Floats:
+    """Return the middle between the lowest curve above and the highest below that never fall."""
+    above = np.maximum.accumulate(values)
+    below = np.minimum.accumulate(values[::-1])[::-1]
+    return np.asarray((above + below) / 2)
