@@ -1,0 +1,134 @@
+"""What one training is, whole: its frozen settings name it, so that runs never mix."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from trainscope.data import Dataset, Split
+from trainscope.errors import DataError
+from trainscope.networks import Network, digest
+from trainscope.records import Json, Kind, Pretraining, Pruning
+from trainscope.records.run import UNKNOWN
+from trainscope.training.schedule import LRSchedule
+from trainscope.training.settings import Settings
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training.
+
+    Attributes:
+        kind: What is trained, from which weights.
+        network: It, before the first step. `run` trains a copy.
+        dataset: What it is trained and tested on.
+        schedule: The learning rate of every epoch.
+        settings: Everything else.
+        base: SHA-256 of the base model's weights, or "unknown".
+        pruning: What was done to the base model; None for a dense network.
+        pretraining: How the base model was trained, where that is known.
+        watched: What looks on, by name, so that other measurements are another run.
+        notes: What a reader should know, each one sentence.
+    """
+
+    kind: Kind
+    network: Network
+    dataset: Dataset
+    schedule: LRSchedule
+    settings: Settings = field(default_factory=Settings)
+    base: str = UNKNOWN
+    pruning: Pruning | None = None
+    pretraining: Pretraining | None = None
+    watched: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def frozen(self) -> Json:
+        """Return all that decides what comes out, in plain types."""
+        action = None if self.pruning is None else self.pruning.action
+        return {
+            "kind": str(self.kind),
+            "architecture": self.network.architecture,
+            "data": self.dataset.name,
+            "train samples": len(self.train_split),
+            "test samples": len(self.dataset.test),
+            "schedule": str(self.schedule),
+            "epochs": self.schedule.total,
+            "action": None if action is None else f"{action.meaning}, by {action.criterion}",
+            "measured on the way": dict(self.watched),
+            **{name.replace("_", " "): value for name, value in self.settings.as_dict().items()},
+            "base": self.base,
+            "start": digest(self.network.module),
+        }
+
+    @property
+    def train_split(self) -> Split:
+        """Return the training half.
+
+        Raises:
+            DataError: There is none.
+        """
+        if self.dataset.train is None:
+            raise DataError(
+                f"{self.dataset.name} has no training half: training needs ROOT/train and ROOT/val"
+            )
+        return self.dataset.train
+
+    def copied(self) -> Job:
+        """Return the same job with a copy of the network to train."""
+        module = copy.deepcopy(self.network.module)
+        return replace(self, network=replace(self.network, module=module))
+
+
+def key_of(frozen: Json) -> str:
+    """Return the twelve hexadecimal digits that name frozen settings."""
+    text = json.dumps(frozen, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def difference(old: Json, new: Json) -> str | None:
+    """Return in words the first setting that differs, or None."""
+    for name in (*new, *(name for name in old if name not in new)):
+        before, now = old.get(name), new.get(name)
+        if before != now:
+            words = {"start": "the weights it starts from", "base": "the base model"}
+            if name in words or isinstance(now, dict) or isinstance(before, dict):
+                return f"{words.get(name, 'the ' + name)} differ"
+            return f"the {name} is {before} there and {now} here"
+    return None
+
+
+@torch.no_grad()
+def check_fit(network: Network, dataset: Dataset) -> None:
+    """Check that a network takes a data set's inputs and tells its classes apart.
+
+    Raises:
+        DataError: It does not.
+    """
+    split = dataset.test
+    if not len(split):
+        raise DataError(f"{dataset.name} has no test samples")
+    inputs, _ = split.batch(torch.arange(1))
+    weight = next(network.module.parameters())
+    modes = [(module, module.training) for module in network.module.modules()]
+    network.module.eval()
+    name, shape = network.architecture, "x".join(str(side) for side in inputs.shape[1:])
+    try:
+        logits = network.module(inputs.to(weight))
+    except (RuntimeError, ValueError) as error:
+        first = str(error).splitlines()[0]
+        raise DataError(
+            f"{name} does not take the inputs {shape} of {dataset.name}: {first}"
+        ) from error
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    if logits.ndim != 2 or logits.shape[1] != dataset.num_classes:
+        raise DataError(
+            f"{dataset.name} has {dataset.num_classes} classes and {name} tells "
+            f"{logits.shape[-1]} apart: give the data that it was trained on with --data"
+        )

@@ -1,0 +1,171 @@
+"""The trainings that people run, as jobs: from scratch, retraining, tickets, scratch baselines."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from trainscope.data import Dataset
+from trainscope.errors import ActionError, RecordError
+from trainscope.networks import Network, Remembered, digest
+from trainscope.records import Kind, Pretraining, Pruning, Run
+from trainscope.records.run import FILE_NAME
+from trainscope.sparsify import Action, Sparsified, sparsify
+from trainscope.training.job import Job
+from trainscope.training.schedule import LRSchedule
+from trainscope.training.settings import Settings
+from trainscope.training.weights import fresh_network, reinitialised, rewound
+
+
+def training_job(
+    architecture: str, dataset: Dataset, schedule: LRSchedule, settings: Settings
+) -> Job:
+    """Return the training of a dense network from random weights, drawn from the seed."""
+    module = fresh_network(architecture, dataset.num_classes, settings.seed)
+    network = Network(module, architecture, dataset.input_shape, dataset.num_classes)
+    return Job(Kind.TRAIN, network, dataset, schedule, settings)
+
+
+def retraining_job(
+    base: Network,
+    dataset: Dataset,
+    action: Action | None,
+    schedule: LRSchedule,
+    settings: Settings,
+    *,
+    pretraining: Run | None = None,
+    weights: Kind = Kind.RETRAIN,
+    initial: Network | None = None,
+) -> tuple[Job, Sparsified | None]:
+    """Apply the sparsifying action and return the retraining that follows.
+
+    Args:
+        base: The pretrained network; not touched.
+        dataset: What it is retrained on.
+        action: None retrains the network as it is.
+        schedule: The learning rates of retraining.
+        settings: Everything else.
+        pretraining: The Run that made `base`, where it is known.
+        weights: `RETRAIN` keeps the trained weights; `WINNING_TICKET` rewinds the survivors to
+            `initial`; `RANDOM_REINIT` draws new ones under the same masks or widths.
+        initial: The network before pretraining, or early in it.
+
+    Returns:
+        The job, and what the action did.
+
+    Raises:
+        ActionError: The action cannot be done, or there is nothing to rewind to.
+    """
+    pretrained = pretraining_of(base, pretraining)
+    if action is None:
+        if weights is not Kind.RETRAIN:
+            raise ActionError(f"a {weights} needs a sparsifying action: give one with --ratio")
+        return _as_it_is(base, dataset, schedule, settings, pretraining), None
+    done = sparsify(base.module, action, base.input_shape)
+    network = replace(base, module=done.module, remembered=Remembered())
+    if weights is Kind.WINNING_TICKET:
+        if initial is None:
+            raise ActionError(
+                "a winning ticket needs the weights to rewind to: give the checkpoint of the "
+                "untrained network with --rewind-to"
+            )
+        network = replace(network, module=rewound(initial, done, base.input_shape))
+    elif weights is Kind.RANDOM_REINIT:
+        network = reinitialised(network, settings.seed)
+    pruning = Pruning.of(done.record, None if pretrained is None else pretrained.epochs)
+    job = Job(
+        weights,
+        network,
+        dataset,
+        schedule,
+        settings,
+        base=digest(base.module),
+        pruning=pruning,
+        pretraining=pretrained,
+        notes=done.notes,
+    )
+    return job, done
+
+
+def _as_it_is(
+    network: Network, dataset: Dataset, schedule: LRSchedule, settings: Settings, run: Run | None
+) -> Job:
+    """Return the retraining of a network that was pruned before, or never."""
+    job = Job(
+        Kind.RETRAIN,
+        network,
+        dataset,
+        schedule,
+        settings,
+        base=digest(network.module),
+        pretraining=pretraining_of(network, run),
+        notes=("Retrained as it was: no action was asked for.",),
+    )
+    if run is None or run.pruning is None:
+        return job
+    return replace(job, base=run.base, pruning=run.pruning, pretraining=run.pretraining)
+
+
+def scratch_job(
+    like: Network,
+    dataset: Dataset,
+    schedule: LRSchedule,
+    settings: Settings,
+    kind: Kind,
+    *,
+    retraining: Run | None = None,
+) -> Job:
+    """Return the training of a pruned architecture from random weights.
+
+    Args:
+        like: The pruned network, whose shape and masks are taken; not touched.
+        dataset: What to train on.
+        schedule: The learning rates; its total is the budget.
+        settings: Everything else.
+        kind: `SCRATCH_E` or `SCRATCH_B`.
+        retraining: The Run that made `like`, where it is known.
+
+    Raises:
+        ActionError: The shape has no fresh weights.
+    """
+    network = replace(reinitialised(like, settings.seed), remembered=Remembered())
+    if retraining is None:
+        return Job(kind, network, dataset, schedule, settings)
+    return Job(
+        kind,
+        network,
+        dataset,
+        schedule,
+        settings,
+        base=retraining.base,
+        pruning=retraining.pruning,
+        pretraining=retraining.pretraining,
+    )
+
+
+def run_beside(checkpoint: Path, network: Network) -> Run | None:
+    """Return the Run in the folder of a checkpoint, if that Run ended with these very weights."""
+    path = checkpoint.parent / FILE_NAME
+    if not path.is_file():
+        return None
+    try:
+        run = Run.load(path)
+    except RecordError:
+        return None
+    return run if run.end == digest(network.module) else None
+
+
+def pretraining_of(base: Network, run: Run | None) -> Pretraining | None:
+    """Return how a base model was trained: from its Run, else from what its file remembers."""
+    if run is not None:
+        return Pretraining(
+            schedule=run.schedule,
+            total=run.total,
+            epochs=run.epochs[-1].epoch if run.epochs else 0,
+            flops=run.flops,
+            accuracy=run.final_accuracy,
+        )
+    left = base.remembered
+    if left.schedule is None and left.epochs is None:
+        return None
+    return Pretraining(left.schedule, None, left.epochs, None, left.accuracy)

@@ -1,0 +1,226 @@
+"""Runs a job in a folder, and takes it up again after whatever stopped it."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from trainscope.networks import Remembered, digest, flops, parameters, save_checkpoint
+from trainscope.records import EpochRecord, Run, RunStatus, Taken
+from trainscope.records.run import FILE_NAME
+from trainscope.training.folder import (
+    CHECKPOINT,
+    STATE,
+    State,
+    claim,
+    finished,
+    load_state,
+    save_state,
+)
+from trainscope.training.job import Job, check_fit
+from trainscope.training.loop import Engine, Evaluation, Observer, OnStep, evaluate, train
+
+TRAINING_PASSES = 3
+"""Forward passes that one training sample costs: backward counts as two."""
+
+
+class Collector(Observer, Protocol):
+    """An observer that keeps what it measured until it is asked."""
+
+    def collect(self) -> list[Taken]:
+        """Return what was measured since the last call, and forget it."""
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What looks on while a job runs.
+
+    Attributes:
+        collectors: Measure; what they find goes into the Run.
+        on_start: Called once with the epochs already done and the epochs in all.
+        on_epoch: Called after every epoch.
+        on_step: Called after every step with the epochs done, the steps done in this epoch, and
+            their number.
+    """
+
+    collectors: Sequence[Collector] = ()
+    on_start: Callable[[int, int], None] | None = None
+    on_epoch: Callable[[EpochRecord], None] | None = None
+    on_step: OnStep | None = None
+
+
+def run_job(job: Job, folder: Path, *, device: str = "cpu", watch: Watch | None = None) -> Run:
+    """Train a job's network in a folder, or go on where it stopped, and return its Run.
+
+    After every epoch the whole state is written in one step, so that a run killed at any moment
+    loses at most the epoch it was in; called again it ends, on the CPU, with the same bits. A run
+    that is done is not repeated. Left behind are `settings.json`, `run.json` and `checkpoint.pt`.
+
+    Args:
+        job: What to train; its network is not touched.
+        folder: Made where it is missing.
+        device: Where to train, as torch names it.
+        watch: What looks on.
+
+    Returns:
+        The Run; "interrupted" after Ctrl-C, with the epochs done till then, which are kept.
+
+    Raises:
+        RecordError: The folder holds another run.
+        DataError: The data does not fit the network.
+    """
+    watch = watch or Watch()
+    check_fit(job.network, job.dataset)
+    claim(folder, job.frozen())
+    done = finished(folder)
+    if done is not None:
+        (folder / STATE).unlink(missing_ok=True)  # killed between its last two steps
+        return done
+    training = Training(job.copied(), folder / STATE, device, watch)
+    status = RunStatus.FINISHED
+    try:
+        training.go(job.schedule.total)
+    except KeyboardInterrupt:
+        status = RunStatus.INTERRUPTED
+    state = load_state(folder / STATE)
+    if state is None:  # stopped before the first epoch was over
+        raise KeyboardInterrupt
+    run = write_results(job, state, folder, status, device)
+    if status is RunStatus.FINISHED:
+        (folder / STATE).unlink()
+    return run
+
+
+class Training:
+    """A job under way; its state is written to one file after every epoch.
+
+    Args:
+        job: Its network is trained in place.
+        path: The file of its state; gone on from where it exists.
+        device: Where to train.
+        watch: What looks on.
+    """
+
+    def __init__(self, job: Job, path: Path, device: str, watch: Watch) -> None:
+        self.job, self.path, self.watch = job, path, watch
+        self.module = job.network.module.to(device)
+        self.engine = Engine(self.module, job.settings, job.schedule.lr(0))
+        found = load_state(path)
+        if found is None:
+            self.state = self.fresh_state()
+        else:
+            self.take_up(found)
+
+    def fresh_state(self) -> State:
+        """Return the state before the first step."""
+        accuracy = evaluate(self.module, self.job.dataset.test).accuracy
+        return State(0, self.module.state_dict(), self.engine.state_dict(), accuracy, (), ())
+
+    def take_up(self, state: State) -> None:
+        """Go on from a state."""
+        self.state = state
+        self.module.load_state_dict(state.network)
+        self.engine.load_state_dict(dict(state.engine))
+
+    def go(self, stop: int) -> None:
+        """Train up to an epoch."""
+        if self.watch.on_start is not None:
+            self.watch.on_start(self.state.epoch, stop)
+        train(
+            self.module,
+            self.job.train_split,
+            self.job.dataset.test,
+            self.job.schedule,
+            self.job.settings,
+            engine=self.engine,
+            start=self.state.epoch,
+            stop=stop,
+            observers=self.watch.collectors,
+            on_epoch=self._epoch_over,
+            on_step=self.watch.on_step,
+        )
+
+    def _epoch_over(self, record: EpochRecord, _: Evaluation) -> None:
+        taken = [each for collector in self.watch.collectors for each in collector.collect()]
+        self.state = State(
+            epoch=record.epoch,
+            network=self.module.state_dict(),
+            engine=self.engine.state_dict(),
+            start_accuracy=self.state.start_accuracy,
+            records=(*self.state.records, record),
+            measurements=(*self.state.measurements, *taken),
+        )
+        save_state(self.path, self.state)
+        if self.watch.on_epoch is not None:
+            self.watch.on_epoch(record)
+
+
+def write_results(job: Job, state: State, folder: Path, status: RunStatus, device: str) -> Run:
+    """Write a state as `checkpoint.pt` and `run.json`, in this order, and return the Run."""
+    module = job.copied().network.module
+    module.load_state_dict(state.network)
+    module.cpu().eval()
+    diverged = next((r.epoch for r in state.records if r.train_loss is None), None)
+    if diverged is not None and status is RunStatus.FINISHED:
+        status = RunStatus.DIVERGED
+    last = state.records[-1] if state.records else None
+    schedule = job.schedule
+    network = replace(
+        job.network,
+        module=module,
+        remembered=Remembered(
+            data=job.dataset.name,
+            schedule=str(schedule),
+            epochs=state.epoch,
+            seed=job.settings.seed,
+            accuracy=state.start_accuracy if last is None else last.test_accuracy,
+        ),
+    )
+    cost = flops(module, network.input_shape)
+    run = Run(
+        kind=job.kind,
+        status=status,
+        epochs=state.records,
+        schedule=str(schedule),
+        total=schedule.total,
+        architecture=network.architecture,
+        data=job.dataset.name,
+        base=job.base,
+        start=digest(job.network.module),
+        end=digest(module),
+        pruning=job.pruning,
+        pretraining=job.pretraining,
+        settings={n: v for n, v in job.settings.as_dict().items() if n != "seed"},
+        seed=job.settings.seed,
+        parameters=parameters(module),
+        flops_per_sample=cost,
+        flops=TRAINING_PASSES * cost * len(job.train_split) * state.epoch,
+        start_accuracy=state.start_accuracy,
+        measurements=state.measurements,
+        environment=_environment(device),
+        notes=(*job.notes, *_notes(diverged)),
+    )
+    if diverged is None:  # a checkpoint of weights that are no numbers could not be opened
+        save_checkpoint(folder / CHECKPOINT, network)
+    run.save(folder / FILE_NAME)
+    return run
+
+
+def _notes(diverged: int | None) -> list[str]:
+    return [] if diverged is None else [f"Training diverged in epoch {diverged}."]
+
+
+def _environment(device: str) -> dict[str, str]:
+    return {
+        "trainscope": version("trainscope-pruning"),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "device": device,
+        "threads": str(torch.get_num_threads()),
+    }

@@ -1,0 +1,77 @@
+"""The pretrained stem: one pretraining that several recipes cut off at their pruning epochs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trainscope.records import RunStatus
+from trainscope.training.folder import STATE, claim, finished, load_state, save_state
+from trainscope.training.job import Job, check_fit
+from trainscope.training.runner import Training, Watch, write_results
+
+
+def pretrain(
+    job: Job, folder: Path, epoch: int, *, device: str = "cpu", watch: Watch | None = None
+) -> Path:
+    """Pretrain up to an epoch, from the last kept epoch before it, and keep what comes out.
+
+    `P30F90`, `P60F60` and `P90F30` of one network need one stem: each pruning epoch gets a folder
+    `epoch-0030` with `checkpoint.pt`, `run.json` and the state to go on from. `epoch-0000` holds
+    the untrained network, which winning tickets are rewound to. Killed, it goes on like `run_job`.
+
+    Args:
+        job: The pretraining, with its whole schedule.
+        folder: Of the stem.
+        epoch: Where to stop, at most the schedule's total.
+        device: Where to train, as torch names it.
+        watch: What looks on.
+
+    Returns:
+        The folder of that epoch.
+
+    Raises:
+        RecordError: The folder holds another pretraining.
+        DataError: The data does not fit the network.
+    """
+    check_fit(job.network, job.dataset)
+    claim(folder, job.frozen())
+    out = epoch_folder(folder, epoch)
+    if finished(out) is not None:
+        return out
+    rolling = folder / f"until-{epoch:04d}.pt"
+    training = Training(job.copied(), rolling, device, watch or Watch())
+    if training.state.epoch == 0:
+        _keep_start(job, training, folder, device)
+        kept = _last_kept(folder, epoch)
+        if kept is not None:
+            state = load_state(kept)
+            assert state is not None
+            training.take_up(state)
+    training.go(epoch)
+    save_state(out / STATE, training.state)
+    write_results(job, training.state, out, RunStatus.FINISHED, device)
+    rolling.unlink(missing_ok=True)
+    return out
+
+
+def epoch_folder(folder: Path, epoch: int) -> Path:
+    """Return where a stem keeps an epoch."""
+    return folder / f"epoch-{epoch:04d}"
+
+
+def _keep_start(job: Job, training: Training, folder: Path, device: str) -> None:
+    start = epoch_folder(folder, 0)
+    if finished(start) is None:
+        start.mkdir(parents=True, exist_ok=True)
+        write_results(job, training.fresh_state(), start, RunStatus.FINISHED, device)
+
+
+def _last_kept(folder: Path, epoch: int) -> Path | None:
+    """Return the state of the last kept epoch up to one."""
+    kept = {int(path.parent.name.removeprefix("epoch-")): path for path in _states(folder)}
+    last = max((number for number in kept if number <= epoch), default=None)
+    return None if last is None else kept[last]
+
+
+def _states(folder: Path) -> list[Path]:
+    return list(folder.glob(f"epoch-[0-9][0-9][0-9][0-9]*/{STATE}"))
