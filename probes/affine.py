@@ -1,0 +1,91 @@
+"""Is every logit affine in each single weight? Then the Hessian's trace is the GGN's, exactly.
+
+H = GGN + sum_c (d loss / d z_c) * (second derivatives of the logit z_c). Where each z_c is, near
+the weights, an affine function of each single weight with the others held, the diagonal of the
+second term is zero, so tr H = tr GGN. That holds for piecewise-linear networks in eval mode in
+which nothing multiplies two things that depend on the same weight: each weight is used once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+# Node names of the autograd graph, without "Backward" and the number after it.
+_LINEAR_NAMES = """AccumulateGrad Abs AdaptiveAvgPool2D AdaptiveMaxPool2D Add Alias Amax AsStrided
+    AvgPool2D AvgPool3D Cat Clamp ClampMax ClampMin Clone ConstantPadNd Contiguous CopySlices Expand
+    Flip Gather Hardtanh Identity Im2Col Index IndexSelect LeakyRelu Max Maximum
+    MaxPool2DWithIndices MaxPool3DWithIndices Mean Min Minimum MkldnnAdaptiveAvgPool2D Narrow Neg
+    Permute PixelShuffle PixelUnshuffle ReflectionPad1D ReflectionPad2D Relu Repeat ReplicationPad2D
+    Reshape ReshapeAlias Roll Rsub Select Slice Split SplitWithSizes Squeeze Stack Sub Sum T
+    Threshold Tile ToCopy Transpose Unbind Unfold UnsafeSplit UnsafeView Unsqueeze
+    UpsampleBilinear2D UpsampleNearest2D View ViewAs Where"""
+_BILINEAR_NAMES = """Addbmm Addmm Addmv Baddbmm Bmm Convolution Dot Linear MkldnnConvolution
+    MkldnnLinear Mm Mul Mv PreluKernel SlowConvDilated2D ThnnConv2D"""
+_LINEAR = frozenset(_LINEAR_NAMES.split())  # linear, or piecewise linear, in what they are given
+_BILINEAR = frozenset(_BILINEAR_NAMES.split())  # linear in each argument, the others held
+_BIAS_FIRST = frozenset({"Addbmm", "Addmm", "Addmv", "Baddbmm"})
+# Batch norm: bilinear in eval mode only.
+_NORMS = frozenset({"BatchNorm", "CudnnBatchNorm", "MiopenBatchNorm", "NativeBatchNorm"})
+
+
+def not_affine(logits: Tensor) -> str | None:
+    """Return why some logit may not be affine in each single weight, or None where all are.
+
+    Args:
+        logits: With its graph. Weights are the graph's leaves.
+    """
+    order = _parents_first(logits.grad_fn)
+    leaves: dict[Any, int] = {}
+    below: dict[Any, int] = {}  # the leaves that each node depends on, as a set of bits
+    for node in order:
+        if hasattr(node, "variable"):
+            below[node] = 1 << leaves.setdefault(node, len(leaves))
+            continue
+        sets = [below[parent] for parent, _ in node.next_functions if parent is not None]
+        name = type(node).__name__.rstrip("0123456789").removesuffix("Backward")
+        if name in _NORMS and getattr(node, "_saved_training", False):
+            return "batch norm uses the statistics of the batch"
+        if name in _BILINEAR or name in _NORMS or (name == "Div" and _only_numerator(node)):
+            factors = _factors(node, name, below)
+            if any(a & b for i, a in enumerate(factors) for b in factors[i + 1 :]):
+                return f"a weight is used more than once ({name} multiplies it with itself)"
+        elif name not in _LINEAR:
+            return f"the network is not piecewise linear ({name})"
+        union = 0
+        for leaf_set in sets:
+            union |= leaf_set
+        below[node] = union
+    return None
+
+
+def _factors(node: Any, name: str, below: dict[Any, int]) -> list[int]:
+    """Return the leaf sets of what a node multiplies, without what it only adds."""
+    arguments = node.next_functions
+    if len(arguments) > 2:  # a bias comes first in Addmm and its like, last in the others
+        arguments = arguments[1:] if name in _BIAS_FIRST else arguments[:2]
+    return [below[parent] for parent, _ in arguments if parent is not None]
+
+
+def _only_numerator(node: Any) -> bool:
+    """Tell whether only the first argument of a division depends on weights."""
+    return all(parent is None for parent, _ in node.next_functions[1:])
+
+
+def _parents_first(root: Any) -> list[Any]:
+    """Return a graph's nodes, each after all that it depends on."""
+    order: list[Any] = []
+    seen = set()
+    waiting = [(root, False)] if root is not None else []
+    while waiting:
+        node, done = waiting.pop()
+        if done:
+            order.append(node)
+            continue
+        if node in seen:
+            continue
+        seen.add(node)
+        waiting.append((node, True))
+        waiting += [(parent, False) for parent, _ in node.next_functions if parent is not None]
+    return order

@@ -1,0 +1,76 @@
+"""Standard errors of functions of a mean gradient, by leaving one sample out, in closed form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class GradientMoments:
+    """The two moments of per-sample gradients that norm, snr and noise scale are functions of.
+
+    Attributes:
+        mean_square: |mean gradient|^2.
+        sum_squares: The sum over samples of |g_i|^2.
+        count: The number of samples.
+    """
+
+    mean_square: Values
+    sum_squares: Values
+    count: int
+
+    @property
+    def noise(self) -> Values:
+        """Return the unbiased estimate of tr Sigma, the variance of one sample's gradient."""
+        return (self.sum_squares - self.count * self.mean_square) / (self.count - 1)
+
+    @property
+    def signal(self) -> Values:
+        """Return the unbiased estimate of |G|^2, the squared norm of the expected gradient."""
+        return self.mean_square - self.noise / self.count
+
+
+def moments(squares: Values, dots: Values) -> tuple[GradientMoments, GradientMoments]:
+    """Return the moments of all samples, and those with each sample left out.
+
+    Args:
+        squares: |g_i|^2, [N].
+        dots: <g_i, mean gradient>, [N].
+    """
+    count = len(squares)
+    mean_square, total = dots.mean(), squares.sum()
+    everything = GradientMoments(np.asarray(mean_square), np.asarray(total), count)
+    if count < 2:
+        return everything, everything
+    left_mean = (count**2 * mean_square - 2 * count * dots + squares) / (count - 1) ** 2
+    return everything, GradientMoments(np.maximum(left_mean, 0), total - squares, count - 1)
+
+
+def stderr(left_out: Values) -> float | None:
+    """Return the jackknife standard error from the values with each sample left out, [N]."""
+    count = len(left_out)
+    if count < 2 or not np.isfinite(left_out).all():
+        return None
+    return float(np.sqrt((count - 1) / count * np.square(left_out - left_out.mean()).sum()))
+
+
+def mean_stderr(values: Values) -> float | None:
+    """Return the standard error of the mean of independent values, None for one of them."""
+    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
+
+
+def function_of(
+    pair: tuple[GradientMoments, GradientMoments],
+    function: Callable[[GradientMoments], Values],
+) -> tuple[float, float | None]:
+    """Return a function of the moments and its jackknife standard error."""
+    everything, left_out = pair
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value = float(function(everything))
+        return value, stderr(function(left_out)) if left_out.count > 1 else None

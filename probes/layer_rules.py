@@ -1,0 +1,220 @@
+"""Per-sample gradients of one layer from its input and the gradient at its output.
+
+A layer that is affine in its weights needs no gradient per sample to be formed: with x its input
+and d the gradient at its output, a linear layer's weight gradient is the sum over positions of the
+outer products d x^T, and a convolution is a linear layer on the unfolded input. Squared norms come
+either from that sum or, where that is less work, from the inner products of positions
+(Goodfellow 2015; Rochette et al. 2019).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainscope.probes.folding import NORMS, ConvNorm
+
+Masks = Mapping[int, Tensor | None]
+"""Masks by the id of the parameter; the keys are the parameters asked for."""
+
+
+class LayerRule(Protocol):
+    """What is known of one layer type. Sizes: N samples, R cotangents."""
+
+    def owned(self) -> list[nn.Parameter]:
+        """Return the parameters that the rule covers."""
+
+    def squares(self, x: Tensor, d: Tensor, masks: Masks) -> dict[int, Tensor]:
+        """Return, by parameter id, |gradient|^2 of each sample summed over cotangents, [N].
+
+        `x` is the layer's input [N, ...], `d` the gradients at its output, [R, N, ...].
+        """
+
+    def response(self, x: Tensor, along: Mapping[int, Tensor]) -> Tensor:
+        """Return the output's derivative when parameters move `along`, as the output is shaped."""
+
+
+def rule_for(module: nn.Module) -> LayerRule | None:
+    """Return the rule of a layer, None where there is none."""
+    if module._forward_pre_hooks or module._forward_hooks:  # they may change what is computed
+        return None
+    if isinstance(module, ConvNorm):
+        return _ConvNormRule(module) if type(module.conv) is nn.Conv2d else None
+    if type(module) is nn.Conv2d:
+        return _ConvRule(module)
+    if type(module) is nn.Linear:
+        return _LinearRule(module)
+    if type(module) in NORMS and module.running_var is not None:
+        return _NormRule(cast(nn.BatchNorm2d, module))
+    return None
+
+
+class _LinearRule:
+    def __init__(self, layer: nn.Linear) -> None:
+        self.layer = layer
+
+    def owned(self) -> list[nn.Parameter]:
+        return list(self.layer.parameters(recurse=False))
+
+    def squares(self, x: Tensor, d: Tensor, masks: Masks) -> dict[int, Tensor]:
+        n, out = len(x), d.shape[-1]
+        columns = x.reshape(n, 1, -1, x.shape[-1]).transpose(2, 3)
+        rows = d.reshape(len(d), n, 1, -1, out).permute(1, 2, 0, 4, 3)
+        return _weight_and_bias(self.layer.weight, self.layer.bias, columns, rows, masks)
+
+    def response(self, x: Tensor, along: Mapping[int, Tensor]) -> Tensor:
+        weight, bias = _moved(self.layer.weight, along), _moved(self.layer.bias, along)
+        return F.linear(x, cast(Tensor, weight), bias)
+
+
+class _ConvRule:
+    def __init__(self, layer: nn.Conv2d) -> None:
+        self.layer = layer
+
+    def owned(self) -> list[nn.Parameter]:
+        return list(self.layer.parameters(recurse=False))
+
+    def squares(self, x: Tensor, d: Tensor, masks: Masks) -> dict[int, Tensor]:
+        columns, rows = _unfolded(self.layer, x), _rows(self.layer, d)
+        return _weight_and_bias(self.layer.weight, self.layer.bias, columns, rows, masks)
+
+    def response(self, x: Tensor, along: Mapping[int, Tensor]) -> Tensor:
+        weight, bias = _moved(self.layer.weight, along), _moved(self.layer.bias, along)
+        out: Tensor = self.layer._conv_forward(x, cast(Tensor, weight), bias)
+        return out
+
+
+class _NormRule:
+    def __init__(self, layer: nn.BatchNorm2d) -> None:
+        self.layer = layer
+
+    def owned(self) -> list[nn.Parameter]:
+        return list(self.layer.parameters(recurse=False))
+
+    def normalised(self, x: Tensor) -> Tensor:
+        shape = (1, -1, *[1] * (x.ndim - 2))
+        mean, var = cast(Tensor, self.layer.running_mean), cast(Tensor, self.layer.running_var)
+        return (x - mean.view(shape)) * torch.rsqrt(var + self.layer.eps).view(shape)
+
+    def squares(self, x: Tensor, d: Tensor, masks: Masks) -> dict[int, Tensor]:
+        return _scale_and_shift(self.layer, self.normalised(x), d, masks)
+
+    def response(self, x: Tensor, along: Mapping[int, Tensor]) -> Tensor:
+        shape = (1, -1, *[1] * (x.ndim - 2))
+        gamma, beta = _moved(self.layer.weight, along), _moved(self.layer.bias, along)
+        out = self.normalised(x) * cast(Tensor, gamma).view(shape)
+        return out if beta is None else out + beta.view(shape)
+
+
+class _ConvNormRule:
+    def __init__(self, layer: ConvNorm) -> None:
+        self.layer = layer
+        self.conv = _ConvRule(cast(nn.Conv2d, layer.conv))
+        self.norm = _NormRule(layer.norm)
+        self.last: tuple[Tensor, Tensor] | None = None
+
+    def convolved(self, x: Tensor) -> Tensor:
+        """Return the convolution of x, kept from the call before where x is the same tensor."""
+        if self.last is None or self.last[0] is not x:
+            self.last = x, self.layer.conv(x).detach()
+        return self.last[1]
+
+    def owned(self) -> list[nn.Parameter]:
+        return [*self.conv.owned(), *self.norm.owned()]
+
+    def squares(self, x: Tensor, d: Tensor, masks: Masks) -> dict[int, Tensor]:
+        scale = self.layer.scale().detach().view(-1, 1, 1)
+        found = {}
+        if any(id(parameter) in masks for parameter in self.conv.owned()):
+            found.update(self.conv.squares(x, d * scale, masks))
+        if any(id(parameter) in masks for parameter in self.norm.owned()):
+            found.update(self.norm.squares(self.convolved(x), d, masks))
+        return found
+
+    def response(self, x: Tensor, along: Mapping[int, Tensor]) -> Tensor:
+        scale = self.layer.scale().detach().view(-1, 1, 1)
+        out = self.conv.response(x, along) * scale
+        if any(id(parameter) in along for parameter in self.norm.owned()):
+            out = out + self.norm.response(self.convolved(x), along)
+        return out
+
+
+def _moved(parameter: Tensor | None, along: Mapping[int, Tensor]) -> Tensor | None:
+    """Return a parameter's direction, zero where it does not move."""
+    if parameter is None:
+        return None
+    return along.get(id(parameter), torch.zeros_like(parameter))
+
+
+def _unfolded(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """Return what each output position sees: [N, groups, I, T], I inputs of a group, T places."""
+    mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
+    x = F.pad(x, conv._reversed_padding_repeated_twice, mode=mode)
+    kernel, stride = cast("tuple[int, int]", conv.kernel_size), conv.stride
+    if kernel == (1, 1):
+        columns = x[:, :, :: stride[0], :: stride[1]].flatten(2)
+    else:
+        columns = F.unfold(x, kernel, dilation=conv.dilation, stride=stride)
+    return columns.reshape(len(x), conv.groups, -1, columns.shape[-1])
+
+
+def _rows(conv: nn.Conv2d, d: Tensor) -> Tensor:
+    """Return gradients at the output, [R, N, O, H, W], as [N, groups, R, O / groups, T]."""
+    count, samples = d.shape[:2]
+    return d.reshape(count, samples, conv.groups, -1, d[0, 0, 0].numel()).permute(1, 2, 0, 3, 4)
+
+
+def _weight_and_bias(
+    weight: Tensor, bias: Tensor | None, columns: Tensor, rows: Tensor, masks: Masks
+) -> dict[int, Tensor]:
+    """Return the squares of a weight [O, I, ..] and a bias [O] from their two factors.
+
+    Args:
+        weight: The weight.
+        bias: The bias, if there is one.
+        columns: [N, G, I, T].
+        rows: [N, G, R, O / G, T].
+        masks: As `LayerRule.squares` takes them.
+    """
+    found = {}
+    n, groups, count, outs, places = rows.shape
+    if id(weight) in masks:
+        flat = rows.reshape(n, groups, count * outs, places)
+        mask = masks[id(weight)]
+        inner = columns.shape[2]
+        if mask is None and places * (count * outs + inner) < count * outs * inner:
+            products = (flat.transpose(2, 3) @ flat) * (columns.transpose(2, 3) @ columns)
+            found[id(weight)] = products.sum((1, 2, 3))
+        else:
+            formed = flat @ columns.transpose(2, 3)
+            if mask is not None:
+                formed = formed.view(n, groups, count, outs, inner)
+                formed = formed * mask.reshape(1, groups, 1, outs, inner)
+            found[id(weight)] = formed.flatten(1).square().sum(1)
+    if bias is not None and id(bias) in masks:
+        found[id(bias)] = _masked_squares(rows.sum(4).transpose(1, 2), masks[id(bias)])
+    return found
+
+
+def _scale_and_shift(
+    layer: nn.BatchNorm2d, normalised: Tensor, d: Tensor, masks: Masks
+) -> dict[int, Tensor]:
+    """Return the squares of a norm's gamma and beta."""
+    found = {}
+    if layer.weight is not None and id(layer.weight) in masks:
+        gamma = (d * normalised).flatten(3).sum(3) if d.ndim > 3 else d * normalised
+        found[id(layer.weight)] = _masked_squares(gamma.transpose(0, 1), masks[id(layer.weight)])
+    if layer.bias is not None and id(layer.bias) in masks:
+        beta = d.flatten(3).sum(3) if d.ndim > 3 else d
+        found[id(layer.bias)] = _masked_squares(beta.transpose(0, 1), masks[id(layer.bias)])
+    return found
+
+
+def _masked_squares(values: Tensor, mask: Tensor | None) -> Tensor:
+    """Return the squared norm of each sample's values [N, R, ...], masked entries left out."""
+    values = values.reshape(len(values), values.shape[1], -1)
+    return (values if mask is None else values * mask.reshape(-1)).square().sum((1, 2))

@@ -1,0 +1,64 @@
+"""A Lightning callback around a ProbeHook."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from trainscope.errors import ProbeError
+from trainscope.probes.hooks import ProbeHook
+from trainscope.records.epoch import BEFORE_CLIPPING
+
+try:
+    from lightning.pytorch import Callback
+except ImportError as error:
+    raise ProbeError(
+        "trainscope.probes.lightning needs Lightning: pip install lightning"
+    ) from error
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.optim import Optimizer
+
+
+class LightningProbes(Callback):
+    """Attaches a hook while a Lightning Trainer fits; of several optimizers, to the first.
+
+    >>> Trainer(callbacks=[LightningProbes(ProbeHook(norms=every(10)))])  # doctest: +SKIP
+
+    Where the Trainer clips gradients, their norms before clipping are kept too.
+
+    Args:
+        hook: What to measure, when, and where to. It is detached when fitting ends.
+        network: The name of the module's attribute that takes inputs and gives logits, for probes;
+            by default the module itself is called.
+    """
+
+    def __init__(self, hook: ProbeHook, network: str | None = None) -> None:
+        self.hook, self.network = hook, network
+
+    def on_train_start(self, trainer: Any, pl_module: nn.Module) -> None:
+        """Attach."""
+        batches = trainer.num_training_batches
+        accumulate = trainer.accumulate_grad_batches
+        finite = isinstance(batches, int)
+        self.hook.attach(
+            pl_module if self.network is None else pl_module.get_submodule(self.network),
+            trainer.optimizers[0],
+            step=trainer.global_step,
+            steps_per_epoch=-(-batches // accumulate) if finite else None,
+        )
+
+    def on_before_optimizer_step(
+        self, trainer: Any, pl_module: nn.Module, optimizer: Optimizer
+    ) -> None:
+        """Look at the gradients before clipping, where there is any."""
+        if trainer.gradient_clip_val:
+            self.hook.observe(BEFORE_CLIPPING)
+
+    def on_train_end(self, trainer: Any, pl_module: nn.Module) -> None:
+        """Detach."""
+        self.hook.detach()
+
+    def on_exception(self, trainer: Any, pl_module: nn.Module, exception: BaseException) -> None:
+        """Detach; what was measured is kept."""
+        self.hook.detach()

@@ -1,0 +1,70 @@
+"""The protocol that every probe follows, and how probes are found and run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from importlib.metadata import entry_points
+from typing import Protocol, runtime_checkable
+
+from torch import nn
+
+from trainscope.data import ProbeData
+from trainscope.errors import ProbeError
+from trainscope.records import Cost, Measurement
+
+GROUP = "trainscope.probes"
+
+
+class Need(StrEnum):
+    """What a probe cannot do without."""
+
+    INPUTS = "inputs"
+    LABELS = "labels"
+    TRAINING = "a labelled training and test set"
+
+
+@runtime_checkable
+class Probe(Protocol):
+    """One thing that can be measured on a network. A frozen dataclass; its fields are its options.
+
+    A probe leaves no trace: weights, buffers, gradients, hooks, modes, `requires_grad` and every
+    random state are bit for bit what they were, also when it raises (see `untouched`).
+    """
+
+    name: str
+    needs: frozenset[Need]
+
+    def measure(self, network: nn.Module, data: ProbeData) -> Measurement:
+        """Measure a network on pinned samples. Masked and frozen parameters are left out."""
+
+    def estimate(self, network: nn.Module, data: ProbeData) -> Cost:
+        """Return what `measure` is expected to take, without running the network."""
+
+
+def available() -> Mapping[str, type[Probe]]:
+    """Return every installed probe's class by name, ours and other packages'."""
+    return {point.name: point.load() for point in entry_points(group=GROUP)}
+
+
+def find(name: str) -> type[Probe]:
+    """Return the class of one probe.
+
+    Raises:
+        ProbeError: No installed package has a probe of that name.
+    """
+    points = {point.name: point for point in entry_points(group=GROUP)}
+    if name not in points:
+        raise ProbeError(f"no probe is named '{name}'; choose from {', '.join(sorted(points))}")
+    loaded: type[Probe] = points[name].load()
+    return loaded
+
+
+def lacking(probe: Probe, data: ProbeData) -> Need | None:
+    """Return the first thing a probe needs and the data does not have, or None."""
+    offered = {
+        Need.INPUTS: True,
+        Need.LABELS: data.labels is not None,
+        Need.TRAINING: data.train is not None and data.test is not None,
+    }
+    return next((need for need in sorted(probe.needs) if not offered[need]), None)

@@ -1,0 +1,108 @@
+"""The trace of the loss's Hessian or Gauss-Newton matrix: exact where that can be, else sampled.
+
+The Gauss-Newton matrix is the mean over samples of J' M J, with J the Jacobian of the logits by the
+weights and M = diag(p) - p p' at the softmax p. M is the sum over classes c of r_c r_c' with
+r_c = sqrt(p_c) (e_c - p), so its trace is the mean over samples of the sum over classes of the
+squared norm of the sample's gradient of <r_c, logits>: exact, layer by layer, in C passes. Where
+every logit is affine in each single weight (see `affine`), that is the trace of the Hessian too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trainscope.probes.evaluation import Evaluation
+from trainscope.probes.lanczos import Lanczos
+from trainscope.probes.products import MatrixProduct
+from trainscope.probes.sample_gradients import SampleGradients
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A trace.
+
+    Attributes:
+        value: The trace.
+        stderr: Its standard error; None where it is exact.
+        parameters: Each parameter's part, [parameters]; None where that is not known.
+        method: How it was found, in a sentence.
+    """
+
+    value: float
+    stderr: float | None
+    parameters: Tensor | None
+    method: str
+
+
+def exact_gauss_newton(lent: Evaluation, gradients: SampleGradients, classes: int) -> Trace:
+    """Return the trace of the Gauss-Newton matrix, exactly, in one backward pass a class."""
+    total = torch.zeros(len(gradients.measured.names), dtype=torch.float64)
+    for inputs, _ in lent.batches(gradients.chunk(classes)):
+        total += gradients(inputs, _class_roots)[0].sum(1).cpu()
+    parts = total / len(lent)
+    method = f"exact: one backward pass for each of {classes} classes, {gradients.method}"
+    return Trace(float(parts.sum()), None, parts, method)
+
+
+def sampled_gauss_newton(
+    lent: Evaluation, gradients: SampleGradients, draws: int, generator: torch.Generator
+) -> Trace:
+    """Return an estimate of the trace of the Gauss-Newton matrix from random signs of classes.
+
+    For signs s, the expected squared norm of the gradient of <sum_c s_c r_c, logits> is the trace's
+    part of the sample. The standard error is over `draws` independent draws.
+    """
+    sums = []
+    for _ in range(draws):
+        total = torch.zeros(len(gradients.measured.names), dtype=torch.float64)
+        for inputs, _ in lent.batches(gradients.chunk(1)):
+            found = gradients(inputs, lambda z: _signed_roots(z, generator))[0]
+            total += found.sum(1).cpu()
+        sums.append(total / len(lent))
+    each = torch.stack(sums)
+    totals = each.sum(1)
+    method = f"estimated from {draws} random combinations of the classes, {gradients.method}"
+    return Trace(float(totals.mean()), float(totals.std() / draws**0.5), each.mean(0), method)
+
+
+def deflated_hutchinson(
+    product: MatrixProduct, krylov: Lanczos, draws: int, generator: torch.Generator
+) -> Trace:
+    """Return an estimate of a matrix's trace, exact on a Krylov space and sampled outside it.
+
+    With Q the space's basis, tr A = tr Q' A Q + tr (1 - QQ') A (1 - QQ'). The first term is the sum
+    of Lanczos' diagonal; the second is sampled with random signs (Hutchinson 1989), whose spread
+    the large eigenvalues no longer widen (as in Hutch++, Meyer et al. 2021).
+    """
+    basis = krylov.basis
+    inside = sum(krylov.alphas)
+    if krylov.full:
+        return Trace(inside, None, None, "exact: the Krylov space is the whole space")
+    found = []
+    for _ in range(draws):
+        signs = torch.randint(0, 2, (product.size,), generator=generator).to(basis) * 2 - 1
+        outside = signs.double()
+        for _ in range(2):
+            outside = outside - (basis.T @ (basis @ outside.to(basis))).double()
+        found.append(float(outside @ product(outside)))
+    values = torch.tensor(found, dtype=torch.float64)
+    method = f"estimated: exact on {krylov.steps} Krylov vectors, {draws} random vectors outside"
+    return Trace(inside + float(values.mean()), float(values.std() / draws**0.5), None, method)
+
+
+def _class_roots(logits: Tensor) -> Tensor:
+    """Return sqrt(p_c) (e_c - p) for every class c, [C, N, C]."""
+    p = logits.softmax(1)
+    unit = torch.eye(p.shape[1], dtype=p.dtype, device=p.device).unsqueeze(1)
+    return p.T.sqrt().unsqueeze(2) * (unit - p)
+
+
+def _signed_roots(logits: Tensor, generator: torch.Generator) -> Tensor:
+    """Return sum_c s_c sqrt(p_c) (e_c - p) for random signs s, [1, N, C]."""
+    p = logits.softmax(1)
+    signs = torch.randint(0, 2, p.shape, generator=generator).to(p) * 2 - 1
+    weighted = signs * p.sqrt()
+    return (weighted - p * weighted.sum(1, keepdim=True)).unsqueeze(0)

@@ -1,0 +1,175 @@
+"""Trainability accuracy (TA): how far the first epochs of retraining get."""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from trainscope.data import ProbeData
+from trainscope.errors import ProbeError
+from trainscope.networks import flops
+from trainscope.probes.probe import Need
+from trainscope.probes.untouched import untouched
+from trainscope.records import Cost, Measurement, Scalar, Status
+from trainscope.records.run import EpochRecord
+from trainscope.training.loop import Evaluation, Settings, evaluate, train
+from trainscope.training.schedule import constant, write_lr
+
+MOST_EPOCHS, FEWEST_EPOCHS = 5, 2
+DEFAULT_PASSES = 100_000
+"""Training samples passed at one LR by default, within the bounds above."""
+MOST_WORK = 3e13
+"""Multiply-adds a column that are begun without being asked for: about 20 minutes of a laptop."""
+
+
+@dataclass(frozen=True)
+class TrainabilityAccuracy:
+    r"""Mean test accuracy over the first N epochs of retraining a copy.
+
+    .. math:: \mathrm{TA} = \frac{1}{N} \sum_{e=1}^{N} a_e
+
+    with :math:`a_e` the top-1 test accuracy, percent, after epoch e of retraining at a constant
+    learning rate. Source: Wang et al. (2023), Sec. 4, who give no code and do not say which
+    accuracy they average: compare TAs only under the same LR schedule, N and settings.
+
+    The standard error is over test samples (each one's share of the N epochs in which it was
+    right); the spread over seeds of retraining comes on top and is not measured here.
+
+    Attributes:
+        lrs: Learning rates, each tried on a copy of its own; the scalar `ta` is the first one's.
+        epochs: N, the length of the first LR stage. By default 5, down to 2 for a large training
+            half; where even that would take a laptop much of an hour, the probe is skipped.
+        settings: The optimizer and the rest. `seed` is taken from the data.
+    """
+
+    name: ClassVar[str] = "trainability_accuracy"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.TRAINING})
+
+    lrs: tuple[float, ...] = (1e-2,)
+    epochs: int | None = None
+    settings: Settings = field(default_factory=Settings)
+
+    def __post_init__(self) -> None:
+        """Check the options.
+
+        Raises:
+            ProbeError: No learning rate, or no epoch.
+        """
+        if not self.lrs or (self.epochs is not None and self.epochs < 1):
+            raise ProbeError("trainability_accuracy needs a learning rate and at least one epoch")
+
+    def measure(self, network: nn.Module, data: ProbeData) -> Measurement:
+        """Retrain a copy at each learning rate. The network itself is untouched.
+
+        Scalars: `ta` and `ta@LR` for each LR (percent); `start_accuracy`, the test accuracy before
+        the first step (percent). Arrays: `lrs`; `epoch_accuracies` and `epoch_losses` [LRs][N].
+        """
+        if data.train is None or data.test is None:
+            return Measurement.skipped(self.name, f"needs {Need.TRAINING}")
+        too_much = self._too_much(network, data)
+        if too_much is not None:
+            return Measurement.skipped(self.name, too_much)
+        begun = time.perf_counter()
+        with untouched(network):
+            start = evaluate(network, data.test)
+            runs = [self._retrain(network, data, lr) for lr in self.lrs]
+        scalars = {"ta": _mean([found for _, found in runs[0]])}
+        for lr, run in zip(self.lrs, runs, strict=True):
+            scalars[f"ta@{write_lr(lr)}"] = _mean([found for _, found in run])
+        scalars["start_accuracy"] = _mean([start])
+        diverged = [
+            f"{write_lr(lr)} (epoch {record.epoch})"
+            for lr, run in zip(self.lrs, runs, strict=True)
+            for record in [next((r for r, _ in run if r.train_loss is None), None)]
+            if record is not None
+        ]
+        reason = f"retraining diverged at LR {', '.join(diverged)}" if diverged else None
+        return Measurement(
+            self.name,
+            status=Status.NONFINITE if diverged else Status.OK,
+            reason=reason,
+            scalars=scalars,
+            arrays={
+                "lrs": list(self.lrs),
+                "epoch_accuracies": [[r.test_accuracy for r, _ in run] for run in runs],
+                "epoch_losses": [[r.train_loss for r, _ in run] for run in runs],
+            },
+            cost=self._cost(data, time.perf_counter() - begun),
+            notes=self._notes(data),
+        )
+
+    def estimate(self, network: nn.Module, data: ProbeData) -> Cost:
+        """Return the samples that retraining will pass."""
+        return self._cost(data, 0.0)
+
+    def _retrain(
+        self, network: nn.Module, data: ProbeData, lr: float
+    ) -> list[tuple[EpochRecord, Evaluation]]:
+        assert data.train is not None
+        assert data.test is not None
+        epochs: list[tuple[EpochRecord, Evaluation]] = []
+        train(
+            copy.deepcopy(network),
+            data.train,
+            data.test,
+            constant(lr, self._epochs(data)),
+            self._settings(data),
+            on_epoch=lambda record, found: epochs.append((record, found)),
+        )
+        return epochs
+
+    def _settings(self, data: ProbeData) -> Settings:
+        return replace(self.settings, seed=data.seed)
+
+    def _cost(self, data: ProbeData, seconds: float) -> Cost:
+        train_size = len(data.train) if data.train is not None else 0
+        test_size = len(data.test) if data.test is not None else 0
+        rounds = self._epochs(data) * len(self.lrs)
+        forward = rounds * (train_size + test_size) + test_size
+        return Cost(seconds, forward, rounds * train_size)
+
+    def _epochs(self, data: ProbeData) -> int:
+        if self.epochs is not None:
+            return self.epochs
+        size = max(1, 0 if data.train is None else len(data.train))
+        return min(MOST_EPOCHS, max(FEWEST_EPOCHS, DEFAULT_PASSES // size))
+
+    def _too_much(self, network: nn.Module, data: ProbeData) -> str | None:
+        """Return why the default number of epochs is not begun, if it costs too much."""
+        if self.epochs is not None:
+            return None
+        cost = self._cost(data, 0.0)
+        work = (cost.forward + 2 * cost.backward) * flops(network, tuple(data.inputs.shape[1:]))
+        if work <= MOST_WORK:
+            return None
+        return (
+            f"{self._epochs(data)} epochs of retraining at {len(self.lrs)} learning rates would "
+            f"cost {work:.1e} multiply-adds: say how many you want with --retrain-epochs"
+        )
+
+    def _notes(self, data: ProbeData) -> dict[str, str]:
+        epochs = self._epochs(data)
+        lrs = " and ".join(f"0:{write_lr(lr)}" for lr in self.lrs)
+        chosen = self.settings
+        how = f"momentum {chosen.momentum:g}, " if chosen.optimizer == "sgd" else ""
+        return {
+            "accuracy": f"top-1 test accuracy, percent, mean over the first N = {epochs} "
+            "epochs of retraining",
+            "schedule": f"{lrs}, {epochs} epochs",
+            "settings": f"{chosen.optimizer}, {how}weight decay {chosen.weight_decay:g}, "
+            f"batch size {chosen.batch_size}",
+            "comparable": "only under the same LR schedule, N and settings",
+        }
+
+
+def _mean(evaluations: list[Evaluation]) -> Scalar:
+    """Return the mean accuracy with its standard error over test samples."""
+    shares: Tensor = torch.stack([found.correct.double() for found in evaluations]).mean(0)
+    count = shares.numel()
+    stderr = float(shares.std()) / count**0.5 if count > 1 else None
+    return Scalar.of(100 * float(shares.mean()), "%", None if stderr is None else 100 * stderr)

@@ -1,0 +1,177 @@
+"""Every deterministic number of the numerical probes against a dense float64 reference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from cases import BUILDERS, Case, case
+from reference.dense import Dense
+from torch import Tensor
+
+from trainscope.probes.curvature import Curvature
+from trainscope.probes.evaluation import evaluation
+from trainscope.probes.gradient import Gradient
+from trainscope.probes.jacobian import Jacobian
+from trainscope.probes.lanczos import Lanczos
+from trainscope.probes.parameters import measured
+from trainscope.probes.products import MatrixProduct
+
+TIGHT = 1e-10
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Networks this small are slower on two threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(params=BUILDERS, scope="module")
+def both(request: pytest.FixtureRequest) -> tuple[Case, Dense]:
+    one = case(request.param)
+    return one, Dense(one.network, one.data.inputs, one.data.labels)
+
+
+def as_tensor(values: list) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def close(got: Tensor | float, expected: Tensor | float) -> bool:
+    got, expected = (torch.as_tensor(v, dtype=torch.float64) for v in (got, expected))
+    scale = max(1.0, float(expected.abs().max()))
+    return got.shape == expected.shape and float((got - expected).abs().max()) <= TIGHT * scale
+
+
+def test_gradient(both: tuple[Case, Dense]) -> None:
+    one, dense = both
+    found = Gradient().measure(one.network, one.data)
+    each = dense.sample_gradients()
+    mean, count = each.mean(0), len(each)
+    noise = (each - mean).square().sum() / (count - 1)
+    signal = mean.square().sum() - noise / count
+    assert close(found.value("norm"), mean.norm())
+    assert close(found.value("loss"), dense.loss_at(dense.point))
+    assert close(as_tensor(found.arrays["sample_norms"]), each.norm(dim=1))
+    assert close(found.value("snr"), signal / noise)
+    if signal > 0:
+        assert close(found.value("noise_scale"), noise / signal)
+    else:
+        assert found.value("noise_scale") is None
+        assert "noise" in found.scalars["noise_scale"].reason
+
+
+def test_gradient_by_layer(both: tuple[Case, Dense]) -> None:
+    one, dense = both
+    found = Gradient().measure(one.network, one.data)
+    sizes = [shape.numel() for shape in dense.shapes]
+    squares: dict[str, float] = {}
+    kept: dict[str, int] = {}
+    mean = dense.sample_gradients().mean(0)
+    for name, part, keep in zip(
+        dense.names, mean.split(sizes), dense.keep.split(sizes), strict=True
+    ):
+        layer = name.rpartition(".")[0] or name
+        squares[layer] = squares.get(layer, 0.0) + float(part.square().sum())
+        kept[layer] = kept.get(layer, 0) + int(keep.sum())
+    assert found.arrays["layers"] == list(squares)
+    expected = as_tensor(list(squares.values())).sqrt()
+    assert close(as_tensor(found.arrays["layer_norms"]), expected)
+    rms = expected / as_tensor(list(kept.values())).sqrt()
+    assert close(as_tensor(found.arrays["layer_rms"]), rms)
+
+
+def test_jackknife_is_leaving_one_out(both: tuple[Case, Dense]) -> None:
+    one, dense = both
+    found = Gradient().measure(one.network, one.data)
+    each = dense.sample_gradients()
+    norms, ratios = [], []
+    for i in range(len(each)):
+        left = torch.cat([each[:i], each[i + 1 :]])
+        noise = (left - left.mean(0)).square().sum() / (len(left) - 1)
+        norms.append(left.mean(0).norm())
+        ratios.append((left.mean(0).square().sum() - noise / len(left)) / noise)
+    for name, values in (("norm", norms), ("snr", ratios)):
+        values = torch.stack(values)
+        count = len(values)
+        error = ((count - 1) / count * (values - values.mean()).square().sum()).sqrt()
+        assert close(found.scalars[name].stderr, error)
+
+
+def test_singular_values(both: tuple[Case, Dense]) -> None:
+    one, dense = both
+    found = Jacobian().measure(one.network, one.data)
+    expected = torch.linalg.svdvals(dense.input_jacobians())
+    assert close(as_tensor(found.arrays["singular_values"]), expected)
+    assert close(found.value("mean_jsv"), expected.mean())
+    assert close(found.value("max_jsv"), expected.max())
+    assert close(found.value("min_jsv"), expected.min())
+    assert close(found.value("std_over_mean"), expected.std(correction=0) / expected.mean())
+    assert close(found.scalars["mean_jsv"].stderr, expected.mean(1).std() / len(expected) ** 0.5)
+
+
+@pytest.mark.parametrize("ggn", [False, True])
+@pytest.mark.parametrize("keep", [False, True])
+def test_all_eigenvalues(both: tuple[Case, Dense], ggn: bool, keep: bool) -> None:
+    one, dense = both
+    matrix = dense.ggn() if ggn else dense.hessian()
+    with evaluation(one.network, one.data) as lent:
+        weights = measured(lent.network).used_by(lent.logits(lent.inputs[:1]))
+        product = MatrixProduct(lent, weights, ggn=ggn, keep=keep)
+        start = torch.ones(product.size, dtype=torch.float64)
+        assert close(product(start), matrix @ start)
+        if not keep:
+            return
+        krylov = Lanczos(product, start, one.data.generator(), torch.float64)
+        while not krylov.full:
+            krylov.grow()
+    assert close(torch.from_numpy(krylov.ritz().values), torch.linalg.eigvalsh(matrix))
+
+
+@pytest.mark.parametrize("ggn", [False, True])
+@pytest.mark.parametrize("density_vectors", [0, 2])
+def test_top_eigenvalues_are_within_their_tolerance(
+    both: tuple[Case, Dense], ggn: bool, density_vectors: int
+) -> None:
+    one, dense = both
+    options = Curvature(top=2, tolerance=1e-4, ggn=ggn, density_vectors=density_vectors)
+    found = options.measure(one.network, one.data)
+    expected = torch.linalg.eigvalsh(dense.ggn() if ggn else dense.hessian()).flip(0)
+    assert found.status == "ok"
+    for got, error, value in zip(
+        found.arrays["eigenvalues"], found.arrays["eigenvalue_errors"], expected, strict=False
+    ):
+        assert abs(got - value) <= 1e-4 * value
+        assert error <= 1e-4 * got
+    assert found.value("max_stable_lr") == pytest.approx(2 / found.value("top_eigenvalue"))
+    smallest = found.scalars["smallest_eigenvalue"]
+    if smallest.value is not None:
+        assert abs(smallest.value - expected[-1]) <= 1e-3 * expected.abs().max()
+
+
+def test_exact_trace(both: tuple[Case, Dense]) -> None:
+    one, dense = both
+    found = Curvature(ggn=True).measure(one.network, one.data)
+    assert found.scalars["trace"].stderr is None
+    assert close(found.value("trace"), dense.ggn().trace())
+    found = Curvature().measure(one.network, one.data)
+    exact = found.scalars["trace"].stderr is None
+    assert exact == one.piecewise_linear
+    assert ("not exact because" in found.notes["trace"]) != exact
+    if not exact:
+        return
+    hessian = dense.hessian()
+    assert close(found.value("trace"), hessian.trace())
+    diagonal = torch.zeros(len(dense.point), dtype=torch.float64)
+    diagonal[dense.keep] = hessian.diagonal()
+    layers: dict[str, float] = {}
+    for name, part in zip(
+        dense.names, diagonal.split([s.numel() for s in dense.shapes]), strict=True
+    ):
+        layer = name.rpartition(".")[0] or name
+        layers[layer] = layers.get(layer, 0.0) + float(part.sum())
+    assert found.arrays["layers"] == list(layers)
+    assert close(as_tensor(found.arrays["layer_traces"]), as_tensor(list(layers.values())))

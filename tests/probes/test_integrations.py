@@ -1,0 +1,186 @@
+"""A plain loop, a real Lightning Trainer and a real Hugging Face Trainer: the same norms."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from trainscope.probes.hooks import ProbeHook
+from trainscope.probes.sinks import Memory
+from trainscope.probes.when import every, every_epochs
+from trainscope.records.epoch import AFTER_CLIPPING, BEFORE_CLIPPING
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of the integrated packages, not ours
+STEPS, SIZE, LR = 12, 8, 0.5
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(3)
+    return nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 3))
+
+
+def samples() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    return (
+        torch.randn(STEPS // 2 * SIZE, 6, generator=generator),
+        torch.randint(3, (STEPS // 2 * SIZE,), generator=generator),
+    )
+
+
+def hook_for(memory: Memory) -> ProbeHook:
+    return ProbeHook(norms=every(1), sink=memory)
+
+
+def norms(memory: Memory, moment: str = AFTER_CLIPPING) -> list[float]:
+    return [t.measurement.value("norm") for t in memory.taken if t.moment == moment]
+
+
+def plain(clip: float | None = None) -> list[float]:
+    """Two epochs by hand, with norms by hand, independent of the hook."""
+    model, (x, y), found = network(), samples(), []
+    optimizer = torch.optim.SGD(model.parameters(), lr=LR)
+    for start in list(range(0, len(x), SIZE)) * 2:
+        optimizer.zero_grad()
+        F.cross_entropy(model(x[start : start + SIZE]), y[start : start + SIZE]).backward()
+        if clip is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), clip)
+        found.append(float(torch.cat([p.grad.flatten() for p in model.parameters()]).norm()))
+        optimizer.step()
+    return found
+
+
+def hooked() -> Memory:
+    model, (x, y), memory = network(), samples(), Memory()
+    optimizer = torch.optim.SGD(model.parameters(), lr=LR)
+    with hook_for(memory).attach(model, optimizer):
+        for start in list(range(0, len(x), SIZE)) * 2:
+            optimizer.zero_grad()
+            F.cross_entropy(model(x[start : start + SIZE]), y[start : start + SIZE]).backward()
+            optimizer.step()
+    return memory
+
+
+def lightning_run(memory: Memory, hook: ProbeHook | None = None, **options) -> nn.Module:
+    lightning = pytest.importorskip("lightning.pytorch", reason="lightning is not installed")
+    from trainscope.probes.lightning import LightningProbes
+
+    class Module(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.net = network()
+
+        def forward(self, x):
+            return self.net(x)
+
+        def training_step(self, batch, _):
+            return F.cross_entropy(self(batch[0]), batch[1])
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=LR)
+
+    loader = torch.utils.data.DataLoader(
+        torch.utils.data.TensorDataset(*samples()), batch_size=SIZE
+    )
+    module = Module()
+    lightning.Trainer(
+        max_epochs=2,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[LightningProbes(hook or hook_for(memory), network="net")],
+        **options,
+    ).fit(module, loader)
+    return module.net
+
+
+def test_the_hook_in_a_plain_loop_reads_the_norms_computed_by_hand():
+    memory = hooked()
+    assert norms(memory) == pytest.approx(plain(), rel=1e-6)
+    assert [t.step for t in memory.taken] == list(range(1, STEPS + 1))
+
+
+def test_lightning_gives_the_norms_of_the_plain_loop():
+    memory = Memory()
+    lightning_run(memory)
+    assert norms(memory) == pytest.approx(plain(), rel=1e-6)
+    assert [t.epoch for t in memory.taken] == pytest.approx(np.arange(1, STEPS + 1) / 6)
+
+
+def test_lightning_with_clipping_has_both_moments():
+    memory = Memory()
+    lightning_run(memory, gradient_clip_val=0.1)
+    assert norms(memory) == pytest.approx(plain(clip=0.1), rel=1e-4)
+    before = norms(memory, BEFORE_CLIPPING)
+    assert before[0] == pytest.approx(plain()[0], rel=1e-6)
+    assert len(before) == STEPS
+
+
+def test_hugging_face_gives_the_norms_of_the_plain_loop(tmp_path):
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    pytest.importorskip("accelerate", reason="accelerate is not installed")
+    from transformers.modeling_outputs import SequenceClassifierOutput
+
+    from trainscope.probes.transformers import TrainerProbes
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = network()
+
+        def forward(self, x, labels):
+            logits = self.net(x)
+            return SequenceClassifierOutput(F.cross_entropy(logits, labels), logits)
+
+    class InOrder(transformers.Trainer):
+        def _get_train_sampler(self, *_):
+            return torch.utils.data.SequentialSampler(self.train_dataset)
+
+    x, y = samples()
+    memory, model = Memory(), Model()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        InOrder(
+            model=model,
+            args=transformers.TrainingArguments(
+                output_dir=str(tmp_path),
+                num_train_epochs=2,
+                per_device_train_batch_size=SIZE,
+                max_grad_norm=0.0,
+                lr_scheduler_type="constant",
+                learning_rate=LR,
+                use_cpu=True,
+                report_to=[],
+                save_strategy="no",
+                disable_tqdm=True,
+            ),
+            train_dataset=[{"x": a, "labels": b} for a, b in zip(x, y, strict=True)],
+            optimizers=(torch.optim.SGD(model.parameters(), lr=LR), None),
+            callbacks=[TrainerProbes(hook_for(memory))],
+        ).train()
+    assert norms(memory) == pytest.approx(plain(), rel=1e-6)
+    assert memory.taken[-1].epoch == pytest.approx(2.0)
+
+
+def test_a_probe_in_lightning_leaves_the_weights_bit_for_bit():
+    pytest.importorskip("lightning.pytorch", reason="lightning is not installed")
+    from trainscope.data import ProbeData
+    from trainscope.probes.gradient import Gradient
+
+    memory = Memory()
+    probing = ProbeHook(
+        [Gradient()], when=every_epochs(1), data=ProbeData("random:6", *samples()), sink=memory
+    )
+    watched = lightning_run(memory, hook=probing)
+    alone = lightning_run(Memory(), hook=ProbeHook(norms=None))
+    for left, right in zip(watched.parameters(), alone.parameters(), strict=True):
+        assert torch.equal(left, right)
+    found = [t for t in memory.taken if t.measurement.probe == "gradient"]
+    assert [t.step for t in found] == [0, 6, 12]
+    assert all(t.measurement.status == "ok" for t in found)

@@ -1,0 +1,195 @@
+"""The pieces that the numerical probes are built of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+import torch.nn.functional as F
+from cases import BUILDERS, Plain, Residual, case
+from torch import Tensor, nn
+
+from trainscope.probes import singular_values as singular
+from trainscope.probes.affine import not_affine
+from trainscope.probes.evaluation import evaluation
+from trainscope.probes.folding import ConvNorm, folded
+from trainscope.probes.footprint import footprint
+from trainscope.probes.parameters import measured
+from trainscope.probes.sample_gradients import SampleGradients
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Networks this small are slower on two threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_small_singular_values_survive_a_condition_of_1e8() -> None:
+    count, size, places = 3, 6, 500
+    exact = torch.logspace(0, -8, size, dtype=torch.float64)
+    left, right = (
+        torch.linalg.qr(torch.randn(count, n, size, dtype=torch.float64, generator=seeded(n))).Q
+        for n in (size, places)
+    )
+    matrices = left @ torch.diag(exact) @ right.transpose(1, 2)
+    found = singular.singular_values(matrices)
+    assert float((found / exact - 1).abs().max()) < 1e-6
+    gram = torch.linalg.eigvalsh(matrices @ matrices.transpose(1, 2)).flip(1).abs().sqrt()
+    assert float((gram / exact - 1).abs().max()) > 1e-3  # what the Gram matrix would have lost
+
+
+@pytest.mark.parametrize(
+    "shape", [(5, 3, 200), (2, 3, 3), (4, 7, 2), (2, 1, 9), (1, 20, 81), (3, 4, 5)]
+)
+def test_blocks_change_nothing(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    matrices = torch.randn(shape, generator=seeded(1), dtype=torch.float64)
+    expected = torch.linalg.svdvals(matrices)
+    for size in (1, 4096, 2**24):
+        monkeypatch.setattr(singular, "_BLOCK_BYTES", size)
+        assert torch.allclose(singular.singular_values(matrices), expected, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize(("name", "count"), [("plain", 2), ("residual", 2), ("masked", 2)])
+def test_folding_keeps_the_function_and_its_derivatives(name: str, count: int) -> None:
+    one = case(name)
+    network = one.network.eval()
+    model = folded(network, one.data.inputs[:2])
+    assert sum(isinstance(module, ConvNorm) for module in model.modules()) == count
+    parameters = list(network.parameters())
+    grads = []
+    for each in (network, model):
+        loss = F.cross_entropy(each(one.data.inputs), one.data.labels)
+        grads.append((loss, *torch.autograd.grad(loss, parameters)))
+    for got, expected in zip(*grads, strict=True):
+        assert torch.allclose(got, expected, rtol=0, atol=1e-13)
+
+
+class Branching(Plain):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x if x.sum() > 0 else -x)
+
+
+class Reused(Plain):
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv1(x)
+        x = self.bn1(x) + x  # the convolution's own output is used too
+        return self.fc(F.relu(self.bn2(self.conv2(F.relu(x)))).mean((2, 3)))
+
+
+def test_what_cannot_be_folded_is_left() -> None:
+    one = case("plain")
+    branching = Branching().double().eval()
+    assert folded(branching, one.data.inputs[:2]) is branching
+    model = folded(Reused().double().eval(), one.data.inputs[:2])
+    assert sum(isinstance(module, ConvNorm) for module in model.modules()) == 1
+    hooked = one.network.eval()
+    hooked.bn1.register_forward_hook(lambda *_: None)
+    assert folded(hooked, one.data.inputs[:2]) is hooked
+
+
+def test_which_networks_are_affine_in_each_weight() -> None:
+    for name, (_, piecewise_linear) in BUILDERS.items():
+        one = case(name)
+        assert (not_affine(one.network.eval()(one.data.inputs)) is None) == piecewise_linear
+
+
+def test_what_is_not_affine_is_named() -> None:
+    one = case("plain")
+    assert "statistics of the batch" in not_affine(one.network.train()(one.data.inputs))
+    one = case("tied")
+    assert "more than once" in not_affine(one.network(one.data.inputs))
+    one = case("attention")
+    assert "LayerNorm" in not_affine(one.network(one.data.inputs))
+    weight = torch.randn(3, 3, requires_grad=True)
+    other = torch.randn(3, 3, requires_grad=True)
+    assert not_affine(torch.relu(weight @ other)) is None
+    assert not_affine(weight.T.contiguous() * weight) is not None
+    assert not_affine(other / weight) is not None
+    assert not_affine(weight / 3 + weight) is None
+    assert not_affine(weight.sigmoid()) is not None
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_three_ways_to_one_sample_gradient(name: str) -> None:
+    one = case(name)
+    with evaluation(one.network, one.data) as lent:
+        weights = measured(lent.network).used_by(lent.logits(lent.inputs[:1]))
+        gradients = SampleGradients(lent, weights, None)
+        along = weights.keep(
+            [torch.randn(t.shape, dtype=t.dtype, generator=seeded(2)) for t in weights.tensors]
+        )
+        if name in ("plain", "residual", "masked", "frozen", "unused"):
+            assert gradients.method == "layer rules"
+
+        def cotangents(logits: Tensor) -> Tensor:
+            return torch.stack([logits.softmax(1), logits.sin()])
+
+        ways = [gradients(lent.inputs, cotangents, along)]
+        for method in ("vectorised", "one by one"):
+            gradients.method = method
+            ways.append(gradients(lent.inputs, cotangents, along))
+            assert gradients.method == method
+    for squares, dots in ways[1:]:
+        assert torch.allclose(squares, ways[0][0], rtol=1e-11, atol=1e-13)
+        assert torch.allclose(dots, ways[0][1], rtol=1e-11, atol=1e-13)
+
+
+class Twice(Residual):
+    """A layer whose weight is also used behind its back."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + self.fc.weight.sum()
+
+
+def test_rules_that_do_not_fit_are_not_used() -> None:
+    one = case("residual")
+    network = Twice().double()
+    with evaluation(network, one.data) as lent:
+        weights = measured(network).used_by(lent.logits(lent.inputs[:1]))
+        assert SampleGradients(lent, weights, None).method == "vectorised"
+
+
+class ByValue(Plain):
+    """What vmap cannot follow."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * (1.0 if float(x.detach().abs().max()) > 0 else 2.0) + (
+            self.fc.bias.sum()
+        )
+
+
+def test_networks_that_look_at_values_are_taken_one_by_one() -> None:
+    one = case("plain")
+    with evaluation(ByValue().double(), one.data) as lent:
+        weights = measured(lent.network).used_by(lent.logits(lent.inputs[:1]))
+        gradients = SampleGradients(lent, weights, None)
+        squares, _ = gradients(lent.inputs, lambda z: z.softmax(1).unsqueeze(0))
+        assert gradients.method == "one by one"
+        assert squares.shape == (len(weights.names), len(lent))
+
+
+def test_footprint_is_what_autograd_keeps() -> None:
+    network = nn.Sequential(
+        nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5)
+    )
+    found = footprint(network, torch.zeros(7, 2, 6, 6))
+    assert found.classes == 5
+    # The input, and the output of the convolution's ReLU, in float32.
+    assert found.graph == 4 * (2 * 36 + 4 * 36)
+    assert footprint(Branching(), torch.zeros(7, 2, 6, 6)).graph is None
+
+
+def test_flatten_and_unflatten_are_inverse() -> None:
+    weights = measured(case("masked").network)
+    vector = torch.randn(weights.survivors, dtype=torch.float64, generator=seeded(3))
+    pieces = weights.unflatten(vector)
+    assert torch.equal(weights.flatten(pieces), vector)
+    assert all(torch.equal(a, b) for a, b in zip(weights.keep(pieces), pieces, strict=True))
