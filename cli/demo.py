@@ -1,0 +1,131 @@
+"""`trainscope demo`: the whole story on a network that trains in half a minute."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from trainscope.records import Diagnosis
+    from trainscope.studies.comparison import Comparison
+
+ARCHITECTURE = "digits_resnet"
+SCHEDULE, EPOCHS = "0:1e-1,10:1e-2,15:1e-3", 20
+RATIO = 0.9
+RETRAINING = ("F12,1e-2", "F12,1e-3", "F12,1e-4", "F12,1e-3(+24)")
+SEEDS = 2
+
+
+@click.command("demo")
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("demo"),
+    show_default=True,
+    help="Folder for the checkpoint, the Diagnosis, the figures, the runs and the page.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+def command(output: Path, seed: int) -> None:
+    """Pretrain a small network on handwritten digits, prune it at 0.9, and show the damage.
+
+    Then retrain what is left at three learning rates, and show that on a page. Takes about two
+    minutes on a laptop; everything it prints is measured in that run.
+    """
+    from trainscope.cli.probe import measure_and_write, show
+    from trainscope.report.files import check_folder
+
+    check_folder(output)
+    checkpoint = output / "checkpoint.pt"
+    pretrain(checkpoint, seed)
+    click.echo(
+        f"\nNow: trainscope probe {checkpoint} --ratio {RATIO} --output {output}\n", err=True
+    )
+    outcome, paths = measure_and_write(checkpoint, output, ratio=RATIO, seed=seed)
+    show(outcome)
+    click.echo()
+    comparison, page = retrain(checkpoint, outcome.diagnosis, output, seed)
+    click.echo("Retraining")
+    for line in comparison.verdict():
+        click.echo(f" • {line}")
+    click.echo()
+    for path in [checkpoint, *paths, page]:
+        click.echo(f"wrote {path}")
+
+
+def retrain(
+    checkpoint: Path, diagnosis: Diagnosis, output: Path, seed: int
+) -> tuple[Comparison, Path]:
+    """Retrain the pruned network under several LR schedules, and write the page about it."""
+    from trainscope.cli.progress import progress
+    from trainscope.data import load
+    from trainscope.data.dataset import Dataset
+    from trainscope.networks import open_checkpoint
+    from trainscope.report.page.build import write_page
+    from trainscope.sparsify import Action
+    from trainscope.studies.comparison import compare
+    from trainscope.training.job import key_of
+    from trainscope.training.jobs import retraining_job
+    from trainscope.training.loop import Settings
+    from trainscope.training.recipe import parse_recipe
+    from trainscope.training.runner import run_job
+
+    base = open_checkpoint(checkpoint)
+    data = load("digits", tuple(base.input_shape))
+    assert isinstance(data, Dataset)
+    runs = []
+    with progress() as tell:
+        for recipe in RETRAINING:
+            for number in range(seed, seed + SEEDS):
+                schedule = parse_recipe(recipe).schedule()
+                job, _ = retraining_job(
+                    base, data, Action(ratio=RATIO), schedule, Settings(seed=number)
+                )
+                tell(f"retraining, {recipe}, seed {number}: {schedule}, {schedule.total} epochs")
+                runs.append(run_job(job, output / "runs" / f"retrain-{key_of(job.frozen())}"))
+    comparison, page = compare(runs, [diagnosis]), output / "report.html"
+    write_page(comparison, page)
+    return comparison, page
+
+
+def pretrain(checkpoint: Path, seed: int) -> None:
+    """Train the digits network and save it."""
+    import torch
+
+    from trainscope.cli.progress import progress
+    from trainscope.data import load
+    from trainscope.data.dataset import Dataset
+    from trainscope.networks import Network, Remembered, build, save_checkpoint
+    from trainscope.networks.registry import input_shape
+    from trainscope.training.loop import Settings, train
+    from trainscope.training.schedule import parse_schedule
+
+    shape = input_shape(ARCHITECTURE)
+    data = load("digits", shape)
+    assert isinstance(data, Dataset)
+    assert data.train is not None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = build(ARCHITECTURE, data.num_classes)
+    with progress() as tell:
+        tell(f"pretraining {ARCHITECTURE} on {data.name}: {SCHEDULE}, {EPOCHS} epochs")
+        records = train(
+            module,
+            data.train,
+            data.test,
+            parse_schedule(SCHEDULE, EPOCHS),
+            Settings(seed=seed),
+            on_epoch=lambda record, _: tell(
+                f"epoch {record.epoch}/{EPOCHS}, LR {record.lr:g}: test accuracy "
+                f"{record.test_accuracy:.1f} %"
+            ),
+        )
+    network = Network(
+        module.eval(),
+        ARCHITECTURE,
+        shape,
+        data.num_classes,
+        remembered=Remembered("digits", SCHEDULE, EPOCHS, seed, records[-1].test_accuracy),
+    )
+    save_checkpoint(checkpoint, network)

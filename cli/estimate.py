@@ -1,0 +1,90 @@
+"""`trainscope estimate`: how many extra epochs a small learning rate needs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+FILE = click.Path(exists=True, path_type=Path)
+
+
+@click.command("estimate")
+@click.argument("run", type=FILE)
+@click.option("--target", type=float, help="Accuracy to reach, percent.")
+@click.option(
+    "--match",
+    type=FILE,
+    help="A Run or CSV at a larger LR: the reference. Without --target, its end is the target.",
+)
+@click.option(
+    "--level", type=float, default=0.8, show_default=True, help="Probability that intervals hold."
+)
+@click.option(
+    "--schedule",
+    help="The planned retraining, like 0:1e-3,30:1e-4; by default RUN's, if it decays.",
+)
+@click.option("--epochs", type=float, help="Total of epochs of --schedule.")
+@click.option("--json", "as_json", is_flag=True, help="Print the estimate as JSON.")
+@click.option(
+    "--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw it (PNG, SVG, PDF)."
+)
+def command(
+    run: Path,
+    target: float | None,
+    match: Path | None,
+    level: float,
+    schedule: str | None,
+    epochs: float | None,
+    as_json: bool,
+    plot: Path | None,
+) -> None:
+    """Estimate when RUN reaches an accuracy, and how many epochs to add for it.
+
+    RUN is a Run (run.json, or its folder) or a CSV file with the columns epoch,lr,accuracy and, if
+    you have it, loss (the training loss): the first epochs of a retraining at a small learning
+    rate, or all of it. With a planned schedule the target is meant after its decays.
+    """
+    from trainscope.convergence import (
+        LearningCurve,
+        estimate_extra_epochs,
+        final_level,
+        own_schedule,
+    )
+
+    if target is None and match is None:
+        raise click.UsageError("give --target ACCURACY or --match LARGE_RUN (or both).")
+    small = LearningCurve.from_file(run)
+    reference = None if match is None else LearningCurve.from_file(match)
+    if target is None and reference is not None:
+        target = final_level(reference)
+    assert target is not None
+    if schedule is None:
+        if epochs is not None:
+            raise click.UsageError("--epochs is the total of a --schedule: give that too.")
+        schedule, epochs = own_schedule(small) or (None, None)
+    estimate = estimate_extra_epochs(
+        small, target, reference, level=level, schedule=schedule, total_epochs=epochs
+    )
+    if plot is not None:
+        from trainscope.report.convergence_display import ConvergenceDisplay
+
+        ConvergenceDisplay.from_estimate(estimate, small, reference).save(plot)
+    if as_json:
+        click.echo(json.dumps(estimate.to_json(), indent=2, allow_nan=False))
+        return
+    chance = f"{100 * level:g} % interval"
+    click.echo(f"target           {target:.2f} %{' after the decays' if schedule else ''}")
+    click.echo(f"status           {estimate.status}")
+    click.echo(f"first passage    epoch {estimate.first_passage} ({chance} in brackets)")
+    added = "to add to the first LR stage" if schedule else "beyond those watched"
+    click.echo(f"extra epochs     {estimate.extra_epochs} {added}")
+    click.echo(f"reachable        with probability {estimate.reachable:.2f}")
+    if estimate.lr_time_bound is not None:
+        click.echo(f"equal LR time    epoch {estimate.lr_time_bound:.0f}, an upper bound")
+    click.echo(estimate.explanation)
+    if estimate.early_decay is not None:
+        click.echo(estimate.early_decay.explanation)
+    if plot is not None:
+        click.echo(f"wrote {plot}")

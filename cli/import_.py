@@ -1,0 +1,151 @@
+"""`trainscope import`: a Run from another tool's log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+KINDS = ("train", "retrain", "scratch-e", "scratch-b", "winning-ticket", "random-reinit")
+STATED = (
+    ("--architecture", str, "The network's name."),
+    ("--data", str, "The data it was trained on."),
+    ("--base", str, "SHA-256 of the base model, or any name that tells base models apart."),
+    ("--structure", str, "filter, unstructured, or N:M."),
+    ("--ratio", float, "The ratio pruned, in (0, 1)."),
+    ("--criterion", str, "How filters or weights were ranked."),
+    ("--scope", str, "inner or all."),
+    ("--speedup", float, "Dense FLOPs / pruned FLOPs."),
+    ("--pruning-epoch", int, "Pretraining epochs before the action."),
+    ("--pretrain-schedule", str, "The LR schedule of pretraining."),
+    ("--pretrain-epochs", int, "Epochs that it plans."),
+    ("--seed", int, "The seed."),
+    ("--parameters", int, "Surviving parameters."),
+    ("--flops", int, "Multiply-adds spent on training."),
+)
+
+
+def stated_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add an option for each fact that a log may lack."""
+    for name, kind, text in reversed(STATED):
+        command = click.option(name, type=kind, help=text)(command)
+    return command
+
+
+@click.command("import")
+@click.argument("log", type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    "log_format",
+    type=click.Choice(["csv", "huggingface", "tensorboard", "text"]),
+    help="What wrote it; by default recognised. csv reads Lightning's too.",
+)
+@click.option(
+    "--column",
+    "columns",
+    multiple=True,
+    help="FIELD=NAME for a field that the log calls otherwise: epoch, lr, train_loss, test_loss, "
+    "test_accuracy, seconds. Can be repeated.",
+)
+@click.option(
+    "--accuracy",
+    type=click.Choice(["percent", "share"]),
+    help="The unit of its accuracies; by default told by their size.",
+)
+@click.option(
+    "--kind", type=click.Choice(KINDS), default="retrain", show_default=True, help="What was run."
+)
+@click.option("--recipe", help="The LR schedule, where the log has no LR: F60,1e-3.")
+@click.option("--schedule", help="Or its stages: 0:1e-2,30:1e-3.")
+@click.option("--epochs", type=int, help="The total of --schedule.")
+@stated_options
+@click.option(
+    "--setting",
+    "settings",
+    multiple=True,
+    help="NAME=VALUE of the optimizer and the like: optimizer=sgd. Can be repeated.",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="The file of the Run; a folder gets run.json. By default it goes to stdout.",
+)
+def command(
+    log: Path,
+    log_format: str | None,
+    columns: tuple[str, ...],
+    accuracy: str | None,
+    kind: str,
+    recipe: str | None,
+    schedule: str | None,
+    epochs: int | None,
+    settings: tuple[str, ...],
+    output: Path | None,
+    **stated: Any,
+) -> None:
+    """Make a Run from LOG: CSV, Lightning, Hugging Face, TensorBoard, or smilelogging's text.
+
+    LOG is a file or the folder that holds it. What the log does not say is said by options, and the
+    Run marks it as given.
+    """
+    from trainscope.cli.schedule_options import build_schedule
+    from trainscope.errors import RecordError
+    from trainscope.records import Kind
+    from trainscope.records.imports import Given, run_from_log
+    from trainscope.records.run import FILE_NAME
+
+    made = None
+    if recipe is not None or schedule is not None:
+        made = build_schedule(
+            recipe=recipe,
+            schedule=schedule,
+            epochs=epochs,
+            shape="halving",
+            min_lr=None,
+            warmup=0,
+            extra_epochs=0,
+            pretrain_schedule=None,
+            pretrain_epochs=None,
+        )
+    given = Given(
+        kind=Kind(kind),
+        schedule=None if made is None else str(made),
+        total=None if made is None else made.total,
+        rates=() if made is None else tuple(made.rates()),
+        settings=_pairs(settings, "--setting", known=False),
+        columns=_pairs(columns, "--column", known=True),
+        percent=None if accuracy is None else accuracy == "percent",
+        **stated,
+    )
+    run = run_from_log(log, given, format=log_format)
+    if output is None:
+        click.echo(run.to_json())
+        return
+    path = output if output.suffix == ".json" else output / FILE_NAME
+    try:
+        run.save(path)
+    except OSError as error:
+        raise RecordError(f"{path} cannot be written: {error.strerror or error}") from error
+    count = len(run.epochs)
+    click.echo(f"wrote {path}: {count} epochs of {run.source}, LR {run.schedule}", err=True)
+    for note in run.notes:
+        click.echo(note, err=True)
+
+
+def _pairs(texts: tuple[str, ...], option: str, *, known: bool) -> dict[str, str]:
+    from trainscope.errors import RecordError
+    from trainscope.records.imports.log import FIELDS
+
+    found = {}
+    for text in texts:
+        name, sign, value = text.partition("=")
+        if not sign or not name or not value:
+            raise RecordError(f"{option} '{text}' is not of the form NAME=VALUE")
+        if known and name not in FIELDS:
+            raise RecordError(f"{option} '{text}': the fields are {', '.join(FIELDS)}")
+        found[name] = value
+    return found

@@ -1,0 +1,92 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def network_options(command: Command) -> Command:
+    """Add the checkpoint, how its architecture is found, and the data."""
+    for add in reversed(
+        (
+            click.argument("checkpoint", type=click.Path(path_type=Path)),
+            click.option("--arch", help="The architecture's name, where it is not recognised."),
+            click.option("--model", help="Or the function that builds it: package.module:factory."),
+            click.option(
+                "--data",
+                help="digits, mnist:ROOT, fashionmnist:ROOT, cifar10:ROOT, cifar100:ROOT, "
+                "imagefolder:ROOT or random:CxHxW. By default what the checkpoint remembers, else "
+                "Gaussian inputs.",
+            ),
+            click.option("--download", is_flag=True, help="Fetch the data where it is missing."),
+        )
+    ):
+        command = add(command)
+    return command
+
+
+def action_options(command: Command) -> Command:
+    """Add what describes a sparsifying action."""
+    for add in reversed(
+        (
+            click.option("--ratio", type=float, help="Share to prune, in (0, 1)."),
+            click.option(
+                "--ratios", help="Shares by layer name: 'layer[1-3]*conv[12]=0.6,layer4*=0.21'."
+            ),
+            click.option(
+                "--structure",
+                default="filter",
+                show_default=True,
+                help="filter, unstructured, or N:M as 2:4 (2 of every 4 weights stay).",
+            ),
+            click.option(
+                "--scope",
+                type=click.Choice(["inner", "all"]),
+                default="inner",
+                show_default=True,
+                help="Filters that meet no residual addition, or every coupled group.",
+            ),
+            click.option(
+                "--criterion", default="l1", show_default=True, help="l1, l2, random or bn-scale."
+            ),
+            click.option(
+                "--global",
+                "global_ranking",
+                is_flag=True,
+                help="Rank across layers, not within each.",
+            ),
+        )
+    ):
+        command = add(command)
+    return command
+
+
+def build_action(
+    *,
+    ratio: float | None = None,
+    ratios: str | None = None,
+    structure: str = "filter",
+    scope: str = "inner",
+    criterion: str = "l1",
+    global_ranking: bool = False,
+    seed: int = 0,
+) -> Any:
+    """Return the Action that the options describe."""
+    from trainscope.sparsify import Action
+    from trainscope.sparsify.ratios import parse
+
+    return Action(
+        structure=structure,
+        ratio=ratio,
+        ratios=parse(ratios) if ratios else {},
+        scope=scope,
+        criterion=criterion,
+        global_ranking=global_ranking,
+        seed=seed,
+    )

@@ -1,0 +1,147 @@
+"""`trainscope probe`: a checkpoint, measured before and after a sparsifying action."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from trainscope.cli.options import action_options, build_action, network_options
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from trainscope.diagnosis import Outcome
+    from trainscope.probes import Probe
+
+PROBES = "trainability_accuracy,gradient,jacobian,curvature"
+RETRAIN_LR = "1e-2,1e-3"
+TOP = 3
+
+
+@click.command("probe")
+@network_options
+@action_options
+@click.option(
+    "--probes", default=PROBES, show_default=True, help="Which, with commas between them."
+)
+@click.option(
+    "--retrain-lr",
+    default=RETRAIN_LR,
+    show_default=True,
+    help="LRs of the trainability accuracy, with commas between them.",
+)
+@click.option(
+    "--retrain-epochs",
+    type=click.IntRange(min=1),
+    help="Epochs of each, N; by default 5, fewer (at least 2) for large training sets.",
+)
+@click.option(
+    "--samples",
+    type=click.IntRange(min=2),
+    help="Pinned samples; by default 256, fewer for a costly network.",
+)
+@click.option("--batch-size", type=click.IntRange(min=1), default=128, show_default=True)
+@click.option(
+    "--top", type=click.IntRange(min=1), default=TOP, show_default=True, help="Eigenvalues."
+)
+@click.option("--ggn", is_flag=True, help="Curvature of the GGN in the place of the Hessian.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--device", default="cpu", show_default=True, help="As torch names it: cpu, cuda:0.")
+@click.option("--json", "as_json", is_flag=True, help="Print the Diagnosis as JSON on stdout.")
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for diagnosis.json, the pruned checkpoint and the figures.",
+)
+def command(checkpoint: Path, as_json: bool, output: Path | None, **options: Any) -> None:
+    """Measure the trainability of CHECKPOINT before and after a sparsifying action.
+
+    Opens a network, measures it, prunes a copy, measures that, and says what the action did and
+    what it means for retraining. The file itself is only read.
+    """
+    outcome, paths = measure_and_write(checkpoint, output, **options)
+    if as_json:
+        click.echo(outcome.diagnosis.to_json())
+    else:
+        show(outcome)
+    for path in paths:
+        click.echo(f"wrote {path}", err=as_json)
+
+
+def measure_and_write(
+    checkpoint: Path,
+    output: Path | None,
+    *,
+    probes: str = PROBES,
+    retrain_lr: str = RETRAIN_LR,
+    retrain_epochs: int | None = None,
+    top: int = TOP,
+    ggn: bool = False,
+    seed: int = 0,
+    arch: str | None = None,
+    model: str | None = None,
+    data: str | None = None,
+    download: bool = False,
+    samples: int | None = None,
+    batch_size: int = 128,
+    device: str = "cpu",
+    **action: Any,
+) -> tuple[Outcome, list[Path]]:
+    """Run the probe command up to what it prints; return the outcome and the files written."""
+    from trainscope.cli.progress import progress
+    from trainscope.diagnosis import examine
+    from trainscope.report.files import check_folder, write_outcome
+
+    if output is not None:
+        check_folder(output)
+    chosen = build_probes(
+        probes, retrain_lr=retrain_lr, retrain_epochs=retrain_epochs, top=top, ggn=ggn
+    )
+    with progress() as tell:
+        outcome = examine(
+            checkpoint,
+            action=build_action(seed=seed, **action),
+            data=data,
+            probes=chosen,
+            samples=samples,
+            batch_size=batch_size,
+            seed=seed,
+            device=device,
+            arch=arch,
+            model=model,
+            download=download,
+            progress=tell,
+        )
+        if output is None:
+            return outcome, []
+        tell(f"drawing the figures into {output}")
+        return outcome, write_outcome(outcome, output)
+
+
+def build_probes(
+    names: str, *, retrain_lr: str, retrain_epochs: int | None, top: int, ggn: bool
+) -> Sequence[Probe]:
+    """Return the probes that the options describe."""
+    from trainscope.probes import find
+    from trainscope.training.schedule import parse_rates
+
+    options: dict[str, dict[str, Any]] = {
+        "trainability_accuracy": {"lrs": parse_rates(retrain_lr), "epochs": retrain_epochs},
+        "curvature": {"top": top, "ggn": ggn},
+    }
+    wanted = dict.fromkeys(name.strip() for name in names.split(","))
+    return [find(name)(**options.get(name, {})) for name in wanted]
+
+
+def show(outcome: Outcome) -> None:
+    """Print the table and the verdict."""
+    from rich.console import Console
+
+    from trainscope.report.table import diagnosis_table
+
+    console = Console(highlight=False)
+    if not console.is_terminal:  # a pipe or a file is not 80 columns wide
+        console = Console(highlight=False, width=120)
+    console.print(diagnosis_table(outcome.diagnosis))

@@ -1,0 +1,114 @@
+"""`trainscope retrain`: prune a checkpoint and retrain it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from trainscope.cli.options import action_options, build_action, network_options
+from trainscope.cli.running import MEASURING, build_hook, run_and_show
+from trainscope.cli.schedule_options import build_schedule, schedule_options
+from trainscope.cli.training_options import build_settings, open_dataset, training_options
+
+if TYPE_CHECKING:
+    from trainscope.networks import Network
+
+ACTION = ("ratio", "ratios", "structure", "scope", "criterion", "global_ranking")
+WEIGHTS = {
+    "inherited": "retrain",
+    "winning-ticket": "winning-ticket",
+    "random": "random-reinit",
+}
+
+
+@click.command("retrain")
+@network_options
+@action_options
+@click.option(
+    "--weights",
+    type=click.Choice(list(WEIGHTS)),
+    default="inherited",
+    show_default=True,
+    help="Keep the trained weights; rewind the survivors to --rewind-to; or draw new ones.",
+)
+@click.option(
+    "--rewind-to",
+    type=click.Path(path_type=Path),
+    help="The checkpoint, before or early in pretraining, that a winning ticket is rewound to.",
+)
+@schedule_options
+@training_options
+def command(
+    checkpoint: Path,
+    arch: str | None,
+    model: str | None,
+    data: str | None,
+    download: bool,
+    weights: str,
+    rewind_to: Path | None,
+    output: Path | None,
+    device: str,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Apply the sparsifying action to CHECKPOINT and retrain what is left.
+
+    Without --ratio, --ratios or N:M the network is retrained as it is. Killed or interrupted, the
+    same command goes on where it stopped.
+    """
+    from trainscope.networks import open_checkpoint
+    from trainscope.records import Kind
+    from trainscope.training.jobs import retraining_job, run_beside
+
+    measuring = {name: options.pop(name) for name in MEASURING}
+    asked = {name: options.pop(name) for name in ACTION}
+    settings = build_settings(options)
+    schedule = build_schedule(**options)
+    nothing = asked["ratio"] is None and asked["ratios"] is None and ":" not in asked["structure"]
+    action = None if nothing else build_action(**asked, seed=settings.seed)
+    base = open_checkpoint(checkpoint, arch=arch, model=model)
+    initial = None if rewind_to is None else open_checkpoint(rewind_to, arch=arch, model=model)
+    dataset = open_dataset(data_of(base, data), base.input_shape, download=download)
+    job, _ = retraining_job(
+        base,
+        dataset,
+        action,
+        schedule,
+        settings,
+        pretraining=run_beside(checkpoint, base),
+        weights=Kind(WEIGHTS[weights]),
+        initial=initial,
+    )
+    hook, watched = build_hook(
+        dataset, batch_size=settings.batch_size, seed=settings.seed, **measuring
+    )
+    for note in (*base.notes, *job.notes):
+        click.echo(note, err=True)
+    run_and_show(
+        replace(job, watched=watched),
+        output=output,
+        device=device,
+        as_json=as_json,
+        hook=hook,
+        name=f"retraining {base.architecture}",
+    )
+
+
+def data_of(base: Network, data: str | None) -> str:
+    """Return the data that is asked for, else what a checkpoint remembers.
+
+    Raises:
+        DataError: Neither is there.
+    """
+    from trainscope.errors import DataError
+
+    found = data or base.remembered.data
+    if found is None:
+        raise DataError(
+            "the checkpoint does not remember what it was trained on: name it with --data, like "
+            "--data cifar10:ROOT"
+        )
+    return found

@@ -1,0 +1,196 @@
+"""Running a job from the command line: progress with the time left, Ctrl-C, what is printed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from trainscope.data import Dataset
+    from trainscope.probes.hooks import ProbeHook
+    from trainscope.records import EpochRecord, Run
+    from trainscope.training.job import Job
+    from trainscope.training.runner import Watch
+
+INTERRUPTED = 130
+MEASURING = ("norms", "probes", "probe_epochs", "probe_every", "samples")
+
+
+def run_and_show(
+    job: Job,
+    *,
+    output: Path | None,
+    device: str,
+    as_json: bool,
+    hook: ProbeHook | None,
+    name: str,
+) -> Run:
+    """Run a job in its folder, and say what came out.
+
+    Args:
+        job: What to train.
+        output: Its folder; by default `runs/KIND-KEY`.
+        device: Where to train.
+        as_json: Print the Run, not a summary.
+        hook: Measures on the way.
+        name: Of the job, for progress.
+    """
+    from trainscope.diagnosis import find_device
+    from trainscope.training.job import key_of
+    from trainscope.training.runner import run_job
+
+    find_device(device)
+    folder = output or Path("runs") / f"{job.kind}-{key_of(job.frozen())}"
+    with kept_on_interrupt(folder), watching(hook, name) as watch:
+        run = run_job(job, folder, device=device, watch=watch)
+    if run.status == "interrupted":
+        last = run.epochs[-1].epoch
+        click.echo(
+            f"interrupted after epoch {last} of {run.total}: run.json and checkpoint.pt in "
+            f"{folder} hold what was done, and the same command goes on",
+            err=True,
+        )
+    click.echo(run.to_json() if as_json else summary(run, folder))
+    if run.status == "interrupted":
+        raise SystemExit(INTERRUPTED)
+    return run
+
+
+@contextmanager
+def kept_on_interrupt(folder: Path) -> Iterator[None]:
+    """Turn a Ctrl-C that leaves no result into a line and the shell's exit code for it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo(
+            f"interrupted: the epochs done so far are in {folder}, and the same command goes on",
+            err=True,
+        )
+        raise SystemExit(INTERRUPTED) from None
+
+
+def build_hook(
+    dataset: Dataset, *, batch_size: int, seed: int, **options: Any
+) -> tuple[ProbeHook | None, dict[str, str]]:
+    """Return the hook that the options describe, and its description for the frozen settings.
+
+    Raises:
+        ProbeError: They describe none that can be.
+    """
+    from trainscope.data import pin
+    from trainscope.errors import ProbeError
+    from trainscope.probes.hooks import ProbeHook
+    from trainscope.probes.when import always, at_epochs, every, every_epochs
+
+    names = [n.strip() for n in (options["probes"] or "").split(",") if n.strip()]
+    watched = {"gradient norms": "every step"} if options["norms"] else {}
+    when, words = every_epochs(1), "every epoch"
+    if options["probe_epochs"] and options["probe_every"]:
+        raise ProbeError("--probe-epochs and --probe-every both say when: give one of them")
+    if options["probe_epochs"]:
+        when, words = _at_epochs(options["probe_epochs"], at_epochs)
+    elif options["probe_every"]:
+        when, words = every(options["probe_every"]), f"every {options['probe_every']} steps"
+    watched |= dict.fromkeys(names, f"{words}, {options['samples']} samples")
+    if not watched:
+        return None, {}
+    data = pin(dataset, options["samples"], batch_size=batch_size, seed=seed) if names else None
+    norms = always if options["norms"] else None
+    return ProbeHook(names, when=when, data=data, norms=norms), watched
+
+
+def _at_epochs(text: str, make: Callable[..., Any]) -> tuple[Any, str]:
+    from trainscope.errors import ProbeError
+
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        raise ProbeError(f"--probe-epochs '{text}' is no list of epochs like 0,1,5")
+    return make(*(int(part) for part in parts)), f"after epochs {','.join(parts)}"
+
+
+@contextmanager
+def watching(hook: ProbeHook | None, name: str) -> Iterator[Watch]:
+    """Lend a Watch that shows progress on stderr: a bar on a terminal, a line an epoch.
+
+    Args:
+        hook: Measures on the way.
+        name: What is trained.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from trainscope.training.runner import Watch
+
+    console = Console(stderr=True, highlight=False)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:.1f}/{task.total:.0f} epochs"),
+        TimeRemainingColumn(compact=True),
+    )
+    begun, first = time.monotonic(), 0
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(name, total=1.0)  # until on_start knows the epochs
+
+        def on_start(done: int, total: int) -> None:
+            nonlocal first
+            first = done
+            bar.update(task, total=total, completed=done)
+            if done:
+                console.print(f"going on after epoch {done} of {total}", style="dim")
+
+        def on_step(epoch: int, step: int, steps: int) -> None:
+            bar.update(task, completed=epoch + step / steps)
+
+        def on_epoch(record: EpochRecord) -> None:
+            total = bar.tasks[0].total or 1.0
+            pace = (time.monotonic() - begun) / max(record.epoch - first, 1)
+            left = pace * (total - record.epoch)
+            console.print(f"{line(record, int(total))}  {_clock(left)} left", style="dim")
+
+        yield Watch((hook,) if hook else (), on_start, on_epoch, on_step)
+
+
+def line(record: EpochRecord, total: int) -> str:
+    """Write one epoch in a line."""
+    from trainscope.training.schedule import write_lr
+
+    loss = "not finite" if record.train_loss is None else f"{record.train_loss:.4f}"
+    return (
+        f"epoch {record.epoch}/{total}  LR {write_lr(record.lr)}  train loss {loss}  "
+        f"test accuracy {record.test_accuracy:.2f} %"
+    )
+
+
+def summary(run: Run, folder: Path) -> str:
+    """Write what a Run came to, in a few lines."""
+    ta, n = run.trainability_accuracy(), run.first_stage
+    files = "run.json" if run.status == "diverged" else "run.json, checkpoint.pt"
+    rows = [
+        ("LR schedule", f"{run.schedule}, {run.total} epochs"),
+        ("final test accuracy", _percent(run.final_accuracy)),
+        (f"trainability accuracy, N = {n}", _percent(ta)),
+        ("FLOPs spent", "unknown" if run.flops is None else f"{run.flops:.4g} multiply-adds"),
+        ("status", str(run.status)),
+        ("written to", f"{folder} ({files})"),
+    ]
+    if run.pruning is not None and run.pruning.action is not None:
+        action = run.pruning.action
+        rows.insert(0, ("pruned", f"{action.meaning}; speedup {action.speedup:.2f}x"))
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def _percent(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.2f} %"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

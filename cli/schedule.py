@@ -1,0 +1,94 @@
+"""`trainscope schedule`: the LR schedule of a recipe, in the field's notation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from trainscope.cli.schedule_options import build_pretraining, build_schedule, shape_options
+
+if TYPE_CHECKING:
+    from trainscope.training.schedule import LRSchedule
+
+
+@click.command("schedule")
+@click.argument("recipe")
+@shape_options
+@click.option(
+    "--epochs", type=int, help="The total, where RECIPE is a schedule like 0:1e-2,30:1e-3."
+)
+@click.option(
+    "--speedup", type=float, help="Dense FLOPs / pruned FLOPs, for a recipe like P30/F90,1e-2."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print everything known of it as JSON.")
+@click.option(
+    "--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw it (PNG, SVG, PDF)."
+)
+def command(
+    recipe: str,
+    epochs: int | None,
+    speedup: float | None,
+    as_json: bool,
+    plot: Path | None,
+    **options: Any,
+) -> None:
+    """Print the LR schedule of RECIPE, like 0:1e-1,30:1e-2, and nothing else.
+
+    RECIPE is F90,1e-1 (90 epochs from LR 1e-1), P60F60,1e-3 (of which the retraining's schedule is
+    printed), P30/F90,1e-2 (the pruning epoch is divided by --speedup), any of them with (+60)
+    behind for a longer first stage; or a schedule itself, which is checked.
+    """
+    import json
+
+    from trainscope.training.recipe import parse_recipe
+
+    if ":" in recipe:
+        schedule = build_schedule(recipe=None, schedule=recipe, epochs=epochs, **options)
+        pruning_epoch, pretraining = None, None
+    else:
+        schedule = build_schedule(recipe=recipe, schedule=None, epochs=epochs, **options)
+        read = parse_recipe(recipe)
+        pruning_epoch = read.pruning_epoch(speedup)
+        pretraining = build_pretraining(
+            read, options["pretrain_schedule"], options["pretrain_epochs"]
+        )
+        if read.squeezed:
+            squeeze = f"pruning epoch {pruning_epoch} ({read.pretrain} / {speedup:g})"
+            click.echo(squeeze, err=True)
+    if plot is not None:
+        _draw(recipe, schedule, plot)
+    if not as_json:
+        click.echo(str(schedule))
+        return
+    known = {
+        "schedule": str(schedule),
+        "epochs": schedule.total,
+        "first_stage": schedule.first_stage,
+        "lr_time": schedule.lr_time,
+        "pruning_epoch": pruning_epoch,
+        "pretraining": None if pretraining is None else str(pretraining),
+        "pretraining_epochs": None if pretraining is None else pretraining.total,
+    }
+    click.echo(json.dumps(known, indent=2))
+
+
+def _draw(name: str, schedule: LRSchedule, path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    from trainscope.errors import RecordError
+    from trainscope.records.files import replacing
+    from trainscope.report.schedule_display import ScheduleDisplay
+
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    ScheduleDisplay.from_schedules({name: schedule}).plot(figure.subplots())
+    known = figure.canvas.get_supported_filetypes()
+    kind = path.suffix.removeprefix(".").lower()
+    if kind not in known:
+        raise RecordError(f"{path} is no picture: end its name in .png, .svg or .pdf")
+    try:
+        with replacing(path) as part:
+            figure.savefig(part, format=kind, dpi=160)
+    except OSError as error:
+        raise RecordError(f"{path} cannot be written: {error.strerror or error}") from error

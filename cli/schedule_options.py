@@ -1,0 +1,150 @@
+"""Options that say an LR schedule, and the schedule they say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from trainscope.training.recipe import Recipe
+    from trainscope.training.schedule import LRSchedule
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+SHAPES = ("halving", "cosine", "cyclic", "constant", "rewind")
+
+
+def shape_options(command: Command) -> Command:
+    """Add what turns a recipe into a schedule."""
+    for add in reversed(
+        (
+            click.option(
+                "--shape",
+                type=click.Choice(SHAPES),
+                default="halving",
+                show_default=True,
+                help="Step decays that halve the epochs left; a cosine; a cyclic restart; one LR; "
+                "or the last epochs of the pretraining schedule (LR rewinding).",
+            ),
+            click.option(
+                "--min-lr", type=float, help="Where a cosine or a cycle ends; 0 by default."
+            ),
+            click.option(
+                "--warmup",
+                type=click.IntRange(min=0),
+                default=0,
+                show_default=True,
+                help="Epochs of a linear rise, put in front.",
+            ),
+            click.option(
+                "--extra-epochs",
+                type=click.IntRange(min=0),
+                default=0,
+                show_default=True,
+                help="Lengthen the first LR stage, like (+60) in a recipe.",
+            ),
+            click.option(
+                "--pretrain-schedule",
+                help="The schedule of pretraining, like 0:1e-1,30:1e-2; by default step decays "
+                "from 1e-1 over as many epochs as the recipe has.",
+            ),
+            click.option(
+                "--pretrain-epochs",
+                type=click.IntRange(min=1),
+                help="The epochs that the schedule of pretraining plans.",
+            ),
+        )
+    ):
+        command = add(command)
+    return command
+
+
+def schedule_options(command: Command) -> Command:
+    """Add the ways to say a schedule: a recipe, or stages with their total."""
+    for add in reversed(
+        (
+            click.option("--recipe", help="Like F60,1e-3: 60 epochs from LR 1e-3."),
+            click.option("--schedule", help="Or the stages themselves: 0:1e-2,30:1e-3."),
+            click.option("--epochs", type=int, help="The total of --schedule."),
+            shape_options,
+        )
+    ):
+        command = add(command)
+    return command
+
+
+def build_schedule(
+    *,
+    recipe: str | None,
+    schedule: str | None,
+    epochs: int | None,
+    shape: str,
+    min_lr: float | None,
+    warmup: int,
+    extra_epochs: int,
+    pretrain_schedule: str | None,
+    pretrain_epochs: int | None,
+) -> LRSchedule:
+    """Return the schedule that the options describe.
+
+    Raises:
+        ScheduleError: They describe none, or contradict each other.
+    """
+    from trainscope.errors import ScheduleError
+    from trainscope.training.recipe import parse_recipe
+    from trainscope.training.schedule import parse_schedule
+    from trainscope.training.shapes import lengthen_first_stage, warm_up
+
+    if (recipe is None) == (schedule is None):
+        raise ScheduleError("say the LR schedule once: --recipe F60,1e-3 or --schedule 0:1e-2,...")
+    if schedule is not None:
+        if epochs is None:
+            raise ScheduleError(f"--schedule {schedule} needs its total: give it with --epochs")
+        made = parse_schedule(schedule, epochs)
+    else:
+        assert recipe is not None
+        if epochs is not None:
+            raise ScheduleError(f"recipe {recipe} says its epochs itself: leave --epochs out")
+        read = parse_recipe(recipe)
+        pretraining = build_pretraining(read, pretrain_schedule, pretrain_epochs)
+        made = read.schedule(_shape(shape, min_lr, pretraining))
+    made = lengthen_first_stage(made, extra_epochs)
+    return warm_up(made, warmup) if warmup else made
+
+
+def build_pretraining(
+    recipe: Recipe, schedule: str | None, epochs: int | None
+) -> LRSchedule | None:
+    """Return the schedule of pretraining, None for a recipe without one.
+
+    Raises:
+        ScheduleError: A schedule without its total, or the other way round.
+    """
+    from trainscope.errors import ScheduleError
+    from trainscope.training.schedule import parse_schedule
+
+    if (schedule is None) != (epochs is None):
+        raise ScheduleError("--pretrain-schedule and --pretrain-epochs belong together: give both")
+    if schedule is not None and epochs is not None:
+        return parse_schedule(schedule, epochs)
+    return None if recipe.pretrain is None else recipe.pretraining()
+
+
+def _shape(name: str, minimum: float | None, pretraining: LRSchedule | None) -> Any:
+    from trainscope.errors import ScheduleError
+    from trainscope.training import shapes
+    from trainscope.training.schedule import constant
+
+    if name == "rewind":
+        if pretraining is None:
+            raise ScheduleError(
+                "LR rewinding needs the schedule of pretraining: write a recipe like P60F60,1e-3 "
+                "or give --pretrain-schedule and --pretrain-epochs"
+            )
+        return lambda lr, epochs: shapes.rewind(pretraining, epochs)
+    if name == "cosine":
+        return lambda lr, epochs: shapes.cosine(lr, epochs, minimum=minimum or 0.0)
+    if name == "cyclic":
+        return lambda lr, epochs: shapes.cyclic_restart(lr, epochs, low=minimum)
+    return constant if name == "constant" else shapes.halving

@@ -1,0 +1,127 @@
+"""Options that every training shares, and what they build."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from trainscope.data import Dataset
+    from trainscope.training.settings import Settings
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+SETTINGS = (
+    "optimizer",
+    "momentum",
+    "weight_decay",
+    "batch_size",
+    "label_smoothing",
+    "clip",
+    "augment",
+    "precision",
+    "seed",
+)
+
+
+def training_options(command: Command) -> Command:
+    """Add the optimizer and the rest, what is measured on the way, the device and the output."""
+    for add in reversed(
+        (
+            click.option(
+                "--optimizer",
+                type=click.Choice(["sgd", "adamw"]),
+                default="sgd",
+                show_default=True,
+                help="SGD with momentum, or AdamW.",
+            ),
+            click.option("--momentum", type=float, default=0.9, show_default=True, help="Of SGD."),
+            click.option(
+                "--weight-decay",
+                type=float,
+                default=5e-4,
+                show_default=True,
+                help="L2 for SGD.",
+            ),
+            click.option(
+                "--batch-size", type=int, default=64, show_default=True, help="Samples a step."
+            ),
+            click.option(
+                "--label-smoothing",
+                type=float,
+                default=0.0,
+                show_default=True,
+                help="Share of the target spread over all classes.",
+            ),
+            click.option("--clip", type=float, help="Largest 2-norm of the gradient."),
+            click.option(
+                "--augment/--no-augment",
+                default=True,
+                show_default=True,
+                help="The data set's standard augmentation.",
+            ),
+            click.option(
+                "--precision",
+                type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
+                default="auto",
+                show_default=True,
+                help="Mixed where the device has it, or as said.",
+            ),
+            click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True),
+            click.option("--device", default="cpu", show_default=True, help="cpu, cuda:0, ..."),
+            click.option(
+                "--norms/--no-norms",
+                default=True,
+                show_default=True,
+                help="Keep the gradient's norm at every step.",
+            ),
+            click.option("--probes", help="Probes to run on the way, with commas between them."),
+            click.option(
+                "--probe-epochs", help="After which epochs, like 0,1,5; by default after each."
+            ),
+            click.option("--probe-every", type=int, help="Or every so many steps."),
+            click.option(
+                "--samples",
+                type=click.IntRange(min=2),
+                default=256,
+                show_default=True,
+                help="Pinned samples of the probes.",
+            ),
+            click.option(
+                "--output",
+                type=click.Path(path_type=Path),
+                help="Folder of the run; by default runs/NAME, named by its settings.",
+            ),
+            click.option("--json", "as_json", is_flag=True, help="Print the Run as JSON."),
+        )
+    ):
+        command = add(command)
+    return command
+
+
+def build_settings(options: dict[str, Any]) -> Settings:
+    """Take the settings out of a command's options.
+
+    Raises:
+        ScheduleError: One of them is out of range.
+    """
+    from trainscope.training.settings import Settings
+
+    return Settings(**{name: options.pop(name) for name in SETTINGS})
+
+
+def open_dataset(spec: str, input_shape: tuple[int, ...], *, download: bool) -> Dataset:
+    """Return labelled data.
+
+    Raises:
+        DataError: It is not there, or it is random inputs, which nobody can train on.
+    """
+    from trainscope.data import RandomInputs, load
+    from trainscope.errors import DataError
+
+    data = load(spec, input_shape, download=download)
+    if isinstance(data, RandomInputs):
+        raise DataError(f"{spec} has no labels to train on: give a labelled set with --data")
+    return data

@@ -1,0 +1,117 @@
+"""`trainscope estimate` as a user types it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from curves import curve, law
+
+from trainscope.cli.estimate import command
+from trainscope.convergence import LearningCurve, estimate_extra_epochs
+from trainscope.errors import RecordError, ScheduleError
+from trainscope.records import EpochRecord, Run
+from trainscope.records.run import Kind
+
+
+def write(path: Path, small: LearningCurve) -> Path:
+    """Write a curve as a CSV file."""
+    rows = zip(small.epochs[1:], small.accuracy[1:], small.loss[1:], strict=True)
+    lines = [f"{e:g},{small.lr[0]:g},{a!r},{x!r}" for e, a, x in (map(float, r) for r in rows)]
+    path.write_text("\n".join(["epoch,lr,accuracy,loss", *lines]) + "\n")
+    return path
+
+
+@pytest.fixture
+def files(tmp_path) -> tuple[str, str]:
+    """A small-LR run of 30 epochs, and a large-LR one of 200."""
+    small = write(tmp_path / "small.csv", curve(30, pace=8, lr=0.0125, noise=0.2))
+    large = write(tmp_path / "large.csv", curve(200, lr=0.1, noise=0.2, seed=1))
+    return str(small), str(large)
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(command, arguments)
+
+
+def test_json_is_the_estimate(files):
+    small, large = files
+    result = run(small, "--target", "66", "--match", large, "--level", "0.9", "--json")
+    assert result.exit_code == 0, result.output
+    expected = estimate_extra_epochs(
+        LearningCurve.from_csv(small), 66.0, LearningCurve.from_csv(large), 0.9
+    )
+    assert json.loads(result.stdout) == json.loads(json.dumps(expected.to_json()))
+
+
+def test_the_answer_is_put_in_words(files):
+    small, large = files
+    result = run(small, "--target", "66", "--match", large)
+    assert result.exit_code == 0
+    for part in ("first passage    epoch", "extra epochs", "equal LR time", "matched with the"):
+        assert part in result.stdout
+
+
+def test_without_a_target_the_end_of_the_reference_is_it(files):
+    small, large = files
+    found = json.loads(run(small, "--match", large, "--json").stdout)
+    assert found["target"] == pytest.approx(LearningCurve.from_csv(large).accuracy[-3:].mean())
+
+
+def test_a_run_with_decays_is_its_own_schedule_and_says_if_it_decayed_too_early(tmp_path):
+    records = tuple(
+        EpochRecord(
+            e,
+            1e-3 if e <= 30 else 1e-4,
+            None,
+            None,
+            float(law(np.array(e), pace=8)) + 2 * (e > 30),
+        )
+        for e in range(1, 41)
+    )
+    Run(Kind.RETRAIN, records).save(tmp_path / "run.json")
+    result = run(str(tmp_path), "--target", "66")
+    assert result.exit_code == 0, result.output
+    assert "to add to the first LR stage" in result.stdout
+    assert "The LR dropped too early: at epoch 30" in result.stdout
+
+
+def test_a_plot_is_written_whole(files, tmp_path):
+    small, large = files
+    picture = tmp_path / "plot.svg"
+    result = run(small, "--target", "66", "--match", large, "--plot", str(picture))
+    assert result.exit_code == 0, result.output
+    assert picture.read_text().rstrip().endswith("</svg>")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["large.csv", "plot.svg", "small.csv"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((), "give --target"),
+        (("--target", "66", "--epochs", "60"), "total of a --schedule"),
+        (("--target", "x"), "not a valid float"),
+    ],
+)
+def test_misuse_is_told(files, options, message):
+    result = run(files[0], *options)
+    assert result.exit_code == 2
+    assert message in result.output
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (("--target", "66", "--schedule", "0:1e-3"), ScheduleError),
+        (("--target", "66", "--level", "2"), RecordError),
+        (("--target", "66", "--plot", "/nowhere/at/all.png"), RecordError),
+        (("--target", "66", "--plot", "plot.nothing"), RecordError),
+    ],
+)
+def test_what_the_user_can_put_right_is_one_sentence(files, options, error):
+    result = run(files[0], *options)
+    assert isinstance(result.exception, error)
+    assert "\n" not in str(result.exception)

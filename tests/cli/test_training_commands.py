@@ -1,0 +1,266 @@
+"""The commands as a person types them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from trainscope.cli.main import main
+from trainscope.networks import open_checkpoint
+from trainscope.records import Run
+
+
+def invoke(*args, code=0):
+    result = CliRunner().invoke(main, [str(arg) for arg in args])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == code, result.output
+    return result
+
+
+def refused(*args):
+    """Run a command that must fail; return its one sentence."""
+    result = invoke(*args, code=2)
+    assert result.stdout == ""
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("trainscope: ")
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A stem of two epochs and a retrained network."""
+    root = tmp_path_factory.mktemp("runs")
+    common = ("--ratio", 0.9, "--stem", root / "stem")
+    invoke("pipeline", "--recipe", "P2F2,1e-2", *common, "--output", root / "retrained")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("recipe", "schedule"),
+    [
+        ("F90,1e-1", "0:1e-1,30:1e-2,60:1e-3,75:1e-4,83:1e-5"),
+        ("F60,1e-2", "0:1e-2,30:1e-3,45:1e-4,53:1e-5"),
+        ("F90,1e-2", "0:1e-2,30:1e-3,60:1e-4,75:1e-5"),
+        ("F120,1e-1", "0:1e-1,30:1e-2,60:1e-3,90:1e-4,105:1e-5"),
+        ("F60,1e-3(+60)", "0:1e-3,90:1e-4,105:1e-5"),
+    ],
+)
+def test_schedule_prints_the_string_and_nothing_else(recipe, schedule):
+    result = invoke("schedule", recipe)
+    assert result.stdout == schedule + "\n"
+    assert result.stderr == ""
+
+
+def test_schedule_squeezed_plotted_and_as_json(tmp_path):
+    result = invoke("schedule", "P30/F90,1e-2", "--speedup", 1.11, "--plot", tmp_path / "s.png")
+    assert result.stdout == "0:1e-2,30:1e-3,60:1e-4,75:1e-5\n"
+    assert "pruning epoch 27" in result.stderr
+    with Image.open(tmp_path / "s.png") as image:
+        assert image.size[0] > 500
+    known = json.loads(invoke("schedule", "P30/F90,1e-2", "--speedup", 1.11, "--json").stdout)
+    assert (known["pruning_epoch"], known["epochs"], known["first_stage"]) == (27, 90, 30)
+    assert known["pretraining"] == "0:1e-1,30:1e-2,60:1e-3,90:1e-4,105:1e-5"
+    assert invoke("schedule", "P60F60,1", "--shape", "rewind").stdout == "0:1e-3,30:1e-4,45:1e-5\n"
+    assert invoke("schedule", "0:1e-2,3:1e-3", "--epochs", 9).stdout == "0:1e-2,3:1e-3\n"
+    assert "is no picture" in refused("schedule", "F9,1e-2", "--plot", tmp_path / "s.what")
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["F60"], "'F60' is no recipe"),
+        (["1:1e-2", "--epochs", 5], "must start at epoch 0"),
+        (["0:1e-2,5:1e-3,3:1e-4", "--epochs", 9], "must ascend"),
+        (["0:-1", "--epochs", 9], "at character 3, found '-'"),
+        (["0:1e9", "--epochs", 9], "no learning rate"),
+        (["0:1e-2,30:1e-3", "--epochs", 20], "total must be above"),
+        (["0:1e-2"], "needs its total"),
+        (["P30/F90,1e-2"], "--speedup"),
+        (["F60,1e-3", "--epochs", 9], "leave --epochs out"),
+        (["F60,1e-3", "--shape", "rewind"], "--pretrain-schedule"),
+        (["F60,1e-3", "--pretrain-epochs", 9], "give both"),
+        (["F60,1e-3", "--shape", "cosine", "--min-lr", 1], "cannot end at 1"),
+    ],
+)
+def test_schedules_that_cannot_be_are_one_sentence(args, words):
+    assert words in refused("schedule", *args)
+
+
+def test_schedule_does_not_load_torch():
+    import subprocess
+
+    code = (
+        "import sys; from trainscope.cli.main import main\n"
+        "try: main(['schedule', 'F90,1e-1'])\n"
+        "except SystemExit: sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_pipeline_leaves_a_checkpoint_that_opens_bare(folder):
+    run = Run.load(folder / "retrained")
+    assert run.kind == "retrain"
+    assert (run.pruning.epoch, run.pruning.ratio) == (2, 0.9)
+    assert (run.pretraining.epochs, run.pretraining.total) == (2, 4)
+    assert run.base == Run.load(folder / "stem" / "epoch-0002").end
+    network = open_checkpoint(folder / "retrained" / "checkpoint.pt")
+    assert (network.architecture, network.remembered.data) == ("digits_resnet", "digits")
+    norms = [t for t in run.measurements if t.measurement.probe == "step_gradient"]
+    assert [len(t.measurement.arrays["norms"]) for t in norms] == [23, 23]
+
+
+def test_the_same_command_again_is_done_at_once(folder):
+    before = (folder / "retrained" / "run.json").read_text()
+    result = invoke(
+        *("pipeline", "--recipe", "P2F2,1e-2", "--ratio", 0.9, "--stem", folder / "stem"),
+        *("--output", folder / "retrained", "--json"),
+    )
+    assert result.stdout == before
+    assert "epoch 1/" not in result.stderr
+
+
+def test_retrain_with_probes_and_extra_epochs(folder, tmp_path):
+    result = invoke(
+        *("retrain", folder / "stem" / "epoch-0002" / "checkpoint.pt", "--ratio", 0.8),
+        *("--structure", "unstructured", "--recipe", "F1,1e-3", "--extra-epochs", 1),
+        *("--probes", "gradient", "--probe-epochs", "0,2", "--samples", 32, "--no-norms"),
+        *("--output", tmp_path / "run"),
+    )
+    run = Run.load(tmp_path / "run")
+    assert (run.schedule, run.total) == ("0:1e-3", 2)
+    assert [(t.step, t.epoch) for t in run.measurements] == [(0, 0.0), (46, 2.0)]
+    assert "80 % of the weights" in result.stdout
+    assert "epoch 2/2" in result.stderr
+
+
+def test_scratch_and_tickets(folder, tmp_path):
+    like = folder / "retrained" / "checkpoint.pt"
+    common = ("--no-norms", "--batch-size", 256)
+    invoke("scratch", "--like", like, *common, "--output", tmp_path / "e")
+    run = Run.load(tmp_path / "e")
+    assert (run.kind, run.total, run.schedule) == ("scratch-e", 4, "0:1e-1,2:1e-2,3:1e-3")
+    invoke(
+        *("scratch", "--like", like, "--budget", "flops", "--count", "pretraining", *common),
+        *("--speedup", 1.5, "--output", tmp_path / "b"),
+    )
+    assert (Run.load(tmp_path / "b").kind, Run.load(tmp_path / "b").total) == ("scratch-b", 3)
+    invoke(
+        *("retrain", folder / "stem" / "epoch-0002" / "checkpoint.pt", "--ratio", 0.5, *common),
+        *("--structure", "unstructured", "--recipe", "F1,1e-1", "--weights", "winning-ticket"),
+        *("--rewind-to", folder / "stem" / "epoch-0000" / "checkpoint.pt"),
+        *("--output", tmp_path / "w"),
+    )
+    assert Run.load(tmp_path / "w").kind == "winning-ticket"
+
+
+def test_train_on_a_folder_of_images(tmp_path):
+    """CIFAR's ResNet-20 and its standard augmentation, on a handful of pictures."""
+    draw = np.random.default_rng(0)
+    for half, count in (("train", 6), ("val", 3)):
+        for label in range(2):
+            place = tmp_path / "images" / half / f"class{label}"
+            place.mkdir(parents=True)
+            for index in range(count):
+                pixels = draw.integers(0, 128, (40, 40, 3)) + 127 * label
+                Image.fromarray(pixels.astype("uint8")).save(place / f"{index}.png")
+    invoke(
+        *("train", "--arch", "resnet20", "--data", f"imagefolder:{tmp_path / 'images'}"),
+        *("--recipe", "F3,1e-1", "--batch-size", 4, "--clip", 1, "--output", tmp_path / "run"),
+    )
+    run = Run.load(tmp_path / "run")
+    assert run.epochs[-1].train_loss < run.epochs[0].train_loss
+    assert {t.moment for t in run.measurements} == {"before clipping", "after clipping"}
+    network = open_checkpoint(tmp_path / "run" / "checkpoint.pt")
+    assert (network.architecture, network.num_classes) == ("resnet20", 2)
+
+
+def test_on_a_terminal_there_is_a_bar(tmp_path, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    result = invoke(
+        *("train", "--arch", "digits_resnet", "--data", "digits", "--recipe", "F1,1e-1"),
+        *("--output", tmp_path / "run"),
+    )
+    assert "training digits_resnet" in result.stderr
+    assert "1.0/1 epochs" in result.stderr
+
+
+def test_ctrl_c_is_a_line_and_130_and_the_same_command_goes_on(tmp_path, monkeypatch):
+    from trainscope.cli import running
+
+    command = (
+        *("train", "--arch", "digits_resnet", "--data", "digits", "--recipe", "F3,1e-1"),
+        *("--output", tmp_path / "run"),
+    )
+    line = running.line
+
+    def press(record, total):
+        if record.epoch == 2:
+            raise KeyboardInterrupt
+        return line(record, total)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(running, "line", press)
+        result = invoke(*command, code=130)
+    assert "interrupted after epoch 2 of 3" in result.stderr
+    assert Run.load(tmp_path / "run").status == "interrupted"
+    assert open_checkpoint(tmp_path / "run" / "checkpoint.pt").remembered.epochs == 2
+    result = invoke(*command)
+    assert "going on after epoch 2 of 3" in result.stderr
+    run = Run.load(tmp_path / "run")
+    assert (run.status, len(run.epochs)) == ("finished", 3)
+
+
+def test_import_writes_a_run(tmp_path):
+    log = Path(__file__).parents[1] / "records" / "logs" / "smilelogging.txt"
+    run = Run.from_json(invoke("import", log, "--ratio", 0.95, "--structure", "filter").stdout)
+    assert run.pruning.ratio == 0.95
+    result = invoke("import", log, "--output", tmp_path, "--setting", "optimizer=sgd")
+    assert Run.load(tmp_path).settings == {"optimizer": "sgd"}
+    assert "counts epochs from 0" in result.stderr
+    table = tmp_path / "log.csv"
+    table.write_text("epoch,test_acc\n1,40\n2,50\n")
+    run = Run.from_json(invoke("import", table, "--recipe", "F2,1e-2").stdout)
+    assert (run.schedule, run.given) == ("0:1e-2,1:1e-3", ("kind", "schedule"))
+    assert "--schedule" in refused("import", table)
+    assert "the fields are epoch" in refused("import", table, "--column", "top1=test_acc")
+    assert "NAME=VALUE" in refused("import", table, "--setting", "sgd")
+
+
+def test_what_people_get_wrong_is_one_sentence(folder, tmp_path):
+    base = folder / "stem" / "epoch-0002" / "checkpoint.pt"
+    go = ("--recipe", "F1,1e-2", "--output", tmp_path / "run")
+
+    def retrain(*args):
+        return refused("retrain", base, "--ratio", 0.5, *args, *go)
+
+    assert "--recipe F60,1e-3" in refused("retrain", base, "--ratio", 0.5)
+    assert "give a share between 0 and 1" in refused("retrain", base, "--ratio", 12, *go)
+    assert "no MNIST at" in retrain("--data", f"mnist:{tmp_path / 'none'}")
+    assert "no labels" in retrain("--data", "random:1x8x8")
+    assert "batch size" in retrain("--batch-size", 0)
+    assert "no probe is named" in retrain("--probes", "x")
+    both = ("--probes", "gradient", "--probe-epochs", "1", "--probe-every", 3)
+    assert "give one of them" in retrain(*both)
+    assert "no list of epochs" in retrain("--probes", "gradient", "--probe-epochs", "x")
+    assert "cannot be used here" in retrain("--device", "x")
+    train = ("train", "--data", "digits", *go)
+    assert "name the architecture once" in refused(*train)
+    assert "no architecture is named" in refused(*train, "--arch", "resnt20")
+    assert "does not take the inputs 1x8x8" in refused(*train, "--arch", "resnet20")
+    wrong = refused(*train, "--arch", "resnet20", "--input-shape", "3x3")
+    assert "not of the form CxHxW" in wrong
+    assert "write one like P60F1,1e-2" in refused("pipeline", "--ratio", 0.5, *go)
+    first = folder / "stem" / "epoch-0000" / "checkpoint.pt"
+    assert "no run.json beside" in refused("scratch", "--like", first)
+    assert not (tmp_path / "run").exists()
+    again = ("retrain", base, "--ratio", 0.5, "--recipe", "F1,1e-2")
+    assert "holds another run" in refused(*again, "--output", folder / "retrained")

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from curves import curve
+from matplotlib.figure import Figure
+
+from trainscope.convergence import LearningCurve, estimate_extra_epochs
+from trainscope.report.convergence_display import ConvergenceDisplay
+
+SMALL, LARGE = curve(30, pace=8, lr=0.0125, noise=0.2), curve(200, lr=0.1, noise=0.2, seed=1)
+
+
+def draw(target, small=SMALL, reference=LARGE):
+    estimate = estimate_extra_epochs(small, target, reference)
+    axes = Figure().subplots()
+    return estimate, ConvergenceDisplay.from_estimate(estimate, small, reference).plot(axes)
+
+
+def test_it_shows_both_runs_the_band_the_target_and_the_interval():
+    estimate, shown = draw(66.0)
+    lines = {line.get_label(): line for line in shown.ax_.lines}
+    assert lines["watched, LR 0.0125"].get_ydata() == pytest.approx(SMALL.accuracy[1:])
+    assert lines["reference, LR 0.1"].get_xdata() == pytest.approx(LARGE.epochs[1:])
+    assert lines["predicted, 80 % band"].get_ydata() == pytest.approx(estimate.curve.median)
+    passage = estimate.first_passage
+    assert lines[f"first passage, epoch {passage}"].get_xdata() == [passage.median]
+    ends = [tuple(line.get_xdata()) for line in shown.ax_.lines]
+    assert (passage.low, passage.high) in ends
+    assert shown.figure_ is shown.ax_.figure
+
+
+@pytest.mark.parametrize(
+    ("target", "small", "reference"),
+    [
+        (101.0, SMALL, None),
+        (60.0, LearningCurve([], [], []), None),
+        (60.0, LearningCurve([1], [50.0], 0.1), None),
+        (99.9, SMALL, None),
+        (20.0, SMALL, LARGE),
+    ],
+)
+def test_what_has_no_answer_is_drawn_too(target, small, reference):
+    estimate, shown = draw(target, small, reference)
+    assert shown.ax_.get_title().endswith(str(estimate.status))
+    for line in shown.ax_.lines:
+        assert all(math.isfinite(float(x)) for x in line.get_xdata())
+    shown.figure_.canvas.draw()

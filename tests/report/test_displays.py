@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from diagnoses import diagnosis
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from trainscope.records import Columns, Measurement
+from trainscope.report.density_display import DensityDisplay
+from trainscope.report.figures import FIGURES, write_figures
+from trainscope.report.gradient_display import GradientDisplay
+from trainscope.report.retraining_display import RetrainingDisplay
+from trainscope.report.singular_values_display import SingularValuesDisplay
+from trainscope.report.table import diagnosis_table
+
+
+def axes():
+    return Figure().subplots()
+
+
+def test_singular_values_integrate_to_one_per_decade():
+    shown = SingularValuesDisplay.from_diagnosis(diagnosis()).plot(axes())
+    outlines = [patch for patch in shown.ax_.patches if not patch.get_fill()]
+    assert len(outlines) == 3
+    for patch in outlines:
+        values, edges, _ = patch.get_data()
+        assert math.isclose(float(np.sum(values * np.diff(np.log10(edges)))), 1)
+    assert shown.figure_ is shown.ax_.figure
+
+
+def test_gradient_norms_keep_the_networks_order_through_renamed_layers():
+    columns = diagnosis().probes["gradient"]
+    after = replace(columns.after, arrays={"layers": ["fc.weight"], "layer_norms": [2.0]})
+    display = GradientDisplay.from_diagnosis(
+        replace(diagnosis(), probes={"gradient": Columns(columns.before, after)})
+    ).plot(axes())
+    lines = {line.get_label(): line for line in display.ax_.lines}
+    assert lines["before"].get_xdata().tolist() == [0, 1]
+    assert lines["after"].get_xdata().tolist() == [1]
+
+
+def test_density_marks_the_largest_eigenvalue():
+    display = DensityDisplay.from_diagnosis(diagnosis()).plot(axes())
+    dotted = [line for line in display.ax_.lines if line.get_linestyle() == ":"]
+    assert [line.get_xdata()[0] for line in dotted] == [4.0, 20.0, 400.0]
+
+
+def test_retraining_starts_at_the_accuracy_without_retraining():
+    display = RetrainingDisplay.from_diagnosis(diagnosis()).plot(axes())
+    lines = {line.get_label(): line for line in display.ax_.lines}
+    assert lines["after, LR 0.001"].get_ydata().tolist() == [12.0, 20.0, 35.0, 50.0]
+    assert len(lines) == 6
+
+
+def test_every_figure_is_written_and_skipped_probes_have_none(tmp_path):
+    paths = write_figures(diagnosis(), tmp_path)
+    assert {path.stem for path in paths} == set(FIGURES)
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
+    skipped = Measurement.skipped("jacobian", "no inputs")
+    bare = replace(diagnosis(), probes={"jacobian": Columns(skipped, skipped)})
+    assert write_figures(bare, tmp_path) == []
+
+
+@pytest.mark.parametrize("width", [70, 120])
+def test_the_table_has_every_number_and_sentence(width):
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(diagnosis_table(diagnosis()))
+    text = console.export_text()
+    for part in ("digits_resnet", "mean JSV", "recalibrated", "It broke.", "Measured by hand."):
+        assert part in text
+    assert "×0.05000" in text

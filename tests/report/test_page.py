@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+from comparisons import LARGE, SMALL, five_settings, run, seeds
+from diagnoses import diagnosis
+
+from trainscope.errors import RecordError
+from trainscope.report.page.build import page_html, write_page
+from trainscope.report.page.payload import MOST_EPOCHS, payload
+from trainscope.studies.comparison import compare
+
+VOID = {"meta", "link", "input", "br", "hr", "line", "img"}
+
+
+class Balance(HTMLParser):
+    """Fails on tags that are not closed in order."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.ids = [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.ids += [value for name, value in attrs if name == "id"]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        pass
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag, f"</{tag}> closes something else"
+
+
+def data_of(html):
+    return json.loads(re.search(r'id="data">(.*?)</script>', html, re.DOTALL)[1])
+
+
+@pytest.fixture(scope="module")
+def page():
+    return page_html(compare(five_settings(), [diagnosis()], ["left out: a.json"]))
+
+
+def test_the_page_is_whole_and_balanced(page):
+    parser = Balance()
+    parser.feed(page)
+    assert parser.open == []
+    assert len(parser.ids) == len(set(parser.ids))
+    for part in ("verdict", "settings", "fairness", "traps", "diagnoses", "runs", "exact"):
+        assert part in parser.ids
+    assert "left out: a.json" in page
+
+
+def test_links_lead_to_sections_of_the_page(page):
+    parser = Balance()
+    parser.feed(page)
+    links = set(re.findall(r'href="([^"]*)"', page))
+    assert links == {"data:,", *(f"#{name}" for name in ("verdict", "fairness", "traps"))}
+    assert {link[1:] for link in links if link.startswith("#")} <= set(parser.ids)
+
+
+def test_nothing_is_fetched(page):
+    assert "default-src 'none'" in page
+    assert not re.search(r"""(src|action)=["']|url\((?!#)|@import|fetch\(|XMLHttpRequest""", page)
+    addresses = set(re.findall(r"https?://[^\s\"'<]+", page))
+    assert addresses == {"http://www.w3.org/2000/svg"}  # a name space, not an address
+
+
+def test_the_verdict_comes_before_the_plots_and_these_before_the_tables(page):
+    places = [page.index(text) for text in ("After 20 epochs", 'data-plot="0"', 'id="settings"')]
+    assert places == sorted(places)
+
+
+def test_every_final_accuracy_is_on_the_page(page):
+    for made in five_settings():
+        assert f"{made.final_accuracy:.2f}" in page
+
+
+def test_the_data_are_the_runs(page):
+    data = data_of(page)
+    made = five_settings()[0]
+    first = data["runs"][0]
+    assert first["a"] == pytest.approx([r.test_accuracy for r in made.epochs], rel=1e-4)
+    assert first["t"][-1] == pytest.approx(made.lr_time, rel=1e-4)
+    assert first["d"] == [10, 15]
+    assert sum(len(item["runs"]) for item in data["settings"]) == 15
+
+
+@pytest.mark.parametrize(
+    "evil", ["</script><script>alert(1)</script>", '"><img src=x>', "<b>&amp;"]
+)
+def test_names_cannot_break_out_of_the_page(evil):
+    runs = [replace(run(), architecture=evil, data=evil), run(SMALL, data=evil)]
+    html = page_html(compare(runs, notes=[evil]), title=evil)
+    assert evil not in html
+    parser = Balance()
+    parser.feed(html)
+    assert parser.open == []
+    data_of(html)
+
+
+def test_long_runs_are_thinned_but_keep_their_drops():
+    long = run("0:1e-2,1501:1e-3", 3000)
+    data = payload(compare([long]))
+    epochs = data["runs"][0]["e"]
+    assert len(epochs) <= MOST_EPOCHS + 2
+    assert {1501, 3000} <= set(epochs)
+
+
+def test_fifty_runs_are_small():
+    made = [
+        one
+        for k, schedule in enumerate((LARGE, SMALL))
+        for one in seeds(
+            25, schedule=schedule.replace("10:", "60:").replace("15:", "80:"), total=100
+        )
+    ]
+    assert len(page_html(compare(made)).encode()) < 1_000_000
+
+
+def test_cards_runs_and_diagnoses_alone_each_make_a_page():
+    for runs, diagnoses in (([], [diagnosis()]), ([run()], []), ([replace(run(), epochs=())], [])):
+        parser = Balance()
+        parser.feed(page_html(compare(runs, diagnoses)))
+        assert parser.open == []
+
+
+def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    with pytest.raises(RecordError, match="the page cannot be written to"):
+        write_page(compare([run()]), tmp_path / "file" / "report.html")

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import pytest
+from comparisons import run
+from diagnoses import diagnosis
+
+from trainscope.errors import RecordError
+from trainscope.studies.cards import published, read_cards
+from trainscope.studies.facts import final_accuracy
+from trainscope.studies.fairness import fairness
+from trainscope.studies.reading import read
+
+
+def one_sentence(error):
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
+def test_files_folders_and_globs_are_read_once(tmp_path):
+    run(seed=0).save(tmp_path / "a" / "run.json")
+    run(seed=1).save(tmp_path / "b" / "run.json")
+    (tmp_path / "diagnosis.json").write_text(diagnosis().to_json(), encoding="utf-8")
+    (tmp_path / "other.json").write_text('{"a": 1}', encoding="utf-8")
+    found = read([tmp_path, tmp_path / "a", f"{tmp_path}/*"])
+    assert sorted(held.seed for held in found.runs) == [0, 1]
+    assert found.diagnoses == (diagnosis(),)
+    assert found.notes == ()
+    assert read([f"{tmp_path}/?/run.json"]).runs == found.runs
+
+
+def test_records_that_cannot_be_read_in_a_folder_are_noted(tmp_path):
+    run().save(tmp_path / "good" / "run.json")
+    text = run().to_json()
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / "part.json").write_text(text[: len(text) // 2], encoding="utf-8")
+    (tmp_path / "future.json").write_text(text.replace("run/1", "run/9"), encoding="utf-8")
+    found = read([tmp_path])
+    assert len(found.runs) == 1
+    assert len(found.notes) == 2
+    assert any("cut short" in note for note in found.notes)
+    assert any("run/9" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("run.json", "", "not JSON"),
+        ("run.json", '{"schema": "trainscope.run/1", "kind"', "not JSON"),
+        ("run.json", '{"schema": "trainscope.run/7"}', "trainscope.run/7"),
+        ("run.json", '{"schema": "trainscope.run/1"}', "incomplete or damaged"),
+        ("run.json", "[1, 2]", "no Run"),
+        ("d.json", '{"schema": "trainscope.diagnosis/9"}', "trainscope.diagnosis/9"),
+        ("x.json", '{"schema": "somebody/1"}', "somebody/1"),
+        ("log.csv", "epoch,accuracy\n1,50\n", "trainscope import"),
+        ("card.toml", "accuracy = ", "not TOML"),
+        ("card.toml", "accuracy = 1.0", "no table [[run]]"),
+    ],
+)
+def test_bad_files_are_one_sentence(tmp_path, name, text, words):
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(RecordError) as error:
+        read([path])
+    assert words in one_sentence(error)
+    assert name in one_sentence(error)
+
+
+def test_nothing_there_is_one_sentence(tmp_path):
+    for name in (tmp_path / "nothing.json", f"{tmp_path}/*.json", tmp_path):
+        with pytest.raises(RecordError) as error:
+            read([name])
+        assert str(tmp_path) in one_sentence(error)
+
+
+def test_bytes_that_are_no_text(tmp_path):
+    path = tmp_path / "run.json"
+    path.write_bytes(b"\xff\xfe\x00\x01")
+    with pytest.raises(RecordError, match="not text"):
+        read([path])
+
+
+CARD = """
+data = "imagenet"
+architecture = "resnet50"
+structure = "filter"
+speedup = 2.31
+[[run]]
+method = "A"
+accuracies = [75.1, 75.3]
+schedule = "0:1e-2,30:1e-3"
+epochs = 90
+[[run]]
+method = "B"
+accuracy = 75.9
+base = "torchvision"
+"""
+
+
+def test_cards_are_runs(tmp_path):
+    path = tmp_path / "card.toml"
+    path.write_text(CARD, encoding="utf-8")
+    a, other, b = read_cards(path)
+    assert [final_accuracy(made) for made in (a, other, b)] == [75.1, 75.3, 75.9]
+    assert (a.total, a.pruning.criterion, a.source, a.seed) == (90, "A", "card", 0)
+    assert b.schedule is None
+    assert "method" in a.given
+    assert fairness([a, other, b]).strictest == "S1"
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("accuracy = 175.0", "percent"),
+        ("accuracy = 75.0\nbase_acuracy = 3", "no field 'base_acuracy'"),
+        ("accuracy = 75.0\nschedule = '0:1e-2'", "give `epochs` too"),
+        ("accuracy = 75.0\nschedule = '3:1e-2'\nepochs = 5", "must start at epoch 0"),
+        ("accuracy = 75.0\nratio = 90", "in [0, 1)"),
+        ("accuracy = 75.0\nspeedup = 0", "above 0"),
+        ("accuracy = 75.0\nepochs = 'ten'", "whole number"),
+        ("accuracy = 75.0\nreported = 'max'", "last, best or unknown"),
+        ("method = 'A'", "accuracy = 77.6"),
+        ("accuracy = 75.0\nkind = 'x'", "x"),
+    ],
+)
+def test_bad_cards_name_the_row(tmp_path, line, words):
+    path = tmp_path / "card.toml"
+    path.write_text(f"[[run]]\naccuracy = 70.0\n[[run]]\n{line}\n", encoding="utf-8")
+    with pytest.raises(RecordError) as error:
+        read_cards(path)
+    assert "run 2" in one_sentence(error)
+    assert words in one_sentence(error)
+
+
+def test_published_rows_are_s1_at_best_and_say_why():
+    paths = published()
+    assert len(paths) >= 3
+    for path in paths:
+        cards = read_cards(path)
+        assert all(made.source == "card" and made.notes for made in cards)
+        found = fairness(cards)
+        assert found.strictest == "S1"
+        assert "base models are unknown" in found.sentence()
+
+
+def test_published_rows_of_one_base_model_are_s2_at_best():
+    (path,) = [path for path in published() if "2.1x" in path.name]
+    own = [made for made in read_cards(path) if made.base != "unknown"]
+    found = fairness(own)
+    assert found.strictest == "S2"
+    assert found.sentence().endswith("S3.1 fails: retraining epochs are unknown for every run.")

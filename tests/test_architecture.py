@@ -1,0 +1,104 @@
+"""The shape of the package: imports go one way, help is light, the package list is whole."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROOMS = {"trainscope": ROOT / "trainscope", "trainscope.probes": ROOT / "probes"}
+ROOMS["trainscope.cli"] = ROOT / "cli"
+
+# Lower numbers stand below: a module may import only from its own room or from lower ones.
+LEVELS = {
+    "trainscope.errors": 0,
+    "trainscope.records": 1,
+    "trainscope.convergence": 2,
+    "trainscope.data": 2,
+    "trainscope.networks": 3,
+    "trainscope.sparsify": 4,
+    "trainscope.training": 5,
+    "trainscope.probes": 6,
+    "trainscope.verdict": 7,
+    "trainscope.diagnosis": 8,
+    "trainscope.studies": 9,
+    "trainscope.report": 10,
+    "trainscope.cli": 11,
+}
+LIGHT = ("trainscope", "trainscope.cli.main", "trainscope.records", "trainscope.training.schedule")
+
+
+def modules() -> list[tuple[str, Path]]:
+    """Return every module of the package and its file."""
+    found = []
+    for package, folder in ROOMS.items():
+        for path in sorted(folder.rglob("*.py")):
+            parts = path.relative_to(folder).with_suffix("").parts
+            parts = parts[:-1] if parts[-1] == "__init__" else parts
+            found.append((".".join((package, *parts)), path))
+    return found
+
+
+def room(module: str) -> str | None:
+    """Return the room of a module."""
+    return next((name for name in LEVELS if module == name or module.startswith(name + ".")), None)
+
+
+def imported(path: Path) -> set[str]:
+    """Return the modules of ours that a file imports, at any depth of its code."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} has a relative import"
+            found.add(node.module or "")
+    return {name for name in found if name.split(".")[0] == "trainscope"}
+
+
+def test_imports_go_one_way():
+    wrong = []
+    for module, path in modules():
+        own = room(module)
+        if own is None:  # the package itself, which only re-exports
+            continue
+        for name in imported(path):
+            other = room(name)
+            if other not in (None, own) and LEVELS[other] >= LEVELS[own]:
+                wrong.append(f"{module} imports {name}")
+    assert not wrong
+
+
+def test_convergence_stands_on_records_alone():
+    for module, path in modules():
+        if module.startswith("trainscope.convergence"):
+            rooms = {room(name) for name in imported(path)}
+            assert rooms <= {"trainscope.convergence", "trainscope.records", "trainscope.errors"}
+
+
+def test_every_package_is_listed():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    listed = set(project["tool"]["setuptools"]["packages"])
+    there = {module for module, path in modules() if path.name == "__init__.py"}
+    assert listed == there
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_light_modules_do_not_load_torch(module):
+    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_public_names_are_importable():
+    import trainscope
+
+    for name in trainscope.__all__:
+        assert getattr(trainscope, name) is not None
+    assert set(trainscope.__all__) <= set(dir(trainscope))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = trainscope.nothing

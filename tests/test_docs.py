@@ -1,0 +1,45 @@
+"""Every command has help, a page, and every option on that page."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+from trainscope.cli.main import COMMANDS, main
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_has_help_and_is_documented(name):
+    command = main.get_command(click.Context(main), name)
+    assert command is not None
+    assert command.help
+    page = (DOCS / "commands" / f"{name}.md").read_text(encoding="utf-8")
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            option = max(parameter.opts, key=len)
+            assert option in page, f"docs/commands/{name}.md does not name {option}"
+
+
+def test_the_table_of_commands_says_what_each_help_says():
+    for name in COMMANDS:
+        command = main.get_command(click.Context(main), name)
+        assert command.name == name
+
+
+def test_every_page_is_in_the_index():
+    index = (DOCS / "index.md").read_text(encoding="utf-8")
+    for page in DOCS.rglob("*.md"):
+        name = page.relative_to(DOCS).with_suffix("").as_posix()
+        assert name == "index" or re.search(rf"^{name}$", index, re.MULTILINE), f"{name} is missing"
+
+
+def test_links_between_pages_lead_somewhere():
+    for page in [*DOCS.rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]:
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / link).exists(), f"{page.name} links to {link}"

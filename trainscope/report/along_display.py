@@ -1,0 +1,62 @@
+"""A probe's number along retraining."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
+
+from trainscope.records import Run
+from trainscope.report.series import AXES, Curve, along, name_of
+from trainscope.report.style import new_axes, series_style, tidy
+from trainscope.studies.groups import Group, group
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+@dataclass
+class AlongDisplay:
+    """Mean JSV, gradient norm or curvature along retraining.
+
+    Attributes:
+        curves: One curve a setting that was measured.
+        name: The number, in words.
+        unit: Its unit.
+    """
+
+    curves: Sequence[Curve]
+    name: str
+    unit: str = ""
+    ax_: Axes = field(init=False, repr=False)
+    figure_: Figure = field(init=False, repr=False)
+
+    @classmethod
+    def from_runs(cls, runs: Iterable[Run], *, probe: str, scalar: str) -> Self:
+        """Group runs by setting and take what a probe measured on the way."""
+        return cls.from_groups(group(runs), probe=probe, scalar=scalar)
+
+    @classmethod
+    def from_groups(cls, groups: Iterable[Group], *, probe: str, scalar: str) -> Self:
+        """Take what a probe measured on the way."""
+        found = [along(item, probe, scalar) for item in groups]
+        known = [held for held in found if held is not None]
+        unit = next((unit for _, unit in known), "")
+        return cls([held for held, _ in known], name_of(probe, scalar), unit)
+
+    def plot(self, ax: Axes | None = None) -> Self:
+        """Draw a line a setting, on a logarithmic axis where all values are above 0."""
+        self.ax_ = new_axes(ax)
+        for index, held in enumerate(self.curves):
+            style = series_style(index)
+            self.ax_.plot(held.x, held.mean, marker="o", markersize=3, label=held.label, **style)
+        if self.curves and all(min(held.mean) > 0 for held in self.curves):
+            self.ax_.set_yscale("log")
+        self.ax_.set_xlabel(AXES["epoch"])
+        self.ax_.set_ylabel(f"{self.name} [{self.unit}]" if self.unit else self.name)
+        self.ax_.set_title(f"{self.name[:1].upper()}{self.name[1:]} along retraining")
+        self.ax_.legend(frameon=False, fontsize=8)
+        tidy(self.ax_)
+        self.figure_ = self.ax_.get_figure(root=True)  # type: ignore[assignment]
+        return self

@@ -1,0 +1,116 @@
+"""A watched retraining, where it is headed, and when it reaches the target."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from trainscope.convergence import Estimate, LearningCurve
+from trainscope.errors import RecordError
+from trainscope.report.style import new_axes, tidy
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WATCHED, PREDICTED, REFERENCE, TARGET = "#D55E00", "#D55E00", "#0072B2", "#444444"
+
+
+@dataclass
+class ConvergenceDisplay:
+    """The accuracies watched, the prediction with its band, the reference and the target.
+
+    Attributes:
+        estimate: What was estimated.
+        small: The run that was watched.
+        reference: The run at a larger LR, where there is one.
+    """
+
+    estimate: Estimate
+    small: LearningCurve
+    reference: LearningCurve | None = None
+    ax_: Axes = field(init=False, repr=False)
+    figure_: Figure = field(init=False, repr=False)
+
+    @classmethod
+    def from_estimate(
+        cls, estimate: Estimate, small: LearningCurve, reference: LearningCurve | None = None
+    ) -> Self:
+        """Keep an estimate and the curves that it was made from."""
+        return cls(estimate, small, reference)
+
+    def plot(self, ax: Axes | None = None) -> Self:
+        """Draw the curves over log epochs, and the interval of the first passage on the target."""
+        self.ax_ = new_axes(ax)
+        if self.reference is not None:
+            self._curve(self.reference, REFERENCE, "reference")
+        self._curve(self.small, WATCHED, "watched")
+        band, level = self.estimate.curve, self.estimate.level
+        if band.epochs:
+            label = f"predicted, {100 * level:g} % band"
+            self.ax_.plot(band.epochs, band.median, "--", color=PREDICTED, lw=1.4, label=label)
+            self.ax_.fill_between(
+                band.epochs, band.low, band.high, color=PREDICTED, alpha=0.15, linewidth=0
+            )
+        target = self.estimate.target
+        self.ax_.axhline(target, color=TARGET, lw=0.8, ls=":", label=f"target, {target:.2f} %")
+        self._passage()
+        self.ax_.set_xscale("log")
+        self.ax_.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+        self.ax_.set_xlabel("epoch of retraining")
+        self.ax_.set_ylabel("top-1 test accuracy [%]")
+        self.ax_.set_title(f"Target {target:.2f} %: {self.estimate.status}")
+        self.ax_.legend(frameon=False, fontsize=8, loc="lower right")
+        tidy(self.ax_)
+        self.figure_ = self.ax_.get_figure(root=True)  # type: ignore[assignment]
+        return self
+
+    def save(self, path: Path) -> None:
+        """Draw into a file of its own, which appears whole or not at all.
+
+        Raises:
+            RecordError: The file cannot be written, or has no known ending.
+        """
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+        self.plot(figure.subplots())
+        part = path.with_name(f".{path.stem}.part{path.suffix}")
+        try:
+            figure.savefig(part, dpi=150)
+            part.replace(path)
+        except (OSError, ValueError) as error:
+            part.unlink(missing_ok=True)
+            raise RecordError(f"the plot cannot be written to {path}: {error}") from error
+
+    def _curve(self, curve: LearningCurve, colour: str, name: str) -> None:
+        """Draw one run's records after epoch 0."""
+        keep = curve.epochs > 0
+        if not keep.any():
+            return
+        rate = f"{curve.lr[0]:.3g}" if len(curve.lr) else "?"
+        self.ax_.plot(
+            curve.epochs[keep],
+            curve.accuracy[keep],
+            color=colour,
+            linewidth=1.3,
+            marker="o",
+            markersize=2.5,
+            label=f"{name}, LR {rate}",
+        )
+
+    def _passage(self) -> None:
+        """Draw the first passage and its interval; an arrow where the interval has no end."""
+        passage, target = self.estimate.first_passage, self.estimate.target
+        if not math.isfinite(passage.low) or passage.low <= 0:
+            return
+        end = passage.high
+        if not math.isfinite(end):
+            end = max(self.estimate.curve.epochs, default=passage.low)
+            self.ax_.plot([end], [target], ">", color=TARGET, markersize=6, clip_on=False)
+        self.ax_.plot([passage.low, end], [target, target], color=TARGET, linewidth=3, alpha=0.7)
+        if math.isfinite(passage.median):
+            label = f"first passage, epoch {passage}"
+            self.ax_.plot([passage.median], [target], "o", color=TARGET, markersize=6, label=label)

@@ -1,0 +1,86 @@
+"""Accuracy or loss of retraining, setting by setting."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
+
+from trainscope.records import Run
+from trainscope.report.series import AXES, Curve, X, Y, curve
+from trainscope.report.style import new_axes, series_style, tidy
+from trainscope.studies.groups import Group, group
+from trainscope.studies.traps.convergence import decayed_too_early
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+ROOM = 0.4
+"""An accuracy axis starts this share of the spread of the final values under the lowest of them."""
+
+
+@dataclass
+class LearningCurveDisplay:
+    """Learning curves, LR drops marked: Wang et al. (2023), Fig. 2 and 3.
+
+    Attributes:
+        curves: One curve a setting: the mean over seeds, with the smallest and the largest.
+        x: "epoch", or "lr_time", over which curves of different LRs lie over one another.
+        y: "accuracy" or "loss".
+        early: The epoch of a first LR drop that came too early, by setting; ringed.
+    """
+
+    curves: Sequence[Curve]
+    x: X = "epoch"
+    y: Y = "accuracy"
+    early: Mapping[str, int] = field(default_factory=dict)
+    ax_: Axes = field(init=False, repr=False)
+    figure_: Figure = field(init=False, repr=False)
+
+    @classmethod
+    def from_runs(cls, runs: Iterable[Run], *, x: X = "epoch", y: Y = "accuracy") -> Self:
+        """Group runs by setting and take their curves."""
+        return cls.from_groups(group(runs), x=x, y=y)
+
+    @classmethod
+    def from_groups(cls, groups: Iterable[Group], *, x: X = "epoch", y: Y = "accuracy") -> Self:
+        """Take the curves of settings; those without recorded epochs have none."""
+        held = list(groups)
+        found = [curve(item, y, x) for item in held]
+        traps = [decayed_too_early(item) for item in held] if y == "accuracy" else []
+        early = {trap.label: trap.epoch for trap in traps if trap and trap.epoch is not None}
+        return cls([one for one in found if one is not None], x, y, early)
+
+    def plot(self, ax: Axes | None = None) -> Self:
+        """Draw a line a setting, a band from the lowest to the highest seed, and the LR drops."""
+        self.ax_ = new_axes(ax)
+        for index, held in enumerate(self.curves):
+            style = series_style(index)
+            self.ax_.plot(held.x, held.mean, linewidth=1.5, label=held.label, **style)
+            if held.low != held.high:
+                self.ax_.fill_between(
+                    held.x, held.low, held.high, color=style["color"], alpha=0.15, linewidth=0
+                )
+            for k in held.drops:
+                self.ax_.plot(held.x[k], held.mean[k], "v", color=style["color"], markersize=5)
+            if held.label in self.early and held.drops:
+                k = held.drops[0]
+                ring = {"color": style["color"], "markersize": 11, "fillstyle": "none"}
+                self.ax_.plot(held.x[k], held.mean[k], "o", **ring)
+        self.ax_.set_xlabel(f"{AXES[self.x]} (triangles: LR drops; ringed: too early)")
+        self.ax_.set_ylabel(AXES[self.y])
+        if self.x == "lr_time":
+            self.ax_.set_xscale("log")
+        if self.y == "loss" and all(min(held.mean) > 0 for held in self.curves):
+            self.ax_.set_yscale("log")
+        elif self.y == "accuracy" and self.curves:
+            ends = [held.mean[-1] for held in self.curves]
+            top = max(max(held.high) for held in self.curves)
+            low = min(ends) - ROOM * max(top - min(ends), 1.0)
+            self.ax_.set_ylim(max(low, 0.0), min(top + 0.05 * (top - low), 100.5))
+        self.ax_.set_title("Test accuracy" if self.y == "accuracy" else "Training loss")
+        self.ax_.legend(frameon=False, fontsize=8)
+        tidy(self.ax_)
+        self.figure_ = self.ax_.get_figure(root=True)  # type: ignore[assignment]
+        return self

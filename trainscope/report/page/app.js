@@ -1,0 +1,244 @@
+"use strict";
+/* Which runs are shown, what is plotted of them, sortable tables, and the theme. */
+
+const DATA = JSON.parse(document.getElementById("data").textContent);
+const COLOURS = 7, DASHES = ["none", "7 4", "2 3", "9 3 2 3"];
+const state = { off: new Set(), seeds: false, full: false, width: 0 };
+const PAPER = 400;
+
+const colourOf = (s) => `var(--s${s % COLOURS})`;
+const dashOf = (s) => DASHES[Math.floor(s / COLOURS) % DASHES.length];
+const runsOf = (s) => DATA.settings[s].runs.filter((r) => !state.off.has(r));
+const isOn = (s) => runsOf(s).length > 0;
+
+/* The mean of the runs shown, epoch by epoch, over the epochs that most of them have. */
+function meanCurve(s, y, byTime) {
+  const held = new Map();
+  for (const r of runsOf(s)) {
+    const run = DATA.runs[r], values = run[y];
+    if (!values) continue;
+    if (y === "a" && !byTime && run.a0 !== null && run.e.length && run.e[0] > 0) {
+      const entry = held.get(0) || { x: 0, v: [], drop: false };
+      entry.v.push(run.a0);
+      held.set(0, entry);
+    }
+    for (let k = 0; k < run.e.length; k++) {
+      if (values[k] === null) continue;
+      const entry = held.get(run.e[k]) || { x: byTime ? run.t[k] : run.e[k], v: [], drop: false };
+      entry.v.push(values[k]);
+      entry.drop = entry.drop || run.d.includes(run.e[k]);
+      held.set(run.e[k], entry);
+    }
+  }
+  const most = Math.max(0, ...[...held.values()].map((entry) => entry.v.length));
+  const kept = [...held.entries()].filter(([, entry]) => entry.v.length * 2 > most).sort((a, b) => a[0] - b[0]).map((pair) => pair[1]);
+  const mean = (v) => v.reduce((a, b) => a + b, 0) / v.length;
+  return {
+    points: kept.map((k) => [k.x, mean(k.v)]),
+    band: most > 1 ? kept.map((k) => [k.x, Math.min(...k.v), Math.max(...k.v)]) : [],
+    marks: kept.filter((k) => k.drop).map((k) => [k.x, mean(k.v)]),
+  };
+}
+
+function curves(plot) {
+  const series = [], byTime = plot.x === "t";
+  DATA.settings.forEach((setting, s) => {
+    if (!isOn(s)) return;
+    const base = { label: setting.label, colour: colourOf(s), dash: dashOf(s) };
+    if (state.seeds) for (const r of runsOf(s)) {
+      const run = DATA.runs[r], values = run[plot.y] || [];
+      const points = run.e.map((e, k) => [byTime ? run.t[k] : e, values[k]]).filter((p) => p[1] !== null && p[1] !== undefined);
+      series.push({ ...base, points, thin: true, quiet: true });
+    }
+    const found = meanCurve(s, plot.y, byTime);
+    const rings = plot.y === "a" && setting.early !== null ? found.marks.slice(0, 1) : [];
+    series.push({ ...base, ...found, rings });
+  });
+  const spec = { ...plot.spec, series };
+  if (plot.y === "a" && !state.full) {
+    const ends = series.filter((s) => !s.quiet && s.points.length).map((s) => s.points[s.points.length - 1][1]);
+    const tops = series.filter((s) => !s.quiet).flatMap((s) => s.points.map((p) => p[1]));
+    if (ends.length) {
+      const low = Math.min(...ends), top = Math.max(...tops);
+      spec.range = [Math.max(0, low - 0.4 * Math.max(top - low, 1)), top];
+    }
+  }
+  return spec;
+}
+
+function along(plot) {
+  const series = [];
+  DATA.settings.forEach((setting, s) => {
+    const found = plot.series[s];
+    if (found && isOn(s)) series.push({
+      label: setting.label, colour: colourOf(s), dash: dashOf(s), knots: true,
+      points: found.map((p) => [p[0], p[1]]), band: found.some((p) => p[2] !== p[3]) ? found.map((p) => [p[0], p[2], p[3]]) : [],
+    });
+  });
+  return { ...plot.spec, series };
+}
+
+function numbers(plot) {
+  const shown = plot.points.filter((p) => isOn(p.s));
+  if (plot.spec.sweep) {
+    const lines = [...new Set(plot.points.map((p) => p.line))], series = [];
+    lines.forEach((name, k) => {
+      const held = shown.filter((p) => p.line === name && p.x !== null).sort((a, b) => a.x - b.x);
+      series.push({
+        label: name, colour: colourOf(k), dash: dashOf(k), knots: true, points: held.map((p) => [p.x, p.v]),
+        errors: held.filter((p) => p.sd).map((p) => [p.x, p.v - p.sd, p.v + p.sd]),
+      });
+    });
+    return { ...plot.spec, series };
+  }
+  const series = shown.map((p, k) => ({
+    label: DATA.settings[p.s].label, colour: colourOf(p.s), loose: true, points: [[k, p.v]],
+    errors: p.sd ? [[k, p.v - p.sd, p.v + p.sd]] : [],
+    dots: p.vals.length < 2 ? [] : p.vals.map((v, i) => [k + 0.13, v, p.seeds[i] === null ? `run ${i + 1}` : `seed ${p.seeds[i]}`]),
+  }));
+  return { ...plot.spec, cats: shown.map((p) => DATA.settings[p.s].short), series };
+}
+
+const histogram = (plot) => ({
+  ...plot.spec,
+  series: plot.series.map((s) => ({
+    label: s.label, colour: colourOf(s.colour), points: s.points, band: s.points.map((p) => [p[0], 0, p[1]]),
+  })),
+  lines: plot.series.map((s) => ({ x: s.mean, colour: colourOf(s.colour) })),
+});
+
+function estimate(plot) {
+  const colour = colourOf(plot.s), s = DATA.settings[plot.s];
+  const seen = isOn(plot.s) ? meanCurve(plot.s, "a", false) : { points: [], band: [], marks: [] };
+  const rest = plot.curve;
+  const series = [
+    { label: `${s.label}, measured`, colour, ...seen },
+    { label: "predicted, first stage kept on", colour, dash: "5 4", points: rest.map((p) => [p[0], p[1]]), band: rest.map((p) => [p[0], p[2], p[3]]) },
+  ];
+  const low = Math.min(...seen.points.slice(-1).map((p) => p[1]), plot.target), top = Math.max(plot.target, ...rest.map((p) => p[1]));
+  return { ...plot.spec, series, range: [Math.max(0, low - 0.6 * Math.max(top - low, 1)), top], lines: [{ y: plot.target, label: plot.aim }] };
+}
+
+const KINDS = { curves, along, numbers, histogram, estimate };
+
+function render() {
+  for (const box of document.querySelectorAll(".figure[data-plot]")) {
+    const plot = DATA.plots[+box.dataset.plot], area = box.querySelector(".canvas");
+    const spec = KINDS[plot.kind](plot);
+    draw(area, { title: plot.title, width: state.width, ...spec });
+    if (plot.kind === "histogram" || plot.kind === "estimate" || plot.spec.sweep) legend(box.querySelector(".legend"), spec.series);
+  }
+  for (const chip of document.querySelectorAll(".chip")) {
+    const s = +chip.dataset.setting, some = runsOf(s).length, all = DATA.settings[s].runs.length;
+    chip.setAttribute("aria-pressed", some === 0 ? "false" : some === all ? "true" : "mixed");
+  }
+  for (const check of document.querySelectorAll("input[data-run]")) check.checked = !state.off.has(+check.dataset.run);
+}
+
+function legend(box, series) {
+  box.replaceChildren(...series.map((s) => {
+    const item = document.createElement("span"), line = el("svg", { class: "swatch", viewBox: "0 0 22 10", "aria-hidden": "true" });
+    el("line", { x1: 1, x2: 21, y1: 5, y2: 5, stroke: s.colour, "stroke-width": 3, "stroke-dasharray": s.dash || "none" }, line);
+    item.append(line, s.label);
+    return item;
+  }));
+}
+
+let waiting = 0;
+function refresh() {
+  clearTimeout(waiting);
+  waiting = setTimeout(render, 0);
+}
+
+function toggleSetting(s, on) {
+  for (const r of DATA.settings[s].runs) if (on) state.off.delete(r); else state.off.add(r);
+}
+
+function sortable(table) {
+  table.querySelectorAll("th button").forEach((button) => button.addEventListener("click", () => {
+    const head = button.closest("th"), column = [...head.parentNode.children].indexOf(head);
+    const down = head.getAttribute("aria-sort") === "descending" ? 1 : -1;
+    for (const other of head.parentNode.children) other.removeAttribute("aria-sort");
+    head.setAttribute("aria-sort", down === -1 ? "descending" : "ascending");
+    const key = (row) => { const cell = row.children[column], raw = cell.dataset.v ?? cell.textContent.trim(); return raw === "" ? null : raw; };
+    const rows = [...table.tBodies[0].rows];
+    rows.sort((a, b) => {
+      const p = key(a), q = key(b);
+      if (p === null || q === null) return p === q ? 0 : p === null ? 1 : -1;
+      const numeric = p !== "" && q !== "" && !isNaN(p) && !isNaN(q);
+      return down * (numeric ? p - q : String(p).localeCompare(String(q)));
+    });
+    table.tBodies[0].append(...rows);
+  }));
+}
+
+function start() {
+  document.querySelectorAll(".chip").forEach((chip) => chip.addEventListener("click", (event) => {
+    const s = +chip.dataset.setting;
+    if (event.shiftKey || event.altKey) DATA.settings.forEach((_, k) => toggleSetting(k, k === s));
+    else toggleSetting(s, !isOn(s));
+    refresh();
+  }));
+  document.querySelectorAll("input[data-run]").forEach((check) => check.addEventListener("change", () => {
+    const r = +check.dataset.run;
+    if (check.checked) state.off.delete(r); else state.off.add(r);
+    refresh();
+  }));
+  document.querySelectorAll("[data-show]").forEach((button) => button.addEventListener("click", () => {
+    DATA.settings.forEach((_, s) => toggleSetting(s, button.dataset.show === "all"));
+    refresh();
+  }));
+  for (const name of ["seeds", "full"]) {
+    const box = document.getElementById(name);
+    if (box) box.addEventListener("change", () => { state[name] = box.checked; refresh(); });
+  }
+  const filter = document.getElementById("filter");
+  if (filter) filter.addEventListener("input", () => {
+    const wanted = filter.value.toLowerCase();
+    document.querySelectorAll(".chip").forEach((chip) => { chip.hidden = !chip.textContent.toLowerCase().includes(wanted); });
+  });
+  document.querySelectorAll("table.sortable").forEach(sortable);
+  document.querySelectorAll("[data-copy]").forEach((button) => button.addEventListener("click", async () => {
+    const text = button.parentNode.querySelector("code").textContent;
+    try { await navigator.clipboard.writeText(text); button.textContent = "copied"; } catch { button.textContent = "select and copy"; }
+  }));
+  theme();
+  paper();
+  DATA.settings.forEach((_, s) => { if (!DATA.on.includes(s)) toggleSetting(s, false); });
+  let width = 0;
+  new ResizeObserver(() => { if (document.body.clientWidth !== width) { width = document.body.clientWidth; refresh(); } }).observe(document.body);
+  render();
+}
+
+/* On paper everything is open, and plots are drawn at the width of a column. */
+function paper() {
+  let closed = [];
+  addEventListener("beforeprint", () => {
+    closed = [...document.querySelectorAll("details:not([open])")];
+    if (closed.length <= 60) closed.forEach((item) => { item.open = true; });
+    state.width = PAPER;
+    render();
+  });
+  addEventListener("afterprint", () => {
+    closed.forEach((item) => { item.open = false; });
+    state.width = 0;
+    render();
+  });
+}
+
+function theme() {
+  const button = document.getElementById("theme"), root = document.documentElement;
+  const dark = () => root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  const label = () => { button.textContent = dark() ? "Light" : "Dark"; };
+  try { const kept = localStorage.getItem("trainscope-theme"); if (kept) root.dataset.theme = kept; } catch { /* no storage */ }
+  button.addEventListener("click", () => {
+    root.dataset.theme = dark() ? "light" : "dark";
+    try { localStorage.setItem("trainscope-theme", root.dataset.theme); } catch { /* no storage */ }
+    label();
+  });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", label);
+  document.getElementById("print").addEventListener("click", () => window.print());
+  label();
+}
+
+start();

@@ -1,0 +1,184 @@
+"""One number a setting: final accuracy or TA, against the ratio, the speedup, or side by side."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Self
+
+from trainscope.records import Run
+from trainscope.report.style import new_axes, series_style, tidy
+from trainscope.studies.facts import method_of, ratio_of, schedule_of, speedup_of
+from trainscope.studies.groups import Group, group
+from trainscope.training.schedule import write_lr
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Number = Literal["accuracy", "ta"]
+Against = Literal["ratio", "speedup"]
+AXES = {"ratio": "ratio", "speedup": "speedup (dense FLOPs / pruned FLOPs)"}
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One setting's number.
+
+    Attributes:
+        line: What it is joined with: method and LR schedule.
+        label: The setting.
+        x: Its ratio or speedup; None where that is not known.
+        value: The mean over seeds, percent.
+        spread: The standard deviation over seeds; None for one run.
+        values: Every seed's.
+    """
+
+    line: str
+    label: str
+    x: float | None
+    value: float
+    spread: float | None
+    values: tuple[float, ...]
+
+
+def points(
+    groups: Sequence[Group], number: Number = "accuracy", against: Against = "ratio"
+) -> list[Point]:
+    """Return the numbers of all settings that have one.
+
+    Args:
+        groups: The settings.
+        number: "accuracy" (final, percent), or "ta" over the shortest first LR stage of all.
+        against: "ratio" or "speedup".
+    """
+    stages = [item.first_stage for item in groups if item.first_stage is not None]
+    lines = line_labels(groups)
+    read = ratio_of if against == "ratio" else speedup_of
+    found = []
+    for item, line in zip(groups, lines, strict=True):
+        values = item.finals
+        if number == "ta":
+            shortest = min(stages, default=None)
+            values = [
+                ta
+                for run in item.runs
+                if len(run.epochs) > 1 and (ta := run.trainability_accuracy(shortest)) is not None
+            ]
+        if values:
+            spread = statistics.stdev(values) if len(values) > 1 else None
+            mean = statistics.fmean(values)
+            x = read(item.first)
+            found.append(Point(line, item.label, x, mean, spread, tuple(values)))
+    return found
+
+
+def line_labels(groups: Sequence[Group]) -> list[str]:
+    """Name the line that joins settings across ratios: the method and the LR schedule."""
+    methods = {method_of(item.first) for item in groups}
+    kinds = {str(item.first.kind) for item in groups}
+    totals = {(item.lr, item.epochs) for item in groups}
+    twice = {lr for lr, _ in totals if sum(one == lr for one, _ in totals) > 1}
+    labels = []
+    for item in groups:
+        schedule = schedule_of(item.first)
+        words = [str(item.first.kind)] if len(kinds) > 1 else []
+        words += [method_of(item.first) or "method unknown"] if len(methods) > 1 else []
+        lr = item.lr
+        text = "LR ?" if lr is None or schedule is None else f"LR {write_lr(lr)}"
+        words.append(text + (f", {item.epochs} epochs" if lr in twice else ""))
+        labels.append(" · ".join(words))
+    return labels
+
+
+@dataclass
+class SettingDisplay:
+    """Final accuracy or TA of every setting.
+
+    With two ratios (or speedups) or more it is drawn against them, a line a method and schedule;
+    else the settings stand side by side.
+
+    Attributes:
+        points: The numbers.
+        number: "accuracy" or "ta".
+        against: "ratio" or "speedup".
+    """
+
+    points: Sequence[Point]
+    number: Number = "accuracy"
+    against: Against = "ratio"
+    ax_: Axes = field(init=False, repr=False)
+    figure_: Figure = field(init=False, repr=False)
+
+    @classmethod
+    def from_runs(
+        cls, runs: Iterable[Run], *, number: Number = "accuracy", against: Against = "ratio"
+    ) -> Self:
+        """Group runs by setting and take their numbers."""
+        return cls.from_groups(group(runs), number=number, against=against)
+
+    @classmethod
+    def from_groups(
+        cls, groups: Sequence[Group], *, number: Number = "accuracy", against: Against = "ratio"
+    ) -> Self:
+        """Take the numbers of settings."""
+        return cls(points(groups, number, against), number, against)
+
+    @property
+    def sweeps(self) -> bool:
+        """Return whether there are two places or more to draw against."""
+        return len({point.x for point in self.points if point.x is not None}) > 1
+
+    def plot(self, ax: Axes | None = None) -> Self:
+        """Draw means with the standard deviation over seeds, and every seed as a small dot."""
+        self.ax_ = new_axes(ax)
+        if self.sweeps:
+            self._plot_sweep(self.ax_)
+        else:
+            self._plot_side_by_side(self.ax_)
+        name = "final test accuracy [%]" if self.number == "accuracy" else "TA [%]"
+        self.ax_.set_ylabel(name)
+        title = "Final accuracy" if self.number == "accuracy" else "Trainability accuracy"
+        self.ax_.set_title(title)
+        tidy(self.ax_)
+        self.figure_ = self.ax_.get_figure(root=True)  # type: ignore[assignment]
+        return self
+
+    def _plot_sweep(self, ax: Axes) -> None:
+        lines: dict[str, list[Point]] = {}
+        for point in self.points:
+            if point.x is not None:
+                lines.setdefault(point.line, []).append(point)
+        for index, (name, held) in enumerate(lines.items()):
+            held = sorted(held, key=lambda point: point.x or 0.0)
+            ax.errorbar(
+                [point.x or 0.0 for point in held],
+                [point.value for point in held],
+                [point.spread or 0.0 for point in held],
+                marker="o",
+                markersize=4,
+                capsize=3,
+                linewidth=1.4,
+                label=name,
+                **series_style(index),
+            )
+        ax.set_xlabel(AXES[self.against])
+        ax.legend(frameon=False, fontsize=8)
+
+    def _plot_side_by_side(self, ax: Axes) -> None:
+        for index, point in enumerate(self.points):
+            colour = series_style(index)["color"]
+            ax.errorbar(
+                [index],
+                [point.value],
+                [point.spread or 0.0],
+                marker="o",
+                markersize=7,
+                capsize=4,
+                color=colour,
+            )
+            ax.plot([index + 0.15] * len(point.values), point.values, ".", color=colour, alpha=0.6)
+        ax.set_xticks(range(len(self.points)), [point.label for point in self.points], fontsize=8)
+        if len(self.points) > 5:
+            ax.tick_params(axis="x", rotation=60)

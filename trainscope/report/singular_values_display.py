@@ -1,0 +1,69 @@
+"""How the Jacobian's singular values are spread, before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from trainscope.records import Diagnosis
+from trainscope.report.style import COLOURS, LABELS, measured, new_axes, tidy
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BINS = 60
+FLOOR = 1e-12
+"""Singular values under this share of the largest are drawn at it."""
+
+
+@dataclass
+class SingularValuesDisplay:
+    """Densities of log10 of all singular values of d logits / d input.
+
+    Attributes:
+        values: Every sample's singular values in one array, by column.
+    """
+
+    values: Mapping[str, np.ndarray]
+    ax_: Axes = field(init=False, repr=False)
+    figure_: Figure = field(init=False, repr=False)
+
+    @classmethod
+    def from_diagnosis(cls, diagnosis: Diagnosis) -> Self:
+        """Take the values from a Diagnosis whose Jacobian was measured."""
+        columns = measured(diagnosis.probes["jacobian"], "singular_values")
+        return cls(
+            {
+                name: np.concatenate(
+                    [np.asarray(row, float) for row in m.arrays["singular_values"]]
+                )
+                for name, m in columns.items()
+            }
+        )
+
+    def plot(self, ax: Axes | None = None) -> Self:
+        """Draw one density a column, with its mean, on one logarithmic axis."""
+        self.ax_ = new_axes(ax)
+        top = max(float(values.max(initial=0.0)) for values in self.values.values()) or 1.0
+        shown = {name: np.maximum(v, top * FLOOR) for name, v in self.values.items()}
+        low = min(float(values.min()) for values in shown.values())
+        edges = np.geomspace(low / 1.1, top * 1.1, BINS + 1)
+        for name, values in shown.items():
+            share, _ = np.histogram(values, edges)
+            density = share / max(len(values), 1) / np.diff(np.log10(edges))
+            colour = COLOURS[name]
+            self.ax_.stairs(density, edges, color=colour, linewidth=1.6, label=LABELS[name])
+            self.ax_.stairs(density, edges, color=colour, fill=True, alpha=0.12)
+            self.ax_.axvline(values.mean(), color=colour, linewidth=1, linestyle="--")
+        self.ax_.set_xscale("log")
+        self.ax_.set_xlabel("singular value of d logits / d input (dashed: mean)")
+        self.ax_.set_ylabel("density per decade")
+        self.ax_.set_title("Jacobian singular values")
+        self.ax_.legend(frameon=False)
+        tidy(self.ax_)
+        self.figure_ = self.ax_.get_figure(root=True)  # type: ignore[assignment]
+        return self

@@ -1,0 +1,54 @@
+"""One look for every figure: colours safe for colour-blind eyes (Okabe and Ito), thin axes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from trainscope.records import Columns, Measurement
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COLOURS = {"before": "#0072B2", "after": "#D55E00", "recalibrated": "#009E73"}
+LABELS = {
+    "before": "before",
+    "after": "after",
+    "recalibrated": "after, batch norm recalibrated",
+}
+DASHES = ("-", "--", ":", "-.")
+SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
+"""Colours of settings, in order; after the last one they come again with another dash."""
+
+
+def new_axes(ax: Axes | None, size: tuple[float, float] = (6.4, 4.0)) -> Axes:
+    """Return the axes given, or those of a new pyplot figure."""
+    if ax is not None:
+        return ax
+    import matplotlib.pyplot as plt
+
+    return plt.subplots(figsize=size, layout="constrained")[1]
+
+
+def tidy(ax: Axes) -> None:
+    """Leave the two axes that carry numbers, and a faint grid."""
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(visible=True, alpha=0.25, linewidth=0.6)
+    ax.set_axisbelow(True)
+
+
+def series_style(index: int) -> dict[str, Any]:
+    """Return the colour and the dash of the index-th setting."""
+    return {
+        "color": SERIES[index % len(SERIES)],
+        "linestyle": DASHES[index // len(SERIES) % len(DASHES)],
+    }
+
+
+def measured(columns: Columns, array: str) -> dict[str, Measurement]:
+    """Return the columns that have an array, in order."""
+    found = {
+        "before": columns.before,
+        "after": columns.after,
+        "recalibrated": columns.recalibrated,
+    }
+    return {n: m for n, m in found.items() if m is not None and m.arrays.get(array)}

@@ -1,0 +1,79 @@
+"""A Diagnosis as a table on the terminal."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from trainscope.records import Diagnosis
+from trainscope.records.rows import has_recalibrated, quantity, reasons, rows
+
+
+def diagnosis_table(diagnosis: Diagnosis) -> RenderableType:
+    """Return the network, the action, the numbers, the verdict and what is missing."""
+    parts: list[RenderableType] = [_heading(diagnosis), Text(), _numbers(diagnosis), Text()]
+    parts.append(Text("Verdict", style="bold"))
+    parts += [_bullet(line) for line in diagnosis.verdict]
+    asides = [*reasons(diagnosis), *_asides(diagnosis), *diagnosis.notes]
+    if asides:
+        parts += [Text(), Text("Notes", style="bold")]
+        parts += [_bullet(line, "dim") for line in asides]
+    return Group(*parts)
+
+
+def _heading(diagnosis: Diagnosis) -> Text:
+    network, action, data = diagnosis.network, diagnosis.action, diagnosis.data
+    text = Text()
+    text.append(network.architecture, "bold")
+    text.append(f"  base model {network.digest[:12]}, {network.recognised}\n")
+    text.append(action.meaning, "bold")
+    text.append(
+        f"  ({action.structure}, {action.scope}, {action.criterion})\n"
+        f"{quantity(network.parameters)} → {quantity(action.parameters)} parameters, "
+        f"{quantity(network.flops)} → {quantity(action.flops)} FLOPs, "
+        f"speedup {action.speedup:.2f}×\n"
+        f"measured on {data.name}, {data.samples} pinned samples, {data.labels} labels, "
+        f"seed {diagnosis.seed}"
+    )
+    return text
+
+
+def _numbers(diagnosis: Diagnosis) -> Table:
+    recalibrated = has_recalibrated(diagnosis)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("")
+    table.add_column("before", justify="right")
+    table.add_column("after", justify="right")
+    if recalibrated:
+        table.add_column("after, BN\nrecalibrated", justify="right")
+    table.add_column("after /\nbefore", justify="right")
+    probe = ""
+    for row in rows(diagnosis):
+        if row.probe != probe:
+            if probe:
+                table.add_row()
+            probe = row.probe
+            table.add_row(Text(probe, "bold"))
+        cells = row.cells if recalibrated else (row.cells[0], row.cells[1], row.cells[3])
+        table.add_row("  " + row.label, *cells)
+    return table
+
+
+def _asides(diagnosis: Diagnosis) -> list[str]:
+    """Return what the TA is comparable with: it never stands without its schedule."""
+    columns = diagnosis.probes.get("trainability_accuracy")
+    notes = {} if columns is None else columns.before.notes
+    if not notes:
+        return []
+    return [
+        f"TA: {notes['accuracy']}, LR schedule {notes['schedule']}, {notes['settings']}; "
+        f"comparable {notes['comparable']}."
+    ]
+
+
+def _bullet(line: str, style: str = "") -> Table:
+    """Return a sentence whose further lines hang under its first."""
+    grid = Table.grid(padding=(0, 1))
+    grid.add_row(Text(" •", style), Text(line, style))
+    return grid

@@ -1,0 +1,1 @@
+"""Comparing runs: groups, fairness, traps, verdicts, and what a set of runs says. No torch."""

@@ -1,0 +1,184 @@
+"""Everything that a set of runs and Diagnoses says, computed once for every reader."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+
+from trainscope.records import Diagnosis, Json, Run
+from trainscope.studies.estimates import GroupEstimate, estimates
+from trainscope.studies.facts import method_of, ratio_of, speedup_of
+from trainscope.studies.fairness import Fairness, fairness
+from trainscope.studies.findings import findings
+from trainscope.studies.groups import Group, group
+from trainscope.studies.methods import Duel, arenas, duels
+from trainscope.studies.setups import SETUPS
+from trainscope.studies.traps import Trap, Weight, detect
+
+SCHEMA = "trainscope.comparison/1"
+MOST_PAIRED = 16
+FIRST = 3
+"""So many findings come before the pairs of methods."""
+MOST_DUELS = 6
+MOST_ESTIMATES = 4
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A comparison of runs.
+
+    Attributes:
+        groups: The settings.
+        diagnoses: Measurements before and after sparsifying actions.
+        fairness: The strictest comparison setup; None with fewer than two settings.
+        findings: What the runs say, in sentences.
+        duels: Pairs of methods, and who wins.
+        traps: What makes a result look worse or better than it is.
+        estimates: The epochs that slower settings need.
+        notes: What a reader should know of how the runs were read.
+        ta_epochs: N of the TA that is shown: the shortest first LR stage.
+        pairs: The strictest setup of every pair of settings, by their places in `groups`; None
+            where not even S1 holds. Empty with more than `MOST_PAIRED` settings.
+        within: The loosest setup that the methods satisfy under one schedule and compression at a
+            time, where that is fair; else None.
+    """
+
+    groups: tuple[Group, ...]
+    diagnoses: tuple[Diagnosis, ...]
+    fairness: Fairness | None
+    findings: tuple[str, ...]
+    duels: tuple[Duel, ...]
+    traps: tuple[Trap, ...]
+    estimates: tuple[GroupEstimate, ...]
+    notes: tuple[str, ...] = ()
+    ta_epochs: int | None = None
+    pairs: Mapping[tuple[int, int], Fairness] = field(default_factory=dict)
+    within: str | None = None
+
+    def facts(self) -> list[str]:
+        """Return what the runs show: the first findings, the pairs of methods, the others."""
+        arenas = len({duel.where for duel in self.duels})
+        # What is decided comes first; the order is otherwise that of the settings.
+        ordered = sorted(self.duels, key=lambda duel: not duel.decided)
+        told = [
+            f"At {duel.where}: {duel.sentence()}" if arenas > 1 else duel.sentence()
+            for duel in ordered
+        ]
+        return [*self.findings[:FIRST], *told[:MOST_DUELS], *self.findings[FIRST:]]
+
+    def verdict(self) -> list[str]:
+        """Return the verdict: fairness, findings, methods, estimates and a count of the traps."""
+        lines = self.facts()
+        lines += [estimate.sentence() for estimate in self.estimates[:MOST_ESTIMATES]]
+        if self.fairness is not None:
+            lines.append(self.fairness_sentence())
+        warned = {trap.label for trap in self.traps if trap.weight is Weight.WARNING}
+        if warned:
+            lines.append(
+                f"{len(warned)} of {max(len(self.groups), len(warned))} settings fell into a trap; "
+                "see the list."
+            )
+        return lines
+
+    def fairness_sentence(self) -> str:
+        """Return how fair the comparison is, as a whole and pair by pair."""
+        if self.fairness is None:
+            return "One setting: there is nothing to compare it with."
+        fair = sum(found.fair for found in self.pairs.values())
+        line = self.fairness.sentence()
+        if len(self.groups) < 3 or self.fairness.fair:
+            return line
+        if self.within is not None:
+            return f"{line} One schedule and compression at a time, the methods meet {self.within}."
+        if not fair:
+            return line
+        verb = "is" if fair == 1 else "are"
+        return f"{line} Pair by pair, {fair} of {len(self.pairs)} {verb} fair."
+
+    def as_dict(self) -> Json:
+        """Return the document of `trainscope.comparison/1` as a JSON object."""
+        return {
+            "schema": SCHEMA,
+            "verdict": self.verdict(),
+            "fairness": None if self.fairness is None else self.fairness.as_dict(),
+            "pairs": [
+                {
+                    "settings": [self.groups[i].label, self.groups[j].label],
+                    "strictest": found.strictest,
+                    "fair": found.fair,
+                }
+                for (i, j), found in self.pairs.items()
+            ],
+            "settings": [_group_dict(item, self.ta_epochs) for item in self.groups],
+            "methods": [duel.as_dict() for duel in self.duels],
+            "traps": [trap.as_dict() for trap in self.traps],
+            "estimates": [estimate.as_dict() for estimate in self.estimates],
+            "notes": list(self.notes),
+        }
+
+
+def compare(
+    runs: Iterable[Run], diagnoses: Sequence[Diagnosis] = (), notes: Sequence[str] = ()
+) -> Comparison:
+    """Compare runs: group them by setting, judge fairness, and say what they show.
+
+    >>> compare([Run.load(path) for path in paths]).verdict()  # doctest: +SKIP
+
+    Args:
+        runs: Any runs; those that differ in their seed alone form one setting.
+        diagnoses: Measurements of the same pruned networks, where there are any.
+        notes: How they were read, for the reader.
+    """
+    groups = group(runs)
+    stages = [item.first_stage for item in groups if item.first_stage is not None]
+    return Comparison(
+        groups=tuple(groups),
+        diagnoses=tuple(diagnoses),
+        fairness=fairness(groups) if len(groups) > 1 else None,
+        findings=tuple(findings(groups)),
+        duels=tuple(duels(groups)),
+        traps=tuple(detect(groups, diagnoses)),
+        estimates=tuple(estimates(groups)),
+        notes=tuple(notes),
+        ta_epochs=min(stages, default=None),
+        within=_within(groups),
+        pairs={
+            (i, j): fairness([groups[i], groups[j]])
+            for i, j in combinations(range(len(groups) if len(groups) <= MOST_PAIRED else 0), 2)
+        },
+    )
+
+
+def _within(groups: Sequence[Group]) -> str | None:
+    """Judge the methods of every schedule and compression by themselves; None if any is unfair."""
+    found: list[Fairness] = []
+    for arena in arenas(groups).values():
+        by_setup: dict[Hashable, list[Group]] = {}
+        for cells in arena.values():
+            for setup, item in cells.items():
+                by_setup.setdefault(setup, []).append(item)
+        found += [fairness(held) for held in by_setup.values() if len(held) > 1]
+    if not found or not all(one.fair for one in found):
+        return None
+    names = [setup.name for setup in SETUPS]
+    return min((one.strictest for one in found if one.strictest in names), key=names.index)
+
+
+def _group_dict(item: Group, ta_epochs: int | None) -> Json:
+    run, ta = item.first, item.ta(ta_epochs)
+    flops = [held.flops for held in item.runs if held.flops is not None]
+    return {
+        "setting": item.label,
+        "runs": len(item.runs),
+        "seeds": [held.seed for held in item.runs],
+        "kind": str(run.kind),
+        "method": method_of(run),
+        "ratio": ratio_of(run),
+        "speedup": speedup_of(run),
+        "schedule": run.schedule,
+        "epochs": item.epochs,
+        "ta": None if ta is None else {"mean": ta[0], "spread": ta[1], "epochs": ta_epochs},
+        "accuracy": {"mean": item.mean, "spread": item.spread, "values": item.finals},
+        "flops": max(flops, default=None),
+    }

@@ -1,0 +1,1 @@
+"""Published rows as run cards; `trainscope.studies.cards.published` lists them."""

@@ -1,0 +1,93 @@
+"""Whether sets of accuracies differ by more than their seeds do."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+LEVEL = 0.05
+"""The level of every test here, two-sided."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """A weighted sum of means, tested against 0.
+
+    Attributes:
+        value: The sum, in the unit of the samples.
+        low: The lower end of its 95 % interval, minus infinity where there are too few seeds.
+        high: The upper end.
+        p: The two-sided p value; 1 where there are too few seeds.
+    """
+
+    value: float
+    low: float
+    high: float
+    p: float
+
+    @property
+    def significant(self) -> bool:
+        """Return whether it differs from 0 at the level of 5 %."""
+        return self.p < LEVEL
+
+
+def contrast(samples: Sequence[Sequence[float]], weights: Sequence[float]) -> Contrast:
+    """Test a weighted sum of the means of independent samples, variances not assumed equal.
+
+    Source: Welch (1947), with the Welch-Satterthwaite degrees of freedom. Samples without spread
+    count as exact.
+
+    Args:
+        samples: The accuracies, one sequence a cell, each with one value at least.
+        weights: One weight a cell.
+    """
+    from scipy.special import stdtr, stdtrit
+
+    value = math.fsum(w * statistics.fmean(s) for w, s in zip(weights, samples, strict=True))
+    if min(map(len, samples)) < 2:
+        return Contrast(value, -math.inf, math.inf, 1.0)
+    parts = [w**2 * statistics.variance(s) / len(s) for w, s in zip(weights, samples, strict=True)]
+    total = math.fsum(parts)
+    if total == 0:
+        return Contrast(value, value, value, 1.0 if value == 0 else 0.0)
+    error = math.sqrt(total)
+    freedom = total**2 / math.fsum(
+        part**2 / (len(s) - 1) for part, s in zip(parts, samples, strict=True)
+    )
+    p = 2 * float(stdtr(freedom, -abs(value) / error))
+    half = float(stdtrit(freedom, 0.975)) * error
+    return Contrast(value, value - half, value + half, p)
+
+
+def welch(first: Sequence[float], second: Sequence[float]) -> Contrast:
+    """Return mean(first) - mean(second), tested."""
+    return contrast((first, second), (1.0, -1.0))
+
+
+def hedges_g(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Return the difference of means in pooled standard deviations, corrected for small samples.
+
+    Source: Hedges (1981). None with fewer than two values on a side, or without any spread.
+    """
+    if min(len(first), len(second)) < 2:
+        return None
+    freedom = len(first) + len(second) - 2
+    pooled = sum((len(v) - 1) * statistics.variance(v) for v in (first, second)) / freedom
+    if pooled == 0:
+        return None
+    raw = (statistics.fmean(first) - statistics.fmean(second)) / math.sqrt(pooled)
+    return raw * (1 - 3 / (4 * freedom - 1))
+
+
+def seeds_needed(difference: float, spread: float) -> int | None:
+    """Return the seeds a cell that show a difference with 80 % power, by the normal approximation.
+
+    Args:
+        difference: In points, not 0.
+        spread: The standard deviation over seeds, in points.
+    """
+    if difference == 0 or spread == 0:
+        return None
+    return max(3, math.ceil(2 * ((1.960 + 0.842) * spread / difference) ** 2))

@@ -1,0 +1,48 @@
+"""All traps of a set of groups and Diagnoses."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+from trainscope.records import Diagnosis
+from trainscope.studies.groups import Group
+from trainscope.studies.traps.convergence import (
+    best_epoch,
+    decayed_too_early,
+    not_converged,
+    not_finished,
+)
+from trainscope.studies.traps.learning_rate import above_ceiling, too_low
+from trainscope.studies.traps.pruning import no_op, stale_batch_norm
+from trainscope.studies.traps.trap import Trap
+
+
+def detect(groups: Sequence[Group], diagnoses: Sequence[Diagnosis] = ()) -> list[Trap]:
+    """Return every trap that a setting fell into, group by group.
+
+    A group's trap needs more than half of its runs. A setting is held against others only where
+    they retrain the same pruned network.
+
+    Args:
+        groups: The settings.
+        diagnoses: Measurements of the same networks before and after the action.
+    """
+    families: dict[Hashable, list[Group]] = {}
+    for item in groups:
+        if item.pruned_alike is not None:
+            families.setdefault(item.pruned_alike, []).append(item)
+    found: list[Trap | None] = []
+    for item in groups:
+        family = families.get(item.pruned_alike, [])
+        others = [other for other in family if other is not item]
+        found += [
+            no_op(item),
+            not_finished(item),
+            decayed_too_early(item),
+            not_converged(item, others),
+            too_low(item, others),
+            above_ceiling(item, diagnoses),
+            best_epoch(item),
+        ]
+    found += [stale_batch_norm(diagnosis) for diagnosis in diagnoses]
+    return [trap for trap in found if trap is not None]

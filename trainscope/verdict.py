@@ -1,0 +1,170 @@
+"""A diagnosis in sentences: what broke, and what it means for the learning rate and the epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from trainscope.records import ActionRecord, Columns, Measurement, NetworkRecord, Status
+from trainscope.records.rows import number, quantity
+
+NOTICEABLE = 1.5
+"""A ratio within 1/1.5 to 1.5 is called about the same."""
+INTACT_POINTS = 1.0
+"""A fall of the TA by less than this many points (or two standard errors) is no damage."""
+
+
+def verdict(
+    network: NetworkRecord, action: ActionRecord, probes: Mapping[str, Columns]
+) -> tuple[str, ...]:
+    """Return the sentences, most telling first. Each rests on numbers that it names.
+
+    Args:
+        network: The base network.
+        action: What was done to it.
+        probes: The measurements by probe; those that are missing or skipped say nothing.
+    """
+    lines = [_action(network, action)]
+    retraining = probes.get("trainability_accuracy")
+    if retraining is not None:
+        lines += _accuracy(retraining)
+    if "jacobian" in probes:
+        lines += _signal(probes["jacobian"])
+    if "gradient" in probes:
+        lines += _gradient(probes["gradient"])
+    if "curvature" in probes:
+        lines += _curvature(probes["curvature"], retraining)
+    if retraining is not None:
+        lines += _retraining(retraining)
+    return tuple(lines)
+
+
+def _action(network: NetworkRecord, action: ActionRecord) -> str:
+    return (
+        f"The sparsifying action took {action.meaning}: {quantity(network.parameters)} → "
+        f"{quantity(action.parameters)} parameters, {quantity(network.flops)} → "
+        f"{quantity(action.flops)} FLOPs ({action.speedup:.2f}× speedup)."
+    )
+
+
+def _accuracy(columns: Columns) -> Iterator[str]:
+    before, after = (c.value("start_accuracy") for c in (columns.before, columns.after))
+    if before is None or after is None:
+        return
+    moved = "fell" if after < before else "went"
+    line = f"Test accuracy {moved} from {before:.1f} % to {after:.1f} % at the action"
+    mended = _value(columns.recalibrated, "start_accuracy")
+    if mended is not None:
+        line += f"; with batch norm recalibrated, and no retraining, it is {mended:.1f} %"
+    yield line + "."
+
+
+def _signal(columns: Columns) -> Iterator[str]:
+    ratio = columns.damage().get("mean_jsv")
+    dead = columns.after.value("dead_outputs")
+    if dead and not columns.before.value("dead_outputs"):
+        yield (
+            f"{dead:.0f} outputs of the pruned network do not respond to the input at all: no "
+            "gradient passes there, and no learning rate helps."
+        )
+    if ratio is None:
+        return
+    if _same(ratio):
+        yield (
+            f"The signal passes as before: mean JSV is {number(ratio)} times what it was, so "
+            "dynamical isometry is no reason to retrain with care."
+        )
+        return
+    word = "shrank" if ratio < 1 else "grew"
+    line = f"The response to the input {word}: mean JSV is {number(ratio)} times what it was"
+    old, new = columns.before.value("mean_jsv"), _value(columns.recalibrated, "mean_jsv")
+    if old and new is not None:
+        mended = new / old
+        if _same(mended):
+            line += (
+                f", but {number(mended)} times with batch norm recalibrated: stale batch-norm "
+                "statistics, not lost weights, are most of this damage"
+            )
+        else:
+            line += (
+                f", and {number(mended)} times with batch norm recalibrated: the weights that are "
+                "gone, not stale statistics alone, are the cause"
+            )
+    yield line + "."
+
+
+def _gradient(columns: Columns) -> Iterator[str]:
+    ratio = columns.damage().get("norm")
+    if ratio is None or _same(ratio):
+        return
+    if ratio > 1:
+        yield (
+            f"The gradient is {number(ratio)} times as long as before: the pruned network stands "
+            "on a slope and moves fast at first, which is not the same as recovering."
+        )
+    else:
+        yield f"The gradient is {number(ratio)} times as long as before: so are the first steps."
+
+
+def _curvature(columns: Columns, retraining: Columns | None) -> Iterator[str]:
+    last = columns.recalibrated or columns.after
+    old, new = columns.before.value("max_stable_lr"), last.value("max_stable_lr")
+    if old is None or new is None:
+        return
+    which = " (batch norm recalibrated)" if columns.recalibrated is not None else ""
+    line = (
+        f"The largest LR at which plain gradient descent is stable, 2/λmax, is {number(new)} after "
+        f"the action{which}, {number(old)} before"
+    )
+    for lr in () if retraining is None else _lrs(retraining.after):
+        if lr > new:
+            line += f"; {lr:g} is above it: expect a jump of the loss, or warm up"
+    yield line + "."
+
+
+def _retraining(columns: Columns) -> Iterator[str]:
+    before, after = columns.before.scalars.get("ta"), columns.after.scalars.get("ta")
+    if before is None or after is None or before.value is None or after.value is None:
+        return
+    lrs, epochs = _lrs(columns.after), _curves(columns.after)
+    count = len(epochs[0])
+    fall = before.value - after.value
+    error = 2 * ((before.stderr or 0.0) ** 2 + (after.stderr or 0.0) ** 2) ** 0.5
+    yield (
+        f"Trainability accuracy at LR {lrs[0]:g} (mean top-1 test accuracy of the first {count} "
+        f"epochs) is {after.value:.1f} %, {before.value:.1f} % for the dense network"
+        + (": trainability is intact." if fall <= max(INTACT_POINTS, error) else ".")
+    )
+    if columns.after.status is Status.NONFINITE:
+        yield f"{columns.after.reason}: retrain with a smaller LR, or warm up."
+        return
+    best = max(range(len(lrs)), key=lambda i: epochs[i][-1])
+    for lr, curve in zip(lrs, epochs, strict=True):
+        rise = curve[-1] - curve[-2] if count > 1 else 0.0
+        if lr < lrs[best] and epochs[best][-1] - curve[-1] > INTACT_POINTS:
+            yield (
+                f"After {count} epochs LR {lr:g} is at {curve[-1]:.1f} % and LR {lrs[best]:g} at "
+                f"{epochs[best][-1]:.1f} %: the smaller LR is slower, not necessarily worse; by "
+                f"equal LR time it needs up to {lrs[best] / lr:g} times as many first-stage epochs "
+                "to get to the same place."
+            )
+        elif rise > max(INTACT_POINTS, error):
+            yield (
+                f"At LR {lr:g} the accuracy is still rising by {rise:.1f} points an epoch after "
+                f"{count} epochs: do not decay the LR, or stop, there."
+            )
+
+
+def _lrs(measurement: Measurement) -> list[float]:
+    return list(measurement.arrays.get("lrs", []))
+
+
+def _curves(measurement: Measurement) -> list[list[float]]:
+    return list(measurement.arrays.get("epoch_accuracies", []))
+
+
+def _value(measurement: Measurement | None, name: str) -> float | None:
+    return None if measurement is None else measurement.value(name)
+
+
+def _same(ratio: float) -> bool:
+    return 1 / NOTICEABLE <= ratio <= NOTICEABLE
