@@ -23,6 +23,7 @@ from trainscope.networks import (
     open_checkpoint,
     parameters,
 )
+from trainscope.outlook import outlook
 from trainscope.probes import Probe, find, lacking
 from trainscope.probes.probe import Need
 from trainscope.records import Columns, Cost, DataRecord, Diagnosis, Measurement, NetworkRecord
@@ -140,15 +141,18 @@ def examine(
         recognised=base.recognised,
         format=base.format,
     )
+    retrained = measured.get("trainability_accuracy")
+    estimates = () if retrained is None else outlook(retrained)
     diagnosis = Diagnosis(
         network=network,
         action=done.record,
         data=DataRecord(pinned.name, len(pinned.inputs), pinned.label_source),
         probes=measured,
-        verdict=verdict(network, done.record, measured),
+        verdict=verdict(network, done.record, measured, estimates),
         environment=_environment(where),
         seed=seed,
         notes=(*base.notes, *done.notes, *_data_notes(pinned)),
+        estimates=estimates,
     )
     return Outcome(diagnosis, base, replace(base, module=done.module))
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
-from trainscope.records import ActionRecord, Columns, Measurement, NetworkRecord, Status
+from trainscope.convergence.estimate import Status as Outlook
+from trainscope.records import ActionRecord, Columns, Json, Measurement, NetworkRecord, Status
 from trainscope.records.rows import number, quantity
 
 NOTICEABLE = 1.5
@@ -14,7 +15,10 @@ INTACT_POINTS = 1.0
 
 
 def verdict(
-    network: NetworkRecord, action: ActionRecord, probes: Mapping[str, Columns]
+    network: NetworkRecord,
+    action: ActionRecord,
+    probes: Mapping[str, Columns],
+    estimates: Sequence[Json] = (),
 ) -> tuple[str, ...]:
     """Return the sentences, most telling first. Each rests on numbers that it names.
 
@@ -22,6 +26,7 @@ def verdict(
         network: The base network.
         action: What was done to it.
         probes: The measurements by probe; those that are missing or skipped say nothing.
+        estimates: Of the extra epochs that smaller LRs need, from `trainscope.outlook`.
     """
     lines = [_action(network, action)]
     retraining = probes.get("trainability_accuracy")
@@ -35,6 +40,7 @@ def verdict(
         lines += _curvature(probes["curvature"], retraining)
     if retraining is not None:
         lines += _retraining(retraining)
+    lines += [_estimate(estimate) for estimate in estimates]
     return tuple(lines)
 
 
@@ -82,7 +88,7 @@ def _signal(columns: Columns) -> Iterator[str]:
         if _same(mended):
             line += (
                 f", but {number(mended)} times with batch norm recalibrated: stale batch-norm "
-                "statistics, not lost weights, are most of this damage"
+                "statistics, not the lost weights, are behind this change"
             )
         else:
             line += (
@@ -115,9 +121,11 @@ def _curvature(columns: Columns, retraining: Columns | None) -> Iterator[str]:
         f"The largest LR at which plain gradient descent is stable, 2/λmax, is {number(new)} after "
         f"the action{which}, {number(old)} before"
     )
-    for lr in () if retraining is None else _lrs(retraining.after):
-        if lr > new:
-            line += f"; {lr:g} is above it: expect a jump of the loss, or warm up"
+    above = [lr for lr in ([] if retraining is None else _lrs(retraining.after)) if lr > new]
+    if above:
+        line += f"; {' and '.join(f'{lr:g}' for lr in above)} above it can overshoot at first"
+        if retraining is not None and retraining.after.status is Status.OK:
+            line += ", and did not diverge here"
     yield line + "."
 
 
@@ -137,21 +145,36 @@ def _retraining(columns: Columns) -> Iterator[str]:
     if columns.after.status is Status.NONFINITE:
         yield f"{columns.after.reason}: retrain with a smaller LR, or warm up."
         return
-    best = max(range(len(lrs)), key=lambda i: epochs[i][-1])
     for lr, curve in zip(lrs, epochs, strict=True):
         rise = curve[-1] - curve[-2] if count > 1 else 0.0
-        if lr < lrs[best] and epochs[best][-1] - curve[-1] > INTACT_POINTS:
-            yield (
-                f"After {count} epochs LR {lr:g} is at {curve[-1]:.1f} % and LR {lrs[best]:g} at "
-                f"{epochs[best][-1]:.1f} %: the smaller LR is slower, not necessarily worse; by "
-                f"equal LR time it needs up to {lrs[best] / lr:g} times as many first-stage epochs "
-                "to get to the same place."
-            )
-        elif rise > max(INTACT_POINTS, error):
+        if rise > max(INTACT_POINTS, error):
             yield (
                 f"At LR {lr:g} the accuracy is still rising by {rise:.1f} points an epoch after "
                 f"{count} epochs: do not decay the LR, or stop, there."
             )
+
+
+def _estimate(found: Json) -> str:
+    """Say what one estimate of extra epochs says, and how far to believe it."""
+    lr, large, extra = f"{found['lr']:g}", f"{found['reference_lr']:g}", found["extra_epochs"]
+    there = f"the {found['target']:.1f} % of LR {large} after {found['epochs']} epochs"
+    if found["status"] == Outlook.REACHED:
+        return f"LR {lr} gets to {there} in as many: no extra epochs are needed for that."
+    if found["status"] == Outlook.UNREACHABLE or extra["median"] is None:
+        return f"LR {lr} is not expected to get to {there}: {found['explanation']}"
+    line = f"LR {lr} is slower, not necessarily worse: to get to {there}"
+    bound = found["lr_time_bound"]
+    limit = "" if bound is None else f"at most {max(0.0, bound - found['epochs']):.0f} by LR time"
+    if found["status"] == Outlook.TOO_FEW:
+        return (
+            f"{line} it needs more epochs{f', {limit}' if limit else ''}; for an interval, watch "
+            "it for longer with --retrain-epochs."
+        )
+    high = "more" if extra["high"] is None else f"{extra['high']:.0f}"
+    return (
+        f"{line}, expect {extra['low']:.0f} to {high} extra epochs ({found['level']:.0%} interval, "
+        f"median {extra['median']:.0f}){f', {limit}' if limit else ''}."
+    )
 
 
 def _lrs(measurement: Measurement) -> list[float]:

@@ -115,3 +115,14 @@ def test_what_the_user_can_put_right_is_one_sentence(files, options, error):
     result = run(files[0], *options)
     assert isinstance(result.exception, error)
     assert "\n" not in str(result.exception)
+
+
+def test_the_documented_example_prints_what_the_page_says_and_holds_the_truth():
+    docs = Path(__file__).parents[2] / "docs"
+    page = (docs / "estimator.md").read_text(encoding="utf-8")
+    shown = page.split("```console\n")[1].split("```")[0].splitlines()[1:]
+    small, large = str(docs / "examples/small.csv"), str(docs / "examples/large.csv")
+    result = run(small, "--match", large, "--target", "90", "--json")
+    passage = json.loads(result.stdout)["first_passage"]
+    assert passage["low"] < 87 < passage["high"]  # the epoch at which that run reached 90 %
+    assert run(small, "--match", large, "--target", "90").stdout.splitlines()[: len(shown)] == shown

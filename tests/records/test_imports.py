@@ -247,6 +247,7 @@ def test_hugging_face(tmp_path):
         ("a.csv", "epoch,lr,test_acc\n1,1e-2,140\n", "epoch 1: accuracy is in percent"),
         ("a.csv", "", "is empty"),
         ("a.json", '{"best_metric": 1}', "it has no log_history"),
+        ("a.json", '{"schema": "trainscope.run/1"}', "record of trainscope's own .* already"),
         ("a.json", '{"log_history": [{"epoch": 1, "loss": 2}]}', "no test accuracy"),
         ("a.txt", "nothing to see\n", "no test accuracy"),
         ("a.txt", "Epoch 3 loss 2.0 lr 0.1\n", "no test accuracy .* it has Epoch, loss, lr"),

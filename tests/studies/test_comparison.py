@@ -7,6 +7,7 @@ import pytest
 from comparisons import LARGE, SMALL, five_settings, run, seeds
 from diagnoses import diagnosis
 
+from trainscope.records import Kind
 from trainscope.studies.cards import published, read_cards
 from trainscope.studies.comparison import compare
 from trainscope.studies.findings import findings
@@ -85,3 +86,12 @@ def test_different_data_sets_give_a_verdict_not_an_error():
     found = compare([run(), replace(run(), data="mnist:data")])
     assert found.verdict()[-1].startswith(("Not one comparison", "1 of", "2 of"))
     assert found.fairness.strictest is None
+
+
+def test_scratch_training_is_judged_by_its_budget_not_by_its_setup():
+    scratch = run("0:1e-1", 180, kind=Kind.SCRATCH_B, base="unknown")
+    found = compare([run(), scratch])
+    assert found.duels == ()
+    assert found.fairness.strictest == "SX-B"
+    assert found.fairness.fair
+    assert found.verdict()[1].startswith("Fair: SX-B holds")

@@ -5,9 +5,11 @@ from dataclasses import replace
 import pytest
 from comparisons import LARGE, OTHER_BASE, SMALL, SMALL_LONGER, five_settings, run, seeds
 
-from trainscope.records import RunStatus
-from trainscope.studies.groups import extra_epochs, group
-from trainscope.training.schedule import parse_schedule
+from trainscope.records import Kind, RunStatus
+from trainscope.studies.groups import group, shared_first_stage
+from trainscope.studies.keys import extra_epochs
+from trainscope.training.schedule import constant, parse_schedule
+from trainscope.training.shapes import cosine, warm_up
 
 
 def labels(runs):
@@ -35,6 +37,20 @@ def test_labels_say_only_what_tells_settings_apart():
 def test_labels_are_never_shared():
     runs = [run("0:1e-2,5:1e-3"), run("0:1e-2,6:1e-3"), run("0:1e-2", 30), run("0:1e-3", 30)]
     assert len(set(labels(runs))) == 4
+
+
+def test_schedules_that_change_every_epoch_are_named_by_their_ends():
+    made = [run(), run(str(cosine(1e-2, 20))), run(str(warm_up(constant(1e-2, 15), 5)))]
+    assert labels(made) == [
+        *("LR 1e-2 → 1e-4, 20 epochs", "LR 1e-2 → 6.2e-5, 20 epochs"),
+        "LR 1.7e-3 → 1e-2, 20 epochs",
+    ]
+    assert shared_first_stage(group(made)) == 10
+
+
+def test_a_dense_network_needs_no_pruning_in_its_name():
+    dense = run("0:1e-1", 50, kind=Kind.TRAIN, pruning=None, pretraining=None)
+    assert labels([dense, run(), run(SMALL)]) == ["dense · LR 1e-1", "LR 1e-2", "LR 1e-3"]
 
 
 def test_the_same_run_twice_is_counted_once():

@@ -150,6 +150,18 @@ def test_a_write_that_was_killed_leaves_nothing_behind(tmp_path):
     assert names == ["checkpoint.pt", "run.json", "settings.json"]
 
 
+def test_two_processes_do_not_work_in_one_folder(tmp_path):
+    pytest.importorskip("fcntl", reason="this system has no file locks")
+    job = retraining("F1,1e-2")
+
+    def again(*_):
+        with pytest.raises(RecordError, match="another process is at work"):
+            run_job(job, tmp_path / "run")
+
+    run = run_job(job, tmp_path / "run", watch=Watch(on_step=again))
+    assert run_job(job, tmp_path / "run") == run
+
+
 def test_killed_between_the_last_two_steps(tmp_path):
     """run.json is there and the state still is: the run is done, and the state goes."""
     job = retraining("F2,1e-2")

@@ -135,6 +135,8 @@ class Diagnosis:
         environment: Versions, device and options that a repetition needs.
         seed: Of every random choice.
         notes: What a person should know about how this was measured, each one sentence.
+        estimates: For each smaller retraining LR, the extra epochs to catch up with a larger one,
+            as `trainscope.outlook` writes them.
     """
 
     network: NetworkRecord
@@ -145,6 +147,7 @@ class Diagnosis:
     environment: Mapping[str, str]
     seed: int = 0
     notes: tuple[str, ...] = ()
+    estimates: tuple[Json, ...] = ()
 
     def to_json(self) -> str:
         """Return the document of `trainscope.diagnosis/1`, without NaN or Infinity."""
@@ -162,6 +165,7 @@ class Diagnosis:
             "environment": dict(self.environment),
             "seed": self.seed,
             "notes": list(self.notes),
+            "estimates": list(self.estimates),
         }
 
     @classmethod
@@ -191,6 +195,7 @@ class Diagnosis:
                 environment=raw["environment"],
                 seed=raw["seed"],
                 notes=tuple(raw.get("notes", ())),
+                estimates=tuple(raw.get("estimates", ())),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise RecordError(f"this Diagnosis is incomplete or damaged: {error!r}") from error

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from trainscope.records import Run
 from trainscope.report.style import new_axes, series_style, tidy
 from trainscope.studies.facts import method_of, ratio_of, schedule_of, speedup_of
-from trainscope.studies.groups import Group, group
+from trainscope.studies.groups import Group, group, shared_first_stage
 from trainscope.training.schedule import write_lr
 
 if TYPE_CHECKING:
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 Number = Literal["accuracy", "ta"]
 Against = Literal["ratio", "speedup"]
 AXES = {"ratio": "ratio", "speedup": "speedup (dense FLOPs / pruned FLOPs)"}
+
+LONGEST_NAME = 28
+ROOM = 70
+"""Letters that stand side by side under the axis."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +57,13 @@ def points(
         number: "accuracy" (final, percent), or "ta" over the shortest first LR stage of all.
         against: "ratio" or "speedup".
     """
-    stages = [item.first_stage for item in groups if item.first_stage is not None]
+    shortest = shared_first_stage(groups)
     lines = line_labels(groups)
     read = ratio_of if against == "ratio" else speedup_of
     found = []
     for item, line in zip(groups, lines, strict=True):
         values = item.finals
         if number == "ta":
-            shortest = min(stages, default=None)
             values = [
                 ta
                 for run in item.runs
@@ -179,6 +182,10 @@ class SettingDisplay:
                 color=colour,
             )
             ax.plot([index + 0.15] * len(point.values), point.values, ".", color=colour, alpha=0.6)
-        ax.set_xticks(range(len(self.points)), [point.label for point in self.points], fontsize=8)
-        if len(self.points) > 5:
+        names = [
+            name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+            for name in (point.label for point in self.points)
+        ]
+        ax.set_xticks(range(len(names)), names, fontsize=8)
+        if sum(map(len, names)) > ROOM:
             ax.tick_params(axis="x", rotation=60)

@@ -11,7 +11,7 @@ from trainscope.studies.estimates import GroupEstimate, estimates
 from trainscope.studies.facts import method_of, ratio_of, speedup_of
 from trainscope.studies.fairness import Fairness, fairness
 from trainscope.studies.findings import findings
-from trainscope.studies.groups import Group, group
+from trainscope.studies.groups import Group, group, shared_first_stage
 from trainscope.studies.methods import Duel, arenas, duels
 from trainscope.studies.setups import SETUPS
 from trainscope.studies.traps import Trap, Weight, detect
@@ -131,7 +131,6 @@ def compare(
         notes: How they were read, for the reader.
     """
     groups = group(runs)
-    stages = [item.first_stage for item in groups if item.first_stage is not None]
     return Comparison(
         groups=tuple(groups),
         diagnoses=tuple(diagnoses),
@@ -141,7 +140,7 @@ def compare(
         traps=tuple(detect(groups, diagnoses)),
         estimates=tuple(estimates(groups)),
         notes=tuple(notes),
-        ta_epochs=min(stages, default=None),
+        ta_epochs=shared_first_stage(groups),
         within=_within(groups),
         pairs={
             (i, j): fairness([groups[i], groups[j]])

@@ -15,6 +15,8 @@ from trainscope.studies.significance import welch
 
 MOST = 12
 """So many settings are estimated, those furthest behind first."""
+LEAST_EXTRA = 0.5
+"""Epochs below which an estimate has nothing to say."""
 BEHIND = 0.3
 """Points behind before an estimate is worth its time."""
 
@@ -123,6 +125,8 @@ def _estimate(item: Group, best: Group) -> GroupEstimate | None:
         schedule=None if schedule is None else str(schedule),
         total_epochs=None if schedule is None else schedule.total,
     )
+    if result.extra_epochs.median < LEAST_EXTRA:  # it says that the decays cost what is missing
+        return None
     return GroupEstimate(item.label, best.label, best.mean, stage, result, small, large)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator, Sequence
 
 from trainscope.studies.facts import last_epoch, ratio_of, schedule_of
-from trainscope.studies.groups import NOT_SETTINGS, Group, extra_epochs
+from trainscope.studies.groups import SHORTEST_STAGE, Group, shared_first_stage
+from trainscope.studies.keys import NOT_SETTINGS, extra_epochs
 from trainscope.studies.significance import welch
 from trainscope.training.schedule import write_lr
 
@@ -83,7 +84,11 @@ def _learning_rates(family: Sequence[Group]) -> Iterator[str]:
         return
     best = max(held, key=lambda item: item.mean or 0.0)
     ordered = sorted(held, key=lambda item: -(item.lr or 0.0))
-    told = ", ".join(f"{_lr(item)} {_accuracy(item)}" for item in ordered[:MOST_LRS])
+    names = [_lr(item) for item in ordered]
+    if len(set(names)) < len(names):
+        names = [item.label for item in ordered]
+    pairs = zip(names[:MOST_LRS], ordered, strict=False)
+    told = ", ".join(f"{name} {_accuracy(item)}" for name, item in pairs)
     lowest = min(held, key=lambda item: item.mean or 0.0)
     gap = welch(best.finals, lowest.finals)
     if gap.significant or min(len(best.finals), len(lowest.finals)) < 2:
@@ -139,10 +144,9 @@ def _chain(family: Sequence[Group], short: Group, longer: Sequence[tuple[int, Gr
 
 
 def _trainability(family: Sequence[Group]) -> Iterator[str]:
-    stages = [item.first_stage for item in family if item.first_stage is not None]
-    if not stages:
+    epochs = shared_first_stage(family)
+    if epochs is None or epochs < SHORTEST_STAGE:
         return
-    epochs = min(stages)
     by_lr: dict[float, tuple[Group, float]] = {}
     for item in family:
         ta = item.ta(epochs)

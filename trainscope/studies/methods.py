@@ -9,7 +9,7 @@ from itertools import combinations
 from trainscope.records import Json
 from trainscope.studies.advice import retrain_command
 from trainscope.studies.crossing import CrossVerdict, Outcome, cross_validate
-from trainscope.studies.facts import method_of, ratio_of, schedule_of, speedup_of
+from trainscope.studies.facts import SCRATCH, method_of, ratio_of, schedule_of, speedup_of
 from trainscope.studies.groups import Group
 from trainscope.studies.significance import LEVEL, Contrast, welch
 
@@ -115,6 +115,8 @@ def arenas(groups: Sequence[Group]) -> dict[str, Arena]:
 def _arena(item: Group) -> tuple[str, str, str, str] | None:
     run, method = item.first, method_of(item.first)
     if method in (None, "dense") or item.mean is None or schedule_of(run) is None:
+        return None
+    if run.kind in SCRATCH:  # compared by budget (SX-A, SX-B), not by retraining setup
         return None
     ratio, speedup = ratio_of(run), speedup_of(run)
     size = f"{speedup or 0:.1f}×" if ratio is None else f"ratio {ratio:g}"

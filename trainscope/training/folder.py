@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,11 @@ from trainscope.records import EpochRecord, Json, Run, RunStatus, Taken
 from trainscope.records.files import replacing, write_text
 from trainscope.records.run import FILE_NAME
 from trainscope.training.job import difference
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 FORMAT = "trainscope.training/1"
 CHECKPOINT, STATE, SETTINGS = "checkpoint.pt", "state.pt", "settings.json"
@@ -48,8 +54,6 @@ def claim(folder: Path, frozen: Json) -> None:
         RecordError: The folder holds another run, or something else by those names.
     """
     settings = folder / SETTINGS
-    for part in folder.glob(".*.part"):  # of a write that was killed
-        part.unlink(missing_ok=True)
     if folder.exists() and not folder.is_dir():
         raise RecordError(f"{folder} is a file: give a folder with --output")
     if not settings.exists():
@@ -73,6 +77,35 @@ def claim(folder: Path, frozen: Json) -> None:
         raise RecordError(
             f"{folder} holds another run ({differs}): give another folder with --output"
         )
+
+
+@contextmanager
+def held(folder: Path, frozen: Json, *, wait: bool = False) -> Iterator[None]:
+    """Claim a folder and keep other processes out of it; a killed process lets go by itself.
+
+    Args:
+        folder: As `claim` takes it.
+        frozen: The settings of the run.
+        wait: Wait for another process to end, rather than be refused.
+
+    Raises:
+        RecordError: The folder holds another run, or another process is at work in it.
+    """
+    claim(folder, frozen)
+    with (folder / SETTINGS).open("rb") as handle:
+        if fcntl is not None:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError as error:
+                raise RecordError(
+                    f"another process is at work in {folder}: wait for it, or give another "
+                    "folder with --output"
+                ) from error
+            except OSError:  # a file system without locks
+                pass
+        for part in folder.glob(".*.part"):  # of a write that was killed
+            part.unlink(missing_ok=True)
+        yield
 
 
 def save_state(path: Path, state: State) -> None:

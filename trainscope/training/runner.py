@@ -18,8 +18,8 @@ from trainscope.training.folder import (
     CHECKPOINT,
     STATE,
     State,
-    claim,
     finished,
+    held,
     load_state,
     save_state,
 )
@@ -77,11 +77,15 @@ def run_job(job: Job, folder: Path, *, device: str = "cpu", watch: Watch | None 
     """
     watch = watch or Watch()
     check_fit(job.network, job.dataset)
-    claim(folder, job.frozen())
-    done = finished(folder)
-    if done is not None:
-        (folder / STATE).unlink(missing_ok=True)  # killed between its last two steps
-        return done
+    with held(folder, job.frozen()):
+        done = finished(folder)
+        if done is not None:
+            (folder / STATE).unlink(missing_ok=True)  # killed between its last two steps
+            return done
+        return _run(job, folder, device, watch)
+
+
+def _run(job: Job, folder: Path, device: str, watch: Watch) -> Run:
     training = Training(job.copied(), folder / STATE, device, watch)
     status = RunStatus.FINISHED
     try:

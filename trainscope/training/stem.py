@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from trainscope.records import RunStatus
-from trainscope.training.folder import STATE, claim, finished, load_state, save_state
+from trainscope.training.folder import STATE, finished, held, load_state, save_state
 from trainscope.training.job import Job, check_fit
 from trainscope.training.runner import Training, Watch, write_results
 
@@ -34,12 +34,16 @@ def pretrain(
         DataError: The data does not fit the network.
     """
     check_fit(job.network, job.dataset)
-    claim(folder, job.frozen())
     out = epoch_folder(folder, epoch)
-    if finished(out) is not None:
-        return out
-    rolling = folder / f"until-{epoch:04d}.pt"
-    training = Training(job.copied(), rolling, device, watch or Watch())
+    with held(folder, job.frozen(), wait=True):  # recipes that run side by side share it
+        if finished(out) is None:
+            _pretrain(job, folder, epoch, device, watch or Watch())
+    return out
+
+
+def _pretrain(job: Job, folder: Path, epoch: int, device: str, watch: Watch) -> None:
+    out, rolling = epoch_folder(folder, epoch), folder / f"until-{epoch:04d}.pt"
+    training = Training(job.copied(), rolling, device, watch)
     if training.state.epoch == 0:
         _keep_start(job, training, folder, device)
         kept = _last_kept(folder, epoch)
@@ -51,7 +55,6 @@ def pretrain(
     save_state(out / STATE, training.state)
     write_results(job, training.state, out, RunStatus.FINISHED, device)
     rolling.unlink(missing_ok=True)
-    return out
 
 
 def epoch_folder(folder: Path, epoch: int) -> Path:

@@ -10,7 +10,7 @@ from trainscope.errors import RecordError
 
 FIELDS = ("epoch", "step", "lr", "train_loss", "test_loss", "test_accuracy", "seconds")
 NAMES: Mapping[str, tuple[str, ...]] = {
-    "epoch": ("epoch", "epochs"),
+    "epoch": ("epoch", "epochs", "train/epoch"),
     "step": ("step", "global_step", "iteration", "iter"),
     "lr": ("lr", "learning_rate", "train/lr", "train/learning_rate", "train_lr"),
     "train_loss": (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -16,9 +17,9 @@ Series = dict[str, list[tuple[int, float]]]
 def read(path: Path, asked: Mapping[str, str]) -> Log:
     """Read the scalars of event files; each value of the accuracy ends an epoch.
 
-    Other scalars count with their last value up to that step. Where there is a scalar named
-    `epoch` (Lightning's), it says the epoch, from 0; otherwise the steps of the accuracy say it if
-    they are 1, 2, 3, ... or 0, 1, 2, ...; otherwise epochs are counted.
+    Other scalars count with their last value up to that step. A scalar named `epoch` (Lightning's,
+    from 0) or `train/epoch` (Hugging Face's, epochs done) says the epoch; otherwise the steps of
+    the accuracy say it if they are 1, 2, 3, ... or 0, 1, 2, ...; otherwise epochs are counted.
 
     Args:
         path: The file, or the folder that holds some.
@@ -36,7 +37,7 @@ def read(path: Path, asked: Mapping[str, str]) -> Log:
     need_accuracy(found, tags, str(path))
     ends = series[found["test_accuracy"]]
     log = Log("tensorboard", [], tags)
-    epochs = _epochs(ends, series.get(found.get("epoch", ""), []), log)
+    epochs = _epochs(ends, _done(series, found.get("epoch")), log)
     for epoch, (step, accuracy) in zip(epochs, ends, strict=True):
         row = {"epoch": float(epoch), "step": float(step)}
         known = number(accuracy)
@@ -68,14 +69,22 @@ def _merged(path: Path) -> Series:
     return {tag: sorted(dict(pairs).items()) for tag, pairs in series.items()}
 
 
-def _epochs(ends: list[tuple[int, float]], said: list[tuple[int, float]], log: Log) -> list[int]:
+def _done(series: Series, tag: str | None) -> list[tuple[int, float]]:
+    """Return the epochs done at each step, as far as a scalar says them."""
+    pairs = series.get(tag or "", [])
+    if tag == "epoch":
+        return [(step, value + 1) for step, value in pairs]
+    return [(step, math.ceil(value - 1e-6)) for step, value in pairs]
+
+
+def _epochs(ends: list[tuple[int, float]], done: list[tuple[int, float]], log: Log) -> list[int]:
     steps = [step for step, _ in ends]
-    by_tag = [_last(said, step) for step in steps]
+    said = [_last(done, step) for step in steps]
+    numbers = [int(value) for value in said if value is not None]
+    ascending = all(before < after for before, after in pairwise(numbers))
+    if len(numbers) == len(steps) and ascending and numbers[0] > 0:
+        return numbers
     counted = list(range(1, len(steps) + 1))
-    if said and None not in by_tag:
-        numbers = [int(value) + 1 for value in by_tag if value is not None]
-        if all(before < after for before, after in pairwise(numbers)):
-            return numbers
     if steps == counted:
         return counted
     log.notes.append(

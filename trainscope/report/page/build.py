@@ -10,7 +10,7 @@ from pathlib import Path
 
 from trainscope.errors import RecordError
 from trainscope.records.files import write_text
-from trainscope.report.page import sections
+from trainscope.report.page import every_run, judgement, sections
 from trainscope.report.page.markup import escape, listed
 from trainscope.report.page.payload import payload
 from trainscope.studies.comparison import Comparison
@@ -37,11 +37,11 @@ def page_html(comparison: Comparison, title: str | None = None) -> str:
             sections.bar(comparison) if data["plots"] else "",
             sections.plots(data["plots"], sections.more(comparison)),
             sections.settings(comparison),
-            sections.fairness(comparison),
-            sections.traps(comparison) if comparison.groups or comparison.traps else "",
-            sections.diagnoses(comparison),
-            sections.runs(comparison),
-            sections.exact(comparison),
+            judgement.fairness(comparison),
+            judgement.traps(comparison) if comparison.groups or comparison.traps else "",
+            judgement.diagnoses(comparison),
+            every_run.runs(comparison),
+            every_run.exact(comparison),
             f"<h2>Notes</h2>{listed(comparison.notes)}" if comparison.notes else "",
         )
     )

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 COLOURS = 7
+DIGITS = 5
 DASHES = ("none", "7 4", "2 3", "9 3 2 3")
 
-__all__ = ["cell", "escape", "figure", "listed", "prose", "swatch", "table"]
+__all__ = ["cell", "escape", "figure", "listed", "prose", "rounded", "swatch", "table"]
 _WHOLE = re.compile(r"(?:LR )?\d[\d.]*e-?\d+|\d[\d.]*(?: ± [\d.]+)? %")
 
 
@@ -74,3 +75,8 @@ def figure(index: int, title: str, note: str) -> str:
         f'<span>{prose(note)}</span></figcaption><div class="legend"></div>'
         '<div class="canvas"></div></figure>'
     )
+
+
+def rounded(value: float | None) -> float | None:
+    """Return a number for the script, with as many digits as a plot can show."""
+    return None if value is None else float(f"{value:.{DIGITS}g}")

@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
 
 from trainscope.records import Json, Run
-from trainscope.report.series import AXES, along, lr_times, measured_along, name_of
-from trainscope.report.setting_display import AXES as SETTING_AXES
-from trainscope.report.setting_display import Against, Number, points
-from trainscope.report.style import LABELS, measured
-from trainscope.studies.comparison import MOST_ESTIMATES, Comparison
-from trainscope.studies.estimates import GroupEstimate
-from trainscope.studies.facts import final_accuracy
+from trainscope.report.page.markup import rounded
+from trainscope.report.page.plots import plots
+from trainscope.report.series import lr_times
+from trainscope.studies.comparison import Comparison
 from trainscope.studies.findings import families_of
 from trainscope.studies.groups import Group
 
-DIGITS = 5
 MOST_EPOCHS = 400
 """Longer curves are thinned to so many epochs, LR drops and the last one kept."""
 FIRST_SHOWN = 8
 """With more settings than this, the others are hidden until a reader shows them."""
 ENOUGH_SHOWN = 4
-BINS = 48
 EARLY = "decayed too early"
-COLUMN_COLOURS = {"before": 0, "after": 1, "recalibrated": 2}
 
 
 def payload(comparison: Comparison) -> Json:
@@ -74,21 +64,6 @@ def _shown_first(groups: Sequence[Group]) -> list[int]:
     return [k for k, item in enumerate(groups) if item.label in first]
 
 
-def plots(comparison: Comparison) -> list[Json]:
-    """Return what there is to draw, in the order of the page."""
-    groups = comparison.groups
-    found = _curves(groups)
-    drawn = [held for held in comparison.estimates if _future(held)]
-    found += [_estimate(held, groups) for held in drawn[:MOST_ESTIMATES]]
-    found += _numbers(groups, comparison.ta_epochs)
-    found += _along(groups)
-    for diagnosis in comparison.diagnoses:
-        columns = diagnosis.probes.get("jacobian")
-        if columns is not None and measured(columns, "singular_values"):
-            found.append(_singular_values(diagnosis, columns))
-    return found
-
-
 def _short(label: str) -> str:
     return label.removeprefix("LR ")
 
@@ -97,7 +72,7 @@ def _run(run: Run) -> Json:
     kept = _kept(run)
     records = [run.epochs[k] for k in kept]
     times = lr_times(run)
-    losses = [_round(record.train_loss) for record in records]
+    losses = [rounded(record.train_loss) for record in records]
     drops = [
         before.epoch
         for before, after in zip(run.epochs, run.epochs[1:], strict=False)
@@ -105,10 +80,10 @@ def _run(run: Run) -> Json:
     ]
     return {
         "seed": run.seed,
-        "a0": _round(run.start_accuracy),
+        "a0": rounded(run.start_accuracy),
         "e": [record.epoch for record in records],
-        "t": [_round(times[k]) for k in kept],
-        "a": [_round(record.test_accuracy) for record in records],
+        "t": [rounded(times[k]) for k in kept],
+        "a": [rounded(record.test_accuracy) for record in records],
         "l": losses if any(loss is not None for loss in losses) else None,
         # A schedule that falls at every epoch has no drops worth a mark.
         "d": drops if len(drops) * 3 <= len(run.epochs) else [],
@@ -123,197 +98,3 @@ def _kept(run: Run) -> list[int]:
     kept = {int(k * step) for k in range(MOST_EPOCHS)} | {count - 1}
     kept |= {k for k in range(count - 1) if run.epochs[k + 1].lr < run.epochs[k].lr}
     return sorted(kept)
-
-
-def _round(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.{DIGITS}g}")
-
-
-def _curves(groups: Sequence[Group]) -> list[Json]:
-    runs = [run for item in groups for run in item.runs if len(run.epochs) > 1]
-    if not runs:
-        return []
-    found = []
-    loss = any(record.train_loss is not None for run in runs for record in run.epochs)
-    for y, known in (("a", True), ("l", loss)):
-        if not known:
-            continue
-        name = "accuracy" if y == "a" else "loss"
-        title = "Test accuracy" if y == "a" else "Training loss"
-        for x, place, more in (
-            (
-                "e",
-                "epoch",
-                "Mean over seeds, band from lowest to highest. ▼ LR drops; ringed: too early.",
-            ),
-            ("t", "lr_time", "What each LR reaches after the same sum of LR over the epochs."),
-        ):
-            spec = {
-                "xlabel": AXES[place],
-                "xshort": "epoch" if x == "e" else "LR time",
-                "ylabel": AXES[name],
-                "xlog": x == "t",
-                "ylog": y == "l",
-                "from0": x == "e",
-            }
-            found.append(
-                {
-                    "kind": "curves",
-                    "title": f"{title} against {'epoch' if x == 'e' else 'LR time'}",
-                    "note": more,
-                    "x": x,
-                    "y": y,
-                    "spec": spec,
-                }
-            )
-    return found
-
-
-def _numbers(groups: Sequence[Group], ta_epochs: int | None) -> list[Json]:
-    found = []
-    wanted: tuple[tuple[Number, Against, str], ...] = (
-        ("ta", "ratio", f"Trainability accuracy, first {ta_epochs} epochs"),
-        ("accuracy", "ratio", "Final accuracy"),
-        ("accuracy", "speedup", "Final accuracy against speedup"),
-    )
-    places = {item.label: k for k, item in enumerate(groups)}
-    for number, against, title in wanted:
-        shown = points(groups, number, against)
-        sweep = len({point.x for point in shown if point.x is not None}) > 1
-        if not shown or (against == "speedup" and not sweep):
-            continue
-        seeds = {item.label: _seeds(item, number) for item in groups}
-        found.append(
-            {
-                "kind": "numbers",
-                "title": f"{title} against ratio" if sweep and against == "ratio" else title,
-                "note": "Means with the standard deviation over seeds."
-                + ("" if sweep else " Small dots: single runs."),
-                "spec": {
-                    "xlabel": SETTING_AXES[against] if sweep else "setting",
-                    "ylabel": "TA [%]" if number == "ta" else "final top-1 test accuracy [%]",
-                    "sweep": sweep,
-                },
-                "points": [
-                    {
-                        "s": places[point.label],
-                        "line": point.line,
-                        "x": _round(point.x),
-                        "v": _round(point.value),
-                        "sd": _round(point.spread),
-                        "vals": [_round(value) for value in point.values],
-                        "seeds": seeds[point.label],
-                    }
-                    for point in shown
-                ],
-            }
-        )
-    return found
-
-
-def _seeds(item: Group, number: Number) -> list[int | None]:
-    if number == "ta":
-        return [run.seed for run in item.runs if len(run.epochs) > 1]
-    return [run.seed for run in item.runs if final_accuracy(run) is not None]
-
-
-def _along(groups: Sequence[Group]) -> list[Json]:
-    found = []
-    for probe, scalar in measured_along(groups):
-        series: list[list[list[float | None]] | None] = []
-        unit = ""
-        for item in groups:
-            held = along(item, probe, scalar)
-            series.append(None)
-            if held is not None:
-                curve, unit = held
-                rows = zip(curve.x, curve.mean, curve.low, curve.high, strict=True)
-                series[-1] = [[_round(value) for value in row] for row in rows]
-        known = [row for held_rows in series if held_rows for row in held_rows]
-        if not known:
-            continue
-        name = name_of(probe, scalar)
-        found.append(
-            {
-                "kind": "along",
-                "title": f"{name[:1].upper()}{name[1:]} along retraining",
-                "note": "Epoch 0: after the action, not retrained.",
-                "spec": {
-                    "xlabel": AXES["epoch"],
-                    "xshort": "epoch",
-                    "ylabel": f"{name} [{unit}]" if unit else name,
-                    "ylog": all(row[2] is not None and row[2] > 0 for row in known),
-                },
-                "series": series,
-            }
-        )
-    return found
-
-
-def _singular_values(diagnosis: Any, columns: Any) -> Json:
-    values = {
-        name: np.concatenate([np.asarray(row, float) for row in m.arrays["singular_values"]])
-        for name, m in measured(columns, "singular_values").items()
-    }
-    top = max(float(held.max(initial=0.0)) for held in values.values()) or 1.0
-    shown = {name: np.maximum(held, top * 1e-12) for name, held in values.items()}
-    edges = np.geomspace(min(float(v.min()) for v in shown.values()) / 1.1, top * 1.1, BINS + 1)
-    width = np.diff(np.log10(edges))
-    series = []
-    for name, held in shown.items():
-        density = np.histogram(held, edges)[0] / max(len(held), 1) / width
-        # A step each bin, so that what is drawn is what was counted.
-        xs, ys = np.repeat(edges, 2)[1:-1], np.repeat(density, 2)
-        series.append(
-            {
-                "label": LABELS[name],
-                "colour": COLUMN_COLOURS[name],
-                "mean": _round(float(held.mean())),
-                "points": [[_round(x), _round(y)] for x, y in zip(xs, ys, strict=True)],
-            }
-        )
-    return {
-        "kind": "histogram",
-        "title": "Jacobian singular values before and after",
-        "note": f"{diagnosis.network.architecture}: {diagnosis.action.meaning}. Dashed: means.",
-        "spec": {
-            "xlabel": "singular value of d logits / d input",
-            "xshort": "JSV",
-            "ylabel": "density per decade",
-            "xlog": True,
-        },
-        "series": series,
-    }
-
-
-def _future(held: GroupEstimate) -> bool:
-    return len(_predicted(held)) > 1
-
-
-def _predicted(held: GroupEstimate) -> list[list[float | None]]:
-    """Return [epoch, accuracy, low, high] of the estimator's curve beyond what it watched."""
-    curve = held.result.curve
-    rows = zip(curve.epochs, curve.median, curve.low, curve.high, strict=True)
-    return [
-        [_round(float(value)) for value in row]
-        for row in rows
-        if all(math.isfinite(float(value)) for value in row)
-    ]
-
-
-def _estimate(held: GroupEstimate, groups: Sequence[Group]) -> Json:
-    return {
-        "kind": "estimate",
-        "title": f"When does {held.label} reach {held.target:.1f} %?",
-        "note": held.sentence(),
-        "s": next(k for k, item in enumerate(groups) if item.label == held.label),
-        "target": _round(held.target),
-        "aim": f"{held.target:.1f} %: {held.reference}",
-        "curve": _predicted(held),
-        "spec": {
-            "xlabel": AXES["epoch"],
-            "xshort": "epoch",
-            "ylabel": AXES["accuracy"],
-            "xlog": True,
-        },
-    }

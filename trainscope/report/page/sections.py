@@ -1,25 +1,19 @@
-"""The sections of the page, from the verdict to every number."""
+"""The first sections of the page: the verdict, the plots, the table of settings."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
-from trainscope.records import Json, Run
-from trainscope.records.page import diagnosis_html
+from trainscope.records import Json
 from trainscope.records.rows import quantity
-from trainscope.records.run import UNKNOWN
 from trainscope.report.page.markup import cell, escape, figure, listed, prose, swatch, table
 from trainscope.studies.comparison import MOST_ESTIMATES, Comparison
 from trainscope.studies.facts import (
-    final_accuracy,
-    last_epoch,
     method_of,
     ratio_of,
     schedule_of,
     speedup_of,
 )
-from trainscope.studies.fairness import Check
 from trainscope.studies.groups import Group
 from trainscope.studies.traps import Weight
 
@@ -27,8 +21,6 @@ LEADING = 4
 """Findings above the plots; the others follow them."""
 FIRST_PLOTS = 2
 MANY = 9
-BLANK = (("start", UNKNOWN), ("end", UNKNOWN))
-"""Facts of a Run that are not worth a line where they are unknown."""
 """From so many settings on there is a box to find one."""
 
 
@@ -143,179 +135,3 @@ def mean_spread(mean: float | None, spread: float | None) -> str:
     if mean is None:
         return "–"
     return f"{mean:.2f}" if spread is None else f"{mean:.2f} ± {spread:.2f}"
-
-
-def fairness(comparison: Comparison) -> str:
-    """Return every comparison setup with the reasons against it, the pairs, and the advice."""
-    fair = comparison.fairness
-    if fair is None:
-        return ""
-    rungs = "".join(_rung(check) for check in fair.checks)
-    advice = "".join(_advice(line) for line in fair.advice)
-    advice += "".join(_advice(f"Run: {line}") for duel in comparison.duels for line in duel.missing)
-    aside = (f"<h3>What would make it fair</h3>{advice}" if advice else "") + _pairs(comparison)
-    return (
-        '<h2 id="fairness">How fair is the comparison?</h2>'
-        '<p class="aside">The comparison setups of Wang et al. (2023), Table 2, from the loosest '
-        "to the strictest; S3.2 or stricter is recommended for pruning methods. What is unknown is "
-        "not the same.</p>"
-        f'<div class="two"><ul class="ladder">{rungs}</ul><div>{aside}</div></div>'
-    )
-
-
-def _rung(check: Check) -> str:
-    kind = "yes" if check.holds else "" if check.applies else "na"
-    reasons = "" if check.holds else f"<span>{escape('; '.join(check.reasons[:2]))}</span>"
-    word = "holds" if check.holds else "fails" if check.applies else "does not apply"
-    return (
-        f'<li class="{kind}"><b>{check.setup}</b>'
-        f"<span>{escape(check.meaning)}: {word}</span>{reasons}</li>"
-    )
-
-
-def _advice(line: str) -> str:
-    if line.startswith("Run: "):
-        command = escape(line.removeprefix("Run: "))
-        copy = '<button type="button" data-copy>copy</button>'
-        return f'<div class="todo"><code>{command}</code>{copy}</div>'
-    return f'<p class="todo">{escape(line)}</p>'
-
-
-def _pairs(comparison: Comparison) -> str:
-    if len(comparison.groups) < 3 or not comparison.pairs:
-        return ""
-    labels = [item.label for item in comparison.groups]
-    heads = "".join(f'<th scope="col">{k + 1}</th>' for k in range(len(labels) - 1))
-    rows = []
-    for i in range(1, len(labels)):
-        cells = []
-        for j in range(i):
-            found = comparison.pairs[j, i]
-            kind = "yes" if found.fair else "no"
-            title = escape(f"{labels[j]} and {labels[i]}: {found.sentence()}")
-            name = escape(found.strictest or "none")
-            cells.append(f'<td class="{kind}" title="{title}">{name}</td>')
-        blank = "<td></td>" * (len(labels) - 1 - i)
-        head = f'<th scope="row">{i + 1} {escape(labels[i])}</th>'
-        rows.append(f"<tr>{head}{''.join(cells)}{blank}</tr>")
-    return (
-        "<h3>Pair by pair</h3>"
-        f'<p class="aside">1 is {escape(labels[0])}. Green pairs are as strict as S3.2.</p>'
-        '<div class="scroll" tabindex="0" role="region" aria-label="Strictest setup of every pair">'
-        f'<table class="pairs"><thead><tr><th></th>{heads}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>"
-    )
-
-
-def traps(comparison: Comparison) -> str:
-    """Return every trap with its evidence, the heavier ones first."""
-    ordered = sorted(comparison.traps, key=lambda trap: trap.weight is not Weight.WARNING)
-    items = "".join(
-        f'<li class="{trap.weight}"><strong>{escape(trap.label)}: {escape(trap.name)}</strong>'
-        f"<div>{prose(trap.sentence)}</div>"
-        + (f"<small>{trap.runs[0]} of {trap.runs[1]} runs</small>" if trap.runs[1] > 1 else "")
-        + "</li>"
-        for trap in ordered
-    )
-    if not items:
-        return '<h2 id="traps">Traps</h2><p>None of the known traps was found.</p>'
-    return f'<h2 id="traps">Traps</h2><ul class="traps">{items}</ul>'
-
-
-def diagnoses(comparison: Comparison) -> str:
-    """Return the tables of Diagnoses."""
-    items = "".join(
-        f"<details><summary>{escape(d.network.architecture)}: {escape(d.action.meaning)} "
-        f"({escape(d.action.criterion)})</summary>"
-        f'<div class="scroll">{diagnosis_html(d)}</div></details>'
-        for d in comparison.diagnoses
-    )
-    return (
-        f'<h2 id="diagnoses">Before and after the sparsifying action</h2>{items}' if items else ""
-    )
-
-
-def runs(comparison: Comparison) -> str:
-    """Return the table of runs, each with a box that shows it in the plots."""
-    if not comparison.groups:
-        return ""
-    heads = [
-        *(("", False), ("Setting", False), ("Seed", True), ("Final [%]", True)),
-        *(("Best [%]", True), ("TA [%]", True), ("Epochs", True)),
-        *(("LR time", True), ("Parameters", True), ("Base model", False), ("Status", False)),
-    ]
-    rows, number = [], 0
-    for index, item in enumerate(comparison.groups):
-        for run in item.runs:
-            rows.append(_run_row(number, index, item, run))
-            number += 1
-    tall = len(rows) > 20
-    return f'<h2 id="runs">Every run</h2>{table(heads, rows, "Every run", tall=tall)}'
-
-
-def _run_row(number: int, index: int, item: Group, run: Run) -> str:
-    final = final_accuracy(run)
-    known = [r.test_accuracy for r in run.epochs if r.test_accuracy is not None]
-    best = max(known, default=None)
-    ta = run.trainability_accuracy() if len(run.epochs) > 1 else None
-    time = run.lr_time if run.epochs else None
-    done = last_epoch(run)
-    name = escape(f"{item.label}, seed {run.seed}")
-    return (
-        f'<tr><td><input type="checkbox" data-run="{number}" checked '
-        f'aria-label="Show {name}"></td>'
-        f'<td class="s" data-v="{escape(item.label)}">{swatch(index)}{escape(item.label)}</td>'
-        + cell("–" if run.seed is None else str(run.seed), run.seed, kind="n")
-        + cell("–" if final is None else f"{final:.2f}", final, kind="n")
-        + cell("–" if best is None else f"{best:.2f}", best, kind="n")
-        + cell("–" if ta is None else f"{ta:.2f}", ta, kind="n")
-        + cell("–" if done is None else str(done), done, kind="n")
-        + cell("–" if time is None else f"{time:.4g}", time, kind="n")
-        + cell(
-            "–" if run.parameters is None else quantity(run.parameters), run.parameters, kind="n"
-        )
-        + cell(run.base[:12])
-        + cell(f"{run.kind}, {run.status}", kind="s")
-        + "</tr>"
-    )
-
-
-def exact(comparison: Comparison) -> str:
-    """Return the exact settings of every setting, as its first run has them."""
-    items = "".join(
-        f"<details><summary>{escape(item.label)}</summary><dl>{_facts(item)}</dl></details>"
-        for item in comparison.groups
-    )
-    return f'<h2 id="exact">Exact settings</h2>{items}' if items else ""
-
-
-def _facts(item: Group) -> str:
-    raw = item.first.as_dict()
-    for name in ("epochs", "measurements", "schema", "seed", "status"):
-        raw.pop(name, None)
-    pruning = raw.get("pruning")
-    if pruning and pruning.get("action"):
-        action = pruning.pop("action")
-        raw["action"] = action["meaning"]
-        raw["layers"] = ", ".join(
-            f"{layer['name']} {layer['before']} → {layer['after']}" for layer in action["layers"]
-        )
-    raw["seeds"] = [run.seed for run in item.runs]
-    bases = list(dict.fromkeys(run.base for run in item.runs))
-    raw["base"] = bases[0] if len(bases) == 1 else bases
-    return "".join(
-        f"<dt>{escape(name.replace('_', ' '))}</dt><dd>{escape(_written(value))}</dd>"
-        for name, value in raw.items()
-        if value not in (None, "", [], {}) and (name, value) not in BLANK
-    )
-
-
-def _written(value: object) -> str:
-    if isinstance(value, dict):
-        held = {k: v for k, v in value.items() if v not in (None, [], {})}
-        return ", ".join(f"{name.replace('_', ' ')} {_written(v)}" for name, v in held.items())
-    if isinstance(value, str):
-        return value
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    return json.dumps(value, ensure_ascii=False).strip("[]")

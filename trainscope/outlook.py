@@ -1,0 +1,64 @@
+"""How many more epochs the smaller retraining LRs need, from a trainability accuracy at several."""
+
+from __future__ import annotations
+
+from trainscope.convergence import LearningCurve, estimate_extra_epochs
+from trainscope.records import Columns, Json, Measurement
+
+LEVEL = 0.8
+SETTLED = 3
+"""The target is the mean test accuracy of so many last epochs of the best LR."""
+
+
+def outlook(columns: Columns) -> tuple[Json, ...]:
+    """Estimate, for each LR that is behind a larger one, the epochs to add to catch up with it.
+
+    The target is where the best LR stands at the end of the epochs watched, so the answer is about
+    getting there, not about the best accuracy that either would reach.
+
+    Args:
+        columns: A trainability accuracy; its pruned network's curves are used.
+
+    Returns:
+        For each smaller LR: `lr`, `reference_lr`, `target` (percent), `epochs` watched and what
+        `trainscope.convergence.Estimate.to_json` gives. Empty where there is one LR alone.
+    """
+    curves = _curves(columns.after)
+    if len(curves) < 2:
+        return ()
+    ends = {lr: _end(curve) for lr, curve in curves.items()}
+    best = max(ends, key=lambda lr: ends[lr])
+    return tuple(
+        {"lr": lr, "reference_lr": best, "epochs": int(curve.epochs[-1])}
+        | estimate_extra_epochs(
+            curve, target=ends[best], reference=curves[best], level=LEVEL
+        ).to_json()
+        for lr, curve in curves.items()
+        if lr < best
+    )
+
+
+def _curves(measurement: Measurement) -> dict[float, LearningCurve]:
+    arrays = measurement.arrays
+    found = {}
+    rows = zip(
+        arrays.get("lrs", []),
+        arrays.get("epoch_accuracies", []),
+        arrays.get("epoch_losses", []),
+        strict=False,
+    )
+    for lr, accuracies, losses in rows:
+        if None in losses:  # it diverged
+            continue
+        found[lr] = LearningCurve(
+            epochs=list(range(len(accuracies) + 1)),
+            accuracy=[measurement.value("start_accuracy"), *accuracies],
+            lr=lr,
+            loss=[None, *losses],
+        )
+    return found
+
+
+def _end(curve: LearningCurve) -> float:
+    last = list(curve.accuracy)[-SETTLED:]
+    return float(sum(last)) / len(last)

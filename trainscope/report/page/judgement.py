@@ -1,0 +1,99 @@
+"""The sections that judge: how fair the comparison is, the traps, and the Diagnoses."""
+
+from __future__ import annotations
+
+from trainscope.records.page import diagnosis_html
+from trainscope.report.page.markup import escape, prose
+from trainscope.studies.comparison import Comparison
+from trainscope.studies.fairness import Check
+from trainscope.studies.traps import Weight
+
+
+def fairness(comparison: Comparison) -> str:
+    """Return every comparison setup with the reasons against it, the pairs, and the advice."""
+    fair = comparison.fairness
+    if fair is None:
+        return ""
+    rungs = "".join(_rung(check) for check in fair.checks)
+    advice = "".join(_advice(line) for line in fair.advice)
+    advice += "".join(_advice(f"Run: {line}") for duel in comparison.duels for line in duel.missing)
+    aside = (f"<h3>What would make it fair</h3>{advice}" if advice else "") + _pairs(comparison)
+    return (
+        '<h2 id="fairness">How fair is the comparison?</h2>'
+        '<p class="aside">The comparison setups of Wang et al. (2023), Table 2, from the loosest '
+        "to the strictest; S3.2 or stricter is recommended for pruning methods. What is unknown is "
+        "not the same.</p>"
+        f'<div class="two"><ul class="ladder">{rungs}</ul><div>{aside}</div></div>'
+    )
+
+
+def _rung(check: Check) -> str:
+    kind = "yes" if check.holds else "" if check.applies else "na"
+    reasons = "" if check.holds else f"<span>{escape('; '.join(check.reasons[:2]))}</span>"
+    word = "holds" if check.holds else "fails" if check.applies else "does not apply"
+    return (
+        f'<li class="{kind}"><b>{check.setup}</b>'
+        f"<span>{escape(check.meaning)}: {word}</span>{reasons}</li>"
+    )
+
+
+def _advice(line: str) -> str:
+    if line.startswith("Run: "):
+        command = escape(line.removeprefix("Run: "))
+        copy = '<button type="button" data-copy>copy</button>'
+        return f'<div class="todo"><code>{command}</code>{copy}</div>'
+    return f'<p class="todo">{escape(line)}</p>'
+
+
+def _pairs(comparison: Comparison) -> str:
+    if len(comparison.groups) < 3 or not comparison.pairs:
+        return ""
+    labels = [item.label for item in comparison.groups]
+    heads = "".join(f'<th scope="col">{k + 1}</th>' for k in range(len(labels) - 1))
+    rows = []
+    for i in range(1, len(labels)):
+        cells = []
+        for j in range(i):
+            found = comparison.pairs[j, i]
+            kind = "yes" if found.fair else "no"
+            title = escape(f"{labels[j]} and {labels[i]}: {found.sentence()}")
+            name = escape(found.strictest or "none")
+            cells.append(f'<td class="{kind}" title="{title}">{name}</td>')
+        blank = "<td></td>" * (len(labels) - 1 - i)
+        head = f'<th scope="row">{i + 1} {escape(labels[i])}</th>'
+        rows.append(f"<tr>{head}{''.join(cells)}{blank}</tr>")
+    return (
+        "<h3>Pair by pair</h3>"
+        f'<p class="aside">1 is {escape(labels[0])}. Green pairs are as strict as S3.2.</p>'
+        '<div class="scroll" tabindex="0" role="region" aria-label="Strictest setup of every pair">'
+        f'<table class="pairs"><thead><tr><th></th>{heads}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def traps(comparison: Comparison) -> str:
+    """Return every trap with its evidence, the heavier ones first."""
+    ordered = sorted(comparison.traps, key=lambda trap: trap.weight is not Weight.WARNING)
+    items = "".join(
+        f'<li class="{trap.weight}"><strong>{escape(trap.label)}: {escape(trap.name)}</strong>'
+        f"<div>{prose(trap.sentence)}</div>"
+        + (f"<small>{trap.runs[0]} of {trap.runs[1]} runs</small>" if trap.runs[1] > 1 else "")
+        + "</li>"
+        for trap in ordered
+    )
+    if not items:
+        return '<h2 id="traps">Traps</h2><p>None of the known traps was found.</p>'
+    return f'<h2 id="traps">Traps</h2><ul class="traps">{items}</ul>'
+
+
+def diagnoses(comparison: Comparison) -> str:
+    """Return the tables of Diagnoses."""
+    items = "".join(
+        f"<details><summary>{escape(d.network.architecture)}: {escape(d.action.meaning)} "
+        f"({escape(d.action.criterion)})</summary>"
+        f'<div class="scroll">{diagnosis_html(d)}</div></details>'
+        for d in comparison.diagnoses
+    )
+    return (
+        f'<h2 id="diagnoses">Before and after the sparsifying action</h2>{items}' if items else ""
+    )
