@@ -27,14 +27,14 @@ class Gradient:
     """Norm, signal-to-noise ratio and noise scale of the cross-entropy gradient.
 
     Over the surviving trainable weights, with g_i the gradient of sample i's loss and g their mean
-    over the N pinned samples, S = (sum |g_i|^2 - N |g|^2) / (N - 1) estimates tr Sigma and
-    |g|^2 - S / N estimates |G|^2, both without bias. Then
+    over the N pinned samples, S = (sum ‖g_i‖² - N ‖g‖²) / (N - 1) estimates tr Sigma and
+    ‖g‖² - S / N estimates ‖G‖², both without bias. Then
 
-    - `norm` = |g|, loss/param; `loss`, nats;
-    - `snr` = |G|^2 / tr Sigma of one sample's gradient, a pure number (a batch of B has B times
+    - `norm` = ‖g‖, loss/param; `loss`, nats;
+    - `snr` = ‖G‖² / tr Sigma of one sample's gradient, a pure number (a batch of B has B times
       as much); zero or below where no signal can be told from noise;
-    - `noise_scale` = tr Sigma / |G|^2, samples: the batch size at which noise and signal are
-      equal (McCandlish et al. 2018, "simple noise scale"); null where |G|^2 is not positive.
+    - `noise_scale` = tr Sigma / ‖G‖², samples: the batch size at which noise and signal are
+      equal (McCandlish et al. 2018, "simple noise scale"); null where ‖G‖² is not positive.
 
     Standard errors are the jackknife's over samples. Arrays: `layers`, `layer_norms`, `layer_rms`
     (norm per root of the number of surviving weights), `sample_norms` [N].

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from trainscope.errors import TrainscopeError
     from trainscope.networks import Network, open_checkpoint, save_checkpoint
     from trainscope.records import Diagnosis, Measurement
-    from trainscope.sparsify import Action, sparsify
+    from trainscope.sparsify import Action
     from trainscope.training.schedule import LRSchedule, parse_schedule
 
 _HOMES = {
@@ -29,7 +29,6 @@ _HOMES = {
     "open_checkpoint": "trainscope.networks",
     "parse_schedule": "trainscope.training.schedule",
     "save_checkpoint": "trainscope.networks",
-    "sparsify": "trainscope.sparsify",
 }
 
 __all__ = [
@@ -45,7 +44,6 @@ __all__ = [
     "open_checkpoint",
     "parse_schedule",
     "save_checkpoint",
-    "sparsify",
 ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -23,6 +23,7 @@ from trainscope.networks import (
     open_checkpoint,
     parameters,
 )
+from trainscope.networks.threads import suited_threads
 from trainscope.outlook import outlook
 from trainscope.probes import Probe, find, lacking
 from trainscope.probes.probe import Need
@@ -116,21 +117,12 @@ def examine(
     cost = flops(base.module, base.input_shape)
     tell("reading the data")
     source = open_data(base, data, download=download)
-    count = samples or default_samples(cost)
-    pinned, extra = _pin(source, base, count, batch_size, seed, cost)
-    pinned = pinned.to(where)
-    modules = _columns(base.module, done.module, extra, where)
-    for line in _expected(chosen, base.module, pinned):
-        tell(line)
-    measured = {
-        probe.name: Columns(
-            **{
-                column: None if module is None else _measure(probe, module, pinned, column, tell)
-                for column, module in modules.items()
-            }  # type: ignore[arg-type]
-        )
-        for probe in chosen
-    }
+    with suited_threads(cost):
+        count = samples or default_samples(cost)
+        pinned, extra = _pin(source, base, count, batch_size, seed, cost)
+        pinned = pinned.to(where)
+        modules = _columns(base.module, done.module, extra, where)
+        measured = _measure_all(chosen, modules, pinned, tell)
     network = NetworkRecord(
         architecture=base.architecture,
         parameters=parameters(base.module),
@@ -243,6 +235,31 @@ def _on(network: nn.Module, device: torch.device) -> nn.Module:
     return network if there else copy.deepcopy(network).to(device)
 
 
+def _measure_all(
+    probes: Sequence[Probe],
+    modules: Mapping[str, nn.Module | None],
+    data: ProbeData,
+    tell: Progress,
+) -> dict[str, Columns]:
+    """Tell what every probe will cost, then measure every column."""
+    base = modules["before"]
+    assert base is not None
+    for probe in probes:
+        if lacking(probe, data) is None:
+            cost = expected(probe.estimate(base, data))
+            tell(f"{probe.name} will cost {cost} a column")
+    found = {}
+    for probe in probes:
+        before, after, recalibrated = (
+            None if module is None else _measure(probe, module, data, column, tell)
+            for column, module in modules.items()
+        )
+        assert before is not None
+        assert after is not None
+        found[probe.name] = Columns(before, after, recalibrated)
+    return found
+
+
 def _measure(
     probe: Probe, network: nn.Module, data: ProbeData, column: str, tell: Progress
 ) -> Measurement:
@@ -256,14 +273,6 @@ def _measure(
         return Measurement.skipped(probe.name, f"needs {need}: {hint}")
     tell(f"{probe.name}, {column}")
     return probe.measure(network, data)
-
-
-def _expected(probes: Sequence[Probe], network: nn.Module, data: ProbeData) -> list[str]:
-    return [
-        f"{probe.name} will cost {expected(probe.estimate(network, data))} a column"
-        for probe in probes
-        if lacking(probe, data) is None
-    ]
 
 
 def expected(cost: Cost) -> str:
