@@ -48,14 +48,14 @@ def check(estimate: Estimate) -> None:
     json.dumps(estimate.to_json(), allow_nan=False)
     band = estimate.curve
     for low, median, high in zip(band.low, band.median, band.high, strict=True):
-        assert low <= median + 1e-9
-        assert median <= high + 1e-9
+        assert low <= median + 1e-6
+        assert median <= high + 1e-6
         assert low >= 0
         assert high <= 100
     assert list(band.epochs) == sorted(band.epochs)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, derandomize=True)
 @given(
     learning_curves(),
     st.floats(-10, 120),
@@ -67,7 +67,7 @@ def test_any_curve_has_a_named_status_and_ordered_numbers(small, target, referen
     check(estimate_extra_epochs(small, target, reference, level, **(PLAN if plan else {})))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(
     learning_curves(least=4),
     st.none() | learning_curves(least=2),
@@ -90,7 +90,7 @@ def test_a_higher_target_never_comes_sooner(small, reference, one, other, plan):
     assert first.reachable >= second.reachable - 1e-9
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     learning_curves(least=4),
     st.none() | learning_curves(least=2),
@@ -119,7 +119,7 @@ def test_the_unit_of_epochs_does_not_matter(small, reference, target, unit):
         assert one == two or math.isclose(one * unit, two, rel_tol=1e-4)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50, deadline=None, derandomize=True)
 @given(learning_curves(least=4), st.randoms(use_true_random=False), st.floats(10, 90))
 def test_the_order_of_records_and_ties_does_not_matter(small, random, target):
     epochs = np.repeat(small.epochs, 2)
@@ -269,3 +269,27 @@ def test_bad_options_are_refused_in_a_sentence(options, error, message):
 def test_every_status_has_a_sentence():
     assert set(SENTENCES) == set(Status)
     assert all(text.endswith(".") for text in SENTENCES.values())
+
+
+def end_only(lr: float, first: int, total: int, accuracy: float) -> LearningCurve:
+    """A run of which only the accuracy after its decays is known, as in a published table."""
+    rates = [lr] * first + [lr / 10] * (total - first)
+    return LearningCurve(range(1, total + 1), [NAN] * (total - 1) + [accuracy], rates)
+
+
+def test_from_the_ends_of_two_runs_equal_lr_time_is_an_upper_bound():
+    small, large = end_only(1e-3, 30, 60, 70.53), end_only(1e-2, 30, 60, 77.81)
+    estimate = estimate_extra_epochs(small, 77.81, large)
+    check(estimate)
+    assert estimate.lr_time_bound == pytest.approx(300)
+    assert 0 < estimate.extra_epochs.low < estimate.extra_epochs.median < 270
+    assert 180 < estimate.extra_epochs.high < 290
+    assert "equal LR time alone" in estimate.explanation
+    planned = estimate_extra_epochs(small, 77.81, large, schedule="0:1e-3,40:1e-4", total_epochs=60)
+    assert planned.extra_epochs.high == pytest.approx(estimate.extra_epochs.high - 10)
+
+
+def test_from_the_ends_a_target_that_was_reached_needs_nothing():
+    small, large = end_only(1e-3, 30, 60, 70.0), end_only(1e-2, 30, 60, 77.8)
+    estimate = estimate_extra_epochs(small, 69.0, large)
+    assert (estimate.status, estimate.extra_epochs.high) == (Status.REACHED, 0)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainscope.convergence.passage import (
@@ -17,12 +17,14 @@ from trainscope.convergence.passage import (
 VALUES = st.lists(st.floats(0, 100), min_size=1, max_size=40).map(np.array)
 
 
+@settings(derandomize=True)
 @given(VALUES)
 def test_centred_mean_is_the_mean_of_the_window(values):
     for i, mean in enumerate(centred_mean(values)):
         assert math.isclose(mean, values[max(i - 2, 0) : i + 3].mean(), abs_tol=1e-9)
 
 
+@settings(derandomize=True)
 @given(VALUES, st.floats(0, 100))
 def test_first_passage_agrees_with_a_walk_along_the_curve(values, level):
     best = running_maximum(values)

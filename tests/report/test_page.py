@@ -130,6 +130,13 @@ def test_cards_runs_and_diagnoses_alone_each_make_a_page():
         assert parser.open == []
 
 
+def test_diagnoses_alone_bring_their_own_verdict():
+    html = page_html(compare([], [diagnosis()]))
+    assert html.index("It broke.") < html.index('data-plot="0"')
+    assert "<details open>" in html
+    assert 'class="bar' not in html
+
+
 def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("x", encoding="utf-8")
     with pytest.raises(RecordError, match="the page cannot be written to"):

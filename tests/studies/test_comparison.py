@@ -95,3 +95,10 @@ def test_scratch_training_is_judged_by_its_budget_not_by_its_setup():
     assert found.fairness.strictest == "SX-B"
     assert found.fairness.fair
     assert found.verdict()[1].startswith("Fair: SX-B holds")
+
+
+def test_a_gap_is_called_alike_only_where_it_is_small():
+    apart = findings(group(seeds(2, schedule=LARGE, noise=9) + seeds(2, schedule=SMALL, noise=9)))
+    alike = [run(schedule, seed=k, speed=1e4) for schedule in (LARGE, SMALL) for k in range(3)]
+    assert "cannot tell from chance" in apart[0]
+    assert "end alike" in findings(group(alike))[0]

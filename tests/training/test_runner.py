@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import replace
 
@@ -150,6 +151,43 @@ def test_a_write_that_was_killed_leaves_nothing_behind(tmp_path):
     assert names == ["checkpoint.pt", "run.json", "settings.json"]
 
 
+class Crash(BaseException):
+    """The process ends here."""
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_crash_before_or_after_every_rename(tmp_path, monkeypatch, after):
+    """Files change by renaming alone, so these are all the states that a disk can be left in."""
+    job = retraining("F2,1e-2")
+    whole = run_job(job, tmp_path / "whole")
+    replace_file, crashes = os.replace, 0
+    for crash_at in range(20):
+        calls = 0
+
+        def rename(old, new, crash_at=crash_at):
+            nonlocal calls
+            calls += 1
+            if calls == crash_at + 1 and not after:
+                raise Crash
+            replace_file(old, new)
+            if calls == crash_at + 1:
+                raise Crash
+
+        folder = tmp_path / f"crash {crash_at}"
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", rename)
+            try:
+                run_job(job, folder)
+                break
+            except Crash:
+                crashes += 1
+        resumed = run_job(job, folder)
+        assert without_seconds(resumed) == without_seconds(whole)
+        names = sorted(path.name for path in folder.iterdir())
+        assert names == ["checkpoint.pt", "run.json", "settings.json"]
+    assert crashes >= 4  # settings, two states, the record (the checkpoint renames by itself)
+
+
 def test_two_processes_do_not_work_in_one_folder(tmp_path):
     pytest.importorskip("fcntl", reason="this system has no file locks")
     job = retraining("F1,1e-2")
@@ -192,6 +230,9 @@ def test_data_that_does_not_fit(tmp_path):
         run_job(replace(job, dataset=replace(data, num_classes=12)), tmp_path / "a")
     with pytest.raises(DataError, match="no training half"):
         run_job(replace(job, dataset=replace(data, train=None)), tmp_path / "b")
+    large = replace(data, input_shape=(1, 28, 28))
+    with pytest.raises(DataError, match="has inputs 1x28x28 and digits_resnet takes 1x8x8"):
+        run_job(replace(job, dataset=large), tmp_path / "d")
     wide = replace(data.test, inputs=data.test.inputs.repeat(1, 3, 1, 1))
     with pytest.raises(DataError, match="does not take the inputs 3x8x8 of digits"):
         run_job(replace(job, dataset=replace(data, test=wide)), tmp_path / "c")

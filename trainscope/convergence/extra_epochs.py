@@ -25,6 +25,8 @@ POINTS = 60
 """Epochs at which the predicted curve is given."""
 QUANTILES = np.linspace(0.01, 0.99, 50)
 """Of the passage, where the gain's uncertainty is laid over it."""
+SLIGHT = 1e-6
+"""A slope (percent per unit of log time) that is rounding."""
 FEW = 6
 """Records below which the status says so."""
 
@@ -133,9 +135,9 @@ def _status(ahead: Passages, reference: Stage | None, target: float, reachable: 
     if len(stage) < FEW:
         return Status.TOO_FEW
     slope, stderr = log_slope(stage)
-    if slope < -2 * stderr and slope < 0:
+    if slope < -2 * stderr - SLIGHT:
         return Status.FALLING
-    if slope <= max(stderr, 1e-9) and reference is None:
+    if slope <= stderr + SLIGHT and reference is None:
         return Status.FLAT
     if reachable < HALF:
         return Status.UNREACHABLE

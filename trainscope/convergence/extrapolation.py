@@ -15,15 +15,20 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trainscope.convergence.passage import WINDOW, Floats, centred_mean, noise
 from trainscope.convergence.stage import Stage
+
+Bools = NDArray[np.bool_]
 
 DAMPING = np.linspace(-2.0, 5.0, 36)
 FAR = 8.0
 """Log time factor (nearly 3,000) at which a level counts as out of sight."""
 NOTHING = 0.5
 """The weight in sight for a curve that has not risen yet: nothing is seen, either way."""
+STEEPEST = 1.0
+"""The most that the loss tells of the damping: an accuracy that misses its asymptote by 1/time."""
 LUCKIEST = 3.5
 """Standard deviations above the mean of a flat curve that its noise does not reach."""
 FEWEST = 4
@@ -149,14 +154,18 @@ def fit_trends(stage: Stage, prior: Prior) -> Trends:
 
 
 def loss_slope(stage: Stage) -> float | None:
-    """Return the fall of log loss per unit of log time over the last half; None if unknown."""
+    """Return the fall of log loss per unit of log time over the last half; None if unknown.
+
+    At most `STEEPEST`: a network that fits its training set sends the loss to zero at any speed,
+    while the accuracy may go on rising.
+    """
     if stage.loss is None or len(stage) < 3:
         return None
     late = stage.time >= stage.time[-1] / 2
     late[-3:] = True
     s, log_loss = np.log(stage.time[late]), np.log(np.maximum(stage.loss[late], 1e-8))
     s = s - s.mean()
-    return float(np.clip(-(s @ log_loss) / (s @ s), 0.0, 3.0))
+    return float(np.clip(-(s @ log_loss) / (s @ s), 0.0, STEEPEST))
 
 
 def _has_risen(stage: Stage) -> bool:
@@ -176,10 +185,11 @@ def _by_luck(stage: Stage, levels: Floats) -> Floats:
     place = np.arange(len(late)) - (len(late) - 1) / 2
     trend = place @ late / (place @ place)
     scatter = float(np.std(late - trend * place))
-    return np.clip((LUCKIEST - (levels - late.mean()) / max(scatter, 1e-9)) / (LUCKIEST - 1), 0, 1)
+    above = (levels - late.mean()) / max(scatter, 1e-9)
+    return np.asarray(np.clip((LUCKIEST - above) / (LUCKIEST - 1), 0, 1))
 
 
-def _curved() -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+def _curved() -> Bools:
     """Return the dampings that are not zero."""
     return np.asarray(np.abs(DAMPING) > 1e-6)
 
@@ -189,7 +199,7 @@ def _safe() -> Floats:
     return np.where(_curved(), DAMPING, 1.0)
 
 
-def _mixture(logs: Floats, variance: Floats, fit: Floats, sees: Floats, prior: Prior) -> Sight:
+def _mixture(logs: Floats, variance: Floats, fit: Floats, sees: Bools, prior: Prior) -> Sight:
     """Return the median and spread of the mixture over dampings, each with the factor's prior."""
     width = prior.factor_width**2
     total = variance + width

@@ -17,8 +17,8 @@ ACCURACY_SHARE = 0.7
 accuracy at a small LR, so that matched losses are a little late."""
 MATCH_ERROR = 0.1
 """Error of a matched passage, beyond what the curves show, per unit of log time ahead."""
-TREND_ERROR = 0.9
-"""The same of the curve's own trend."""
+TREND_ERROR = 1.3
+"""The same of the curve's own trend, which is good only for what is near."""
 RULE_ERROR = 0.7
 """Scale of the error of the ratio of the LRs alone, before calibration."""
 TOLERANCE = 1.0
@@ -112,7 +112,7 @@ def _matched(
     if sight is not None:
         own = watched + sight.median
         of_match = variance + 0.25 * apart + (MATCH_ERROR * ahead) ** 2
-        of_trend = sight.spread**2 + (TREND_ERROR * np.maximum(ahead, sight.median)) ** 2 + 0.003
+        of_trend = 0.003 + sight.spread**2 + (TREND_ERROR * sight.median) ** 2
         share = of_match / (of_match + of_trend)
         centre = centre + share * (own - centre)
         apart_own = (own - np.maximum(centre, watched)) ** 2
@@ -122,11 +122,11 @@ def _matched(
     # Far ahead, unsure, matches or trend that disagree, few records: all scale-free.
     scale = np.sqrt(
         0.0005
-        + 0.005 * (centre - watched) ** 2
+        + 0.015 * (centre - watched) ** 2
         + 0.05 * variance
         + 0.13 * apart
         + 0.06 * apart_own
-        + 0.15 / len(small)
+        + 0.1 / len(small)
         + extra
     )
     return Forecast(centre, scale, in_sight, "matched")

@@ -40,7 +40,8 @@ def first_passage(time: Floats, rising: Floats, level: Floats) -> Floats:
     after = np.clip(place, 1, len(rising) - 1) if len(rising) > 1 else np.zeros_like(place)
     before = np.maximum(after - 1, 0)
     rise = rising[after] - rising[before]
-    share = np.where(rise > 0, (level - rising[before]) / np.where(rise > 0, rise, 1.0), 0.0)
+    steep = rise > 1e-12
+    share = np.where(steep, (level - rising[before]) / np.where(steep, rise, 1.0), 0.0)
     passage = time[before] + np.clip(share, 0.0, 1.0) * (time[after] - time[before])
     return np.where(place < len(rising), passage, np.inf)
 

@@ -11,6 +11,7 @@ from trainscope.convergence.forecast import Forecast, forecast, tolerance
 from trainscope.convergence.passage import Floats, first_passage, running_maximum
 from trainscope.convergence.stage import Stage
 
+MEDIAN = 0.5
 STEPS = 48
 """Levels of the grid between the present one and 100 %."""
 PAUSE = 0.03
@@ -62,8 +63,15 @@ class Passages:
         z = float(self.errors.quantile(probability))
         time = self.forecast.centre + self.forecast.scale * z
         time = np.maximum(time, np.log(self.stage.time[-1]))
-        time = np.where(probability > self.reach, np.inf, time)
-        return _never_falling(time)
+        middle = _never_falling(np.maximum(self.forecast.centre, np.log(self.stage.time[-1])))
+        # A level's passage is no sooner than a lower one's, and no later than a higher one's.
+        if probability < MEDIAN:
+            time = np.minimum(np.maximum.accumulate(time), middle)
+        elif probability > MEDIAN:
+            time = np.maximum(np.minimum.accumulate(time[::-1])[::-1], middle)
+        else:
+            time = middle
+        return np.where(probability > self.reach, np.inf, time)
 
     def reachable(self, level: float) -> float:
         """Return the probability that a level is ever reached."""

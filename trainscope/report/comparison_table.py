@@ -24,7 +24,7 @@ def comparison_table(comparison: Comparison) -> RenderableType:
     parts: list[RenderableType] = []
     if comparison.groups:
         parts += [_settings(comparison), Text()]
-    lines = comparison.verdict()
+    lines = comparison.verdict() if comparison.groups else []  # a Diagnosis brings its own
     if lines:
         parts.append(Text("Verdict", style="bold"))
         parts += [_bullet(line) for line in lines]

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 ROOM = 0.4
 """An accuracy axis starts this share of the spread of the final values under the lowest of them."""
 
+FAR = 30.0
+"""Points under the top from which on a setting (a diverged one) no longer sets the axis."""
+
 
 @dataclass
 class LearningCurveDisplay:
@@ -75,8 +78,8 @@ class LearningCurveDisplay:
         if self.y == "loss" and all(min(held.mean) > 0 for held in self.curves):
             self.ax_.set_yscale("log")
         elif self.y == "accuracy" and self.curves:
-            ends = [held.mean[-1] for held in self.curves]
             top = max(max(held.high) for held in self.curves)
+            ends = [end for held in self.curves if (end := held.mean[-1]) > top - FAR] or [top]
             low = min(ends) - ROOM * max(top - min(ends), 1.0)
             self.ax_.set_ylim(max(low, 0.0), min(top + 0.05 * (top - low), 100.5))
         self.ax_.set_title("Test accuracy" if self.y == "accuracy" else "Training loss")

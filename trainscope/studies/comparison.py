@@ -58,6 +58,8 @@ class Comparison:
 
     def facts(self) -> list[str]:
         """Return what the runs show: the first findings, the pairs of methods, the others."""
+        if not self.groups:
+            return [line for diagnosis in self.diagnoses for line in diagnosis.verdict]
         arenas = len({duel.where for duel in self.duels})
         # What is decided comes first; the order is otherwise that of the settings.
         ordered = sorted(self.duels, key=lambda duel: not duel.decided)

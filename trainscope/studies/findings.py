@@ -15,6 +15,8 @@ MOST_FAMILIES = 3
 MOST_LRS = 5
 GROWS = 0.5
 """Points by which a gap must grow to be called growing."""
+ALIKE = 0.5
+"""Points within which accuracies that do not differ significantly are called alike."""
 PAST = 0.5
 """Points above another accuracy from which on it is called passed."""
 CLOSED = 0.9
@@ -95,6 +97,11 @@ def _learning_rates(family: Sequence[Group]) -> Iterator[str]:
         yield (
             f"After {epochs} epochs the learning rate decides: {told}. The gap of "
             f"{gap.value:.1f} points comes from retraining alone; the pruned network is the same."
+        )
+    elif gap.value > ALIKE:
+        yield (
+            f"After {epochs} epochs the learning rates end {gap.value:.1f} points apart, which "
+            f"these seeds cannot tell from chance (p = {gap.p:.2g}): {told}."
         )
     else:
         yield f"After {epochs} epochs the learning rates end alike: {told}."

@@ -103,7 +103,7 @@ def held(folder: Path, frozen: Json, *, wait: bool = False) -> Iterator[None]:
                 ) from error
             except OSError:  # a file system without locks
                 pass
-        for part in folder.glob(".*.part"):  # of a write that was killed
+        for part in folder.rglob(".*.part*"):  # of a write that was killed
             part.unlink(missing_ok=True)
         yield
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -110,19 +110,24 @@ def check_fit(network: Network, dataset: Dataset) -> None:
         DataError: It does not.
     """
     split = dataset.test
+    name, takes = network.architecture, tuple(network.input_shape)
+    if tuple(dataset.input_shape) != takes:
+        raise DataError(
+            f"{dataset.name} has inputs {_by(dataset.input_shape)} and {name} takes {_by(takes)}: "
+            "give the data that it was trained on with --data"
+        )
     if not len(split):
         raise DataError(f"{dataset.name} has no test samples")
     inputs, _ = split.batch(torch.arange(1))
     weight = next(network.module.parameters())
     modes = [(module, module.training) for module in network.module.modules()]
     network.module.eval()
-    name, shape = network.architecture, "x".join(str(side) for side in inputs.shape[1:])
     try:
         logits = network.module(inputs.to(weight))
     except (RuntimeError, ValueError) as error:
         first = str(error).splitlines()[0]
         raise DataError(
-            f"{name} does not take the inputs {shape} of {dataset.name}: {first}"
+            f"{name} does not take the inputs {_by(inputs.shape[1:])} of {dataset.name}: {first}"
         ) from error
     finally:
         for module, mode in modes:
@@ -132,3 +137,7 @@ def check_fit(network: Network, dataset: Dataset) -> None:
             f"{dataset.name} has {dataset.num_classes} classes and {name} tells "
             f"{logits.shape[-1]} apart: give the data that it was trained on with --data"
         )
+
+
+def _by(shape: Sequence[int]) -> str:
+    return "x".join(str(side) for side in shape)

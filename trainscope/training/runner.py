@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 
 from trainscope.networks import Remembered, digest, flops, parameters, save_checkpoint
+from trainscope.networks.threads import suited_threads
 from trainscope.records import EpochRecord, Run, RunStatus, Taken
 from trainscope.records.run import FILE_NAME
 from trainscope.training.folder import (
@@ -82,7 +83,8 @@ def run_job(job: Job, folder: Path, *, device: str = "cpu", watch: Watch | None 
         if done is not None:
             (folder / STATE).unlink(missing_ok=True)  # killed between its last two steps
             return done
-        return _run(job, folder, device, watch)
+        with suited_threads(flops(job.network.module, job.network.input_shape)):
+            return _run(job, folder, device, watch)
 
 
 def _run(job: Job, folder: Path, device: str, watch: Watch) -> Run:

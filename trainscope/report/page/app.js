@@ -4,7 +4,7 @@
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const COLOURS = 7, DASHES = ["none", "7 4", "2 3", "9 3 2 3"];
 const state = { off: new Set(), seeds: false, full: false, width: 0 };
-const PAPER = 400;
+const PAPER = 400, FAR = 30;  // pixels; points below the top at which a setting no longer sets the axis
 
 const colourOf = (s) => `var(--s${s % COLOURS})`;
 const dashOf = (s) => DASHES[Math.floor(s / COLOURS) % DASHES.length];
@@ -59,7 +59,7 @@ function curves(plot) {
     const ends = series.filter((s) => !s.quiet && s.points.length).map((s) => s.points[s.points.length - 1][1]);
     const tops = series.filter((s) => !s.quiet).flatMap((s) => s.points.map((p) => p[1]));
     if (ends.length) {
-      const low = Math.min(...ends), top = Math.max(...tops);
+      const top = Math.max(...tops), low = Math.min(...ends.filter((end) => end > top - FAR), top);
       spec.range = [Math.max(0, low - 0.4 * Math.max(top - low, 1)), top];
     }
   }

@@ -34,7 +34,7 @@ def page_html(comparison: Comparison, title: str | None = None) -> str:
     body = "".join(
         (
             sections.verdict(comparison),
-            sections.bar(comparison) if data["plots"] else "",
+            sections.bar(comparison) if data["plots"] and comparison.groups else "",
             sections.plots(data["plots"], sections.more(comparison)),
             sections.settings(comparison),
             judgement.fairness(comparison),

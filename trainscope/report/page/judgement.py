@@ -87,9 +87,10 @@ def traps(comparison: Comparison) -> str:
 
 
 def diagnoses(comparison: Comparison) -> str:
-    """Return the tables of Diagnoses."""
+    """Return the tables of Diagnoses, closed where runs are what the page is about."""
+    is_open = "" if comparison.groups else " open"
     items = "".join(
-        f"<details><summary>{escape(d.network.architecture)}: {escape(d.action.meaning)} "
+        f"<details{is_open}><summary>{escape(d.network.architecture)}: {escape(d.action.meaning)} "
         f"({escape(d.action.criterion)})</summary>"
         f'<div class="scroll">{diagnosis_html(d)}</div></details>'
         for d in comparison.diagnoses
