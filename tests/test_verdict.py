@@ -63,7 +63,7 @@ def test_an_estimate_is_said_with_its_interval_and_bound():
         "LR 0.001 is slower, not necessarily worse: to get to the 97.4 % of LR 0.01 after 5 "
         "epochs, expect 12 to 33 extra epochs (80% interval, median 20), at most 45 by LR time."
     )
-    assert "12 to more extra epochs" in estimate(
+    assert "12 or more extra epochs" in estimate(
         extra_epochs={"median": 20.0, "low": 12.0, "high": None}
     )
 

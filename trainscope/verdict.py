@@ -170,9 +170,9 @@ def _estimate(found: Json) -> str:
             f"{line} it needs more epochs{f', {limit}' if limit else ''}; for an interval, watch "
             "it for longer with --retrain-epochs."
         )
-    high = "more" if extra["high"] is None else f"{extra['high']:.0f}"
+    high = "or more" if extra["high"] is None else f"to {extra['high']:.0f}"
     return (
-        f"{line}, expect {extra['low']:.0f} to {high} extra epochs ({found['level']:.0%} interval, "
+        f"{line}, expect {extra['low']:.0f} {high} extra epochs ({found['level']:.0%} interval, "
         f"median {extra['median']:.0f}){f', {limit}' if limit else ''}."
     )
 
