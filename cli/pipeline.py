@@ -72,9 +72,9 @@ def command(
     The pretraining is kept in a folder of its own and shared: P30F90, P60F60 and P90F30 pretrain
     once. Killed or interrupted, the same command goes on where it stopped.
     """
-    from trainscope.diagnosis import find_device
     from trainscope.errors import ScheduleError
     from trainscope.networks import open_checkpoint
+    from trainscope.networks.device import find_device
     from trainscope.records import Kind
     from trainscope.training.folder import CHECKPOINT
     from trainscope.training.job import key_of

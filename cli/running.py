@@ -40,7 +40,7 @@ def run_and_show(
         hook: Measures on the way.
         name: Of the job, for progress.
     """
-    from trainscope.diagnosis import find_device
+    from trainscope.networks.device import find_device
     from trainscope.training.job import key_of
     from trainscope.training.runner import run_job
 

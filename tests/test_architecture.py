@@ -24,6 +24,7 @@ LEVELS = {
     "trainscope.sparsify": 4,
     "trainscope.training": 5,
     "trainscope.probes": 6,
+    "trainscope.inputs": 7,
     "trainscope.outlook": 7,
     "trainscope.verdict": 7,
     "trainscope.diagnosis": 8,

@@ -13,16 +13,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from trainscope.data import Dataset, ProbeData, RandomInputs, load, pin, pin_random
-from trainscope.errors import DataError, ProbeError
-from trainscope.networks import (
-    Network,
-    check_classes,
-    digest,
-    flops,
-    open_checkpoint,
-    parameters,
-)
+from trainscope.data import ProbeData
+from trainscope.inputs import data_notes, default_samples, open_data, pin_inputs
+from trainscope.networks import Network, digest, flops, open_checkpoint, parameters
+from trainscope.networks.device import find_device
 from trainscope.networks.threads import suited_threads
 from trainscope.outlook import outlook
 from trainscope.probes import Probe, find, lacking
@@ -32,12 +26,6 @@ from trainscope.sparsify import Action, has_batch_norm, recalibrate_batch_norm, 
 from trainscope.verdict import verdict
 
 PROBES = ("trainability_accuracy", "gradient", "jacobian", "curvature")
-MOST_SAMPLES = 256
-SAMPLE_FLOPS = 8e9
-"""Pinned samples are at most so many that one forward pass over all stays under this."""
-RECALIBRATION_SAMPLES = 2048
-RECALIBRATION_FLOPS = 256e9
-
 Progress = Callable[[str], None]
 """Told, in a few words, what is being done next."""
 
@@ -119,7 +107,7 @@ def examine(
     source = open_data(base, data, download=download)
     with suited_threads(cost):
         count = samples or default_samples(cost)
-        pinned, extra = _pin(source, base, count, batch_size, seed, cost)
+        pinned, extra = pin_inputs(source, base, count, batch_size, seed, cost)
         pinned = pinned.to(where)
         modules = _columns(base.module, done.module, extra, where)
         measured = _measure_all(chosen, modules, pinned, tell)
@@ -143,80 +131,14 @@ def examine(
         verdict=verdict(network, done.record, measured, estimates),
         environment=_environment(where),
         seed=seed,
-        notes=(*base.notes, *done.notes, *_data_notes(pinned)),
+        notes=(*base.notes, *done.notes, *data_notes(pinned)),
         estimates=estimates,
     )
     return Outcome(diagnosis, base, replace(base, module=done.module))
 
 
-def find_device(name: str) -> torch.device:
-    """Return a device that is there.
-
-    Raises:
-        ProbeError: Torch does not know the device, or this machine does not have it.
-    """
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        first = str(error).splitlines()[0]
-        raise ProbeError(f"the device '{name}' cannot be used here: {first}") from error
-    return device
-
-
-def open_data(
-    network: Network, spec: str | None, *, download: bool = False
-) -> Dataset | RandomInputs:
-    """Return the data that is asked for, else what the network remembers, else Gaussian inputs.
-
-    Raises:
-        DataError: The data is not there or does not fit the network.
-    """
-    if spec is None:
-        spec = network.remembered.data or RandomInputs(tuple(network.input_shape)).name
-    data = load(spec, tuple(network.input_shape), download=download)
-    if isinstance(data, RandomInputs):
-        return data
-    check_classes(network, data.num_classes, spec)
-    if data.input_shape != tuple(network.input_shape):
-        raise DataError(
-            f"{spec} has inputs {_by(data.input_shape)} and {network.architecture} takes "
-            f"{_by(network.input_shape)}: give the data that it was trained on with --data"
-        )
-    return data
-
-
-def default_samples(cost: int) -> int:
-    """Return how many samples are pinned by default, from the multiply-adds of one."""
-    samples = MOST_SAMPLES
-    while samples > 2 and samples * cost > SAMPLE_FLOPS:
-        samples //= 2
-    return samples
-
-
 def _as_probe(probe: str | Probe) -> Probe:
     return find(probe)() if isinstance(probe, str) else probe
-
-
-def _pin(
-    source: Dataset | RandomInputs,
-    base: Network,
-    count: int,
-    batch_size: int,
-    seed: int,
-    cost: int,
-) -> tuple[ProbeData, list[Tensor]]:
-    """Return the pinned samples, and others to recalibrate batch norm on."""
-    more = int(min(RECALIBRATION_SAMPLES, max(64, RECALIBRATION_FLOPS // max(cost, 1))))
-    if isinstance(source, RandomInputs):
-        pinned = pin_random(source, base.module, count, batch_size=batch_size, seed=seed)
-        other = torch.Generator().manual_seed(seed + 1)
-        inputs = torch.randn(more, *source.shape, generator=other)
-        return pinned, list(torch.split(inputs, batch_size))
-    pinned = pin(source, count, batch_size=batch_size, seed=seed)
-    if not has_batch_norm(base.module):
-        return pinned, []
-    return pinned, list(torch.split(pin(source, more, seed=seed + 1).inputs, batch_size))
 
 
 def _columns(
@@ -281,15 +203,6 @@ def expected(cost: Cost) -> str:
     return f"{cost.forward:,} forward and {cost.backward:,} backward sample passes{memory}"
 
 
-def _data_notes(data: ProbeData) -> list[str]:
-    if data.label_source == "true":
-        return []
-    return [
-        "Measured on Gaussian inputs, with labels drawn from the network's own predictions, since "
-        "no data was given: add --data to measure on its own."
-    ]
-
-
 def _environment(device: torch.device) -> dict[str, str]:
     return {
         "trainscope": version("trainscope-pruning"),
@@ -300,7 +213,3 @@ def _environment(device: torch.device) -> dict[str, str]:
         "threads": str(torch.get_num_threads()),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-
-
-def _by(shape: Sequence[int]) -> str:
-    return "x".join(str(side) for side in shape)

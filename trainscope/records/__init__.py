@@ -1,7 +1,8 @@
 """Frozen records of what was measured; JSON in and out, versioned. Imports no other room."""
 
 from trainscope.records.action import ActionRecord, LayerChange
-from trainscope.records.diagnosis import Columns, DataRecord, Diagnosis, NetworkRecord
+from trainscope.records.columns import Columns
+from trainscope.records.diagnosis import DataRecord, Diagnosis, NetworkRecord
 from trainscope.records.epoch import EpochRecord, Taken
 from trainscope.records.measurement import Array, Cost, Json, Measurement, Scalar, Status
 from trainscope.records.origin import Pretraining, Pruning

@@ -9,10 +9,10 @@ from typing import Any
 
 from trainscope.errors import RecordError
 from trainscope.records.action import ActionRecord
-from trainscope.records.measurement import Json, Measurement
+from trainscope.records.columns import Columns
+from trainscope.records.measurement import Json
 
 SCHEMA = "trainscope.diagnosis/1"
-COLUMNS = ("before", "after", "recalibrated")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,50 +76,6 @@ class DataRecord:
     def to_json(self) -> Json:
         """Return the fields."""
         return {"name": self.name, "samples": self.samples, "labels": self.labels}
-
-
-@dataclass(frozen=True, slots=True)
-class Columns:
-    """One probe's measurements.
-
-    Attributes:
-        before: Of the base network.
-        after: Of the pruned network.
-        recalibrated: Of the pruned network with its batch-norm statistics measured anew; None
-            where there is no batch norm.
-    """
-
-    before: Measurement
-    after: Measurement
-    recalibrated: Measurement | None = None
-
-    def damage(self) -> dict[str, float]:
-        """Return after / before of every scalar that both have, where before is not zero."""
-        ratios = {}
-        for name in self.before.scalars:
-            old, new = self.before.value(name), self.after.value(name)
-            if old and new is not None:
-                ratios[name] = new / old
-        return ratios
-
-    def to_json(self) -> Json:
-        """Return the columns, and the damage for readers without arithmetic."""
-        after = None if self.recalibrated is None else self.recalibrated.to_json()
-        return {
-            "before": self.before.to_json(),
-            "after": self.after.to_json(),
-            "recalibrated": after,
-            "damage": self.damage(),
-        }
-
-    @classmethod
-    def from_json(cls, probe: str, raw: Json) -> Columns:
-        """Return the Columns that `to_json` wrote."""
-        parts = {
-            name: None if raw[name] is None else Measurement.from_json(probe, raw[name])
-            for name in COLUMNS
-        }
-        return cls(**parts)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from html import escape
+from typing import TYPE_CHECKING
 
-from trainscope.records.diagnosis import Diagnosis
 from trainscope.records.rows import has_recalibrated, quantity, reasons, rows
+
+if TYPE_CHECKING:
+    from trainscope.records.diagnosis import Diagnosis
 
 
 def diagnosis_html(diagnosis: Diagnosis) -> str:

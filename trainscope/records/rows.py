@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from trainscope.records.diagnosis import COLUMNS, Columns, Diagnosis
+from trainscope.records.columns import COLUMNS, Columns
 from trainscope.records.measurement import Measurement, Scalar, Status
+
+if TYPE_CHECKING:
+    from trainscope.records.diagnosis import Diagnosis
 
 LABELS = {
     "ta": "trainability accuracy (TA)",

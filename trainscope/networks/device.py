@@ -1,0 +1,22 @@
+"""Devices by name, as torch names them."""
+
+from __future__ import annotations
+
+import torch
+
+from trainscope.errors import ProbeError
+
+
+def find_device(name: str) -> torch.device:
+    """Return a device that is there.
+
+    Raises:
+        ProbeError: Torch does not know the device, or this machine does not have it.
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        first = str(error).splitlines()[0]
+        raise ProbeError(f"the device '{name}' cannot be used here: {first}") from error
+    return device
