@@ -15,6 +15,8 @@ from trainscope.sparsify import has_batch_norm
 MOST_SAMPLES = 256
 SAMPLE_FLOPS = 8e9
 """Pinned samples are at most so many that one forward pass over all stays under this."""
+FEW_SAMPLES = 16
+"""With fewer, a note says that the numbers are rough."""
 RECALIBRATION_SAMPLES = 2048
 RECALIBRATION_FLOPS = 256e9
 
@@ -72,12 +74,18 @@ def pin_inputs(
 
 def data_notes(data: ProbeData) -> list[str]:
     """Return what a person must know of the samples, in sentences."""
-    if data.label_source == "true":
-        return []
-    return [
-        "Measured on Gaussian inputs, with labels drawn from the network's own predictions, since "
-        "no data was given: add --data to measure on its own."
-    ]
+    notes = []
+    if data.label_source == "predicted":
+        notes.append(
+            "Measured on Gaussian inputs, with labels drawn from the network's own predictions: "
+            "give --data to measure on its own data."
+        )
+    if len(data.inputs) < FEW_SAMPLES:
+        notes.append(
+            f"Only {len(data.inputs)} samples are pinned, so numbers that are means over samples "
+            "are rough: --samples takes more, at a proportional cost."
+        )
+    return notes
 
 
 def _by(shape: Sequence[int]) -> str:
