@@ -169,6 +169,8 @@ def line(record: EpochRecord, total: int) -> str:
 
 def summary(run: Run, folder: Path) -> str:
     """Write what a Run came to, in a few lines."""
+    from trainscope.records.rows import speedup
+
     ta, n = run.trainability_accuracy(), run.first_stage
     files = "run.json" if run.status == "diverged" else "run.json, checkpoint.pt"
     rows = [
@@ -181,7 +183,7 @@ def summary(run: Run, folder: Path) -> str:
     ]
     if run.pruning is not None and run.pruning.action is not None:
         action = run.pruning.action
-        rows.insert(0, ("pruned", f"{action.meaning}; speedup {action.speedup:.2f}x"))
+        rows.insert(0, ("pruned", f"{action.meaning}; speedup {speedup(action)}"))
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 

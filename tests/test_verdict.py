@@ -18,9 +18,15 @@ def sentences(**changed) -> str:
 def test_it_names_the_action_and_the_fall():
     text = sentences()
     assert "90 % of the filters of 6 inner convolutions" in text
-    assert "5.00× speedup" in text
+    assert "(speedup 5.00×)" in text
     assert "fell from 98.6 % to 12.0 %" in text
     assert "with batch norm recalibrated, and no retraining, it is 40.0 %" in text
+
+
+def test_the_speedup_of_masks_is_called_theoretical():
+    whole = diagnosis()
+    masked = replace(whole.action, structure="unstructured")
+    assert "in theory, with sparse kernels" in verdict(whole.network, masked, {})[0]
 
 
 def test_stale_batch_norm_is_told_from_lost_weights():

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from trainscope.convergence.estimate import Status as Outlook
 from trainscope.records import ActionRecord, Columns, Json, Measurement, NetworkRecord, Status
-from trainscope.records.rows import number, quantity
+from trainscope.records.rows import number, quantity, speedup
 
 NOTICEABLE = 1.5
 """A ratio within 1/1.5 to 1.5 is called about the same."""
@@ -48,7 +48,7 @@ def _action(network: NetworkRecord, action: ActionRecord) -> str:
     return (
         f"The sparsifying action took {action.meaning}: {quantity(network.parameters)} → "
         f"{quantity(action.parameters)} parameters, {quantity(network.flops)} → "
-        f"{quantity(action.flops)} FLOPs ({action.speedup:.2f}× speedup)."
+        f"{quantity(action.flops)} FLOPs (speedup {speedup(action)})."
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
-from trainscope.records.rows import has_recalibrated, quantity, reasons, rows
+from trainscope.records.rows import has_recalibrated, quantity, reasons, rows, speedup
 
 if TYPE_CHECKING:
     from trainscope.records.diagnosis import Diagnosis
@@ -27,7 +27,7 @@ def diagnosis_html(diagnosis: Diagnosis) -> str:
         f"<h4>{escape(network.architecture)}: {escape(action.meaning)}</h4>",
         f"<p>{quantity(network.parameters)} → {quantity(action.parameters)} parameters, "
         f"{quantity(network.flops)} → {quantity(action.flops)} FLOPs, "
-        f"speedup {action.speedup:.2f}×; {escape(diagnosis.data.name)}, "
+        f"speedup {speedup(action)}; {escape(diagnosis.data.name)}, "
         f"{diagnosis.data.samples} samples, {escape(diagnosis.data.labels)} labels</p>",
         "<table><thead><tr>" + "".join(f"<th>{heads[k]}</th>" for k in kept) + "</tr></thead>",
         "<tbody>" + "".join(body) + "</tbody></table>",

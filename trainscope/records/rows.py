@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from trainscope.records.action import ActionRecord
 from trainscope.records.columns import COLUMNS, Columns
 from trainscope.records.measurement import Measurement, Scalar, Status
 
@@ -53,6 +54,12 @@ class Row:
     probe: str
     label: str
     cells: tuple[str, str, str, str]
+
+
+def speedup(action: ActionRecord) -> str:
+    """Write the speedup, and for masks that it takes sparse kernels to have it."""
+    text = f"{action.speedup:.2f}×"
+    return text if action.structure == "filter" else f"{text} in theory, with sparse kernels"
 
 
 def has_recalibrated(diagnosis: Diagnosis) -> bool:

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trainscope.records import Diagnosis
-from trainscope.records.rows import has_recalibrated, quantity, reasons, rows
+from trainscope.records.rows import has_recalibrated, quantity, reasons, rows, speedup
 
 
 def diagnosis_table(diagnosis: Diagnosis) -> RenderableType:
@@ -32,7 +32,7 @@ def _heading(diagnosis: Diagnosis) -> Text:
         f"  ({action.structure}, {action.scope}, {action.criterion})\n"
         f"{quantity(network.parameters)} → {quantity(action.parameters)} parameters, "
         f"{quantity(network.flops)} → {quantity(action.flops)} FLOPs, "
-        f"speedup {action.speedup:.2f}×\n"
+        f"speedup {speedup(action)}\n"
         f"measured on {data.name}, {data.samples} pinned samples, {data.labels} labels, "
         f"seed {diagnosis.seed}"
     )
