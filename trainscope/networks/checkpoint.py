@@ -15,6 +15,7 @@ from trainscope.networks import registry
 from trainscope.networks.custom import open_custom
 from trainscope.networks.factory import from_factory
 from trainscope.networks.fit import Fit, fit
+from trainscope.networks.geometry import apply_geometry
 from trainscope.networks.masks import set_masks
 from trainscope.networks.meta import Shapes
 from trainscope.networks.network import Network
@@ -104,6 +105,7 @@ def _open(
         )
     else:
         network = _known(weights.plain(), arch, named, shape)
+    changed = apply_geometry(network, contents.geometry)
     if contents.num_classes not in (None, network.num_classes):
         raise CheckpointError(
             f"the file says {contents.num_classes} classes, and its network gives "
@@ -113,7 +115,7 @@ def _open(
         network,
         format=contents.format,
         remembered=contents.remembered,
-        notes=contents.notes + weights.notes + network.notes,
+        notes=contents.notes + weights.notes + network.notes + changed,
     )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from trainscope.errors import CheckpointError
 from trainscope.networks.masks import SUFFIX
 from trainscope.networks.meta import Shapes, shapes_of
+from trainscope.networks.parametrised import unparametrised
 from trainscope.networks.tensor_names import plain_names
 
 _AVERAGED = "n_averaged"  # beside the weights of torch.optim.swa_utils.AveragedModel
@@ -71,7 +72,7 @@ def weights_of(state: Mapping[str, Tensor]) -> Weights:
         tensors[name] = _checked(name, value)
         if value.is_floating_point() and value.dtype != torch.float32:
             converted.add(str(value.dtype).removeprefix("torch."))
-    folded, masks = _fold(tensors)
+    folded, masks = _fold(unparametrised(tensors))
     notes = []
     if masks:
         count = sum(int((~mask).sum()) for mask in masks.values())

@@ -18,7 +18,7 @@ import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from trainscope.errors import CheckpointError
-from trainscope.networks.readers.allow_list import ALLOWED
+from trainscope.networks.readers.allow_list import ALLOWED, allowed_names
 from trainscope.networks.readers.pickle_names import named_in
 
 _ZIP = b"PK\x03\x04"
@@ -37,6 +37,10 @@ _OTHERS = {
 }
 
 
+class NeedsCodeError(CheckpointError):
+    """A file that holds objects of classes which torch's safe loader does not restore."""
+
+
 def load(path: Path) -> object:
     """Return the objects in a checkpoint file, tensors on the CPU and memory-mapped where possible.
 
@@ -46,7 +50,7 @@ def load(path: Path) -> object:
         CheckpointError: The file is missing, empty, damaged, of another kind, or would have to run
             code to load. The message does not name the path; `open_checkpoint` puts it in front.
     """
-    head = _head(path)
+    head = first_bytes(path)
     if head.startswith(_ZIP):
         _check_archive(path)
         return _load(path, mmap=True)
@@ -55,8 +59,12 @@ def load(path: Path) -> object:
     raise CheckpointError(_what_else(path, head))
 
 
-def _head(path: Path) -> bytes:
-    """Return the first bytes of a file that can be read."""
+def first_bytes(path: Path) -> bytes:
+    """Return the first bytes of a file that can be read.
+
+    Raises:
+        CheckpointError: It is missing, empty, no regular file, or cannot be read.
+    """
     if not path.exists():
         what = "a link to a file that does not exist" if path.is_symlink() else "no such file"
         raise CheckpointError(f"there is {what}; check the path")
@@ -115,7 +123,7 @@ def _load(path: Path, *, mmap: bool) -> object:
         names = _refused(path, mmap) if isinstance(error, pickle.UnpicklingError) else []
         if names:
             shown = ", ".join(names[:4]) + (", and more" if len(names) > 4 else "")
-            raise CheckpointError(
+            raise NeedsCodeError(
                 f"the file holds Python objects ({shown}) that could only be loaded by running "
                 "code, which is not done; where it is your own, load it yourself and save its "
                 "`state_dict()`"
@@ -155,16 +163,13 @@ def _refused_in_archive(path: Path) -> list[str]:
 
 
 def _is_harmless(name: str) -> bool:
-    allowed = {f"{each.__module__}.{each.__name__}" for each in ALLOWED}
-    return name in allowed or _PLAIN.fullmatch(name) is not None
+    return name in allowed_names() or _PLAIN.fullmatch(name) is not None
 
 
 def _what_else(path: Path, head: bytes) -> str:
     for start, what in _OTHERS.items():
         if head.lower().startswith(start.lower()):
             return f"this is {what}"
-    if path.suffix == ".safetensors" or head[8:10] == b'{"':
-        return "this is a safetensors file; load it with safetensors and write it with torch.save"
     if head[:1] == b"\x80":
         return "this is a pickle that torch.save did not write; only running code could load it"
     if _is_text(head):

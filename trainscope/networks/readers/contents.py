@@ -10,6 +10,9 @@ from torch import Tensor
 
 from trainscope.networks.network import Remembered
 
+Geometry = Mapping[str, Mapping[str, object]]
+"""Settings (stride, padding, dilation, groups) by the name of a convolution."""
+
 
 @dataclass(frozen=True)
 class Contents:
@@ -22,6 +25,7 @@ class Contents:
         num_classes: Width of the logits where the file says it.
         input_shape: Shape of one input where the file says it.
         remembered: What training left in the file.
+        geometry: Settings of convolutions, where the file has them.
         notes: What a person should be told, each one sentence.
     """
 
@@ -32,6 +36,7 @@ class Contents:
     input_shape: tuple[int, ...] | None = None
     remembered: Remembered = field(default_factory=Remembered)
     notes: tuple[str, ...] = ()
+    geometry: Geometry = field(default_factory=dict)
 
 
 class Reader(Protocol):

@@ -1,0 +1,66 @@
+"""Weights stored in parts (weight norm, parametrizations), put together again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from trainscope.errors import CheckpointError
+
+_PARTS = re.compile(r"(?P<owner>(?:.*\.)?)parametrizations\.(?P<leaf>\w+)\.(?P<part>.+)")
+
+
+def unparametrised(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state dict with every weight that was stored in parts as one tensor.
+
+    Weight norm (`weight_g` and `weight_v`, or `parametrizations.weight.original0` and `original1`)
+    is `v g / |v|`; a mask as a parametrization (`parametrizations.weight.original` and
+    `parametrizations.weight.0.mask`) becomes `weight_orig` and `weight_mask`, which are folded as
+    `torch.nn.utils.prune`'s are.
+
+    Raises:
+        CheckpointError: A parametrization is of another kind: its weight is code's to make.
+    """
+    out = {name: value for name, value in state.items() if not _PARTS.fullmatch(name)}
+    parts: dict[tuple[str, str], dict[str, Tensor]] = {}
+    for name, value in state.items():
+        found = _PARTS.fullmatch(name)
+        if found is not None:
+            key = (found["owner"], found["leaf"])
+            parts.setdefault(key, {})[found["part"]] = value
+    for (owner, leaf), held in parts.items():
+        if held.keys() == {"original0", "original1"}:
+            out[owner + leaf] = _normed(held["original0"], held["original1"], owner + leaf)
+        elif held.keys() == {"original", "0.mask"}:
+            out[f"{owner}{leaf}_orig"], out[f"{owner}{leaf}_mask"] = (
+                held["original"],
+                held["0.mask"],
+            )
+        else:
+            raise CheckpointError(
+                f"the weight '{owner}{leaf}' is made by a parametrization with the parts "
+                f"{', '.join(sorted(held))}; remove it with "
+                "torch.nn.utils.parametrize.remove_parametrizations and save again"
+            )
+    for name in [n for n in out if n.endswith("_g") and n[:-2] + "_v" in out]:
+        base = name.removesuffix("_g")
+        size, direction = out[name], out[base + "_v"]
+        if size.ndim == direction.ndim:
+            out[base] = _normed(out.pop(name), out.pop(base + "_v"), base)
+    return out
+
+
+def _normed(size: Tensor, direction: Tensor, name: str) -> Tensor:
+    """Return `direction` with the norms `size`, taken over the dimensions in which size is 1."""
+    if size.ndim != direction.ndim:
+        raise CheckpointError(
+            f"the weight '{name}' is stored in parts of {tuple(size.shape)} and "
+            f"{tuple(direction.shape)}, which no weight norm makes"
+        )
+    kept = [d for d in range(size.ndim) if size.shape[d] != 1]
+    if len(kept) > 1 or any(size.shape[d] != direction.shape[d] for d in kept):
+        raise CheckpointError(f"the two parts of the weight '{name}' do not fit each other")
+    return torch._weight_norm(direction, size, kept[0] if kept else 0)  # type: ignore[no-any-return]

@@ -1,0 +1,91 @@
+"""A folder from a hub: `config.json` beside safetensors or `pytorch_model.bin`, whole or in shards.
+
+A folder of torch's distributed checkpoints (`.metadata`, `*.distcp`) is told apart and refused: its
+index is a pickle of classes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from trainscope.errors import CheckpointError
+from trainscope.networks.readers.container import load
+from trainscope.networks.readers.contents import Contents
+from trainscope.networks.readers.numbers import whole_of
+from trainscope.networks.readers.safetensors_file import tensors_of
+from trainscope.networks.state_dict import is_state_dict
+
+CONFIG = "config.json"
+WHOLE = ("model.safetensors", "pytorch_model.safetensors", "pytorch_model.bin")
+SHARDED = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+
+
+def read(path: Path) -> Contents:
+    """Return the weights of a folder, and the architecture that its config names.
+
+    Raises:
+        CheckpointError: It is no such folder, or a file of it is missing or damaged.
+    """
+    whole = next((name for name in WHOLE if (path / name).is_file()), None)
+    index = next((name for name in SHARDED if (path / name).is_file()), None)
+    if whole is None and index is None:
+        raise CheckpointError(_what_else(path))
+    config = _json(path / CONFIG) if (path / CONFIG).is_file() else {}
+    state = _tensors(path / whole) if whole is not None else _shards(path, str(index))
+    name = config.get("architecture")
+    return Contents(
+        state_dict=state,
+        format=f"Hugging Face folder ({whole or index})",
+        architecture=name if isinstance(name, str) and ":" not in name else None,
+        num_classes=whole_of(config.get("num_classes")),
+    )
+
+
+def _shards(folder: Path, index: str) -> dict[str, Tensor]:
+    placed = _json(folder / index).get("weight_map")
+    if not isinstance(placed, Mapping) or not placed:
+        raise CheckpointError(f"{index} has no weight_map; download the folder again")
+    state: dict[str, Tensor] = {}
+    for shard in dict.fromkeys(placed.values()):
+        if not isinstance(shard, str) or Path(shard).name != shard:
+            raise CheckpointError(f"{index} names a file outside the folder; it is not taken")
+        if not (folder / shard).is_file():
+            raise CheckpointError(f"the shard {shard} is missing; download the folder again")
+        state |= _tensors(folder / shard)
+    missing = [name for name in placed if name not in state]
+    if missing:
+        raise CheckpointError(f"no shard has the tensor '{missing[0]}'; download the folder again")
+    return state
+
+
+def _tensors(file: Path) -> dict[str, Tensor]:
+    if file.suffix == ".safetensors":
+        return tensors_of(file)
+    obj = load(file)
+    if not is_state_dict(obj):
+        raise CheckpointError(f"{file.name} holds no state dict; give the file that does")
+    return dict(obj)  # type: ignore[call-overload, no-any-return]
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        read = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{file.name} is damaged; download the folder again") from error
+    if not isinstance(read, dict):
+        raise CheckpointError(f"{file.name} is no JSON object; download the folder again")
+    return read
+
+
+def _what_else(path: Path) -> str:
+    if (path / ".metadata").is_file() or any(path.glob("*.distcp")):
+        return (
+            "this is a distributed checkpoint, whose index would have to run code to load; turn it "
+            "into one file with torch.distributed.checkpoint.format_utils.dcp_to_torch_save"
+        )
+    return "this is a folder; give the checkpoint file in it"

@@ -1,0 +1,42 @@
+"""The dictionary of timm's training script: `state_dict`, `state_dict_ema`, `arch`, `args`."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Mapping
+
+from trainscope.networks.network import Remembered
+from trainscope.networks.readers.contents import Contents
+from trainscope.networks.readers.numbers import accuracy_of, whole_of
+from trainscope.networks.state_dict import is_state_dict
+
+AVERAGED = "state_dict_ema"
+
+
+def recognises(obj: object) -> bool:
+    """Say whether loaded objects are what timm's training script saves."""
+    return (
+        isinstance(obj, Mapping)
+        and is_state_dict(obj.get("state_dict"))
+        and (AVERAGED in obj or ("version" in obj and isinstance(obj.get("args"), Namespace)))
+    )
+
+
+def read(obj: object) -> Contents:
+    """Return what is in it, the averaged weights (EMA) where there are any."""
+    assert isinstance(obj, Mapping)
+    averaged = is_state_dict(obj.get(AVERAGED))
+    arguments = vars(obj["args"]) if isinstance(obj.get("args"), Namespace) else {}
+    name = obj.get("arch", arguments.get("model"))
+    done = whole_of(obj.get("epoch"))
+    return Contents(
+        state_dict=obj[AVERAGED] if averaged else obj["state_dict"],
+        format="timm training script",
+        architecture=name if isinstance(name, str) else None,
+        remembered=Remembered(
+            epochs=None if done is None else done + 1,  # timm counts epochs from 0
+            seed=whole_of(arguments.get("seed")),
+            accuracy=accuracy_of(obj.get("metric")),
+        ),
+        notes=(f"The averaged weights ({AVERAGED}) were taken.",) if averaged else (),
+    )

@@ -1,0 +1,91 @@
+"""A whole pickled network, or one under `model`: Torch-Pruning's and GReg's usual format.
+
+Its class is not imported. The tree of modules is read from inert stand-ins; its tensors are then
+those of a state dict, and the network is rebuilt from an architecture that is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from torch import Tensor
+
+from trainscope.errors import CheckpointError
+from trainscope.networks.network import Remembered
+from trainscope.networks.readers.contents import Contents
+from trainscope.networks.readers.inert import Inert
+from trainscope.networks.readers.numbers import accuracy_of, whole_of
+
+KEYS = ("model", "net", "network", "module", "state_dict")
+SETTINGS = ("stride", "padding", "dilation", "groups")
+"""Settings of a convolution that its tensors do not tell."""
+MOST_MODULES, DEEPEST = 100_000, 200
+
+
+def recognises(obj: object) -> bool:
+    """Say whether inert objects are a network, or a dictionary with one."""
+    return _network(obj) is not None
+
+
+def read(obj: object) -> Contents:
+    """Return the network's tensors and the settings of its convolutions."""
+    network = _network(obj)
+    assert network is not None
+    beside = obj if isinstance(obj, Mapping) else {}
+    tensors: dict[str, Tensor] = {}
+    geometry: dict[str, Mapping[str, object]] = {}
+    for name, module in _tree(network):
+        tensors |= _tensors(name, module)
+        if module.named.startswith("torch.nn.modules.conv."):
+            geometry[name] = {key: module.state.get(key) for key in SETTINGS}
+    return Contents(
+        state_dict=tensors,
+        format=f"whole pickled network ({network.named})",
+        remembered=Remembered(
+            epochs=whole_of(beside.get("epoch")),
+            accuracy=accuracy_of(beside.get("best_acc1", beside.get("acc1"))),
+        ),
+        geometry=geometry,
+        notes=(
+            f"It is a pickled {network.named}; none of that class's code was run, and the network "
+            "was rebuilt from its tensors.",
+        ),
+    )
+
+
+def _network(obj: object) -> Inert | None:
+    if isinstance(obj, Inert):
+        return obj if "_modules" in obj.state else None
+    if isinstance(obj, Mapping):
+        found = (_network(obj.get(key)) for key in KEYS)
+        return next((each for each in found if each is not None), None)
+    return None
+
+
+def _tree(network: Inert) -> Iterator[tuple[str, Inert]]:
+    """Yield every module with its name, parents first."""
+    waiting, seen = [("", network)], 0
+    while waiting:
+        name, module = waiting.pop()
+        seen += 1
+        if seen > MOST_MODULES or name.count(".") > DEEPEST:
+            raise CheckpointError("the file nests its modules without end; it is not taken")
+        yield name, module
+        children = _mapping(module.state.get("_modules")).items()
+        inner = [(f"{name}.{key}" if name else str(key), child) for key, child in children]
+        waiting += [(key, child) for key, child in reversed(inner) if isinstance(child, Inert)]
+
+
+def _mapping(value: object) -> Mapping[object, object]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _tensors(name: str, module: Inert) -> dict[str, Tensor]:
+    held = module.state.get("_non_persistent_buffers_set")
+    passing = held if isinstance(held, set) else set()
+    found = {}
+    for place in ("_parameters", "_buffers"):
+        for leaf, value in _mapping(module.state.get(place)).items():
+            if isinstance(value, Tensor) and leaf not in passing:
+                found[f"{name}.{leaf}" if name else str(leaf)] = value
+    return found
