@@ -12,6 +12,7 @@ from trainscope.errors import TrainscopeError
 
 COMMANDS = {
     "probe": "Measure trainability before and after a sparsifying action.",
+    "inspect": "Say what is in a checkpoint file, without running anything in it.",
     "schedule": "Print the LR schedule of a recipe like F90,1e-1.",
     "train": "Train a network from random weights.",
     "retrain": "Prune a checkpoint and retrain it.",

@@ -138,6 +138,27 @@ def _load(path: Path, *, mmap: bool) -> object:
         ) from error
 
 
+def classes_named(path: Path) -> tuple[str, ...]:
+    """Return the classes and functions that loading a file in full would look up and run.
+
+    Nothing is loaded; tensors and plain values are not listed.
+
+    Raises:
+        CheckpointError: The file cannot be read.
+    """
+    head = first_bytes(path)
+    if head.startswith((_ZIP, _LEGACY)):
+        return tuple(_refused(path, head.startswith(_ZIP)))
+    if head[:1] != b"\x80":
+        return ()
+    try:
+        with path.open("rb") as file:
+            names = named_in(file)
+    except Exception:  # a damaged pickle has no names that can be relied on
+        return ()
+    return tuple(name for name in names if not _is_harmless(name))
+
+
 def _refused(path: Path, archive: bool) -> list[str]:
     """Return the classes and functions in a checkpoint that the safe loader does not restore."""
     try:

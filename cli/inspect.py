@@ -1,0 +1,72 @@
+"""`trainscope inspect`: what is in a checkpoint file, without running anything in it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from trainscope.networks.inspection import Inspection
+
+
+@click.command("inspect")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON on stdout.")
+def command(checkpoint: Path, as_json: bool) -> None:
+    """Say what is in CHECKPOINT, a file or a folder, without running anything in it.
+
+    Names its format, architecture, tensors, sparsity and masks, what training left in it, and the
+    classes that loading it in full would run.
+    """
+    from trainscope.networks.inspection import inspect_checkpoint
+
+    found = inspect_checkpoint(checkpoint)
+    if as_json:
+        click.echo(json.dumps(found.as_dict(), indent=2, allow_nan=False))
+    else:
+        show(found)
+
+
+def show(found: Inspection) -> None:
+    """Print the facts, then a line for every tensor."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from trainscope.records.rows import quantity
+
+    console = Console(highlight=False, soft_wrap=True)
+    facts = Table.grid(padding=(0, 2))
+    facts.add_row("file", f"{found.path} ({found.size:,} bytes)")
+    facts.add_row("format", found.format or "none that is known")
+    how = f" ({found.recognised}, {found.num_classes} classes)" if found.architecture else ""
+    facts.add_row("architecture", f"{found.architecture or 'not recognised'}{how}")
+    facts.add_row("parameters", f"{quantity(found.parameters)} in {len(found.tensors)} tensors")
+    facts.add_row("masks", str(found.masks) if found.masks else "none")
+    left = {name: value for name, value in vars(found.remembered).items() if value is not None}
+    facts.add_row("training left", ", ".join(f"{n} {v}" for n, v in left.items()) or "nothing")
+    facts.add_row("classes", ", ".join(found.classes) or "none: loading it runs no code")
+    console.print(facts)
+    if found.tensors:
+        console.print(_table(found))
+    if found.problem:
+        console.print(f"It cannot be probed: {found.problem}")
+    for note in found.notes:
+        console.print(f"• {note}")
+
+
+def _table(found: Inspection) -> object:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("tensor")
+    table.add_column("shape")
+    table.add_column("type")
+    table.add_column("zeros", justify="right")
+    for tensor in found.tensors:
+        shape = " x ".join(map(str, tensor.shape)) or "one number"
+        zeros = "not read" if tensor.zeros is None else f"{100 * tensor.zeros:.1f} %"
+        table.add_row(tensor.name, shape, tensor.dtype, zeros)
+    return table

@@ -1,0 +1,141 @@
+"""What is in a checkpoint file, told without running anything in it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from trainscope.errors import CheckpointError
+from trainscope.networks.checkpoint import open_checkpoint
+from trainscope.networks.masks import SUFFIX
+from trainscope.networks.network import Network, Remembered
+from trainscope.networks.readers import Contents, contents_of
+from trainscope.networks.readers.container import classes_named
+
+LARGE = 2**30
+"""Tensors of more bytes than this in all are described by their shapes, and not read."""
+
+
+@dataclass(frozen=True)
+class TensorFacts:
+    """One tensor of a file.
+
+    Attributes:
+        name: As the file has it.
+        shape: Its shape.
+        dtype: Its type, like "float32".
+        zeros: The share of its elements that are zero; None where they were not read.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    zeros: float | None
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a file holds.
+
+    Attributes:
+        path: The file or folder.
+        size: Its bytes.
+        format: The format of the file; None where it is of no known one.
+        architecture: The network's architecture; None where it is not recognised.
+        recognised: How that was found.
+        num_classes: The width of its logits.
+        parameters: The elements of all its tensors but masks and buffers of whole numbers.
+        masks: How many tensors are masks.
+        tensors: Every tensor.
+        remembered: What training left in the file.
+        classes: Classes and functions that loading it in full would run.
+        notes: What a person should know, each one sentence.
+        problem: Why it cannot be opened as a network, in a sentence; None where it can.
+    """
+
+    path: str
+    size: int
+    format: str | None
+    architecture: str | None
+    recognised: str | None
+    num_classes: int | None
+    parameters: int
+    masks: int
+    tensors: tuple[TensorFacts, ...]
+    remembered: Remembered
+    classes: tuple[str, ...]
+    notes: tuple[str, ...]
+    problem: str | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the document of `trainscope.inspection/1` as a JSON object."""
+        return {"schema": "trainscope.inspection/1"} | asdict(self)
+
+
+def inspect_checkpoint(path: str | os.PathLike[str]) -> Inspection:
+    """Describe a checkpoint; its classes are named and never loaded.
+
+    Raises:
+        CheckpointError: There is nothing to describe: the file is missing, damaged, or holds
+            neither weights nor classes.
+    """
+    file = Path(path)
+    classes: tuple[str, ...] = ()
+    contents: Contents | None = None
+    network: Network | None = None
+    problem = None
+    try:
+        classes = classes_named(file) if file.is_file() else ()
+        contents = contents_of(file)
+        network = open_checkpoint(file)
+    except CheckpointError as error:
+        if contents is None and not classes:
+            raise CheckpointError(_starting_with(file, str(error))) from error
+        problem = str(error).removeprefix(f"{file}: ")
+    state = {} if contents is None else _tensors(contents.state_dict)
+    read = sum(value.nbytes for value in state.values()) <= LARGE
+    return Inspection(
+        path=str(file),
+        size=_size(file),
+        format=None if contents is None else contents.format,
+        architecture=None if network is None else network.architecture,
+        recognised=None if network is None else network.recognised,
+        num_classes=None if network is None else network.num_classes,
+        parameters=sum(v.numel() for n, v in state.items() if _is_weight(n, v)),
+        masks=sum(name.endswith((SUFFIX, ".0.mask")) for name in state),
+        tensors=tuple(_facts(name, value, read) for name, value in state.items()),
+        remembered=Remembered() if contents is None else contents.remembered,
+        classes=classes,
+        notes=() if network is None else network.notes,
+        problem=problem,
+    )
+
+
+def _tensors(state: Mapping[str, object]) -> dict[str, Tensor]:
+    return {name: value for name, value in state.items() if isinstance(value, Tensor)}
+
+
+def _is_weight(name: str, value: Tensor) -> bool:
+    statistics = ("running_mean", "running_var", "n_averaged")
+    masks = name.endswith((SUFFIX, ".0.mask"))
+    return value.is_floating_point() and not masks and name.rpartition(".")[2] not in statistics
+
+
+def _facts(name: str, value: Tensor, read: bool) -> TensorFacts:
+    plain = read and value.numel() and not value.is_quantized and not value.is_sparse
+    zeros = float((value == 0).double().mean()) if plain else None
+    return TensorFacts(name, tuple(value.shape), str(value.dtype).removeprefix("torch."), zeros)
+
+
+def _size(path: Path) -> int:
+    files = [path] if path.is_file() else [each for each in path.iterdir() if each.is_file()]
+    return sum(each.stat().st_size for each in files)
+
+
+def _starting_with(path: Path, message: str) -> str:
+    return message if message.startswith(str(path)) else f"{path}: {message}"
