@@ -219,6 +219,18 @@ def test_strides_and_padding_come_from_the_file(tmp_path):
     assert "conv1.stride" in open_checkpoint(tmp_path / "whole.pt").notes[-1]
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*")
+def test_the_weights_of_torchscript_are_read(tmp_path, lenet):
+    path = tmp_path / "script.pt"
+    torch.jit.save(torch.jit.script(lenet), path)
+    same(lenet, path)
+    assert open_checkpoint(path).format == "TorchScript archive"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CheckpointError, match="damaged or cut short"):
+        open_checkpoint(path)
+
+
 class Runs:
     """An object that would make a file if it were restored."""
 

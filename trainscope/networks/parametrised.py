@@ -63,4 +63,4 @@ def _normed(size: Tensor, direction: Tensor, name: str) -> Tensor:
     kept = [d for d in range(size.ndim) if size.shape[d] != 1]
     if len(kept) > 1 or any(size.shape[d] != direction.shape[d] for d in kept):
         raise CheckpointError(f"the two parts of the weight '{name}' do not fit each other")
-    return torch._weight_norm(direction, size, kept[0] if kept else 0)  # type: ignore[no-any-return]
+    return torch._weight_norm(direction, size, kept[0] if kept else 0)

@@ -18,14 +18,21 @@ from trainscope.networks.readers import (
     own,
     safetensors_file,
     timm,
+    torchscript,
     torchvision_reference,
     whole_module,
     wrapped,
 )
 from trainscope.networks.readers.class_names import is_harmless_class
-from trainscope.networks.readers.container import NeedsCodeError, first_bytes, load
+from trainscope.networks.readers.container import (
+    NeedsCodeError,
+    ScriptError,
+    first_bytes,
+    load,
+)
 from trainscope.networks.readers.contents import Contents, Reader
 from trainscope.networks.readers.inert import load_inert
+from trainscope.networks.readers.stored import check_stored
 
 __all__ = ["READERS", "Contents", "Reader", "contents_of"]
 
@@ -55,6 +62,8 @@ def contents_of(path: Path) -> Contents:
         return safetensors_file.read(path)
     try:
         obj = load(path)
+    except ScriptError:
+        return torchscript.read(path)
     except NeedsCodeError as error:
         return _inert_contents(path, error)
     reader = next((each for each in READERS if each.recognises(obj)), None)
@@ -62,7 +71,9 @@ def contents_of(path: Path) -> Contents:
         raise CheckpointError(
             f"the file holds no network's weights: {_what(obj)}; give a state dict"
         )
-    return reader.read(obj)
+    contents = reader.read(obj)
+    check_stored(contents.state_dict, path)
+    return contents
 
 
 def _inert_contents(path: Path, error: NeedsCodeError) -> Contents:

@@ -20,6 +20,7 @@ from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 from trainscope.errors import CheckpointError
 from trainscope.networks.readers.allow_list import ALLOWED, allowed_names
 from trainscope.networks.readers.pickle_names import named_in
+from trainscope.networks.readers.vetting import check_pickles
 
 _ZIP = b"PK\x03\x04"
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the magic number that opens old torch files
@@ -41,6 +42,10 @@ class NeedsCodeError(CheckpointError):
     """A file that holds objects of classes which torch's safe loader does not restore."""
 
 
+class ScriptError(CheckpointError):
+    """A TorchScript archive, with sizes that were checked."""
+
+
 def load(path: Path) -> object:
     """Return the objects in a checkpoint file, tensors on the CPU and memory-mapped where possible.
 
@@ -53,8 +58,10 @@ def load(path: Path) -> object:
     head = first_bytes(path)
     if head.startswith(_ZIP):
         _check_archive(path)
+        check_pickles(path, archive=True)
         return _load(path, mmap=True)
     if head.startswith(_LEGACY):
+        check_pickles(path, archive=False)
         return _load(path, mmap=False)
     raise CheckpointError(_what_else(path, head))
 
@@ -92,22 +99,22 @@ def _check_archive(path: Path) -> None:
             "the file is damaged or cut short; copy or download it again"
         ) from error
     leaves = {entry.filename.rpartition("/")[2] for entry in entries}
-    if "constants.pkl" in leaves:
-        raise CheckpointError(
-            "this is a TorchScript archive, which is code; save `module.state_dict()` instead"
-        )
     if "archive_format" in leaves:
         raise CheckpointError(
             "this is a torch.export archive, which is code; save `module.state_dict()` instead"
         )
     if "data.pkl" not in leaves:
         raise CheckpointError("this is a zip archive and not a checkpoint that torch.save wrote")
-    declared = sum(entry.file_size for entry in entries)
-    if declared > path.stat().st_size or any(entry.compress_type for entry in entries):
+    script = "constants.pkl" in leaves  # its code is compressed, and is not read
+    read = [e for e in entries if not script or "/data" in e.filename]
+    declared = sum(entry.file_size for entry in read)
+    if declared > path.stat().st_size or any(entry.compress_type for entry in read):
         raise CheckpointError(
             f"the file declares {declared:,} bytes and has {path.stat().st_size:,}; torch.save "
             "does not compress, so it is not taken"
         )
+    if script:
+        raise ScriptError("this is a TorchScript archive, which is code; only its weights are read")
 
 
 def _load(path: Path, *, mmap: bool) -> object:

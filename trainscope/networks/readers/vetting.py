@@ -24,6 +24,9 @@ MOST_OPCODES = 20_000_000
 _TUPLES = frozenset({"TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "FROZENSET"})
 _STORES = frozenset({"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"})
 _FETCHES = frozenset({"GET", "BINGET", "LONG_BINGET"})
+_FILLED = frozenset({"builtins bytearray", "__builtin__ bytearray"})
+"""Torch's safe loader makes one of any length that it is told, and zeroes it."""
+
 _MARK = -1
 
 _PICKLES_IN_A_ROW = 5
@@ -74,6 +77,10 @@ def check_pickle(stream: IO[bytes]) -> None:
         if count > MOST_OPCODES:
             raise CheckpointError(
                 f"the file pickles more than {MOST_OPCODES:,} things; no network has so many"
+            )
+        if opcode.name == "GLOBAL" and arg in _FILLED:
+            raise CheckpointError(
+                "the file names a bytearray, which can ask for any memory; it is not taken"
             )
         if opcode.name in _STORES:
             place = len(memo) if arg is None else int(str(arg))
