@@ -49,6 +49,11 @@ TOP = 3
 @click.option("--ggn", is_flag=True, help="Curvature of the GGN in the place of the Hessian.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--device", default="cpu", show_default=True, help="As torch names it: cpu, cuda:0.")
+@click.option(
+    "--unsafe-load",
+    is_flag=True,
+    help="Load a whole pickled network with its own classes: this runs the file's code.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the Diagnosis as JSON on stdout.")
 @click.option(
     "--output",
@@ -87,6 +92,7 @@ def measure_and_write(
     samples: int | None = None,
     batch_size: int = 128,
     device: str = "cpu",
+    unsafe_load: bool = False,
     **action: Any,
 ) -> tuple[Outcome, list[Path]]:
     """Run the probe command up to what it prints; return the outcome and the files written."""
@@ -112,6 +118,7 @@ def measure_and_write(
             arch=arch,
             model=model,
             download=download,
+            unsafe_load=unsafe_load,
             progress=tell,
         )
         if output is None:

@@ -17,7 +17,9 @@ from trainscope.data import ProbeData
 from trainscope.inputs import data_notes, default_samples, open_data, pin_inputs
 from trainscope.networks import Network, digest, flops, open_checkpoint, parameters
 from trainscope.networks.device import find_device
+from trainscope.networks.readers.container import classes_named
 from trainscope.networks.threads import suited_threads
+from trainscope.networks.trusting import open_trusting
 from trainscope.outlook import outlook
 from trainscope.probes import Probe, find, lacking
 from trainscope.probes.probe import Need
@@ -67,6 +69,7 @@ def examine(
     arch: str | None = None,
     model: str | None = None,
     download: bool = False,
+    unsafe_load: bool = False,
     progress: Progress | None = None,
 ) -> Outcome:
     """Open a network, measure it, apply the action, measure again, and say what it did.
@@ -84,6 +87,7 @@ def examine(
         arch: The architecture's name, where it cannot be recognised.
         model: Or its factory, "package.module:factory".
         download: Fetch what torchvision can fetch.
+        unsafe_load: Load a whole pickled network with its own code, which runs it.
         progress: Told what is done next.
 
     Raises:
@@ -93,11 +97,14 @@ def examine(
     chosen = [_as_probe(probe) for probe in probes]
     where = find_device(device)
     tell("opening the checkpoint")
-    base = (
-        checkpoint
-        if isinstance(checkpoint, Network)
-        else open_checkpoint(Path(checkpoint), arch=arch, model=model)
-    )
+    if isinstance(checkpoint, Network):
+        base = checkpoint
+    elif unsafe_load:
+        names = classes_named(Path(checkpoint))
+        tell(f"running the file's own code, as asked: {', '.join(names) or 'it names none'}")
+        base = open_trusting(checkpoint)
+    else:
+        base = open_checkpoint(Path(checkpoint), arch=arch, model=model)
     if action is None:
         action = Action(ratio=ratio, seed=seed)
     tell("applying the sparsifying action")

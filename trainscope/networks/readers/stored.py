@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from trainscope.errors import CheckpointError
@@ -25,12 +26,12 @@ def check_stored(state: Mapping[str, Tensor], path: Path) -> None:
     """
     storages = {}
     for value in state.values():
-        if isinstance(value, Tensor) and not value.is_sparse:
+        if isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta:
             storage = value.untyped_storage()
             storages[storage.data_ptr()] = storage.nbytes()
     declared, held = sum(storages.values()), path.stat().st_size
     if declared > held:
         raise CheckpointError(
-            f"the tensors declare {declared:,} bytes and the file has {held:,}; torch.save does not "
-            "compress, so it is not taken"
+            f"the tensors declare {declared:,} bytes and the file has {held:,}; torch.save does "
+            "not compress, so it is not taken"
         )

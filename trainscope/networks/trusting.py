@@ -1,0 +1,71 @@
+"""A file that a person trusts, loaded in full: its code runs. Never done unless it is asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from trainscope.errors import CheckpointError
+from trainscope.networks.custom import open_custom
+from trainscope.networks.network import Network
+from trainscope.networks.readers.container import first_bytes
+from trainscope.networks.readers.whole_module import KEYS
+from trainscope.networks.state_dict import weights_of
+
+
+def open_trusting(
+    path: str | os.PathLike[str], *, input_shape: tuple[int, ...] | None = None
+) -> Network:
+    """Load a whole pickled network with its own classes, which runs the file's code.
+
+    For a network whose class is no library's and whose code is the user's own. What would run is
+    told beforehand by `trainscope.networks.readers.container.classes_named`.
+
+    Args:
+        path: The file.
+        input_shape: The shape of one input, (C, H, W); found by trying where it is not given.
+
+    Raises:
+        CheckpointError: The file cannot be loaded, or holds no network.
+    """
+    first_bytes(Path(path))
+    try:
+        obj = torch.load(path, map_location="cpu", weights_only=False)
+    except Exception as error:  # its code can fail in any way
+        raise CheckpointError(
+            f"{path}: its own code failed to load it: {type(error).__name__}: {error}"
+        ) from error
+    module = _network(obj)
+    if module is None:
+        raise CheckpointError(
+            f"{path}: the file holds no whole network; open it without --unsafe-load"
+        )
+    while isinstance(module, nn.DataParallel):
+        module = module.module
+    kind = type(module)
+    spec = f"{kind.__module__}:{kind.__qualname__}"
+    try:
+        opened = open_custom(spec, module.float(), weights_of(module.state_dict()), input_shape)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    return Network(
+        module=opened.module,
+        architecture=spec,
+        input_shape=opened.input_shape,
+        num_classes=opened.num_classes,
+        recognised="--unsafe-load",
+        format=f"whole pickled network ({kind.__module__}.{kind.__qualname__})",
+        notes=("It was loaded with its own code, as --unsafe-load asked for.",),
+    )
+
+
+def _network(obj: object) -> nn.Module | None:
+    if isinstance(obj, nn.Module):
+        return obj
+    if isinstance(obj, Mapping):
+        return next((obj[k] for k in KEYS if isinstance(obj.get(k), nn.Module)), None)
+    return None
