@@ -221,11 +221,11 @@ def script(folder: Path) -> tuple[Path, nn.Module]:
     return folder / "script.pt", module
 
 
-def exported(folder: Path) -> tuple[Path, None]:
-    torch.export.save(
-        torch.export.export(lenet(), (torch.randn(2, 1, 28, 28),)), folder / "exported.pt2"
-    )
-    return folder / "exported.pt2", None
+def exported(folder: Path) -> tuple[Path, nn.Module]:
+    module = lenet()
+    program = torch.export.export(module, (torch.randn(2, 1, 28, 28),))
+    torch.export.save(program, folder / "exported.pt2")
+    return folder / "exported.pt2", module
 
 
 def distributed(folder: Path) -> tuple[Path, None]:

@@ -209,7 +209,6 @@ def test_plain_objects_in_a_protocol_that_torch_does_not_read(tmp_path):
 def test_archives_of_other_kinds(tmp_path):
     path = tmp_path / "file.zip"
     for name, message in [
-        ("x/archive_format", "a torch.export archive"),
         ("x/readme.txt", "a zip archive and not a checkpoint"),
     ]:
         with zipfile.ZipFile(path, "w") as archive:

@@ -231,6 +231,18 @@ def test_the_weights_of_torchscript_are_read(tmp_path, lenet):
         open_checkpoint(path)
 
 
+def test_the_weights_of_an_exported_program_are_read(tmp_path, lenet):
+    path = tmp_path / "exported.pt2"
+    torch.export.save(torch.export.export(lenet, (torch.randn(2, 1, 28, 28),)), path)
+    same(lenet, path)
+    assert open_checkpoint(path).format == "torch.export archive"
+    whole = path.read_bytes()
+    for share in range(2, 100, 14):
+        path.write_bytes(whole[: len(whole) * share // 100])
+        with pytest.raises(CheckpointError, match="damaged or cut short"):
+            open_checkpoint(path)
+
+
 class Runs:
     """An object that would make a file if it were restored."""
 
@@ -286,9 +298,9 @@ def test_modules_within_themselves_are_refused(tmp_path):
 
 
 def test_tensors_beyond_their_storage_are_refused():
-    from trainscope.networks.readers.inert import _Storage
+    from trainscope.networks.readers.inert import Storage
 
-    storage = _Storage(torch.float32, bytearray(16))
+    storage = Storage(torch.float32, bytearray(16))
     assert storage.view(0, (2, 2), (2, 1)).shape == (2, 2)
     for offset, size, stride in (
         (1, (4,), (1,)),

@@ -105,7 +105,7 @@ def _open(
         )
     else:
         network = _known(weights.plain(), arch, named, shape)
-    changed = apply_geometry(network, contents.geometry)
+    network = apply_geometry(network, contents.geometry, weights.tensors)
     if contents.num_classes not in (None, network.num_classes):
         raise CheckpointError(
             f"the file says {contents.num_classes} classes, and its network gives "
@@ -115,7 +115,7 @@ def _open(
         network,
         format=contents.format,
         remembered=contents.remembered,
-        notes=contents.notes + weights.notes + network.notes + changed,
+        notes=contents.notes + weights.notes + network.notes,
     )
 
 

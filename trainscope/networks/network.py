@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -43,6 +44,7 @@ class Network:
         format: The format of the file it came from.
         remembered: What training left in the file.
         notes: What a person should be told about how it was opened, each one sentence.
+        geometry: Classes and settings of layers that are not the architecture's own, by name.
     """
 
     module: nn.Module
@@ -53,6 +55,7 @@ class Network:
     format: str = ""
     remembered: Remembered = field(default_factory=Remembered)
     notes: tuple[str, ...] = ()
+    geometry: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
 
 
 def check_classes(network: Network, classes: int, data: str) -> None:

@@ -33,6 +33,32 @@ def plain_names(names: Iterable[str], *, prefixes: bool = True) -> dict[str, str
     return _renamed(plain, lambda name: _OLD_DENSE_LAYER.sub(r"\1\2.", name))
 
 
+def owner_names(layers: Iterable[str], tensors: Iterable[str]) -> dict[str, str]:
+    """Return the network's own name for every layer of it; layers around it are left out.
+
+    Args:
+        layers: Names of modules as a file holds them, the outermost is "".
+        tensors: Names of all tensors of the same file, which tell what is put in front.
+    """
+    start = ""
+    for given, plain in plain_names(tensors).items():
+        bare = _without_wrappers(given)
+        if bare.endswith(plain):
+            start = bare.removesuffix(plain)
+            break
+    names = {}
+    for given in layers:
+        bare = _without_wrappers(given)
+        if f"{bare}." == start or (bare + ".").startswith(start):
+            names[given] = bare[len(start) :]
+    return _innermost(names)
+
+
+def _innermost(names: dict[str, str]) -> dict[str, str]:
+    """Return one layer a name: a wrapper and the layer that it wraps have the same."""
+    return {given: name for name, given in {name: given for given, name in names.items()}.items()}
+
+
 def _without_wrappers(name: str) -> str:
     return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
 

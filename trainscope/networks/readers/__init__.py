@@ -12,6 +12,7 @@ from trainscope.errors import CheckpointError
 from trainscope.networks.readers import (
     bare,
     cfg_pruned,
+    exported,
     folder,
     imagenet_example,
     lightning,
@@ -25,6 +26,7 @@ from trainscope.networks.readers import (
 )
 from trainscope.networks.readers.class_names import is_harmless_class
 from trainscope.networks.readers.container import (
+    ExportError,
     NeedsCodeError,
     ScriptError,
     first_bytes,
@@ -62,6 +64,8 @@ def contents_of(path: Path) -> Contents:
         return safetensors_file.read(path)
     try:
         obj = load(path)
+    except ExportError:
+        return exported.read(path)
     except ScriptError:
         return torchscript.read(path)
     except NeedsCodeError as error:

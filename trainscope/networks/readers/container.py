@@ -46,6 +46,10 @@ class ScriptError(CheckpointError):
     """A TorchScript archive, with sizes that were checked."""
 
 
+class ExportError(CheckpointError):
+    """A torch.export archive, with sizes that were checked."""
+
+
 def load(path: Path) -> object:
     """Return the objects in a checkpoint file, tensors on the CPU and memory-mapped where possible.
 
@@ -99,11 +103,8 @@ def _check_archive(path: Path) -> None:
             "the file is damaged or cut short; copy or download it again"
         ) from error
     leaves = {entry.filename.rpartition("/")[2] for entry in entries}
-    if "archive_format" in leaves:
-        raise CheckpointError(
-            "this is a torch.export archive, which is code; save `module.state_dict()` instead"
-        )
-    if "data.pkl" not in leaves:
+    exported = "archive_format" in leaves
+    if "data.pkl" not in leaves and not exported:
         raise CheckpointError("this is a zip archive and not a checkpoint that torch.save wrote")
     script = "constants.pkl" in leaves  # its code is compressed, and is not read
     read = [e for e in entries if not script or "/data" in e.filename]
@@ -113,6 +114,8 @@ def _check_archive(path: Path) -> None:
             f"the file declares {declared:,} bytes and has {path.stat().st_size:,}; torch.save "
             "does not compress, so it is not taken"
         )
+    if exported:
+        raise ExportError("this is a torch.export archive; only its weights are read")
     if script:
         raise ScriptError("this is a TorchScript archive, which is code; only its weights are read")
 

@@ -11,7 +11,22 @@ from torch import Tensor
 from trainscope.networks.network import Remembered
 
 Geometry = Mapping[str, Mapping[str, object]]
-"""Settings (stride, padding, dilation, groups) by the name of a convolution."""
+"""Class (under KIND) and plain settings, such as a stride, by the name of a layer."""
+
+KIND = "class"
+"""No setting of a layer is called so, since it is a word of Python's own."""
+
+
+def is_plain(value: object) -> bool:
+    """Say whether a setting is a number, a word, or a short tuple of such."""
+    if isinstance(value, tuple | list):
+        return len(value) <= 8 and all(is_scalar(each) for each in value)
+    return is_scalar(value)
+
+
+def is_scalar(value: object) -> bool:
+    """Say whether a setting is a number, a word, or None."""
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 @dataclass(frozen=True)
@@ -25,7 +40,7 @@ class Contents:
         num_classes: Width of the logits where the file says it.
         input_shape: Shape of one input where the file says it.
         remembered: What training left in the file.
-        geometry: Settings of convolutions, where the file has them.
+        geometry: Classes and settings of layers, where the file has them.
         notes: What a person should be told, each one sentence.
     """
 

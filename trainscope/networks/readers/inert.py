@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from trainscope.errors import CheckpointError
+from trainscope.networks.readers.vetting import check_pickles
 
 _DAMAGED = "the file is damaged or cut short; copy or download it again"
 
@@ -68,7 +69,7 @@ class Inert:
             self.append(value)
 
 
-class _Storage:
+class Storage:
     """The bytes of one storage, of which tensors are views."""
 
     def __init__(self, dtype: torch.dtype, data: bytearray) -> None:
@@ -92,7 +93,7 @@ class _Storage:
 
 
 def _tensor(storage: object, offset: int, size: Any, stride: Any, *_: object) -> Tensor:
-    if not isinstance(storage, _Storage):
+    if not isinstance(storage, Storage):
         raise TypeError("a tensor without a storage")
     return storage.view(int(offset), tuple(map(int, size)), tuple(map(int, stride)))
 
@@ -148,7 +149,7 @@ _STORAGES = {
 
 
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, file: Any, storage: Callable[[tuple[Any, ...]], _Storage]) -> None:
+    def __init__(self, file: Any, storage: Callable[[tuple[Any, ...]], Storage]) -> None:
         super().__init__(file, encoding="latin1")
         self._storage = storage
         self.kinds: dict[str, type[Inert]] = {}
@@ -190,8 +191,10 @@ def load_inert(path: Path) -> tuple[object, tuple[str, ...]]:
     Raises:
         CheckpointError: The file is damaged, or declares more than it holds.
     """
+    archive = zipfile.is_zipfile(path)
+    check_pickles(path, archive=archive)
     try:
-        if zipfile.is_zipfile(path):
+        if archive:
             return _from_archive(path)
         return _from_row(path)
     except RecursionError as error:
@@ -204,15 +207,15 @@ def _from_archive(path: Path) -> tuple[object, tuple[str, ...]]:
     with zipfile.ZipFile(path) as archive:
         pickled = next(n for n in archive.namelist() if n.rpartition("/")[2] == "data.pkl")
         root = pickled.removesuffix("data.pkl")
-        held: dict[str, _Storage] = {}
+        held: dict[str, Storage] = {}
 
-        def storage(pid: tuple[Any, ...]) -> _Storage:
+        def storage(pid: tuple[Any, ...]) -> Storage:
             _, dtype, key, _, count = pid[:5]
             if key not in held:
                 data = bytearray(archive.read(f"{root}data/{key}"))
                 if len(data) < int(count) * dtype.itemsize:
                     raise ValueError("a storage is shorter than it says")
-                held[key] = _Storage(dtype, data)
+                held[key] = Storage(dtype, data)
             return held[key]
 
         unpickler = _Unpickler(io.BytesIO(archive.read(pickled)), storage)
@@ -221,17 +224,17 @@ def _from_archive(path: Path) -> tuple[object, tuple[str, ...]]:
 
 def _from_row(path: Path) -> tuple[object, tuple[str, ...]]:
     """Read the older layout: magic number, version, system, objects, keys, then the storages."""
-    held: dict[str, _Storage] = {}
+    held: dict[str, Storage] = {}
     left = path.stat().st_size
 
-    def storage(pid: tuple[Any, ...]) -> _Storage:
+    def storage(pid: tuple[Any, ...]) -> Storage:
         nonlocal left
         _, dtype, key, _, count = pid[:5]
         if key not in held:
             left -= int(count) * dtype.itemsize
             if left < 0 or int(count) < 0:
                 raise ValueError("the storages are larger than the file")
-            held[key] = _Storage(dtype, bytearray(int(count) * dtype.itemsize))
+            held[key] = Storage(dtype, bytearray(int(count) * dtype.itemsize))
         return held[key]
 
     with path.open("rb") as file:

@@ -7,7 +7,7 @@ from typing import Any
 
 from trainscope.errors import CheckpointError
 from trainscope.networks.network import Network, Remembered
-from trainscope.networks.readers.contents import Contents
+from trainscope.networks.readers.contents import Contents, is_plain
 from trainscope.networks.state_dict import is_state_dict
 
 KIND = "trainscope.checkpoint/"
@@ -38,6 +38,7 @@ def write(network: Network) -> dict[str, Any]:
         "state_dict": {
             name: tensor.detach().cpu() for name, tensor in network.module.state_dict().items()
         },
+        "geometry": {name: dict(layer) for name, layer in network.geometry.items()},
         **remembered,
     }
 
@@ -61,6 +62,9 @@ def read(obj: object) -> Contents:
     for name, kind in _TYPES.items():
         if obj.get(name) is not None and not isinstance(obj[name], kind):
             raise _incomplete(name)
+    geometry = obj.get("geometry", {})  # files before it have none
+    if not _is_geometry(geometry):
+        raise _incomplete("geometry")
     assert isinstance(state, Mapping)
     assert isinstance(classes, int)
     return Contents(
@@ -69,12 +73,22 @@ def read(obj: object) -> Contents:
         architecture=architecture,
         num_classes=classes,
         input_shape=tuple(shape),
+        geometry=geometry,
         remembered=Remembered(**{name: obj.get(name) for name in _TYPES}),
     )
 
 
 def _counts(values: Sequence[object]) -> bool:
     return all(type(value) is int and value > 0 for value in values)
+
+
+def _is_geometry(value: object) -> bool:
+    return isinstance(value, Mapping) and all(
+        isinstance(name, str)
+        and isinstance(layer, Mapping)
+        and all(isinstance(key, str) and is_plain(each) for key, each in layer.items())
+        for name, layer in value.items()
+    )
 
 
 def _incomplete(what: str) -> CheckpointError:

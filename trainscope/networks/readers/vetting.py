@@ -46,6 +46,7 @@ def check_pickles(path: Path, *, archive: bool) -> None:
     try:
         if archive:
             with zipfile.ZipFile(path) as held:
+                _check_declared(held.infolist(), path.stat().st_size)
                 for entry in held.infolist():
                     if entry.filename.endswith(".pkl"):
                         check_pickle(io.BytesIO(held.read(entry)))
@@ -59,6 +60,16 @@ def check_pickles(path: Path, *, archive: bool) -> None:
         raise CheckpointError(
             "the file is damaged or cut short; copy or download it again"
         ) from error
+
+
+def _check_declared(entries: list[zipfile.ZipInfo], size: int) -> None:
+    """Refuse an archive whose entries, but for TorchScript's code, are larger than the file."""
+    declared = sum(each.file_size for each in entries if "/code/" not in each.filename)
+    if declared > size:
+        raise CheckpointError(
+            f"the file declares {declared:,} bytes and has {size:,}; torch.save does not compress, "
+            "so it is not taken"
+        )
 
 
 def check_pickle(stream: IO[bytes]) -> None:

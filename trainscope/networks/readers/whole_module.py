@@ -12,13 +12,11 @@ from torch import Tensor
 
 from trainscope.errors import CheckpointError
 from trainscope.networks.network import Remembered
-from trainscope.networks.readers.contents import Contents
+from trainscope.networks.readers.contents import KIND, Contents, is_plain
 from trainscope.networks.readers.inert import Inert
 from trainscope.networks.readers.numbers import accuracy_of, whole_of
 
 KEYS = ("model", "net", "network", "module", "state_dict")
-SETTINGS = ("stride", "padding", "dilation", "groups")
-"""Settings of a convolution that its tensors do not tell."""
 MOST_MODULES, DEEPEST = 100_000, 200
 
 
@@ -28,7 +26,7 @@ def recognises(obj: object) -> bool:
 
 
 def read(obj: object) -> Contents:
-    """Return the network's tensors and the settings of its convolutions."""
+    """Return the network's tensors, and the classes and settings of its layers."""
     network = _network(obj)
     assert network is not None
     beside = obj if isinstance(obj, Mapping) else {}
@@ -36,8 +34,8 @@ def read(obj: object) -> Contents:
     geometry: dict[str, Mapping[str, object]] = {}
     for name, module in _tree(network):
         tensors |= _tensors(name, module)
-        if module.named.startswith("torch.nn.modules.conv."):
-            geometry[name] = {key: module.state.get(key) for key in SETTINGS}
+        settings = {k: v for k, v in module.state.items() if isinstance(k, str) and is_plain(v)}
+        geometry[name] = {**settings, KIND: module.named}
     return Contents(
         state_dict=tensors,
         format=f"whole pickled network ({network.named})",
