@@ -41,7 +41,8 @@ def read(path: Path) -> Contents:
             name = next(n for n in archive.namelist() if n.endswith(CONFIG))
             folder = name.rpartition("/")[0]
             entries = json.loads(archive.read(name))["config"]
-            tensors = {key: _tensor(archive, folder, entry) for key, entry in entries.items()}
+            held: dict[str, Storage] = {}  # two weights may share one: it is read once
+            tensors = {key: _tensor(archive, folder, e, held) for key, e in entries.items()}
     except StopIteration as error:
         raise CheckpointError(
             "this torch.export archive keeps its weights in another way than torch 2.14 does; save "
@@ -61,11 +62,15 @@ def read(path: Path) -> Contents:
     )
 
 
-def _tensor(archive: zipfile.ZipFile, folder: str, entry: dict[str, Any]) -> Tensor:
+def _tensor(
+    archive: zipfile.ZipFile, folder: str, entry: dict[str, Any], held: dict[str, Storage]
+) -> Tensor:
     if entry["use_pickle"]:
         raise ValueError("a pickled weight")
     meta = entry["tensor_meta"]
     size, stride = (tuple(int(n["as_int"]) for n in meta[key]) for key in ("sizes", "strides"))
-    data = bytearray(archive.read(f"{folder}/{entry['path_name']}"))
-    offset = int(meta["storage_offset"]["as_int"])
-    return Storage(DTYPES[meta["dtype"]], data).view(offset, size, stride)
+    offset, name = int(meta["storage_offset"]["as_int"]), entry["path_name"]
+    if name not in held:
+        data = bytearray(archive.read(f"{folder}/{name}"))
+        held[name] = Storage(DTYPES[meta["dtype"]], data)
+    return held[name].view(offset, size, stride)
