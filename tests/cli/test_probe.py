@@ -32,7 +32,7 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
-def one_sentence(result: Result, *parts: str) -> None:
+def check_one_sentence(result: Result, *parts: str) -> None:
     """Check that a result is a refusal as the house makes them."""
     assert result.exit_code == 2, result.output
     assert result.stdout == ""
@@ -155,7 +155,7 @@ class Evil:
 def test_bad_files_are_one_sentence_and_leave_nothing(checkpoint, tmp_path, kind):
     path = damaged(checkpoint, tmp_path, kind)
     there = set(tmp_path.rglob("*"))
-    one_sentence(run("probe", path, "--ratio", 0.9), path.name)
+    check_one_sentence(run("probe", path, "--ratio", 0.9), path.name)
     assert set(tmp_path.rglob("*")) == there
 
 
@@ -185,23 +185,23 @@ def test_bad_files_are_one_sentence_and_leave_nothing(checkpoint, tmp_path, kind
     ],
 )
 def test_bad_options_are_one_sentence(checkpoint, arguments, part):
-    one_sentence(run("probe", checkpoint, *arguments), part)
+    check_one_sentence(run("probe", checkpoint, *arguments), part)
 
 
 def test_an_output_that_cannot_be_written_is_found_before_the_work(checkpoint, tmp_path):
     blocked = tmp_path / "file"
     blocked.touch()
     result = run("probe", checkpoint, "--ratio", 0.9, "--output", blocked / "out")
-    one_sentence(result, "choose another --output")
+    check_one_sentence(result, "choose another --output")
     assert "will cost" not in result.stderr
 
 
 def test_a_wrong_number_of_classes_is_named(tmp_path):
     torch.save(build("digits_resnet", 7).state_dict(), tmp_path / "seven.pt")
     result = run("probe", tmp_path / "seven.pt", "--ratio", 0.5, "--data", "digits")
-    one_sentence(result, "digits has 10 classes", "7")
+    check_one_sentence(result, "digits has 10 classes", "7")
 
 
 def test_an_unknown_command_and_no_checkpoint():
-    one_sentence(run("prob"), "prob")
-    one_sentence(run("probe"), "CHECKPOINT")
+    check_one_sentence(run("prob"), "prob")
+    check_one_sentence(run("probe"), "CHECKPOINT")

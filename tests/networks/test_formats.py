@@ -27,7 +27,7 @@ def lenet() -> nn.Module:
     return build("lenet5", 10).eval()
 
 
-def same(module: nn.Module, path: pathlib.Path, **options) -> None:
+def check_same(module: nn.Module, path: pathlib.Path, **options) -> None:
     """Check that a file opens as a network with the same logits, bit for bit."""
     opened = open_checkpoint(path, **options)
     inputs = torch.randn(2, *opened.input_shape, generator=torch.Generator().manual_seed(1))
@@ -47,7 +47,7 @@ def test_timm_prefers_the_averaged_weights(tmp_path, lenet):
         "metric": 76.5,
     }
     torch.save(content, tmp_path / "last.pth.tar")
-    same(averaged, tmp_path / "last.pth.tar")
+    check_same(averaged, tmp_path / "last.pth.tar")
     opened = open_checkpoint(tmp_path / "last.pth.tar")
     assert opened.format == "timm training script"
     assert (opened.remembered.epochs, opened.remembered.seed) == (5, 42)
@@ -66,7 +66,7 @@ def test_lightning_keeps_the_network_and_names_what_it_leaves(tmp_path, lenet, a
         "callbacks": {},
     }
     torch.save(content, tmp_path / "run.ckpt")
-    same(lenet, tmp_path / "run.ckpt")
+    check_same(lenet, tmp_path / "run.ckpt")
     opened = open_checkpoint(tmp_path / "run.ckpt")
     assert "Lightning 2.6.0" in opened.format
     assert "criterion" in opened.notes[0]
@@ -75,7 +75,7 @@ def test_lightning_keeps_the_network_and_names_what_it_leaves(tmp_path, lenet, a
 def test_a_lightning_module_that_is_the_network_itself(tmp_path, lenet):
     content = {"pytorch-lightning_version": "2.6.0", "state_dict": lenet.state_dict()}
     torch.save(content, tmp_path / "run.ckpt")
-    same(lenet, tmp_path / "run.ckpt")
+    check_same(lenet, tmp_path / "run.ckpt")
 
 
 def test_numpy_scalars_arrays_and_paths_are_plain_values(tmp_path, lenet):
@@ -86,13 +86,13 @@ def test_numpy_scalars_arrays_and_paths_are_plain_values(tmp_path, lenet):
         "path": pathlib.PurePosixPath("/a/b"),
     }
     torch.save(content, tmp_path / "script.pt")
-    same(lenet, tmp_path / "script.pt")
+    check_same(lenet, tmp_path / "script.pt")
     assert open_checkpoint(tmp_path / "script.pt").remembered.accuracy == 88.1
 
 
 def test_a_pruned_network_with_its_cfg(tmp_path, lenet):
     torch.save({"cfg": [6, 16], "state_dict": lenet.state_dict()}, tmp_path / "pruned.pth.tar")
-    same(lenet, tmp_path / "pruned.pth.tar")
+    check_same(lenet, tmp_path / "pruned.pth.tar")
     assert open_checkpoint(tmp_path / "pruned.pth.tar").format == "pruned network with its cfg"
 
 
@@ -103,7 +103,7 @@ def test_weight_norm_is_put_together(tmp_path, lenet, kind):
     for layer in [m for m in lenet.modules() if isinstance(m, nn.Conv2d | nn.Linear)]:
         (norm if kind == "new" else torch.nn.utils.weight_norm)(layer)
     torch.save(lenet.state_dict(), tmp_path / "normed.pt")
-    same(lenet, tmp_path / "normed.pt")
+    check_same(lenet, tmp_path / "normed.pt")
 
 
 def test_an_unknown_parametrization_is_named(tmp_path, lenet):
@@ -117,7 +117,7 @@ def test_an_unknown_parametrization_is_named(tmp_path, lenet):
 def test_safetensors(tmp_path, lenet):
     path = tmp_path / "model.safetensors"
     save_file(lenet.state_dict(), path)
-    same(lenet, path)
+    check_same(lenet, path)
     whole = path.read_bytes()
     for share in range(2, 100, 7):
         path.write_bytes(whole[: len(whole) * share // 100])
@@ -142,7 +142,7 @@ def test_a_folder_from_a_hub(tmp_path, lenet, kind):
         placed = {name: shard for shard, held in shards.items() for name in held}
         index = {"metadata": {}, "weight_map": placed}
         (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-    same(lenet, tmp_path)
+    check_same(lenet, tmp_path)
     assert open_checkpoint(tmp_path).recognised == "named in the file"
 
 
@@ -195,7 +195,7 @@ def test_a_whole_network_comes_back_without_its_class(tmp_path, lenet, container
     }
     path = tmp_path / "whole.pt"
     torch.save(obj[wrap], path, _use_new_zipfile_serialization=container)
-    same(lenet, path)
+    check_same(lenet, path)
     opened = open_checkpoint(path)
     assert "whole pickled network" in opened.format
     assert opened.remembered.epochs == (7 if wrap == "model" else None)
@@ -215,7 +215,7 @@ def test_strides_and_padding_come_from_the_file(tmp_path):
     module = build("resnet20", 10).eval()
     module.conv1.stride, module.conv1.padding = (2, 2), (0, 0)
     torch.save(module, tmp_path / "whole.pt")
-    same(module, tmp_path / "whole.pt")
+    check_same(module, tmp_path / "whole.pt")
     assert "conv1.stride" in open_checkpoint(tmp_path / "whole.pt").notes[-1]
 
 
@@ -223,7 +223,7 @@ def test_strides_and_padding_come_from_the_file(tmp_path):
 def test_the_weights_of_torchscript_are_read(tmp_path, lenet):
     path = tmp_path / "script.pt"
     torch.jit.save(torch.jit.script(lenet), path)
-    same(lenet, path)
+    check_same(lenet, path)
     assert open_checkpoint(path).format == "TorchScript archive"
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
@@ -234,7 +234,7 @@ def test_the_weights_of_torchscript_are_read(tmp_path, lenet):
 def test_the_weights_of_an_exported_program_are_read(tmp_path, lenet):
     path = tmp_path / "exported.pt2"
     torch.export.save(torch.export.export(lenet, (torch.randn(2, 1, 28, 28),)), path)
-    same(lenet, path)
+    check_same(lenet, path)
     assert open_checkpoint(path).format == "torch.export archive"
     whole = path.read_bytes()
     for share in range(2, 100, 14):
