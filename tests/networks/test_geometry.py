@@ -117,6 +117,14 @@ def test_layers_more_or_fewer_in_a_sequential_are_refused(tmp_path):
             open_checkpoint(tmp_path / "whole.pt")
 
 
+def test_a_padding_larger_than_an_input_is_refused(tmp_path, resnet):
+    changed = copy.deepcopy(resnet)
+    changed.conv1.padding = (30_000, 30_000)
+    torch.save(changed, tmp_path / "whole.pt")
+    with pytest.raises(CheckpointError, match=r"'conv1' has a padding of \(30000, 30000\) in the"):
+        open_checkpoint(tmp_path / "whole.pt")
+
+
 class Doubled(models.ResNet):
     """Has torchvision's tensors and computes something else."""
 

@@ -24,6 +24,7 @@ class Architecture:
             heads, which give no logits outside training.
         at_resolution: Returns the architecture for the input size that shapes give away.
         note: What a person who opens such a network should know, one sentence.
+        on_meta: It can be built without numbers: its state dict holds all that it computes.
     """
 
     name: str
@@ -34,13 +35,19 @@ class Architecture:
     left_out: tuple[str, ...] = ()
     at_resolution: Callable[[Architecture, Shapes], Architecture] | None = None
     note: str = ""
+    on_meta: bool = True
 
     def build(self, num_classes: int | None = None) -> nn.Module:
         """Return the network with random weights."""
         return self.factory(num_classes=num_classes or self.num_classes)
 
     def skeleton(self, num_classes: int | None = None) -> nn.Module:
-        """Return the network with its weights on the meta device: shapes and no numbers."""
+        """Return the network with its weights on the meta device: shapes and no numbers.
+
+        Where that cannot be (`on_meta`), with random weights.
+        """
+        if not self.on_meta:
+            return self.build(num_classes)
         with weights_on_meta():
             return self.build(num_classes)
 

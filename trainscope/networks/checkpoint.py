@@ -176,9 +176,9 @@ def _choose(found: Shapes, arch: str | None, named: str) -> tuple[Fit, str, list
             raise CheckpointError(f"the weights do not fit: {asked.difference}")
         return asked, "--arch", []
     if named:
-        known = registry.find(named)  # another library's name: its tensors may tell more
-        said = None if known is None else fit(known, found)
-        if said is not None and (said.exact or said.narrower):
+        fits = (fit(known, found) for known in registry.candidates(named))
+        said = next((each for each in fits if each.exact or each.narrower), None)
+        if said is not None:
             return said, "named in the file", []
     match = recognise(found)
     notes = []

@@ -91,8 +91,11 @@ def fit(architecture: Architecture, found: Shapes) -> Fit:
     classifier = next(name for name in reversed(dense) if len(dense[name]) >= 2)
     if len(kept.get(classifier, ())) == len(dense[classifier]):
         classes = kept[classifier][0]
-        dense[classifier] = (classes, *dense[classifier][1:])
         bias = classifier.removesuffix("weight") + "bias"
+        others = [dense[name] for name in dense if name not in (classifier, bias)]
+        if any(shape[:1] == (architecture.num_classes,) for shape in others):
+            dense = shapes_of(architecture.skeleton(classes).state_dict())  # it has two heads
+        dense[classifier] = (classes, *dense[classifier][1:])
         if bias in dense:
             dense[bias] = (classes,)
 

@@ -25,6 +25,8 @@ _WIDTHS = frozenset(
 )
 """Settings that the tensors tell; by hand pruned networks often have them wrong."""
 
+_SPATIAL = frozenset({"kernel_size", "stride", "padding", "dilation", "output_size"})
+
 _PADDING = "_reversed_padding_repeated_twice"  # what a padding mode other than zeros goes by
 
 _REPLACEABLE = tuple(f"torch.nn.modules.{room}." for room in ("activation", "pooling", "dropout"))
@@ -133,11 +135,23 @@ def _set(
         if key == KIND or key in _WIDTHS or (key.startswith("_") and key != _PADDING):
             continue
         if every or (key in vars(own) and is_plain(vars(own)[key]) and vars(own)[key] != value):
+            _check_reach(network, name, key, value)
             setattr(own, key, value)
             changed[key] = value
     if isinstance(own, nn.MultiheadAttention):
         own.head_dim = own.embed_dim // own.num_heads
     return changed
+
+
+def _check_reach(network: Network, name: str, key: str, value: object) -> None:
+    """Refuse a padding or the like that is larger than an input: it would only take memory."""
+    numbers = value if isinstance(value, tuple | list) else (value,)
+    most = max(network.input_shape)
+    if key in _SPATIAL and any(isinstance(n, int) and n > most for n in numbers):
+        raise CheckpointError(
+            f"the layer '{name}' has a {key} of {value} in the file, and an input is {most} wide; "
+            "say which network it is with --model package.module:factory"
+        )
 
 
 def _made(kind: str) -> nn.Module | None:

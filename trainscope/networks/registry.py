@@ -1,6 +1,6 @@
 """Architectures by name: our own families first, then torchvision's classification networks.
 
-Torchvision is imported only when a name is not one of ours.
+Torchvision is imported only when a name is not one of ours, and timm only for a name of its own.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from torch import nn
 
 from trainscope.errors import CheckpointError
+from trainscope.networks import timm_zoo
 from trainscope.networks.architecture import Architecture
 from trainscope.networks.families import ARCHITECTURES
 
@@ -30,7 +31,17 @@ def groups() -> Iterator[tuple[Architecture, ...]]:
 
 def find(name: str) -> Architecture | None:
     """Return what is known of one architecture, or None."""
+    if name.startswith(timm_zoo.PREFIX):
+        return timm_zoo.architecture(name)
     return _OURS.get(name) or _torchvision().get(name)
+
+
+def candidates(name: str) -> Iterator[Architecture]:
+    """Yield every architecture that a file may mean by a name: timm has some of torchvision's."""
+    for known in (find, timm_zoo.architecture):
+        found = known(name)
+        if found is not None:
+            yield found
 
 
 def architecture(name: str) -> Architecture:
@@ -43,6 +54,8 @@ def architecture(name: str) -> Architecture:
     if found is None:
         near = get_close_matches(name.lower(), names(), n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else "resnet20 and resnet34 are two"
+        if name.startswith(timm_zoo.PREFIX):
+            hint = "timm has none of that name, or is not installed"
         raise CheckpointError(
             f"no architecture is named '{name}'; {hint} "
             "(a network of your own: --model package.module:factory)"

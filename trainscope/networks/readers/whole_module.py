@@ -38,6 +38,7 @@ def read(obj: object) -> Contents:
         geometry[name] = {**settings, KIND: module.named}
     return Contents(
         state_dict=tensors,
+        architecture=_named(network),
         format=f"whole pickled network ({network.named})",
         remembered=Remembered(
             epochs=whole_of(beside.get("epoch")),
@@ -49,6 +50,12 @@ def read(obj: object) -> Contents:
             "was rebuilt from its tensors.",
         ),
     )
+
+
+def _named(network: Inert) -> str | None:
+    """Return the name that timm's networks carry."""
+    name = _mapping(network.state.get("pretrained_cfg")).get("architecture")
+    return name if isinstance(name, str) and ":" not in name else None
 
 
 def _network(obj: object) -> Inert | None:
