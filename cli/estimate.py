@@ -48,6 +48,7 @@ def command(
     """
     from trainscope.convergence import (
         LearningCurve,
+        Status,
         estimate_extra_epochs,
         final_level,
         own_schedule,
@@ -77,10 +78,14 @@ def command(
     chance = f"{100 * level:g} % interval"
     click.echo(f"target           {target:.2f} %{' after the decays' if schedule else ''}")
     click.echo(f"status           {estimate.status}")
-    click.echo(f"first passage    epoch {estimate.first_passage} ({chance} in brackets)")
-    added = "to add to the first LR stage" if schedule else "beyond those watched"
-    click.echo(f"extra epochs     {estimate.extra_epochs} {added}")
-    click.echo(f"reachable        with probability {estimate.reachable:.2f}")
+    if estimate.status in (Status.TOO_FEW, Status.EMPTY):
+        click.echo("first passage    unknown")
+        click.echo("extra epochs     unknown")
+    else:
+        click.echo(f"first passage    epoch {estimate.first_passage} ({chance} in brackets)")
+        added = "to add to the first LR stage" if schedule else "beyond those watched"
+        click.echo(f"extra epochs     {estimate.extra_epochs} {added}")
+        click.echo(f"reachable        with probability {estimate.reachable:.2f}")
     if estimate.lr_time_bound is not None:
         click.echo(f"equal LR time    epoch {estimate.lr_time_bound:.0f}, an upper bound")
     click.echo(estimate.explanation)

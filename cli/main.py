@@ -26,6 +26,10 @@ COMMANDS = {
 """Each command's one-line help; `NAME` is the command NAME of the module trainscope.cli.NAME."""
 
 
+INTERRUPTED = 130
+"""The exit code that shells give to a command ended by Ctrl-C."""
+
+
 class Commands(click.Group):
     """A group whose commands are imported when they are run, so that help is instant."""
 
@@ -53,6 +57,9 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except TrainscopeError as error:
             message = str(error)
+        except (KeyboardInterrupt, click.Abort):
+            click.echo("trainscope: interrupted", err=True)
+            return ctx.exit(INTERRUPTED)
         except click.UsageError as error:
             message = f"{error.format_message()} See '{(error.ctx or ctx).command_path} --help'."
         click.echo(f"trainscope: {' '.join(message.split())}", err=True)

@@ -47,7 +47,7 @@ TOP = 3
     "--top", type=click.IntRange(min=1), default=TOP, show_default=True, help="Eigenvalues."
 )
 @click.option("--ggn", is_flag=True, help="Curvature of the GGN in the place of the Hessian.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0, 2**63 - 2), default=0, show_default=True)
 @click.option("--device", default="cpu", show_default=True, help="As torch names it: cpu, cuda:0.")
 @click.option(
     "--unsafe-load",
@@ -134,8 +134,12 @@ def build_probes(
     from trainscope.probes import find
     from trainscope.training.schedule import parse_rates
 
+    lrs = tuple(dict.fromkeys(parse_rates(retrain_lr)))
     options: dict[str, dict[str, Any]] = {
-        "trainability_accuracy": {"lrs": parse_rates(retrain_lr), "epochs": retrain_epochs},
+        "trainability_accuracy": {
+            "lrs": lrs,
+            "epochs": retrain_epochs,
+        },
         "curvature": {"top": top, "ggn": ggn},
     }
     wanted = dict.fromkeys(name.strip() for name in names.split(","))

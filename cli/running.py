@@ -68,7 +68,8 @@ def kept_on_interrupt(folder: Path) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         click.echo(
-            f"interrupted: the epochs done so far are in {folder}, and the same command goes on",
+            f"interrupted before an epoch was over; what earlier calls did is in {folder}, and the "
+            "same command goes on",
             err=True,
         )
         raise SystemExit(INTERRUPTED) from None

@@ -69,7 +69,7 @@ def training_options(command: Command) -> Command:
                 show_default=True,
                 help="Mixed where the device has it, or as said.",
             ),
-            click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True),
+            click.option("--seed", type=click.IntRange(0, 2**63 - 2), default=0, show_default=True),
             click.option("--device", default="cpu", show_default=True, help="cpu, cuda:0, ..."),
             click.option(
                 "--norms/--no-norms",

@@ -243,6 +243,6 @@ class Curvature:
             status = Status.NOT_CONVERGED
             reason = (
                 f"after {top.krylov.steps} products an eigenvalue is still uncertain by "
-                f"{float(top.errors.max()):.2g}; allow more products or a larger tolerance"
+                f"{float(top.errors.max()):.2g}; ask for fewer with --top, or allow more products"
             )
         return Measurement("curvature", status, reason, scalars, arrays, notes=notes)

@@ -18,7 +18,7 @@ from trainscope.probes.untouched import untouched
 from trainscope.records import Cost, Measurement, Scalar, Status
 from trainscope.records.run import EpochRecord
 from trainscope.training.loop import Evaluation, Settings, evaluate, train
-from trainscope.training.schedule import constant, write_lr
+from trainscope.training.schedule import MAX_LR, constant, write_lr
 
 MOST_EPOCHS, FEWEST_EPOCHS = 5, 2
 DEFAULT_PASSES = 100_000
@@ -58,8 +58,12 @@ class TrainabilityAccuracy:
         """Check the options.
 
         Raises:
-            ProbeError: No learning rate, or no epoch.
+            ProbeError: No learning rate, one that is none or comes twice, or no epoch.
         """
+        if any(not 0 < lr <= MAX_LR for lr in self.lrs):
+            raise ProbeError(f"trainability_accuracy: {self.lrs} are no learning rates")
+        if len(set(self.lrs)) < len(self.lrs):
+            raise ProbeError(f"trainability_accuracy: {self.lrs} names a learning rate twice")
         if not self.lrs or (self.epochs is not None and self.epochs < 1):
             raise ProbeError("trainability_accuracy needs a learning rate and at least one epoch")
 
@@ -71,6 +75,8 @@ class TrainabilityAccuracy:
         """
         if data.train is None or data.test is None:
             return Measurement.skipped(self.name, f"needs {Need.TRAINING}")
+        if not any(parameter.requires_grad for parameter in network.parameters()):
+            return Measurement.skipped(self.name, "every parameter is frozen: nothing can retrain")
         too_much = self._too_much(network, data)
         if too_much is not None:
             return Measurement.skipped(self.name, too_much)
@@ -78,9 +84,9 @@ class TrainabilityAccuracy:
         with untouched(network):
             start = evaluate(network, data.test)
             runs = [self._retrain(network, data, lr) for lr in self.lrs]
-        scalars = {"ta": _mean([found for _, found in runs[0]])}
+        scalars = {"ta": _ta(runs[0])}
         for lr, run in zip(self.lrs, runs, strict=True):
-            scalars[f"ta@{write_lr(lr)}"] = _mean([found for _, found in run])
+            scalars[f"ta@{write_lr(lr)}"] = _ta(run)
         scalars["start_accuracy"] = _mean([start])
         diverged = [
             f"{write_lr(lr)} (epoch {record.epoch})"
@@ -165,6 +171,14 @@ class TrainabilityAccuracy:
             f"batch size {chosen.batch_size}",
             "comparable": "only under the same LR schedule, N and settings",
         }
+
+
+def _ta(run: list[tuple[EpochRecord, Evaluation]]) -> Scalar:
+    """Return the TA of one retraining, or the reason why a diverged one has none."""
+    lost = next((record.epoch for record, _ in run if record.train_loss is None), None)
+    if lost is not None:
+        return Scalar(None, "%", reason=f"retraining diverged in epoch {lost}")
+    return _mean([found for _, found in run])
 
 
 def _mean(evaluations: list[Evaluation]) -> Scalar:

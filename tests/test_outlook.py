@@ -47,3 +47,8 @@ def test_an_lr_that_diverged_is_left_out():
     losses = {"epoch_losses": [[None] * 8, [1.0] * 8]}
     after = Measurement(**{**_fields(after), "arrays": {**after.arrays, **losses}})
     assert outlook(Columns(after, after)) == ()
+
+
+def test_the_target_leaves_out_the_accuracy_before_retraining():
+    (estimate,) = found([88.0], [60.0])
+    assert estimate["target"] == 88.0

@@ -30,7 +30,7 @@ def test_the_speedup_of_masks_is_called_theoretical():
 
 
 def test_stale_batch_norm_is_told_from_lost_weights():
-    assert "stale batch-norm statistics, not the lost weights" in sentences()
+    assert "stale batch-norm statistics are behind the change of this mean" in sentences()
     lost = Columns(jacobian(1.0), jacobian(0.05), jacobian(0.1))
     assert "the weights that are gone" in sentences(jacobian=lost)
     kept = Columns(jacobian(1.0), jacobian(0.9), jacobian(0.9))
@@ -40,7 +40,7 @@ def test_stale_batch_norm_is_told_from_lost_weights():
 
 
 def test_an_lr_above_the_ceiling_is_named():
-    assert "; 0.01 above it can overshoot at first, and did not diverge here" in sentences()
+    assert "; 0.01 above it can overshoot at first, and did not diverge when this" in sentences()
 
 
 def test_an_accuracy_that_still_rises_is_no_place_to_stop():
@@ -94,6 +94,17 @@ def test_intact_trainability_is_called_intact():
     assert "still rising" not in text
 
 
+def test_an_lr_that_harms_the_dense_network_leaves_nothing_intact():
+    harmed = Columns(retraining(98.6, [12.0, 10.0]), retraining(12.0, [11.0, 12.0]))
+    text = sentences(trainability_accuracy=harmed)
+    assert "this LR harms the dense network itself, which starts from 98.6 %" in text
+    assert "intact" not in text
+
+
+def test_the_gradient_is_said_of_both_columns():
+    assert "30.00 times as long as before (5.000 times with batch norm recalib" in sentences()
+
+
 def test_divergence_is_said_and_not_extrapolated():
     broken = replace(
         retraining(12.0, [10.0, 10.0]),
@@ -101,7 +112,7 @@ def test_divergence_is_said_and_not_extrapolated():
         reason="retraining diverged at LR 1e-2 (epoch 1)",
     )
     text = sentences(trainability_accuracy=Columns(retraining(98.6, [98.0, 98.0]), broken))
-    assert "diverged at LR 1e-2 (epoch 1): retrain with a smaller LR" in text
+    assert "The pruned network's retraining diverged at LR 1e-2 (epoch 1): use a smaller" in text
     assert "rising" not in text
 
 

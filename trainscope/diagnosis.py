@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from trainscope.data import ProbeData
+from trainscope.errors import ProbeError
 from trainscope.inputs import data_notes, default_samples, open_data, pin_inputs
 from trainscope.networks import Network, digest, flops, open_checkpoint, parameters
 from trainscope.networks.device import find_device
@@ -28,6 +29,9 @@ from trainscope.sparsify import Action, has_batch_norm, recalibrate_batch_norm, 
 from trainscope.verdict import verdict
 
 PROBES = ("trainability_accuracy", "gradient", "jacobian", "curvature")
+MAX_SEED = 2**63 - 2
+"""The largest seed: torch takes up to 2^63 - 1, and the next one is used too."""
+
 Progress = Callable[[str], None]
 """Told, in a few words, what is being done next."""
 
@@ -95,6 +99,7 @@ def examine(
     """
     tell = progress or (lambda _: None)
     chosen = [_as_probe(probe) for probe in probes]
+    _check(chosen, samples=samples, batch_size=batch_size, seed=seed)
     where = find_device(device)
     tell("opening the checkpoint")
     if isinstance(checkpoint, Network):
@@ -135,7 +140,7 @@ def examine(
         action=done.record,
         data=DataRecord(pinned.name, len(pinned.inputs), pinned.label_source),
         probes=measured,
-        verdict=verdict(network, done.record, measured, estimates),
+        verdict=verdict(network, done.record, _telling(measured, pinned), estimates),
         environment=_environment(where),
         seed=seed,
         notes=(*base.notes, *done.notes, *data_notes(pinned)),
@@ -162,6 +167,35 @@ def _columns(
 def _on(network: nn.Module, device: torch.device) -> nn.Module:
     there = all(parameter.device == device for parameter in network.parameters())
     return network if there else copy.deepcopy(network).to(device)
+
+
+def _check(probes: Sequence[Probe], *, samples: int | None, batch_size: int, seed: int) -> None:
+    """Refuse options that no measurement can be made with.
+
+    Raises:
+        ProbeError: One of them; the message says which.
+    """
+    names = [probe.name for probe in probes]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ProbeError(f"the probe '{twice}' is asked for twice; measure once for each setting")
+    if samples is not None and samples < 2:
+        raise ProbeError(f"{samples} samples are too few; give at least 2")
+    if batch_size < 1:
+        raise ProbeError(f"a batch size of {batch_size} holds no sample; give at least 1")
+    if not 0 <= seed <= MAX_SEED:
+        raise ProbeError(f"the seed {seed} is not from 0 to {MAX_SEED}; give one that is")
+
+
+def _telling(measured: Mapping[str, Columns], data: ProbeData) -> dict[str, Columns]:
+    """Return what a verdict may rest on.
+
+    Statistics recalibrated on Gaussian inputs are of another distribution than those before, so
+    that column does not tell the action's damage from theirs.
+    """
+    if data.label_source == "true":
+        return dict(measured)
+    return {name: replace(columns, recalibrated=None) for name, columns in measured.items()}
 
 
 def _measure_all(

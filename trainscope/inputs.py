@@ -18,6 +18,7 @@ SAMPLE_FLOPS = 8e9
 FEW_SAMPLES = 16
 """With fewer, a note says that the numbers are rough."""
 RECALIBRATION_SAMPLES = 2048
+RECALIBRATION_BATCH = 64
 RECALIBRATION_FLOPS = 256e9
 
 
@@ -65,11 +66,20 @@ def pin_inputs(
         pinned = pin_random(source, base.module, count, batch_size=batch_size, seed=seed)
         other = torch.Generator().manual_seed(seed + 1)
         inputs = torch.randn(more, *source.shape, generator=other)
-        return pinned, list(torch.split(inputs, batch_size))
+        return pinned, equal_batches(inputs)
     pinned = pin(source, count, batch_size=batch_size, seed=seed)
     if not has_batch_norm(base.module):
         return pinned, []
-    return pinned, list(torch.split(pin(source, more, seed=seed + 1).inputs, batch_size))
+    return pinned, equal_batches(pin(source, more, seed=seed + 1).inputs)
+
+
+def equal_batches(inputs: Tensor) -> list[Tensor]:
+    """Return inputs in batches of one size for recalibration, which counts each batch alike.
+
+    The size is fixed, so that no option of the probes changes the statistics; a rest is left out.
+    """
+    parts = list(torch.split(inputs, RECALIBRATION_BATCH))
+    return [part for part in parts if len(part) == len(parts[0])]
 
 
 def data_notes(data: ProbeData) -> list[str]:
@@ -78,7 +88,8 @@ def data_notes(data: ProbeData) -> list[str]:
     if data.label_source == "predicted":
         notes.append(
             "Measured on Gaussian inputs, with labels drawn from the network's own predictions: "
-            "give --data to measure on its own data."
+            "give --data to measure on its own data. Batch norm recalibrated on them is another "
+            "network than the one that was trained, so the verdict leaves that column aside."
         )
     if len(data.inputs) < FEW_SAMPLES:
         notes.append(

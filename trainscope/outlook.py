@@ -60,5 +60,5 @@ def _curves(measurement: Measurement) -> dict[float, LearningCurve]:
 
 
 def _end(curve: LearningCurve) -> float:
-    last = list(curve.accuracy)[-SETTLED:]
-    return float(sum(last)) / len(last)
+    retrained = curve.accuracy[curve.epochs > 0]  # epoch 0 is before the first step
+    return float(retrained[-SETTLED:].mean())

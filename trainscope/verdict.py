@@ -12,6 +12,8 @@ NOTICEABLE = 1.5
 """A ratio within 1/1.5 to 1.5 is called about the same."""
 INTACT_POINTS = 1.0
 """A fall of the TA by less than this many points (or two standard errors) is no damage."""
+HARMFUL_POINTS = 3.0
+"""A dense network whose TA is so far below where it starts is harmed by the LR itself."""
 
 
 def verdict(
@@ -88,7 +90,7 @@ def _signal(columns: Columns) -> Iterator[str]:
         if _same(mended):
             line += (
                 f", but {number(mended)} times with batch norm recalibrated: stale batch-norm "
-                "statistics, not the lost weights, are behind this change"
+                "statistics are behind the change of this mean (what was learned is another matter)"
             )
         else:
             line += (
@@ -102,13 +104,17 @@ def _gradient(columns: Columns) -> Iterator[str]:
     ratio = columns.damage().get("norm")
     if ratio is None or _same(ratio):
         return
+    old, new = columns.before.value("norm"), _value(columns.recalibrated, "norm")
+    mended = f" ({number(new / old)} times with batch norm recalibrated)" if old and new else ""
+    line = f"The gradient is {number(ratio)} times as long as before{mended}: "
     if ratio > 1:
-        yield (
-            f"The gradient is {number(ratio)} times as long as before: the pruned network stands "
-            "on a slope and moves fast at first, which is not the same as recovering."
+        line += (
+            "the pruned network stands on a slope and moves fast at first, which is not the same "
+            "as recovering."
         )
     else:
-        yield f"The gradient is {number(ratio)} times as long as before: so are the first steps."
+        line += "so are the first steps."
+    yield line
 
 
 def _curvature(columns: Columns, retraining: Columns | None) -> Iterator[str]:
@@ -121,43 +127,66 @@ def _curvature(columns: Columns, retraining: Columns | None) -> Iterator[str]:
         f"The largest LR at which plain gradient descent is stable, 2/λmax, is {number(new)} after "
         f"the action{which}, {number(old)} before"
     )
-    above = [lr for lr in ([] if retraining is None else _lrs(retraining.after)) if lr > new]
-    if above:
+    retrained = None
+    if retraining is not None:  # of the network that the ceiling is of
+        retrained = retraining.after if columns.recalibrated is None else retraining.recalibrated
+    above = [lr for lr in ([] if retrained is None else _lrs(retrained)) if lr > new]
+    if above and retrained is not None:
         line += f"; {' and '.join(f'{lr:g}' for lr in above)} above it can overshoot at first"
-        if retraining is not None and retraining.after.status is Status.OK:
-            line += ", and did not diverge here"
+        if retrained.status is Status.OK:
+            line += ", and did not diverge when this network was retrained"
     yield line + "."
 
 
 def _retraining(columns: Columns) -> Iterator[str]:
-    before, after = columns.before.scalars.get("ta"), columns.after.scalars.get("ta")
-    if before is None or after is None or before.value is None or after.value is None:
-        return
+    yield from _trainability(columns)
+    for which, found in (("dense", columns.before), ("pruned", columns.after)):
+        if found.status is Status.NONFINITE:
+            yield f"The {which} network's {found.reason}: use a smaller LR, or warm up."
     lrs, epochs = _lrs(columns.after), _curves(columns.after)
-    count = len(epochs[0])
-    fall = before.value - after.value
-    error = 2 * ((before.stderr or 0.0) ** 2 + (after.stderr or 0.0) ** 2) ** 0.5
-    yield (
-        f"Trainability accuracy at LR {lrs[0]:g} (mean top-1 test accuracy of the first {count} "
-        f"epochs) is {after.value:.1f} %, {before.value:.1f} % for the dense network"
-        + (": trainability is intact." if fall <= max(INTACT_POINTS, error) else ".")
-    )
-    if columns.after.status is Status.NONFINITE:
-        yield f"{columns.after.reason}: retrain with a smaller LR, or warm up."
-        return
-    for lr, curve in zip(lrs, epochs, strict=True):
-        rise = curve[-1] - curve[-2] if count > 1 else 0.0
-        if rise > max(INTACT_POINTS, error):
+    for lr, curve, losses in zip(lrs, epochs, _losses(columns.after), strict=True):
+        if None in losses or len(curve) < 2:
+            continue
+        rise = curve[-1] - curve[-2]
+        if rise > max(INTACT_POINTS, _noise(columns)):
             yield (
                 f"At LR {lr:g} the accuracy is still rising by {rise:.1f} points an epoch after "
-                f"{count} epochs: do not decay the LR, or stop, there."
+                f"{len(curve)} epochs: do not decay the LR, or stop, there."
             )
+
+
+def _trainability(columns: Columns) -> Iterator[str]:
+    before, after = columns.before.value("ta"), columns.after.value("ta")
+    if before is None or after is None:
+        return
+    lr, count = _lrs(columns.after)[0], len(_curves(columns.after)[0])
+    line = (
+        f"Trainability accuracy at LR {lr:g} (mean top-1 test accuracy of the first "
+        f"{_counted(count).removeprefix('1 ')}) is {after:.1f} %, {before:.1f} % for the dense "
+        "network"
+    )
+    start, bound = columns.before.value("start_accuracy"), max(INTACT_POINTS, _noise(columns))
+    if start is not None and start - before > max(HARMFUL_POINTS, bound):
+        line += f": this LR harms the dense network itself, which starts from {start:.1f} %"
+    elif before - after <= bound:
+        line += f": trainability is intact at LR {lr:g}"
+    yield line + "."
+
+
+def _noise(columns: Columns) -> float:
+    """Return two standard errors of the fall of the TA."""
+    errors = (m.scalars["ta"].stderr if "ta" in m.scalars else None for m in _pair(columns))
+    return float(2 * sum((error or 0.0) ** 2 for error in errors) ** 0.5)
+
+
+def _pair(columns: Columns) -> tuple[Measurement, Measurement]:
+    return columns.before, columns.after
 
 
 def _estimate(found: Json) -> str:
     """Say what one estimate of extra epochs says, and how far to believe it."""
     lr, large, extra = f"{found['lr']:g}", f"{found['reference_lr']:g}", found["extra_epochs"]
-    there = f"the {found['target']:.1f} % of LR {large} after {found['epochs']} epochs"
+    there = f"the {found['target']:.1f} % of LR {large} after {_counted(found['epochs'])}"
     if found["status"] == Outlook.REACHED:
         return f"LR {lr} gets to {there} in as many: no extra epochs are needed for that."
     if found["status"] == Outlook.UNREACHABLE or extra["median"] is None:
@@ -175,6 +204,15 @@ def _estimate(found: Json) -> str:
         f"{line}, expect {extra['low']:.0f} {high} extra epochs ({found['level']:.0%} interval, "
         f"median {extra['median']:.0f}){f', {limit}' if limit else ''}."
     )
+
+
+def _counted(epochs: int) -> str:
+    return "1 epoch" if epochs == 1 else f"{epochs} epochs"
+
+
+def _losses(measurement: Measurement) -> list[list[float | None]]:
+    held = measurement.arrays.get("epoch_losses")
+    return list(held) if held else [[] for _ in _lrs(measurement)]
 
 
 def _lrs(measurement: Measurement) -> list[float]:

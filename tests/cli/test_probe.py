@@ -180,6 +180,7 @@ def test_bad_files_are_one_sentence_and_leave_nothing(checkpoint, tmp_path, kind
         (("--ratio", 0.5, "--device", "cuda:77"), "cuda:77"),
         (("--ratio", 0.5, "--device", "meta"), "the device 'meta' cannot be used here"),
         (("--ratio", 0.5, "--probes", "gradient,,"), "no probe is named ''"),
+        (("--ratio", 0.5, "--seed", 2**64), "--seed"),
         (("--ratio", 0.5, "--samples", 1), "--samples"),
         (("--ratio", 0.5, "--colour", "red"), "--colour"),
     ],

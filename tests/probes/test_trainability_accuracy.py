@@ -125,6 +125,8 @@ def test_divergence_is_a_status_and_not_a_nan():
     assert got.status is Status.NONFINITE
     assert "diverged at LR 1e3" in got.reason
     assert got.value("ta") is not None
+    assert got.value("ta@1e3") is None
+    assert "diverged in epoch" in got.scalars["ta@1e3"].reason
 
 
 def test_without_a_training_set_it_is_skipped():
@@ -138,9 +140,11 @@ def test_the_estimate_is_what_it_costs():
     assert (want.forward, want.backward) == (got.forward, got.backward) == (4 * 96 + 32, 4 * 64)
 
 
-@pytest.mark.parametrize("options", [{"lrs": ()}, {"epochs": 0}])
+@pytest.mark.parametrize(
+    "options", [{"lrs": ()}, {"epochs": 0}, {"lrs": (float("nan"),)}, {"lrs": (1e-2, 1e-2)}]
+)
 def test_bad_options_are_refused(options):
-    with pytest.raises(ProbeError, match="at least one epoch"):
+    with pytest.raises(ProbeError, match="trainability_accuracy"):
         TrainabilityAccuracy(**options)
 
 

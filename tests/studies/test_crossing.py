@@ -82,8 +82,9 @@ def test_single_runs_decide_nothing():
     assert found.as_dict()["main"]["low"] is None
 
 
-def test_contrast_of_exact_samples():
-    assert contrast([[1.0, 1.0], [2.0, 2.0]], (1, -1)).p == 0.0
+def test_two_tied_seeds_prove_nothing():
+    assert not contrast([[98.0, 98.0], [98.3, 98.3]], (1, -1)).significant
+    assert contrast([[98.0] * 5, [98.3] * 5], (1, -1)).significant
     assert contrast([[1.0, 1.0], [1.0, 1.0]], (1, -1)).p == 1.0
 
 

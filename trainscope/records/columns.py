@@ -25,11 +25,15 @@ class Columns:
     recalibrated: Measurement | None = None
 
     def damage(self) -> dict[str, float]:
-        """Return after / before of every scalar that both have, where before is not zero."""
+        """Return after / before of every scalar that both have.
+
+        Left out where before is zero, or within two standard errors of it.
+        """
         ratios = {}
         for name in self.before.scalars:
             old, new = self.before.value(name), self.after.value(name)
-            if old and new is not None:
+            error = self.before.scalars[name].stderr or 0.0
+            if old and new is not None and abs(old) >= 2 * error:
                 ratios[name] = new / old
         return ratios
 

@@ -133,7 +133,7 @@ class Diagnosis:
         """
         try:
             raw: Any = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise RecordError(f"this is no Diagnosis: it is not JSON ({error})") from error
         schema = raw.get("schema") if isinstance(raw, dict) else None
         if schema != SCHEMA:

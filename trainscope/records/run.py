@@ -184,7 +184,7 @@ class Run:
         """
         try:
             raw: Any = json.loads(text, parse_constant=_no_constant)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise RecordError(f"this is no Run: it is not JSON ({error})") from error
         schema = raw.get("schema") if isinstance(raw, dict) else None
         if schema != SCHEMA:

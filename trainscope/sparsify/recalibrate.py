@@ -41,11 +41,11 @@ def recalibrate_batch_norm(network: nn.Module, batches: Iterable[Tensor]) -> nn.
         norm.train()
         norm.reset_running_stats()
         norm.momentum = None  # torch's word for a cumulative average
-    count = 0
+    count, weight = 0, next(copied.parameters(), torch.empty(0))
     with torch.no_grad():
         for batch in batches:
             try:
-                copied(batch)
+                copied(batch.to(weight.dtype))
             except ValueError as error:
                 raise DataError(
                     f"a batch of {len(batch)} is too small to take batch-norm statistics of; "

@@ -6,7 +6,13 @@ import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-from trainscope.convergence import Estimate, Interval, LearningCurve, estimate_extra_epochs
+from trainscope.convergence import (
+    Estimate,
+    Interval,
+    LearningCurve,
+    Status,
+    estimate_extra_epochs,
+)
 from trainscope.records import Json
 from trainscope.studies.curves import FEWEST_EPOCHS, mean_curve
 from trainscope.studies.facts import schedule_of
@@ -57,11 +63,14 @@ class GroupEstimate:
                 f"{self.reference}, however long it is retrained: {self.result.explanation}"
             )
         to = f"to {extra.high:.0f}" if math.isfinite(extra.high) else "or more"
-        return (
+        line = (
             f"{self.label} needs about {extra.median:.0f} more first-stage epochs "
             f"({extra.low:.0f} {to}, 80 % interval) to reach the {self.target:.1f} % of "
-            f"{self.reference}."
+            f"{self.reference}"
         )
+        if self.result.status is not Status.OK:
+            line += f"; not to be relied on ({self.result.status})"
+        return line + "."
 
     def as_dict(self) -> Json:
         """Return the fields for JSON; endless is null."""
@@ -81,6 +90,11 @@ class GroupEstimate:
         }
 
 
+def _goes_on(longer: Group, shorter: Group) -> bool:
+    """Say whether one setting is another with a longer first LR stage."""
+    return longer.lr == shorter.lr and (longer.first_stage or 0) > (shorter.first_stage or 0)
+
+
 def estimates(groups: Sequence[Group]) -> list[GroupEstimate]:
     """Estimate the extra epochs of every setting that a larger LR beats on one pruned network.
 
@@ -97,6 +111,8 @@ def estimates(groups: Sequence[Group]) -> list[GroupEstimate]:
     behind: list[tuple[float, Group, Group]] = []
     for family in families.values():
         for item in family:
+            if any(_goes_on(other, item) for other in family):
+                continue  # the longer run is the evidence, and an estimate from less is none
             rivals = [other for other in family if (other.lr or 0) > (item.lr or 0)]
             best = max(rivals, key=lambda other: other.mean or 0.0, default=None)
             if best is None or (item.first_stage or 0) < FEWEST_EPOCHS or not best.first.epochs:

@@ -150,7 +150,7 @@ def _imports(path: Path) -> bool:
 def _schema(text: str) -> str | None:
     try:
         raw: Any = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     schema = raw.get("schema") if isinstance(raw, dict) else None
     return schema if isinstance(schema, str) else None

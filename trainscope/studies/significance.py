@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 LEVEL = 0.05
 """The level of every test here, two-sided."""
@@ -36,8 +37,8 @@ class Contrast:
 def contrast(samples: Sequence[Sequence[float]], weights: Sequence[float]) -> Contrast:
     """Test a weighted sum of the means of independent samples, variances not assumed equal.
 
-    Source: Welch (1947), with the Welch-Satterthwaite degrees of freedom. Samples without spread
-    count as exact.
+    Source: Welch (1947), with the Welch-Satterthwaite degrees of freedom. Where no
+    sample has any spread, each has that of rounding to the smallest step between their values.
 
     Args:
         samples: The accuracies, one sequence a cell, each with one value at least.
@@ -51,7 +52,14 @@ def contrast(samples: Sequence[Sequence[float]], weights: Sequence[float]) -> Co
     parts = [w**2 * statistics.variance(s) / len(s) for w, s in zip(weights, samples, strict=True)]
     total = math.fsum(parts)
     if total == 0:
-        return Contrast(value, value, value, 1.0 if value == 0 else 0.0)
+        # Seeds that tie say that the spread is under the step in which accuracies come, not that it
+        # is zero: the variance of a uniform error over that step.
+        step = _step([each for sample in samples for each in sample])
+        if step is None:
+            return Contrast(value, value, value, 1.0 if value == 0 else 0.0)
+        pairs = zip(samples, weights, strict=True)
+        parts = [w**2 * step**2 / 12 / len(sample) for sample, w in pairs]
+        total = math.fsum(parts)
     error = math.sqrt(total)
     freedom = total**2 / math.fsum(
         part**2 / (len(s) - 1) for part, s in zip(parts, samples, strict=True)
@@ -59,6 +67,12 @@ def contrast(samples: Sequence[Sequence[float]], weights: Sequence[float]) -> Co
     p = 2 * float(stdtr(freedom, -abs(value) / error))
     half = float(stdtrit(freedom, 0.975)) * error
     return Contrast(value, value - half, value + half, p)
+
+
+def _step(values: Sequence[float]) -> float | None:
+    """Return the smallest difference between two values, None where all are one."""
+    ordered = sorted(set(values))
+    return min((b - a for a, b in pairwise(ordered)), default=None)
 
 
 def welch(first: Sequence[float], second: Sequence[float]) -> Contrast:

@@ -88,6 +88,7 @@ def train(
     steps = _steps(len(train_split), size)
     records: list[EpochRecord] = []
     with ExitStack() as held:
+        held.enter_context(torch.enable_grad())  # also for a caller who has it off
         held.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
         if masks_of(network):
             held.callback(hold_masks(network, engine.optimizer).remove)

@@ -31,7 +31,7 @@ def read(path: Path, asked: Mapping[str, str]) -> Log:
             raise RecordError(f"{path} is a record of trainscope's own ({raw['schema']}) already")
         history = raw["log_history"]
         entries = [dict(entry) for entry in history]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RecordError(f"{path} is no trainer_state.json: it has no log_history") from error
     names = tuple(dict.fromkeys(name for entry in entries for name in entry))
     usual = {"train_loss": "loss", "lr": "learning_rate"}  # train_loss is of the whole training
