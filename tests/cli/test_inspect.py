@@ -98,3 +98,13 @@ def test_what_cannot_be_described_is_one_sentence(tmp_path, content):
         assert result.stdout == ""
         assert len(result.stderr.splitlines()) == 1
         assert str(target) in result.stderr
+
+
+def test_a_large_file_is_described_by_its_shapes(weights, monkeypatch):
+    import trainscope.networks.inspection as home
+
+    monkeypatch.setattr(home, "LARGE", 1)
+    monkeypatch.setattr(home, "open_checkpoint", None)  # reading it whole would fail
+    found = home.inspect_checkpoint(weights)
+    assert (found.architecture, found.num_classes) == ("lenet5", 10)
+    assert all(each.zeros is None for each in found.tensors)

@@ -106,6 +106,17 @@ def test_weight_norm_is_put_together(tmp_path, lenet, kind):
     check_same(lenet, tmp_path / "normed.pt")
 
 
+@pytest.mark.parametrize("kind", ["new", "old"])
+@pytest.mark.parametrize("dim", [0, 1, None])
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*")
+def test_weight_norm_over_any_dimension(tmp_path, lenet, kind, dim):
+    norm = torch.nn.utils.parametrizations.weight_norm
+    layer = next(m for m in lenet.modules() if isinstance(m, nn.Conv2d) and m.in_channels > 1)
+    (norm if kind == "new" else torch.nn.utils.weight_norm)(layer, dim=dim)
+    torch.save(lenet.state_dict(), tmp_path / "normed.pt")
+    check_same(lenet, tmp_path / "normed.pt")
+
+
 def test_an_unknown_parametrization_is_named(tmp_path, lenet):
     layer = next(m for m in lenet.modules() if isinstance(m, nn.Conv2d))
     torch.nn.utils.parametrizations.orthogonal(layer)

@@ -13,9 +13,12 @@ from torch import Tensor
 from trainscope.errors import CheckpointError
 from trainscope.networks.checkpoint import open_checkpoint
 from trainscope.networks.masks import SUFFIX
+from trainscope.networks.meta import shapes_of
 from trainscope.networks.network import Network, Remembered
 from trainscope.networks.readers import Contents, contents_of
 from trainscope.networks.readers.container import classes_named
+from trainscope.networks.recognise import recognise
+from trainscope.networks.tensor_names import plain_names
 
 LARGE = 2**30
 """Tensors of more bytes than this in all are described by their shapes, and not read."""
@@ -92,20 +95,22 @@ def inspect_checkpoint(path: str | os.PathLike[str]) -> Inspection:
     try:
         classes = classes_named(file) if file.is_file() else ()
         contents = contents_of(file)
-        network = open_checkpoint(file)
+        if _bytes(contents) <= LARGE:
+            network = open_checkpoint(file)
     except CheckpointError as error:
         if contents is None and not classes:
             raise CheckpointError(_starting_with(file, str(error))) from error
         problem = str(error).removeprefix(f"{file}: ")
     state = {} if contents is None else _tensors(contents.state_dict)
-    read = sum(value.nbytes for value in state.values()) <= LARGE
+    read = contents is None or _bytes(contents) <= LARGE
+    name, how, classes_told = _recognised(contents, network, read)
     return Inspection(
         path=str(file),
         size=_size(file),
         format=None if contents is None else contents.format,
-        architecture=None if network is None else network.architecture,
-        recognised=None if network is None else network.recognised,
-        num_classes=None if network is None else network.num_classes,
+        architecture=name,
+        recognised=how,
+        num_classes=classes_told,
         parameters=sum(v.numel() for n, v in state.items() if _is_weight(n, v)),
         masks=sum(name.endswith((SUFFIX, ".0.mask")) for name in state),
         tensors=tuple(_facts(name, value, read) for name, value in state.items()),
@@ -114,6 +119,27 @@ def inspect_checkpoint(path: str | os.PathLike[str]) -> Inspection:
         notes=() if network is None else network.notes,
         problem=problem,
     )
+
+
+def _bytes(contents: Contents) -> int:
+    return sum(value.nbytes for value in _tensors(contents.state_dict).values())
+
+
+def _recognised(
+    contents: Contents | None, network: Network | None, read: bool
+) -> tuple[str | None, str | None, int | None]:
+    """Return the architecture, how it was found and its classes; by shapes if nothing is read."""
+    if network is not None:
+        return network.architecture, network.recognised, network.num_classes
+    if contents is None or read:
+        return None, None, None
+    state = _tensors(contents.state_dict)
+    names = plain_names(state)
+    try:
+        found = recognise(shapes_of({names[name]: value for name, value in state.items()})).fit
+    except CheckpointError:
+        return None, None, None
+    return found.architecture.name, "by names and shapes", found.num_classes
 
 
 def _tensors(state: Mapping[str, object]) -> dict[str, Tensor]:

@@ -48,13 +48,18 @@ def unparametrised(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name in [n for n in out if n.endswith("_g") and n[:-2] + "_v" in out]:
         base = name.removesuffix("_g")
         size, direction = out[name], out[base + "_v"]
-        if size.ndim == direction.ndim:
+        if size.ndim in (0, direction.ndim):
             out[base] = _normed(out.pop(name), out.pop(base + "_v"), base)
     return out
 
 
 def _normed(size: Tensor, direction: Tensor, name: str) -> Tensor:
-    """Return `direction` with the norms `size`, taken over the dimensions in which size is 1."""
+    """Return `direction` with the norms `size`, taken over the dimensions in which size is 1.
+
+    A size without dimensions is the norm of the whole weight (`dim=None`).
+    """
+    if size.ndim == 0:
+        return torch._weight_norm(direction, size, -1)
     if size.ndim != direction.ndim:
         raise CheckpointError(
             f"the weight '{name}' is stored in parts of {tuple(size.shape)} and "

@@ -59,12 +59,14 @@ def weights_of(state: Mapping[str, Tensor]) -> Weights:
     The masks of ours and of `torch.nn.utils.prune` are taken out and applied.
 
     Raises:
-        CheckpointError: A tensor is quantised, sparse or complex, is larger than what is stored of
-            it, or holds NaN or an infinity, or a mask does not have its weight's shape; the first
-            such tensor is named.
+        CheckpointError: There are no tensors, or one is quantised, sparse or complex, is larger
+            than what is stored of it, or holds NaN or an infinity, or a mask does not have its
+            weight's shape; the first such tensor is named.
     """
     given = {name: value for name, value in state.items() if isinstance(value, Tensor)}
     given.pop(_AVERAGED, None)
+    if not given:
+        raise CheckpointError("the file holds no tensors; give one that a network was saved in")
     _check_sizes(given)
     tensors: dict[str, Tensor] = {}
     converted: set[str] = set()

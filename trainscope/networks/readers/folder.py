@@ -7,6 +7,7 @@ index is a pickle of classes.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,17 @@ from typing import Any
 from torch import Tensor
 
 from trainscope.errors import CheckpointError
-from trainscope.networks.readers.container import load
+from trainscope.networks.readers.container import first_bytes, load
 from trainscope.networks.readers.contents import Contents
 from trainscope.networks.readers.numbers import whole_of
-from trainscope.networks.readers.safetensors_file import tensors_of
+from trainscope.networks.readers.safetensors_file import is_safetensors, tensors_of
+from trainscope.networks.readers.stored import check_stored
 from trainscope.networks.state_dict import is_state_dict
 
 CONFIG = "config.json"
 WHOLE = ("model.safetensors", "pytorch_model.safetensors", "pytorch_model.bin")
 SHARDED = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+_SHARD = re.compile(r"-\d+-of-\d+\.")
 
 
 def read(path: Path) -> Contents:
@@ -34,6 +37,9 @@ def read(path: Path) -> Contents:
     whole = next((name for name in WHOLE if (path / name).is_file()), None)
     index = next((name for name in SHARDED if (path / name).is_file()), None)
     if whole is None and index is None:
+        whole = _only(path, "*.safetensors") or _only(path, "pytorch_model*.bin")
+        index = _only(path, "*.index.json")
+    if whole is None and index is None:
         raise CheckpointError(_what_else(path))
     config = _json(path / CONFIG) if (path / CONFIG).is_file() else {}
     state = _tensors(path / whole) if whole is not None else _shards(path, str(index))
@@ -44,6 +50,13 @@ def read(path: Path) -> Contents:
         architecture=name if isinstance(name, str) and ":" not in name else None,
         num_classes=whole_of(config.get("num_classes")),
     )
+
+
+def _only(folder: Path, pattern: str) -> str | None:
+    """Return the name of the one file of a pattern that is no shard; of several, none is taken."""
+    files = (each.name for each in folder.glob(pattern) if each.is_file())
+    found = [name for name in files if not _SHARD.search(name)]
+    return found[0] if len(found) == 1 else None
 
 
 def _shards(folder: Path, index: str) -> dict[str, Tensor]:
@@ -64,12 +77,15 @@ def _shards(folder: Path, index: str) -> dict[str, Tensor]:
 
 
 def _tensors(file: Path) -> dict[str, Tensor]:
-    if file.suffix == ".safetensors":
+    # A pointer of Git LFS keeps the name of the file that it stands for: bytes tell, not the name.
+    if is_safetensors(first_bytes(file)):
         return tensors_of(file)
     obj = load(file)
     if not is_state_dict(obj):
         raise CheckpointError(f"{file.name} holds no state dict; give the file that does")
-    return dict(obj)  # type: ignore[call-overload, no-any-return]
+    state: dict[str, Tensor] = dict(obj)  # type: ignore[call-overload]
+    check_stored(state, file)
+    return state
 
 
 def _json(file: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from trainscope.networks.network import Remembered
+from trainscope.networks.readers.averages import preferred
 from trainscope.networks.readers.contents import Contents
 from trainscope.networks.readers.numbers import accuracy_of, whole_of
 from trainscope.networks.state_dict import is_state_dict
@@ -20,12 +21,14 @@ def recognises(obj: object) -> bool:
 
 
 def read(obj: object) -> Contents:
-    """Return what is in it; its accuracy is the best that training had seen."""
+    """Return what is in it, averaged weights first; its accuracy is the best that was seen."""
     assert isinstance(obj, Mapping)
     best = next((obj[key] for key in ("best_acc1", "best_prec1", "best_acc") if key in obj), None)
+    state, notes = preferred(obj, "state_dict")
     return Contents(
-        state_dict=obj["state_dict"],
+        state_dict=state,
         format="PyTorch ImageNet example",
         architecture=obj["arch"],
         remembered=Remembered(epochs=whole_of(obj.get("epoch")), accuracy=accuracy_of(best)),
+        notes=notes,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from trainscope.networks.network import Remembered
+from trainscope.networks.readers.averages import preferred
 from trainscope.networks.readers.contents import Contents
 from trainscope.networks.readers.numbers import accuracy_of, whole_of
 from trainscope.networks.state_dict import is_state_dict
@@ -21,20 +22,22 @@ def recognises(obj: object) -> bool:
 
 
 def read(obj: object) -> Contents:
-    """Return the state dict, and the epoch and accuracy where they stand beside it."""
+    """Return the state dict, averaged weights first, and the epoch and accuracy beside it."""
     assert isinstance(obj, Mapping)
     key = _key(obj)
     assert key is not None
     name = next((obj[k] for k in ("arch", "architecture") if isinstance(obj.get(k), str)), None)
     accuracies = (accuracy_of(obj.get(k)) for k in _ACCURACIES)
+    state, notes = preferred(obj, key)
     return Contents(
-        state_dict=obj[key],
+        state_dict=state,
         format=f"dictionary with a state dict under '{key}'",
         architecture=name,
         remembered=Remembered(
             epochs=whole_of(obj.get("epoch")),
             accuracy=next((each for each in accuracies if each is not None), None),
         ),
+        notes=notes,
     )
 
 
