@@ -5,7 +5,7 @@ from comparisons import run
 from diagnoses import diagnosis
 
 from trainscope.errors import RecordError
-from trainscope.studies.cards import published, read_cards
+from trainscope.studies.cards import read_cards
 from trainscope.studies.facts import final_accuracy
 from trainscope.studies.fairness import fairness
 from trainscope.studies.reading import read
@@ -130,22 +130,3 @@ def test_bad_cards_name_the_row(tmp_path, line, words):
         read_cards(path)
     assert "run 2" in one_sentence(error)
     assert words in one_sentence(error)
-
-
-def test_published_rows_are_s1_at_best_and_say_why():
-    paths = published()
-    assert len(paths) >= 3
-    for path in paths:
-        cards = read_cards(path)
-        assert all(made.source == "card" and made.notes for made in cards)
-        found = fairness(cards)
-        assert found.strictest == "S1"
-        assert "base models are unknown" in found.sentence()
-
-
-def test_published_rows_of_one_base_model_are_s2_at_best():
-    (path,) = [path for path in published() if "2.1x" in path.name]
-    own = [made for made in read_cards(path) if made.base != "unknown"]
-    found = fairness(own)
-    assert found.strictest == "S2"
-    assert found.sentence().endswith("S3.1 fails: retraining epochs are unknown for every run.")

@@ -189,7 +189,9 @@ def _told_apart(groups: Sequence[Group]) -> str:
     known = {p.accuracy for p in found if p is not None and p.accuracy is not None}
     if len(known) < 2:
         return ""
-    return f", and differ: {_listed([f'{value:g}' for value in sorted(known)])} % before pruning"
+    told = [f"{value:g}" for value in sorted(known)]
+    span = _listed(told) if len(told) <= MOST_VALUES else f"{told[0]} to {told[-1]}"
+    return f", and differ: {span} % before pruning"
 
 
 def _value(name: str, item: Group) -> tuple[Hashable, ...] | None:

@@ -100,9 +100,9 @@ def _schedules(runs: Sequence[Run]) -> list[str]:
     ways: list[Callable[[int], str]] = [
         lambda i: _first(schedules[i]),
         lambda i: _first(schedules[i]) + _longer(schedules[i], schedules),
-        lambda i: f"{_first(schedules[i])}, {last_epoch(runs[i])} epochs",
-        lambda i: f"{_ends(schedules[i])}, {last_epoch(runs[i])} epochs",
-        lambda i: f"{schedules[i]}, {last_epoch(runs[i])} epochs",
+        lambda i: f"{_first(schedules[i])}, {_epochs(runs[i])}",
+        lambda i: f"{_ends(schedules[i])}, {_epochs(runs[i])}",
+        lambda i: f"{schedules[i]}, {_epochs(runs[i])}",
     ]
     for way in ways:
         written = [way(i) for i in range(len(runs))]
@@ -110,6 +110,11 @@ def _schedules(runs: Sequence[Run]) -> list[str]:
         if len({text for text, _ in told}) == len(told):
             return written
     return written
+
+
+def _epochs(run: Run) -> str:
+    done = last_epoch(run)
+    return f"{'?' if done is None else done} epochs"
 
 
 def _first(schedule: LRSchedule | None) -> str:

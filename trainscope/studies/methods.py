@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -59,6 +60,12 @@ class Duel:
                     f"Under {self.setups[0]}, {ahead} is ahead of {behind} by "
                     f"{abs(part.value):.2f} points (p = {part.p:.2g}); one setup does not show "
                     "that it is the better method: cross-validate with another LR schedule."
+                )
+            if math.isinf(part.low):
+                ahead, behind = (first, second) if part.value > 0 else (second, first)
+                return (
+                    f"Under {self.setups[0]}, {ahead} ends {abs(part.value):.2f} points above "
+                    f"{behind} (one seed: no test)."
                 )
             return (
                 f"Under {self.setups[0]}, {first} and {second} do not differ at the level of "
