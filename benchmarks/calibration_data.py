@@ -1,4 +1,4 @@
-"""The data sets that `calibration_runs.py` trains on: small, varied, made on the spot but MNIST."""
+"""The data sets that `calibration_runs.py` trains on: small and varied."""
 
 from __future__ import annotations
 
@@ -125,6 +125,38 @@ def modular() -> Data:
     return Data(x[:cut].repeat(3, 1), y[:cut].repeat(3), x[cut:], y[cut:], p)
 
 
+def mnist_pairs(root: str) -> Data:
+    """Return 100 classes: two digits of MNIST side by side, averaged to 14x28."""
+    one, two = mnist(root, 0.0, image=False), mnist(root, 0.0, image=False)
+    g = torch.Generator().manual_seed(19)
+
+    def pair(x: Tensor, y: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        a, b = (torch.randint(len(y), (count,), generator=g) for _ in range(2))
+        return torch.cat([x[a], x[b]], 1), 10 * y[a] + y[b]
+
+    return Data(*pair(one.x, one.y, 5000), *pair(two.x_test, two.y_test, 4000), 100)
+
+
+def text() -> Data:
+    """Return the next letter of English prose from the six before it: Python's own manual."""
+    from pydoc_data.topics import topics
+
+    prose = " ".join(" ".join(topics[name].lower().split()) for name in sorted(topics))
+    letters = "abcdefghijklmnopqrstuvwxyz .,'()_"
+    codes = torch.tensor([letters.find(c) for c in prose]).clamp(-1)
+    codes = codes[codes >= 0]
+    steps = torch.randperm(len(codes) - 6, generator=torch.Generator().manual_seed(23))
+    # The last tenth is for testing, so that no test letter stands inside a training window.
+    cut = len(codes) * 9 // 10
+    train, test = steps[steps < cut - 6][:10000], steps[steps >= cut][:5000]
+
+    def half(at: Tensor) -> tuple[Tensor, Tensor]:
+        windows = torch.stack([codes[at + i] for i in range(6)], 1)
+        return F.one_hot(windows, len(letters)).flatten(1).float(), codes[at + 6]
+
+    return Data(*half(train), *half(test), len(letters))
+
+
 def redraw(data: Data, share: float) -> Data:
     """Return the data with a share of the training labels drawn at random."""
     if not share:
@@ -137,9 +169,11 @@ def redraw(data: Data, share: float) -> Data:
 
 def load(name: str, root: str) -> Data:
     """Return a data set by the name that the settings use."""
+    if name == "mnist-pairs":
+        return mnist_pairs(root)
     if name.startswith("mnist"):
         return mnist(root, 0.3 * name.endswith("noisy"), name.endswith("image"))
     if name.startswith("digits"):
         return digits(0.3 * name.endswith("noisy"))
-    makers = (teacher, teacher_deep, spectrum, chain, chain_three, blobs, modular)
+    makers = (teacher, teacher_deep, spectrum, chain, chain_three, blobs, modular, text)
     return {maker.__name__.replace("_", "-"): maker for maker in makers}[name]()
