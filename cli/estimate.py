@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from trainscope.cli.schedule_options import refuse_recipe
+
 FILE = click.Path(exists=True, path_type=Path)
 
 
@@ -47,21 +49,30 @@ def command(
     rate, or all of it. With a planned schedule the target is meant after its decays.
     """
     from trainscope.convergence import (
-        LearningCurve,
         Status,
         estimate_extra_epochs,
         final_level,
         own_schedule,
     )
+    from trainscope.report.pictures import kind_of_picture
+    from trainscope.studies.curve_files import check_reference, check_target, read_curve
 
     if target is None and match is None:
         raise click.UsageError("give --target ACCURACY or --match LARGE_RUN (or both).")
-    small = LearningCurve.from_file(run)
-    reference = None if match is None else LearningCurve.from_file(match)
-    if target is None and reference is not None:
+    if plot is not None:
+        kind_of_picture(plot)
+    small = read_curve(run)
+    reference = None if match is None else read_curve(match)
+    if reference is not None:
+        check_reference(small, reference)
+    if target is not None:
+        check_target(target)
+    elif reference is not None:
         target = final_level(reference)
     assert target is not None
-    if schedule is None:
+    if schedule is not None:
+        refuse_recipe(schedule, f"`trainscope schedule {schedule}` prints its stages")
+    else:
         if epochs is not None:
             raise click.UsageError("--epochs is the total of a --schedule: give that too.")
         schedule, epochs = own_schedule(small) or (None, None)

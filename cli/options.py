@@ -11,6 +11,15 @@ import click
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
+def unsafe_load_option(command: Command) -> Command:
+    """Add the wish to run a file's code, which is never done without it."""
+    return click.option(
+        "--unsafe-load",
+        is_flag=True,
+        help="Load a whole pickled network with its own classes: this runs the file's code.",
+    )(command)
+
+
 def network_options(command: Command) -> Command:
     """Add the checkpoint, how its architecture is found, and the data."""
     for add in reversed(
@@ -84,9 +93,26 @@ def build_action(
     return Action(
         structure=structure,
         ratio=ratio,
-        ratios=parse(ratios) if ratios else {},
+        ratios={} if ratios is None else parse(ratios),
         scope=scope,
         criterion=criterion,
         global_ranking=global_ranking,
         seed=seed,
     )
+
+
+def probe_names(text: str) -> list[str]:
+    """Return the names of probes that an option lists, each once.
+
+    Raises:
+        ProbeError: There is nothing before, between or behind two commas.
+    """
+    from trainscope.errors import ProbeError
+
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise ProbeError(
+            f"--probes '{text}' has an empty name: write names with one comma between them, like "
+            "gradient,jacobian"
+        )
+    return list(dict.fromkeys(names))

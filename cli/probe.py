@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from trainscope.cli.options import action_options, build_action, network_options
+from trainscope.cli.options import (
+    action_options,
+    build_action,
+    network_options,
+    probe_names,
+    unsafe_load_option,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,11 +55,7 @@ TOP = 3
 @click.option("--ggn", is_flag=True, help="Curvature of the GGN in the place of the Hessian.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 2), default=0, show_default=True)
 @click.option("--device", default="cpu", show_default=True, help="As torch names it: cpu, cuda:0.")
-@click.option(
-    "--unsafe-load",
-    is_flag=True,
-    help="Load a whole pickled network with its own classes: this runs the file's code.",
-)
+@unsafe_load_option
 @click.option("--json", "as_json", is_flag=True, help="Print the Diagnosis as JSON on stdout.")
 @click.option(
     "--output",
@@ -142,8 +144,7 @@ def build_probes(
         },
         "curvature": {"top": top, "ggn": ggn},
     }
-    wanted = dict.fromkeys(name.strip() for name in names.split(","))
-    return [find(name)(**options.get(name, {})) for name in wanted]
+    return [find(name)(**options.get(name, {})) for name in probe_names(names)]
 
 
 def show(outcome: Outcome) -> None:

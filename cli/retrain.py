@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from trainscope.cli.options import action_options, build_action, network_options
+from trainscope.cli.options import (
+    action_options,
+    build_action,
+    network_options,
+    unsafe_load_option,
+)
 from trainscope.cli.running import MEASURING, build_hook, run_and_show
 from trainscope.cli.schedule_options import build_schedule, schedule_options
 from trainscope.cli.training_options import build_settings, open_dataset, training_options
@@ -26,6 +32,7 @@ WEIGHTS = {
 
 @click.command("retrain")
 @network_options
+@unsafe_load_option
 @action_options
 @click.option(
     "--weights",
@@ -45,6 +52,7 @@ def command(
     checkpoint: Path,
     arch: str | None,
     model: str | None,
+    unsafe_load: bool,
     data: str | None,
     download: bool,
     weights: str,
@@ -60,6 +68,7 @@ def command(
     same command goes on where it stopped.
     """
     from trainscope.networks import open_checkpoint
+    from trainscope.networks.trusting import open_as_asked
     from trainscope.records import Kind
     from trainscope.training.jobs import retraining_job, run_beside
 
@@ -69,7 +78,9 @@ def command(
     schedule = build_schedule(**options)
     nothing = asked["ratio"] is None and asked["ratios"] is None and ":" not in asked["structure"]
     action = None if nothing else build_action(**asked, seed=settings.seed)
-    base = open_checkpoint(checkpoint, arch=arch, model=model)
+    base = open_as_asked(
+        checkpoint, partial(click.echo, err=True), arch=arch, model=model, unsafe_load=unsafe_load
+    )
     initial = None if rewind_to is None else open_checkpoint(rewind_to, arch=arch, model=model)
     dataset = open_dataset(data_of(base, data), base.input_shape, download=download)
     job, _ = retraining_job(

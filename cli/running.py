@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from trainscope.cli.options import probe_names
+
 if TYPE_CHECKING:
     from trainscope.data import Dataset
     from trainscope.probes.hooks import ProbeHook
@@ -49,16 +51,26 @@ def run_and_show(
     with kept_on_interrupt(folder), watching(hook, name) as watch:
         run = run_job(job, folder, device=device, watch=watch)
     if run.status == "interrupted":
-        last = run.epochs[-1].epoch
-        click.echo(
-            f"interrupted after epoch {last} of {run.total}: run.json and checkpoint.pt in "
-            f"{folder} hold what was done, and the same command goes on",
-            err=True,
-        )
+        click.echo(_interrupted(run, folder), err=True)
     click.echo(run.to_json() if as_json else summary(run, folder))
     if run.status == "interrupted":
         raise SystemExit(INTERRUPTED)
     return run
+
+
+def _interrupted(run: Run, folder: Path) -> str:
+    from trainscope.training.folder import CHECKPOINT
+
+    where = f"interrupted after epoch {run.epochs[-1].epoch} of {run.total}"
+    if (folder / CHECKPOINT).exists():
+        return (
+            f"{where}: run.json and {CHECKPOINT} in {folder} hold what was done, and the same "
+            "command goes on"
+        )
+    return (
+        f"{where}: run.json in {folder} holds what was done; the training had diverged, so there "
+        "is no checkpoint to go on from: try a smaller LR in another folder"
+    )
 
 
 @contextmanager
@@ -88,7 +100,7 @@ def build_hook(
     from trainscope.probes.hooks import ProbeHook
     from trainscope.probes.when import always, at_epochs, every, every_epochs
 
-    names = [n.strip() for n in (options["probes"] or "").split(",") if n.strip()]
+    names = [] if options["probes"] is None else probe_names(options["probes"])
     watched = {"gradient norms": "every step"} if options["norms"] else {}
     when, words = every_epochs(1), "every epoch"
     if options["probe_epochs"] and options["probe_every"]:
@@ -171,9 +183,10 @@ def line(record: EpochRecord, total: int) -> str:
 def summary(run: Run, folder: Path) -> str:
     """Write what a Run came to, in a few lines."""
     from trainscope.records.rows import speedup
+    from trainscope.training.folder import CHECKPOINT
 
     ta, n = run.trainability_accuracy(), run.first_stage
-    files = "run.json" if run.status == "diverged" else "run.json, checkpoint.pt"
+    files = ", ".join(name for name in ("run.json", CHECKPOINT) if (folder / name).exists())
     rows = [
         ("LR schedule", f"{run.schedule}, {run.total} epochs"),
         ("final test accuracy", _percent(run.final_accuracy)),

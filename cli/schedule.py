@@ -79,14 +79,12 @@ def _draw(name: str, schedule: LRSchedule, path: Path) -> None:
 
     from trainscope.errors import RecordError
     from trainscope.records.files import replacing
+    from trainscope.report.pictures import kind_of_picture
     from trainscope.report.schedule_display import ScheduleDisplay
 
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     ScheduleDisplay.from_schedules({name: schedule}).plot(figure.subplots())
-    known = figure.canvas.get_supported_filetypes()
-    kind = path.suffix.removeprefix(".").lower()
-    if kind not in known:
-        raise RecordError(f"{path} is no picture: end its name in .png, .svg or .pdf")
+    kind = kind_of_picture(path)
     try:
         with replacing(path) as part:
             figure.savefig(part, format=kind, dpi=160)

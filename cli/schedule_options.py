@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -99,6 +100,7 @@ def build_schedule(
     if (recipe is None) == (schedule is None):
         raise ScheduleError("say the LR schedule once: --recipe F60,1e-3 or --schedule 0:1e-2,...")
     if schedule is not None:
+        refuse_recipe(schedule, f"give it with --recipe {schedule}")
         if epochs is None:
             raise ScheduleError(f"--schedule {schedule} needs its total: give it with --epochs")
         made = parse_schedule(schedule, epochs)
@@ -124,11 +126,28 @@ def build_pretraining(
     from trainscope.errors import ScheduleError
     from trainscope.training.schedule import parse_schedule
 
+    if schedule is not None:
+        refuse_recipe(schedule, f"`trainscope schedule {schedule}` prints its stages")
     if (schedule is None) != (epochs is None):
         raise ScheduleError("--pretrain-schedule and --pretrain-epochs belong together: give both")
     if schedule is not None and epochs is not None:
         return parse_schedule(schedule, epochs)
     return None if recipe.pretrain is None else recipe.pretraining()
+
+
+def refuse_recipe(schedule: str, instead: str) -> None:
+    """Refuse a recipe, like F60,1e-3, where the stages of a schedule are wanted.
+
+    Raises:
+        ScheduleError: It is one; the message ends in `instead`.
+    """
+    from trainscope.errors import ScheduleError
+
+    if re.match(r"\s*[PF]\d", schedule):
+        raise ScheduleError(
+            f"'{schedule}' is a recipe and not the stages of a schedule like 0:1e-2,30:1e-3: "
+            f"{instead}"
+        )
 
 
 def _shape(name: str, minimum: float | None, pretraining: LRSchedule | None) -> Any:

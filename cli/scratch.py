@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from trainscope.cli.options import unsafe_load_option
 from trainscope.cli.retrain import data_of
 from trainscope.cli.running import MEASURING, build_hook, run_and_show
 from trainscope.cli.schedule_options import build_schedule, schedule_options
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
 )
 @click.option("--arch", help="The architecture's name, where it is not recognised.")
 @click.option("--model", help="Or the function that builds it: package.module:factory.")
+@unsafe_load_option
 @click.option("--data", help=DATA_HELP + " By default what --like remembers.")
 @click.option("--download", is_flag=True, help="Fetch the data where it is missing.")
 @schedule_options
@@ -59,6 +62,7 @@ def command(
     speedup: float | None,
     arch: str | None,
     model: str | None,
+    unsafe_load: bool,
     data: str | None,
     download: bool,
     output: Path | None,
@@ -71,13 +75,15 @@ def command(
     How long is worked out from the run.json beside --like: with its epochs of pretraining and
     retraining, and its speedup. Otherwise say it with --recipe or --schedule.
     """
-    from trainscope.networks import open_checkpoint
+    from trainscope.networks.trusting import open_as_asked
     from trainscope.records import Kind
     from trainscope.training.jobs import run_beside, scratch_job
 
     measuring = {name: options.pop(name) for name in MEASURING}
     settings = build_settings(options)
-    network = open_checkpoint(like, arch=arch, model=model)
+    network = open_as_asked(
+        like, partial(click.echo, err=True), arch=arch, model=model, unsafe_load=unsafe_load
+    )
     run = run_beside(like, network)
     if options["recipe"] is None and options["schedule"] is None:
         epochs = options["epochs"] or _epochs(budget, count, run, speedup)

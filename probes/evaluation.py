@@ -99,16 +99,21 @@ def evaluation(network: nn.Module, data: ProbeData) -> Iterator[Evaluation]:
     with untouched(network), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         _check_finite(network, data)
         like = next((p for p in network.parameters() if p.is_floating_point()), data.inputs)
-        inputs = data.inputs.detach().to(device=like.device, dtype=like.dtype)
+        inputs = _usable(data.inputs.detach().to(device=like.device, dtype=like.dtype))
         labels = torch.empty(0, dtype=torch.int64) if data.labels is None else data.labels
         yield Evaluation(
             network=network,
             model=folded(network, inputs[:2]),
             inputs=inputs,
-            labels=labels.to(like.device),
+            labels=_usable(labels.to(like.device)),
             batch_size=max(1, data.batch_size),
             started=started,
         )
+
+
+def _usable(values: Tensor) -> Tensor:
+    """Return values that autograd can save, also where they were made under inference mode."""
+    return values.clone() if values.is_inference() else values
 
 
 def run(

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from trainscope.errors import ProbeError
+
 
 @contextmanager
 def random_states() -> Iterator[None]:
@@ -34,7 +36,12 @@ def untouched(network: nn.Module) -> Iterator[nn.Module]:
     attribute of every module, `requires_grad` and random states are what they were.
 
     Costs one copy of the weights and buffers.
+
+    Raises:
+        ProbeError: Autograd is off for good: under `torch.inference_mode()`, or for weights that
+            were made under it.
     """
+    _check_autograd(network)
     modules = list(network.modules())
     attributes = [dict(vars(module)) for module in modules]
     tables = [
@@ -60,6 +67,21 @@ def untouched(network: nn.Module) -> Iterator[nn.Module]:
         for parameter, grad, required in parameters:
             parameter.requires_grad_(required)
             parameter.grad = grad
+
+
+def _check_autograd(network: nn.Module) -> None:
+    """Refuse what `torch.enable_grad()` cannot undo; without gradients a probe would measure 0."""
+    if torch.is_inference_mode_enabled():
+        raise ProbeError(
+            "no probe can measure under torch.inference_mode(), which keeps no gradients: call it "
+            "outside (torch.no_grad() does no harm)"
+        )
+    made = next((n for n, p in network.named_parameters() if p.is_inference()), None)
+    if made is not None:
+        raise ProbeError(
+            f"the parameter '{made}' was made under torch.inference_mode() and can have no "
+            "gradient: build or load the network outside it"
+        )
 
 
 def _restore(table: dict[Any, Any], entries: dict[Any, Any]) -> None:

@@ -16,11 +16,10 @@ from torch import Tensor, nn
 from trainscope.data import ProbeData
 from trainscope.errors import ProbeError
 from trainscope.inputs import data_notes, default_samples, open_data, pin_inputs
-from trainscope.networks import Network, digest, flops, open_checkpoint, parameters
+from trainscope.networks import Network, digest, flops, parameters
 from trainscope.networks.device import find_device
-from trainscope.networks.readers.container import classes_named
 from trainscope.networks.threads import suited_threads
-from trainscope.networks.trusting import open_trusting
+from trainscope.networks.trusting import open_as_asked
 from trainscope.outlook import outlook
 from trainscope.probes import Probe, find, lacking
 from trainscope.probes.probe import Need
@@ -104,12 +103,10 @@ def examine(
     tell("opening the checkpoint")
     if isinstance(checkpoint, Network):
         base = checkpoint
-    elif unsafe_load:
-        names = classes_named(Path(checkpoint))
-        tell(f"running the file's own code, as asked: {', '.join(names) or 'it names none'}")
-        base = open_trusting(checkpoint)
     else:
-        base = open_checkpoint(Path(checkpoint), arch=arch, model=model)
+        base = open_as_asked(
+            Path(checkpoint), tell, arch=arch, model=model, unsafe_load=unsafe_load
+        )
     if action is None:
         action = Action(ratio=ratio, seed=seed)
     tell("applying the sparsifying action")

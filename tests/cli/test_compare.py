@@ -73,6 +73,15 @@ def test_misuse_is_one_line_and_exit_2(tmp_path):
         assert done.stderr.count("\n") == 1
 
 
+def test_an_empty_name_is_not_the_current_folder(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    assert invoke(".").exit_code == 0
+    for words in (("",), (" ",), (folder / "0", "")):
+        done = invoke(*words)
+        assert done.exit_code == 2
+        assert "an empty name leads to no run" in done.stderr
+
+
 def test_a_half_written_file_in_a_folder_is_left_out_and_noted(tmp_path):
     run().save(tmp_path / "a" / "run.json")
     (tmp_path / "b").mkdir()

@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 from curves import curve, law
 
 from trainscope.cli.estimate import command
+from trainscope.cli.main import main
 from trainscope.convergence import LearningCurve, estimate_extra_epochs
 from trainscope.errors import RecordError, ScheduleError
 from trainscope.records import EpochRecord, Run
@@ -115,6 +116,52 @@ def test_what_the_user_can_put_right_is_one_sentence(files, options, error):
     result = run(files[0], *options)
     assert isinstance(result.exception, error)
     assert "\n" not in str(result.exception)
+
+
+def refused(*arguments: str) -> str:
+    """Run a command that must fail with one sentence; return it."""
+    result = CliRunner().invoke(main, ["estimate", *arguments])
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert len(result.stderr.splitlines()) == 1
+    return result.stderr
+
+
+def test_an_epoch_twice_is_refused(files, tmp_path):
+    small, large = files
+    lines = Path(small).read_text().splitlines()
+    twice = tmp_path / "twice.csv"
+    twice.write_text("\n".join([*lines, lines[7]]) + "\n")
+    assert "epoch 7 more than once" in refused(str(twice), "--target", "66")
+    assert "epoch 7 more than once" in refused(small, "--match", str(twice))
+    twice.write_text("\n".join([*lines, "7,0.0125,,"]) + "\n")  # it tells the LR alone
+    assert run(str(twice), "--target", "66").exit_code == 0
+    assert run(small, "--match", large).exit_code == 0
+
+
+def test_shares_of_one_are_refused(files, tmp_path):
+    small, large = files
+    curve = LearningCurve.from_csv(small)
+    curve.accuracy /= 100
+    shares = str(write(tmp_path / "shares.csv", curve))
+    assert "not percent" in refused(shares, "--target", "66")
+    assert "not percent" in refused(shares, "--match", large)
+    assert "in percent" in refused(small, "--target", "0.66")
+    assert "write 66" in refused(small, "--target", "0.66")
+
+
+def test_a_reference_that_has_no_larger_lr_is_refused(files):
+    small, large = files
+    message = refused(large, "--match", small)
+    assert "LR 0.0125 where the run that is watched has 0.1" in message
+    assert "a larger LR" in refused(small, "--match", small, "--target", "66")
+
+
+@pytest.mark.parametrize("name", ["a", "a.xyz", ".png", "a.part"])
+def test_a_plot_without_the_ending_of_a_picture_is_refused(files, tmp_path, name):
+    message = refused(files[0], "--target", "66", "--plot", str(tmp_path / name))
+    assert "end its name in .png, .svg or .pdf" in message
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["large.csv", "small.csv"]
 
 
 def test_the_documented_example_prints_what_the_page_says_and_holds_the_truth():

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from PIL import Image
 
@@ -92,6 +94,19 @@ def test_schedule_squeezed_plotted_and_as_json(tmp_path):
 )
 def test_schedules_that_cannot_be_are_one_sentence(args, words):
     assert words in refused("schedule", *args)
+
+
+def test_a_recipe_in_the_place_of_a_schedule_is_sent_to_its_option(tmp_path):
+    train = ("train", "--arch", "digits_resnet", "--data", "digits", "--schedule", "F2,1e-2")
+    for more in ((), ("--epochs", 2)):
+        assert "--recipe F2,1e-2" in refused(*train, *more)
+    log = tmp_path / "log.csv"
+    log.write_text("epoch,lr,accuracy\n1,1e-3,40\n2,1e-3,50\n")
+    assert "--recipe F2,1e-2" in refused("import", log, "--schedule", "F2,1e-2")
+    stages = "`trainscope schedule P2F2,1e-2` prints its stages"
+    assert stages in refused("estimate", log, "--target", 60, "--schedule", "P2F2,1e-2")
+    pretraining = ("--pretrain-schedule", "P2F2,1e-2", "--pretrain-epochs", 4)
+    assert stages in refused("schedule", "P2F2,1e-2", *pretraining)
 
 
 def test_schedule_does_not_load_torch():
@@ -219,6 +234,26 @@ def test_ctrl_c_is_a_line_and_130_and_the_same_command_goes_on(tmp_path, monkeyp
     assert (run.status, len(run.epochs)) == ("finished", 3)
 
 
+def test_an_interrupted_run_that_diverged_is_not_said_to_have_a_checkpoint(tmp_path, monkeypatch):
+    from trainscope.cli import running
+
+    command = (
+        *("train", "--arch", "digits_resnet", "--data", "digits", "--recipe", "F3,1e2"),
+        *("--batch-size", 512, "--output", tmp_path / "run"),
+    )
+
+    def press(record, total):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(running, "line", press)
+    monkeypatch.setattr("trainscope.training.engine.Engine.step", lambda *_: torch.tensor(math.nan))
+    result = invoke(*command, code=130)
+    assert "interrupted after epoch 1 of 3" in result.stderr
+    assert "the training had diverged, so there is no checkpoint" in result.stderr
+    assert "checkpoint.pt" not in result.stderr + result.stdout
+    assert not (tmp_path / "run" / "checkpoint.pt").exists()
+
+
 def test_import_writes_a_run(tmp_path):
     log = Path(__file__).parents[1] / "records" / "logs" / "smilelogging.txt"
     run = Run.from_json(invoke("import", log, "--ratio", 0.95, "--structure", "filter").stdout)
@@ -248,6 +283,8 @@ def test_what_people_get_wrong_is_one_sentence(folder, tmp_path):
     assert "no labels" in retrain("--data", "random:1x8x8")
     assert "batch size" in retrain("--batch-size", 0)
     assert "no probe is named" in retrain("--probes", "x")
+    for names in ("gradient,,jacobian", "gradient,", ""):  # as `probe` does
+        assert f"--probes '{names}' has an empty name" in retrain("--probes", names)
     both = ("--probes", "gradient", "--probe-epochs", "1", "--probe-every", 3)
     assert "give one of them" in retrain(*both)
     assert "no list of epochs" in retrain("--probes", "gradient", "--probe-epochs", "x")

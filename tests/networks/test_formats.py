@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import pathlib
 import pickle
 import sys
 import types
+import zipfile
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from torch import nn
 
 from trainscope.errors import CheckpointError
 from trainscope.networks import build, open_checkpoint
+from trainscope.networks.inspection import inspect_checkpoint
 from trainscope.networks.readers import contents_of
 
 
@@ -285,6 +288,76 @@ def test_nothing_runs_and_the_file_is_refused(tmp_path, lenet, how, container):
     with pytest.raises(CheckpointError, match="only be loaded by running code"):
         open_checkpoint(path)
     assert not mark.exists()
+
+
+def rewritten(path: pathlib.Path, change) -> None:
+    """Write an archive anew with its entries changed: `change` takes and returns them by name."""
+    with zipfile.ZipFile(path) as archive:
+        entries = {each.filename: archive.read(each) for each in archive.infolist()}
+        packed = {each.filename: each.compress_type for each in archive.infolist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in change(entries).items():
+            archive.writestr(name, content, packed.get(name, zipfile.ZIP_STORED))
+
+
+def naming_system(pickled: bytes) -> bytes:
+    """Return a pickle that first looks up os.system, and is otherwise as it was."""
+    return b"\x80\x02cos\nsystem\n0" + pickled[2:]
+
+
+@pytest.mark.parametrize("place", ["data.pkl", "constants.pkl", "traced_inputs.pkl"])
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*")
+def test_a_complete_torchscript_archive_that_names_what_would_run_is_refused(
+    tmp_path, lenet, place
+):
+    path = tmp_path / "traced.pt"
+    torch.jit.save(torch.jit.trace(lenet, torch.randn(2, 1, 28, 28)), path)
+    check_same(lenet, path)
+
+    def change(entries):
+        return {n: naming_system(c) if n.endswith("/" + place) else c for n, c in entries.items()}
+
+    rewritten(path, change)
+    with pytest.raises(CheckpointError, match=r"\(os\.system\).*only be loaded by running code"):
+        open_checkpoint(path)
+    found = inspect_checkpoint(path)
+    assert "os.system" in found.classes
+    assert "running code" in found.problem
+
+
+@pytest.mark.parametrize("place", ["inputs", "constant", "damaged constant", "weight"])
+def test_a_complete_exported_program_that_names_what_would_run_is_refused(tmp_path, lenet, place):
+    path, mark = tmp_path / "exported.pt2", tmp_path / "ran"
+    torch.export.save(torch.export.export(lenet, (torch.randn(2, 1, 28, 28),)), path)
+    check_same(lenet, path)
+    held = io.BytesIO()
+    torch.save(Runs(os.system, f"touch {mark}"), held)
+    pickled = pickle.dumps(Runs(os.system, f"touch {mark}"))
+    name, content = {
+        "inputs": ("exported/data/sample_inputs/model.pt", held.getvalue()),
+        "constant": ("exported/data/constants/opaque_obj_0", pickled),
+        "damaged constant": ("exported/data/constants/opaque_obj_0", pickled[:-1] + b"\xff"),
+        "weight": ("exported/data/weights/weight_10", held.getvalue()),
+    }[place]
+    rewritten(path, lambda entries: entries | {name: content})
+    with pytest.raises(CheckpointError, match=r"\(posix\.system\).*only be loaded by running code"):
+        open_checkpoint(path)
+    assert inspect_checkpoint(path).classes == ("posix.system",)
+    assert not mark.exists()
+
+
+def test_an_exported_program_with_a_pickled_weight_is_told_from_a_damaged_one(tmp_path, lenet):
+    path = tmp_path / "exported.pt2"
+    torch.export.save(torch.export.export(lenet, (torch.randn(2, 1, 28, 28),)), path)
+
+    def change(entries):
+        name = next(n for n in entries if n.endswith("model_weights_config.json"))
+        flag = entries[name].replace(b'"use_pickle": false', b'"use_pickle": true', 1)
+        return entries | {name: flag}
+
+    rewritten(path, change)
+    with pytest.raises(CheckpointError, match="pickles a weight"):
+        open_checkpoint(path)
 
 
 def test_a_cut_whole_network_is_one_sentence(tmp_path, lenet):

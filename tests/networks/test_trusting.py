@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from trainscope.cli.main import main
 from trainscope.errors import CheckpointError
-from trainscope.networks import build
+from trainscope.networks import build, open_checkpoint
 from trainscope.networks.trusting import open_trusting
 
 CODE = """
@@ -71,3 +71,51 @@ def test_what_is_no_network_is_refused(tmp_path):
     (tmp_path / "text.pt").write_text("no checkpoint")
     with pytest.raises(CheckpointError, match="failed to load"):
         open_trusting(tmp_path / "text.pt")
+
+
+def test_an_architecture_beside_the_files_own_is_refused(own):
+    path, _ = own
+    for name in ("--arch", "--model"):
+        result = CliRunner().invoke(
+            main, ["probe", str(path), "--ratio", "0.5", "--unsafe-load", name, "lenet5"]
+        )
+        assert result.exit_code == 2
+        assert "leave --arch and --model out" in result.stderr
+
+
+def test_classes_are_looked_for_in_the_working_directory(tmp_path, monkeypatch):
+    (tmp_path / "net_of_here.py").write_text(CODE)
+    with monkeypatch.context() as patch:
+        patch.syspath_prepend(str(tmp_path))
+        import net_of_here
+
+        torch.save(net_of_here.Net(), tmp_path / "own.pt")
+    sys.modules.pop("net_of_here")
+    with pytest.raises(CheckpointError, match="No module named 'net_of_here'"):
+        open_trusting(tmp_path / "own.pt")
+    monkeypatch.chdir(tmp_path)
+    assert open_trusting(tmp_path / "own.pt").num_classes == 5
+    sys.modules.pop("net_of_here")
+
+
+@pytest.mark.parametrize("command", ["retrain", "scratch"])
+def test_training_commands_load_it_only_when_asked(tmp_path, monkeypatch, command):
+    """On the digits, with a network of the user's own."""
+    code = CODE.replace("8, 5)", "8, 10)").replace("super()", "self.input_shape = 1, 8, 8; super()")
+    (tmp_path / "digits_net.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import digits_net
+
+    torch.save(digits_net.Net(), tmp_path / "own.pt")
+    first = {"retrain": ["retrain"], "scratch": ["scratch", "--like"]}[command]
+    more = {"retrain": ["--ratio", "0.5"], "scratch": []}[command]
+    words = [*first, str(tmp_path / "own.pt"), *more, "--recipe", "F1,1e-2", "--data", "digits"]
+    words += ["--batch-size", "512", "--no-norms", "--output", str(tmp_path / "run")]
+    refused = CliRunner().invoke(main, words)
+    assert refused.exit_code == 2
+    assert "--model" in refused.stderr
+    result = CliRunner().invoke(main, [*words, "--unsafe-load"])
+    assert result.exit_code == 0, result.output
+    assert "running the file's own code, as asked: digits_net.Net" in result.stderr
+    assert open_checkpoint(tmp_path / "run" / "checkpoint.pt", model="digits_net:Net")
+    sys.modules.pop("digits_net")

@@ -12,12 +12,13 @@ import torch
 from cases import BUILDERS, Plain, case
 from torch import Tensor, nn
 
-from trainscope.data import ProbeData
+from trainscope.data import ProbeData, TensorSplit
 from trainscope.errors import ProbeError
 from trainscope.probes.curvature import Curvature
 from trainscope.probes.gradient import Gradient
 from trainscope.probes.jacobian import Jacobian
 from trainscope.probes.probe import Probe, available, find
+from trainscope.probes.trainability_accuracy import TrainabilityAccuracy
 
 PROBES: list[Probe] = [Gradient(), Jacobian(), Curvature()]
 LABELLED: list[Probe] = [Gradient(), Curvature()]
@@ -230,3 +231,30 @@ def test_predicted_labels_are_said() -> None:
     one = case("plain")
     data: ProbeData = replace(one.data, label_source="predicted")
     assert "softmax" in Gradient().measure(one.network, data).notes["labels"]
+
+
+@pytest.mark.parametrize("probe", [*PROBES, TrainabilityAccuracy()], ids=lambda p: p.name)
+def test_inference_mode_is_the_reason_given(probe: Probe) -> None:
+    """Autograd is off for good there: the gradient would be none, and the Jacobian zero."""
+    one = case("plain")
+    assert one.data.labels is not None
+    half = TensorSplit(one.data.inputs, one.data.labels, (0.0, 0.0), (1.0, 1.0))
+    data = replace(one.data, train=half, test=half)
+    with torch.inference_mode(), pytest.raises(ProbeError, match=r"under torch\.inference_mode"):
+        probe.measure(one.network, data)
+    with torch.inference_mode():
+        made = Plain()
+    with pytest.raises(ProbeError, match=r"'conv1.weight' was made under torch\.inference_mode"):
+        probe.measure(made, data)
+
+
+@pytest.mark.parametrize("probe", PROBES, ids=lambda p: p.name)
+def test_data_made_in_inference_mode_gives_the_same_numbers(probe: Probe) -> None:
+    one = case("plain")
+    labels = one.data.labels
+    assert labels is not None
+    with torch.inference_mode():
+        data = replace(one.data, inputs=one.data.inputs.clone(), labels=labels.clone())
+    expected = probe.measure(one.network, one.data)
+    with torch.no_grad():
+        assert probe.measure(one.network, data).scalars == expected.scalars

@@ -19,7 +19,7 @@ def test_a_ratio_outside_0_to_1_is_refused(ratio):
         ({"scope": "outer", "ratio": 0.5}, "no scope is named 'outer'"),
         ({"criterion": "l7", "ratio": 0.5}, "choose from l1, l2, random, bn-scale"),
         ({}, "no ratio is given"),
-        ({"ratios": {"a": 0.0}}, "no ratio is given"),
+        ({"ratios": {"a": 0.0}}, "by pattern are all 0"),
         ({"ratios": {"a": 1.0}}, "the ratio of 'a' is 1"),
         ({"structure": "2:4", "ratio": 0.9}, "contradicts the ratio 0.9"),
         ({"structure": "2:4", "ratios": {"a": 0.7}}, "contradicts the ratio 0.7"),

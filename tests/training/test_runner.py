@@ -15,11 +15,13 @@ from small_training import few_digits, pretrained, retraining, without_seconds
 from trainscope.errors import CheckpointError, DataError, RecordError
 from trainscope.networks import digest, flops, open_checkpoint
 from trainscope.records import Run, RunStatus
-from trainscope.training.folder import load_state
+from trainscope.training.engine import Engine
+from trainscope.training.folder import load_state, save_state
 from trainscope.training.job import difference, key_of
 from trainscope.training.runner import Watch, run_job
 from trainscope.training.schedule import parse_schedule
 from trainscope.training.settings import Settings
+from trainscope.training.stem import pretrain
 
 
 def interrupting(after: int) -> Watch:
@@ -221,6 +223,54 @@ def test_divergence_is_recorded_without_a_checkpoint(tmp_path):
     assert not (tmp_path / "run" / "checkpoint.pt").exists()
     assert run_job(job, tmp_path / "run") == run
     json.loads((tmp_path / "run" / "run.json").read_text())
+
+
+@pytest.fixture
+def third_step_ruins(monkeypatch):
+    """Make the weights NaN in the third step, of which the loss is still finite."""
+    step, done = Engine.step, []
+
+    def ruining(engine, *given):
+        loss = step(engine, *given)
+        done.append(loss)
+        if len(done) == 3:
+            with torch.no_grad():
+                engine.weight.fill_(torch.nan)
+        return loss
+
+    monkeypatch.setattr(Engine, "step", ruining)
+
+
+@pytest.mark.usefixtures("third_step_ruins")
+def test_weights_that_are_no_numbers_after_the_very_last_step_have_diverged(tmp_path):
+    run = run_job(retraining("F1,1e-2"), tmp_path / "run")  # three steps
+    assert run.epochs[-1].train_loss is not None
+    assert run.status is RunStatus.DIVERGED
+    assert run.notes[-1] == "Training diverged in epoch 1."
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["run.json", "settings.json"]
+
+
+def test_no_checkpoint_of_an_earlier_call_outlives_divergence(tmp_path):
+    job = retraining("F3,1e-2")
+    run_job(job, tmp_path / "run", watch=interrupting(after=4))  # in epoch 2
+    assert (tmp_path / "run" / "checkpoint.pt").exists()
+    state = load_state(tmp_path / "run" / "state.pt")
+    broken = {name: value.clone() for name, value in state.network.items()}
+    broken["linear.weight"][0, 0] = torch.nan
+    save_state(tmp_path / "run" / "state.pt", replace(state, network=broken))
+    stopped = run_job(job, tmp_path / "run", watch=interrupting(after=4))
+    assert stopped.status is RunStatus.INTERRUPTED
+    assert "diverged" in stopped.notes[-1]
+    assert not (tmp_path / "run" / "checkpoint.pt").exists()
+    assert run_job(job, tmp_path / "run").status is RunStatus.DIVERGED
+
+
+@pytest.mark.usefixtures("third_step_ruins")
+def test_a_pretraining_that_diverged_is_nothing_to_prune(tmp_path):
+    job = pretrained(batch_size=32)
+    for _ in range(2):  # as it happens, and as it is found
+        with pytest.raises(RecordError, match="diverged, so that there is no network to prune"):
+            pretrain(job, tmp_path / "stem", 1)
 
 
 def test_data_that_does_not_fit(tmp_path):

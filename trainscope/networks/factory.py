@@ -33,7 +33,7 @@ def from_factory(spec: str, num_classes: int | None = None) -> nn.Module:
         {} if num_classes is None or not _takes_classes(factory) else {"num_classes": num_classes}
     )
     try:
-        with _working_directory():
+        with working_directory():
             made = factory(**options)
     except Exception as error:  # whatever the user's code raises
         raise CheckpointError(f"--model {spec} failed: {_reason(error)}") from error
@@ -49,7 +49,7 @@ def _find(spec: str) -> Callable[..., object]:
     if not colon or not module_name or not path:
         raise CheckpointError(f"--model takes package.module:factory, and '{spec}' is not that")
     try:
-        with _working_directory():
+        with working_directory():
             found: object = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         missing = error.name or module_name
@@ -78,7 +78,8 @@ def _takes_classes(factory: Callable[..., object]) -> bool:
 
 
 @contextmanager
-def _working_directory() -> Iterator[None]:
+def working_directory() -> Iterator[None]:
+    """Search the working directory first for imports, as `python -m` does."""
     here = os.getcwd()
     sys.path.insert(0, here)
     try:

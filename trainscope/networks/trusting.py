@@ -3,18 +3,52 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from trainscope.errors import CheckpointError
+from trainscope.networks.checkpoint import open_checkpoint
 from trainscope.networks.custom import open_custom
+from trainscope.networks.factory import working_directory
 from trainscope.networks.network import Network
-from trainscope.networks.readers.container import first_bytes
+from trainscope.networks.readers.container import classes_named, first_bytes
 from trainscope.networks.readers.whole_module import KEYS
 from trainscope.networks.state_dict import weights_of
+
+
+def open_as_asked(
+    path: str | os.PathLike[str],
+    tell: Callable[[str], None],
+    *,
+    arch: str | None = None,
+    model: str | None = None,
+    unsafe_load: bool = False,
+) -> Network:
+    """Open a checkpoint without running its code, or with it where that is asked for.
+
+    Args:
+        path: The file.
+        tell: Told beforehand what will run.
+        arch: As `open_checkpoint` takes it.
+        model: Likewise.
+        unsafe_load: Run the file's code.
+
+    Raises:
+        CheckpointError: As `open_checkpoint` or `open_trusting`; or an architecture is named for a
+            file that brings its own.
+    """
+    if not unsafe_load:
+        return open_checkpoint(path, arch=arch, model=model)
+    if arch is not None or model is not None:
+        raise CheckpointError(
+            "--unsafe-load takes the network that the file brings: leave --arch and --model out"
+        )
+    names = classes_named(Path(path))
+    tell(f"running the file's own code, as asked: {', '.join(names) or 'it names none'}")
+    return open_trusting(path)
 
 
 def open_trusting(
@@ -34,7 +68,8 @@ def open_trusting(
     """
     first_bytes(Path(path))
     try:
-        obj = torch.load(path, map_location="cpu", weights_only=False)
+        with working_directory():
+            obj = torch.load(path, map_location="cpu", weights_only=False)
     except Exception as error:  # its code can fail in any way
         raise CheckpointError(
             f"{path}: its own code failed to load it: {type(error).__name__}: {error}"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from trainscope.convergence import Estimate, LearningCurve
 from trainscope.errors import RecordError
+from trainscope.report.pictures import kind_of_picture
 from trainscope.report.style import new_axes, tidy
 
 if TYPE_CHECKING:
@@ -75,15 +76,17 @@ class ConvergenceDisplay:
         """
         from matplotlib.figure import Figure
 
+        kind = kind_of_picture(path)
         figure = Figure(figsize=(6.4, 4.0), layout="constrained")
         self.plot(figure.subplots())
         part = path.with_name(f".{path.stem}.part{path.suffix}")
         try:
-            figure.savefig(part, dpi=150)
+            figure.savefig(part, format=kind, dpi=150)
             part.replace(path)
-        except (OSError, ValueError) as error:
+        except OSError as error:
             part.unlink(missing_ok=True)
-            raise RecordError(f"the plot cannot be written to {path}: {error}") from error
+            reason = error.strerror or error
+            raise RecordError(f"the plot cannot be written to {path}: {reason}") from error
 
     def _curve(self, curve: LearningCurve, colour: str, name: str) -> None:
         """Draw one run's records after epoch 0."""

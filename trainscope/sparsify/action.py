@@ -89,7 +89,12 @@ class Action:
                 )
 
     def _check_shares(self) -> None:
-        if self.ratio is None and not any(self.ratios.values()):
+        if self.ratio is None and self.ratios and not any(self.ratios.values()):
+            raise ActionError(
+                "the ratios by pattern are all 0, which spares those layers, and there is no ratio "
+                "for the others, so nothing would be pruned; give a ratio above 0"
+            )
+        if self.ratio is None and not self.ratios:
             raise ActionError("no ratio is given; give the share to prune, like 0.9")
         if self.global_ranking and self.ratio is None:
             raise ActionError("a global ranking needs one ratio for all layers; give it")

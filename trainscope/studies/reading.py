@@ -46,12 +46,15 @@ def read(names: Sequence[str | Path]) -> Found:
         names: Files, folders (searched at any depth), or patterns with `*`, `?` or `[`.
 
     Raises:
-        RecordError: A name leads nowhere, a file named cannot be read, or nothing was found.
+        RecordError: A name is empty or leads nowhere, a file named cannot be read, or nothing was
+            found.
     """
     runs: list[Run] = []
     diagnoses: list[Diagnosis] = []
     notes: list[str] = []
     seen: set[Path] = set()
+    if any(not str(name).strip() for name in names):  # it would be the current folder
+        raise RecordError("an empty name leads to no run: give a file, a folder or a pattern")
     for name in names:
         for path, named in _paths(str(name)):
             if path.resolve() in seen:

@@ -168,11 +168,14 @@ class Training:
 
 
 def write_results(job: Job, state: State, folder: Path, status: RunStatus, device: str) -> Run:
-    """Write a state as `checkpoint.pt` and `run.json`, in this order, and return the Run."""
+    """Write a state as `checkpoint.pt` and `run.json`, in this order, and return the Run.
+
+    A training that diverged leaves no checkpoint: weights that are no numbers cannot be opened.
+    """
     module = job.copied().network.module
     module.load_state_dict(state.network)
     module.cpu().eval()
-    diverged = next((r.epoch for r in state.records if r.train_loss is None), None)
+    diverged = _diverged(state)
     if diverged is not None and status is RunStatus.FINISHED:
         status = RunStatus.DIVERGED
     last = state.records[-1] if state.records else None
@@ -212,10 +215,24 @@ def write_results(job: Job, state: State, folder: Path, status: RunStatus, devic
         environment=_environment(device),
         notes=(*job.notes, *_notes(diverged)),
     )
-    if diverged is None:  # a checkpoint of weights that are no numbers could not be opened
+    if diverged is None:
         save_checkpoint(folder / CHECKPOINT, network)
+    else:  # one that an interrupted call left is not the end of this training
+        (folder / CHECKPOINT).unlink(missing_ok=True)
     run.save(folder / FILE_NAME)
     return run
+
+
+def _diverged(state: State) -> int | None:
+    """Return the epoch in which a training diverged, None where it did not.
+
+    The loss shows it but for the last step, whose weights no loss was taken of.
+    """
+    lost = next((r.epoch for r in state.records if r.train_loss is None), None)
+    if lost is not None:
+        return lost
+    floating = (value for value in state.network.values() if value.is_floating_point())
+    return None if all(bool(value.isfinite().all()) for value in floating) else state.epoch
 
 
 def _notes(diverged: int | None) -> list[str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trainscope.records import RunStatus
+from trainscope.errors import RecordError
+from trainscope.records import Run, RunStatus
 from trainscope.training.folder import STATE, finished, held, load_state, save_state
 from trainscope.training.job import Job, check_fit
 from trainscope.training.runner import Training, Watch, write_results
@@ -30,7 +31,7 @@ def pretrain(
         The folder of that epoch.
 
     Raises:
-        RecordError: The folder holds another pretraining.
+        RecordError: The folder holds another pretraining, or the pretraining diverged.
         DataError: The data does not fit the network.
     """
     check_fit(job.network, job.dataset)
@@ -38,6 +39,12 @@ def pretrain(
     with held(folder, job.frozen(), wait=True):  # recipes that run side by side share it
         if finished(out) is None:
             _pretrain(job, folder, epoch, device, watch or Watch())
+        run = Run.load(out)
+    if run.status is RunStatus.DIVERGED:
+        raise RecordError(
+            f"the pretraining kept in {out} diverged, so that there is no network to prune: "
+            "pretrain with smaller LRs, in another --stem"
+        )
     return out
 
 

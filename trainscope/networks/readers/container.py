@@ -12,6 +12,7 @@ import pickle
 import re
 import warnings
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -19,11 +20,16 @@ from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from trainscope.errors import CheckpointError
 from trainscope.networks.readers.allow_list import ALLOWED, allowed_names
+from trainscope.networks.readers.archive_names import named_in_archive
+from trainscope.networks.readers.class_names import is_harmless_class
 from trainscope.networks.readers.pickle_names import named_in
 from trainscope.networks.readers.vetting import check_pickles
 
 _ZIP = b"PK\x03\x04"
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the magic number that opens old torch files
+_SCRIPT, _EXPORT = "constants.pkl", "archive_format"
+"""Files that only an archive of TorchScript, or of torch.export, has."""
+
 _PLAIN = re.compile(
     r"torch\._utils\._rebuild_\w+|torch(\.storage)?\.\w+Storage|torch\.(Size|device|[a-z]+\d+)"
     r"|torch\.nn\.parameter\.Parameter|collections\.OrderedDict|(__builtin__|builtins)\.set"
@@ -102,11 +108,11 @@ def _check_archive(path: Path) -> None:
         raise CheckpointError(
             "the file is damaged or cut short; copy or download it again"
         ) from error
-    leaves = {entry.filename.rpartition("/")[2] for entry in entries}
-    exported = "archive_format" in leaves
+    leaves = _leaves(entries)
+    exported = _EXPORT in leaves
     if "data.pkl" not in leaves and not exported:
         raise CheckpointError("this is a zip archive and not a checkpoint that torch.save wrote")
-    script = "constants.pkl" in leaves  # its code is compressed, and is not read
+    script = _SCRIPT in leaves  # its code is compressed, and is not read
     read = [e for e in entries if not script or "/data" in e.filename]
     declared = sum(entry.file_size for entry in read)
     if declared > path.stat().st_size or any(entry.compress_type for entry in read):
@@ -118,6 +124,40 @@ def _check_archive(path: Path) -> None:
         raise ExportError("this is a torch.export archive; only its weights are read")
     if script:
         raise ScriptError("this is a TorchScript archive, which is code; only its weights are read")
+
+
+def _leaves(entries: list[zipfile.ZipInfo]) -> set[str]:
+    return {entry.filename.rpartition("/")[2] for entry in entries}
+
+
+def check_names(path: Path, names: Iterable[str] = ()) -> None:
+    """Refuse an archive of which only the weights are read, for what its pickles name beside them.
+
+    Args:
+        path: An archive of TorchScript or torch.export.
+        names: More that it is known to name.
+
+    Raises:
+        NeedsCodeError: It names what is neither plain nor a library's class, such as `os.system`.
+        CheckpointError: It is damaged.
+    """
+    try:
+        found = dict.fromkeys((*names, *named_in_archive(path)))
+    except Exception as error:  # a damaged file can fail anywhere
+        raise CheckpointError(
+            "the file is damaged or cut short; copy or download it again"
+        ) from error
+    others = [name for name in found if not (_is_harmless(name) or is_harmless_class(name))]
+    if others:
+        raise _needs_code(others)
+
+
+def _needs_code(names: list[str]) -> NeedsCodeError:
+    shown = ", ".join(names[:4]) + (", and more" if len(names) > 4 else "")
+    return NeedsCodeError(
+        f"the file holds Python objects ({shown}) that could only be loaded by running code, which "
+        "is not done; where it is your own, load it yourself and save its `state_dict()`"
+    )
 
 
 def _load(path: Path, *, mmap: bool) -> object:
@@ -132,12 +172,7 @@ def _load(path: Path, *, mmap: bool) -> object:
     except Exception as error:  # a damaged file can fail anywhere in the unpickler
         names = _refused(path, mmap) if isinstance(error, pickle.UnpicklingError) else []
         if names:
-            shown = ", ".join(names[:4]) + (", and more" if len(names) > 4 else "")
-            raise NeedsCodeError(
-                f"the file holds Python objects ({shown}) that could only be loaded by running "
-                "code, which is not done; where it is your own, load it yourself and save its "
-                "`state_dict()`"
-            ) from error
+            raise _needs_code(names) from error
         if "Unsupported operand" in str(error):
             raise CheckpointError(
                 "the file is pickled in a way that torch's safe loader does not read; write it "
@@ -183,6 +218,10 @@ def _refused(path: Path, archive: bool) -> list[str]:
 
 
 def _refused_in_archive(path: Path) -> list[str]:
+    with zipfile.ZipFile(path) as archive:
+        weights_only = _leaves(archive.infolist()) & {_SCRIPT, _EXPORT}
+    if weights_only:
+        return [name for name in named_in_archive(path) if not _is_harmless(name)]
     try:
         with safe_globals(list(ALLOWED)):
             return sorted(get_unsafe_globals_in_checkpoint(path))

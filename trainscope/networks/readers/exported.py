@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from trainscope.errors import CheckpointError
+from trainscope.networks.readers.container import check_names
 from trainscope.networks.readers.contents import Contents
 from trainscope.networks.readers.inert import Storage
 
@@ -34,8 +35,10 @@ def read(path: Path) -> Contents:
     """Return the weights of an archive whose declared sizes were checked.
 
     Raises:
-        CheckpointError: It is damaged, or keeps its weights in another way.
+        CheckpointError: It is damaged, keeps its weights in another way, or names what only code
+            could load.
     """
+    check_names(path)
     try:
         with zipfile.ZipFile(path) as archive:
             name = next(n for n in archive.namelist() if n.endswith(CONFIG))
@@ -48,6 +51,8 @@ def read(path: Path) -> Contents:
             "this torch.export archive keeps its weights in another way than torch 2.14 does; save "
             "`module.state_dict()` instead"
         ) from error
+    except CheckpointError:
+        raise
     except Exception as error:  # a damaged file can fail anywhere
         raise CheckpointError(
             "the file is damaged or cut short; copy or download it again"
@@ -66,7 +71,10 @@ def _tensor(
     archive: zipfile.ZipFile, folder: str, entry: dict[str, Any], held: dict[str, Storage]
 ) -> Tensor:
     if entry["use_pickle"]:
-        raise ValueError("a pickled weight")
+        raise CheckpointError(
+            "this torch.export archive pickles a weight rather than storing it; save "
+            "`module.state_dict()` instead"
+        )
     meta = entry["tensor_meta"]
     size, stride = (tuple(int(n["as_int"]) for n in meta[key]) for key in ("sizes", "strides"))
     offset, name = int(meta["storage_offset"]["as_int"]), entry["path_name"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickletools
+from collections.abc import Iterator
 from typing import IO
 
 _STRINGS = frozenset(
@@ -24,7 +25,15 @@ def named_in(stream: IO[bytes]) -> list[str]:
     Raises:
         ValueError: The bytes are not a pickle.
     """
-    found: list[str] = []
+    return list(dict.fromkeys(each_named(stream)))
+
+
+def each_named(stream: IO[bytes]) -> Iterator[str]:
+    """Yield what `named_in` returns, as it comes, some of it more than once.
+
+    Raises:
+        ValueError: The bytes, from here on, are not a pickle.
+    """
     strings: list[str] = []
     memo: dict[int, str | None] = {}
     top: str | None = None  # the top of the stack, where it is a string
@@ -33,9 +42,9 @@ def named_in(stream: IO[bytes]) -> list[str]:
             memo[len(memo) if arg is None else int(arg)] = top
             continue
         if opcode.name in ("GLOBAL", "INST"):
-            found.append(str(arg).replace(" ", ".", 1))
+            yield str(arg).replace(" ", ".", 1)
         elif opcode.name == "STACK_GLOBAL" and len(strings) >= 2:
-            found.append(".".join(strings[-2:]))
+            yield ".".join(strings[-2:])
         top = None
         if opcode.name in _STRINGS:
             top = arg.decode("latin1") if isinstance(arg, bytes) else str(arg)
@@ -43,4 +52,3 @@ def named_in(stream: IO[bytes]) -> list[str]:
             top = memo.get(int(str(arg)))
         if top is not None:
             strings = [*strings[-1:], top]
-    return list(dict.fromkeys(found))

@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from trainscope.errors import CheckpointError
+from trainscope.networks.readers.container import check_names
 from trainscope.networks.readers.contents import Contents
 from trainscope.networks.readers.inert import Inert, load_inert
 
@@ -17,9 +18,10 @@ def read(path: Path) -> Contents:
     """Return the weights of an archive whose declared sizes were checked.
 
     Raises:
-        CheckpointError: It is damaged, or holds no network.
+        CheckpointError: It is damaged, holds no network, or names what only code could load.
     """
-    network, _ = load_inert(path)
+    network, names = load_inert(path)
+    check_names(path, names)
     tensors = _tensors(network)
     if not tensors:
         raise CheckpointError(

@@ -1,0 +1,76 @@
+"""A learning curve from a file that a person names, checked for what the estimate cannot notice.
+
+The estimate takes any numbers: shares of 1 are accuracies below 1 % to it, and two runs in one file
+are one run with twice the records.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from pathlib import Path
+
+from trainscope.convergence import LearningCurve
+from trainscope.convergence.stage import SAME, first_stage
+from trainscope.errors import RecordError
+
+
+def read_curve(path: Path) -> LearningCurve:
+    """Read a Run, or a CSV file with one row an epoch and accuracies in percent.
+
+    Raises:
+        RecordError: It is neither.
+    """
+    curve = LearningCurve.from_file(path)
+    if path.is_dir() or path.suffix.lower() == ".json":
+        return curve  # a Run has its epochs once, and percent
+    twice = _epoch_twice(path)
+    if twice is not None:
+        raise RecordError(
+            f"{path} has epoch {twice:g} more than once: keep one row an epoch, and give two runs "
+            "in two files"
+        )
+    if len(curve) and 0 < curve.accuracy.max() <= 1:
+        raise RecordError(
+            f"{path} has no accuracy above 1, so these are shares of 1 and not percent: multiply "
+            "the column by 100"
+        )
+    return curve
+
+
+def check_target(target: float) -> None:
+    """Refuse a share of 1 in the place of an accuracy in percent.
+
+    Raises:
+        RecordError: The target is above 0 and at most 1.
+    """
+    if 0 < target <= 1:
+        raise RecordError(
+            f"the target is an accuracy in percent, and {target:g} would be less than any network "
+            f"reaches: write {100 * target:g} for a share of {target:g}"
+        )
+
+
+def check_reference(small: LearningCurve, reference: LearningCurve) -> None:
+    """Refuse a reference that was not run at a larger LR, in the first LR stage of each.
+
+    Raises:
+        RecordError: Its LR is the same or smaller.
+    """
+    own, other = first_stage(small), first_stage(reference)
+    if own is not None and other is not None and other.lr <= own.lr * (1 + SAME):
+        raise RecordError(
+            f"the reference of --match is a run at a larger LR, and it has LR {other.lr:g} where "
+            f"the run that is watched has {own.lr:g}: leave it out, or give the two the other way "
+            "round"
+        )
+
+
+def _epoch_twice(path: Path) -> float | None:
+    """Return the first epoch with two accuracies, None where there is none."""
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file, skipinitialspace=True))
+    names = {name.strip().lower(): name for name in rows[0] if isinstance(name, str)}
+    measured = [row for row in rows if (row.get(names["accuracy"]) or "").strip()]
+    counts = Counter(float(row[names["epoch"]]) for row in measured)
+    return next((epoch for epoch, count in counts.items() if count > 1), None)
