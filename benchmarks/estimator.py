@@ -78,7 +78,7 @@ def score(questions: Sequence[Case], answers: Sequence[Interval]) -> Row:
     reached = np.isfinite(truth)
     error = np.abs(np.log2(np.minimum(predicted[reached], 1e12) / truth[reached]))
     covered = np.where(reached, (low <= truth) & (truth <= high), high > length)
-    width = np.log2(np.minimum(high, 1e12) / np.maximum(low, 1e-9))
+    width = np.log2(np.minimum(high, 1e12) / np.clip(low, 1e-9, 1e12))
     return Row(
         median=float(np.median(error)),
         tail=float(np.quantile(error, 0.9)),
@@ -86,7 +86,7 @@ def score(questions: Sequence[Case], answers: Sequence[Interval]) -> Row:
         never=float(np.mean(np.isinf(predicted[reached]))),
         known=float(covered[reached].mean()),
         covered=float(covered.mean()),
-        width=float(np.median(width[reached])) if np.isfinite(low).all() else float("nan"),
+        width=float(np.median(width[reached])) if not np.isnan(low).any() else float("nan"),
     )
 
 

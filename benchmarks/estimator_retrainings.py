@@ -1,13 +1,14 @@
 """Pruned networks retrained by trainscope itself, and what the estimator said beforehand.
 
-    python benchmarks/estimator_retrainings.py OUT [--mnist ROOT] [--ratio 0.95]
+    python benchmarks/estimator_retrainings.py OUT [--mnist ROOT] [--ratio 0.95] [--seeds 3]
 
 The digits network, and LeNet-5 on 6,000 training and 2,000 test images of MNIST, are pretrained,
 pruned, and retrained at LR 1e-2 (the reference) and two smaller ones, each with first stages of
 several lengths and then two decays, so that the accuracy after the decays is known for every
 length. For each small LR and each first stage that ends below the target (the reference's final
-accuracy, less half a point of luck), the estimate is made from that stage alone. Runs that are in
-OUT are not made again. One core, about 5 minutes each.
+accuracy, less half a point of luck), the estimate is made from that stage alone, of each seed; what
+is true is the mean of the seeds, as one run's accuracy on so few images is luck to half a point.
+Runs that are in OUT are not made again. One core, about 15 minutes each.
 """
 
 from __future__ import annotations
@@ -68,13 +69,13 @@ def plan(lr: float, first: int) -> str:
     return f"0:{lr:g},{first}:{lr / 10:g},{first + 5}:{lr / 100:g}"
 
 
-def retrain(task: Task, lr: float, first: int, ratio: float) -> Run:
+def retrain(task: Task, lr: float, first: int, ratio: float, seed: int) -> Run:
     """Return one retraining, made where it is missing."""
-    folder = task.out / f"lr{lr:g}-first{first}"
+    folder = task.out / f"lr{lr:g}-first{first}-seed{seed}"
     if not (folder / "run.json").exists():
         base = str(task.out / "base/checkpoint.pt")
         length = ("--schedule", plan(lr, first), "--epochs", str(first + TAIL))
-        given = ("--data", task.data, "--ratio", str(ratio), *length)
+        given = ("--data", task.data, "--ratio", str(ratio), "--seed", str(seed), *length)
         trainscope("retrain", base, *given, "--no-norms", "--output", str(folder))
     return Run.load(folder)
 
@@ -84,32 +85,34 @@ def final(run: Run) -> float:
     return float(np.mean([r.test_accuracy for r in run.epochs[-3:] if r.test_accuracy is not None]))
 
 
-def judge(task: Task, ratio: float) -> tuple[int, int]:
+def judge(task: Task, ratio: float, seeds: int) -> tuple[int, int]:
     """Print what was estimated beside what was true; return how many held, and of how many."""
     if not (task.out / "base/checkpoint.pt").exists():
         network = ("--arch", task.architecture, "--data", task.data, "--recipe", task.recipe)
         trainscope("train", *network, "--no-norms", "--output", str(task.out / "base"))
-    reference = retrain(task, LARGE, 40, ratio)
-    target = final(reference) - LUCK
+    references = [retrain(task, LARGE, 40, ratio, seed) for seed in range(seeds)]
+    target = float(np.mean([final(run) for run in references])) - LUCK
     print(f"{task.architecture}, {ratio:.0%} pruned: target {target:.2f} % after the decays")
     held = cases = 0
     for lr in task.small:
-        runs = [retrain(task, lr, first, ratio) for first in STAGES]
-        finals = np.array([final(run) for run in runs])
+        runs = [[retrain(task, lr, n, ratio, seed) for seed in range(seeds)] for n in STAGES]
+        finals = np.array([np.mean([final(run) for run in group]) for group in runs])
         rising = np.maximum.accumulate(finals)
-        print(f"  LR {lr:g}: after first stages of {STAGES} epochs {finals.round(2)} %")
+        print(f"  LR {lr:g}: after first stages of {STAGES} epochs {finals.round(2)} %", flush=True)
         whole = float(np.exp(np.interp(target, rising, np.log(STAGES), right=np.inf)))
-        for run, first, end in zip(runs, STAGES, rising, strict=True):
+        for group, first, end in zip(runs, STAGES, rising, strict=True):
             if end >= target:
                 continue
-            extra = estimate(run, first, target, reference).extra_epochs
             truth, last = whole - first, STAGES[-1] - first
             known = bool(np.isfinite(truth))
-            holds = extra.low <= truth <= extra.high if known else extra.high > last
+            said, right = [], 0
+            for run, reference in zip(group, references, strict=True):
+                extra = estimate(run, first, target, reference).extra_epochs
+                right += extra.low <= truth <= extra.high if known else extra.high > last
+                said.append(str(extra))
             true = f"{truth:.0f}" if known else f"more than {last}"
-            word = "held" if holds else "missed"
-            print(f"    watched {first:2d}: extra {extra}, true {true}: {word}")
-            held, cases = held + holds, cases + 1
+            print(f"    watched {first:2d}: true {true}, {right} held: {', '.join(said)}")
+            held, cases = held + right, cases + len(group)
     return held, cases
 
 
@@ -134,12 +137,13 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--mnist", type=Path, help="root of torchvision's MNIST; else skipped")
     parser.add_argument("--ratio", type=float, default=0.95)
+    parser.add_argument("--seeds", type=int, default=3)
     args = parser.parse_args()
     tasks = [Task("digits_resnet", "digits", "F20,1e-2", (1e-3, 5e-4), args.out / "digits")]
     if args.mnist:
         data = few_of_mnist(args.mnist, args.out / "few")
         tasks.append(Task("lenet5", data, "F10,1e-2", (2.5e-3, 1e-3), args.out / "mnist"))
-    counts = [judge(task, args.ratio) for task in tasks]
+    counts = [judge(task, args.ratio, args.seeds) for task in tasks]
     held, cases = map(sum, zip(*counts, strict=True))
     print(f"the interval held the true number in {held} of {cases}")
 

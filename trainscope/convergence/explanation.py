@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
+from trainscope.convergence.ceiling import ceiling
 from trainscope.convergence.decay_gain import Gain
 from trainscope.convergence.early_decay import log_slope
 from trainscope.convergence.estimate import SENTENCES, Status
 from trainscope.convergence.passages import Passages
 from trainscope.convergence.plan import Plan
 from trainscope.convergence.stage import Stage
+
+DOUBTFUL = 0.5
+"""How far a target is in reach below which the ceiling is told."""
 
 
 def explain(
@@ -23,7 +29,7 @@ def explain(
     """Return the status, the evidence, and what decided the estimate, a sentence each."""
     sentences = [SENTENCES[status], _evidence(ahead, target)]
     if status is not Status.REACHED:
-        sentences.append(_basis(ahead, reference))
+        sentences.append(_basis(ahead, reference, target))
     if plan is not None:
         sentences.append(
             f"The decays are taken to add {gain.mean:.1f} points (standard error "
@@ -49,14 +55,23 @@ def _evidence(ahead: Passages, target: float) -> str:
     return text + "."
 
 
-def _basis(ahead: Passages, reference: Stage | None) -> str:
+def _basis(ahead: Passages, reference: Stage | None, target: float) -> str:
     """Return what the estimate rests on."""
     if reference is None or ahead.forecast.kind == "alone":
         return "The estimate rests on the curve's own trend in log epochs."
     ratio = f"{reference.lr / ahead.stage.lr:.3g}"
     if ahead.forecast.kind == "rule":
         return f"The estimate rests on the ratio of the learning rates, {ratio}, alone."
-    return (
+    text = (
         "The estimate rests on the levels that both runs have reached, matched with the reference "
         f"at an LR {ratio} times as large."
+    )
+    top = ceiling(ahead.stage, reference)
+    if top is None or float(top.in_reach(np.array([target]))[0]) >= DOUBTFUL:
+        return text
+    side = "above" if top.ahead < 0 else "below"
+    return (
+        f"{text} Only {top.left:.1%} of the training loss is left, and at equal training loss the "
+        f"reference's accuracy is {abs(top.ahead):.2f} points {side} this one's (standard error "
+        f"{top.stderr:.2f}), which leaves the target in doubt."
     )

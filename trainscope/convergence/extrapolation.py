@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from trainscope.convergence.ceiling import has_room
 from trainscope.convergence.passage import WINDOW, Floats, centred_mean, noise
 from trainscope.convergence.stage import Stage
 
@@ -79,7 +80,7 @@ class Sight:
         median: [M], above 0; about `FAR` for a level out of sight, less for the prior's pull.
         spread: [M], standard deviation.
         in_sight: [M], the weight of the dampings under which the level is reached at all, or, if
-            that is more, how near it is to the scatter of the curve.
+            that is more, how near it is to the scatter of the curve, or how much loss is left.
     """
 
     median: Floats
@@ -124,7 +125,8 @@ def extrapolate(stage: Stage, levels: Floats, prior: Prior = PRIOR) -> Sight:
     found = _mixture(np.log(factor), variance, trends.fit, sees, prior)
     if not _has_risen(stage):
         return replace(found, in_sight=np.full(len(levels), NOTHING))
-    return replace(found, in_sight=np.maximum(found.in_sight, _by_luck(stage, levels)))
+    sight = np.maximum(found.in_sight, _by_luck(stage, levels))
+    return replace(found, in_sight=np.maximum(sight, has_room(stage)))
 
 
 def fit_trends(stage: Stage, prior: Prior) -> Trends:

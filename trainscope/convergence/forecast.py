@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from trainscope.convergence.ceiling import ceiling
 from trainscope.convergence.extrapolation import Sight, extrapolate
 from trainscope.convergence.matching import Rising, match_levels, rising
 from trainscope.convergence.passage import WINDOW, Floats, first_passage, noise, running_maximum
@@ -107,7 +108,8 @@ def _matched(
         return Forecast(np.maximum(at + prior, watched), scale, np.ones(len(levels)), "rule")
     centre, variance = at + ratio, variance + extra
     ahead = np.maximum(centre - watched, 0.02)
-    in_sight = np.ones(len(levels))
+    top = ceiling(small, reference)
+    in_sight = np.ones(len(levels)) if top is None else top.in_reach(levels)
     apart_own = np.zeros(len(levels))
     if sight is not None:
         own = watched + sight.median
@@ -117,7 +119,7 @@ def _matched(
         centre = centre + share * (own - centre)
         apart_own = (own - np.maximum(centre, watched)) ** 2
         # A trend that needs more than twice the log time of the match speaks against it.
-        in_sight = np.minimum(2 * (ahead + 0.2) / (sight.median + 0.2), 1.0)
+        in_sight = np.minimum(2 * (ahead + 0.2) / (sight.median + 0.2), in_sight)
     centre = np.maximum(centre, watched)
     # Far ahead, unsure, matches or trend that disagree, few records: all scale-free.
     scale = np.sqrt(
