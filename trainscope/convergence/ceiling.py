@@ -23,7 +23,7 @@ from trainscope.convergence.passage import (
 )
 from trainscope.convergence.stage import Stage
 
-SPENT = 0.2
+SPENT = 0.12
 """Share of the loss left below which it begins to count as spent."""
 PLENTY = 0.4
 """Share of the loss left above which nothing counts as out of reach."""

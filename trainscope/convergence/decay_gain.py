@@ -22,8 +22,9 @@ from trainscope.errors import RecordError
 SHRINK = 0.6
 """Power of the ratio of the LRs by which the gain shrinks; 0.3 to 0.9 in our own retrainings."""
 SHRINK_ERROR = 0.3
-PER_NOISE = 1.7
-"""Gain for each point of epoch-to-epoch noise; 1 to 3 in our own retrainings."""
+PER_NOISE = 0.9
+"""Gain for each point of epoch-to-epoch noise, beyond the decays' LR time; up to 2 in some of our
+own retrainings, and little where the training loss is spent."""
 LAST = 3
 """Records at the end whose mean is the accuracy after the decays."""
 
