@@ -9,7 +9,7 @@ import numpy as np
 
 from trainscope.convergence.ceiling import ceiling
 from trainscope.convergence.extrapolation import Sight, extrapolate
-from trainscope.convergence.matching import Rising, match_levels, rising
+from trainscope.convergence.matching import Rising, match_levels, rising, unseen
 from trainscope.convergence.passage import WINDOW, Floats, first_passage, noise, running_maximum
 from trainscope.convergence.stage import Stage
 
@@ -85,7 +85,7 @@ def reference_passages(reference: Stage, levels: Floats) -> tuple[Floats, Floats
     reached = first_passage(reference.time, best, levels - tolerance(reference))
     seen = np.isfinite(reached)
     log_time = np.log(np.where(seen, np.maximum(reached, 1e-9), reference.time[-1]))
-    extra = np.zeros(len(levels))
+    extra = unseen(np.exp(log_time), float(reference.time[0])) ** 2
     if not seen.all():
         if len(reference) >= ENOUGH:
             sight = extrapolate(reference, levels[~seen])
@@ -108,30 +108,41 @@ def _matched(
         return Forecast(np.maximum(at + prior, watched), scale, np.ones(len(levels)), "rule")
     centre, variance = at + ratio, variance + extra
     ahead = np.maximum(centre - watched, 0.02)
+    # A match by which the level should have been reached by now is wrong by that much.
+    behind = np.maximum(watched - centre, 0.0)
     top = ceiling(small, reference)
     in_sight = np.ones(len(levels)) if top is None else top.in_reach(levels)
     apart_own = np.zeros(len(levels))
+    unsure = np.sqrt(variance)
     if sight is not None:
         own = watched + sight.median
-        of_match = variance + 0.25 * apart + (MATCH_ERROR * ahead) ** 2
+        of_match = variance + 0.25 * apart + (MATCH_ERROR * ahead) ** 2 + behind**2
         of_trend = 0.003 + sight.spread**2 + (TREND_ERROR * sight.median) ** 2
         share = of_match / (of_match + of_trend)
         centre = centre + share * (own - centre)
         apart_own = (own - np.maximum(centre, watched)) ** 2
         # A trend that needs more than twice the log time of the match speaks against it.
         in_sight = np.minimum(2 * (ahead + 0.2) / (sight.median + 0.2), in_sight)
-    centre = np.maximum(centre, watched)
-    # Far ahead, unsure, matches or trend that disagree, few records: all scale-free.
+        unsure = np.sqrt(1 / (1 / of_match + 1 / of_trend))
+    centre = _later_than(watched, centre, unsure)
+    # Far ahead, unsure, matches, trend or the present that disagree, few records: all scale-free.
     scale = np.sqrt(
         0.0005
         + 0.015 * (centre - watched) ** 2
         + 0.05 * variance
         + 0.13 * apart
         + 0.06 * apart_own
+        + 0.2 * behind**2
         + 0.1 / len(small)
         + extra
     )
     return Forecast(centre, scale, in_sight, "matched")
+
+
+def _later_than(now: float, centre: Floats, error: Floats) -> Floats:
+    """Return the medians, [M], of logistic distributions of which only what is later is left."""
+    width = np.sqrt(3) / np.pi * error
+    return np.asarray(centre + width * np.logaddexp(0.0, np.log(2) + (now - centre) / width))
 
 
 def _ratio(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trainscope.convergence.passage import Floats, first_passage, local_level, noise
-from trainscope.convergence.stage import Stage
+from trainscope.convergence.stage import SAME, Stage
 
 OFFSET = 0.7
 """Prior standard deviation of the log ratio about the log ratio of the learning rates."""
@@ -25,8 +25,24 @@ BANDWIDTH = 0.35
 """Half-width of the local fits, in log time."""
 LEVELS = 12
 """Levels matched, evenly over the last decade of the small run's log time."""
+BEFORE, EARLY = 0.7, 0.15
+"""Error of the logarithm of a passage before the first record, and just after it."""
 EXCESS = 2.0
 """The noise of neighbouring levels is shared, so that each counts as this many times noisier."""
+
+
+def unseen(at: Floats, first: float) -> Floats:
+    """Return the error of the logarithm of early passages, [M].
+
+    Before the first record the shape is anybody's guess, and until the third it is a rough one.
+
+    Args:
+        at: [M], times of passages.
+        first: Time of the first record.
+    """
+    share = first / np.maximum(at, SAME * first)
+    # Without a jump, so that a passage at a record is the same in any unit of time.
+    return np.interp(share, (1 / 3, 1.0, 1.02), (0.0, EARLY, BEFORE))
 
 
 @dataclass(frozen=True)
@@ -45,16 +61,19 @@ class Rising:
     slope: Floats
     stderr: Floats
 
-    def passage(self, level: Floats) -> tuple[Floats, Floats]:
-        """Return the time of each level's first passage, and the variance of its logarithm."""
+    def passage(self, level: Floats) -> tuple[Floats, Floats, Floats]:
+        """Return each level's first passage, the noise of its logarithm, and its shape's error.
+
+        Returns:
+            Times [M]; the variance of their logarithms [M], from the records' noise; and the error
+            of what lies between records [M], which neighbours share.
+        """
         time = first_passage(self.time, self.level, level)
         at = np.where(np.isfinite(time), time, self.time[-1])
         slope = np.interp(at, self.time, self.slope)
         stderr = np.interp(at, self.time, self.stderr)
-        # Between the untrained network and the third record the shape is anybody's guess.
-        first = self.time[1]
-        guess = np.where(at < 3 * first, 0.15 * first / np.maximum(at, 0.15 * first), 0.0)
-        return time, np.minimum((stderr / np.maximum(slope, 1e-9)) ** 2 + guess**2, 4.0)
+        variance = np.minimum((stderr / np.maximum(slope, 1e-9)) ** 2, 4.0)
+        return time, variance, unseen(at, float(self.time[1]))
 
 
 @dataclass(frozen=True)
@@ -64,12 +83,14 @@ class Matches:
     Attributes:
         at: [M], log time of the reference's passage.
         ratio: [M], log of the small run's passage over the reference's.
-        variance: [M].
+        variance: [M], of each by itself.
+        shared: [M], standard error that all have in common.
     """
 
     at: Floats
     ratio: Floats
     variance: Floats
+    shared: Floats
 
     def carry_on(self, at: Floats, prior: float) -> tuple[Floats, Floats]:
         """Return the mean and variance of the log ratio at other log times of the reference.
@@ -86,6 +107,7 @@ class Matches:
         known = OFFSET**2 + DRIFT**2 * np.minimum(seen[:, None], seen[None])
         cross = OFFSET**2 + DRIFT**2 * np.minimum(seen[:, None], new[None])
         known[np.diag_indices_from(known)] += EXCESS * self.variance + 1e-4
+        known += np.outer(self.shared, self.shared)
         solved = np.linalg.solve(known, np.column_stack((cross, self.ratio - prior)))
         mean = prior + cross.T @ solved[:, -1]
         return mean, prior_variance - np.einsum("ij,ij->j", cross, solved[:, :-1])
@@ -120,7 +142,7 @@ def match_levels(small: Stage, values: Floats, reference: Rising) -> Matches:
     at = np.unique(np.geomspace(max(small.time[0], last / 10), last, LEVELS))
     level, slope, leverage = local_level(small.time, values, at, BANDWIDTH)
     variance = (noise(values) * leverage / np.maximum(slope, 1e-9)) ** 2
-    time, other = reference.passage(level)
+    time, other, shared = reference.passage(level)
     keep = np.isfinite(time) & (time > 0.02 * reference.time[1])
     keep &= level > reference.level[0]
     time = np.where(keep, time, 1.0)
@@ -128,4 +150,5 @@ def match_levels(small: Stage, values: Floats, reference: Rising) -> Matches:
         at=np.log(time[keep]),
         ratio=np.log(at[keep] / time[keep]),
         variance=np.minimum(variance[keep] + other[keep], 4.0),
+        shared=shared[keep],
     )
