@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from trainscope.cli.schedule_options import refuse_recipe
+
+if TYPE_CHECKING:
+    from trainscope.convergence import Estimate, Interval, LearningCurve
 
 FILE = click.Path(exists=True, path_type=Path)
 
@@ -89,18 +94,39 @@ def command(
     chance = f"{100 * level:g} % interval"
     click.echo(f"target           {target:.2f} %{' after the decays' if schedule else ''}")
     click.echo(f"status           {estimate.status}")
-    if estimate.status in (Status.TOO_FEW, Status.EMPTY):
+    rough = estimate.status is Status.TOO_FEW and bool(estimate.curve.epochs)
+    if estimate.status in (Status.TOO_FEW, Status.EMPTY) and not rough:
         click.echo("first passage    unknown")
         click.echo("extra epochs     unknown")
     else:
-        click.echo(f"first passage    epoch {estimate.first_passage} ({chance} in brackets)")
+        click.echo(f"first passage    {in_words(estimate.first_passage)} ({chance} in brackets)")
         added = "to add to the first LR stage" if schedule else "beyond those watched"
         click.echo(f"extra epochs     {estimate.extra_epochs} {added}")
         click.echo(f"reachable        with probability {estimate.reachable:.2f}")
     if estimate.lr_time_bound is not None:
-        click.echo(f"equal LR time    epoch {estimate.lr_time_bound:.0f}, an upper bound")
+        said = bound_in_words(estimate.lr_time_bound, estimate, small)
+        click.echo(f"equal LR time    epoch {estimate.lr_time_bound:.0f}, {said}")
     click.echo(estimate.explanation)
     if estimate.early_decay is not None:
         click.echo(estimate.early_decay.explanation)
     if plot is not None:
         click.echo(f"wrote {plot}")
+
+
+def bound_in_words(bound: float, estimate: Estimate, small: LearningCurve) -> str:
+    """Say what the epoch of equal LR time is worth beside the estimate."""
+    from trainscope.convergence import Status
+
+    if estimate.status is Status.REACHED:
+        return "an upper bound as a rule"
+    if bound <= small.epochs[-1]:
+        return "which has passed: here it is no upper bound"
+    if bound < estimate.first_passage.median:
+        return "earlier than the estimate: here it is hardly an upper bound"
+    return "an upper bound as a rule"
+
+
+def in_words(passage: Interval) -> str:
+    """Write "epoch 63 (48 to 90)", "never (epoch 26 to never)", or "never"."""
+    text = str(passage)
+    return f"epoch {text}" if math.isfinite(passage.median) else text.replace("(", "(epoch ", 1)

@@ -111,3 +111,22 @@ def test_the_end_of_a_run_is_the_mean_of_its_last_records():
     assert final_level(LearningCurve(range(1, 6), [10, 20, 70, 80, 90], 0.1)) == 80
     with pytest.raises(RecordError, match="no accuracy"):
         final_level(LearningCurve([], [], []))
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 0.0])
+def test_one_missing_loss_is_filled_in(bad):
+    losses = [2.0, 1.0, bad, 0.25, 0.125]
+    curve = LearningCurve(range(1, 6), [10, 20, 30, 40, 50], 0.1, losses)
+    assert curve.loss == pytest.approx([2.0, 1.0, 0.5, 0.25, 0.125])
+
+
+def test_a_loss_of_which_much_is_missing_or_any_is_negative_is_not_used():
+    accuracy = [10, 20, 30, 40, 50]
+    assert LearningCurve(range(1, 6), accuracy, 0.1, [2, math.nan, math.nan, 1, 1]).loss is None
+    assert LearningCurve(range(1, 6), accuracy, 0.1, [2, 1, -1, 1, 1]).loss is None
+    assert LearningCurve(range(1, 6), accuracy, 0.1, [0, 0, 0, 0, 0]).loss is None
+
+
+def test_losses_that_a_log_rounds_to_nothing_stay_at_the_last_that_it_tells():
+    curve = LearningCurve(range(1, 6), [10, 20, 30, 40, 50], 0.1, [1.0, 0.01, 0.001, 0.0, 0.0])
+    assert curve.loss == pytest.approx([1.0, 0.01, 0.001, 0.001, 0.001])

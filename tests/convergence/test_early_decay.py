@@ -37,3 +37,12 @@ def test_a_run_without_decays_or_with_too_short_a_stage_says_nothing():
     assert decayed_too_early(curve(30)) is None
     assert decayed_too_early(LearningCurve([1, 2, 3], [10, 20, 30], [0.1, 0.1, 0.01])) is None
     assert decayed_too_early(LearningCurve([], [], [])) is None
+
+
+def test_one_dip_does_not_make_a_decay_early_and_none_promises_more_than_all():
+    """A digits run that stood at 98 % but for one epoch; its LR dropped at epoch 10."""
+    accuracy = [96.1, 96.1, 98.1, 98.3, 94.7, 97.2, 97.5, 97.8, 97.8, 98.3, 98.3, 98.3]
+    found = decayed_too_early(LearningCurve(range(1, 13), accuracy, [1e-2] * 10 + [1e-3] * 2))
+    left = 100 - np.mean(accuracy[7:10])
+    assert found.per_doubling <= left
+    assert found.per_doubling < 2.0

@@ -12,6 +12,8 @@ from trainscope.convergence.passage import Floats
 from trainscope.errors import RecordError
 from trainscope.records import Run
 
+MOST_GAPS = 0.2
+"""Share of the losses that may be missing."""
 COLUMNS = ("epoch", "lr", "accuracy", "loss")
 Column = Sequence[float | None] | Floats
 
@@ -76,10 +78,7 @@ class LearningCurve:
         self.loss = None
         if loss is not None:
             x = _column("loss", loss, len(e))
-            means = _by_epoch(e[finite], x[finite])[1]
-            trained = means[self.epochs > 0]
-            if np.isfinite(trained).all() and (trained > 0).all():
-                self.loss = means
+            self.loss = _without_gaps(self.epochs, _by_epoch(e[finite], x[finite])[1])
         self.momentum = momentum
         self.diverged = _diverged(e, finite)
 
@@ -177,6 +176,23 @@ def _by_epoch(epochs: Floats, values: Floats) -> tuple[Floats, Floats]:
     counts = np.diff(np.append(start, len(epochs)))
     total = np.add.reduceat(values[order], start) if len(start) else values
     return unique, total / np.maximum(counts, 1)
+
+
+def _without_gaps(epochs: Floats, loss: Floats) -> Floats | None:
+    """Return a loss that is known at every epoch after 0, or None where too little of it is.
+
+    A log has a cell missing here and there, and writes a small loss as 0.
+    """
+    trained = epochs > 0
+    with np.errstate(invalid="ignore"):
+        known = trained & np.isfinite(loss) & (loss > 0)
+        gaps = trained & ~np.isfinite(loss)
+        if (trained & (loss < 0)).any() or not known.any():
+            return None
+    if gaps.sum() > MOST_GAPS * trained.sum():
+        return None
+    filled = np.exp(np.interp(epochs, epochs[known], np.log(loss[known])))
+    return np.where(trained & ~known, filled, loss)
 
 
 def _diverged(epochs: Floats, finite: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> bool:

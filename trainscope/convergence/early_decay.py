@@ -6,12 +6,15 @@ import numpy as np
 
 from trainscope.convergence.curve import LearningCurve
 from trainscope.convergence.estimate import EarlyDecay
+from trainscope.convergence.passage import centred_mean
 from trainscope.convergence.stage import Stage, first_stage
 
 FEWEST = 4
 """Records without which a slope has no error."""
 SIGNIFICANT = 2.0
 """Standard errors above zero at which a slope counts."""
+MOST_PAIRED = 400
+"""Records whose pairs are looked at, the last ones."""
 WORTH = 0.5
 """Points of accuracy per doubling of the stage below which a longer one is not worth it."""
 
@@ -42,6 +45,16 @@ def log_slope(stage: Stage) -> tuple[float, float]:
     return slope, float(np.sqrt(variance / spread))
 
 
+def _median_slope(stage: Stage) -> float:
+    """Return the median slope of all pairs in the last half (Theil and Sen), without outliers."""
+    part = stage.time >= stage.time[-1] / 2
+    part[-FEWEST:] = True
+    kept = np.flatnonzero(part)[-MOST_PAIRED:]
+    s, z = np.log(stage.time[kept]), stage.accuracy[kept]
+    i, j = np.triu_indices(len(s), 1)
+    return float(np.median((z[j] - z[i]) / (s[j] - s[i])))
+
+
 def early_decay(curve: LearningCurve) -> EarlyDecay | None:
     """Say whether the LR of a run dropped too early.
 
@@ -55,8 +68,11 @@ def early_decay(curve: LearningCurve) -> EarlyDecay | None:
     if stage is None or not stage.decayed or len(stage) < FEWEST:
         return None
     slope, stderr = log_slope(stage)
+    slope = min(slope, _median_slope(stage))
     last = float(stage.time[-1])
-    doubling = slope * float(np.log(2))
+    # A line in log epochs goes on above 100 %; an accuracy does not.
+    left = 100.0 - float(centred_mean(stage.accuracy)[-1])
+    doubling = min(slope * float(np.log(2)), left)
     epoch = last + stage.lag
     early = slope > SIGNIFICANT * stderr and doubling >= WORTH
     rise = f"{slope / last:+.3f} points an epoch (standard error {stderr / last:.3f})"

@@ -27,11 +27,12 @@ class Status(StrEnum):
 SENTENCES = {
     Status.OK: "The accuracy is still rising.",
     Status.REACHED: "The target is reached within the epochs watched.",
-    Status.UNREACHABLE: "At this LR the accuracy levels off below the target: more epochs will "
-    "most likely not reach it.",
-    Status.FALLING: "The accuracy is falling: more epochs at this LR do not help.",
-    Status.FLAT: "The accuracy does not rise, so the curve itself says nothing of when it will.",
-    Status.TOO_FEW: "Too few epochs were watched: at least four are needed, or a reference run.",
+    Status.UNREACHABLE: "At this LR the accuracy levels off below the target: it is more likely "
+    "than not that more epochs do not reach it.",
+    Status.FALLING: "The accuracy is falling now: the numbers hold only if it turns.",
+    Status.FLAT: "The accuracy does not rise now, so the curve itself says little of when it will.",
+    Status.TOO_FEW: "Fewer than six epochs were watched: the numbers are rough, and without a "
+    "reference there are none below four.",
     Status.REFERENCE_SHORT: "The reference does not reach the target in its first LR stage; its "
     "own trend was carried on.",
     Status.IMPOSSIBLE: "No accuracy is above 100 %.",

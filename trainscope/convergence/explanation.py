@@ -9,11 +9,13 @@ import numpy as np
 from trainscope.convergence.ceiling import ceiling
 from trainscope.convergence.decay_gain import Gain
 from trainscope.convergence.early_decay import log_slope
-from trainscope.convergence.estimate import SENTENCES, Status
+from trainscope.convergence.estimate import SENTENCES, Interval, Status
 from trainscope.convergence.passages import Passages
 from trainscope.convergence.plan import Plan
 from trainscope.convergence.stage import Stage
 
+UNLIKELY = 0.2
+"""Probability below which a target is said to be most likely out of reach."""
 DOUBTFUL = 0.5
 """How far a target is in reach below which the ceiling is told."""
 
@@ -25,17 +27,54 @@ def explain(
     gain: Gain,
     target: float,
     plan: Plan | None,
+    *,
+    extra: Interval,
+    reachable: float,
+    final: float | None,
 ) -> str:
-    """Return the status, the evidence, and what decided the estimate, a sentence each."""
-    sentences = [SENTENCES[status], _evidence(ahead, target)]
+    """Return the status, the evidence, and what decided the estimate, a sentence each.
+
+    Args:
+        status: As all that follows, of the estimate.
+        ahead: The passages.
+        reference: The stage of the reference that was used.
+        gain: Of the decays.
+        target: Percent.
+        plan: The planned retraining.
+        extra: The epochs to add.
+        reachable: Probability.
+        final: The accuracy after the run's own decays, percent.
+    """
+    sentences = [_said(status, ahead, target, extra, reachable, final), _evidence(ahead, target)]
     if status is not Status.REACHED:
-        sentences.append(_basis(ahead, reference, target))
-    if plan is not None:
+        sentences.append(_basis(ahead, reference, target, status))
+    if plan is not None and plan.tail and (final is None or final < target):
         sentences.append(
             f"The decays are taken to add {gain.mean:.1f} points (standard error "
             f"{gain.stderr:.1f}; from {gain.source}) and {plan.tail:.1f} epochs' worth of LR time."
         )
     return " ".join(sentences)
+
+
+def _said(
+    status: Status,
+    ahead: Passages,
+    target: float,
+    extra: Interval,
+    reachable: float,
+    final: float | None,
+) -> str:
+    """Return the sentence of the status, as far as the numbers carry it."""
+    if status is Status.REACHED and final is not None and ahead.best[-1] < target:
+        return f"The target is reached after the decays: the last records have {final:.2f} %."
+    if status is Status.REACHED and extra.median > 0:
+        return "The target is reached within the epochs watched, but later than the plan decays."
+    if status is Status.UNREACHABLE and reachable < UNLIKELY:
+        return (
+            "At this LR the accuracy levels off below the target: more epochs will most likely not "
+            "reach it."
+        )
+    return SENTENCES[status]
 
 
 def _evidence(ahead: Passages, target: float) -> str:
@@ -55,7 +94,7 @@ def _evidence(ahead: Passages, target: float) -> str:
     return text + "."
 
 
-def _basis(ahead: Passages, reference: Stage | None, target: float) -> str:
+def _basis(ahead: Passages, reference: Stage | None, target: float, status: Status) -> str:
     """Return what the estimate rests on."""
     if reference is None or ahead.forecast.kind == "alone":
         return "The estimate rests on the curve's own trend in log epochs."
@@ -68,7 +107,9 @@ def _basis(ahead: Passages, reference: Stage | None, target: float) -> str:
     )
     top = ceiling(ahead.stage, reference)
     if top is None or float(top.in_reach(np.array([target]))[0]) >= DOUBTFUL:
-        return text
+        if status is not Status.UNREACHABLE:
+            return text
+        return f"{text} The curve's own trend gets to the target much later than that, or never."
     side = "above" if top.ahead < 0 else "below"
     return (
         f"{text} Only {top.left:.1%} of the training loss is left, and at equal training loss the "

@@ -29,6 +29,7 @@ SLIGHT = 1e-6
 """A slope (percent per unit of log time) that is rounding."""
 FEW = 6
 """Records below which the status says so."""
+NO_DECAYS = Gain(0.0, 0.0, "a plan without decays")
 
 
 def estimate_extra_epochs(
@@ -79,19 +80,25 @@ def estimate_extra_epochs(
     if not len(stage) or (usable is None and len(stage) < ENOUGH and not reached):
         return _bare(target, level, Status.TOO_FEW, small)
     ahead = passages(stage, usable, calibration or load())
-    gain = decay_gain(small, stage, reference, its)
+    gain = (
+        NO_DECAYS
+        if plan is not None and not plan.tail
+        else decay_gain(small, stage, reference, its)
+    )
+    final = final_accuracy(small, stage)
+    after = final is not None and final >= target
     tails = (HALF, (1 - level) / 2, (1 + level) / 2)
     passage = Interval(*(ahead.quantile(p, target) + stage.lag for p in tails))
-    if plan is None:
+    if after:
+        extra, reachable = Interval(0.0, 0.0, 0.0), 1.0
+    elif plan is None:
         watched = stage.end + stage.lag
         ends = (passage.median, passage.low, passage.high)
         extra = Interval(*(max(0.0, end - watched) for end in ends))
         reachable = ahead.reachable(target)
-    elif (final_accuracy(small, stage) or 0.0) >= target:
-        extra, reachable = Interval(0.0, 0.0, 0.0), 1.0
     else:
         extra, reachable = _planned(ahead, gain, target, tails, plan)
-    status = _status(ahead, usable, target, reachable)
+    status = Status.REACHED if after else _status(ahead, usable, target, reachable)
     return Estimate(
         target=target,
         level=level,
@@ -100,7 +107,9 @@ def estimate_extra_epochs(
         reachable=reachable,
         lr_time_bound=_bound(stage, usable, target),
         status=status,
-        explanation=explain(status, ahead, usable, gain, target, plan),
+        explanation=explain(
+            status, ahead, usable, gain, target, plan, extra=extra, reachable=reachable, final=final
+        ),
         curve=_band(ahead, passage, tails),
         early_decay=early_decay(small),
     )
@@ -137,10 +146,13 @@ def _status(ahead: Passages, reference: Stage | None, target: float, reachable: 
     slope, stderr = log_slope(stage)
     if slope < -2 * stderr - SLIGHT:
         return Status.FALLING
-    if slope <= stderr + SLIGHT and reference is None:
+    flat = slope <= stderr + SLIGHT
+    if flat and reference is None:
         return Status.FLAT
     if reachable < HALF:
         return Status.UNREACHABLE
+    if flat:
+        return Status.FLAT
     if reference is not None and _best(reference) < target:
         return Status.REFERENCE_SHORT
     return Status.OK

@@ -27,6 +27,8 @@ LEVELS = 12
 """Levels matched, evenly over the last decade of the small run's log time."""
 BEFORE, EARLY = 0.7, 0.15
 """Error of the logarithm of a passage before the first record, and just after it."""
+KNOTS = 500
+"""Records at which a reference is smoothed, at most."""
 EXCESS = 2.0
 """The noise of neighbouring levels is shared, so that each counts as this many times noisier."""
 
@@ -115,7 +117,10 @@ class Matches:
 
 def rising(stage: Stage, values: Floats, start: float | None) -> Rising:
     """Return the smoothed curve of one column of a stage with at least two records."""
-    level, slope, leverage = local_level(stage.time, values, stage.time, BANDWIDTH)
+    at = stage.time
+    if len(at) > KNOTS:  # a smooth curve needs no more, and every knot costs all records
+        at = at[np.unique(np.geomspace(1, len(at), KNOTS).round().astype(int) - 1)]
+    level, slope, leverage = local_level(stage.time, values, at, BANDWIDTH)
     first = min(level[0], level[0] if start is None else start)
     level = np.maximum.accumulate(np.concatenate(([first], level)))
     # Without a record of the untrained network, nothing below the first record can be matched.
@@ -123,7 +128,7 @@ def rising(stage: Stage, values: Floats, start: float | None) -> Rising:
         level[0] = level[1] - 1e-9
     stderr = noise(values) * leverage
     return Rising(
-        time=np.concatenate(([0.0], stage.time)),
+        time=np.concatenate(([0.0], at)),
         level=level,
         slope=np.concatenate((slope[:1], slope)),
         stderr=np.concatenate((stderr[:1], stderr)),

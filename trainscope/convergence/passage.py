@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
+MOST_AT_ONCE = 1_000_000
+"""Pairs of times in one local fit: memory."""
 WINDOW = 5
 """Records in the centred mean whose running maximum must reach the target."""
 
@@ -74,10 +76,18 @@ def local_level(
         The level [M], the slope per unit of log time [M], and the square root of the level's
         leverage [M]: its standard error for white noise of standard deviation one.
     """
+    if len(at) * len(time) > MOST_AT_ONCE:
+        step = max(MOST_AT_ONCE // len(time), 1)
+        parts = [
+            local_level(time, values, at[i : i + step], bandwidth) for i in range(0, len(at), step)
+        ]
+        level, slope, leverage = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return level, slope, leverage
     s = np.log(time)
     offset = s[None, :] - np.log(at)[:, None]
     distance = np.abs(offset)
-    reach = np.sort(distance, axis=1)[:, min(3, len(s) - 1)] * 1.01
+    third = min(3, len(s) - 1)
+    reach = np.partition(distance, third, axis=1)[:, third] * 1.01
     width = np.maximum(bandwidth, reach)[:, None]
     weight = np.maximum(1.0 - distance / width, 0.0)
     total = weight.sum(1)
