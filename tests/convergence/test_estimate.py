@@ -47,6 +47,12 @@ def check(estimate: Estimate) -> None:
     for interval in (estimate.first_passage, estimate.extra_epochs):
         assert 0 <= interval.low <= interval.median <= interval.high
     assert 0 <= estimate.reachable <= 1
+    if estimate.status is Status.OK:
+        assert estimate.reachable >= 0.5
+        assert math.isfinite(estimate.extra_epochs.median)
+    if estimate.status is Status.UNREACHABLE:
+        assert estimate.reachable < 0.5
+        assert math.isinf(estimate.extra_epochs.median)
     json.dumps(estimate.to_json(), allow_nan=False)
     band = estimate.curve
     for low, median, high in zip(band.low, band.median, band.high, strict=True):

@@ -43,23 +43,25 @@ class Passages:
     errors: Errors
     reach: Floats
 
-    def quantile(self, probability: float, level: float | None = None) -> float:
+    def quantile(self, probability: float, level: float) -> float:
         """Return the time by which a level is reached with a probability; inf if there is none."""
-        if level is not None and level <= self.best[-1]:
+        if level <= self.best[-1]:
             return float(first_passage(self.stage.time, self.best, np.array([level]))[0])
-        times = self.quantiles(probability)
-        if level is None or level > self.levels[-1]:
+        if level > self.levels[-1] or probability > self.reachable(level):
             return float("inf")
+        times = self._times(probability)
         place = int(np.searchsorted(self.levels, level))
         low = np.log(self.stage.time[-1]) if place == 0 else times[place - 1]
         before = self.best[-1] if place == 0 else self.levels[place - 1]
-        if not np.isfinite(times[place]):
-            return float("inf")
         share = (level - before) / (self.levels[place] - before)
         return float(np.exp(low + share * (times[place] - low)))
 
     def quantiles(self, probability: float) -> Floats:
         """Return the log time by which each level of the grid is reached, [M]; never falling."""
+        return np.where(probability > self.reach, np.inf, self._times(probability))
+
+    def _times(self, probability: float) -> Floats:
+        """Return the same for levels that are reached at all."""
         z = float(self.errors.quantile(probability))
         time = self.forecast.centre + self.forecast.scale * z
         time = np.maximum(time, np.log(self.stage.time[-1]))
@@ -71,7 +73,7 @@ class Passages:
             time = np.maximum(np.minimum.accumulate(time[::-1])[::-1], middle)
         else:
             time = middle
-        return np.where(probability > self.reach, np.inf, time)
+        return np.asarray(time)
 
     def reachable(self, level: float) -> float:
         """Return the probability that a level is ever reached."""
