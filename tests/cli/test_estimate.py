@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,9 @@ import pytest
 from click.testing import CliRunner, Result
 from curves import curve, law
 
-from trainscope.cli.estimate import command
+from trainscope.cli.estimate import command, in_words
 from trainscope.cli.main import main
-from trainscope.convergence import LearningCurve, estimate_extra_epochs
+from trainscope.convergence import Interval, LearningCurve, estimate_extra_epochs
 from trainscope.errors import RecordError, ScheduleError
 from trainscope.records import EpochRecord, Run
 from trainscope.records.run import Kind
@@ -148,6 +149,67 @@ def test_shares_of_one_are_refused(files, tmp_path):
     assert "not percent" in refused(shares, "--match", large)
     assert "in percent" in refused(small, "--target", "0.66")
     assert "write 66" in refused(small, "--target", "0.66")
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+@pytest.mark.parametrize("decimal", [".", ","])
+def test_a_spreadsheets_separators_are_read(files, tmp_path, separator, decimal):
+    text = Path(files[0]).read_text().replace(",", separator).replace(".", decimal)
+    saved = tmp_path / "saved.csv"
+    saved.write_text("\ufeff" + text, encoding="utf-8")
+    arguments = ("--target", "66", "--match", files[1], "--json")
+    assert run(str(saved), *arguments).stdout == run(files[0], *arguments).stdout
+
+
+def test_commas_that_are_no_decimal_commas_are_refused(tmp_path):
+    saved = tmp_path / "saved.csv"
+    saved.write_text("epoch;lr;accuracy\n1;0.001;40\n1,024;0.001;41\n")
+    assert "'1,024' is not a number" in refused(str(saved), "--target", "66")
+
+
+def test_a_column_twice_is_refused(files, tmp_path):
+    lines = Path(files[0]).read_text().splitlines()
+    twice = tmp_path / "twice.csv"
+    twice.write_text("\n".join([f"{lines[0]},Accuracy", *(f"{line},0" for line in lines[1:])]))
+    assert "has the column 'accuracy' 2 times" in refused(str(twice), "--target", "66")
+    assert "has the column 'accuracy' 2 times" in refused(files[0], "--match", str(twice))
+    twice.write_text("\n".join([f"{lines[0]},x,x", *(f"{line},0,0" for line in lines[1:])]))
+    assert run(str(twice), "--target", "66").exit_code == 0  # nobody reads those
+
+
+@pytest.mark.parametrize("value", ["100.5", "-0.1", "1e308", "-1e308"])
+def test_accuracies_that_are_no_percentages_are_refused(files, tmp_path, value):
+    lines = Path(files[0]).read_text().splitlines()
+    odd = tmp_path / "odd.csv"
+    odd.write_text("\n".join([*lines, f"31,0.0125,{value},1.0"]))
+    assert "line 32: accuracy" in refused(str(odd), "--target", "66")
+    assert "between 0 and 100" in refused(files[0], "--match", str(odd))
+
+
+def test_a_missing_column_is_told_with_the_separators_that_are_read(tmp_path):
+    odd = tmp_path / "odd.csv"
+    odd.write_text("epoch|lr|accuracy\n1|0.001|40\n")
+    assert "commas, semicolons or tabs" in refused(str(odd), "--target", "66")
+
+
+@pytest.mark.parametrize(
+    ("median", "low", "high", "words"),
+    [
+        (63.2, 48, 90, "epoch 63 (48 to 90)"),
+        (63, 48, math.inf, "epoch 63 (48 to never)"),
+        (math.inf, 26, math.inf, "never (epoch 26 to never)"),
+        (math.inf, math.inf, math.inf, "never"),
+    ],
+)
+def test_the_first_passage_is_put_in_words(median, low, high, words):
+    assert in_words(Interval(median, low, high)) == words
+
+
+def test_a_diverged_run_never_gets_there(tmp_path):
+    lines = [f"{epoch},0.001,{20 + epoch},1.0" for epoch in range(1, 21)] + ["21,0.001,nan,nan"]
+    (tmp_path / "diverged.csv").write_text("\n".join(["epoch,lr,accuracy,loss", *lines]))
+    shown = run(str(tmp_path / "diverged.csv"), "--target", "66").stdout
+    assert "first passage    never (80 % interval" in shown
 
 
 def test_a_reference_that_has_no_larger_lr_is_refused(files):

@@ -38,6 +38,16 @@ def test_csv_with_named_columns(tmp_path):
     assert (run.source, run.kind, run.base) == ("csv", Kind.RETRAIN, "unknown")
 
 
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_a_spreadsheets_separators_and_decimal_commas_are_read(tmp_path, separator):
+    rows = ["epoch,lr,train_loss,test_acc", "1,1e-2,2.25,40.5", "2,1e-3,1.5,60.0"]
+    plain = run_from_log(write(tmp_path / "plain.csv", "\n".join(rows)))
+    for name, decimal in (("point.csv", "."), ("comma.log", ",")):
+        text = "\n".join(row.replace(",", separator).replace(".", decimal) for row in rows)
+        found = run_from_log(write(tmp_path / name, text))
+        assert found.epochs == plain.epochs
+
+
 def test_columns_of_other_names_are_said(tmp_path):
     path = write(tmp_path / "log.csv", "e;x\n")
     path = write(tmp_path / "log.csv", "ep,rate,score\n1,1e-2,0.4\n2,1e-2,0.6\n")
@@ -245,6 +255,8 @@ def test_hugging_face(tmp_path):
         ("a.csv", "epoch,lr,test_acc\none,1e-2,40\n", "line 2: 'one' is no epoch"),
         ("a.csv", "epoch,lr,test_acc\n1,1e-2,nan\n", "no epoch with a test accuracy"),
         ("a.csv", "epoch,lr,test_acc\n1,1e-2,140\n", "epoch 1: accuracy is in percent"),
+        ("a.csv", "epoch,lr,test_acc\n1,1e-2,-1\n2,1e-2,50\n", "epoch 1: accuracy is in percent"),
+        ("a.csv", "epoch,lr,acc,acc\n1,1e-2,40,0\n", "has the column 'acc' 2 times"),
         ("a.csv", "", "is empty"),
         ("a.json", '{"best_metric": 1}', "it has no log_history"),
         ("a.json", '{"schema": "trainscope.run/1"}', "record of trainscope's own .* already"),

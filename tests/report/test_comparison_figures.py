@@ -1,18 +1,22 @@
 from __future__ import annotations
 
+import re
 import statistics
+from dataclasses import replace
+from importlib import resources
 
 import pytest
 from comparisons import LARGE, SMALL, five_settings, run, seeds
 from diagnoses import diagnosis
 from matplotlib.figure import Figure
 
-from trainscope.records import Measurement, Scalar, Taken
+from trainscope.records import Measurement, RunStatus, Scalar, Taken
 from trainscope.report.along_display import AlongDisplay
-from trainscope.report.comparison_figures import write_comparison_figures
+from trainscope.report.comparison_figures import displays, write_comparison_figures
 from trainscope.report.learning_curve_display import LearningCurveDisplay
 from trainscope.report.series import curve, lr_times
 from trainscope.report.setting_display import SettingDisplay
+from trainscope.report.style import SERIES
 from trainscope.studies.comparison import compare
 from trainscope.studies.groups import group
 
@@ -89,6 +93,124 @@ def test_measurements_along_retraining():
     ).plot(axes())
     assert shown.ax_.lines[0].get_ydata().tolist() == [0.1, 0.5, 0.9]
     assert shown.ax_.get_ylabel() == "mean JSV [logit/input]"
+
+
+def lines_of(ax):
+    """Return the colour and the dash of every named line."""
+    known = [line for line in ax.lines if not line.get_label().startswith("_")]
+    return {line.get_label(): (line.get_color(), line.get_linestyle()) for line in known}
+
+
+def test_a_setting_has_one_colour_in_every_figure():
+    taken = tuple(
+        Taken(
+            Measurement("step_gradient", scalars={"mean_norm": Scalar.of(1.0 / k, "nats/weight")}),
+            k,
+            "after step",
+            float(k),
+        )
+        for k in (1, 2)
+    )
+    # The first settings lack a loss or a measurement: figures leave them out.
+    runs = [
+        replace(made, measurements=taken if place else ())
+        for place, made in enumerate(five_settings(1))
+    ]
+    blind = [replace(record, train_loss=None) for record in runs[1].epochs]
+    runs[1] = replace(runs[1], epochs=tuple(blind))
+    comparison = compare(runs)
+    drawn = {}
+    for name, display, _ in displays(comparison):
+        if name.startswith("estimate"):
+            continue
+        found = display.plot(axes())
+        if name in ("ta", "final_ratio"):
+            dots = [line for line in found.ax_.lines if line.get_marker() == "."]
+            for point, dot in zip(found.points, dots, strict=True):
+                assert dot.get_color() == drawn["accuracy"][point.label][0]
+        else:
+            drawn[name] = lines_of(found.ax_)
+    assert len(drawn["accuracy"]) == 5
+    assert {len(drawn["loss"]), len(drawn["along_mean_norm"])} == {4}
+    for held in drawn.values():
+        for label, style in held.items():
+            assert style == drawn["accuracy"][label], label
+    estimates = [(d, n) for n, d, _ in displays(comparison) if n.startswith("estimate")]
+    assert estimates
+    for (display, _), held in zip(estimates, comparison.estimates, strict=False):
+        colours = {label: style[0] for label, style in lines_of(display.plot(axes()).ax_).items()}
+        watched = next(c for label, c in colours.items() if label.startswith("watched"))
+        reference = next(c for label, c in colours.items() if label.startswith("reference"))
+        assert watched == drawn["accuracy"][held.label][0]
+        assert reference == drawn["accuracy"][held.reference][0]
+
+
+def test_the_page_and_the_figures_have_the_same_colours():
+    css = (resources.files("trainscope.report.page") / "style.css").read_text(encoding="utf-8")
+    light = dict(re.findall(r"--s(\d): (#[0-9a-f]{6})", css.split("color-scheme: light")[0]))
+    assert [light[str(k)] for k in range(len(SERIES))] == [colour.lower() for colour in SERIES]
+
+
+def test_what_a_figure_leaves_out_is_said_in_it(tmp_path):
+    lrs = [f"{k}e-3" for k in range(1, 21)]
+    made = compare([run(f"0:{lr},10:1e-5") for lr in lrs])
+    shown = {drawing.name: drawing for drawing in displays(made)}
+    note = "14 of 20 settings shown: those that end highest"
+    assert shown["accuracy"].note == shown["loss"].note == note
+    ends = {item.label: item.mean for item in made.groups}
+    drawn = {curve.label for curve in shown["accuracy"].display.curves}
+    assert len(drawn) == 14
+    assert min(ends[label] for label in drawn) >= max(ends[label] for label in set(ends) - drawn)
+    for name in ("ta", "final_ratio"):  # dots stand side by side: all of them
+        assert len(shown[name].display.points) == 20
+        assert shown[name].note == ""
+    write_comparison_figures(made, tmp_path, ("svg",))
+    assert f"<!-- {note} -->" in (tmp_path / "accuracy.svg").read_text()
+    assert "settings shown" not in (tmp_path / "ta.svg").read_text()
+
+
+def test_lines_over_ratios_are_all_drawn():
+    schedules = [f"0:{lr},10:1e-5" for lr in ("1e-1", "1e-2", "1e-3", "1e-4")]
+    runs = [run(s, ratio=r) for s in schedules for r in (0.1, 0.3, 0.5, 0.7, 0.9)]
+    shown = {drawing.name: drawing for drawing in displays(compare(runs))}
+    assert len(shown["final_ratio"].display.points) == 20
+    assert shown["final_ratio"].note == ""
+
+
+def test_a_diverged_run_sets_no_axis_and_is_marked():
+    lost = run("0:1e3")
+    guesses = tuple(replace(record, test_accuracy=10.0) for record in lost.epochs)
+    lost = replace(lost, status=RunStatus.DIVERGED, epochs=guesses)
+    runs = [*five_settings(1), lost]
+    for number in ("ta", "accuracy"):
+        shown = SettingDisplay.from_runs(runs, number=number).plot(axes())
+        finite = [point.value for point in shown.points if not point.diverged]
+        assert len(finite) == 5
+        assert 10 < shown.ax_.get_ylim()[0] < min(finite)
+        assert [text.get_text() for text in shown.ax_.texts] == ["10.0 %, diverged"]
+    assert SettingDisplay.from_runs(five_settings(1)).plot(axes()).ax_.texts[:] == []
+    alone = SettingDisplay.from_runs([lost]).plot(axes())
+    low, high = alone.ax_.get_ylim()
+    assert low < 10 < high
+    time = LearningCurveDisplay.from_runs(runs, x="lr_time").plot(axes())
+    assert time.ax_.get_xlim()[1] < 100 < lost.lr_time
+
+
+def test_the_label_of_an_axis_fits():
+    taken = tuple(
+        Taken(
+            Measurement("step_gradient", scalars={"mean_norm": Scalar.of(1.0, "nats/weight")}),
+            k,
+            "after step",
+            float(k),
+        )
+        for k in (1, 2)
+    )
+    shown = AlongDisplay.from_runs(
+        [run(measurements=taken)], probe="step_gradient", scalar="mean_norm"
+    ).plot(axes())
+    assert shown.ax_.get_ylabel() == "gradient norm [nats/weight]"
+    assert shown.ax_.get_title() == "Gradient norm, mean over an epoch's steps along retraining"
 
 
 def test_every_figure_is_written_as_svg_and_png(tmp_path):

@@ -14,7 +14,7 @@ from trainscope.report.page.build import page_html, write_page
 from trainscope.report.page.payload import MOST_EPOCHS, payload
 from trainscope.studies.comparison import compare
 
-VOID = {"meta", "link", "input", "br", "hr", "line", "img"}
+VOID = {"meta", "link", "input", "br", "hr", "line", "img", "wbr"}
 
 
 class Balance(HTMLParser):

@@ -5,14 +5,11 @@ No driver is needed: Chromium's own `--dump-dom` hands the page back after the s
 
 from __future__ import annotations
 
-import html
-import json
 import re
-import shutil
-import subprocess
 from dataclasses import replace
 
 import pytest
+from browser import NEEDED, dump, play
 from comparisons import five_settings
 from diagnoses import diagnosis
 
@@ -20,34 +17,12 @@ from trainscope.records import Measurement, Scalar, Taken
 from trainscope.report.page.build import page_html
 from trainscope.studies.comparison import compare
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
-OPTIONS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-    *("--virtual-time-budget=5000", "--window-size=1280,900", "--dump-dom"),
-)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+pytestmark = NEEDED
 
-# Before any script of the page: keep every error and every request that the policy refused.
-WATCH = """<script>
-window.SEEN = {errors: [], refused: []};
-addEventListener("error", (e) => SEEN.errors.push(String(e.message)));
-addEventListener("unhandledrejection", (e) => SEEN.errors.push(String(e.reason)));
-addEventListener("securitypolicyviolation", (e) => SEEN.refused.push(e.blockedURI));
-for (const name of ["error", "warn"]) {
-  console[name] = (...words) => SEEN.errors.push(words.join(" "));
-}
-</script>"""
-
-# The reader. `frame` waits until the page has drawn again.
-PLAY = """<script>
-(async () => {
-  const frame = () => new Promise((done) => setTimeout(done, 60));
-  const $ = (query, from = document) => from.querySelector(query);
-  const all = (query, from = document) => [...from.querySelectorAll(query)];
+# The reader.
+PLAY = """
   const lines = (k) => all("[data-series]", all(".figure")[k]).map((g) => g.dataset.series);
   const out = {};
-  await frame();
   out.figures = all(".figure").length;
   out.drawn = all(".figure svg.plot").filter((svg) => $("path, circle", svg)).length;
   out.before = lines(0);
@@ -95,13 +70,7 @@ PLAY = """<script>
     !item.labels?.length).length;
   out.resources = performance.getEntriesByType("resource").map((entry) => entry.name);
   return out;
-})().catch((error) => { SEEN.errors.push(String(error)); return {}; }).then((out) => {
-  const node = document.createElement("pre");
-  node.id = "seen";
-  node.textContent = JSON.stringify({...out, errors: SEEN.errors, refused: SEEN.refused});
-  document.body.append(node);
-});
-</script>"""
+"""
 
 NARROW = """<script>
 setTimeout(() => parent.postMessage([document.documentElement.scrollWidth, innerWidth], "*"), 300);
@@ -122,24 +91,9 @@ def comparison():
     return compare(runs, [diagnosis()])
 
 
-def dump(page, folder):
-    """Return the page's DOM after its scripts have run."""
-    path = folder / "page.html"
-    path.write_text(page, encoding="utf-8")
-    command = [CHROMIUM, *OPTIONS, f"--user-data-dir={folder / 'profile'}", path.as_uri()]
-    done = subprocess.run(command, capture_output=True, timeout=120, check=False)
-    return done.stdout.decode()
-
-
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory):
-    page = page_html(comparison())
-    page = page.replace("<head>", "<head>" + WATCH).replace("</body>", PLAY + "</body>")
-    dom = dump(page, tmp_path_factory.mktemp("browser"))
-    found = re.search(r'<pre id="seen">(.*?)</pre>', dom, re.DOTALL)
-    if found is None:
-        pytest.fail("the page's scripts did not run to their end:\n" + dom[-2000:])
-    return json.loads(html.unescape(found[1]))
+    return play(page_html(comparison()), PLAY, tmp_path_factory.mktemp("browser"))
 
 
 def test_no_error_and_no_request(seen):

@@ -89,6 +89,38 @@ def test_sx_b_is_a_budget_of_flops_not_of_epochs():
     assert "none: random weights" in check(found, "S2").reasons[0]
 
 
+def test_crossing_setups_are_not_for_methods_that_differ_too():
+    other = replace(across(10, 30), pruning=Pruning.of(action("l2"), 10))
+    found = fairness([A, other])
+    assert found.strictest == "S1"
+    assert not found.fair
+    assert not check(found, "SX-A").applies
+    assert check(found, "SX-A").reasons[0].startswith("the pruning methods differ too")
+
+
+def test_scratch_training_beside_several_methods():
+    scratch = replace(run("0:1e-1", 180, kind=Kind.SCRATCH_B, base=UNKNOWN), flops=A.flops * 9)
+    held = fairness([A, run(criterion="l2"), scratch])
+    assert held.strictest == "SX-B"
+    assert held.sentence().startswith("Fair between pipelines: SX-B holds")
+    assert not fairness([A, run(SMALL, criterion="l2"), scratch]).fair
+
+
+def test_adamw_needs_no_momentum_and_missing_keys_are_named():
+    def made(criterion, **settings):
+        return replace(run(criterion=criterion), settings=settings)
+
+    known = {"optimizer": "AdamW", "weight_decay": 1e-4, "batch_size": 128}
+    assert fairness([made("l1", **known), made("l2", **known)]).strictest == "S4.2"
+    carried = fairness([made("l1", **known), made("l2", momentum=0.9, **known)])
+    assert carried.strictest == "S4.2"  # trainscope writes one down, and AdamW has none
+    sgd = {"optimizer": "sgd", "weight_decay": 1e-4}
+    found = fairness([made("l1", **sgd), made("l2", **sgd)])
+    reason = check(found, "S3.2").reasons[0]
+    assert reason.endswith("unknown for every run: momentum and batch_size not stated")
+    assert "(momentum and batch_size): unknown is not the same" in found.advice[0]
+
+
 def test_crossing_setups_do_not_apply_to_one_pipeline():
     found = fairness([A, run(criterion="l2")])
     for setup in CROSSING:

@@ -8,6 +8,7 @@ from trainscope.errors import RecordError
 from trainscope.studies.cards import read_cards
 from trainscope.studies.facts import final_accuracy
 from trainscope.studies.fairness import fairness
+from trainscope.studies.groups import group
 from trainscope.studies.reading import read
 
 
@@ -106,6 +107,26 @@ def test_cards_are_runs(tmp_path):
     assert b.schedule is None
     assert "method" in a.given
     assert fairness([a, other, b]).strictest == "S1"
+
+
+def test_rows_that_read_alike_are_all_counted(tmp_path):
+    rows = tmp_path / "rows.toml"
+    text = "".join(f'[[run]]\nmethod = "A"\naccuracy = {a}\n' for a in (93.1, 93.1, 93.4))
+    rows.write_text(text, encoding="utf-8")
+    seeds = tmp_path / "seeds.toml"
+    seeds.write_text('[[run]]\nmethod = "A"\naccuracies = [93.1, 93.1, 93.4]\n', encoding="utf-8")
+    (one,), (other,) = group(read_cards(rows)), group(read_cards(seeds))
+    assert one.finals == other.finals == [93.1, 93.1, 93.4]
+
+
+def test_a_copied_card_is_read_once_and_noted(tmp_path):
+    (tmp_path / "copy").mkdir()
+    for folder in (tmp_path, tmp_path / "copy"):
+        (folder / "card.toml").write_text(CARD, encoding="utf-8")
+    found = read([tmp_path])
+    assert len(found.runs) == 3
+    assert len(found.notes) == 1
+    assert "is a copy of" in found.notes[0]
 
 
 @pytest.mark.parametrize(

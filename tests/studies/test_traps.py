@@ -73,6 +73,10 @@ def test_a_training_loss_that_others_left_behind():
     found = [t for t in detect(group([behind, ahead])) if t.name == "not converged"]
     assert [trap.label for trap in found] == ["LR 1e-3"]
     assert found[0].evidence == {"train_loss": pytest.approx(0.9), "lowest": pytest.approx(0.1)}
+    assert found[0].sentence.endswith("its flat end is the small LR, not convergence.")
+    longer = curve(FLAT * 2, [1e-3] * 20, [0.1] * 20)
+    found = [t for t in detect(group([behind, longer])) if t.name == "not converged"]
+    assert found[0].sentence.endswith("its flat end is its schedule, not convergence.")
 
 
 def test_too_low_an_lr_is_told_with_its_ta():
@@ -82,6 +86,20 @@ def test_too_low_an_lr_is_told_with_its_ta():
     assert trap.evidence["reference_ta"] > trap.evidence["ta"]
     alike = seeds(3, schedule=LARGE, speed=1e4) + seeds(3, schedule=SMALL, speed=1e4)
     assert "LR below what the damage needs" not in names(alike)
+
+
+@pytest.mark.parametrize(("large", "told"), [(97.7, False), (99.2, True)])
+def test_one_seed_needs_more_than_a_few_samples(large, told):
+    def ending(lr, accuracy):
+        return curve([accuracy - 1] * 9 + [accuracy], [lr] * 10)
+
+    found = [
+        trap
+        for trap in detect(group([ending(1e-2, large), ending(1e-3, 96.9)]))
+        if trap.name == "LR below what the damage needs"
+    ]
+    assert bool(found) is told
+    assert all("(one seed: no test)" in trap.sentence for trap in found)
 
 
 def test_a_longer_run_is_not_held_against_a_shorter_small_one():

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from trainscope.records import Run
-from trainscope.report.series import AXES, Curve, along, name_of
-from trainscope.report.style import new_axes, series_style, tidy
+from trainscope.report.series import AXES, Curve, along, axis_of, name_of
+from trainscope.report.style import new_axes, styles, tidy
 from trainscope.studies.groups import Group, group
 
 if TYPE_CHECKING:
@@ -24,11 +24,14 @@ class AlongDisplay:
         curves: One curve a setting that was measured.
         name: The number, in words.
         unit: Its unit.
+        order: All settings that are compared, where a figure draws some of them: a setting's place
+            there is its colour in every figure.
     """
 
     curves: Sequence[Curve]
     name: str
     unit: str = ""
+    order: Sequence[str] = ()
     ax_: Axes = field(init=False, repr=False)
     figure_: Figure = field(init=False, repr=False)
 
@@ -38,23 +41,25 @@ class AlongDisplay:
         return cls.from_groups(group(runs), probe=probe, scalar=scalar)
 
     @classmethod
-    def from_groups(cls, groups: Iterable[Group], *, probe: str, scalar: str) -> Self:
+    def from_groups(
+        cls, groups: Iterable[Group], *, probe: str, scalar: str, order: Sequence[str] = ()
+    ) -> Self:
         """Take what a probe measured on the way."""
         found = [along(item, probe, scalar) for item in groups]
         known = [held for held in found if held is not None]
         unit = next((unit for _, unit in known), "")
-        return cls([held for held, _ in known], name_of(probe, scalar), unit)
+        return cls([held for held, _ in known], name_of(probe, scalar), unit, order)
 
     def plot(self, ax: Axes | None = None) -> Self:
         """Draw a line a setting, on a logarithmic axis where all values are above 0."""
         self.ax_ = new_axes(ax)
-        for index, held in enumerate(self.curves):
-            style = series_style(index)
+        drawn = styles((held.label for held in self.curves), self.order)
+        for held, style in zip(self.curves, drawn, strict=True):
             self.ax_.plot(held.x, held.mean, marker="o", markersize=3, label=held.label, **style)
         if self.curves and all(min(held.mean) > 0 for held in self.curves):
             self.ax_.set_yscale("log")
         self.ax_.set_xlabel(AXES["epoch"])
-        self.ax_.set_ylabel(f"{self.name} [{self.unit}]" if self.unit else self.name)
+        self.ax_.set_ylabel(axis_of(self.name, self.unit))
         self.ax_.set_title(f"{self.name[:1].upper()}{self.name[1:]} along retraining")
         self.ax_.legend(frameon=False, fontsize=8)
         tidy(self.ax_)

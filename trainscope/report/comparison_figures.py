@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from trainscope.errors import RecordError
 from trainscope.report.along_display import AlongDisplay
 from trainscope.report.convergence_display import ConvergenceDisplay
 from trainscope.report.learning_curve_display import LearningCurveDisplay
-from trainscope.report.series import X, Y, measured_along
+from trainscope.report.series import X, Y, along, curve, measured_along
 from trainscope.report.setting_display import Against, Number, SettingDisplay
 from trainscope.studies.comparison import MOST_ESTIMATES, Comparison
+from trainscope.studies.groups import Group
 
 DPI = 160
 FORMATS = ("svg", "png")
+NOTE = "#555555"
 MOST_LINES = 14
 """More lines than this cannot be told apart; the settings that end highest are drawn."""
+MOST_POINTS = 40
+"""So many settings stand side by side."""
 CURVES: tuple[tuple[str, Y, X], ...] = (
     ("accuracy", "accuracy", "epoch"),
     ("accuracy_lr_time", "accuracy", "lr_time"),
@@ -31,32 +36,67 @@ SETTINGS: tuple[tuple[str, Number, Against], ...] = (
 )
 
 
-def displays(comparison: Comparison) -> Iterator[tuple[str, Any]]:
-    """Yield the name and the Display of every figure that the comparison has numbers for."""
-    groups = list(comparison.groups)
-    if len(groups) > MOST_LINES:
-        best = sorted(groups, key=lambda item: -(item.mean or 0.0))[:MOST_LINES]
-        groups = [item for item in groups if item in best]
+class Drawing(NamedTuple):
+    """A figure of a comparison.
+
+    Attributes:
+        name: The file's name without its ending.
+        display: What draws it.
+        note: What it leaves out, for its foot; empty where it leaves out nothing.
+    """
+
+    name: str
+    display: Any
+    note: str = ""
+
+
+def displays(comparison: Comparison) -> Iterator[Drawing]:
+    """Yield every figure that the comparison has numbers for.
+
+    A setting has the same colour in all of them, and on the page.
+    """
+    groups = comparison.groups
+    order = [item.label for item in groups]
     for name, y, x in CURVES:
-        curves = LearningCurveDisplay.from_groups(groups, x=x, y=y)
-        if any(len(held.x) > 1 for held in curves.curves):
-            yield name, curves
+        held, note = _best([item for item in groups if curve(item, y, x)], MOST_LINES)
+        curves = LearningCurveDisplay.from_groups(held, x=x, y=y, order=order)
+        if any(len(one.x) > 1 for one in curves.curves):
+            yield Drawing(name, curves, note)
     for name, number, against in SETTINGS:
-        shown = SettingDisplay.from_groups(groups, number=number, against=against)
+        shown = SettingDisplay.from_groups(groups, number=number, against=against, order=order)
         if shown.points and (shown.sweeps or against == "ratio"):
-            yield name, shown
+            lines = {point.line for point in shown.points}
+            most = MOST_POINTS if not shown.sweeps else MOST_LINES
+            if shown.sweeps and len(lines) <= MOST_LINES:
+                most = len(groups)
+            labels = {point.label for point in shown.points}
+            held, note = _best([item for item in groups if item.label in labels], most)
+            kept = {item.label for item in held}
+            points = [point for point in shown.points if point.label in kept]
+            yield Drawing(name, replace(shown, points=points), note)
     for probe, scalar in measured_along(groups):
-        along = AlongDisplay.from_groups(groups, probe=probe, scalar=scalar)
-        if along.curves:
-            yield f"along_{scalar}", along
-    for place, held in enumerate(comparison.estimates[:MOST_ESTIMATES], 1):
-        display = ConvergenceDisplay.from_estimate(held.result, held.small, held.large)
-        yield f"estimate_{place}", display
+        held, note = _best([item for item in groups if along(item, probe, scalar)], MOST_LINES)
+        if held:
+            display = AlongDisplay.from_groups(held, probe=probe, scalar=scalar, order=order)
+            yield Drawing(f"along_{scalar}", display, note)
+    for place, found in enumerate(comparison.estimates[:MOST_ESTIMATES], 1):
+        places = order.index(found.label), order.index(found.reference)
+        future = ConvergenceDisplay.from_estimate(found.result, found.small, found.large, places)
+        yield Drawing(f"estimate_{place}", future)
     for diagnosis in comparison.diagnoses:
         yield from _diagnosis_displays(diagnosis, len(comparison.diagnoses) > 1)
 
 
-def _diagnosis_displays(diagnosis: Any, several: bool) -> Iterator[tuple[str, Any]]:
+def _best(groups: Sequence[Group], most: int) -> tuple[list[Group], str]:
+    """Return the settings that end highest, in their order, and what a reader must know of it."""
+    if len(groups) <= most:
+        return list(groups), ""
+    ordered = sorted(range(len(groups)), key=lambda k: -(groups[k].mean or 0.0))
+    kept = [groups[k] for k in sorted(ordered[:most])]
+    return kept, f"{most} of {len(groups)} settings shown: those that end highest"
+
+
+def _diagnosis_displays(diagnosis: Any, several: bool) -> Iterator[Drawing]:
     from trainscope.report.singular_values_display import SingularValuesDisplay
     from trainscope.report.style import measured
 
@@ -64,7 +104,8 @@ def _diagnosis_displays(diagnosis: Any, several: bool) -> Iterator[tuple[str, An
     if columns is not None and measured(columns, "singular_values"):
         action = diagnosis.action
         tail = f"_{action.criterion}_{action.ratio}" if several else ""
-        yield f"singular_values{tail}", SingularValuesDisplay.from_diagnosis(diagnosis)
+        display = SingularValuesDisplay.from_diagnosis(diagnosis)
+        yield Drawing(f"singular_values{tail}", display)
 
 
 def write_comparison_figures(
@@ -87,9 +128,11 @@ def write_comparison_figures(
     paths = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, display in displays(comparison):
+        for name, display, note in displays(comparison):
             figure = Figure(figsize=(7.2, 4.4), layout="constrained")
             display.plot(figure.subplots())
+            if note:
+                figure.supxlabel(note, fontsize=8, color=NOTE)
             for form in formats:
                 path = folder / f"{name}.{form}"
                 with replacing(path) as part:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from rich.console import Group, RenderableType
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.console import Group as Parts
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -11,19 +15,25 @@ from trainscope.records.rows import quantity
 from trainscope.report.table import diagnosis_table
 from trainscope.studies.comparison import Comparison
 from trainscope.studies.facts import method_of, ratio_of, schedule_of, speedup_of
+from trainscope.studies.groups import Group
 from trainscope.studies.traps import Weight
 
 MOST_ROWS = 40
 """More settings than this are on the page, not on the terminal: those that end highest are here."""
 MOST_TRAPS = 12
 LONGEST_SCHEDULE = 40
+LEAST_NAME = 24
+"""Letters that the name of a setting is given at least, where it has so many."""
+SETTING, LR = "setting", "LR schedule"
+EXTRA = (LR, "FLOPs", "speedup")
+"""Columns that a narrow terminal does without, the first one first; the page has them all."""
 
 
 def comparison_table(comparison: Comparison) -> RenderableType:
     """Return the table of settings, the verdict, traps, advice and notes."""
     parts: list[RenderableType] = []
     if comparison.groups:
-        parts += [_settings(comparison), Text()]
+        parts += [_Settings(comparison), Text()]
     lines = comparison.verdict() if comparison.groups else []  # a Diagnosis brings its own
     if lines:
         parts.append(Text("Verdict", style="bold"))
@@ -39,49 +49,70 @@ def comparison_table(comparison: Comparison) -> RenderableType:
     if comparison.notes:
         parts += [Text(), Text("Notes", style="bold")]
         parts += [_bullet(line, "dim") for line in comparison.notes]
-    return Group(*parts)
+    return Parts(*parts)
 
 
-def _settings(comparison: Comparison) -> Table:
-    stage = comparison.ta_epochs
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("setting", no_wrap=True)
-    for name in ("runs", "ratio", "speedup"):
-        table.add_column(name, justify="right")
-    table.add_column("LR schedule", overflow="ellipsis", no_wrap=True)
-    table.add_column("epochs", justify="right")
-    table.add_column(f"TA@{stage} [%]" if stage else "TA [%]", justify="right", no_wrap=True)
-    table.add_column("final [%]", justify="right", no_wrap=True)
-    table.add_column("FLOPs", justify="right", no_wrap=True)
-    groups = comparison.groups
-    shown = groups
-    if len(groups) > MOST_ROWS:
-        best = sorted(groups, key=lambda item: -(item.mean or 0.0))[:MOST_ROWS]
-        shown = tuple(item for item in groups if item in best)
-    for item in shown:
-        run, ta = item.first, item.ta(stage)
-        ratio, speedup, schedule = ratio_of(run), speedup_of(run), schedule_of(run)
-        text = "unknown" if schedule is None else str(schedule)
-        flops = next((held.flops for held in item.runs if held.flops is not None), None)
-        table.add_row(
-            Text(item.label),
-            str(len(item.runs)),
-            "–" if ratio is None else f"{ratio:g}",
-            "–" if speedup is None else f"{speedup:.2f}×",
-            text if len(text) <= LONGEST_SCHEDULE else text[: LONGEST_SCHEDULE - 1] + "…",
-            "–" if item.epochs is None else str(item.epochs),
-            "–" if ta is None else _mean(*ta),
-            _mean(item.mean, item.spread),
-            "–" if flops is None else quantity(flops),
-        )
-    if len(groups) > len(shown):
-        table.caption = f"{len(shown)} of {len(groups)} settings, those that end highest"
-    methods = {method_of(item.first) for item in groups}
-    method = methods.pop() if len(methods) == 1 else None
-    if method not in (None, "dense"):
-        table.title = f"pruned by {method}"
+@dataclass(frozen=True)
+class _Settings:
+    """The table of settings, fitted to the terminal when it is printed.
+
+    Names of settings wrap. A number never does, for a part of it says nothing: where it is narrow,
+    whole columns are left out, and named.
+    """
+
+    comparison: Comparison
+
+    def __rich_console__(self, _: Console, options: ConsoleOptions) -> RenderResult:
+        groups, stage = self.comparison.groups, self.comparison.ta_epochs
+        shown: Sequence[Group] = groups
+        if len(groups) > MOST_ROWS:
+            best = sorted(range(len(groups)), key=lambda k: -(groups[k].mean or 0.0))[:MOST_ROWS]
+            shown = [groups[k] for k in sorted(best)]
+        rows = [_cells(item, stage) for item in shown]
+        widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in rows[0]}
+        widths[SETTING] = min(widths[SETTING], LEAST_NAME)
+        left_out = []
+        for name in EXTRA:
+            if sum(widths.values()) + 2 * len(widths) > options.max_width:
+                del widths[name]
+                left_out.append(name)
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for name in widths:
+            if name == SETTING:
+                table.add_column(name, overflow="fold")
+            else:
+                table.add_column(name, justify="left" if name == LR else "right", no_wrap=True)
+        for row in rows:
+            table.add_row(*(Text(row[name]) for name in widths))
+        notes = [f"left out where it is narrow: {', '.join(left_out)}"] if left_out else []
+        if len(groups) > len(shown):
+            notes.append(f"{len(shown)} of {len(groups)} settings, those that end highest")
+        methods = {method_of(item.first) for item in groups}
+        method = methods.pop() if len(methods) == 1 else None
+        if method not in (None, "dense"):
+            table.title = f"pruned by {method}"
+        table.caption = "; ".join(notes) or None
         table.title_justify = table.caption_justify = "left"
-    return table
+        yield table
+
+
+def _cells(item: Group, stage: int | None) -> dict[str, str]:
+    """Return a setting's row, by the names of the columns."""
+    run, ta = item.first, item.ta(stage)
+    ratio, speedup, schedule = ratio_of(run), speedup_of(run), schedule_of(run)
+    text = "unknown" if schedule is None else str(schedule)
+    flops = next((held.flops for held in item.runs if held.flops is not None), None)
+    return {
+        SETTING: item.label,
+        "runs": str(len(item.runs)),
+        "ratio": "–" if ratio is None else f"{ratio:g}",
+        "speedup": "–" if speedup is None else f"{speedup:.2f}×",
+        LR: text if len(text) <= LONGEST_SCHEDULE else text[: LONGEST_SCHEDULE - 1] + "…",
+        "epochs": "–" if item.epochs is None else str(item.epochs),
+        f"TA@{stage} [%]" if stage else "TA [%]": "–" if ta is None else _mean(*ta),
+        "final [%]": _mean(item.mean, item.spread),
+        "FLOPs": "–" if flops is None else quantity(flops),
+    }
 
 
 def _mean(mean: float | None, spread: float | None) -> str:

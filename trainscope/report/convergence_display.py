@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from trainscope.convergence import Estimate, LearningCurve
 from trainscope.errors import RecordError
 from trainscope.report.pictures import kind_of_picture
-from trainscope.report.style import new_axes, tidy
+from trainscope.report.style import new_axes, series_style, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WATCHED, PREDICTED, REFERENCE, TARGET = "#D55E00", "#D55E00", "#0072B2", "#444444"
+WATCHED, REFERENCE = 1, 0
+"""The places of the two among settings, and so their colours, where they are all there is."""
+TARGET = "#444444"
 
 
 @dataclass
@@ -27,33 +30,42 @@ class ConvergenceDisplay:
         estimate: What was estimated.
         small: The run that was watched.
         reference: The run at a larger LR, where there is one.
+        places: The places of the two among the settings that are compared, which are their colours
+            in every figure.
     """
 
     estimate: Estimate
     small: LearningCurve
     reference: LearningCurve | None = None
+    places: tuple[int, int] = (WATCHED, REFERENCE)
     ax_: Axes = field(init=False, repr=False)
     figure_: Figure = field(init=False, repr=False)
 
     @classmethod
     def from_estimate(
-        cls, estimate: Estimate, small: LearningCurve, reference: LearningCurve | None = None
+        cls,
+        estimate: Estimate,
+        small: LearningCurve,
+        reference: LearningCurve | None = None,
+        places: tuple[int, int] = (WATCHED, REFERENCE),
     ) -> Self:
         """Keep an estimate and the curves that it was made from."""
-        return cls(estimate, small, reference)
+        return cls(estimate, small, reference, places)
 
     def plot(self, ax: Axes | None = None) -> Self:
         """Draw the curves over log epochs, and the interval of the first passage on the target."""
         self.ax_ = new_axes(ax)
+        watched, reference = map(series_style, self.places)
+        predicted = watched["color"]
         if self.reference is not None:
-            self._curve(self.reference, REFERENCE, "reference")
-        self._curve(self.small, WATCHED, "watched")
+            self._curve(self.reference, reference, "reference")
+        self._curve(self.small, watched, "watched")
         band, level = self.estimate.curve, self.estimate.level
         if band.epochs:
             label = f"predicted, {100 * level:g} % band"
-            self.ax_.plot(band.epochs, band.median, "--", color=PREDICTED, lw=1.4, label=label)
+            self.ax_.plot(band.epochs, band.median, "--", color=predicted, lw=1.4, label=label)
             self.ax_.fill_between(
-                band.epochs, band.low, band.high, color=PREDICTED, alpha=0.15, linewidth=0
+                band.epochs, band.low, band.high, color=predicted, alpha=0.15, linewidth=0
             )
         target = self.estimate.target
         self.ax_.axhline(target, color=TARGET, lw=0.8, ls=":", label=f"target, {target:.2f} %")
@@ -88,7 +100,7 @@ class ConvergenceDisplay:
             reason = error.strerror or error
             raise RecordError(f"the plot cannot be written to {path}: {reason}") from error
 
-    def _curve(self, curve: LearningCurve, colour: str, name: str) -> None:
+    def _curve(self, curve: LearningCurve, style: Mapping[str, Any], name: str) -> None:
         """Draw one run's records after epoch 0."""
         keep = curve.epochs > 0
         if not keep.any():
@@ -97,11 +109,11 @@ class ConvergenceDisplay:
         self.ax_.plot(
             curve.epochs[keep],
             curve.accuracy[keep],
-            color=colour,
             linewidth=1.3,
             marker="o",
             markersize=2.5,
             label=f"{name}, LR {rate}",
+            **style,
         )
 
     def _passage(self) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 from trainscope.records import Run
 from trainscope.report.series import AXES, Curve, X, Y, curve
-from trainscope.report.style import new_axes, series_style, tidy
+from trainscope.report.style import new_axes, styles, tidy
 from trainscope.studies.groups import Group, group
 from trainscope.studies.traps.convergence import decayed_too_early
 
@@ -32,12 +32,15 @@ class LearningCurveDisplay:
         x: "epoch", or "lr_time", over which curves of different LRs lie over one another.
         y: "accuracy" or "loss".
         early: The epoch of a first LR drop that came too early, by setting; ringed.
+        order: All settings that are compared, where a figure draws some of them: a setting's place
+            there is its colour in every figure.
     """
 
     curves: Sequence[Curve]
     x: X = "epoch"
     y: Y = "accuracy"
     early: Mapping[str, int] = field(default_factory=dict)
+    order: Sequence[str] = ()
     ax_: Axes = field(init=False, repr=False)
     figure_: Figure = field(init=False, repr=False)
 
@@ -47,19 +50,26 @@ class LearningCurveDisplay:
         return cls.from_groups(group(runs), x=x, y=y)
 
     @classmethod
-    def from_groups(cls, groups: Iterable[Group], *, x: X = "epoch", y: Y = "accuracy") -> Self:
+    def from_groups(
+        cls,
+        groups: Iterable[Group],
+        *,
+        x: X = "epoch",
+        y: Y = "accuracy",
+        order: Sequence[str] = (),
+    ) -> Self:
         """Take the curves of settings; those without recorded epochs have none."""
         held = list(groups)
         found = [curve(item, y, x) for item in held]
         traps = [decayed_too_early(item) for item in held] if y == "accuracy" else []
         early = {trap.label: trap.epoch for trap in traps if trap and trap.epoch is not None}
-        return cls([one for one in found if one is not None], x, y, early)
+        return cls([one for one in found if one is not None], x, y, early, order)
 
     def plot(self, ax: Axes | None = None) -> Self:
         """Draw a line a setting, a band from the lowest to the highest seed, and the LR drops."""
         self.ax_ = new_axes(ax)
-        for index, held in enumerate(self.curves):
-            style = series_style(index)
+        drawn = styles((held.label for held in self.curves), self.order)
+        for held, style in zip(self.curves, drawn, strict=True):
             self.ax_.plot(held.x, held.mean, linewidth=1.5, label=held.label, **style)
             if held.low != held.high:
                 self.ax_.fill_between(
@@ -79,7 +89,11 @@ class LearningCurveDisplay:
             self.ax_.set_yscale("log")
         elif self.y == "accuracy" and self.curves:
             top = max(max(held.high) for held in self.curves)
-            ends = [end for held in self.curves if (end := held.mean[-1]) > top - FAR] or [top]
+            near = [held for held in self.curves if held.mean[-1] > top - FAR]
+            ends = [held.mean[-1] for held in near] or [top]
+            if self.x == "lr_time" and near:
+                # A diverged run's LR may be thousands of times the others'.
+                self.ax_.set_xlim(*_widened([x for held in near for x in held.x]))
             low = min(ends) - ROOM * max(top - min(ends), 1.0)
             self.ax_.set_ylim(max(low, 0.0), min(top + 0.05 * (top - low), 100.5))
         self.ax_.set_title("Test accuracy" if self.y == "accuracy" else "Training loss")
@@ -87,3 +101,11 @@ class LearningCurveDisplay:
         tidy(self.ax_)
         self.figure_ = self.ax_.get_figure(root=True)  # type: ignore[assignment]
         return self
+
+
+def _widened(places: Sequence[float]) -> tuple[float, float]:
+    """Return the ends of a logarithmic axis with some room at both."""
+    known = [place for place in places if place > 0] or [1.0]
+    low, high = min(known), max(known)
+    room = (high / low) ** 0.05 if high > low else 2.0
+    return low / room, high * room

@@ -141,6 +141,15 @@ def measured_along(groups: Iterable[Group]) -> list[tuple[str, str]]:
     return [key for key in ALONG if key in taken]
 
 
+def axis_of(name: str, unit: str) -> str:
+    """Return what stands along an axis: the name up to its first comma, for it must fit, and unit.
+
+    The title has the whole name.
+    """
+    short = name.split(",")[0]
+    return f"{short} [{unit}]" if unit else short
+
+
 def name_of(probe: str, scalar: str) -> str:
     """Return a measured number's name in words."""
     return ALONG.get((probe, scalar)) or LABELS.get(scalar, f"{PROBES.get(probe, probe)} {scalar}")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Self
 
-from trainscope.records import Run
-from trainscope.report.style import new_axes, series_style, tidy
+from trainscope.records import Run, RunStatus
+from trainscope.report.style import new_axes, styles, tidy
 from trainscope.studies.facts import method_of, ratio_of, schedule_of, speedup_of
 from trainscope.studies.groups import Group, group, shared_first_stage
 from trainscope.training.schedule import write_lr
@@ -22,6 +23,8 @@ Against = Literal["ratio", "speedup"]
 AXES = {"ratio": "ratio", "speedup": "speedup (dense FLOPs / pruned FLOPs)"}
 
 LONGEST_NAME = 28
+EDGE = 0.03
+"""Where what lies under the axis is marked, as a share of the axes' height."""
 ROOM = 70
 """Letters that stand side by side under the axis."""
 
@@ -37,6 +40,7 @@ class Point:
         value: The mean over seeds, percent.
         spread: The standard deviation over seeds; None for one run.
         values: Every seed's.
+        diverged: Whether a run diverged.
     """
 
     line: str
@@ -45,6 +49,7 @@ class Point:
     value: float
     spread: float | None
     values: tuple[float, ...]
+    diverged: bool = False
 
 
 def points(
@@ -73,8 +78,20 @@ def points(
             spread = statistics.stdev(values) if len(values) > 1 else None
             mean = statistics.fmean(values)
             x = read(item.first)
-            found.append(Point(line, item.label, x, mean, spread, tuple(values)))
+            lost = any(run.status is RunStatus.DIVERGED for run in item.runs)
+            found.append(Point(line, item.label, x, mean, spread, tuple(values), lost))
     return found
+
+
+def floor(points: Sequence[Point]) -> float | None:
+    """Return the lowest value that the axis is to show; None for all of them.
+
+    A setting with a diverged run may lie tens of points under the others, which would then look
+    alike: it does not set the axis, and is marked at its edge.
+    """
+    known = [point for point in points if not point.diverged]
+    low = min((min(p.value - (p.spread or 0.0), *p.values) for p in known), default=-math.inf)
+    return low if any(point.value < low for point in points) else None
 
 
 def line_labels(groups: Sequence[Group]) -> list[str]:
@@ -106,11 +123,14 @@ class SettingDisplay:
         points: The numbers.
         number: "accuracy" or "ta".
         against: "ratio" or "speedup".
+        order: All settings that are compared, where a figure draws some of them: a setting's place
+            there is its colour in every figure. A line has its first setting's.
     """
 
     points: Sequence[Point]
     number: Number = "accuracy"
     against: Against = "ratio"
+    order: Sequence[str] = ()
     ax_: Axes = field(init=False, repr=False)
     figure_: Figure = field(init=False, repr=False)
 
@@ -123,10 +143,15 @@ class SettingDisplay:
 
     @classmethod
     def from_groups(
-        cls, groups: Sequence[Group], *, number: Number = "accuracy", against: Against = "ratio"
+        cls,
+        groups: Sequence[Group],
+        *,
+        number: Number = "accuracy",
+        against: Against = "ratio",
+        order: Sequence[str] = (),
     ) -> Self:
         """Take the numbers of settings."""
-        return cls(points(groups, number, against), number, against)
+        return cls(points(groups, number, against), number, against, order)
 
     @property
     def sweeps(self) -> bool:
@@ -134,7 +159,10 @@ class SettingDisplay:
         return len({point.x for point in self.points if point.x is not None}) > 1
 
     def plot(self, ax: Axes | None = None) -> Self:
-        """Draw means with the standard deviation over seeds, and every seed as a small dot."""
+        """Draw means with the standard deviation over seeds, and every seed as a small dot.
+
+        What diverged far below the others is an arrow at the edge, with its value.
+        """
         self.ax_ = new_axes(ax)
         if self.sweeps:
             self._plot_sweep(self.ax_)
@@ -153,7 +181,8 @@ class SettingDisplay:
         for point in self.points:
             if point.x is not None:
                 lines.setdefault(point.line, []).append(point)
-        for index, (name, held) in enumerate(lines.items()):
+        drawn = styles((held[0].label for held in lines.values()), self.order)
+        for (name, held), style in zip(lines.items(), drawn, strict=True):
             held = sorted(held, key=lambda point: point.x or 0.0)
             ax.errorbar(
                 [point.x or 0.0 for point in held],
@@ -164,14 +193,16 @@ class SettingDisplay:
                 capsize=3,
                 linewidth=1.4,
                 label=name,
-                **series_style(index),
+                **style,
             )
+            self._mark_outside(ax, [(point.x or 0.0, point) for point in held], style["color"])
         ax.set_xlabel(AXES[self.against])
         ax.legend(frameon=False, fontsize=8)
 
     def _plot_side_by_side(self, ax: Axes) -> None:
-        for index, point in enumerate(self.points):
-            colour = series_style(index)["color"]
+        drawn = styles((point.label for point in self.points), self.order)
+        for index, (point, style) in enumerate(zip(self.points, drawn, strict=True)):
+            colour = style["color"]
             ax.errorbar(
                 [index],
                 [point.value],
@@ -182,6 +213,7 @@ class SettingDisplay:
                 color=colour,
             )
             ax.plot([index + 0.15] * len(point.values), point.values, ".", color=colour, alpha=0.6)
+            self._mark_outside(ax, [(index, point)], colour)
         names = [
             name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
             for name in (point.label for point in self.points)
@@ -189,3 +221,25 @@ class SettingDisplay:
         ax.set_xticks(range(len(names)), names, fontsize=8)
         if sum(map(len, names)) > ROOM:
             ax.tick_params(axis="x", rotation=60)
+
+    def _mark_outside(self, ax: Axes, places: Sequence[tuple[float, Point]], colour: str) -> None:
+        """Mark the points that the axis leaves out, each by an arrow at the edge and its value."""
+        low = floor(self.points)
+        if low is None:
+            return
+        high = max(max(p.value + (p.spread or 0.0), *p.values) for p in self.points)
+        room = 0.12 * ((high - low) or 1.0)
+        ax.set_ylim(low - room, high + room / 2)
+        edge = ax.get_xaxis_transform()
+        for x, point in places:
+            if point.value < low:
+                ax.plot([x], [EDGE], "v", color=colour, transform=edge)
+                ax.annotate(
+                    f"{point.value:.1f} %, diverged",
+                    (x, EDGE),
+                    (6, 0),
+                    xycoords=edge,
+                    textcoords="offset points",
+                    fontsize=8,
+                    va="center",
+                )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from trainscope.records import Columns, Measurement
@@ -16,8 +17,11 @@ LABELS = {
     "recalibrated": "after, batch norm recalibrated",
 }
 DASHES = ("-", "--", ":", "-.")
-SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
-"""Colours of settings, in order; after the last one they come again with another dash."""
+SERIES = ("#0072B2", "#D55E00", "#009E73", "#B8578F", "#C98A00", "#3A9BD1", "#6F6F6F")
+"""Colours of settings, in order; after the last one they come again with another dash.
+
+The page's are the same in the light; the last four are darker than Okabe and Ito's, for white.
+"""
 
 
 def new_axes(ax: Axes | None, size: tuple[float, float] = (6.4, 4.0)) -> Axes:
@@ -42,6 +46,19 @@ def series_style(index: int) -> dict[str, Any]:
         "color": SERIES[index % len(SERIES)],
         "linestyle": DASHES[index // len(SERIES) % len(DASHES)],
     }
+
+
+def styles(labels: Iterable[str], order: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Return the colour and the dash of every setting drawn.
+
+    Args:
+        labels: The settings drawn.
+        order: All settings, so that one has the same colour in every figure; by default those
+            drawn.
+    """
+    held = list(labels)
+    places = {label: place for place, label in enumerate(order or held)}
+    return [series_style(places.get(label, place)) for place, label in enumerate(held)]
 
 
 def measured(columns: Columns, array: str) -> dict[str, Measurement]:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 
-from trainscope.records import Kind, Run
-from trainscope.records.run import UNKNOWN
-from trainscope.studies.facts import FACTS, schedule_of
+from trainscope.records import Run
+from trainscope.studies.commands import retrain_line
+from trainscope.studies.facts import FACTS, missing_settings, schedule_of
+from trainscope.studies.grounds import Known, share
 from trainscope.studies.groups import Group
 from trainscope.studies.setups import RECOMMENDED, SETUPS
-from trainscope.training.schedule import LRSchedule
 
 MOST = 3
 """So many pieces of advice are given."""
+MOST_COMMANDS = 6
+"""So many commands are given for base models that some settings lack."""
 
 
 def advise(groups: Sequence[Group], strictest: str | None) -> tuple[str, ...]:
@@ -36,15 +37,69 @@ def advise(groups: Sequence[Group], strictest: str | None) -> tuple[str, ...]:
         unknown = [item.label for item in groups if _unknown(name, item.first)]
         if unknown:
             who = f"{unknown[0]} and {len(unknown) - 1} more" if unknown[1:] else unknown[0]
-            lines[f"State the {FACTS[name].name} of {who}: unknown is not the same."] = None
+            which = f" ({missing_words(groups)})" if name == "settings" else ""
+            lines[f"State the {FACTS[name].name} of {who}{which}: unknown is not the same."] = None
     if lines:
         return tuple(lines)[:MOST]
     for name in ("data", "architecture"):
         if FACTS[name].read(best.first) not in {FACTS[name].read(o.first) for o in others}:
             return (f"Compare within one of the {FACTS[name].name} at a time.",)
+    lacking = _lacking(groups)
+    alike = [other for other in others if _one_network(other, best)]
+    differ = [
+        word
+        for fact, word in (("schedule", "LR schedule"), ("settings", "optimizer settings"))
+        if {FACTS[fact].read(o.first) for o in alike} - {FACTS[fact].read(best.first)}
+    ]
+    if differ:
+        lines[
+            "To compare pruning methods rather than retraining, give every method one and the same "
+            f"{' and '.join(differ)}, such as {best.label}."
+        ] = None
     for other in others:
-        lines[_rerun(other, best)] = None
-    return tuple(lines)[:MOST]
+        if other not in alike:
+            lines[_rerun(other, best)] = None
+    return (*lacking, *tuple(lines)[: MOST if not lacking else 1])
+
+
+def _one_network(other: Group, best: Group) -> bool:
+    """Return whether two settings are known to retrain one pruned network."""
+    if other.pruned_alike is None or other.pruned_alike != best.pruned_alike:
+        return False
+    ground = share([other, best])
+    return ground is not None and ground.known is not Known.UNKNOWN
+
+
+def missing_words(groups: Sequence[Group]) -> str:
+    """Return "momentum and batch_size": the keys of the settings that S3.2 needs and some lack."""
+    names = dict.fromkeys(
+        name for item in groups for run in item.runs for name in missing_settings(run)
+    )
+    words = list(names)
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def _lacking(groups: Sequence[Group]) -> list[str]:
+    """Say which runs would give every setting the same base models, where they share some."""
+    sets = [{run.base for run in item.runs} for item in groups]
+    common, union = set.intersection(*sets), set.union(*sets)
+    if not common or common == union:
+        return []
+    seeds = {run.base: run.seed for item in groups for run in item.runs}
+    lines = []
+    for item, held in zip(groups, sets, strict=True):
+        schedule = schedule_of(item.first)
+        for base in sorted(union - held):
+            if schedule is not None:
+                line = retrain_line(
+                    item.first, schedule, item.first, base=base, seeds=[seeds[base]]
+                )[0]
+                lines.append(f"Run: {line}")
+    return [
+        "Give every setting the same base models: they share "
+        f"{len(common)} of {len(union)}, and a mean over others is a mean over other networks.",
+        *lines[:MOST_COMMANDS],
+    ]
 
 
 def _unknown(name: str, run: Run) -> bool:
@@ -54,75 +109,7 @@ def _unknown(name: str, run: Run) -> bool:
 def _rerun(other: Group, best: Group) -> str:
     """Say how to run one setting's method under the best one's retraining."""
     schedule = schedule_of(best.first)
-    run, given = other.first, best.first
     if schedule is None:
         return f"Run {other.label} again with the retraining of {best.label}."
-    if (run.base, run.pruning) == (given.base, given.pruning):
-        return (
-            "To compare pruning methods rather than LR schedules, give every method one and the "
-            f"same schedule, such as {best.label}."
-        )
-    return f"Run: {retrain_command(run, schedule, given, base=given.base)}"
-
-
-SETTINGS = {
-    "optimizer": "sgd",
-    "momentum": 0.9,
-    "weight_decay": 5e-4,
-    "batch_size": 64,
-    "label_smoothing": 0.0,
-    "clip": None,
-}
-"""The usual optimizer settings, which a command need not name."""
-
-
-def retrain_command(
-    method: Run, schedule: LRSchedule, setup: Run, *, base: str | None = None, seed: int | None = 0
-) -> str:
-    """Return the command that retrains one run's method under another run's setup.
-
-    Args:
-        method: Its pruning is taken.
-        schedule: The LR schedule to retrain with.
-        setup: Its data and optimizer settings are taken.
-        base: The base model's digest, to name the checkpoint by.
-        seed: The seed.
-    """
-    name = "CHECKPOINT" if not base or base == UNKNOWN else f"CHECKPOINT-{base[:8]}"
-    if method.kind in (Kind.SCRATCH_E, Kind.SCRATCH_B):
-        budget = "epochs" if method.kind is Kind.SCRATCH_E else "flops"
-        words = [f"trainscope scratch --like {name} --budget {budget}"]
-    else:
-        words = [f"trainscope retrain {name}", *_pruning_options(method)]
-    words.append(f"--schedule {schedule} --epochs {schedule.total}")
-    for option, usual in SETTINGS.items():
-        value = setup.settings.get(option, usual)
-        if value is not None and value != usual:
-            words.append(f"--{option.replace('_', '-')} {value}")
-    if setup.data:
-        words.append(f"--data {setup.data}")
-    if seed is not None:
-        words.append(f"--seed {seed}")
-    return " ".join(words)
-
-
-def _pruning_options(run: Run) -> list[str]:
-    pruning = run.pruning
-    if pruning is None:
-        return []
-    action, words = pruning.action, []
-    if action is not None and action.ratios:
-        given = ",".join(f"{name}={share:g}" for name, share in action.ratios.items())
-        words.append(f"--ratios '{given}'")
-    elif pruning.ratio is not None:
-        words.append(f"--ratio {pruning.ratio:g}")
-    for option, value, usual in (
-        ("criterion", pruning.criterion, "l1"),
-        ("structure", pruning.structure, "filter"),
-        ("scope", pruning.scope, "inner"),
-    ):
-        if value is not None and value != usual:
-            words.append(f"--{option} {shlex.quote(value)}")
-    if action is not None and action.global_ranking:
-        words.append("--global")
-    return words
+    base = best.first.base
+    return f"Run: {retrain_line(other.first, schedule, best.first, base=base, seeds=[0])[0]}"

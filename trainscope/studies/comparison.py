@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 from trainscope.records import Diagnosis, Json, Run
@@ -12,7 +12,7 @@ from trainscope.studies.facts import method_of, ratio_of, speedup_of
 from trainscope.studies.fairness import Fairness, fairness
 from trainscope.studies.findings import findings
 from trainscope.studies.groups import Group, group, shared_first_stage
-from trainscope.studies.methods import Duel, arenas, duels
+from trainscope.studies.methods import Duel, arenas, crowded, duels
 from trainscope.studies.setups import SETUPS
 from trainscope.studies.traps import Trap, Weight, detect
 
@@ -34,6 +34,7 @@ class Comparison:
         fairness: The strictest comparison setup; None with fewer than two settings.
         findings: What the runs say, in sentences.
         duels: Pairs of methods, and who wins.
+        crowded: Where methods are too many for pairs to be tested, in sentences.
         traps: What makes a result look worse or better than it is.
         estimates: The epochs that slower settings need.
         notes: What a reader should know of how the runs were read.
@@ -55,6 +56,7 @@ class Comparison:
     ta_epochs: int | None = None
     pairs: Mapping[tuple[int, int], Fairness] = field(default_factory=dict)
     within: str | None = None
+    crowded: tuple[str, ...] = ()
 
     def facts(self) -> list[str]:
         """Return what the runs show: the first findings, the pairs of methods, the others."""
@@ -67,7 +69,8 @@ class Comparison:
             f"At {duel.where}: {duel.sentence()}" if arenas > 1 else duel.sentence()
             for duel in ordered
         ]
-        return [*self.findings[:FIRST], *told[:MOST_DUELS], *self.findings[FIRST:]]
+        told = [*told[:MOST_DUELS], *self.crowded]
+        return [*self.findings[:FIRST], *told, *self.findings[FIRST:]]
 
     def verdict(self) -> list[str]:
         """Return the verdict: fairness, findings, methods, estimates and a count of the traps."""
@@ -87,16 +90,18 @@ class Comparison:
         """Return how fair the comparison is, as a whole and pair by pair."""
         if self.fairness is None:
             return "One setting: there is nothing to compare it with."
-        fair = sum(found.fair for found in self.pairs.values())
+        ended = {k for k, item in enumerate(self.groups) if item.finished}
+        pairs = [found for pair, found in self.pairs.items() if ended.issuperset(pair)]
+        fair = sum(found.fair for found in pairs)
         line = self.fairness.sentence()
-        if len(self.groups) < 3 or self.fairness.fair:
+        if len(ended) < 3 or self.fairness.fair:
             return line
         if self.within is not None:
             return f"{line} One schedule and compression at a time, the methods meet {self.within}."
         if not fair:
             return line
         verb = "is" if fair == 1 else "are"
-        return f"{line} Pair by pair, {fair} of {len(self.pairs)} {verb} fair."
+        return f"{line} Pair by pair, {fair} of {len(pairs)} {verb} fair."
 
     def as_dict(self) -> Json:
         """Return the document of `trainscope.comparison/1` as a JSON object."""
@@ -132,16 +137,22 @@ def compare(
         diagnoses: Measurements of the same pruned networks, where there are any.
         notes: How they were read, for the reader.
     """
-    groups = group(runs)
+    held = list(runs)
+    groups = group(held)
+    ended = [item for item in groups if item.finished]
+    fair = fairness(ended) if len(ended) > 1 else None
+    traps = detect(groups, diagnoses)
+    unconverged = {trap.label for trap in traps if trap.name == "not converged"}
     return Comparison(
         groups=tuple(groups),
         diagnoses=tuple(diagnoses),
-        fairness=fairness(groups) if len(groups) > 1 else None,
+        fairness=fair,
         findings=tuple(findings(groups)),
-        duels=tuple(duels(groups)),
-        traps=tuple(detect(groups, diagnoses)),
-        estimates=tuple(estimates(groups)),
-        notes=tuple(notes),
+        duels=tuple(_new(duels(groups), fair)),
+        crowded=tuple(crowded(groups)),
+        traps=tuple(traps),
+        estimates=tuple(estimates(groups, unconverged)),
+        notes=(*notes, *_copies(len(held) - sum(len(item.runs) for item in groups))),
         ta_epochs=shared_first_stage(groups),
         within=_within(groups),
         pairs={
@@ -149,6 +160,24 @@ def compare(
             for i, j in combinations(range(len(groups) if len(groups) <= MOST_PAIRED else 0), 2)
         },
     )
+
+
+def _copies(count: int) -> list[str]:
+    if count == 0:
+        return []
+    what = "is a copy of another" if count == 1 else "are copies of others"
+    return [f"{count} of the runs {what}, counted once"]
+
+
+def _new(found: Sequence[Duel], fair: Fairness | None) -> list[Duel]:
+    """Leave out commands that were given already; a fair comparison needs none."""
+    given = set() if fair is None else {line.removeprefix("Run: ") for line in fair.advice}
+    kept = []
+    for duel in found:
+        missing = tuple(line for line in duel.missing if line not in given)
+        given |= set(missing)
+        kept.append(replace(duel, missing=() if fair is not None and fair.fair else missing))
+    return kept
 
 
 def _within(groups: Sequence[Group]) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from trainscope.convergence import (
@@ -16,15 +16,16 @@ from trainscope.convergence import (
 from trainscope.records import Json
 from trainscope.studies.curves import FEWEST_EPOCHS, mean_curve
 from trainscope.studies.facts import schedule_of
+from trainscope.studies.grounds import Ground, Known, kin, share
 from trainscope.studies.groups import Group
-from trainscope.studies.significance import welch
+from trainscope.studies.significance import LEAST, untested, welch
 
 MOST = 12
 """So many settings are estimated, those furthest behind first."""
 LEAST_EXTRA = 0.5
 """Epochs below which an estimate has nothing to say."""
-BEHIND = 0.3
-"""Points behind before an estimate is worth its time."""
+UNLIKELY = 0.2
+"""A chance to reach the target below which it is called out of reach."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,9 @@ class GroupEstimate:
         result: The estimator's answer.
         small: The curve watched.
         large: The curve of the reference.
+        converged: False where a trap says that it had not converged: then nothing is called out of
+            reach.
+        given: On which of their pruned networks, where not on all; or on what condition.
     """
 
     label: str
@@ -48,25 +52,43 @@ class GroupEstimate:
     result: Estimate
     small: LearningCurve
     large: LearningCurve
+    converged: bool = True
+    given: str = ""
 
     @property
     def unreachable(self) -> bool:
-        """Return whether the evidence says that more epochs at this LR never get there."""
+        """Return whether no number of epochs can be named."""
         return not math.isfinite(self.result.extra_epochs.median)
+
+    @property
+    def never(self) -> bool:
+        """Return whether the evidence says that more epochs at this LR never get there."""
+        out = self.result.status is Status.UNREACHABLE and self.result.reachable < UNLIKELY
+        return self.unreachable and out and self.converged
 
     def sentence(self) -> str:
         """Return the estimate in words."""
         extra = self.result.extra_epochs
+        aim = f"the {self.target:.1f} % of {self.reference}{self.given and f' {self.given}'}"
+        if self.never:
+            return (
+                f"{self.label} is not expected to reach {aim}, however long it is retrained: "
+                f"{self.result.explanation}"
+            )
+        if self.unreachable and not self.converged:
+            return (
+                f"Whether more first-stage epochs take {self.label} to {aim} cannot be told: its "
+                "accuracy levels off, but it has not converged (see the traps)."
+            )
         if self.unreachable:
             return (
-                f"{self.label} is not expected to reach the {self.target:.1f} % of "
-                f"{self.reference}, however long it is retrained: {self.result.explanation}"
+                f"{self.label} may not reach {aim} (the chance is put at "
+                f"{100 * self.result.reachable:.0f} %): {self.result.explanation}"
             )
         to = f"to {extra.high:.0f}" if math.isfinite(extra.high) else "or more"
         line = (
             f"{self.label} needs about {extra.median:.0f} more first-stage epochs "
-            f"({extra.low:.0f} {to}, 80 % interval) to reach the {self.target:.1f} % of "
-            f"{self.reference}"
+            f"({extra.low:.0f} {to}, 80 % interval) to reach {aim}"
         )
         if self.result.status is not Status.OK:
             line += f"; not to be relied on ({self.result.status})"
@@ -95,41 +117,55 @@ def _goes_on(longer: Group, shorter: Group) -> bool:
     return longer.lr == shorter.lr and (longer.first_stage or 0) > (shorter.first_stage or 0)
 
 
-def estimates(groups: Sequence[Group]) -> list[GroupEstimate]:
+def estimates(groups: Sequence[Group], unconverged: Collection[str] = ()) -> list[GroupEstimate]:
     """Estimate the extra epochs of every setting that a larger LR beats on one pruned network.
 
     Each watches the mean over seeds of its first LR stage; the target is the final accuracy of the
-    best setting with a larger LR.
+    best setting with a larger LR and the same optimizer settings, both on the pruned networks that
+    the two share.
 
     Args:
         groups: The settings.
+        unconverged: The labels of those that a trap says had not converged.
     """
-    families: dict[Hashable, list[Group]] = {}
-    for item in groups:
-        if item.pruned_alike is not None and item.lr is not None and item.mean is not None:
-            families.setdefault(item.pruned_alike, []).append(item)
-    behind: list[tuple[float, Group, Group]] = []
-    for family in families.values():
+    behind: list[tuple[float, Ground]] = []
+    for family in kin([item for item in groups if item.lr is not None and item.mean is not None]):
         for item in family:
             if any(_goes_on(other, item) for other in family):
                 continue  # the longer run is the evidence, and an estimate from less is none
-            rivals = [other for other in family if (other.lr or 0) > (item.lr or 0)]
-            best = max(rivals, key=lambda other: other.mean or 0.0, default=None)
-            if best is None or (item.first_stage or 0) < FEWEST_EPOCHS or not best.first.epochs:
+            rivals = [
+                ground
+                for other in family
+                if (other.lr or 0) > (item.lr or 0) and (ground := share([item, other])) is not None
+            ]
+            if not rivals or (item.first_stage or 0) < FEWEST_EPOCHS:
                 continue
-            ahead = welch(best.finals, item.finals)
-            sure = ahead.significant or min(len(best.finals), len(item.finals)) < 2
-            if ahead.value >= BEHIND and sure:
-                behind.append((ahead.value, item, best))
+            ground = max(rivals, key=_ends_highest)
+            own, best = ground.groups
+            ahead = welch(best.finals, own.finals)
+            sure = ahead.significant or untested(best.finals, own.finals)
+            if best.first.epochs and ahead.value >= LEAST and sure:
+                behind.append((ahead.value, ground))
     behind.sort(key=lambda part: -part[0])
-    found = [_estimate(item, best) for _, item, best in behind[:MOST]]
+    found = [_estimate(ground, unconverged) for _, ground in behind[:MOST]]
     return [estimate for estimate in found if estimate is not None]
 
 
-def _estimate(item: Group, best: Group) -> GroupEstimate | None:
+def _ends_highest(ground: Ground) -> tuple[float, float]:
+    other = ground.groups[-1]
+    return other.mean or 0.0, other.lr or 0.0
+
+
+def _condition(ground: Ground) -> str:
+    return "(if the pruned network is the same)" if ground.known is Known.UNKNOWN else ""
+
+
+def _estimate(ground: Ground, unconverged: Collection[str]) -> GroupEstimate | None:
+    item, best = ground.groups
     assert best.mean is not None
     stage = item.first_stage
-    assert stage is not None
+    if stage is None:
+        return None
     small, large = mean_curve(item, stage), mean_curve(best)
     if small is None or large is None:
         return None
@@ -143,7 +179,11 @@ def _estimate(item: Group, best: Group) -> GroupEstimate | None:
     )
     if result.extra_epochs.median < LEAST_EXTRA:  # it says that the decays cost what is missing
         return None
-    return GroupEstimate(item.label, best.label, best.mean, stage, result, small, large)
+    return GroupEstimate(
+        *(item.label, best.label, best.mean, stage, result, small, large),
+        converged=item.label not in unconverged,
+        given=ground.partial or _condition(ground),
+    )
 
 
 def _interval(interval: Interval) -> Json:

@@ -136,10 +136,25 @@ CORE_SETTINGS = ("optimizer", "momentum", "weight_decay", "batch_size")
 OTHER_SETTINGS = ("label_smoothing", "clip", "augment", "precision")
 
 
+WITHOUT_MOMENTUM = ("adam", "adamw")
+"""Optimizers that have no setting of that name; one that a log carries along is not read."""
+
+
+def missing_settings(run: Run) -> tuple[str, ...]:
+    """Return the names of the optimizer settings that S3.2 needs and nobody stated."""
+    return tuple(name for name in _core(run) if run.settings.get(name) is None)
+
+
+def _core(run: Run) -> tuple[str, ...]:
+    if str(run.settings.get("optimizer")).lower() in WITHOUT_MOMENTUM:
+        return tuple(name for name in CORE_SETTINGS if name != "momentum")
+    return CORE_SETTINGS
+
+
 def _settings(run: Run) -> tuple[tuple[str, Hashable], ...] | None:
-    if any(run.settings.get(name) is None for name in CORE_SETTINGS):
+    if missing_settings(run):
         return None
-    return tuple((n, run.settings.get(n)) for n in (*CORE_SETTINGS, *OTHER_SETTINGS))
+    return tuple((n, run.settings.get(n)) for n in (*_core(run), *OTHER_SETTINGS))
 
 
 def _schedule(run: Run) -> tuple[tuple[tuple[int, float], ...], int] | None:
@@ -171,7 +186,8 @@ def is_digest(text: str) -> bool:
     return len(text) == 64 and set(text) <= set("0123456789abcdef")
 
 
-def _write_base(value: str) -> str:
+def write_base(value: str) -> str:
+    """Return a base model's name, or the first twelve digits of its digest."""
     return value[:12] if is_digest(value) else value
 
 
@@ -220,7 +236,7 @@ FACTS = {
     "architecture": Fact("networks", lambda run: run.architecture),
     "structure": Fact("granularities", _structure),
     "compression": Fact("compressions", _compression, _same_compression, _write_compression),  # type: ignore[arg-type]
-    "base": Fact("base models", _base, write=_write_base),  # type: ignore[arg-type]
+    "base": Fact("base models", _base, write=write_base),  # type: ignore[arg-type]
     "epochs": Fact("retraining epochs", last_epoch),
     "schedule": Fact("LR schedules", _schedule, write=_write_schedule),  # type: ignore[arg-type]
     "settings": Fact("optimizer settings", _settings, write=_write_settings),  # type: ignore[arg-type]

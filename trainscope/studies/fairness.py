@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from trainscope.errors import RecordError
 from trainscope.records import Json, Run
-from trainscope.studies.advice import advise
-from trainscope.studies.facts import FACTS, SCRATCH, is_digest, pretraining_epochs
+from trainscope.studies.advice import advise, missing_words
+from trainscope.studies.facts import FACTS, SCRATCH, is_digest, method_of, pretraining_epochs
+from trainscope.studies.grounds import Known, share
 from trainscope.studies.groups import Group, group
 from trainscope.studies.setups import CROSSING, RECOMMENDED, SETUPS, Setup
 
@@ -53,7 +54,7 @@ class Fairness:
 
     @property
     def fair(self) -> bool:
-        """Return whether the comparison is as strict as the paper recommends."""
+        """Return whether it is S3.2 or stricter between methods, or SX between pipelines."""
         names = [setup.name for setup in SETUPS]
         if self.strictest in names:
             return names.index(self.strictest) >= names.index(RECOMMENDED)
@@ -65,7 +66,8 @@ class Fairness:
             return f"Not one comparison: {self.checks[0].reasons[0]}."
         held = next(check for check in self.checks if check.setup == self.strictest)
         if self.fair:
-            return f"Fair: {held.setup} holds ({held.meaning})."
+            what = "Fair" if held.setup in [s.name for s in SETUPS] else "Fair between pipelines"
+            return f"{what}: {held.setup} holds ({held.meaning})."
         if self.one_network:
             return (
                 "These runs retrain one pruned network, so they tell retraining apart, not pruning "
@@ -101,7 +103,8 @@ def fairness(runs: Iterable[Run] | Sequence[Group]) -> Fairness:
     "Unknown" is not "same". Source: Wang et al. (2023), Table 2; see docs/fairness.md.
 
     Args:
-        runs: Runs of two settings or more, or groups of them.
+        runs: Runs of two settings or more, or groups of them. Of runs, those that did not finish
+            are left out.
 
     Raises:
         RecordError: There is one setting or none: there is nothing to compare.
@@ -109,7 +112,8 @@ def fairness(runs: Iterable[Run] | Sequence[Group]) -> Fairness:
     held = list(runs)
     groups = [item for item in held if isinstance(item, Group)]
     if len(groups) != len(held):
-        groups = group([item for item in held if isinstance(item, Run)])
+        made = group([item for item in held if isinstance(item, Run)])
+        groups = [item for item in made if item.finished] or made
     if len(groups) < 2:
         raise RecordError(
             "fairness compares two settings or more: these runs differ in nothing but their seed"
@@ -117,7 +121,9 @@ def fairness(runs: Iterable[Run] | Sequence[Group]) -> Fairness:
     checks = [_check(setup, groups) for setup in (*SETUPS, *CROSSING)]
     strictest = _strictest(checks)
     alike = {item.pruned_alike for item in groups}
-    one = len(alike) == 1 and None not in alike and any(c.setup == "S2" and c.holds for c in checks)
+    ground = share(groups) if len(alike) == 1 and None not in alike else None
+    one = ground is not None and ground.known is not Known.UNKNOWN and not ground.partial
+    one = one and any(check.setup == "S2" and check.holds for check in checks)
     return Fairness(strictest, tuple(checks), advise(groups, strictest), one)
 
 
@@ -132,16 +138,28 @@ def _strictest(checks: Sequence[Check]) -> str | None:
 
 def _check(setup: Setup, groups: Sequence[Group]) -> Check:
     reasons = [reason for name in setup.facts if (reason := _differs(name, groups))]
-    applies = not setup.crosses or _crosses(groups)
-    if setup.crosses and not applies:
-        reasons = ["the pipelines share their base model, so the S setups apply"]
-    return Check(setup.name, setup.meaning, not reasons, applies, tuple(reasons))
+    barred = _not_crossing(groups) if setup.crosses else None
+    if barred is not None:
+        reasons = [barred]
+    return Check(setup.name, setup.meaning, not reasons, barred is None, tuple(reasons))
 
 
-def _crosses(groups: Sequence[Group]) -> bool:
-    """Tell whether base models differ on purpose: from scratch, or pruned at another epoch."""
-    scratch = {item.first.kind in SCRATCH for item in groups}
-    return True in scratch or len({pretraining_epochs(item.first) for item in groups}) > 1
+def _not_crossing(groups: Sequence[Group]) -> str | None:
+    """Say why no pipelines are compared; None where base models differ on purpose.
+
+    They do against training from scratch, and where one method acts at several pruning epochs.
+    """
+    pruned = [item for item in groups if item.first.kind not in SCRATCH]
+    methods = {method_of(item.first) for item in pruned}
+    recommended = next(setup for setup in SETUPS if setup.name == RECOMMENDED)
+    if len(pruned) == len(groups):
+        if len({pretraining_epochs(item.first) for item in groups}) == 1:
+            return "the pipelines share their base model, so the S setups apply"
+        if len(methods) > 1 or None in methods:
+            return "the pruning methods differ too, so the S setups apply"
+    elif len(methods) > 1 and any(_differs(name, pruned) for name in recommended.facts):
+        return f"the pruning methods differ too, and are not {RECOMMENDED} among themselves"
+    return None
 
 
 def _differs(name: str, groups: Sequence[Group]) -> str | None:
@@ -152,13 +170,15 @@ def _differs(name: str, groups: Sequence[Group]) -> str | None:
     if unknown:
         who = "every run" if len(unknown) == len(groups) else _listed(unknown)
         more = _told_apart(groups) if name == "base" else ""
+        if name == "settings":
+            more = f": {missing_words(groups)} not stated"
         return f"{fact.name} are unknown for {who}{more}"
     singles: list[Hashable] = []
     for value in values:
         assert value is not None
         singles += value if name != "base" else [value]
     if name == "base":
-        return _base_differs(values)
+        return _base_differs(values, [item.label for item in groups])
     if fact.agree(singles):
         return None
     written = [fact.write(value[0]) for value in values if value]
@@ -167,11 +187,19 @@ def _differs(name: str, groups: Sequence[Group]) -> str | None:
     return f"{fact.name} {_listed(list(dict.fromkeys(written)))}"
 
 
-def _base_differs(values: Sequence[tuple[Hashable, ...] | None]) -> str | None:
+def _base_differs(
+    values: Sequence[tuple[Hashable, ...] | None], labels: Sequence[str]
+) -> str | None:
     """Compare sets of base models: every seed may have its own, the same in all groups."""
     sets = [frozenset(value) for value in values if value]
     if len(set(sets)) == 1:
         return None
+    common, union = frozenset.intersection(*sets), frozenset.union(*sets)
+    if common:
+        lacking = [label for label, held in zip(labels, sets, strict=True) if held != union]
+        gone = [FACTS["base"].write(base) for base in sorted(union - common, key=str)]
+        are = "are" if len(gone) > 1 else "is"
+        return f"base models {_listed(gone)} {are} not among those of {_listed(lacking)}"
     forms = {is_digest(str(base)) for held in sets for base in held if base != "none"}
     everything = [str(base) for held in sets for base in sorted(map(str, held))]
     names = [FACTS["base"].write(base) for base in dict.fromkeys(everything)]

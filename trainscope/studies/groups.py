@@ -69,9 +69,13 @@ class Group:
             epochs: N; by default the first LR stage.
 
         Returns:
-            None where no accuracy was recorded in those epochs; no deviation for one run.
+            None where no accuracy was recorded in those epochs, or no run came so far; no
+            deviation for one run.
         """
-        found = [run.trainability_accuracy(epochs) for run in self.runs if len(run.epochs) > 1]
+        long = [run for run in self.runs if len(run.epochs) > 1]
+        if epochs is not None:  # a run that ended before says nothing of so many
+            long = [run for run in long if run.epochs[-1].epoch >= epochs]
+        found = [run.trainability_accuracy(epochs) for run in long]
         known = [value for value in found if value is not None]
         if not known:
             return None
@@ -92,8 +96,28 @@ class Group:
         return max(known, default=None)
 
     @property
+    def finished(self) -> bool:
+        """Return whether its runs came to the end of their schedule."""
+        return self.first.status is RunStatus.FINISHED
+
+    @property
+    def fate(self) -> str:
+        """Return "diverged", "was interrupted" or "were interrupted"; "finished" for the others."""
+        if self.first.status is not RunStatus.INTERRUPTED:
+            return str(self.first.status)
+        return f"{'was' if len(self.runs) == 1 else 'were'} interrupted"
+
+    @property
+    def setting(self) -> Hashable:
+        """Return what it shares with the runs of its setting that came less far."""
+        return _setting(self.first)
+
+    @property
     def pruned_alike(self) -> Hashable:
-        """Return what two groups share that retrain one pruned network; None where unknown."""
+        """Return what two groups share that were pruned in one way; None for a dense network.
+
+        Their base models may differ, or be unknown: `grounds.share` tells.
+        """
         run = self.first
         if run.pruning is None:
             return None
@@ -104,9 +128,11 @@ def shared_first_stage(groups: Iterable[Group]) -> int | None:
     """Return N for TAs that are shown together: the shortest first LR stage of all.
 
     Stages under `SHORTEST_STAGE` epochs count only where there are no others: a schedule that falls
-    at every epoch has no first stage to speak of.
+    at every epoch has no first stage to speak of. Nor do runs that did not finish count.
     """
-    known = [item.first_stage for item in groups if item.first_stage is not None]
+    held = list(groups)
+    ended = [item for item in held if item.finished] or held
+    known = [item.first_stage for item in ended if item.first_stage is not None]
     stages = [stage for stage in known if stage >= SHORTEST_STAGE] or known
     return min(stages, default=None)
 
@@ -115,10 +141,12 @@ def group(runs: Iterable[Run]) -> list[Group]:
     """Return the groups, in an order that reads well: by ratio, method, LR from large to small.
 
     Base models may differ by seed, as they do where every seed pretrains its own. Where one seed
-    occurs with several base models, each base model is a setting of its own.
+    occurs with several base models, each base model is a setting of its own. Runs that diverged or
+    were interrupted stand apart from those that finished.
 
     Args:
-        runs: Any runs; identical ones are counted once.
+        runs: Any runs; copies of a recorded one are counted once. Rows of run cards are all
+            counted: two that read alike are two results.
     """
     buckets: dict[Hashable, list[Run]] = {}
     for run in _distinct(runs):
@@ -139,16 +167,21 @@ def group(runs: Iterable[Run]) -> list[Group]:
 
 def _distinct(runs: Iterable[Run]) -> list[Run]:
     found: dict[Hashable, Run] = {}
-    for run in runs:
-        key = (_key(run), run.base, run.seed, run.epochs, final_accuracy(run))
+    for place, run in enumerate(runs):
+        row = place if run.source == "card" else None
+        key = (_key(run), run.base, run.seed, run.epochs, final_accuracy(run), row)
         found.setdefault(key, run)
     return list(found.values())
 
 
 def _key(run: Run) -> Hashable:
+    return _setting(run), str(run.status)
+
+
+def _setting(run: Run) -> Hashable:
     return (
         *(str(run.kind), run.architecture, run.data, pruning_key(run), schedule_key(run)),
-        *(settings_key(run), pretraining_epochs(run), run.status is RunStatus.INTERRUPTED),
+        *(settings_key(run), pretraining_epochs(run)),
     )
 
 
@@ -162,6 +195,7 @@ def _order(run: Run) -> tuple[object, ...]:
         speedup_of(run) or 0.0,
         tuple(word or "" for word in words[2:]),
         -lr,
+        run.status is not RunStatus.FINISHED,
         last_epoch(run) or 0,
         settings_key(run),
     )

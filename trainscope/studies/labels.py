@@ -21,7 +21,7 @@ from trainscope.training.schedule import LRSchedule, write_lr
 
 def labels_of(runs: Sequence[Run]) -> list[str]:
     """Write only what tells the groups apart, each part in its shortest form that does."""
-    parts = [[""] * len(runs)]
+    parts, kinds = [[""] * len(runs)], [_kind(run) for run in runs]
     for write in (
         lambda run: run.data or "data unknown",
         lambda run: run.architecture or "network unknown",
@@ -33,10 +33,14 @@ def labels_of(runs: Sequence[Run]) -> list[str]:
     ):
         written = [write(run) for run in runs]
         # What every pruned network shares tells nothing, though a dense one has none of it.
-        if len({text for text in written if text}) > 1 or write is _kind:
+        if write is _kind:
+            parts.append(kinds)
+        elif len({text for text in written if text}) > 1:
             parts.append(written)
     parts.append(_schedules(runs))
     parts += _changed_settings(runs)
+    if len(runs) > 1 and not any(text for part in parts for text in part if part is not kinds):
+        parts.append([_first(schedule_of(run)) for run in runs])  # some did not finish: no more
     labels = [" · ".join(part for part in texts if part) for texts in zip(*parts, strict=True)]
     labels = [label or _fallback(run) for label, run in zip(labels, runs, strict=True)]
     if len(set(labels)) < len(labels):
@@ -59,7 +63,7 @@ def _pruning_epoch(run: Run) -> str:
 
 def _kind(run: Run) -> str:
     name = {Kind.RETRAIN: "", Kind.TRAIN: "dense"}.get(run.kind, str(run.kind))
-    cut = "interrupted" if run.status is RunStatus.INTERRUPTED else ""
+    cut = "" if run.status is RunStatus.FINISHED else str(run.status)
     return " ".join(word for word in (name, cut) if word)
 
 

@@ -53,6 +53,7 @@ def read(names: Sequence[str | Path]) -> Found:
     diagnoses: list[Diagnosis] = []
     notes: list[str] = []
     seen: set[Path] = set()
+    cards: dict[bytes, Path] = {}
     if any(not str(name).strip() for name in names):  # it would be the current folder
         raise RecordError("an empty name leads to no run: give a file, a folder or a pattern")
     for name in names:
@@ -60,6 +61,10 @@ def read(names: Sequence[str | Path]) -> Found:
             if path.resolve() in seen:
                 continue
             seen.add(path.resolve())
+            original = _copied(path, cards)
+            if original is not None:
+                notes.append(f"left out: {path} is a copy of {original}")
+                continue
             try:
                 records = _read_file(path, named=named)
             except RecordError as error:
@@ -76,6 +81,17 @@ def read(names: Sequence[str | Path]) -> Found:
             "or diagnosis.json files, folders that hold them, or TOML run cards"
         )
     return Found(tuple(runs), tuple(diagnoses), tuple(notes))
+
+
+def _copied(path: Path, cards: dict[bytes, Path]) -> Path | None:
+    """Return the run card that this one repeats; None for the first of its kind, which is kept."""
+    if path.suffix != ".toml" or not path.is_file():
+        return None
+    try:
+        first = cards.setdefault(path.read_bytes(), path)
+    except OSError:
+        return None  # said where it is read
+    return None if first == path else first
 
 
 def _paths(name: str) -> Iterator[tuple[Path, bool]]:

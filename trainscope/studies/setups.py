@@ -1,9 +1,9 @@
 """The comparison setups of Wang et al. (2023), Table 2, as sets of facts that must agree.
 
 Each setup asks for all that the one before it asks for. SX-A and SX-B compare across pipelines
-(another pruning epoch, or training from scratch), where the base models differ on purpose and the
-budget of the whole pipeline must agree instead. docs/fairness.md says where the paper is quoted and
-where its wording is filled in.
+(training from scratch, or one method at several pruning epochs), where the base models differ on
+purpose and the budget of the whole pipeline must agree instead. docs/fairness.md says where the
+paper is quoted and where its wording is filled in.
 """
 
 from __future__ import annotations

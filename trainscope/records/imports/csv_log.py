@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from trainscope.errors import RecordError
 from trainscope.records.imports.log import Log, find_columns, need_accuracy, number
+from trainscope.records.imports.table import read_table
 
 Rows = list[dict[str, float]]
+Cells = Sequence[Mapping[str, str | None]]
 
 
 def read(path: Path, asked: Mapping[str, str]) -> Log:
@@ -24,14 +25,10 @@ def read(path: Path, asked: Mapping[str, str]) -> Log:
         asked: Columns that the person named, by field.
 
     Raises:
-        RecordError: It has no header, no rows, no epochs or no accuracy.
+        RecordError: It has no header, no rows, no epochs, no accuracy, or a column twice.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file, strict=True))
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise RecordError(f"{path} is no CSV file with named columns: {error}") from error
-    columns = tuple(name for name in (rows[0] if rows else {}) if name)
+    table = read_table(path)
+    rows, columns = table.rows, tuple(name for name in table.columns if name)
     if not rows or len(columns) < 2:
         raise RecordError(f"{path} is no CSV file with named columns and a row an epoch")
     lightning = "step" in columns and "epoch" in columns and is_sparse(rows)
@@ -40,6 +37,7 @@ def read(path: Path, asked: Mapping[str, str]) -> Log:
         lr = next((name for name in columns if name.lower().startswith("lr-")), None)
         named |= {"lr": lr} if lr is not None and "lr" not in named else {}
     found = find_columns(columns, named, str(path))
+    table.refuse_twice(found.values())
     need_accuracy(found, columns, str(path))
     if "epoch" not in found:
         raise RecordError(f"{path} has no column of epochs: name it with --column epoch=NAME")
@@ -49,14 +47,14 @@ def read(path: Path, asked: Mapping[str, str]) -> Log:
     return log
 
 
-def is_sparse(rows: list[dict[str, str]]) -> bool:
+def is_sparse(rows: Cells) -> bool:
     """Tell whether rows hold a few of the columns each."""
     return any(
         not (cell or "").strip() for row in rows for cell in row.values() if cell is not None
     )
 
 
-def _merge(rows: list[dict[str, str]], found: Mapping[str, str], path: Path) -> Rows:
+def _merge(rows: Cells, found: Mapping[str, str], path: Path) -> Rows:
     epochs: dict[int, dict[str, float]] = {}
     early: dict[str, float] = {}  # from rows without an epoch: they belong to the next one
     for place, row in enumerate(rows, start=2):

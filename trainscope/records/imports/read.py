@@ -10,6 +10,7 @@ from trainscope.records.epoch import EpochRecord
 from trainscope.records.imports import csv_log, tensorboard, text_log, trainer_state
 from trainscope.records.imports.given import Given
 from trainscope.records.imports.log import Log
+from trainscope.records.imports.table import SEPARATORS
 from trainscope.records.notation import write_stages
 from trainscope.records.run import UNKNOWN, Run
 
@@ -46,9 +47,9 @@ def recognise(path: Path) -> str:
     if begin.lstrip().startswith(b"{"):
         return "huggingface"
     first = begin.splitlines()[0]
-    return (
-        "csv" if path.suffix == ".csv" or (b"," in first and b" " not in first.strip()) else "text"
-    )
+    separated = any(mark.encode() in first.strip() for mark in SEPARATORS)
+    named = path.suffix in (".csv", ".tsv")
+    return "csv" if named or (separated and b" " not in first.strip()) else "text"
 
 
 def run_from_log(path: Path, given: Given | None = None, *, format: str | None = None) -> Run:

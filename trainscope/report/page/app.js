@@ -1,10 +1,10 @@
 "use strict";
-/* Which runs are shown, what is plotted of them, sortable tables, and the theme. */
+/* Which runs are shown, what is plotted of them, and sortable tables. */
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const COLOURS = 7, DASHES = ["none", "7 4", "2 3", "9 3 2 3"];
 const state = { off: new Set(), seeds: false, full: false, width: 0 };
-const PAPER = 400, FAR = 30;  // pixels; points below the top at which a setting no longer sets the axis
+const FAR = 30;  // points below the top at which a setting no longer sets the axis
 
 const colourOf = (s) => `var(--s${s % COLOURS})`;
 const dashOf = (s) => DASHES[Math.floor(s / COLOURS) % DASHES.length];
@@ -12,9 +12,9 @@ const runsOf = (s) => DATA.settings[s].runs.filter((r) => !state.off.has(r));
 const isOn = (s) => runsOf(s).length > 0;
 
 /* The mean of the runs shown, epoch by epoch, over the epochs that most of them have. */
-function meanCurve(s, y, byTime) {
+function meanCurve(s, y, byTime, runs = runsOf(s)) {
   const held = new Map();
-  for (const r of runsOf(s)) {
+  for (const r of runs) {
     const run = DATA.runs[r], values = run[y];
     if (!values) continue;
     if (y === "a" && !byTime && run.a0 !== null && run.e.length && run.e[0] > 0) {
@@ -59,7 +59,9 @@ function curves(plot) {
     const ends = series.filter((s) => !s.quiet && s.points.length).map((s) => s.points[s.points.length - 1][1]);
     const tops = series.filter((s) => !s.quiet).flatMap((s) => s.points.map((p) => p[1]));
     if (ends.length) {
-      const top = Math.max(...tops), low = Math.min(...ends.filter((end) => end > top - FAR), top);
+      const top = Math.max(...tops), near = ends.some((end) => end > top - FAR);
+      for (const s of series) s.far = near && s.points.length > 0 && s.points[s.points.length - 1][1] <= top - FAR;
+      const low = Math.min(...ends.filter((end) => end > top - FAR), top);
       spec.range = [Math.max(0, low - 0.4 * Math.max(top - low, 1)), top];
     }
   }
@@ -80,23 +82,44 @@ function along(plot) {
 
 function numbers(plot) {
   const shown = plot.points.filter((p) => isOn(p.s));
+  const low = floor(shown), range = low === null ? {} : { range: [low[0], low[1]] };
+  const under = (points) => (low === null ? [] : points.filter((p) => p[1] < low[2]));
   if (plot.spec.sweep) {
     const lines = [...new Set(plot.points.map((p) => p.line))], series = [];
-    lines.forEach((name, k) => {
+    lines.forEach((name) => {
+      const k = plot.points.find((p) => p.line === name).s;  // a line has its first setting's colour
       const held = shown.filter((p) => p.line === name && p.x !== null).sort((a, b) => a.x - b.x);
       series.push({
         label: name, colour: colourOf(k), dash: dashOf(k), knots: true, points: held.map((p) => [p.x, p.v]),
+        outside: under(held.map((p) => [p.x, p.v])),
         errors: held.filter((p) => p.sd).map((p) => [p.x, p.v - p.sd, p.v + p.sd]),
       });
     });
-    return { ...plot.spec, series };
+    return { ...plot.spec, ...range, series };
   }
   const series = shown.map((p, k) => ({
-    label: DATA.settings[p.s].label, colour: colourOf(p.s), loose: true, points: [[k, p.v]],
+    label: DATA.settings[p.s].label, colour: colourOf(p.s), loose: true, points: [[k, p.v]], outside: under([[k, p.v]]),
     errors: p.sd ? [[k, p.v - p.sd, p.v + p.sd]] : [],
     dots: p.vals.length < 2 ? [] : p.vals.map((v, i) => [k + 0.13, v, p.seeds[i] === null ? `run ${i + 1}` : `seed ${p.seeds[i]}`]),
   }));
-  return { ...plot.spec, cats: shown.map((p) => DATA.settings[p.s].short), series };
+  return { ...plot.spec, ...range, cats: shortened(shown.map((p) => DATA.settings[p.s].short)), series };
+}
+
+/* Where a diverged setting lies under all others, which would then look alike: the bottom and the
+   top of an axis without it, and the lowest value of the others. */
+function floor(points) {
+  const known = points.filter((p) => !p.lost);
+  if (state.full || !known.length) return null;
+  const ends = (p) => [p.v - (p.sd || 0), p.v + (p.sd || 0), ...p.vals];
+  const low = Math.min(...known.flatMap(ends)), high = Math.max(...points.flatMap(ends));
+  return points.some((p) => p.v < low) ? [low - 0.14 * (high - low || 1), high, low] : null;
+}
+
+/* Names without the parts that all of them share. */
+function shortened(names) {
+  const parts = names.map((name) => name.split(" · "));
+  const told = parts.map((own) => own.filter((part) => !parts.every((other) => other.includes(part))).join(" · "));
+  return told.every((name) => name) && new Set(told).size === names.length ? told : names;
 }
 
 const histogram = (plot) => ({
@@ -109,13 +132,14 @@ const histogram = (plot) => ({
 
 function estimate(plot) {
   const colour = colourOf(plot.s), s = DATA.settings[plot.s];
-  const seen = isOn(plot.s) ? meanCurve(plot.s, "a", false) : { points: [], band: [], marks: [] };
+  // The card is about this setting, and shows it also where it is hidden elsewhere.
+  const seen = meanCurve(plot.s, "a", false, isOn(plot.s) ? undefined : s.runs);
   const rest = plot.curve;
   const series = [
     { label: `${s.label}, measured`, colour, ...seen },
     { label: "predicted, first stage kept on", colour, dash: "5 4", points: rest.map((p) => [p[0], p[1]]), band: rest.map((p) => [p[0], p[2], p[3]]) },
   ];
-  const low = Math.min(...seen.points.slice(-1).map((p) => p[1]), plot.target), top = Math.max(plot.target, ...rest.map((p) => p[1]));
+  const low = Math.min(...seen.points.slice(-1).map((p) => p[1]), plot.target, ...rest.map((p) => p[1])), top = Math.max(plot.target, ...rest.map((p) => p[1]));
   return { ...plot.spec, series, range: [Math.max(0, low - 0.6 * Math.max(top - low, 1)), top], lines: [{ y: plot.target, label: plot.aim }] };
 }
 
@@ -196,7 +220,10 @@ function start() {
   if (filter) filter.addEventListener("input", () => {
     const wanted = filter.value.toLowerCase();
     document.querySelectorAll(".chip").forEach((chip) => { chip.hidden = !chip.textContent.toLowerCase().includes(wanted); });
+    fold();
   });
+  const unfold = document.getElementById("unfold");
+  if (unfold) unfold.addEventListener("click", () => { document.querySelector(".chips").classList.toggle("open"); fold(); });
   document.querySelectorAll("table.sortable").forEach(sortable);
   document.querySelectorAll("[data-copy]").forEach((button) => button.addEventListener("click", async () => {
     const text = button.parentNode.querySelector("code").textContent;
@@ -205,40 +232,11 @@ function start() {
   theme();
   paper();
   DATA.settings.forEach((_, s) => { if (!DATA.on.includes(s)) toggleSetting(s, false); });
+  fold();
+  wide();
   let width = 0;
-  new ResizeObserver(() => { if (document.body.clientWidth !== width) { width = document.body.clientWidth; refresh(); } }).observe(document.body);
+  new ResizeObserver(() => { if (document.body.clientWidth !== width) { width = document.body.clientWidth; refresh(); fold(); wide(); } }).observe(document.body);
   render();
-}
-
-/* On paper everything is open, and plots are drawn at the width of a column. */
-function paper() {
-  let closed = [];
-  addEventListener("beforeprint", () => {
-    closed = [...document.querySelectorAll("details:not([open])")];
-    if (closed.length <= 60) closed.forEach((item) => { item.open = true; });
-    state.width = PAPER;
-    render();
-  });
-  addEventListener("afterprint", () => {
-    closed.forEach((item) => { item.open = false; });
-    state.width = 0;
-    render();
-  });
-}
-
-function theme() {
-  const button = document.getElementById("theme"), root = document.documentElement;
-  const dark = () => root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-  const label = () => { button.textContent = dark() ? "Light" : "Dark"; };
-  try { const kept = localStorage.getItem("trainscope-theme"); if (kept) root.dataset.theme = kept; } catch { /* no storage */ }
-  button.addEventListener("click", () => {
-    root.dataset.theme = dark() ? "light" : "dark";
-    try { localStorage.setItem("trainscope-theme", root.dataset.theme); } catch { /* no storage */ }
-    label();
-  });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", label);
-  document.getElementById("print").addEventListener("click", () => window.print());
-  label();
 }
 
 start();

@@ -7,7 +7,7 @@ import json
 from trainscope.records import Run
 from trainscope.records.rows import quantity
 from trainscope.records.run import UNKNOWN
-from trainscope.report.page.markup import cell, escape, swatch, table
+from trainscope.report.page.markup import cell, escape, prose, swatch, table
 from trainscope.studies.comparison import Comparison
 from trainscope.studies.facts import final_accuracy, last_epoch
 from trainscope.studies.groups import Group
@@ -45,7 +45,7 @@ def _run_row(number: int, index: int, item: Group, run: Run) -> str:
     return (
         f'<tr><td><input type="checkbox" data-run="{number}" checked '
         f'aria-label="Show {name}"></td>'
-        f'<td class="s" data-v="{escape(item.label)}">{swatch(index)}{escape(item.label)}</td>'
+        f'<td class="s" data-v="{escape(item.label)}">{swatch(index)}{prose(item.label)}</td>'
         + cell("–" if run.seed is None else str(run.seed), run.seed, kind="n")
         + cell("–" if final is None else f"{final:.2f}", final, kind="n")
         + cell("–" if best is None else f"{best:.2f}", best, kind="n")
@@ -56,7 +56,7 @@ def _run_row(number: int, index: int, item: Group, run: Run) -> str:
             "–" if run.parameters is None else quantity(run.parameters), run.parameters, kind="n"
         )
         + cell(run.base[:12])
-        + cell(f"{run.kind}, {run.status}", kind="s")
+        + cell(f"{run.kind}, {run.status}", kind="nb")
         + "</tr>"
     )
 

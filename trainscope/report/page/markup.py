@@ -54,8 +54,9 @@ def table(
         label: What the table holds, for those who cannot see it.
         tall: Scroll within a limited height.
     """
+    first = next((name for name, _ in heads if name), None)  # stays in sight when scrolled
     names = "".join(
-        f'<th scope="col"{" class=n" if number else ""}>'
+        f'<th scope="col"{" class=n" if number else " class=s" if name == first else ""}>'
         + (f'<button type="button">{escape(name)}</button>' if name else "")
         + "</th>"
         for name, number in heads

@@ -63,7 +63,8 @@ function path(points, x, y) {
 }
 
 /* spec: {xlabel, ylabel, xlog, ylog, range, cats, series: [{label, colour, dash, points, band, marks,
-   dots, thin, quiet}], lines: [{y|x, label, colour}]} */
+   dots, outside, thin, quiet, far}], lines: [{y|x, label, colour}]}; a far series sets no axis, and
+   what is outside lies under the range and is marked at its edge. */
 function draw(box, spec) {
   const width = spec.width || Math.max(260, box.clientWidth), height = spec.height || 300;
   const old = box.querySelector("svg.plot");
@@ -73,7 +74,8 @@ function draw(box, spec) {
   });
   if (old) old.replaceWith(svg); else box.insertBefore(svg, box.firstChild);
   const shown = spec.series.filter((s) => s.points.length);
-  const xs = extent(shown.flatMap((s) => s.points.map((p) => p[0])), spec.xlog);
+  const near = shown.filter((s) => !s.far), setting = near.length ? near : shown;
+  const xs = extent(setting.flatMap((s) => s.points.map((p) => p[0])), spec.xlog);
   if (xs && spec.from0) xs[0] = Math.min(0, xs[0]);
   let ys = extent(shown.flatMap((s) => [...s.points.map((p) => p[1]), ...(s.band || []).flatMap((b) => [b[1], b[2]]),
     ...(s.dots || []).map((d) => d[1])]), spec.ylog);
@@ -88,7 +90,7 @@ function draw(box, spec) {
   const right = width - PAD.right;
   const room = spec.cats ? (right - PAD.left) / spec.cats.length : 0;
   const tilted = spec.cats ? spec.cats.some((name) => name.length * 6.4 > room) : false;
-  const bottom = height - (tilted ? 104 : PAD.bottom);
+  const bottom = height - (tilted ? 116 : PAD.bottom);
   const x = spec.cats ? scale(-0.5, spec.cats.length - 0.5, PAD.left, right) : scale(xs[0], xs[1], PAD.left + 6, right, spec.xlog);
   const y = scale(ys[0], ys[1], bottom, PAD.top, spec.ylog);
   axes(svg, spec, x, y, right, bottom, height, tilted);
@@ -98,6 +100,7 @@ function draw(box, spec) {
   const area = el("g", { "clip-path": `url(#${id})` }, svg);
   for (const line of spec.lines || []) rule(area, line, x, y, right, bottom);
   for (const s of shown) lineOf(area, s, x, y);
+  for (const s of shown) for (const p of s.outside || []) below(svg, s, p, x, right, bottom);
   if (!spec.cats) pointer(box, svg, shown, spec, x, y, right, bottom);
   else hover(box, svg, shown, spec, x, y);
 }
@@ -109,10 +112,11 @@ function axes(svg, spec, x, y, right, bottom, height, tilted) {
     el("text", { x: PAD.left - 7, y: y.at(t) + 3.5, "text-anchor": "end" }, text, tickText(t, y.log));
   }
   if (spec.cats) {
+    const most = Math.min(21, Math.floor((x.at(0) + 8) / 4));  // the first name must not leave the card
     spec.cats.forEach((name, k) => {
-      const cut = tilted && name.length > 21 ? name.slice(0, 20) + "…" : name;
+      const cut = tilted && name.length > most ? name.slice(0, most - 1) + "…" : name;
       const at = { x: x.at(k) + (tilted ? 4 : 0), y: bottom + (tilted ? 14 : 17), "text-anchor": tilted ? "end" : "middle" };
-      if (tilted) at.transform = `rotate(-38 ${at.x} ${at.y})`;
+      if (tilted) at.transform = `rotate(-50 ${at.x} ${at.y})`;
       el("title", {}, el("text", at, text, cut), name);
     });
   } else for (const t of x.ticks) {
@@ -121,8 +125,20 @@ function axes(svg, spec, x, y, right, bottom, height, tilted) {
     el("text", { x: x.at(t), y: bottom + 17, "text-anchor": "middle" }, text, tickText(t, x.log));
   }
   el("line", { x1: PAD.left, x2: right, y1: bottom, y2: bottom, class: "axis" }, grid);
-  el("text", { x: (PAD.left + right) / 2, y: height - 6, "text-anchor": "middle", class: "label" }, svg, tilted ? "" : spec.xlabel);
-  el("text", { x: -(PAD.top + bottom) / 2, y: 13, transform: "rotate(-90)", "text-anchor": "middle", class: "label" }, svg, spec.ylabel);
+  const along = el("text", { x: (PAD.left + right) / 2, y: height - 6, "text-anchor": "middle", class: "label" }, svg, tilted ? "" : spec.xlabel);
+  const up = el("text", { x: -(PAD.top + bottom) / 2, y: 13, transform: "rotate(-90)", "text-anchor": "middle", class: "label" }, svg, spec.ylabel);
+  for (const [label, room] of [[along, right - PAD.left], [up, bottom - PAD.top + 8]]) {
+    const long = label.getComputedTextLength();
+    if (long > room) label.style.fontSize = `${(12 * room) / long}px`;
+  }
+}
+
+/* A value under the axis: an arrow at its edge, with the value. */
+function below(svg, s, p, x, right, bottom) {
+  const cx = x.at(p[0]), cy = bottom - 9, left = cx > right - 110;
+  const group = el("g", { class: "below" }, svg);
+  el("path", { d: `M${cx - 5.5} ${cy - 4}h11l-5.5 9.5z`, fill: s.colour, class: "mark" }, group);
+  el("text", { x: cx + (left ? -9 : 9), y: cy + 4, "text-anchor": left ? "end" : "start" }, group, `${p[1].toFixed(1)} %, diverged`);
 }
 
 function rule(area, line, x, y, right, bottom) {
@@ -162,7 +178,8 @@ function lineOf(area, s, x, y) {
 
 /* The value of every series at the pointer's x, or at the step that the arrow keys have reached. */
 function pointer(box, svg, shown, spec, x, y, right, bottom) {
-  const places = [...new Set(shown.filter((s) => !s.quiet).flatMap((s) => s.points.map((p) => p[0])))].sort((a, b) => a - b);
+  const places = [...new Set(shown.filter((s) => !s.quiet).flatMap((s) => s.points.map((p) => p[0])))]
+    .filter((place) => x.at(place) <= right + 1).sort((a, b) => a - b);
   const cross = el("line", { class: "cross", y1: PAD.top, y2: bottom, visibility: "hidden" }, svg);
   const dots = el("g", {}, svg);
   let step = -1;
@@ -175,7 +192,7 @@ function pointer(box, svg, shown, spec, x, y, right, bottom) {
       if (s.quiet) continue;
       const found = near(s.points, place, spec.xlog);
       if (!found) continue;
-      el("circle", { cx: x.at(found[0]), cy: y.at(found[1]), r: 3.5, fill: s.colour, class: "read" }, dots);
+      el("circle", { cx: x.at(found[0]), cy: Math.min(bottom, y.at(found[1])), r: 3.5, fill: s.colour, class: "read" }, dots);
       rows.push({ colour: s.colour, label: s.label, value: written(found[1]), sort: found[1] });
     }
     rows.sort((a, b) => b.sort - a.sort);

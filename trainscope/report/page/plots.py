@@ -10,7 +10,7 @@ import numpy as np
 
 from trainscope.records import Json
 from trainscope.report.page.markup import rounded
-from trainscope.report.series import AXES, along, measured_along, name_of
+from trainscope.report.series import AXES, along, axis_of, measured_along, name_of
 from trainscope.report.setting_display import AXES as SETTING_AXES
 from trainscope.report.setting_display import Against, Number, points
 from trainscope.report.style import LABELS, measured
@@ -112,6 +112,7 @@ def _numbers(groups: Sequence[Group], ta_epochs: int | None) -> list[Json]:
                         "sd": rounded(point.spread),
                         "vals": [rounded(value) for value in point.values],
                         "seeds": seeds[point.label],
+                        "lost": point.diverged,
                     }
                     for point in shown
                 ],
@@ -150,7 +151,7 @@ def _along(groups: Sequence[Group]) -> list[Json]:
                 "spec": {
                     "xlabel": AXES["epoch"],
                     "xshort": "epoch",
-                    "ylabel": f"{name} [{unit}]" if unit else name,
+                    "ylabel": axis_of(name, unit),
                     "ylog": all(row[2] is not None and row[2] > 0 for row in known),
                 },
                 "series": series,

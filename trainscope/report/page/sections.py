@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from trainscope.records import Json
@@ -73,6 +74,7 @@ def bar(comparison: Comparison) -> str:
     return (
         f'<div class="bar{" many" if many else ""}" role="group" '
         f'aria-label="Settings shown in the plots">{find}<div class="chips">{chips}</div>'
+        '<button type="button" id="unfold" aria-expanded="false" hidden>▾ more</button>'
         '<button type="button" data-show="all">all</button>'
         '<button type="button" data-show="none">none</button>'
         '<label><input type="checkbox" id="seeds"> every run</label>'
@@ -114,13 +116,16 @@ def _setting_row(index: int, item: Group, comparison: Comparison) -> str:
     schedule = schedule_of(run)
     text = "unknown" if schedule is None else str(schedule)
     text = text if len(text) <= 60 else f"{text[:57]}..."
+    stages = "<wbr>".join(
+        f'<span class="nb">{escape(stage)}</span>' for stage in re.findall("[^,]+,?", text)
+    )
     return (
-        f'<tr><td class="s" data-v="{escape(item.label)}">{swatch(index)}{escape(item.label)}</td>'
+        f'<tr><td class="s" data-v="{escape(item.label)}">{swatch(index)}{prose(item.label)}</td>'
         + cell(str(len(item.runs)), len(item.runs), kind="n")
         + cell(method_of(run) or "unknown")
         + cell("–" if ratio is None else f"{ratio:g}", ratio, kind="n")
         + cell("–" if speedup is None else f"{speedup:.2f}×", speedup, kind="n")
-        + f"<td><code>{escape(text)}</code></td>"
+        + f"<td><code>{stages}</code></td>"
         + cell("–" if item.epochs is None else str(item.epochs), item.epochs, kind="n")
         + cell(mean_spread(*ta) if ta else "–", ta[0] if ta else None, kind="n")
         + cell(mean_spread(item.mean, item.spread), item.mean, kind="n")

@@ -6,8 +6,10 @@ import statistics
 from collections.abc import Sequence
 
 from trainscope.convergence import decayed_too_early as early_decay
-from trainscope.records import Run, RunStatus
+from trainscope.records import Run
 from trainscope.studies.curves import run_curve
+from trainscope.studies.facts import last_epoch
+from trainscope.studies.grounds import share
 from trainscope.studies.groups import Group
 from trainscope.studies.slope import slope
 from trainscope.studies.traps.trap import Trap, Weight
@@ -63,37 +65,49 @@ def not_converged(item: Group, others: Sequence[Group]) -> Trap | None:
     return _loss_left(item, others)
 
 
-def not_finished(item: Group) -> Trap | None:
-    """Find runs that were interrupted or diverged."""
-    for status in (RunStatus.DIVERGED, RunStatus.INTERRUPTED):
-        count = sum(run.status is status for run in item.runs)
-        if count:
-            planned = item.first.total
-            until = f"of {planned} epochs" if planned else "of an unknown number of epochs"
-            return Trap(
-                str(status),
-                item.label,
-                f"{count} of {len(item.runs)} runs {status} after {item.epochs} {until}: the final "
-                "accuracy is that of the last epoch, not of the schedule.",
-                runs=(count, len(item.runs)),
-            )
-    return None
+def not_finished(item: Group, groups: Sequence[Group]) -> Trap | None:
+    """Find runs that were interrupted or diverged, and say what of their setting is left."""
+    if item.finished:
+        return None
+    kept = [other for other in groups if other.finished and other.setting == item.setting]
+    total = sum(len(other.runs) for other in groups if other.setting == item.setting)
+    ends = sorted({done for run in item.runs if (done := last_epoch(run)) is not None})
+    after = " and ".join(map(str, ends)) or "an unknown number of"
+    until = f"of {item.first.total} epochs" if item.first.total else "epochs"
+    what = (
+        f"it is not in the mean of {kept[0].label}, which is over the {len(kept[0].runs)} that "
+        "finished"
+        if kept
+        else "the final accuracy is that of the last epoch, not of the schedule"
+    )
+    return Trap(
+        str(item.first.status),
+        item.label,
+        f"{len(item.runs)} of {total} runs {item.fate} after {after} {until}: {what}.",
+        runs=(len(item.runs), total),
+    )
 
 
 def _loss_left(item: Group, others: Sequence[Group]) -> Trap | None:
-    own = _final_loss(item)
-    if own is None:
+    found = []
+    for other in others:
+        ground = share([item, other])
+        if ground is not None:
+            own, theirs = (_final_loss(held) for held in ground.groups)
+            if own is not None and theirs is not None:
+                larger = (other.lr or 0.0) > (item.lr or 0.0)
+                why = "the small LR" if larger else "its schedule"
+                found.append((theirs, own, other.label, ground.where, why))
+    best = min(found, default=None)
+    if best is None or best[1] < LOSS_RATIO * best[0] or best[1] - best[0] < LOSS_GAP:
         return None
-    rivals = [(loss, o) for o in others if (loss := _final_loss(o)) is not None]
-    best = min(rivals, key=lambda pair: pair[0], default=None)
-    if best is None or own < LOSS_RATIO * best[0] or own - best[0] < LOSS_GAP:
-        return None
+    lowest, own, label, where, why = best
     return Trap(
         "not converged",
         item.label,
-        f"It ends at a training loss of {own:.3g} nats where {best[1].label} came to "
-        f"{best[0]:.3g} on the same pruned network: its flat end is the small LR, not convergence.",
-        {"train_loss": own, "lowest": best[0]},
+        f"It ends at a training loss of {own:.3g} nats where {label} came to {lowest:.3g} {where}: "
+        f"its flat end is {why}, not convergence.",
+        {"train_loss": own, "lowest": lowest},
     )
 
 

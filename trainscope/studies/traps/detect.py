@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 
 from trainscope.records import Diagnosis
+from trainscope.studies.grounds import kin
 from trainscope.studies.groups import Group
 from trainscope.studies.traps.convergence import (
     best_epoch,
@@ -20,24 +21,21 @@ from trainscope.studies.traps.trap import Trap
 def detect(groups: Sequence[Group], diagnoses: Sequence[Diagnosis] = ()) -> list[Trap]:
     """Return every trap that a setting fell into, group by group.
 
-    A group's trap needs more than half of its runs. A setting is held against others only where
-    they retrain the same pruned network.
+    A group's trap needs more than half of its runs. A setting is held against others only with the
+    same optimizer settings, and on the pruned networks that both retrained.
 
     Args:
         groups: The settings.
         diagnoses: Measurements of the same networks before and after the action.
     """
-    families: dict[Hashable, list[Group]] = {}
-    for item in groups:
-        if item.pruned_alike is not None:
-            families.setdefault(item.pruned_alike, []).append(item)
+    families = kin(groups)
     found: list[Trap | None] = []
     for item in groups:
-        family = families.get(item.pruned_alike, [])
+        family = next((held for held in families if item in held), [])
         others = [other for other in family if other is not item]
         found += [
             no_op(item),
-            not_finished(item),
+            not_finished(item, groups),
             decayed_too_early(item),
             not_converged(item, others),
             too_low(item, others),

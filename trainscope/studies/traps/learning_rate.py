@@ -6,12 +6,10 @@ from collections.abc import Sequence
 
 from trainscope.records import Diagnosis, Run
 from trainscope.studies.facts import last_epoch
+from trainscope.studies.grounds import share
 from trainscope.studies.groups import Group
-from trainscope.studies.significance import welch
+from trainscope.studies.significance import LEAST, ONE_SEED, untested, welch
 from trainscope.studies.traps.trap import Trap, Weight
-
-BEHIND = 0.5
-"""Points behind a larger LR before a smaller one is called too low."""
 
 
 def too_low(item: Group, others: Sequence[Group]) -> Trap | None:
@@ -21,34 +19,38 @@ def too_low(item: Group, others: Sequence[Group]) -> Trap | None:
     is the estimator's to say.
     """
     rivals = [
-        other
+        ground
         for other in others
         if None not in (item.lr, other.lr, item.mean, other.mean, item.epochs, other.epochs)
         and (other.lr or 0) > (item.lr or 0)
         and (other.epochs or 0) <= (item.epochs or 0)
+        and (ground := share([item, other])) is not None
     ]
     if not rivals:
         return None
-    best = max(rivals, key=lambda other: other.mean or 0.0)
-    ahead = welch(best.finals, item.finals)
-    if ahead.value < BEHIND or (min(len(best.runs), len(item.runs)) > 1 and not ahead.significant):
+    ground = max(rivals, key=lambda ground: ground.groups[1].mean or 0.0)
+    own, best = ground.groups
+    ahead = welch(best.finals, own.finals)
+    single = untested(best.finals, own.finals)
+    if ahead.value < (ONE_SEED if single else LEAST) or not (single or ahead.significant):
         return None
     evidence = {"behind": ahead.value}
-    stages = [stage for stage in (item.first_stage, best.first_stage) if stage is not None]
+    stages = [stage for stage in (own.first_stage, best.first_stage) if stage is not None]
     ta = ""
     if len(stages) == 2:
-        own, their = item.ta(min(stages)), best.ta(min(stages))
-        if own is not None and their is not None:
-            evidence |= {"ta": own[0], "reference_ta": their[0]}
-            ta = f"; TA over {min(stages)} epochs is {own[0]:.1f} % against {their[0]:.1f} %"
+        mine, their = own.ta(min(stages)), best.ta(min(stages))
+        if mine is not None and their is not None:
+            evidence |= {"ta": mine[0], "reference_ta": their[0]}
+            ta = f"; TA over {min(stages)} epochs is {mine[0]:.1f} % against {their[0]:.1f} %"
+    test = "one seed: no test" if single else f"p = {ahead.p:.2g}"
     return Trap(
         "LR below what the damage needs",
         item.label,
-        f"It ends {ahead.value:.2f} points below {best.label} on the same pruned network, in "
-        f"{last_epoch(item.first)} epochs against {last_epoch(best.first)}{ta}: use the larger LR, "
-        "or lengthen the first LR stage.",
+        f"It ends {ahead.value:.2f} points below {best.label} {ground.where}, in "
+        f"{last_epoch(item.first)} epochs against {last_epoch(best.first)} ({test}){ta}: use the "
+        "larger LR.",
         evidence,
-        runs=(len(item.runs), len(item.runs)),
+        runs=(len(own.runs), len(item.runs)),
     )
 
 
