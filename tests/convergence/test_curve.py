@@ -89,7 +89,9 @@ def test_bad_csv_files_are_refused_in_a_sentence(tmp_path, text, message):
 def test_a_file_that_is_no_text_is_refused(tmp_path):
     path = tmp_path / "bad.csv"
     path.write_bytes(b"\xff\xfe\x00\x80" * 9)
-    with pytest.raises(RecordError, match="no learning curve can be read"):
+    with pytest.raises(
+        RecordError, match="no CSV file with named columns: it is not text in UTF-8"
+    ):
         LearningCurve.from_csv(path)
 
 

@@ -190,7 +190,7 @@ def test_a_curve_that_has_levelled_off_is_called_unreachable():
     estimate = estimate_extra_epochs(LEVEL, 68.0)
     assert estimate.reachable < 0.5
     assert estimate.first_passage.median == math.inf
-    assert "levels off" in estimate.explanation
+    assert "level off" in estimate.explanation
 
 
 @pytest.mark.parametrize("seed", range(5))

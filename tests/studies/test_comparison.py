@@ -146,6 +146,8 @@ def test_of_many_learning_rates_the_two_that_are_compared_are_named():
     line = findings(group(made))[0]
     assert "of 8, the best and the lowest are LR 8e-3" in line
     assert "between LR 8e-3 and LR 1e-3" in line
+    told = next(line for line in findings(group(made)) if line.startswith("Trainability"))
+    assert told.count("% at LR") == 2
 
 
 def test_copies_are_noted():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 from trainscope.convergence.passage import Floats
 from trainscope.errors import RecordError
 from trainscope.records import Run
+from trainscope.records.imports.table import read_table
 
 MOST_GAPS = 0.2
 """Share of the losses that may be missing."""
@@ -100,32 +100,37 @@ class LearningCurve:
     def from_csv(cls, path: str | Path) -> LearningCurve:
         """Read a table with the columns `epoch,lr,accuracy[,loss]`; others are ignored.
 
+        Commas, semicolons or tabs separate the columns.
+
         Raises:
-            RecordError: The file cannot be read, a column is missing, or a value is no number.
+            RecordError: The file cannot be read, a column is missing or there twice, a value is no
+                number, or an accuracy is no percentage.
         """
-        try:
-            with Path(path).open(newline="", encoding="utf-8-sig") as file:
-                rows = list(csv.DictReader(file, skipinitialspace=True))
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            reason = getattr(error, "strerror", None) or "it is not a text table"
-            raise RecordError(f"no learning curve can be read from {path}: {reason}") from error
-        if not rows:
+        table = read_table(Path(path))
+        names = {name.lower(): name for name in table.columns}
+        if not table.rows:
             raise RecordError(f"{path} has no records; expected a header {','.join(COLUMNS)}")
-        names = {name.strip().lower(): name for name in rows[0] if isinstance(name, str)}
         for name in COLUMNS[:3]:
             if name not in names:
                 raise RecordError(
                     f"{path} has no column '{name}'; its header must name epoch, lr and accuracy, "
-                    "and may name loss"
+                    "and may name loss, with commas, semicolons or tabs between them"
                 )
-        data: dict[str, list[float]] = {}
-        for name in COLUMNS:
-            if name in names:
-                cells = [row.get(names[name]) for row in rows]
-                data[name] = [
-                    _number(cell, f"{path}, line {line}, column {name}")
-                    for line, cell in enumerate(cells, start=2)
-                ]
+        table.refuse_twice(COLUMNS)
+        data = {
+            name: [
+                _number(row[names[name]], f"{path}, line {line}, column {name}")
+                for line, row in enumerate(table.rows, start=2)
+            ]
+            for name in COLUMNS
+            if name in names
+        }
+        for line, value in enumerate(data["accuracy"], start=2):
+            if np.isfinite(value) and not 0 <= value <= 100:
+                raise RecordError(
+                    f"{path}, line {line}: accuracy {value:g} is no percentage; it lies between 0 "
+                    "and 100"
+                )
         return cls(data["epoch"], data["accuracy"], data["lr"], data.get("loss"))
 
     @classmethod

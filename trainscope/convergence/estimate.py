@@ -27,8 +27,8 @@ class Status(StrEnum):
 SENTENCES = {
     Status.OK: "The accuracy is still rising.",
     Status.REACHED: "The target is reached within the epochs watched.",
-    Status.UNREACHABLE: "At this LR the accuracy levels off below the target: it is more likely "
-    "than not that more epochs do not reach it.",
+    Status.UNREACHABLE: "At this LR the accuracy is expected to level off below the target: it is "
+    "more likely than not that more epochs do not reach it.",
     Status.FALLING: "The accuracy is falling now: the numbers hold only if it turns.",
     Status.FLAT: "The accuracy does not rise now, so the curve itself says little of when it will.",
     Status.TOO_FEW: "Fewer than six epochs were watched: the numbers are rough, and without a "

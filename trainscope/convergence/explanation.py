@@ -71,8 +71,8 @@ def _said(
         return "The target is reached within the epochs watched, but later than the plan decays."
     if status is Status.UNREACHABLE and reachable < UNLIKELY:
         return (
-            "At this LR the accuracy levels off below the target: more epochs will most likely not "
-            "reach it."
+            "At this LR the accuracy is expected to level off below the target: more epochs will "
+            "most likely not reach it."
         )
     return SENTENCES[status]
 
@@ -98,7 +98,7 @@ def _basis(ahead: Passages, reference: Stage | None, target: float, status: Stat
     """Return what the estimate rests on."""
     if reference is None or ahead.forecast.kind == "alone":
         return "The estimate rests on the curve's own trend in log epochs."
-    ratio = f"{reference.lr / ahead.stage.lr:.3g}"
+    ratio = f"{float(f'{reference.lr / ahead.stage.lr:.3g}'):g}"
     if ahead.forecast.kind == "rule":
         return f"The estimate rests on the ratio of the learning rates, {ratio}, alone."
     text = (

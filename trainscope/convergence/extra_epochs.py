@@ -149,11 +149,12 @@ def _status(ahead: Passages, reference: Stage | None, target: float, reachable: 
     flat = slope <= stderr + SLIGHT
     if flat and reference is None:
         return Status.FLAT
-    if reachable < HALF:
+    short = reference is not None and _best(reference) < target
+    if reachable < HALF and not (short and slope > 2 * stderr + SLIGHT):
         return Status.UNREACHABLE
     if flat:
         return Status.FLAT
-    if reference is not None and _best(reference) < target:
+    if short:
         return Status.REFERENCE_SHORT
     return Status.OK
 

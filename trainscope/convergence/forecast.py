@@ -76,42 +76,45 @@ def tolerance(reference: Stage) -> float:
     return TOLERANCE * noise(reference.accuracy) / float(np.sqrt(WINDOW))
 
 
-def reference_passages(reference: Stage, levels: Floats) -> tuple[Floats, Floats]:
-    """Return the reference's log first passage of each level, and its variance, [M] each.
+def reference_passages(reference: Stage, levels: Floats) -> tuple[Floats, Floats, Floats]:
+    """Return a reference's log first passage of each level, its variance and its sight, [M] each.
 
-    Levels that it has not reached are put where its own trend reaches them.
+    Levels that it has not reached are put where its own trend reaches them, as far as it does.
     """
     best = running_maximum(reference.accuracy)
     reached = first_passage(reference.time, best, levels - tolerance(reference))
     seen = np.isfinite(reached)
     log_time = np.log(np.where(seen, np.maximum(reached, 1e-9), reference.time[-1]))
     extra = unseen(np.exp(log_time), float(reference.time[0])) ** 2
+    in_sight = np.ones(len(levels))
     if not seen.all():
         if len(reference) >= ENOUGH:
             sight = extrapolate(reference, levels[~seen])
             log_time[~seen] += sight.median
             extra[~seen] = sight.spread**2
+            in_sight[~seen] = sight.in_sight
         else:
             extra[~seen] = 1.0
-    return log_time, extra
+    return log_time, extra, in_sight
 
 
 def _matched(
     small: Stage, reference: Stage, levels: Floats, sight: Sight | None, watched: float
 ) -> Forecast:
     """Return the forecast that rests on a reference."""
-    at, extra = reference_passages(reference, levels)
+    at, extra, in_sight = reference_passages(reference, levels)
     prior = float(np.log(reference.lr / small.lr))
     ratio, variance, apart, matched = _ratio(small, reference, at, prior)
     if not matched and sight is None:
         scale = np.sqrt(RULE_ERROR**2 + extra)
-        return Forecast(np.maximum(at + prior, watched), scale, np.ones(len(levels)), "rule")
+        return Forecast(np.maximum(at + prior, watched), scale, in_sight, "rule")
     centre, variance = at + ratio, variance + extra
     ahead = np.maximum(centre - watched, 0.02)
     # A match by which the level should have been reached by now is wrong by that much.
     behind = np.maximum(watched - centre, 0.0)
     top = ceiling(small, reference)
-    in_sight = np.ones(len(levels)) if top is None else top.in_reach(levels)
+    if top is not None:
+        in_sight = np.minimum(in_sight, top.in_reach(levels))
     apart_own = np.zeros(len(levels))
     unsure = np.sqrt(variance)
     if sight is not None:

@@ -6,7 +6,6 @@ are one run with twice the records.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from pathlib import Path
 
@@ -14,8 +13,6 @@ from trainscope.convergence import LearningCurve
 from trainscope.convergence.stage import SAME, first_stage
 from trainscope.errors import RecordError
 from trainscope.records.imports.table import Table, read_table
-
-NEEDED, WELCOME = ("epoch", "lr", "accuracy"), "loss"
 
 
 def read_curve(path: Path) -> LearningCurve:
@@ -26,11 +23,10 @@ def read_curve(path: Path) -> LearningCurve:
     Raises:
         RecordError: It is neither; a column is there twice; or an accuracy is no percentage.
     """
+    curve = LearningCurve.from_file(path)
     if path.is_dir() or path.suffix.lower() == ".json":
-        return LearningCurve.from_file(path)  # a Run has its epochs once, and percent
-    table = read_table(path)
-    curve = _curve(table)
-    twice = _epoch_twice(table)
+        return curve  # a Run has its epochs once, and percent
+    twice = _epoch_twice(read_table(path))
     if twice is not None:
         raise RecordError(
             f"{path} has epoch {twice:g} more than once: keep one row an epoch, and give two runs "
@@ -70,47 +66,6 @@ def check_reference(small: LearningCurve, reference: LearningCurve) -> None:
             f"the run that is watched has {own.lr:g}: leave it out, or give the two the other way "
             "round"
         )
-
-
-def _curve(table: Table) -> LearningCurve:
-    """Return the curve of a table, refusing what is no accuracy in percent."""
-    path, names = table.path, {name.lower(): name for name in table.columns}
-    if not table.rows:
-        raise RecordError(
-            f"{path} has no records; expected a header {','.join(NEEDED)} and a row an epoch"
-        )
-    for name in NEEDED:
-        if name not in names:
-            raise RecordError(
-                f"{path} has no column '{name}'; its header must name epoch, lr and accuracy, and "
-                "may name loss, with commas, semicolons or tabs between them"
-            )
-    table.refuse_twice([*NEEDED, WELCOME])
-    data = {
-        name: [
-            _number(row[names[name]], f"{path}, line {line}, column {name}")
-            for line, row in enumerate(table.rows, start=2)
-        ]
-        for name in (*NEEDED, WELCOME)
-        if name in names
-    }
-    for line, value in enumerate(data["accuracy"], start=2):
-        if math.isfinite(value) and not 0 <= value <= 100:
-            raise RecordError(
-                f"{path}, line {line}: accuracy {value:g} is no percentage; it lies between 0 and "
-                "100"
-            )
-    return LearningCurve(data["epoch"], data["accuracy"], data["lr"], data.get(WELCOME))
-
-
-def _number(cell: str | None, where: str) -> float:
-    """Return a number, NaN where the cell is empty."""
-    if cell is None or not cell.strip():
-        return math.nan
-    try:
-        return float(cell)
-    except ValueError as error:
-        raise RecordError(f"'{cell}' is not a number ({where})") from error
 
 
 def _epoch_twice(table: Table) -> float | None:

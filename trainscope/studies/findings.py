@@ -104,9 +104,10 @@ def _trainability(family: Sequence[Group]) -> Iterator[str]:
     if len(by_lr) < 2:
         return
     where = f" {ground.partial}" if ground.partial else ""
-    told = ", ".join(
-        f"{ta:.1f} % at {lr_name(item)}" for _, (item, ta) in sorted(by_lr.items(), reverse=True)
-    )
+    ordered = [held for _, held in sorted(by_lr.items(), reverse=True)]
+    if len(ordered) > MOST_LRS:  # the table has them all
+        ordered = [max(ordered, key=lambda held: held[1]), min(ordered, key=lambda held: held[1])]
+    told = ", ".join(f"{ta:.1f} % at {lr_name(item)}" for item, ta in ordered)
     yield (
         f"Trainability accuracy (mean test accuracy of the first {epochs} epochs){where} is "
         f"{told}: how fast retraining recovers, told before any decay."

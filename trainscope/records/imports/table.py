@@ -68,6 +68,8 @@ def read_table(path: Path) -> Table:
         cells = list(csv.reader(file, delimiter=separator, skipinitialspace=True, strict=True))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or error
+        if isinstance(error, UnicodeDecodeError):
+            reason = "it is not text in UTF-8; save it as that"
         raise RecordError(f"{path} is no CSV file with named columns: {reason}") from error
     cells = [row for row in cells if row]
     if separator != "," and not any(_POINT.fullmatch(cell) for cell in chain(*cells[1:])):
