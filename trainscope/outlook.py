@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trainscope.convergence import LearningCurve, estimate_extra_epochs
+from trainscope.convergence import LearningCurve, estimate_extra_epochs, loss_at_ends
 from trainscope.records import Columns, Json, Measurement
 
 LEVEL = 0.8
@@ -54,7 +54,7 @@ def _curves(measurement: Measurement) -> dict[float, LearningCurve]:
             epochs=list(range(len(accuracies) + 1)),
             accuracy=[measurement.value("start_accuracy"), *accuracies],
             lr=lr,
-            loss=[None, *losses],
+            loss=[None, *loss_at_ends(losses, [lr] * len(losses))],
         )
     return found
 

@@ -3,6 +3,7 @@
 from trainscope.convergence.curve import LearningCurve
 from trainscope.convergence.decay_gain import final_level
 from trainscope.convergence.early_decay import early_decay as decayed_too_early
+from trainscope.convergence.epoch_loss import loss_at_ends
 from trainscope.convergence.estimate import Band, EarlyDecay, Estimate, Interval, Status
 from trainscope.convergence.extra_epochs import estimate_extra_epochs
 from trainscope.convergence.plan import own_schedule
@@ -17,5 +18,6 @@ __all__ = [
     "decayed_too_early",
     "estimate_extra_epochs",
     "final_level",
+    "loss_at_ends",
     "own_schedule",
 ]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from trainscope.convergence.epoch_loss import loss_at_ends
 from trainscope.convergence.passage import Floats
 from trainscope.errors import RecordError
 from trainscope.records import Run
@@ -135,13 +136,17 @@ class LearningCurve:
 
     @classmethod
     def from_run(cls, run: Run) -> LearningCurve:
-        """Read a Run: its test accuracies and training losses, and its start as epoch 0."""
+        """Read a Run: its test accuracies and training losses, and its start as epoch 0.
+
+        The training loss of a Run is a mean over the epoch; it is carried to the epoch's end, where
+        the accuracy is measured.
+        """
         epochs: list[float | None] = [float(record.epoch) for record in run.epochs]
         accuracy = [record.test_accuracy for record in run.epochs]
         rates: list[float | None] = [record.lr for record in run.epochs]
-        loss = [record.train_loss for record in run.epochs]
+        means = [record.train_loss for record in run.epochs]
+        loss = loss_at_ends(means, [record.lr for record in run.epochs])
         if run.start_accuracy is not None:
-            # The training loss of a Run is a mean over the epoch: the start has none.
             epochs, accuracy = [0.0, *epochs], [run.start_accuracy, *accuracy]
             rates, loss = [None, *rates], [None, *loss]
         momentum = run.settings.get("momentum")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 
-from trainscope.convergence import LearningCurve
+from trainscope.convergence import LearningCurve, loss_at_ends
 from trainscope.records import EpochRecord, Run
 from trainscope.studies.groups import Group
 
@@ -51,6 +51,11 @@ def mean_curve(item: Group, epochs: int | None = None) -> LearningCurve | None:
         epochs=list(kept),
         accuracy=[statistics.fmean(r.test_accuracy or 0.0 for r in held) for held in kept.values()],
         lr=[held[0].lr for held in kept.values()],
-        loss=[statistics.fmean(x or 0.0 for x in held) for held in losses] if known else None,
+        loss=loss_at_ends(
+            [statistics.fmean(x or 0.0 for x in held) for held in losses],
+            [held[0].lr for held in kept.values()],
+        )
+        if known
+        else None,
         momentum=float(momentum) if isinstance(momentum, int | float) else None,
     )
