@@ -48,7 +48,7 @@ def command(output: Path, seed: int) -> None:
     comparison, page = retrain(checkpoint, outcome.diagnosis, output, seed)
     click.echo("Retraining")
     for line in comparison.verdict():
-        click.echo(f" • {line}")
+        click.echo(f" • {line.replace('see the list', f'{page} has the list')}")
     click.echo()
     for path in [checkpoint, *paths, page]:
         click.echo(f"wrote {path}")

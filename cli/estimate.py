@@ -99,7 +99,9 @@ def command(
         click.echo("first passage    unknown")
         click.echo("extra epochs     unknown")
     else:
-        click.echo(f"first passage    {in_words(estimate.first_passage)} ({chance} in brackets)")
+        found = in_words(estimate.first_passage)
+        brackets = f" ({chance} in brackets)" if "(" in f"{found}{estimate.extra_epochs}" else ""
+        click.echo(f"first passage    {found}{brackets}")
         added = "to add to the first LR stage" if schedule else "beyond those watched"
         click.echo(f"extra epochs     {estimate.extra_epochs} {added}")
         click.echo(f"reachable        with probability {estimate.reachable:.2f}")

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
-from comparisons import run
+from comparisons import SMALL, run
 from diagnoses import diagnosis
 
 from trainscope.errors import RecordError
+from trainscope.records import Kind
 from trainscope.studies.cards import read_cards
 from trainscope.studies.facts import final_accuracy
 from trainscope.studies.fairness import fairness
@@ -151,3 +154,26 @@ def test_bad_cards_name_the_row(tmp_path, line, words):
         read_cards(path)
     assert "run 2" in one_sentence(error)
     assert words in one_sentence(error)
+
+
+def test_a_pretraining_is_left_out_of_a_folder_and_read_where_it_is_named(tmp_path):
+    """`trainscope pipeline` keeps the untrained network and the pretraining beside its runs."""
+    dense = replace(run(), kind=Kind.TRAIN, pruning=None, base="unknown", end="ba5e")
+    untrained = replace(dense, epochs=(), end="0" * 64)
+    for name, one in {
+        "stem/epoch-0000": untrained,
+        "stem/epoch-0003": dense,
+        "large": replace(run(), base="ba5e"),
+        "small": replace(run(SMALL), base="ba5e"),
+    }.items():
+        (tmp_path / name).mkdir(parents=True)
+        one.save(tmp_path / name / "run.json")
+    found = read([tmp_path])
+    assert {one.kind for one in found.runs} == {Kind.RETRAIN}
+    assert len(found.runs) == 2
+    assert found.notes == (
+        "left out: a pretraining of other runs here; name its folder to compare it too",
+    )
+    assert len(read([tmp_path, tmp_path / "stem/epoch-0003"]).runs) == 3
+    assert len(read([tmp_path / "stem/epoch-0003", tmp_path]).runs) == 3
+    assert len(read([tmp_path / "stem"]).runs) == 1  # nothing was made from it here

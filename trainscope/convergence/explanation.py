@@ -12,7 +12,7 @@ from trainscope.convergence.early_decay import log_slope
 from trainscope.convergence.estimate import SENTENCES, Interval, Status
 from trainscope.convergence.passages import Passages
 from trainscope.convergence.plan import Plan
-from trainscope.convergence.stage import Stage
+from trainscope.convergence.stage import SAME, Stage
 
 UNLIKELY = 0.2
 """Probability below which a target is said to be most likely out of reach."""
@@ -52,6 +52,12 @@ def explain(
         sentences.append(
             f"The decays are taken to add {gain.mean:.1f} points (standard error "
             f"{gain.stderr:.1f}; from {gain.source}) and {plan.tail:.1f} epochs' worth of LR time."
+        )
+    pace = 1.0 if plan is None else ahead.stage.lr / plan.lr
+    if plan is not None and abs(pace - 1) > SAME:
+        sentences.append(
+            f"The plan's LR is {plan.lr:g}: it is taken to need {pace:.3g} times the epochs, by "
+            "equal LR time."
         )
     return " ".join(sentences)
 

@@ -43,6 +43,7 @@ class Comparison:
             where not even S1 holds. Empty with more than `MOST_PAIRED` settings.
         within: The loosest setup that the methods satisfy under one schedule and compression at a
             time, where that is fair; else None.
+        within_methods: Which they are, where not all of them.
     """
 
     groups: tuple[Group, ...]
@@ -56,6 +57,7 @@ class Comparison:
     ta_epochs: int | None = None
     pairs: Mapping[tuple[int, int], Fairness] = field(default_factory=dict)
     within: str | None = None
+    within_methods: tuple[str, ...] = ()
     crowded: tuple[str, ...] = ()
 
     def facts(self) -> list[str]:
@@ -97,11 +99,13 @@ class Comparison:
         if len(ended) < 3 or self.fairness.fair:
             return line
         if self.within is not None:
-            return f"{line} One schedule and compression at a time, the methods meet {self.within}."
+            who = " and ".join(self.within_methods) or "the methods"
+            return f"{line} One schedule and compression at a time, {who} meet {self.within}."
         if not fair:
             return line
         verb = "is" if fair == 1 else "are"
-        return f"{line} Pair by pair, {fair} of {len(pairs)} {verb} fair."
+        names = sorted({str(found.strictest) for found in pairs if found.fair})
+        return f"{line} Pair by pair, {fair} of {len(pairs)} {verb} fair ({', '.join(names)})."
 
     def as_dict(self) -> Json:
         """Return the document of `trainscope.comparison/1` as a JSON object."""
@@ -142,6 +146,7 @@ def compare(
     ended = [item for item in groups if item.finished]
     fair = fairness(ended) if len(ended) > 1 else None
     traps = detect(groups, diagnoses)
+    within, among = _within(groups)
     unconverged = {trap.label for trap in traps if trap.name == "not converged"}
     return Comparison(
         groups=tuple(groups),
@@ -154,7 +159,8 @@ def compare(
         estimates=tuple(estimates(groups, unconverged)),
         notes=(*notes, *_copies(len(held) - sum(len(item.runs) for item in groups))),
         ta_epochs=shared_first_stage(groups),
-        within=_within(groups),
+        within=within,
+        within_methods=among,
         pairs={
             (i, j): fairness([groups[i], groups[j]])
             for i, j in combinations(range(len(groups) if len(groups) <= MOST_PAIRED else 0), 2)
@@ -180,19 +186,30 @@ def _new(found: Sequence[Duel], fair: Fairness | None) -> list[Duel]:
     return kept
 
 
-def _within(groups: Sequence[Group]) -> str | None:
-    """Judge the methods of every schedule and compression by themselves; None if any is unfair."""
+def _within(groups: Sequence[Group]) -> tuple[str | None, tuple[str, ...]]:
+    """Judge the methods of every schedule and compression by themselves.
+
+    Returns:
+        The loosest setup of all, None if any is unfair; and the methods, where others are not among
+        them, as nobody knows their schedule.
+    """
     found: list[Fairness] = []
+    judged: list[Group] = []
     for arena in arenas(groups).values():
         by_setup: dict[Hashable, list[Group]] = {}
         for cells in arena.values():
             for setup, item in cells.items():
                 by_setup.setdefault(setup, []).append(item)
-        found += [fairness(held) for held in by_setup.values() if len(held) > 1]
+        several = [held for held in by_setup.values() if len(held) > 1]
+        found += [fairness(held) for held in several]
+        judged += [item for held in several for item in held]
     if not found or not all(one.fair for one in found):
-        return None
+        return None, ()
     names = [setup.name for setup in SETUPS]
-    return min((one.strictest for one in found if one.strictest in names), key=names.index)
+    loosest = min((one.strictest for one in found if one.strictest in names), key=names.index)
+    among = tuple(dict.fromkeys(str(method_of(item.first)) for item in judged))
+    others = {str(method_of(item.first)) for item in groups} - set(among)
+    return loosest, among if others else ()
 
 
 def _group_dict(item: Group, ta_epochs: int | None) -> Json:

@@ -93,7 +93,11 @@ class GroupEstimate:
             f"{self.label} needs about {extra.median:.0f} more first-stage epochs "
             f"({extra.low:.0f} {to}, 80 % interval) to reach {aim}"
         )
-        if self.result.status is not Status.OK:
+        if self.result.status is Status.REFERENCE_SHORT:
+            line += (
+                f"; not to be relied on, as {self.reference} itself gets there only by its decays"
+            )
+        elif self.result.status is not Status.OK:
             line += f"; not to be relied on ({self.result.status})"
         return line + "."
 

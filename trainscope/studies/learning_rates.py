@@ -133,6 +133,7 @@ def _chain(family: Sequence[Group], own: Ground, chain: Sequence[Group]) -> str:
     closed = (top - start) / (best.mean - start)
     if closed >= CLOSED and best.mean - top < LEAST:
         level = "past" if top > best.mean + PAST else "level with"
+        level = f"the best of them {level}" if len(longer) > 1 else level
         return (
             f"{line}, {level} {aim}{test}: {given}the large LR gets there sooner, not further; the "
             "small one had not converged."

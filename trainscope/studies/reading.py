@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from trainscope.errors import RecordError
-from trainscope.records import Diagnosis, Run
+from trainscope.records import Diagnosis, Kind, Run
 from trainscope.records import diagnosis as diagnosis_record
 from trainscope.records import run as run_record
+from trainscope.records.run import UNKNOWN
 from trainscope.studies.cards import read_cards
 
 SUFFIXES = (".json", ".toml")
@@ -40,7 +41,8 @@ def read(names: Sequence[str | Path]) -> Found:
     """Read every Run, Diagnosis and run card named.
 
     A file that is named must be readable. In a folder or a glob, JSON files of other kinds are
-    passed over, and records that are damaged or of a later version are left out and noted.
+    passed over; records that are damaged or of a later version, untrained networks, and the
+    pretraining of other runs that are read, are left out and noted.
 
     Args:
         names: Files, folders (searched at any depth), or patterns with `*`, `?` or `[`.
@@ -50,30 +52,30 @@ def read(names: Sequence[str | Path]) -> Found:
             found.
     """
     runs: list[Run] = []
+    met: list[Run] = []
     diagnoses: list[Diagnosis] = []
     notes: list[str] = []
-    seen: set[Path] = set()
     cards: dict[bytes, Path] = {}
     if any(not str(name).strip() for name in names):  # it would be the current folder
         raise RecordError("an empty name leads to no run: give a file, a folder or a pattern")
-    for name in names:
-        for path, named in _paths(str(name)):
-            if path.resolve() in seen:
-                continue
-            seen.add(path.resolve())
-            original = _copied(path, cards)
-            if original is not None:
-                notes.append(f"left out: {path} is a copy of {original}")
-                continue
-            try:
-                records = _read_file(path, named=named)
-            except RecordError as error:
-                if named:
-                    raise
-                notes.append(f"left out: {error}")
-                continue
-            runs += [record for record in records if isinstance(record, Run)]
-            diagnoses += [record for record in records if isinstance(record, Diagnosis)]
+    for path, named in _each(names):
+        original = _copied(path, cards)
+        if original is not None:
+            notes.append(f"left out: {path} is a copy of {original}")
+            continue
+        try:
+            records = _read_file(path, named=named)
+        except RecordError as error:
+            if named:
+                raise
+            notes.append(f"left out: {error}")
+            continue
+        read_here = [record for record in records if isinstance(record, Run)]
+        (runs if named else met).extend(read_here)
+        diagnoses += [record for record in records if isinstance(record, Diagnosis)]
+    kept, left = _without_stems(met, runs)
+    runs += kept
+    notes += left
     if not runs and not diagnoses:
         why = f" ({notes[0]})" if notes else ""
         raise RecordError(
@@ -81,6 +83,35 @@ def read(names: Sequence[str | Path]) -> Found:
             "or diagnosis.json files, folders that hold them, or TOML run cards"
         )
     return Found(tuple(runs), tuple(diagnoses), tuple(notes))
+
+
+def _each(names: Sequence[str | Path]) -> list[tuple[Path, bool]]:
+    """Return every file once, and whether it was named itself by any of the names."""
+    found: dict[Path, tuple[Path, bool]] = {}
+    for name in names:
+        for path, named in _paths(str(name)):
+            first, before = found.get(path.resolve(), (path, False))
+            found[path.resolve()] = first, named or before
+    return list(found.values())
+
+
+def _without_stems(met: Sequence[Run], named: Sequence[Run]) -> tuple[list[Run], list[str]]:
+    """Return the runs met in folders that are there to be compared, and what is said of the others.
+
+    A pipeline keeps its pretraining beside its retrainings, and the untrained network in it.
+    """
+    bases = {run.base for run in (*met, *named) if run.base != UNKNOWN}
+    dense = [run.kind is Kind.TRAIN and run.pruning is None for run in met]
+    stems = [
+        is_dense and (run.end in bases or not run.epochs)
+        for run, is_dense in zip(met, dense, strict=True)
+    ]
+    kept = [run for run, stem in zip(met, stems, strict=True) if not stem]
+    count = sum(1 for run, stem in zip(met, stems, strict=True) if stem and run.epochs)
+    if not count or not (kept or named):
+        return (kept, []) if kept or named else (list(met), [])
+    what = "a pretraining" if count == 1 else f"{count} pretrainings"
+    return kept, [f"left out: {what} of other runs here; name its folder to compare it too"]
 
 
 def _copied(path: Path, cards: dict[bytes, Path]) -> Path | None:
