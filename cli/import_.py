@@ -59,6 +59,11 @@ def stated_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--kind", type=click.Choice(KINDS), default="retrain", show_default=True, help="What was run."
 )
+@click.option(
+    "--untrained-first",
+    is_flag=True,
+    help="Epoch 0 of the log is the network before the first step, not the first epoch.",
+)
 @click.option("--recipe", help="The LR schedule, where the log has no LR: F60,1e-3.")
 @click.option("--schedule", help="Or its stages: 0:1e-2,30:1e-3.")
 @click.option("--epochs", type=int, help="The total of --schedule.")
@@ -80,6 +85,7 @@ def command(
     columns: tuple[str, ...],
     accuracy: str | None,
     kind: str,
+    untrained_first: bool,
     recipe: str | None,
     schedule: str | None,
     epochs: int | None,
@@ -119,6 +125,7 @@ def command(
         settings=_pairs(settings, "--setting", known=False),
         columns=_pairs(columns, "--column", known=True),
         percent=None if accuracy is None else accuracy == "percent",
+        untrained_first=untrained_first,
         **stated,
     )
     run = run_from_log(log, given, format=log_format)

@@ -45,7 +45,7 @@ def command(
     from trainscope.training.recipe import parse_recipe
 
     if ":" in recipe:
-        schedule = build_schedule(recipe=None, schedule=recipe, epochs=epochs, **options)
+        schedule = build_schedule(recipe=None, schedule=recipe, epochs=epochs, said="", **options)
         pruning_epoch, pretraining = None, None
     else:
         schedule = build_schedule(recipe=recipe, schedule=None, epochs=epochs, **options)

@@ -86,8 +86,11 @@ def build_schedule(
     extra_epochs: int,
     pretrain_schedule: str | None,
     pretrain_epochs: int | None,
+    said: str = "--schedule ",
 ) -> LRSchedule:
     """Return the schedule that the options describe.
+
+    `said` is what stands before the stages on the command line, for messages.
 
     Raises:
         ScheduleError: They describe none, or contradict each other.
@@ -102,7 +105,7 @@ def build_schedule(
     if schedule is not None:
         refuse_recipe(schedule, f"give it with --recipe {schedule}")
         if epochs is None:
-            raise ScheduleError(f"--schedule {schedule} needs its total: give it with --epochs")
+            raise ScheduleError(f"{said}{schedule} needs its total: give it with --epochs")
         made = parse_schedule(schedule, epochs)
     else:
         assert recipe is not None

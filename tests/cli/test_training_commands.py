@@ -96,6 +96,14 @@ def test_schedules_that_cannot_be_are_one_sentence(args, words):
     assert words in refused("schedule", *args)
 
 
+def test_a_schedule_without_its_total_names_no_option_that_the_command_lacks():
+    told = refused("schedule", "0:1e-2,30:1e-3")
+    assert "0:1e-2,30:1e-3 needs its total: give it with --epochs" in told
+    assert "--schedule" not in told
+    train = ("train", "--arch", "digits_resnet", "--data", "digits", "--schedule", "0:1e-2")
+    assert "--schedule 0:1e-2 needs its total" in refused(*train)
+
+
 def test_a_recipe_in_the_place_of_a_schedule_is_sent_to_its_option(tmp_path):
     train = ("train", "--arch", "digits_resnet", "--data", "digits", "--schedule", "F2,1e-2")
     for more in ((), ("--epochs", 2)):

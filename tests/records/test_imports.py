@@ -288,3 +288,19 @@ def test_formats_are_recognised(tmp_path):
     assert recognise(write(tmp_path / "a.txt", "Epoch 1, Acc1 3\n")) == "text"
     assert recognise(write(tmp_path / "trainer_state.json", json.dumps({}))) == "huggingface"
     assert recognise(tmp_path) == "huggingface"
+
+
+def test_epoch_zero_may_be_the_network_before_the_first_step(tmp_path):
+    log = tmp_path / "log.csv"
+    log.write_text("epoch,lr,accuracy,loss\n0,0.1,9.8,2.3\n1,0.1,50,1.5\n2,0.1,60,1.2\n")
+    plain = run_from_log(log)
+    assert [record.epoch for record in plain.epochs] == [1, 2, 3]
+    assert plain.start_accuracy is None
+    started = run_from_log(log, Given(untrained_first=True))
+    assert [record.epoch for record in started.epochs] == [1, 2]
+    assert started.start_accuracy == 9.8
+    assert not any("from 0" in note for note in started.notes)
+    assert "untrained_first" not in started.given
+    log.write_text("epoch,lr,accuracy\n1,0.1,50\n2,0.1,60\n")
+    with pytest.raises(RecordError, match="has no epoch 0 before others"):
+        run_from_log(log, Given(untrained_first=True))

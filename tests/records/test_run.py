@@ -188,3 +188,11 @@ def test_a_pruning_knows_its_action():
     assert (pruning.structure, pruning.ratio, pruning.speedup) == ("filter", 0.95, 12.06)
     assert pruning.plan == "one-shot"
     assert Pruning.from_json(pruning.to_json()) == pruning
+
+
+def test_a_run_is_loaded_from_a_path_or_its_name(tmp_path):
+    made = run()
+    made.save(tmp_path / "run.json")
+    assert Run.load(str(tmp_path)) == Run.load(tmp_path / "run.json") == made
+    with pytest.raises(RecordError, match=r"no Run can be read from .*none"):
+        Run.load(str(tmp_path / "none"))

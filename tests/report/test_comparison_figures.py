@@ -10,11 +10,11 @@ from comparisons import LARGE, SMALL, five_settings, run, seeds
 from diagnoses import diagnosis
 from matplotlib.figure import Figure
 
-from trainscope.records import Measurement, RunStatus, Scalar, Taken
+from trainscope.records import Kind, Measurement, RunStatus, Scalar, Taken
 from trainscope.report.along_display import AlongDisplay
 from trainscope.report.comparison_figures import displays, write_comparison_figures
 from trainscope.report.learning_curve_display import LearningCurveDisplay
-from trainscope.report.series import curve, lr_times
+from trainscope.report.series import Curve, curve, lr_times
 from trainscope.report.setting_display import SettingDisplay
 from trainscope.report.style import SERIES
 from trainscope.studies.comparison import compare
@@ -194,6 +194,44 @@ def test_a_diverged_run_sets_no_axis_and_is_marked():
     assert low < 10 < high
     time = LearningCurveDisplay.from_runs(runs, x="lr_time").plot(axes())
     assert time.ax_.get_xlim()[1] < 100 < lost.lr_time
+
+
+def test_a_pretraining_among_the_runs_is_on_an_axis_of_epochs():
+    retrained = LearningCurveDisplay.from_runs(five_settings()).plot(axes())
+    assert retrained.ax_.get_xlabel().startswith("epoch of retraining")
+    dense = replace(run(), kind=Kind.TRAIN, pruning=None)
+    both = LearningCurveDisplay.from_runs([*five_settings(), dense]).plot(axes())
+    assert both.ax_.get_xlabel().startswith("epoch (")
+
+
+def test_points_of_one_ratio_stand_apart():
+    sweep = [m for r in (0.5, 0.9) for s in (LARGE, SMALL) for m in seeds(2, ratio=r, schedule=s)]
+    shown = SettingDisplay.from_runs(sweep).plot(axes())
+    first, second = (bars.lines[0].get_xdata() for bars in shown.ax_.containers)
+    assert all(a < b for a, b in zip(first, second, strict=True))
+    for xs in (first, second):
+        assert list(xs) == pytest.approx([0.5, 0.9], abs=0.01)
+    alone = SettingDisplay.from_runs([m for m in sweep if m.schedule == LARGE]).plot(axes())
+    assert list(alone.ax_.containers[0].lines[0].get_xdata()) == [0.5, 0.9]
+
+
+@pytest.mark.parametrize(("count", "name"), [(3, "LR {}"), (9, "LR {}"), (9, "LR {} " + "x" * 40)])
+def test_a_legend_of_many_settings_covers_no_data(count, name):
+    curves = [
+        Curve(name.format(k), (1, 2, 3), (50 + k,) * 3, (50 + k,) * 3, (50 + k,) * 3)
+        for k in range(count)
+    ]
+    figure = Figure(figsize=(7.2, 4.4), layout="constrained")
+    shown = LearningCurveDisplay(curves).plot(figure.subplots())
+    figure.draw_without_rendering()
+    box, legend = shown.ax_.get_window_extent(), shown.ax_.get_legend().get_window_extent()
+    assert box.overlaps(legend) == (count == 3)
+    label = shown.ax_.xaxis.label.get_window_extent()
+    assert not label.overlaps(legend)
+    assert legend.x0 >= 0
+    assert legend.y0 >= -1  # the layout is found by iteration, to within a pixel
+    assert legend.x1 <= figure.bbox.x1
+    assert box.height > 200
 
 
 def test_the_label_of_an_axis_fits():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -13,6 +14,7 @@ from trainscope.errors import RecordError
 from trainscope.report.page.build import page_html, write_page
 from trainscope.report.page.payload import MOST_EPOCHS, payload
 from trainscope.studies.comparison import compare
+from trainscope.studies.traps import Trap, Weight
 
 VOID = {"meta", "link", "input", "br", "hr", "line", "img", "wbr"}
 
@@ -141,3 +143,36 @@ def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("x", encoding="utf-8")
     with pytest.raises(RecordError, match="the page cannot be written to"):
         write_page(compare([run()]), tmp_path / "file" / "report.html")
+
+
+def test_the_headline_of_traps_counts_their_boxes():
+    comparison = compare(five_settings(), [diagnosis()])
+    trap = Trap("not converged", comparison.groups[0].label, "It rises.")
+    note = replace(trap, weight=Weight.NOTE)
+    for traps, told in (
+        ((), None),
+        ((trap,), "1 trap</a> puts results in doubt."),
+        ((trap, trap), "2 traps</a> put results in doubt."),
+        ((note,), "1 trap</a>, a note: no result is in doubt."),
+        ((trap, note, note), "3 traps</a>: 1 puts results in doubt, 2 are notes."),
+    ):
+        html = page_html(replace(comparison, traps=traps))
+        boxes = re.search(r'<ul class="traps">.*?</ul>', html, re.DOTALL)
+        assert (boxes[0].count("<li") if boxes else 0) == len(traps)
+        assert re.findall(r'href="#traps">(.*?)</p>', html) == ([told] if told else [])
+
+
+def test_an_estimate_carries_its_passage():
+    comparison = compare(five_settings())
+    shown = [plot for plot in payload(comparison)["plots"] if plot["kind"] == "estimate"]
+    assert shown
+    for plot in shown:
+        held = next(
+            h for h in comparison.estimates if plot["title"].startswith(f"When does {h.label} ")
+        )
+        passage = held.result.first_passage
+        if math.isfinite(passage.median):
+            assert plot["passage"]["median"] == pytest.approx(passage.median, rel=1e-3)
+            assert str(passage) in plot["passage"]["label"]
+        else:
+            assert plot["passage"] is None

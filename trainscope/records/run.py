@@ -224,12 +224,13 @@ class Run:
         write_text(path, self.to_json() + "\n")
 
     @classmethod
-    def load(cls, path: Path) -> Run:
+    def load(cls, path: str | Path) -> Run:
         """Read a Run from its file, or from the folder that holds its `run.json`.
 
         Raises:
             RecordError: There is no such file, or it is no Run.
         """
+        path = Path(path)
         file = path / FILE_NAME if path.is_dir() else path
         try:
             text = file.read_text(encoding="utf-8")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 from trainscope.records import Run
 from trainscope.report.series import AXES, Curve, along, axis_of, name_of
-from trainscope.report.style import new_axes, styles, tidy
+from trainscope.report.style import legend, new_axes, styles, tidy
 from trainscope.studies.groups import Group, group
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class AlongDisplay:
         self.ax_.set_xlabel(AXES["epoch"])
         self.ax_.set_ylabel(axis_of(self.name, self.unit))
         self.ax_.set_title(f"{self.name[:1].upper()}{self.name[1:]} along retraining")
-        self.ax_.legend(frameon=False, fontsize=8)
+        legend(self.ax_)
         tidy(self.ax_)
         self.figure_ = self.ax_.get_figure(root=True)  # type: ignore[assignment]
         return self

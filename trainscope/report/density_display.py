@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from trainscope.records import Diagnosis
-from trainscope.report.style import COLOURS, LABELS, measured, new_axes, tidy
+from trainscope.report.style import COLOURS, LABELS, legend_above, measured, new_axes, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,7 +62,7 @@ class DensityDisplay:
         self.ax_.set_xlabel("eigenvalue [nats / weight²] (dotted: largest)")
         self.ax_.set_ylabel("spectral density")
         self.ax_.set_title("Loss curvature")
-        self.ax_.legend(frameon=False)
+        legend_above(self.ax_)
         tidy(self.ax_)
         self.figure_ = self.ax_.get_figure(root=True)  # type: ignore[assignment]
         return self

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from trainscope.records import Diagnosis
-from trainscope.report.style import COLOURS, LABELS, measured, new_axes, tidy
+from trainscope.report.style import COLOURS, LABELS, legend_above, measured, new_axes, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,7 +57,7 @@ class GradientDisplay:
         self.ax_.set_xticks(range(0, len(layers), step), layers[::step], rotation=90, fontsize=7)
         self.ax_.set_ylabel("gradient norm [nats / weight]")
         self.ax_.set_title("Gradient norm by layer, input to output")
-        self.ax_.legend(frameon=False)
+        legend_above(self.ax_)
         tidy(self.ax_)
         self.figure_ = self.ax_.get_figure(root=True)  # type: ignore[assignment]
         return self

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from trainscope.records import Run
-from trainscope.report.series import AXES, Curve, X, Y, curve
-from trainscope.report.style import new_axes, styles, tidy
+from trainscope.report.series import AXES, Curve, X, Y, curve, epoch_axis
+from trainscope.report.style import legend, new_axes, styles, tidy
 from trainscope.studies.groups import Group, group
 from trainscope.studies.traps.convergence import decayed_too_early
 
@@ -34,6 +34,7 @@ class LearningCurveDisplay:
         early: The epoch of a first LR drop that came too early, by setting; ringed.
         order: All settings that are compared, where a figure draws some of them: a setting's place
             there is its colour in every figure.
+        epochs: What the axis of epochs is called.
     """
 
     curves: Sequence[Curve]
@@ -41,6 +42,7 @@ class LearningCurveDisplay:
     y: Y = "accuracy"
     early: Mapping[str, int] = field(default_factory=dict)
     order: Sequence[str] = ()
+    epochs: str = AXES["epoch"]
     ax_: Axes = field(init=False, repr=False)
     figure_: Figure = field(init=False, repr=False)
 
@@ -63,7 +65,7 @@ class LearningCurveDisplay:
         found = [curve(item, y, x) for item in held]
         traps = [decayed_too_early(item) for item in held] if y == "accuracy" else []
         early = {trap.label: trap.epoch for trap in traps if trap and trap.epoch is not None}
-        return cls([one for one in found if one is not None], x, y, early, order)
+        return cls([one for one in found if one is not None], x, y, early, order, epoch_axis(held))
 
     def plot(self, ax: Axes | None = None) -> Self:
         """Draw a line a setting, a band from the lowest to the highest seed, and the LR drops."""
@@ -81,7 +83,8 @@ class LearningCurveDisplay:
                 k = held.drops[0]
                 ring = {"color": style["color"], "markersize": 11, "fillstyle": "none"}
                 self.ax_.plot(held.x[k], held.mean[k], "o", **ring)
-        self.ax_.set_xlabel(f"{AXES[self.x]} (triangles: LR drops; ringed: too early)")
+        name = self.epochs if self.x == "epoch" else AXES[self.x]
+        self.ax_.set_xlabel(f"{name} (triangles: LR drops; ringed: too early)")
         self.ax_.set_ylabel(AXES[self.y])
         if self.x == "lr_time":
             self.ax_.set_xscale("log")
@@ -97,7 +100,7 @@ class LearningCurveDisplay:
             low = min(ends) - ROOM * max(top - min(ends), 1.0)
             self.ax_.set_ylim(max(low, 0.0), min(top + 0.05 * (top - low), 100.5))
         self.ax_.set_title("Test accuracy" if self.y == "accuracy" else "Training loss")
-        self.ax_.legend(frameon=False, fontsize=8)
+        legend(self.ax_)
         tidy(self.ax_)
         self.figure_ = self.ax_.get_figure(root=True)  # type: ignore[assignment]
         return self

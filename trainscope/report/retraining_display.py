@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from trainscope.records import Diagnosis
-from trainscope.report.style import COLOURS, DASHES, LABELS, measured, new_axes, tidy
+from trainscope.report.style import COLOURS, DASHES, LABELS, legend, measured, new_axes, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,7 +58,7 @@ class RetrainingDisplay:
         self.ax_.set_xlabel("epoch of retraining (0: not retrained)")
         self.ax_.set_ylabel("top-1 test accuracy [%]")
         self.ax_.set_title("First epochs of retraining")
-        self.ax_.legend(frameon=False, fontsize=8)
+        legend(self.ax_)
         tidy(self.ax_)
         self.figure_ = self.ax_.get_figure(root=True)  # type: ignore[assignment]
         return self

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from trainscope.records import EpochRecord, Run
+from trainscope.records import EpochRecord, Kind, Run
 from trainscope.records.rows import LABELS, PROBES
 from trainscope.studies.groups import Group
 
@@ -52,6 +52,12 @@ class Curve:
     low: tuple[float, ...]
     high: tuple[float, ...]
     drops: tuple[int, ...] = ()
+
+
+def epoch_axis(groups: Iterable[Group]) -> str:
+    """Name the axis of epochs: not "of retraining" where anything else is among the settings."""
+    every = all(item.first.kind is Kind.RETRAIN for item in groups)
+    return AXES["epoch"] if every else "epoch"
 
 
 def lr_times(run: Run) -> list[float]:

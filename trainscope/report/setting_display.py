@@ -6,10 +6,11 @@ import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal, Self
 
 from trainscope.records import Run, RunStatus
-from trainscope.report.style import new_axes, styles, tidy
+from trainscope.report.style import legend, new_axes, styles, tidy
 from trainscope.studies.facts import method_of, ratio_of, schedule_of, speedup_of
 from trainscope.studies.groups import Group, group, shared_first_stage
 from trainscope.training.schedule import write_lr
@@ -25,6 +26,8 @@ AXES = {"ratio": "ratio", "speedup": "speedup (dense FLOPs / pruned FLOPs)"}
 LONGEST_NAME = 28
 EDGE = 0.03
 """Where what lies under the axis is marked, as a share of the axes' height."""
+APART, SHARE = 0.012, 0.4
+"""At one x, neighbours stand this share of the axis apart, and all fill this of a gap at most."""
 ROOM = 70
 """Letters that stand side by side under the axis."""
 
@@ -181,11 +184,13 @@ class SettingDisplay:
         for point in self.points:
             if point.x is not None:
                 lines.setdefault(point.line, []).append(point)
+        places_of = _apart(list(lines.values()))
         drawn = styles((held[0].label for held in lines.values()), self.order)
         for (name, held), style in zip(lines.items(), drawn, strict=True):
             held = sorted(held, key=lambda point: point.x or 0.0)
+            places = [places_of[id(point)] for point in held]
             ax.errorbar(
-                [point.x or 0.0 for point in held],
+                places,
                 [point.value for point in held],
                 [point.spread or 0.0 for point in held],
                 marker="o",
@@ -195,9 +200,9 @@ class SettingDisplay:
                 label=name,
                 **style,
             )
-            self._mark_outside(ax, [(point.x or 0.0, point) for point in held], style["color"])
+            self._mark_outside(ax, list(zip(places, held, strict=True)), style["color"])
         ax.set_xlabel(AXES[self.against])
-        ax.legend(frameon=False, fontsize=8)
+        legend(ax)
 
     def _plot_side_by_side(self, ax: Axes) -> None:
         drawn = styles((point.label for point in self.points), self.order)
@@ -243,3 +248,21 @@ class SettingDisplay:
                     fontsize=8,
                     va="center",
                 )
+
+
+def _apart(lines: Sequence[Sequence[Point]]) -> dict[int, float]:
+    """Return where every point stands: sideways by a little where several lines share its x.
+
+    Points at one place would hide each other.
+    """
+    xs = sorted({point.x or 0.0 for held in lines for point in held})
+    gap = min((after - before for before, after in pairwise(xs)), default=0.0)
+    step = min(APART * (xs[-1] - xs[0]), SHARE * gap / len(lines)) if xs else 0.0
+    sharing = {x: [k for k, held in enumerate(lines) if any(p.x == x for p in held)] for x in xs}
+    places = {}
+    for k, held in enumerate(lines):
+        for point in held:
+            x = point.x or 0.0
+            among = sharing[x]
+            places[id(point)] = x + step * (among.index(k) - (len(among) - 1) / 2)
+    return places

@@ -24,6 +24,12 @@ The page's are the same in the light; the last four are darker than Okabe and It
 """
 
 
+MOST_INSIDE = 5
+"""Entries of a legend that stands on the axes."""
+LONGEST_BESIDE, LETTERS, LINE = 30, 13, 0.17
+"""Letters of a name beside the axes; letters an inch, and inches a line, of a legend under them."""
+
+
 def new_axes(ax: Axes | None, size: tuple[float, float] = (6.4, 4.0)) -> Axes:
     """Return the axes given, or those of a new pyplot figure."""
     if ax is not None:
@@ -38,6 +44,47 @@ def tidy(ax: Axes) -> None:
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(visible=True, alpha=0.25, linewidth=0.6)
     ax.set_axisbelow(True)
+
+
+def legend(ax: Axes) -> None:
+    """Name the lines: inside where few leave room, else outside, where no data is covered.
+
+    A figure that has these axes alone grows by the lines of a legend below.
+    """
+    handles, names = ax.get_legend_handles_labels()
+    if len(names) <= MOST_INSIDE:
+        ax.legend(frameon=False, fontsize=8, loc="best")
+        return
+    longest = max(map(len, names))
+    if longest <= LONGEST_BESIDE:
+        ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        return
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    columns = max(1, int(LETTERS * figure.get_figwidth()) // (longest + 6))
+    if len(figure.axes) == 1:
+        figure.set_figheight(figure.get_figheight() + LINE * -(-len(names) // columns))
+    ax.legend(
+        *(handles, names),
+        frameon=False,
+        fontsize=8,
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.18),
+        ncols=columns,
+    )
+
+
+def legend_above(ax: Axes) -> None:
+    """Name the columns of a Diagnosis in one line between the title and the axes."""
+    ax.set_title(ax.get_title(), pad=24)
+    ax.legend(
+        frameon=False,
+        fontsize=8,
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1.0),
+        ncols=len(COLOURS),
+        borderaxespad=0.3,
+    )
 
 
 def series_style(index: int) -> dict[str, Any]:

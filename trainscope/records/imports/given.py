@@ -36,6 +36,7 @@ class Given:
         settings: Optimizer, momentum and the like, by name.
         columns: The names that fields have in the log, where they are not known by themselves.
         percent: True: accuracies are percentages; False: shares of 1; None: told by their size.
+        untrained_first: Epoch 0 of the log is the network before the first step.
     """
 
     kind: Kind = Kind.RETRAIN
@@ -59,11 +60,12 @@ class Given:
     settings: Mapping[str, Any] = field(default_factory=dict)
     columns: Mapping[str, str] = field(default_factory=dict)
     percent: bool | None = None
+    untrained_first: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
         """Return the fields of a Run that were stated."""
-        own = {"rates", "columns", "percent", "kind", "settings", "total"}
+        own = {"rates", "columns", "percent", "kind", "settings", "total", "untrained_first"}
         stated = [
             part.name
             for part in fields(self)

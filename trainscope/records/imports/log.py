@@ -39,6 +39,9 @@ NAMES: Mapping[str, tuple[str, ...]] = {
 """Names that the columns of logs have, in lower case, the surest first."""
 
 
+FROM_ZERO = "The log counts epochs from 0; here they count from 1."
+
+
 @dataclass
 class Log:
     """A log as read, before anything is added that a person states.
@@ -60,7 +63,21 @@ class Log:
         if self.rows and self.rows[0]["epoch"] == 0:
             for row in self.rows:
                 row["epoch"] += 1
-            self.notes.append("The log counts epochs from 0; here they count from 1.")
+            self.notes.append(FROM_ZERO)
+
+    def take_start(self, path: str) -> dict[str, float]:
+        """Take out the first row, of epoch 0, and return it: the network before the first step.
+
+        Raises:
+            RecordError: The log has no epoch 0, or nothing after it.
+        """
+        if FROM_ZERO not in self.notes or len(self.rows) < 2:
+            raise RecordError(f"{path} has no epoch 0 before others: leave --untrained-first out")
+        self.notes.remove(FROM_ZERO)
+        start, *self.rows = self.rows
+        for row in self.rows:
+            row["epoch"] -= 1
+        return start
 
 
 def find_columns(columns: Iterable[str], asked: Mapping[str, str], path: str) -> dict[str, str]:

@@ -69,6 +69,7 @@ def run_from_log(path: Path, given: Given | None = None, *, format: str | None =
     if path.is_dir() and kind in ("csv", "huggingface"):
         path = path / {"csv": "metrics.csv", "huggingface": "trainer_state.json"}[kind]
     log = FORMATS[kind](path, given.columns)
+    start = log.take_start(str(path)) if given.untrained_first else {}
     rows = [row for row in log.rows if "test_accuracy" in row or "train_loss" in row]
     if not any("test_accuracy" in row for row in rows):
         raise RecordError(f"{path} has no epoch with a test accuracy")
@@ -90,6 +91,7 @@ def run_from_log(path: Path, given: Given | None = None, *, format: str | None =
         seed=given.seed,
         parameters=given.parameters,
         flops=given.flops,
+        start_accuracy=scale * start["test_accuracy"] if "test_accuracy" in start else None,
         given=given.names,
         source=log.source,
         notes=tuple(log.notes),

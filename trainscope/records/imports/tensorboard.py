@@ -9,7 +9,7 @@ from pathlib import Path
 
 from trainscope.errors import RecordError
 from trainscope.records.imports.event_file import scalars
-from trainscope.records.imports.log import Log, find_columns, need_accuracy, number
+from trainscope.records.imports.log import FROM_ZERO, Log, find_columns, need_accuracy, number
 
 Series = dict[str, list[tuple[int, float]]]
 
@@ -88,7 +88,7 @@ def _epochs(ends: list[tuple[int, float]], done: list[tuple[int, float]], log: L
     if steps == counted:
         return counted
     log.notes.append(
-        "The log counts epochs from 0; here they count from 1."
+        FROM_ZERO
         if steps == list(range(len(steps)))
         else "The log does not say its epochs; each value of the accuracy counts as one."
     )

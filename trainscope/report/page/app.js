@@ -139,6 +139,11 @@ function estimate(plot) {
     { label: `${s.label}, measured`, colour, ...seen },
     { label: "predicted, first stage kept on", colour, dash: "5 4", points: rest.map((p) => [p[0], p[1]]), band: rest.map((p) => [p[0], p[2], p[3]]) },
   ];
+  const when = plot.passage;
+  if (when) series.push({  // an interval without an end goes on to the edge
+    label: when.label, colour: "var(--ink)", points: [[when.median, plot.target]],
+    spans: [[when.low, when.high ?? 1e9, plot.target]],
+  });
   const low = Math.min(...seen.points.slice(-1).map((p) => p[1]), plot.target, ...rest.map((p) => p[1])), top = Math.max(plot.target, ...rest.map((p) => p[1]));
   return { ...plot.spec, series, range: [Math.max(0, low - 0.6 * Math.max(top - low, 1)), top], lines: [{ y: plot.target, label: plot.aim }] };
 }

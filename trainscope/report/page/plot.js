@@ -31,7 +31,7 @@ function scale(low, high, from, to, log) {
     const a = Math.log10(low), b = Math.log10(high) === a ? a + 1 : Math.log10(high);
     const ticks = [], step = Math.max(1, Math.ceil((b - a) / 6));
     for (let p = Math.ceil(a - 1e-9); p <= b + 1e-9; p += step) ticks.push(Math.pow(10, p));
-    if (ticks.length < 2) for (const m of [2, 5]) {
+    if (b - a < 2.2) for (const m of [2, 5]) {  // powers of ten alone are too few on a short axis
       for (let p = Math.floor(a); p <= b; p++) {
         const value = m * Math.pow(10, p);
         if (value >= low && value <= high) ticks.push(value);
@@ -63,7 +63,7 @@ function path(points, x, y) {
 }
 
 /* spec: {xlabel, ylabel, xlog, ylog, range, cats, series: [{label, colour, dash, points, band, marks,
-   dots, outside, thin, quiet, far}], lines: [{y|x, label, colour}]}; a far series sets no axis, and
+   dots, outside, spans, thin, quiet, far}], lines: [{y|x, label, colour}]}; a far series sets no axis, and
    what is outside lies under the range and is marked at its edge. */
 function draw(box, spec) {
   const width = spec.width || Math.max(260, box.clientWidth), height = spec.height || 300;
@@ -159,6 +159,7 @@ function lineOf(area, s, x, y) {
     el("path", { d: path(up, x, y) + "L" + path(down, x, y).slice(1) + "Z", fill: s.colour, class: "band" }, group);
   }
   for (const d of s.dots || []) el("circle", { cx: x.at(d[0]), cy: y.at(d[1]), r: 2.4, fill: s.colour, class: "seed" }, group);
+  for (const e of s.spans || []) el("line", { x1: x.at(e[0]), x2: x.at(e[1]), y1: y.at(e[2]), y2: y.at(e[2]), stroke: s.colour, class: "span" }, group);
   for (const e of s.errors || []) el("line", { x1: x.at(e[0]), x2: x.at(e[0]), y1: y.at(e[1]), y2: y.at(e[2]), stroke: s.colour, "stroke-width": 1.6 }, group);
   if (s.points.length > 1 && !s.loose) el("path", {
     d: path(s.points, x, y), stroke: s.colour, "stroke-dasharray": s.dash || "none", class: s.thin ? "curve thin" : "curve",

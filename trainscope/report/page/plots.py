@@ -10,7 +10,7 @@ import numpy as np
 
 from trainscope.records import Json
 from trainscope.report.page.markup import rounded
-from trainscope.report.series import AXES, along, axis_of, measured_along, name_of
+from trainscope.report.series import AXES, along, axis_of, epoch_axis, measured_along, name_of
 from trainscope.report.setting_display import AXES as SETTING_AXES
 from trainscope.report.setting_display import Against, Number, points
 from trainscope.report.style import LABELS, measured
@@ -58,7 +58,7 @@ def _curves(groups: Sequence[Group]) -> list[Json]:
             ("t", "lr_time", "What each LR reaches after the same sum of LR over the epochs."),
         ):
             spec = {
-                "xlabel": AXES[place],
+                "xlabel": epoch_axis(groups) if place == "epoch" else AXES[place],
                 "xshort": "epoch" if x == "e" else "LR time",
                 "ylabel": AXES[name],
                 "xlog": x == "t",
@@ -211,6 +211,19 @@ def _predicted(held: GroupEstimate) -> list[list[float | None]]:
     ]
 
 
+def _passage(held: GroupEstimate) -> Json | None:
+    """Return when the target is reached, with its interval; None where no epoch can be named."""
+    passage = held.result.first_passage
+    if not math.isfinite(passage.median) or passage.low <= 0:
+        return None
+    return {
+        "label": f"reaches it at epoch {passage}",
+        "median": rounded(passage.median),
+        "low": rounded(passage.low),
+        "high": rounded(passage.high) if math.isfinite(passage.high) else None,
+    }
+
+
 def _estimate(held: GroupEstimate, groups: Sequence[Group]) -> Json:
     return {
         "kind": "estimate",
@@ -220,6 +233,7 @@ def _estimate(held: GroupEstimate, groups: Sequence[Group]) -> Json:
         "target": rounded(held.target),
         "aim": f"{held.target:.1f} %: {held.reference}",
         "curve": _predicted(held),
+        "passage": _passage(held),
         "spec": {
             "xlabel": AXES["epoch"],
             "xshort": "epoch",

@@ -48,12 +48,26 @@ def more(comparison: Comparison) -> str:
     """Return the findings that follow the first plots, the estimates, and a count of the traps."""
     rest = comparison.facts()[LEADING:]
     rest += [held.sentence() for held in comparison.estimates[:MOST_ESTIMATES]]
-    warned = sum(trap.weight is Weight.WARNING for trap in comparison.traps)
-    plural = "" if warned == 1 else "s"
-    count = (
-        f'<p><a href="#traps">{warned} trap{plural}</a> put results in doubt.</p>' if warned else ""
-    )
+    count = _count(comparison)
     return f'<div class="after">{listed(rest)}{count}</div>' if rest or count else ""
+
+
+def _count(comparison: Comparison) -> str:
+    """Return how many boxes the section of traps has, and how many of them are warnings."""
+    total = len(comparison.traps)
+    if not total:
+        return ""
+    warned = sum(trap.weight is Weight.WARNING for trap in comparison.traps)
+    notes = total - warned
+    puts = "puts" if warned == 1 else "put"
+    if not notes:
+        told = f" {puts} results in doubt."
+    elif not warned:
+        told = f", {'a note' if notes == 1 else 'all notes'}: no result is in doubt."
+    else:
+        rest = "is a note" if notes == 1 else "are notes"
+        told = f": {warned} {puts} results in doubt, {notes} {rest}."
+    return f'<p><a href="#traps">{total} trap{"" if total == 1 else "s"}</a>{told}</p>'
 
 
 def bar(comparison: Comparison) -> str:

@@ -21,8 +21,8 @@ from trainscope.studies.traps.trap import Trap
 def detect(groups: Sequence[Group], diagnoses: Sequence[Diagnosis] = ()) -> list[Trap]:
     """Return every trap that a setting fell into, group by group.
 
-    A group's trap needs more than half of its runs. A setting is held against others only with the
-    same optimizer settings, and on the pruned networks that both retrained.
+    How many of a group's runs a trap takes is its own. A setting is held against others only with
+    the same optimizer settings, and on the pruned networks that both retrained.
 
     Args:
         groups: The settings.
