@@ -47,8 +47,8 @@ def command(output: Path, seed: int) -> None:
     click.echo()
     comparison, page = retrain(checkpoint, outcome.diagnosis, output, seed)
     click.echo("Retraining")
-    for line in comparison.verdict():
-        click.echo(f" • {line.replace('see the list', f'{page} has the list')}")
+    for line in comparison.verdict(traps_are=f"{page} has the list"):
+        click.echo(f" • {line}")
     click.echo()
     for path in [checkpoint, *paths, page]:
         click.echo(f"wrote {path}")

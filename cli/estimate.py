@@ -119,12 +119,11 @@ def bound_in_words(bound: float, estimate: Estimate, small: LearningCurve) -> st
     """Say what the epoch of equal LR time is worth beside the estimate."""
     from trainscope.convergence import Status
 
-    if estimate.status is Status.REACHED:
-        return "an upper bound as a rule"
-    if bound <= small.epochs[-1]:
-        return "which has passed: here it is no upper bound"
-    if bound < estimate.first_passage.median:
-        return "earlier than the estimate: here it is hardly an upper bound"
+    if estimate.status is not Status.REACHED:
+        if bound <= small.epochs[-1]:
+            return "which has passed: here it is no upper bound"
+        if bound < estimate.first_passage.median:
+            return "earlier than the estimate: here it is hardly an upper bound"
     return "an upper bound as a rule"
 
 

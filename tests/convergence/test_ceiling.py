@@ -37,7 +37,8 @@ def test_a_run_that_fits_its_data_at_a_lower_accuracy_does_not_reach_the_larger_
     assert estimate.status is Status.UNREACHABLE
     assert estimate.reachable < 0.5
     assert np.isinf(estimate.first_passage.median)
-    told = re.search(r"the reference's accuracy is ([\d.]+) points above", estimate.explanation)
+    assert estimate.doubt in estimate.explanation
+    told = re.search(r"the reference's accuracy is ([\d.]+) points above", estimate.doubt)
     assert float(told[1]) == pytest.approx(behind, abs=0.3)
 
 
@@ -46,7 +47,9 @@ def test_with_loss_left_the_same_gap_says_nothing():
     small = fitted(60, 1e-3, 90.0, spent=0.06)
     assert loss_left(first_stage(small)) > 0.2
     assert ceiling(first_stage(small), first_stage(large)).ahead < 0
-    assert estimate_extra_epochs(small, 97.0, large).reachable > 0.9
+    estimate = estimate_extra_epochs(small, 97.0, large)
+    assert estimate.reachable > 0.9
+    assert estimate.doubt == ""
 
 
 def test_a_run_that_is_ahead_at_equal_loss_is_in_reach():

@@ -158,7 +158,7 @@ def test_copies_are_noted():
 
 def estimate(status, reachable, converged=True):
     """Return an estimate that can name no number of epochs."""
-    result = Estimate(98.0, 0.8, NEVER, NEVER, reachable, None, status, "Why.")
+    result = Estimate(98.0, 0.8, NEVER, NEVER, reachable, None, status, "All.", doubt="Why.")
     curve = LearningCurve(epochs=[1, 2], accuracy=[1.0, 2.0], lr=[0.1, 0.1])
     return GroupEstimate("small", "large", 98.0, 10, result, curve, curve, converged)
 
@@ -178,6 +178,8 @@ def test_never_is_said_only_where_the_estimate_and_the_traps_say_it(
     told = estimate(status, reachable, converged).sentence()
     assert words in told
     assert ("however long" in told) is (words.startswith("is not expected"))
+    assert told.endswith(" Why.") is converged  # one sentence, not the whole explanation
+    assert "All." not in told
 
 
 def test_an_estimate_knows_which_settings_had_not_converged(monkeypatch):

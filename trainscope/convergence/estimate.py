@@ -128,6 +128,7 @@ class Estimate:
             when it reached the target; None without a reference that reached it. Upper bound.
         status: What to know first.
         explanation: Sentences: the status, the evidence, what decided the estimate.
+        doubt: Of these, the one that says why the target may be out of reach; "" for none.
         curve: The predicted accuracy.
         early_decay: Whether the curve decayed too early; None where it has no decay.
     """
@@ -140,6 +141,7 @@ class Estimate:
     lr_time_bound: float | None
     status: Status
     explanation: str
+    doubt: str = ""
     curve: Band = Band()
     early_decay: EarlyDecay | None = None
 
@@ -154,6 +156,7 @@ class Estimate:
             "lr_time_bound": self.lr_time_bound,
             "status": str(self.status),
             "explanation": self.explanation,
+            "doubt": self.doubt,
             "curve": self.curve.to_json(),
             "early_decay": None if self.early_decay is None else self.early_decay.to_json(),
         }

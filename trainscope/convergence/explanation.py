@@ -10,6 +10,7 @@ from trainscope.convergence.ceiling import ceiling
 from trainscope.convergence.decay_gain import Gain
 from trainscope.convergence.early_decay import log_slope
 from trainscope.convergence.estimate import SENTENCES, Interval, Status
+from trainscope.convergence.passage import running_maximum
 from trainscope.convergence.passages import Passages
 from trainscope.convergence.plan import Plan
 from trainscope.convergence.stage import SAME, Stage
@@ -31,6 +32,7 @@ def explain(
     extra: Interval,
     reachable: float,
     final: float | None,
+    in_doubt: str,
 ) -> str:
     """Return the status, the evidence, and what decided the estimate, a sentence each.
 
@@ -44,10 +46,13 @@ def explain(
         extra: The epochs to add.
         reachable: Probability.
         final: The accuracy after the run's own decays, percent.
+        in_doubt: What `doubt` says.
     """
     sentences = [_said(status, ahead, target, extra, reachable, final), _evidence(ahead, target)]
     if status is not Status.REACHED:
-        sentences.append(_basis(ahead, reference, target, status))
+        sentences.append(_basis(ahead, reference))
+    if in_doubt:
+        sentences.append(in_doubt)
     if plan is not None and plan.tail and (final is None or final < target):
         sentences.append(
             f"The decays are taken to add {gain.mean:.1f} points (standard error "
@@ -100,25 +105,33 @@ def _evidence(ahead: Passages, target: float) -> str:
     return text + "."
 
 
-def _basis(ahead: Passages, reference: Stage | None, target: float, status: Status) -> str:
+def _basis(ahead: Passages, reference: Stage | None) -> str:
     """Return what the estimate rests on."""
     if reference is None or ahead.forecast.kind == "alone":
         return "The estimate rests on the curve's own trend in log epochs."
     ratio = f"{float(f'{reference.lr / ahead.stage.lr:.3g}'):g}"
     if ahead.forecast.kind == "rule":
         return f"The estimate rests on the ratio of the learning rates, {ratio}, alone."
-    text = (
+    return (
         "The estimate rests on the levels that both runs have reached, matched with the reference "
         f"at an LR {ratio} times as large."
     )
+
+
+def doubt(status: Status, ahead: Passages, reference: Stage | None, target: float) -> str:
+    """Return the sentence that says why a target may be out of reach; "" where nothing says so."""
+    if status is Status.REACHED or reference is None or ahead.forecast.kind != "matched":
+        return ""
     top = ceiling(ahead.stage, reference)
-    if top is None or float(top.in_reach(np.array([target]))[0]) >= DOUBTFUL:
-        if status is not Status.UNREACHABLE:
-            return text
-        return f"{text} The curve's own trend gets to the target much later than that, or never."
-    side = "above" if top.ahead < 0 else "below"
-    return (
-        f"{text} Only {top.left:.1%} of the training loss is left, and at equal training loss the "
-        f"reference's accuracy is {abs(top.ahead):.2f} points {side} this one's (standard error "
-        f"{top.stderr:.2f}), which leaves the target in doubt."
-    )
+    if top is not None and float(top.in_reach(np.array([target]))[0]) < DOUBTFUL:
+        side = "above" if top.ahead < 0 else "below"
+        return (
+            f"Only {top.left:.1%} of the training loss is left, and at equal training loss the "
+            f"reference's accuracy is {abs(top.ahead):.2f} points {side} this one's (standard "
+            f"error {top.stderr:.2f}), which leaves the target in doubt."
+        )
+    if status is not Status.UNREACHABLE:
+        return ""
+    if running_maximum(reference.accuracy)[-1] < target:
+        return "The reference does not reach the target in its own first LR stage."
+    return "The curve's own trend gets to the target much later than that, or never."

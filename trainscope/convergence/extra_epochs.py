@@ -11,7 +11,7 @@ from trainscope.convergence.curve import LearningCurve
 from trainscope.convergence.decay_gain import Gain, decay_gain, final_accuracy
 from trainscope.convergence.early_decay import early_decay, log_slope
 from trainscope.convergence.estimate import NEVER, SENTENCES, Band, Estimate, Interval, Status
-from trainscope.convergence.explanation import explain
+from trainscope.convergence.explanation import doubt, explain
 from trainscope.convergence.forecast import ENOUGH
 from trainscope.convergence.from_ends import from_ends
 from trainscope.convergence.passage import first_passage, running_maximum
@@ -99,6 +99,7 @@ def estimate_extra_epochs(
     else:
         extra, reachable = _planned(ahead, gain, target, tails, plan)
     status = Status.REACHED if after else _status(ahead, usable, target, reachable)
+    in_doubt = doubt(status, ahead, usable, target)
     return Estimate(
         target=target,
         level=level,
@@ -108,8 +109,18 @@ def estimate_extra_epochs(
         lr_time_bound=_bound(stage, usable, target),
         status=status,
         explanation=explain(
-            status, ahead, usable, gain, target, plan, extra=extra, reachable=reachable, final=final
+            status,
+            ahead,
+            usable,
+            gain,
+            target,
+            plan,
+            extra=extra,
+            reachable=reachable,
+            final=final,
+            in_doubt=in_doubt,
         ),
+        doubt=in_doubt,
         curve=_band(ahead, passage, tails),
         early_decay=early_decay(small),
     )

@@ -74,8 +74,12 @@ class Comparison:
         told = [*told[:MOST_DUELS], *self.crowded]
         return [*self.findings[:FIRST], *told, *self.findings[FIRST:]]
 
-    def verdict(self) -> list[str]:
-        """Return the verdict: fairness, findings, methods, estimates and a count of the traps."""
+    def verdict(self, traps_are: str = "see the list") -> list[str]:
+        """Return the verdict: fairness, findings, methods, estimates and a count of the traps.
+
+        Args:
+            traps_are: Where the traps are told, for a reader who is not shown `traps`.
+        """
         lines = self.facts()
         lines += [estimate.sentence() for estimate in self.estimates[:MOST_ESTIMATES]]
         if self.fairness is not None:
@@ -84,7 +88,7 @@ class Comparison:
         if warned:
             lines.append(
                 f"{len(warned)} of {max(len(self.groups), len(warned))} settings fell into a trap; "
-                "see the list."
+                f"{traps_are}."
             )
         return lines
 

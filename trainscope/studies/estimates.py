@@ -70,23 +70,23 @@ class GroupEstimate:
         """Return the estimate in words."""
         extra = self.result.extra_epochs
         aim = f"the {self.target:.1f} % of {self.reference}{self.given and f' {self.given}'}"
+        why = f" {self.result.doubt}" if self.result.doubt else ""
         if self.never:
             return (
-                f"{self.label} is not expected to reach {aim}, however long it is retrained. "
-                f"{self._why()}"
+                f"{self.label} is not expected to reach {aim}, however long it is retrained.{why}"
             )
         if self.unreachable and not self.converged:
-            why = "the trend is to level off below it"
+            cause = "the trend is to level off below it"
             if self.result.status is Status.REFERENCE_SHORT:
-                why = f"{self.reference} itself gets there only by its decays"
+                cause = f"{self.reference} itself gets there only by its decays"
             return (
-                f"Whether more first-stage epochs take {self.label} to {aim} cannot be told: {why},"
-                f" and {self.label} has not converged (see the traps)."
+                f"Whether more first-stage epochs take {self.label} to {aim} cannot be told: "
+                f"{cause}, and {self.label} has not converged (see the traps)."
             )
         if self.unreachable:
             return (
                 f"{self.label} may not reach {aim} (the chance is put at "
-                f"{100 * self.result.reachable:.0f} %). {self._why()}"
+                f"{100 * self.result.reachable:.0f} %).{why}"
             )
         to = f"to {extra.high:.0f}" if math.isfinite(extra.high) else "or more"
         line = (
@@ -100,12 +100,6 @@ class GroupEstimate:
         elif self.result.status is not Status.OK:
             line += f"; not to be relied on ({self.result.status})"
         return line + "."
-
-    def _why(self) -> str:
-        """Return the one sentence of the explanation that weighs most."""
-        said = [f"{part.rstrip('.')}." for part in self.result.explanation.split(". ")]
-        told = [part for part in said if "of the training loss is left" in part]
-        return told[0] if told else said[min(1, len(said) - 1)]
 
     def as_dict(self) -> Json:
         """Return the fields for JSON; endless is null."""
