@@ -13,7 +13,7 @@ import argparse
 import random
 from collections import Counter
 
-from trainscope.studies.crossing import Outcome, cross_validate
+from trainscope.comparison.crossing import Outcome, cross_validate
 
 SEEDS = (3, 5, 10)
 # Means of A under a, B under a, A under b, B under b, in spreads.

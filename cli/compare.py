@@ -35,8 +35,8 @@ def command(
     comparison is, which traps a setting fell into, and how many more epochs the slower settings
     need.
     """
-    from trainscope.studies.comparison import compare
-    from trainscope.studies.reading import read
+    from trainscope.comparison.comparison import compare
+    from trainscope.comparison.reading import read
 
     found = read(runs)
     comparison = compare(found.runs, found.diagnoses, found.notes)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from trainscope.comparison.comparison import Comparison
     from trainscope.records import Diagnosis
-    from trainscope.studies.comparison import Comparison
 
 ARCHITECTURE = "digits_resnet"
 SCHEDULE, EPOCHS = "0:1e-2,10:1e-3,15:1e-4", 20
@@ -59,13 +59,13 @@ def retrain(
 ) -> tuple[Comparison, Path]:
     """Retrain the pruned network under several LR schedules, and write the page about it."""
     from trainscope.cli.progress import progress
+    from trainscope.comparison.comparison import compare
     from trainscope.data import load
     from trainscope.data.dataset import Dataset
     from trainscope.networks import flops, open_checkpoint
     from trainscope.networks.threads import suited_threads
     from trainscope.report.page.build import write_page
     from trainscope.sparsify import Action
-    from trainscope.studies.comparison import compare
     from trainscope.training.job import key_of
     from trainscope.training.jobs import retraining_job
     from trainscope.training.loop import Settings

@@ -53,6 +53,7 @@ def command(
     you have it, loss (the training loss): the first epochs of a retraining at a small learning
     rate, or all of it. With a planned schedule the target is meant after its decays.
     """
+    from trainscope.comparison.curve_files import check_reference, check_target, read_curve
     from trainscope.convergence import (
         Status,
         estimate_extra_epochs,
@@ -60,7 +61,6 @@ def command(
         own_schedule,
     )
     from trainscope.report.pictures import kind_of_picture
-    from trainscope.studies.curve_files import check_reference, check_target, read_curve
 
     if target is None and match is None:
         raise click.UsageError("give --target ACCURACY or --match LARGE_RUN (or both).")

@@ -24,11 +24,8 @@ LEVELS = {
     "trainscope.sparsify": 4,
     "trainscope.training": 5,
     "trainscope.probes": 6,
-    "trainscope.inputs": 7,
-    "trainscope.outlook": 7,
-    "trainscope.verdict": 7,
     "trainscope.diagnosis": 8,
-    "trainscope.studies": 9,
+    "trainscope.comparison": 9,
     "trainscope.report": 10,
     "trainscope.cli": 11,
 }

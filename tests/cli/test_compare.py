@@ -7,7 +7,7 @@ from click.testing import CliRunner
 from comparisons import five_settings, run
 
 from trainscope.cli.main import main
-from trainscope.studies.cards import published
+from trainscope.comparison.cards import published
 
 
 def invoke(*words):

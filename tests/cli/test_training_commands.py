@@ -254,7 +254,9 @@ def test_an_interrupted_run_that_diverged_is_not_said_to_have_a_checkpoint(tmp_p
         raise KeyboardInterrupt
 
     monkeypatch.setattr(running, "line", press)
-    monkeypatch.setattr("trainscope.training.engine.Engine.step", lambda *_: torch.tensor(math.nan))
+    monkeypatch.setattr(
+        "trainscope.training.stepper.Stepper.step", lambda *_: torch.tensor(math.nan)
+    )
     result = invoke(*command, code=130)
     assert "interrupted after epoch 1 of 3" in result.stderr
     assert "the training had diverged, so there is no checkpoint" in result.stderr

@@ -10,6 +10,8 @@ from comparisons import LARGE, SMALL, five_settings, run, seeds
 from diagnoses import diagnosis
 from matplotlib.figure import Figure
 
+from trainscope.comparison.comparison import compare
+from trainscope.comparison.groups import group
 from trainscope.records import Kind, Measurement, RunStatus, Scalar, Taken
 from trainscope.report.along_display import AlongDisplay
 from trainscope.report.comparison_figures import displays, write_comparison_figures
@@ -17,8 +19,6 @@ from trainscope.report.learning_curve_display import LearningCurveDisplay
 from trainscope.report.series import Curve, curve, lr_times
 from trainscope.report.setting_display import SettingDisplay
 from trainscope.report.style import SERIES
-from trainscope.studies.comparison import compare
-from trainscope.studies.groups import group
 
 
 def axes():

@@ -10,8 +10,8 @@ import pytest
 from comparisons import SETTINGS, run, seeds
 from rich.console import Console
 
+from trainscope.comparison.comparison import compare
 from trainscope.report.comparison_table import comparison_table
-from trainscope.studies.comparison import compare
 
 NUMBERS = ("runs", "ratio", "epochs", "final [%]")
 

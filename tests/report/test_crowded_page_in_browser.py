@@ -8,10 +8,10 @@ import pytest
 from browser import NEEDED, play
 from comparisons import LARGE, SMALL, run
 
+from trainscope.comparison.comparison import compare
 from trainscope.records import Measurement, RunStatus, Scalar, Taken
 from trainscope.report.page.build import page_html
 from trainscope.report.page.payload import payload
-from trainscope.studies.comparison import compare
 
 pytestmark = NEEDED
 

@@ -10,11 +10,11 @@ import pytest
 from comparisons import LARGE, SMALL, five_settings, run, seeds
 from diagnoses import diagnosis
 
+from trainscope.comparison.comparison import compare
+from trainscope.comparison.traps import Trap, Weight
 from trainscope.errors import RecordError
 from trainscope.report.page.build import page_html, write_page
 from trainscope.report.page.payload import MOST_EPOCHS, payload
-from trainscope.studies.comparison import compare
-from trainscope.studies.traps import Trap, Weight
 
 VOID = {"meta", "link", "input", "br", "hr", "line", "img", "wbr"}
 

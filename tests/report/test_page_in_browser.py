@@ -13,9 +13,9 @@ from browser import NEEDED, dump, play
 from comparisons import five_settings
 from diagnoses import diagnosis
 
+from trainscope.comparison.comparison import compare
 from trainscope.records import Measurement, Scalar, Taken
 from trainscope.report.page.build import page_html
-from trainscope.studies.comparison import compare
 
 pytestmark = NEEDED
 

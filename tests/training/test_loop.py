@@ -15,7 +15,7 @@ from trainscope.data.augment import PadCrop
 from trainscope.errors import ActionError, ScheduleError
 from trainscope.networks.masks import masks_of, set_masks
 from trainscope.training.evaluation import evaluate
-from trainscope.training.loop import Engine, Settings, train
+from trainscope.training.loop import Settings, Stepper, train
 from trainscope.training.schedule import constant, parse_schedule
 
 SCHEDULE = parse_schedule("0:1e-1,2:1e-2", 4)
@@ -77,15 +77,15 @@ def test_taken_up_at_any_epoch_it_ends_with_the_same_bits(optimizer):
     whole, part = network(), network()
     expected = fit(whole, settings)
     torch.manual_seed(99)  # what else the process drew does not matter
-    engine = Engine(part, settings, 0.1)
-    found = fit(part, settings, engine=engine, stop=2)
-    state = copy.deepcopy((part.state_dict(), engine.state_dict()))
+    stepper = Stepper(part, settings, 0.1)
+    found = fit(part, settings, stepper=stepper, stop=2)
+    state = copy.deepcopy((part.state_dict(), stepper.state_dict()))
     again = network()
     fit(again)
-    fresh = Engine(again, settings, 0.1)
+    fresh = Stepper(again, settings, 0.1)
     again.load_state_dict(state[0])
     fresh.load_state_dict(state[1])
-    found += fit(again, settings, engine=fresh, start=2)
+    found += fit(again, settings, stepper=fresh, start=2)
     assert same(again, whole)
     assert [r.train_loss for r in found] == [r.train_loss for r in expected]
     assert [r.test_loss for r in found] == [r.test_loss for r in expected]
@@ -168,13 +168,13 @@ def test_observers_are_told_and_let_go_when_training_fails():
 def test_mixed_precision_trains_and_resumes(precision):
     settings = Settings(precision=precision)
     model, whole = network(), network()
-    engine = Engine(model, settings, 0.1)
-    assert engine.scaler.is_enabled() == (precision == "fp16")
-    fit(model, settings, engine=engine, stop=2)
-    state = copy.deepcopy(engine.state_dict())
-    fresh = Engine(model, settings, 0.1)
+    stepper = Stepper(model, settings, 0.1)
+    assert stepper.scaler.is_enabled() == (precision == "fp16")
+    fit(model, settings, stepper=stepper, stop=2)
+    state = copy.deepcopy(stepper.state_dict())
+    fresh = Stepper(model, settings, 0.1)
     fresh.load_state_dict(state)
-    records = fit(model, settings, engine=fresh, start=2)
+    records = fit(model, settings, stepper=fresh, start=2)
     expected = fit(whole, settings)
     assert same(model, whole)
     assert records[-1].train_loss == expected[-1].train_loss
@@ -200,7 +200,7 @@ def test_evaluation_puts_modes_back():
 
 def test_nothing_to_train():
     with pytest.raises(ActionError, match="frozen"):
-        Engine(network().requires_grad_(False), Settings(), 0.1)
+        Stepper(network().requires_grad_(False), Settings(), 0.1)
 
 
 @pytest.mark.parametrize(

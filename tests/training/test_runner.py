@@ -15,13 +15,13 @@ from small_training import few_digits, pretrained, retraining, without_seconds
 from trainscope.errors import CheckpointError, DataError, RecordError
 from trainscope.networks import digest, flops, open_checkpoint
 from trainscope.records import Run, RunStatus
-from trainscope.training.engine import Engine
 from trainscope.training.folder import load_state, save_state
 from trainscope.training.job import difference, key_of
 from trainscope.training.runner import Watch, run_job
 from trainscope.training.schedule import parse_schedule
 from trainscope.training.settings import Settings
 from trainscope.training.stem import pretrain
+from trainscope.training.stepper import Stepper
 
 
 def interrupting(after: int) -> Watch:
@@ -228,17 +228,17 @@ def test_divergence_is_recorded_without_a_checkpoint(tmp_path):
 @pytest.fixture
 def third_step_ruins(monkeypatch):
     """Make the weights NaN in the third step, of which the loss is still finite."""
-    step, done = Engine.step, []
+    step, done = Stepper.step, []
 
-    def ruining(engine, *given):
-        loss = step(engine, *given)
+    def ruining(stepper, *given):
+        loss = step(stepper, *given)
         done.append(loss)
         if len(done) == 3:
             with torch.no_grad():
-                engine.weight.fill_(torch.nan)
+                stepper.weight.fill_(torch.nan)
         return loss
 
-    monkeypatch.setattr(Engine, "step", ruining)
+    monkeypatch.setattr(Stepper, "step", ruining)
 
 
 @pytest.mark.usefixtures("third_step_ruins")

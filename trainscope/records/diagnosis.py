@@ -92,7 +92,7 @@ class Diagnosis:
         seed: Of every random choice.
         notes: What a person should know about how this was measured, each one sentence.
         estimates: For each smaller retraining LR, the extra epochs to catch up with a larger one,
-            as `trainscope.outlook` writes them.
+            as `trainscope.diagnosis.outlook` writes them.
     """
 
     network: NetworkRecord

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
+from trainscope.comparison.groups import Group, group
 from trainscope.records import Run
 from trainscope.report.series import AXES, Curve, along, axis_of, name_of
 from trainscope.report.style import legend, new_axes, styles, tidy
-from trainscope.studies.groups import Group, group
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,14 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from trainscope.comparison.comparison import MOST_ESTIMATES, Comparison
+from trainscope.comparison.groups import Group
 from trainscope.errors import RecordError
 from trainscope.report.along_display import AlongDisplay
 from trainscope.report.convergence_display import ConvergenceDisplay
 from trainscope.report.learning_curve_display import LearningCurveDisplay
 from trainscope.report.series import X, Y, along, curve, measured_along
 from trainscope.report.setting_display import Against, Number, SettingDisplay
-from trainscope.studies.comparison import MOST_ESTIMATES, Comparison
-from trainscope.studies.groups import Group
 
 DPI = 160
 FORMATS = ("svg", "png")

@@ -11,12 +11,12 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from trainscope.comparison.comparison import Comparison
+from trainscope.comparison.facts import method_of, ratio_of, schedule_of, speedup_of
+from trainscope.comparison.groups import Group
+from trainscope.comparison.traps import Weight
 from trainscope.records.rows import quantity
 from trainscope.report.table import diagnosis_table
-from trainscope.studies.comparison import Comparison
-from trainscope.studies.facts import method_of, ratio_of, schedule_of, speedup_of
-from trainscope.studies.groups import Group
-from trainscope.studies.traps import Weight
 
 MOST_ROWS = 40
 """More settings than this are on the page, not on the terminal: those that end highest are here."""

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
+from trainscope.comparison.groups import Group, group
+from trainscope.comparison.traps.convergence import decayed_too_early
 from trainscope.records import Run
 from trainscope.report.series import AXES, Curve, X, Y, curve, epoch_axis
 from trainscope.report.style import legend, new_axes, styles, tidy
-from trainscope.studies.groups import Group, group
-from trainscope.studies.traps.convergence import decayed_too_early
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

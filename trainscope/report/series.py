@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from trainscope.comparison.groups import Group
 from trainscope.records import EpochRecord, Kind, Run
 from trainscope.records.rows import LABELS, PROBES
-from trainscope.studies.groups import Group
 
 Y = Literal["accuracy", "loss"]
 X = Literal["epoch", "lr_time"]

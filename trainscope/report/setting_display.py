@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal, Self
 
+from trainscope.comparison.facts import method_of, ratio_of, schedule_of, speedup_of
+from trainscope.comparison.groups import Group, group, shared_first_stage
 from trainscope.records import Run, RunStatus
 from trainscope.report.style import legend, new_axes, styles, tidy
-from trainscope.studies.facts import method_of, ratio_of, schedule_of, speedup_of
-from trainscope.studies.groups import Group, group, shared_first_stage
 from trainscope.training.schedule import write_lr
 
 if TYPE_CHECKING:

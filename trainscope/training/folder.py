@@ -33,7 +33,7 @@ class State:
     Attributes:
         epoch: Epochs done.
         network: The state dict of the network.
-        engine: That of the engine: optimizer and loss scaler.
+        engine: That of the stepper: optimizer and loss scaler.
         start_accuracy: Test accuracy before the first step, percent.
         records: What happened so far.
         measurements: What was measured so far.

@@ -15,12 +15,12 @@ from torch.optim import Optimizer
 from trainscope.data import Split
 from trainscope.records.epoch import BEFORE_CLIPPING, EpochRecord
 from trainscope.sparsify.masks import hold_masks, masks_of
-from trainscope.training.engine import Engine, make_optimizer
 from trainscope.training.evaluation import Evaluation, evaluate
 from trainscope.training.schedule import LRSchedule
 from trainscope.training.settings import Settings
+from trainscope.training.stepper import Stepper, make_optimizer
 
-__all__ = ["Engine", "Evaluation", "Observer", "Settings", "evaluate", "make_optimizer", "train"]
+__all__ = ["Evaluation", "Observer", "Settings", "Stepper", "evaluate", "make_optimizer", "train"]
 
 OnEpoch = Callable[[EpochRecord, Evaluation], None]
 """Called at the end of every epoch with its record and the evaluation behind it."""
@@ -51,7 +51,7 @@ def train(
     schedule: LRSchedule,
     settings: Settings | None = None,
     *,
-    engine: Engine | None = None,
+    stepper: Stepper | None = None,
     start: int = 0,
     stop: int | None = None,
     observers: Sequence[Observer] = (),
@@ -71,7 +71,7 @@ def train(
         test_split: The test half, measured after every epoch.
         schedule: The learning rate of every epoch, and how many there are.
         settings: Everything else.
-        engine: A running optimizer to go on with; a fresh one otherwise.
+        stepper: A running optimizer to go on with; a fresh one otherwise.
         start: Epochs already done.
         stop: The epoch to end after; by default the schedule's last.
         observers: What looks on.
@@ -82,8 +82,8 @@ def train(
         One record an epoch, from `start` on.
     """
     settings = settings or Settings()
-    engine = engine or Engine(network, settings, schedule.lr(start))
-    device = engine.weight.device
+    stepper = stepper or Stepper(network, settings, schedule.lr(start))
+    device = stepper.weight.device
     size = settings.batch_size
     steps = _steps(len(train_split), size)
     records: list[EpochRecord] = []
@@ -91,14 +91,14 @@ def train(
         held.enter_context(torch.enable_grad())  # also for a caller who has it off
         held.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
         if masks_of(network):
-            held.callback(hold_masks(network, engine.optimizer).remove)
+            held.callback(hold_masks(network, stepper.optimizer).remove)
         for observer in observers:
             held.callback(observer.detach)
-            observer.attach(network, engine.optimizer, step=start * steps, steps_per_epoch=steps)
+            observer.attach(network, stepper.optimizer, step=start * steps, steps_per_epoch=steps)
         for epoch in range(start, schedule.total if stop is None else stop):
             begun = time.perf_counter()
-            engine.set_lr(schedule.lr(epoch))
-            loss = _epoch(engine, train_split, epoch, observers, on_step)
+            stepper.set_lr(schedule.lr(epoch))
+            loss = _epoch(stepper, train_split, epoch, observers, on_step)
             found = evaluate(network, test_split)
             record = EpochRecord(
                 epoch=epoch + 1,
@@ -115,19 +115,19 @@ def train(
 
 
 def _epoch(
-    engine: Engine,
+    stepper: Stepper,
     split: Split,
     epoch: int,
     observers: Sequence[Observer],
     on_step: OnStep | None,
 ) -> float | None:
-    settings = engine.settings
+    settings = stepper.settings
     seed = (settings.seed * 1_000_003 + epoch) % 2**63
     torch.manual_seed(seed)  # dropout draws from the process's generator
     generator = torch.Generator().manual_seed(seed)
     augment = split.augment if settings.augment else None
-    engine.network.train()
-    total = torch.zeros((), dtype=torch.float64, device=engine.weight.device)
+    stepper.network.train()
+    total = torch.zeros((), dtype=torch.float64, device=stepper.weight.device)
     seen, steps = 0, _steps(len(split), settings.batch_size)
 
     def look() -> None:
@@ -140,7 +140,7 @@ def _epoch(
         inputs, labels = split.batch(indices)
         if augment is not None:
             inputs = augment(inputs, generator)
-        total += len(indices) * engine.step(inputs, labels, before_clipping)
+        total += len(indices) * stepper.step(inputs, labels, before_clipping)
         seen += len(indices)
         if on_step is not None:
             on_step(epoch, done, steps)

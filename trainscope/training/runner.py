@@ -25,7 +25,7 @@ from trainscope.training.folder import (
     save_state,
 )
 from trainscope.training.job import Job, check_fit
-from trainscope.training.loop import Engine, Evaluation, Observer, OnStep, evaluate, train
+from trainscope.training.loop import Evaluation, Observer, OnStep, Stepper, evaluate, train
 
 TRAINING_PASSES = 3
 """Forward passes that one training sample costs: backward counts as two."""
@@ -116,7 +116,7 @@ class Training:
     def __init__(self, job: Job, path: Path, device: str, watch: Watch) -> None:
         self.job, self.path, self.watch = job, path, watch
         self.module = job.network.module.to(device)
-        self.engine = Engine(self.module, job.settings, job.schedule.lr(0))
+        self.stepper = Stepper(self.module, job.settings, job.schedule.lr(0))
         found = load_state(path)
         if found is None:
             self.state = self.fresh_state()
@@ -126,13 +126,13 @@ class Training:
     def fresh_state(self) -> State:
         """Return the state before the first step."""
         accuracy = evaluate(self.module, self.job.dataset.test).accuracy
-        return State(0, self.module.state_dict(), self.engine.state_dict(), accuracy, (), ())
+        return State(0, self.module.state_dict(), self.stepper.state_dict(), accuracy, (), ())
 
     def take_up(self, state: State) -> None:
         """Go on from a state."""
         self.state = state
         self.module.load_state_dict(state.network)
-        self.engine.load_state_dict(dict(state.engine))
+        self.stepper.load_state_dict(dict(state.engine))
 
     def go(self, stop: int) -> None:
         """Train up to an epoch."""
@@ -144,7 +144,7 @@ class Training:
             self.job.dataset.test,
             self.job.schedule,
             self.job.settings,
-            engine=self.engine,
+            stepper=self.stepper,
             start=self.state.epoch,
             stop=stop,
             observers=self.watch.collectors,
@@ -157,7 +157,7 @@ class Training:
         self.state = State(
             epoch=record.epoch,
             network=self.module.state_dict(),
-            engine=self.engine.state_dict(),
+            engine=self.stepper.state_dict(),
             start_accuracy=self.state.start_accuracy,
             records=(*self.state.records, record),
             measurements=(*self.state.measurements, *taken),

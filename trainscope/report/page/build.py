@@ -8,12 +8,12 @@ from importlib import resources
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from trainscope.comparison.comparison import Comparison
 from trainscope.errors import RecordError
 from trainscope.records.files import write_text
 from trainscope.report.page import every_run, judgement, sections
 from trainscope.report.page.markup import escape, listed
 from trainscope.report.page.payload import payload
-from trainscope.studies.comparison import Comparison
 
 # Nothing may be fetched, whatever a record says.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"

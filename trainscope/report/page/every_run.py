@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 
+from trainscope.comparison.comparison import Comparison
+from trainscope.comparison.facts import final_accuracy, last_epoch
+from trainscope.comparison.groups import Group
 from trainscope.records import Run
 from trainscope.records.rows import quantity
 from trainscope.records.run import UNKNOWN
 from trainscope.report.page.markup import cell, escape, prose, swatch, table
-from trainscope.studies.comparison import Comparison
-from trainscope.studies.facts import final_accuracy, last_epoch
-from trainscope.studies.groups import Group
 
 BLANK = (("start", UNKNOWN), ("end", UNKNOWN))
 """Facts of a Run that are not worth a line where they are unknown."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from trainscope.comparison.comparison import Comparison
+from trainscope.comparison.fairness import Check
+from trainscope.comparison.traps import Weight
 from trainscope.records.page import diagnosis_html
 from trainscope.report.page.markup import escape, prose
-from trainscope.studies.comparison import Comparison
-from trainscope.studies.fairness import Check
-from trainscope.studies.traps import Weight
 
 
 def fairness(comparison: Comparison) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from trainscope.comparison.comparison import Comparison
+from trainscope.comparison.findings import families_of
+from trainscope.comparison.groups import Group
 from trainscope.records import Json, Run
 from trainscope.report.page.markup import rounded
 from trainscope.report.page.plots import plots
 from trainscope.report.series import lr_times
-from trainscope.studies.comparison import Comparison
-from trainscope.studies.findings import families_of
-from trainscope.studies.groups import Group
 
 MOST_EPOCHS = 400
 """Longer curves are thinned to so many epochs, LR drops and the last one kept."""

@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from trainscope.comparison.comparison import MOST_ESTIMATES, Comparison
+from trainscope.comparison.estimates import GroupEstimate
+from trainscope.comparison.facts import final_accuracy
+from trainscope.comparison.groups import Group
 from trainscope.records import Json
 from trainscope.report.page.markup import rounded
 from trainscope.report.series import AXES, along, axis_of, epoch_axis, measured_along, name_of
 from trainscope.report.setting_display import AXES as SETTING_AXES
 from trainscope.report.setting_display import Against, Number, points
 from trainscope.report.style import LABELS, measured
-from trainscope.studies.comparison import MOST_ESTIMATES, Comparison
-from trainscope.studies.estimates import GroupEstimate
-from trainscope.studies.facts import final_accuracy
-from trainscope.studies.groups import Group
 
 BINS = 48
 COLUMN_COLOURS = {"before": 0, "after": 1, "recalibrated": 2}

@@ -5,18 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from trainscope.records import Json
-from trainscope.records.rows import quantity
-from trainscope.report.page.markup import cell, escape, figure, listed, prose, swatch, table
-from trainscope.studies.comparison import MOST_ESTIMATES, Comparison
-from trainscope.studies.facts import (
+from trainscope.comparison.comparison import MOST_ESTIMATES, Comparison
+from trainscope.comparison.facts import (
     method_of,
     ratio_of,
     schedule_of,
     speedup_of,
 )
-from trainscope.studies.groups import Group
-from trainscope.studies.traps import Weight
+from trainscope.comparison.groups import Group
+from trainscope.comparison.traps import Weight
+from trainscope.records import Json
+from trainscope.records.rows import quantity
+from trainscope.report.page.markup import cell, escape, figure, listed, prose, swatch, table
 
 LEADING = 4
 """Findings above the plots; the others follow them."""

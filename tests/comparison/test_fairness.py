@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from comparisons import (
+    DENSE_EPOCH,
+    LARGE,
+    OTHER_BASE,
+    SETTINGS,
+    SMALL,
+    SMALL_LONGER,
+    SPEEDUP,
+    action,
+    run,
+)
+
+from trainscope.comparison.fairness import fairness
+from trainscope.comparison.setups import CROSSING, SETUPS
+from trainscope.errors import RecordError
+from trainscope.records import Kind, Pretraining, Pruning
+from trainscope.records.run import UNKNOWN
+
+A = run(criterion="l1")
+
+
+def check(found, setup):
+    return next(item for item in found.checks if item.setup == setup)
+
+
+def iterative(made):
+    return replace(made, pruning=replace(made.pruning, plan="iterative, 5 steps"))
+
+
+def across(epoch, retrain):
+    """Return a run pruned after another pruning epoch, retrained for another number of epochs."""
+    schedule = f"0:1e-2,{retrain // 2}:1e-3,{retrain - 2}:1e-4"
+    return run(schedule, retrain, pretrained=epoch, base=OTHER_BASE)
+
+
+# Each pair satisfies exactly the setup named; then what the next stricter one is refused for.
+PAIRS = {
+    "S1": (run(criterion="l2", base=OTHER_BASE), "S2", "base models"),
+    "S2": (run(SMALL_LONGER, 80, criterion="l2"), "S3.1", "retraining epochs 20 and 80"),
+    "S3.1": (run(SMALL, criterion="l2"), "S3.2", f"LR schedules {LARGE} and {SMALL}"),
+    "S3.2": (iterative(run(criterion="l2")), "S4.1", "pruning schedules"),
+    "S4.1": (run(criterion="l2", after=3), "S4.2", "layer-wise ratios"),
+    "S4.2": (run(criterion="l2"), None, None),
+    "SX-A": (across(10, 30), "SX-B", "training FLOPs"),
+    "SX-B": (across(19, 28), None, None),
+}
+
+
+@pytest.mark.parametrize("setup", PAIRS)
+def test_each_setup_has_a_pair_that_satisfies_exactly_it(setup):
+    other, stricter, reason = PAIRS[setup]
+    found = fairness([A, other])
+    assert found.strictest == setup
+    chain = [s.name for s in SETUPS]
+    if setup in chain:
+        held = [c.setup for c in found.checks if c.holds]
+        assert held == chain[: chain.index(setup) + 1]
+    if stricter is not None:
+        refused = check(found, stricter)
+        assert not refused.holds
+        assert refused.reasons[0].startswith(reason)
+
+
+def test_the_schedule_is_the_reason_named_for_the_recommended_setup():
+    found = fairness([A, run(SMALL, criterion="l2")])
+    assert not found.fair
+    assert found.sentence().endswith(f"S3.2 fails: LR schedules {LARGE} and {SMALL}.")
+
+
+def test_from_s3_2_on_it_is_fair():
+    for setup, (other, _, _) in PAIRS.items():
+        expected = setup in ("S3.2", "S4.1", "S4.2", "SX-A", "SX-B")
+        assert fairness([A, other]).fair is expected
+        assert bool(fairness([A, other]).advice) is not expected
+
+
+def test_sx_b_is_a_budget_of_flops_not_of_epochs():
+    scratch = round(A.pretraining.epochs * SPEEDUP + 20)
+    made = run("0:1e-1", scratch, kind=Kind.SCRATCH_B, base=UNKNOWN)
+    made = replace(made, flops=round(scratch * DENSE_EPOCH / SPEEDUP))
+    found = fairness([A, made])
+    assert found.strictest == "SX-B"
+    assert check(found, "SX-A").reasons[0].startswith("epochs of the whole pipeline 40 and 180")
+    assert "none: random weights" in check(found, "S2").reasons[0]
+
+
+def test_crossing_setups_are_not_for_methods_that_differ_too():
+    other = replace(across(10, 30), pruning=Pruning.of(action("l2"), 10))
+    found = fairness([A, other])
+    assert found.strictest == "S1"
+    assert not found.fair
+    assert not check(found, "SX-A").applies
+    assert check(found, "SX-A").reasons[0].startswith("the pruning methods differ too")
+
+
+def test_scratch_training_beside_several_methods():
+    scratch = replace(run("0:1e-1", 180, kind=Kind.SCRATCH_B, base=UNKNOWN), flops=A.flops * 9)
+    held = fairness([A, run(criterion="l2"), scratch])
+    assert held.strictest == "SX-B"
+    assert held.sentence().startswith("Fair between pipelines: SX-B holds")
+    assert not fairness([A, run(SMALL, criterion="l2"), scratch]).fair
+
+
+def test_adamw_needs_no_momentum_and_missing_keys_are_named():
+    def made(criterion, **settings):
+        return replace(run(criterion=criterion), settings=settings)
+
+    known = {"optimizer": "AdamW", "weight_decay": 1e-4, "batch_size": 128}
+    assert fairness([made("l1", **known), made("l2", **known)]).strictest == "S4.2"
+    carried = fairness([made("l1", **known), made("l2", momentum=0.9, **known)])
+    assert carried.strictest == "S4.2"  # trainscope writes one down, and AdamW has none
+    sgd = {"optimizer": "sgd", "weight_decay": 1e-4}
+    found = fairness([made("l1", **sgd), made("l2", **sgd)])
+    reason = check(found, "S3.2").reasons[0]
+    assert reason.endswith("unknown for every run: momentum and batch_size not stated")
+    assert "(momentum and batch_size): unknown is not the same" in found.advice[0]
+
+
+def test_crossing_setups_do_not_apply_to_one_pipeline():
+    found = fairness([A, run(criterion="l2")])
+    for setup in CROSSING:
+        assert not check(found, setup.name).applies
+        assert not check(found, setup.name).holds
+
+
+@pytest.mark.parametrize(
+    ("changes", "setup", "words"),
+    [
+        ({"base": UNKNOWN}, "S2", "base models are unknown"),
+        ({"data": None}, "S1", "data sets are unknown"),
+        ({"architecture": None}, "S1", "networks are unknown"),
+        ({"settings": {}}, "S3.2", "optimizer settings are unknown"),
+        ({"schedule": None, "epochs": (), "total": None}, "S3.1", "retraining epochs are unknown"),
+    ],
+)
+def test_unknown_is_not_the_same(changes, setup, words):
+    one, two = replace(A, **changes), replace(run(criterion="l2"), **changes)
+    found = fairness([one, two])
+    assert not check(found, setup).holds
+    assert any(reason.startswith(words) for reason in check(found, setup).reasons)
+    assert "unknown is not the same" in " ".join(found.advice)
+
+
+def test_an_unknown_base_model_can_still_be_known_to_differ():
+    def card(accuracy, criterion):
+        made = run(criterion=criterion, base=UNKNOWN)
+        return replace(made, pretraining=Pretraining(accuracy=accuracy))
+
+    reason = check(fairness([card(93.5, "l1"), card(93.7, "l2")]), "S2").reasons[0]
+    assert reason.endswith("and differ: 93.5 and 93.7 % before pruning")
+
+
+def test_a_name_and_a_digest_of_a_base_model_are_not_compared():
+    named = replace(run(criterion="l2"), base="torchvision resnet50")
+    reason = check(fairness([A, named]), "S2").reasons[0]
+    assert "some by digest and some by name" in reason
+
+
+def test_base_models_may_differ_by_seed_if_every_setting_has_the_same_ones():
+    bases = [OTHER_BASE, A.base]
+    groups = [run(criterion=c, seed=k, base=bases[k]) for c in ("l1", "l2") for k in range(2)]
+    assert fairness(groups).strictest == "S4.2"
+    assert fairness(groups[:-1]).strictest == "S1"
+
+
+@pytest.mark.parametrize(("speedup", "same"), [(8.3, True), (8.6, False)])
+def test_compression_agrees_within_five_percent(speedup, same):
+    other = replace(A, pruning=Pruning.of(replace(action("l2"), speedup=speedup), 20))
+    assert check(fairness([A, other]), "S1").holds is same
+
+
+def test_notation_does_not_tell_schedules_apart():
+    other = run("0:0.01,10:0.001,15:0.0001", criterion="l2")
+    assert fairness([A, other]).strictest == "S4.2"
+
+
+def test_optimizer_settings_count():
+    other = replace(run(criterion="l2"), settings={**SETTINGS, "weight_decay": 1e-4})
+    reason = check(fairness([A, other]), "S3.2").reasons[0]
+    assert "weight decay 0.0005" in reason
+    assert "weight decay 0.0001" in reason
+
+
+def test_one_network_under_two_schedules_compares_retraining():
+    found = fairness([A, run(SMALL)])
+    assert found.one_network
+    assert found.sentence().startswith("These runs retrain one pruned network")
+
+
+def test_one_setting_is_no_comparison():
+    with pytest.raises(RecordError, match="differ in nothing but their seed"):
+        fairness([A, run(seed=1)])
+
+
+def test_different_data_sets_are_no_comparison():
+    found = fairness([A, replace(A, data="mnist:data")])
+    assert found.strictest is None
+    assert found.sentence() == "Not one comparison: data sets digits and mnist:data."
+    assert found.as_dict()["setups"]["S1"]["reasons"] == ["data sets digits and mnist:data"]

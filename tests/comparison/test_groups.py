@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from comparisons import LARGE, OTHER_BASE, SMALL, SMALL_LONGER, five_settings, run, seeds
+
+from trainscope.comparison.groups import group, shared_first_stage
+from trainscope.comparison.keys import extra_epochs
+from trainscope.records import Kind, RunStatus
+from trainscope.training.schedule import constant, parse_schedule
+from trainscope.training.shapes import cosine, warm_up
+
+
+def labels(runs):
+    return [item.label for item in group(runs)]
+
+
+def test_seeds_form_one_setting_with_the_sample_deviation():
+    (found,) = group(seeds(3))
+    assert [held.seed for held in found.runs] == [0, 1, 2]
+    finals = [held.final_accuracy for held in found.runs]
+    mean = sum(finals) / 3
+    assert found.mean == pytest.approx(mean)
+    assert found.spread == pytest.approx((sum((x - mean) ** 2 for x in finals) / 2) ** 0.5)
+
+
+def test_labels_say_only_what_tells_settings_apart():
+    found = ["LR 1e-1", "LR 1e-2", "LR 1e-3", "LR 1e-3 (+60)", "LR 1e-4"]
+    assert labels(five_settings()) == found
+    assert labels([run(criterion="l1"), run(criterion="l2")]) == ["l1", "l2"]
+    assert labels([run(ratio=0.5), run(ratio=0.9)]) == ["ratio 0.5", "ratio 0.9"]
+    other = replace(run(), settings={**run().settings, "weight_decay": 0.1})
+    assert labels([run(), other]) == ["weight decay 0.0005", "weight decay 0.1"]
+
+
+def test_labels_are_never_shared():
+    runs = [run("0:1e-2,5:1e-3"), run("0:1e-2,6:1e-3"), run("0:1e-2", 30), run("0:1e-3", 30)]
+    assert len(set(labels(runs))) == 4
+
+
+def test_schedules_that_change_every_epoch_are_named_by_their_ends():
+    made = [run(), run(str(cosine(1e-2, 20))), run(str(warm_up(constant(1e-2, 15), 5)))]
+    assert labels(made) == [
+        *("LR 1e-2 → 1e-4, 20 epochs", "LR 1e-2 → 6.2e-5, 20 epochs"),
+        "LR 1.7e-3 → 1e-2, 20 epochs",
+    ]
+    assert shared_first_stage(group(made)) == 10
+
+
+def test_a_dense_network_needs_no_pruning_in_its_name():
+    dense = run("0:1e-1", 50, kind=Kind.TRAIN, pruning=None, pretraining=None)
+    assert labels([dense, run(), run(SMALL)]) == ["dense · LR 1e-1", "LR 1e-2", "LR 1e-3"]
+
+
+def test_the_same_run_twice_is_counted_once():
+    (found,) = group([run(), run()])
+    assert len(found.runs) == 1
+
+
+def test_interrupted_runs_stand_apart():
+    cut = replace(run(seed=1), status=RunStatus.INTERRUPTED, epochs=run(seed=1).epochs[:5])
+    assert len(group([run(), cut])) == 2
+
+
+def test_base_models_are_split_only_where_one_seed_has_several():
+    assert len(group([run(seed=0), run(seed=1, base=OTHER_BASE)])) == 1
+    assert len(group([run(seed=0), run(seed=0, base=OTHER_BASE)])) == 2
+
+
+@pytest.mark.parametrize(
+    ("longer", "total", "expected"),
+    [
+        (SMALL_LONGER, 80, 60),
+        (SMALL, 20, None),
+        ("0:1e-3,70:1e-4,85:1e-5", 90, None),
+        (LARGE.replace("10", "70").replace("15", "75"), 80, None),
+    ],
+)
+def test_a_lengthened_first_stage_is_recognised(longer, total, expected):
+    assert extra_epochs(parse_schedule(longer, total), parse_schedule(SMALL, 20)) == expected
+
+
+def test_ta_is_the_mean_over_the_epochs_asked_for():
+    made = run()
+    (found,) = group([made])
+    expected = sum(record.test_accuracy for record in made.epochs[:4]) / 4
+    mean, spread = found.ta(4)
+    assert mean == pytest.approx(expected)
+    assert spread is None

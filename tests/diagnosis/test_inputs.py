@@ -1,0 +1,84 @@
+"""What examine refuses and what its options may not change, as a user of Python meets them."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+
+from trainscope.diagnosis import examine
+from trainscope.diagnosis.inputs import equal_batches
+from trainscope.errors import ProbeError
+from trainscope.networks import Network, Remembered, build
+from trainscope.probes.curvature import Curvature
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    torch.manual_seed(0)
+    module = build("digits_resnet", 10).eval()
+    return Network(module, "digits_resnet", (1, 8, 8), 10, remembered=Remembered("digits"))
+
+
+def jacobian(network: Network, **options) -> float:
+    found = examine(network, ratio=0.5, probes=["jacobian"], samples=8, **options)
+    return found.diagnosis.probes["jacobian"].recalibrated.value("mean_jsv")
+
+
+def test_the_batch_size_of_probes_does_not_change_recalibration(network):
+    values = [jacobian(network, batch_size=size) for size in (1, 3, 128)]
+    assert values == pytest.approx([values[0]] * 3, rel=1e-5)
+
+
+def test_recalibration_batches_are_equal():
+    assert [len(part) for part in equal_batches(torch.zeros(150, 1))] == [64, 64]
+    assert [len(part) for part in equal_batches(torch.zeros(20, 1))] == [20]
+
+
+def test_a_frozen_network_keeps_the_rest_of_its_diagnosis(network):
+    frozen = replace(network, module=copy.deepcopy(network.module).requires_grad_(False))
+    found = examine(frozen, ratio=0.5, probes=["trainability_accuracy", "jacobian"], samples=4)
+    probes = found.diagnosis.probes
+    assert "frozen" in probes["trainability_accuracy"].before.reason
+    assert probes["jacobian"].before.value("mean_jsv") > 0
+
+
+def test_a_float64_network_is_recalibrated(network):
+    double = replace(network, module=copy.deepcopy(network.module).double())
+    assert jacobian(double) == pytest.approx(jacobian(network), rel=1e-4)
+
+
+def test_gaussian_inputs_leave_recalibration_out_of_the_verdict(network):
+    options = {"ratio": 0.9, "probes": ["jacobian"], "samples": 8}
+    found = examine(network, data="random:1x8x8", **options).diagnosis
+    assert found.probes["jacobian"].recalibrated is not None
+    assert not any("recalibrated" in line for line in found.verdict)
+    assert any("leaves that column aside" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch size of 0"),
+        ({"samples": 0}, "0 samples are too few"),
+        ({"samples": -1}, "-1 samples are too few"),
+        ({"seed": -1}, "the seed -1"),
+        ({"seed": 2**63}, "the seed"),
+        ({"probes": [Curvature(), Curvature(ggn=True)]}, "'curvature' is asked for twice"),
+    ],
+)
+def test_options_are_checked_before_any_work(network, options, message):
+    with pytest.raises(ProbeError, match=message):
+        examine(network, ratio=0.5, **options)
+
+
+def test_retraining_does_not_mind_a_caller_without_gradients(network):
+    from trainscope.probes.trainability_accuracy import TrainabilityAccuracy
+
+    with torch.no_grad():
+        found = examine(
+            network, ratio=0.5, probes=[TrainabilityAccuracy(epochs=1)], samples=4
+        ).diagnosis
+    assert found.probes["trainability_accuracy"].before.value("ta") is not None

@@ -1,0 +1,153 @@
+"""Run cards: published rows, or anybody's results, written by hand in a few lines of TOML."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from trainscope.errors import RecordError, ScheduleError
+from trainscope.records import Kind, Pretraining, Pruning, Run
+from trainscope.records.run import UNKNOWN
+from trainscope.training.schedule import parse_schedule
+
+TEXTS = ("method", "data", "architecture", "base", "structure", "scope", "plan", "schedule")
+NUMBERS = ("accuracy", "base_accuracy", "ratio", "speedup")
+COUNTS = ("epochs", "pruning_epoch", "seed", "pretraining_epochs", "parameters", "flops")
+OTHERS = ("accuracies", "kind", "settings", "reported", "source", "note")
+KEYS = (*TEXTS, *NUMBERS, *COUNTS, *OTHERS)
+REPORTED = ("last", "best", "unknown")
+
+
+def read_cards(path: Path, *, strict: bool = True) -> list[Run]:
+    """Read the run cards of a TOML file.
+
+    A file has one table `[[run]]` a row; keys before the first one are defaults for all rows. Every
+    field is optional but one: `accuracy` (percent), or `accuracies` with one value a seed. What is
+    not written is unknown, which is not "the same". docs/comparing.md lists the fields.
+
+    Args:
+        path: The file.
+        strict: Refuse a TOML file without `[[run]]`; otherwise it has no cards.
+
+    Raises:
+        RecordError: The file cannot be read, or a card says something impossible.
+    """
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise RecordError(f"{path} cannot be read: {reason}") from error
+    except tomllib.TOMLDecodeError as error:
+        if not strict:
+            return []
+        raise RecordError(f"{path} is no run card: it is not TOML ({error})") from error
+    rows = raw.pop("run", None)
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        if not strict:
+            return []
+        raise RecordError(f"{path} is no run card: it has no table [[run]]")
+    cards = []
+    for number, row in enumerate(rows, 1):
+        try:
+            cards += _runs({**raw, **row})
+        except (ValueError, ScheduleError) as error:
+            raise RecordError(f"{path}, run {number}: {error}") from error
+    return cards
+
+
+def published() -> list[Path]:
+    """Return the files of published rows that come with trainscope."""
+    folder = resources.files("trainscope.comparison.published")
+    return sorted(Path(str(entry)) for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def _runs(card: Mapping[str, Any]) -> list[Run]:
+    unknown = [key for key in card if key not in KEYS]
+    if unknown:
+        raise ValueError(f"there is no field '{unknown[0]}'; the fields are {', '.join(KEYS)}")
+    for key in TEXTS:
+        _check(card, key, str, "text")
+    for key in NUMBERS:
+        _check(card, key, (int, float), "a number")
+    for key in COUNTS:
+        _check(card, key, int, "a whole number")
+    accuracies = card.get("accuracies")
+    if accuracies is None:
+        accuracies = [card.get("accuracy")]
+    if not isinstance(accuracies, list) or not all(map(_is_percent, accuracies)) or not accuracies:
+        raise ValueError(
+            "a card needs `accuracy = 77.6` or `accuracies = [77.6, 77.4]`, in percent (0 to 100)"
+        )
+    ratio, speedup = card.get("ratio"), card.get("speedup")
+    if ratio is not None and not 0 <= ratio < 1:
+        raise ValueError(f"the ratio is the share pruned, in [0, 1), not {ratio}")
+    if speedup is not None and not speedup > 0:
+        raise ValueError(f"the speedup is dense FLOPs / pruned FLOPs, above 0, not {speedup}")
+    seeds = [card.get("seed")] if len(accuracies) == 1 else list(range(len(accuracies)))
+    return [_run(card, float(value), seed) for value, seed in zip(accuracies, seeds, strict=True)]
+
+
+def _run(card: Mapping[str, Any], accuracy: float, seed: int | None) -> Run:
+    total = card.get("epochs")
+    text = card.get("schedule")
+    if text is not None and total is None:
+        raise ValueError("a schedule needs its total: give `epochs` too")
+    if text is not None and total is not None:
+        parse_schedule(text, total)
+    kind = Kind(card["kind"]) if "kind" in card else Kind.RETRAIN
+    settings = card.get("settings", {})
+    if not isinstance(settings, dict):
+        raise ValueError("`settings` is a table, like { optimizer = 'sgd', momentum = 0.9 }")
+    reported = card.get("reported", "unknown")
+    if reported not in REPORTED:
+        raise ValueError(f"`reported` is the epoch taken: last, best or unknown, not {reported!r}")
+    pruned = kind is not Kind.TRAIN
+    note = [text for text in (card.get("source"), card.get("note")) if text]
+    return Run(
+        kind=kind,
+        epochs=(),
+        schedule=text,
+        total=total,
+        architecture=card.get("architecture"),
+        data=card.get("data"),
+        base=card.get("base", UNKNOWN),
+        pruning=Pruning(
+            structure=card.get("structure"),
+            ratio=_ratio(card),
+            criterion=card.get("method"),
+            scope=card.get("scope"),
+            speedup=card.get("speedup"),
+            epoch=card.get("pruning_epoch"),
+            plan=card.get("plan"),
+        )
+        if pruned
+        else None,
+        pretraining=Pretraining(
+            epochs=card.get("pretraining_epochs"), accuracy=card.get("base_accuracy")
+        ),
+        settings={**settings, "accuracy": accuracy, "reported": reported},
+        seed=seed,
+        parameters=card.get("parameters"),
+        flops_per_sample=card.get("flops"),
+        given=tuple(card),
+        source="card",
+        notes=tuple(note),
+    )
+
+
+def _ratio(card: Mapping[str, Any]) -> float | None:
+    ratio = card.get("ratio")
+    return None if ratio is None else float(ratio)
+
+
+def _is_percent(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 100
+
+
+def _check(card: Mapping[str, Any], key: str, kind: Any, words: str) -> None:
+    value = card.get(key)
+    if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+        raise ValueError(f"`{key}` is {words}, not {value!r}")

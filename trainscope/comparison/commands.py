@@ -1,0 +1,134 @@
+"""The command that retrains one run's method under another run's setup, or words for it."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+
+from trainscope.comparison.facts import is_digest, method_of
+from trainscope.records import Kind, Run
+from trainscope.records.run import UNKNOWN
+from trainscope.training.schedule import LRSchedule
+
+CRITERIA = ("l1", "l2", "random", "bn-scale")
+"""Criteria that the command line has; another method is its authors' to run."""
+NEED_ROOT = ("mnist", "fashionmnist", "cifar10", "cifar100")
+"""Data sets that `--data` takes with a folder."""
+OF_A_KIND = ("digits", "random", "imagefolder", *NEED_ROOT)
+
+
+def retrain_line(
+    method: Run,
+    schedule: LRSchedule,
+    setup: Run,
+    *,
+    base: str | None = None,
+    seeds: Sequence[int | None] = (0,),
+) -> list[str]:
+    """Return the commands, one a seed; one line of words where trainscope cannot prune like that.
+
+    What stands in capitals, like CHECKPOINT and ROOT, is for the reader to fill in.
+
+    Args:
+        method: Its pruning is taken.
+        schedule: The LR schedule to retrain with.
+        setup: Its data and optimizer settings are taken.
+        base: The base model's digest or name, to name the checkpoint by.
+        seeds: The seeds.
+    """
+    if _can_prune(method):
+        return [retrain_command(method, schedule, setup, base=base, seed=seed) for seed in seeds]
+    known = [str(seed) for seed in seeds if seed is not None]
+    last = f", seed{'s' if len(known) > 1 else ''} {', '.join(known)}" if known else ""
+    source = "" if not base or base == UNKNOWN else f" from base model {base}"
+    return [
+        f"{method_of(method) or 'the method'} again{source} under {schedule} "
+        f"({schedule.total} epochs{last})"
+    ]
+
+
+def _can_prune(run: Run) -> bool:
+    """Return whether `retrain` or `scratch` can be told what was pruned."""
+    pruning = run.pruning
+    if pruning is None or run.kind in (Kind.SCRATCH_E, Kind.SCRATCH_B):
+        return True
+    sized = pruning.ratio is not None or (pruning.action is not None and pruning.action.ratios)
+    return bool(sized) and pruning.criterion in CRITERIA
+
+
+SETTINGS = {
+    "optimizer": "sgd",
+    "momentum": 0.9,
+    "weight_decay": 5e-4,
+    "batch_size": 64,
+    "label_smoothing": 0.0,
+    "clip": None,
+}
+"""The usual optimizer settings, which a command need not name."""
+
+
+def retrain_command(
+    method: Run, schedule: LRSchedule, setup: Run, *, base: str | None = None, seed: int | None = 0
+) -> str:
+    """Return the command that retrains one run's method under another run's setup.
+
+    Args:
+        method: Its pruning is taken.
+        schedule: The LR schedule to retrain with.
+        setup: Its data and optimizer settings are taken.
+        base: The base model's digest, to name the checkpoint by.
+        seed: The seed.
+    """
+    name = _checkpoint(base)
+    if method.kind in (Kind.SCRATCH_E, Kind.SCRATCH_B):
+        budget = "epochs" if method.kind is Kind.SCRATCH_E else "flops"
+        words = [f"trainscope scratch --like {name} --budget {budget}"]
+    else:
+        words = [f"trainscope retrain {name}", *_pruning_options(method)]
+    words.append(f"--schedule {schedule} --epochs {schedule.total}")
+    for option, usual in SETTINGS.items():
+        value = setup.settings.get(option, usual)
+        if value is not None and value != usual:
+            words.append(f"--{option.replace('_', '-')} {value}")
+    if setup.data:
+        words.append(f"--data {shlex.quote(_data(setup.data))}")
+    if seed is not None:
+        words.append(f"--seed {seed}")
+    return " ".join(words)
+
+
+def _checkpoint(base: str | None) -> str:
+    if not base or base == UNKNOWN:
+        return "CHECKPOINT"
+    short = base[:8] if is_digest(base) else re.sub(r"[^A-Za-z0-9._-]+", "-", base).strip("-")
+    return f"CHECKPOINT-{short}"
+
+
+def _data(name: str) -> str:
+    """Return what `--data` takes, with ROOT where a folder must be named."""
+    if name in NEED_ROOT:
+        return f"{name}:ROOT"
+    return name if name.split(":")[0] in OF_A_KIND else "imagefolder:ROOT"
+
+
+def _pruning_options(run: Run) -> list[str]:
+    pruning = run.pruning
+    if pruning is None:
+        return []
+    action, words = pruning.action, []
+    if action is not None and action.ratios:
+        given = ",".join(f"{name}={share:g}" for name, share in action.ratios.items())
+        words.append(f"--ratios '{given}'")
+    elif pruning.ratio is not None:
+        words.append(f"--ratio {pruning.ratio:g}")
+    for option, value, usual in (
+        ("criterion", pruning.criterion, "l1"),
+        ("structure", pruning.structure, "filter"),
+        ("scope", pruning.scope, "inner"),
+    ):
+        if value is not None and value != usual:
+            words.append(f"--{option} {shlex.quote(value)}")
+    if action is not None and action.global_ranking:
+        words.append("--global")
+    return words

@@ -1,0 +1,201 @@
+"""How many more epochs the slower settings need to reach the best one, by the estimator."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from trainscope.comparison.curves import FEWEST_EPOCHS, mean_curve
+from trainscope.comparison.facts import schedule_of
+from trainscope.comparison.grounds import Ground, Known, kin, share
+from trainscope.comparison.groups import Group
+from trainscope.comparison.significance import LEAST, untested, welch
+from trainscope.convergence import (
+    Estimate,
+    Interval,
+    LearningCurve,
+    Status,
+    estimate_extra_epochs,
+)
+from trainscope.records import Json
+
+MOST = 12
+"""So many settings are estimated, those furthest behind first."""
+LEAST_EXTRA = 0.5
+"""Epochs below which an estimate has nothing to say."""
+UNLIKELY = 0.2
+"""A chance to reach the target below which it is called out of reach."""
+
+
+@dataclass(frozen=True)
+class GroupEstimate:
+    """What one setting needs to reach another's final accuracy.
+
+    Attributes:
+        label: The setting.
+        reference: The setting with the larger LR that it is held against.
+        target: The accuracy to reach, percent.
+        watched: The epochs of its first LR stage that the estimate has seen.
+        result: The estimator's answer.
+        small: The curve watched.
+        large: The curve of the reference.
+        converged: False where a trap says that it had not converged: then nothing is called out of
+            reach.
+        given: On which of their pruned networks, where not on all; or on what condition.
+    """
+
+    label: str
+    reference: str
+    target: float
+    watched: int
+    result: Estimate
+    small: LearningCurve
+    large: LearningCurve
+    converged: bool = True
+    given: str = ""
+
+    @property
+    def unreachable(self) -> bool:
+        """Return whether no number of epochs can be named."""
+        return not math.isfinite(self.result.extra_epochs.median)
+
+    @property
+    def never(self) -> bool:
+        """Return whether the evidence says that more epochs at this LR never get there."""
+        out = self.result.status is Status.UNREACHABLE and self.result.reachable < UNLIKELY
+        return self.unreachable and out and self.converged
+
+    def sentence(self) -> str:
+        """Return the estimate in words."""
+        extra = self.result.extra_epochs
+        aim = f"the {self.target:.1f} % of {self.reference}{self.given and f' {self.given}'}"
+        why = f" {self.result.doubt}" if self.result.doubt else ""
+        if self.never:
+            return (
+                f"{self.label} is not expected to reach {aim}, however long it is retrained.{why}"
+            )
+        if self.unreachable and not self.converged:
+            cause = "the trend is to level off below it"
+            if self.result.status is Status.REFERENCE_SHORT:
+                cause = f"{self.reference} itself gets there only by its decays"
+            return (
+                f"Whether more first-stage epochs take {self.label} to {aim} cannot be told: "
+                f"{cause}, and {self.label} has not converged (see the traps)."
+            )
+        if self.unreachable:
+            return (
+                f"{self.label} may not reach {aim} (the chance is put at "
+                f"{100 * self.result.reachable:.0f} %).{why}"
+            )
+        to = f"to {extra.high:.0f}" if math.isfinite(extra.high) else "or more"
+        line = (
+            f"{self.label} needs about {extra.median:.0f} more first-stage epochs "
+            f"({extra.low:.0f} {to}, 80 % interval) to reach {aim}"
+        )
+        if self.result.status is Status.REFERENCE_SHORT:
+            line += (
+                f"; not to be relied on, as {self.reference} itself gets there only by its decays"
+            )
+        elif self.result.status is not Status.OK:
+            line += f"; not to be relied on ({self.result.status})"
+        return line + "."
+
+    def as_dict(self) -> Json:
+        """Return the fields for JSON; endless is null."""
+        result = self.result
+        return {
+            "setting": self.label,
+            "reference": self.reference,
+            "target": self.target,
+            "watched": self.watched,
+            "sentence": self.sentence(),
+            "extra_epochs": _interval(result.extra_epochs),
+            "first_passage": _interval(result.first_passage),
+            "reachable": result.reachable,
+            "lr_time_bound": _finite(result.lr_time_bound),
+            "status": str(result.status),
+            "explanation": result.explanation,
+        }
+
+
+def _goes_on(longer: Group, shorter: Group) -> bool:
+    """Say whether one setting is another with a longer first LR stage."""
+    return longer.lr == shorter.lr and (longer.first_stage or 0) > (shorter.first_stage or 0)
+
+
+def estimates(groups: Sequence[Group], unconverged: Collection[str] = ()) -> list[GroupEstimate]:
+    """Estimate the extra epochs of every setting that a larger LR beats on one pruned network.
+
+    Each watches the mean over seeds of its first LR stage; the target is the final accuracy of the
+    best setting with a larger LR and the same optimizer settings, both on the pruned networks that
+    the two share.
+
+    Args:
+        groups: The settings.
+        unconverged: The labels of those that a trap says had not converged.
+    """
+    behind: list[tuple[float, Ground]] = []
+    for family in kin([item for item in groups if item.lr is not None and item.mean is not None]):
+        for item in family:
+            if any(_goes_on(other, item) for other in family):
+                continue  # the longer run is the evidence, and an estimate from less is none
+            rivals = [
+                ground
+                for other in family
+                if (other.lr or 0) > (item.lr or 0) and (ground := share([item, other])) is not None
+            ]
+            if not rivals or (item.first_stage or 0) < FEWEST_EPOCHS:
+                continue
+            ground = max(rivals, key=_ends_highest)
+            own, best = ground.groups
+            ahead = welch(best.finals, own.finals)
+            sure = ahead.significant or untested(best.finals, own.finals)
+            if best.first.epochs and ahead.value >= LEAST and sure:
+                behind.append((ahead.value, ground))
+    behind.sort(key=lambda part: -part[0])
+    found = [_estimate(ground, unconverged) for _, ground in behind[:MOST]]
+    return [estimate for estimate in found if estimate is not None]
+
+
+def _ends_highest(ground: Ground) -> tuple[float, float]:
+    other = ground.groups[-1]
+    return other.mean or 0.0, other.lr or 0.0
+
+
+def _condition(ground: Ground) -> str:
+    return "(if the pruned network is the same)" if ground.known is Known.UNKNOWN else ""
+
+
+def _estimate(ground: Ground, unconverged: Collection[str]) -> GroupEstimate | None:
+    item, best = ground.groups
+    assert best.mean is not None
+    stage = item.first_stage
+    if stage is None:
+        return None
+    small, large = mean_curve(item, stage), mean_curve(best)
+    if small is None or large is None:
+        return None
+    schedule = schedule_of(item.first)
+    result = estimate_extra_epochs(
+        small,
+        target=best.mean,
+        reference=large,
+        schedule=None if schedule is None else str(schedule),
+        total_epochs=None if schedule is None else schedule.total,
+    )
+    if result.extra_epochs.median < LEAST_EXTRA:  # it says that the decays cost what is missing
+        return None
+    return GroupEstimate(
+        *(item.label, best.label, best.mean, stage, result, small, large),
+        converged=item.label not in unconverged,
+        given=ground.partial or _condition(ground),
+    )
+
+
+def _interval(interval: Interval) -> Json:
+    return {name: _finite(getattr(interval, name)) for name in ("median", "low", "high")}
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

@@ -1,0 +1,190 @@
+"""What a set of runs says, in sentences that each rest on numbers they name."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+
+from trainscope.comparison.facts import ratio_of, schedule_of
+from trainscope.comparison.grounds import kin, widest
+from trainscope.comparison.groups import SHORTEST_STAGE, Group, shared_first_stage
+from trainscope.comparison.keys import schedule_key, settings_key
+from trainscope.comparison.learning_rates import (
+    MOST_LRS,
+    accuracy,
+    learning_rates,
+    longer_first_stages,
+    lr_name,
+)
+from trainscope.comparison.significance import untested, welch
+
+MOST_FAMILIES = 3
+"""So many pruned networks are written about, those with the most settings first."""
+GROWS = 0.5
+"""Points by which a gap must grow to be called growing."""
+
+
+def findings(groups: Sequence[Group]) -> list[str]:
+    """Return the sentences, the most telling first.
+
+    Args:
+        groups: The settings, as `groups.group` returns them.
+    """
+    families = families_of(groups)
+    facts: list[str] = []
+    rest: list[str] = []
+    for place, family in enumerate(families[:MOST_FAMILIES]):
+        where = _where(family, families)
+        told = [where + line for line in (*learning_rates(family), *longer_first_stages(family))]
+        (rest if place else facts).extend(told)
+        rest += [where + line for line in _trainability(family)]
+    lines = [*facts, *_ratios(groups), *rest]
+    return [*(lines or _plain(groups)), *left_out(groups)]
+
+
+def left_out(groups: Sequence[Group]) -> list[str]:
+    """Return how many runs of a setting did not finish, where others of it did."""
+    lines = []
+    for item in (item for item in groups if not item.finished):
+        held = [other for other in groups if other.setting == item.setting]
+        kept = [other for other in held if other.finished]
+        if kept:
+            count, total = len(item.runs), sum(len(other.runs) for other in held)
+            lines.append(
+                f"{count} of {total} runs of {kept[0].label} {item.fate} and "
+                f"{'is' if count == 1 else 'are'} not in its mean."
+            )
+    return lines
+
+
+def families_of(groups: Sequence[Group]) -> list[list[Group]]:
+    """Return the settings to hold against each other: most settings, then most pruned, first.
+
+    Those of a list were pruned alike, have one optimizer's settings, and share pruned networks; how
+    far they do is `grounds.share`'s to tell.
+    """
+    known = [item for item in groups if item.mean is not None and item.lr is not None]
+    several = [held for held in kin(known) if len(held) > 1]
+    return sorted(several, key=lambda held: (-len(held), -(ratio_of(held[0].first) or 0.0)))
+
+
+def _where(family: Sequence[Group], families: Sequence[Sequence[Group]]) -> str:
+    """Name a pruned network by what tells it from the others."""
+
+    def parts(item: Group) -> tuple[str, ...]:
+        run, pruning = item.first, item.first.pruning
+        known = [run.data or "", run.architecture or ""]
+        optimizer = str(run.settings.get("optimizer") or "")
+        if pruning is None:
+            return (*known, "dense", "", "", optimizer)
+        size = f"{pruning.speedup}×" if pruning.ratio is None else f"ratio {pruning.ratio:g}"
+        return (
+            *known,
+            pruning.criterion or "pruned",
+            size,
+            "" if pruning.epoch is None else f"P{pruning.epoch}",
+            optimizer,
+        )
+
+    all_parts = [parts(held[0]) for held in families]
+    told = [k for k in range(6) if len({part[k] for part in all_parts}) > 1]
+    words = " ".join(parts(family[0])[k] for k in told)
+    return f"{words}: " if words else ""
+
+
+def _trainability(family: Sequence[Group]) -> Iterator[str]:
+    ground = widest(family)
+    epochs = None if ground is None else shared_first_stage(ground.groups)
+    if ground is None or epochs is None or epochs < SHORTEST_STAGE:
+        return
+    by_lr: dict[float, tuple[Group, float]] = {}
+    for item in ground.groups:
+        ta = item.ta(epochs)
+        if ta is not None and item.lr is not None:
+            by_lr.setdefault(item.lr, (item, ta[0]))
+    if len(by_lr) < 2:
+        return
+    where = f" {ground.partial}" if ground.partial else ""
+    ordered = [held for _, held in sorted(by_lr.items(), reverse=True)]
+    if len(ordered) > MOST_LRS:  # the table has them all
+        ordered = [max(ordered, key=lambda held: held[1]), min(ordered, key=lambda held: held[1])]
+    told = ", ".join(f"{ta:.1f} % at {lr_name(item)}" for item, ta in ordered)
+    yield (
+        f"Trainability accuracy (mean test accuracy of the first {epochs} epochs){where} is "
+        f"{told}: how fast retraining recovers, told before any decay."
+    )
+
+
+def _ratios(groups: Sequence[Group]) -> Iterator[str]:
+    """Does the gap between LRs grow with the ratio? Told of the method with the most settings."""
+    by_method: dict[tuple[str | None, ...], dict[Hashable, dict[float, Group]]] = {}
+    for item in groups:
+        ratio, schedule, run = ratio_of(item.first), schedule_of(item.first), item.first
+        known = schedule is not None and item.mean is not None and item.finished
+        if ratio and known and run.pruning is not None:
+            kind = (run.pruning.structure, str(run.kind), run.data, run.architecture)
+            key = (run.pruning.criterion, *kind, settings_key(run))
+            line = by_method.setdefault(key, {}).setdefault(schedule_key(run), {})
+            line[ratio] = item
+    if not by_method:
+        return
+    method, lines = max(by_method.items(), key=lambda pair: sum(map(len, pair[1].values())))
+    rows = [held for held in lines.values() if len(held) > 1]
+    if len(rows) < 2:
+        return
+    low, high = max(map(min, rows)), min(map(max, rows))
+    rows = [held for held in rows if low < high and low in held and high in held]
+    rows.sort(key=lambda held: -(held[low].lr or 0.0))
+    if len({held[low].lr for held in rows}) < 2:
+        return
+    told = ", ".join(
+        f"{lr_name(held[low])} {held[low].mean:.1f} → {held[high].mean:.1f} %"
+        for held in rows[:MOST_LRS]
+    )
+    whose = f"{method[0]}: " if len(by_method) > 1 else ""
+    gaps = [
+        max(held[r].mean or 0.0 for held in rows) - min(held[r].mean or 0.0 for held in rows)
+        for r in (low, high)
+    ]
+    more = (
+        f"; the gap between LRs grows from {gaps[0]:.1f} to {gaps[1]:.1f} points with the damage"
+        if gaps[1] > gaps[0] + GROWS
+        else ""
+    )
+    start = f"{whose}from" if whose else "From"
+    yield f"{start} ratio {low:g} to {high:g}, {told}{more}."
+
+
+def _plain(groups: Sequence[Group]) -> list[str]:
+    """Without two settings of one pruned network, name the best and whether it is clear."""
+    ended = [item for item in groups if item.finished]
+    if groups and not ended:
+        return ["No run came to the end of its schedule, so none is ranked."]
+    by_data: dict[str | None, list[Group]] = {}
+    for item in ended:
+        if item.mean is not None:
+            by_data.setdefault(item.first.data, []).append(item)
+    if not by_data:
+        return ["No run has an accuracy."] if groups else []
+    # Accuracies on two data sets are not ranked.
+    return [
+        _best(held, "" if len(by_data) == 1 else f"On {data or 'data unknown'}, ")
+        for data, held in list(by_data.items())[:MOST_FAMILIES]
+    ]
+
+
+def _best(groups: Sequence[Group], where: str) -> str:
+    ordered = sorted(groups, key=lambda item: -(item.mean or 0.0))
+    best = ordered[0]
+    if len(ordered) == 1 and where:
+        where = "" if best.label == best.first.data else where
+        return f"{where}{best.label} ends at {accuracy(best)}."
+    line = f"{where}{'the' if where else 'The'} best setting is {best.label} with {accuracy(best)}"
+    if len(ordered) == 1:
+        return line + "."
+    gap = welch(best.finals, ordered[1].finals)
+    if not gap.value:
+        level = f"{where}{best.label} and {ordered[1].label} end highest, both with"
+        return f"{level} {accuracy(best).split(' ')[0]} %."
+    none = untested(best.finals, ordered[1].finals)
+    sure = "one seed: no test" if none else f"p = {gap.p:.2g}"
+    return f"{line}, {gap.value:.2f} points above {ordered[1].label} ({sure})."

@@ -1,0 +1,201 @@
+"""Runs of one setting: they differ in their seed alone."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+
+from trainscope.comparison.facts import (
+    final_accuracy,
+    last_epoch,
+    method_of,
+    pretraining_epochs,
+    ratio_of,
+    schedule_of,
+    speedup_of,
+)
+from trainscope.comparison.keys import pruning_key, schedule_key, settings_key
+from trainscope.comparison.labels import labels_of
+from trainscope.records import Run, RunStatus
+
+SHORTEST_STAGE = 3
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs of one setting.
+
+    Attributes:
+        label: A short name that no other group of the comparison has.
+        runs: The runs, by seed.
+    """
+
+    label: str
+    runs: tuple[Run, ...]
+
+    @property
+    def first(self) -> Run:
+        """Return one run, to read what all of them share."""
+        return self.runs[0]
+
+    @property
+    def finals(self) -> list[float]:
+        """Return the final accuracies that are known, percent, in the order of the runs."""
+        found = [final_accuracy(run) for run in self.runs]
+        return [accuracy for accuracy in found if accuracy is not None]
+
+    @property
+    def mean(self) -> float | None:
+        """Return the mean final accuracy, percent; None where none is known."""
+        return statistics.fmean(self.finals) if self.finals else None
+
+    @property
+    def spread(self) -> float | None:
+        """Return the standard deviation of the final accuracies over seeds; None for one run."""
+        return statistics.stdev(self.finals) if len(self.finals) > 1 else None
+
+    @property
+    def first_stage(self) -> int | None:
+        """Return the epochs of the first LR stage as recorded; None without recorded epochs."""
+        counts = Counter(run.first_stage for run in self.runs if len(run.epochs) > 1)
+        return counts.most_common(1)[0][0] if counts else None
+
+    def ta(self, epochs: int | None = None) -> tuple[float, float | None] | None:
+        """Return TA: its mean and standard deviation over seeds, percent.
+
+        Args:
+            epochs: N; by default the first LR stage.
+
+        Returns:
+            None where no accuracy was recorded in those epochs, or no run came so far; no
+            deviation for one run.
+        """
+        long = [run for run in self.runs if len(run.epochs) > 1]
+        if epochs is not None:  # a run that ended before says nothing of so many
+            long = [run for run in long if run.epochs[-1].epoch >= epochs]
+        found = [run.trainability_accuracy(epochs) for run in long]
+        known = [value for value in found if value is not None]
+        if not known:
+            return None
+        return statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None
+
+    @property
+    def lr(self) -> float | None:
+        """Return the largest LR of the schedule: the first one, unless it warms up."""
+        schedule = schedule_of(self.first)
+        if schedule is not None:
+            return max(stage.lr for stage in schedule.stages)
+        return max((record.lr for record in self.first.epochs), default=None)
+
+    @property
+    def epochs(self) -> int | None:
+        """Return the epochs done, the most of any run."""
+        known = [done for done in map(last_epoch, self.runs) if done is not None]
+        return max(known, default=None)
+
+    @property
+    def finished(self) -> bool:
+        """Return whether its runs came to the end of their schedule."""
+        return self.first.status is RunStatus.FINISHED
+
+    @property
+    def fate(self) -> str:
+        """Return "diverged", "was interrupted" or "were interrupted"; "finished" for the others."""
+        if self.first.status is not RunStatus.INTERRUPTED:
+            return str(self.first.status)
+        return f"{'was' if len(self.runs) == 1 else 'were'} interrupted"
+
+    @property
+    def setting(self) -> Hashable:
+        """Return what it shares with the runs of its setting that came less far."""
+        return _setting(self.first)
+
+    @property
+    def pruned_alike(self) -> Hashable:
+        """Return what two groups share that were pruned in one way; None for a dense network.
+
+        Their base models may differ, or be unknown: `grounds.share` tells.
+        """
+        run = self.first
+        if run.pruning is None:
+            return None
+        return run.architecture, run.data, str(run.kind), pruning_key(run)
+
+
+def shared_first_stage(groups: Iterable[Group]) -> int | None:
+    """Return N for TAs that are shown together: the shortest first LR stage of all.
+
+    Stages under `SHORTEST_STAGE` epochs count only where there are no others: a schedule that falls
+    at every epoch has no first stage to speak of. Nor do runs that did not finish count.
+    """
+    held = list(groups)
+    ended = [item for item in held if item.finished] or held
+    known = [item.first_stage for item in ended if item.first_stage is not None]
+    stages = [stage for stage in known if stage >= SHORTEST_STAGE] or known
+    return min(stages, default=None)
+
+
+def group(runs: Iterable[Run]) -> list[Group]:
+    """Return the groups, in an order that reads well: by ratio, method, LR from large to small.
+
+    Base models may differ by seed, as they do where every seed pretrains its own. Where one seed
+    occurs with several base models, each base model is a setting of its own. Runs that diverged or
+    were interrupted stand apart from those that finished.
+
+    Args:
+        runs: Any runs; copies of a recorded one are counted once. Rows of run cards are all
+            counted: two that read alike are two results.
+    """
+    buckets: dict[Hashable, list[Run]] = {}
+    for run in _distinct(runs):
+        buckets.setdefault(_key(run), []).append(run)
+    split: dict[Hashable, list[Run]] = {}
+    for key, held in buckets.items():
+        seeds = [run.seed for run in held]
+        apart = len({run.base for run in held}) > 1 and len(set(seeds)) < len(seeds)
+        for run in held:
+            split.setdefault((key, run.base if apart else ""), []).append(run)
+    ordered = sorted(split.values(), key=lambda held: _order(held[0]))
+    labels = labels_of([held[0] for held in ordered])
+    return [
+        Group(label, tuple(sorted(held, key=lambda run: (run.seed is None, run.seed or 0))))
+        for label, held in zip(labels, ordered, strict=True)
+    ]
+
+
+def _distinct(runs: Iterable[Run]) -> list[Run]:
+    found: dict[Hashable, Run] = {}
+    for place, run in enumerate(runs):
+        row = place if run.source == "card" else None
+        key = (_key(run), run.base, run.seed, run.epochs, final_accuracy(run), row)
+        found.setdefault(key, run)
+    return list(found.values())
+
+
+def _key(run: Run) -> Hashable:
+    return _setting(run), str(run.status)
+
+
+def _setting(run: Run) -> Hashable:
+    return (
+        *(str(run.kind), run.architecture, run.data, pruning_key(run), schedule_key(run)),
+        *(settings_key(run), pretraining_epochs(run)),
+    )
+
+
+def _order(run: Run) -> tuple[object, ...]:
+    schedule = schedule_of(run)
+    lr = max((s.lr for s in schedule.stages), default=0.0) if schedule else 0.0
+    words = (run.data, run.architecture, str(run.kind), method_of(run))
+    return (
+        tuple(word or "" for word in words[:2]),
+        ratio_of(run) or 0.0,
+        speedup_of(run) or 0.0,
+        tuple(word or "" for word in words[2:]),
+        -lr,
+        run.status is not RunStatus.FINISHED,
+        last_epoch(run) or 0,
+        settings_key(run),
+    )

@@ -1,0 +1,143 @@
+"""Short names that tell settings apart, and say nothing more."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from trainscope.comparison.facts import (
+    last_epoch,
+    method_of,
+    pretraining_epochs,
+    ratio_of,
+    schedule_of,
+    speedup_of,
+)
+from trainscope.comparison.keys import NOT_SETTINGS, extra_epochs, schedule_key
+from trainscope.records import Kind, Run, RunStatus
+from trainscope.training.schedule import LRSchedule, write_lr
+
+
+def labels_of(runs: Sequence[Run]) -> list[str]:
+    """Write only what tells the groups apart, each part in its shortest form that does."""
+    parts, kinds = [[""] * len(runs)], [_kind(run) for run in runs]
+    for write in (
+        lambda run: run.data or "data unknown",
+        lambda run: run.architecture or "network unknown",
+        _kind,
+        lambda run: _of_pruned(run, method_of(run) or "method unknown"),
+        _granularity,
+        lambda run: _of_pruned(run, _compression(run)),
+        lambda run: _of_pruned(run, _pruning_epoch(run)),
+    ):
+        written = [write(run) for run in runs]
+        # What every pruned network shares tells nothing, though a dense one has none of it.
+        if write is _kind:
+            parts.append(kinds)
+        elif len({text for text in written if text}) > 1:
+            parts.append(written)
+    parts.append(_schedules(runs))
+    parts += _changed_settings(runs)
+    if len(runs) > 1 and not any(text for part in parts for text in part if part is not kinds):
+        parts.append([_first(schedule_of(run)) for run in runs])  # some did not finish: no more
+    labels = [" · ".join(part for part in texts if part) for texts in zip(*parts, strict=True)]
+    labels = [label or _fallback(run) for label, run in zip(labels, runs, strict=True)]
+    if len(set(labels)) < len(labels):
+        labels = [f"{label} · base {run.base[:8]}" for label, run in zip(labels, runs, strict=True)]
+    seen: Counter[str] = Counter()
+    for index, label in enumerate(labels):
+        seen[label] += 1
+        labels[index] = label if seen[label] == 1 else f"{label} ({seen[label]})"
+    return labels
+
+
+def _of_pruned(run: Run, text: str) -> str:
+    return "" if run.kind is Kind.TRAIN else text
+
+
+def _pruning_epoch(run: Run) -> str:
+    epochs = pretraining_epochs(run)
+    return "" if epochs is None else f"P{epochs}"
+
+
+def _kind(run: Run) -> str:
+    name = {Kind.RETRAIN: "", Kind.TRAIN: "dense"}.get(run.kind, str(run.kind))
+    cut = "" if run.status is RunStatus.FINISHED else str(run.status)
+    return " ".join(word for word in (name, cut) if word)
+
+
+def _granularity(run: Run) -> str:
+    if run.pruning is None:
+        return ""
+    return " ".join(word for word in (run.pruning.structure, run.pruning.scope) if word)
+
+
+def _compression(run: Run) -> str:
+    ratio, speedup = ratio_of(run), speedup_of(run)
+    if ratio is not None:
+        return "dense" if ratio == 0 else f"ratio {ratio:g}"
+    return "compression unknown" if speedup is None else f"{speedup:.2f}×"
+
+
+def _fallback(run: Run) -> str:
+    return f"{run.architecture or 'run'} {_compression(run)}".strip()
+
+
+def _changed_settings(runs: Sequence[Run]) -> list[list[str]]:
+    names = dict.fromkeys(name for run in runs for name in run.settings if name not in NOT_SETTINGS)
+    parts = []
+    for name in names:
+        held = [run.settings.get(name) for run in runs]
+        if len({json.dumps(value, default=str) for value in held if value is not None}) > 1:
+            words = name.replace("_", " ")
+            parts.append(["" if value is None else f"{words} {value}" for value in held])
+    return parts
+
+
+def _schedules(runs: Sequence[Run]) -> list[str]:
+    """Write the schedules in the shortest of five ways that tells them apart."""
+    keys = [schedule_key(run) for run in runs]
+    schedules = [schedule_of(run) for run in runs]
+    if len(set(keys)) == 1 and len(runs) > 1:
+        return [""] * len(runs)
+    ways: list[Callable[[int], str]] = [
+        lambda i: _first(schedules[i]),
+        lambda i: _first(schedules[i]) + _longer(schedules[i], schedules),
+        lambda i: f"{_first(schedules[i])}, {_epochs(runs[i])}",
+        lambda i: f"{_ends(schedules[i])}, {_epochs(runs[i])}",
+        lambda i: f"{schedules[i]}, {_epochs(runs[i])}",
+    ]
+    for way in ways:
+        written = [way(i) for i in range(len(runs))]
+        told = {(text, key) for text, key in zip(written, keys, strict=True)}
+        if len({text for text, _ in told}) == len(told):
+            return written
+    return written
+
+
+def _epochs(run: Run) -> str:
+    done = last_epoch(run)
+    return f"{'?' if done is None else done} epochs"
+
+
+def _first(schedule: LRSchedule | None) -> str:
+    return "LR ?" if schedule is None else f"LR {write_lr(max(s.lr for s in schedule.stages))}"
+
+
+def _ends(schedule: LRSchedule | None) -> str:
+    """Return "LR 1e-5 → 1e-2 → 1e-4": the first, the largest and the last LR."""
+    if schedule is None:
+        return "LR ?"
+    rates = [stage.lr for stage in schedule.stages]
+    told = [rates[0], max(rates), rates[-1]]
+    return "LR " + " → ".join(write_lr(float(f"{lr:.2g}")) for lr in dict.fromkeys(told))
+
+
+def _longer(schedule: LRSchedule | None, others: Sequence[LRSchedule | None]) -> str:
+    """Return " (+60)" for a schedule that is another one with its first stage lengthened."""
+    extra = 0
+    for other in others:
+        if schedule is not None and other is not None:
+            extra = max(extra, extra_epochs(schedule, other) or 0)
+    return f" (+{extra})" if extra else ""

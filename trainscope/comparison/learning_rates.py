@@ -1,0 +1,158 @@
+"""What the learning rates of one pruned network came to: the two facts of Wang et al. (2023)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from trainscope.comparison.facts import last_epoch, schedule_of
+from trainscope.comparison.grounds import Ground, Known, fuller, share, widest
+from trainscope.comparison.groups import Group
+from trainscope.comparison.keys import extra_epochs
+from trainscope.comparison.significance import LEAST, untested, welch
+from trainscope.training.schedule import write_lr
+
+MOST_LRS = 5
+PAST = 0.5
+"""Points above another accuracy from which on it is called passed."""
+CLOSED = 0.9
+"""A share of the gap from which on it counts as closed."""
+
+
+def learning_rates(family: Sequence[Group]) -> Iterator[str]:
+    """The larger LR ends higher after as many epochs: the first of the paper's two facts."""
+    by_epochs: dict[int, list[Group]] = {}
+    for item in family:
+        done = last_epoch(item.first)
+        if done is not None:
+            by_epochs.setdefault(done, []).append(item)
+    epochs, held = max(
+        by_epochs.items(), key=lambda pair: (len(pair[1]), -pair[0]), default=(0, [])
+    )
+    ground = widest(held)
+    if ground is None:
+        return
+    yield from _told(ground, epochs)
+    more = fuller(held, ground)
+    if more is not None:
+        yield from _told(more, epochs, f" and on {more.networks} pruned networks")
+
+
+def _told(ground: Ground, epochs: int, more: str = "") -> Iterator[str]:
+    """Tell what the LRs come to on the pruned networks that all of them retrained."""
+    held = ground.groups
+    if len({item.lr for item in held}) < 2:
+        return
+    best, lowest = (pick(held, key=lambda item: item.mean or 0.0) for pick in (max, min))
+    ordered = sorted(held, key=lambda item: -(item.lr or 0.0))
+    names = [lr_name(item) for item in ordered]
+    if len(set(names)) < len(names):
+        names = [item.label for item in ordered]
+    named = dict(zip((item.label for item in ordered), names, strict=True))
+    shown = ordered if len(ordered) <= MOST_LRS else [best, lowest]
+    told = ", ".join(f"{named[item.label]} {accuracy(item)}" for item in shown)
+    if len(shown) < len(ordered):
+        told = f"of {len(ordered)}, the best and the lowest are {told}"
+    gap = welch(best.finals, lowest.finals)
+    start = f"After {epochs} epochs{more}"
+    if ground.partial:
+        start += f" {ground.partial},"
+    between = f"between {named[best.label]} and {named[lowest.label]}" if len(held) > 2 else ""
+    cause = f"The gap of {gap.value:.1f} points {between} {ground.cause}.".replace("  ", " ")
+    if untested(best.finals, lowest.finals):
+        yield (
+            f"{start} the learning rates end {gap.value:.1f} points apart (one seed: no test): "
+            f"{told}." + (f" {cause}" if gap.value > LEAST else "")
+        )
+    elif gap.significant:
+        yield f"{start} the learning rate decides: {told}. {cause}"
+    elif gap.value > LEAST:
+        yield (
+            f"{start} the learning rates end {gap.value:.1f} points apart, which "
+            f"these seeds cannot tell from chance (p = {gap.p:.2g}): {told}."
+        )
+    else:
+        yield f"{start} the learning rates end alike: {told}."
+
+
+def longer_first_stages(family: Sequence[Group]) -> Iterator[str]:
+    """A small LR catches up when its first stage is longer: the second fact."""
+    chains: dict[str, tuple[Group, list[tuple[int, Group]]]] = {}
+    for short in family:
+        longer = [(extra, item) for item in family if (extra := _extra(item, short))]
+        if longer and not any(_extra(short, item) for item in family):
+            chains[short.label] = short, sorted(longer, key=lambda pair: pair[0])
+    for short, longer in chains.values():
+        chain = [short, *(item for _, item in longer)]
+        own = widest(chain)
+        if own is not None and own.groups[0].label == short.label:
+            kept = {item.label for item in own.groups}
+            yield _chain(family, own, [item for item in chain if item.label in kept])
+
+
+def _extra(item: Group, short: Group) -> int | None:
+    one, two = schedule_of(item.first), schedule_of(short.first)
+    return extra_epochs(one, two) if one is not None and two is not None else None
+
+
+def _rival(family: Sequence[Group], chain: Sequence[Group]) -> Ground | None:
+    """Return a chain with, last, the best larger LR within as many epochs as its longest run."""
+    short, *longer = chain
+    latest = max(last_epoch(item.first) or 0 for item in longer)
+    found = [
+        ground
+        for other in family
+        if (other.lr or 0) > (short.lr or 0)
+        and (last_epoch(other.first) or latest + 1) <= latest
+        and (ground := share([*chain, other])) is not None
+    ]
+    return max(found, key=lambda ground: ground.groups[-1].mean or 0.0, default=None)
+
+
+def _chain(family: Sequence[Group], own: Ground, chain: Sequence[Group]) -> str:
+    against = _rival(family, chain)
+    ground = own if against is None else against
+    short, *longer = ground.groups if against is None else ground.groups[:-1]
+    done, start = last_epoch(short.first), short.mean or 0.0
+    extras = " / ".join(str(_extra(item, short)) for item in longer)
+    ends = " / ".join(f"{item.mean:.1f}" for item in longer)
+    last = max(longer, key=lambda item: item.mean or 0.0)
+    top = last.mean or 0.0
+    where = f"{ground.partial[0].upper()}{ground.partial[1:]}, " if ground.partial else ""
+    name = lr_name(short)
+    line = f"{where}{extras} more first-stage epochs take {name} from {start:.1f} to {ends} %"
+    best = None if against is None else against.groups[-1]
+    if best is None or best.mean is None or best.mean <= start:
+        alone = " (one seed: no test)" if untested(short.finals, last.finals) else ""
+        why = f": it had not converged after {done} epochs" if top > start else ""
+        return f"{line}{alone}{why}."
+    single = untested(best.finals, last.finals)
+    test = " (one seed: no test)" if single else ""
+    given = "if the pruned network is the same, " if ground.known is Known.UNKNOWN else ""
+    name = lr_name(best) if last_epoch(best.first) == done else best.label
+    aim = f"the {best.mean:.1f} % of {name}"
+    closed = (top - start) / (best.mean - start)
+    if closed >= CLOSED and best.mean - top < LEAST:
+        level = "past" if top > best.mean + PAST else "level with"
+        level = f"the best of them {level}" if len(longer) > 1 else level
+        return (
+            f"{line}, {level} {aim}{test}: {given}the large LR gets there sooner, not further; the "
+            "small one had not converged."
+        )
+    if not single:
+        test = f" (what is left: p = {welch(best.finals, last.finals).p:.2g})"
+    if closed > 0:
+        end = f": {given}most of the gap was time" if closed >= 0.5 else ""
+        return f"{line} and close {100 * closed:.0f} % of its gap to {aim}{test}{end}."
+    end = "" if single else ": time was not what it lacked"
+    return f"{line}, no nearer to {aim}{test}{end}."
+
+
+def lr_name(item: Group) -> str:
+    """Return "LR 1e-3"."""
+    return "LR ?" if item.lr is None else f"LR {write_lr(item.lr)}"
+
+
+def accuracy(item: Group) -> str:
+    """Return "97.3 ± 0.6 %"."""
+    spread = "" if item.spread is None else f" ± {item.spread:.1f}"
+    return f"{item.mean:.1f}{spread} %"

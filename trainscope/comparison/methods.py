@@ -1,0 +1,270 @@
+"""Pairs of pruning methods among groups: their cells under two setups, and what is missing."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+from trainscope.comparison.commands import retrain_line
+from trainscope.comparison.crossing import CrossVerdict, Outcome, cross_validate
+from trainscope.comparison.facts import (
+    SCRATCH,
+    method_of,
+    ratio_of,
+    schedule_of,
+    speedup_of,
+    write_base,
+)
+from trainscope.comparison.groups import Group
+from trainscope.comparison.keys import schedule_key, settings_key
+from trainscope.comparison.significance import LEVEL, Contrast, welch
+from trainscope.records import Json
+from trainscope.records.run import UNKNOWN
+
+MOST_METHODS = 4
+"""With more methods than this at one compression, no pair is tested: see `crowded`."""
+MOST_COMMANDS = 6
+MOST_BASES = 3
+
+Arena = dict[str, dict[Hashable, Group]]
+"""Settings that may be compared: by method, then by retraining setup."""
+
+
+@dataclass(frozen=True)
+class Duel:
+    """Two methods at one compression.
+
+    Attributes:
+        where: What they were compared at, like "ratio 0.9".
+        methods: Their names.
+        setups: The names of the setups: one that both have, or each one's best.
+        verdict: The cross-validated verdict; None where cells are missing or one setup is shared.
+        difference: First minus second under the one shared setup; None otherwise.
+        missing: Commands that would fill the missing cells, one a seed.
+        bases: What the base models do to the outcome, a sentence; "" where they are the same.
+    """
+
+    where: str
+    methods: tuple[str, str]
+    setups: tuple[str, ...]
+    verdict: CrossVerdict | None
+    difference: Contrast | None
+    missing: tuple[str, ...]
+    bases: str = ""
+
+    @property
+    def decided(self) -> bool:
+        """Return whether the cross-validation has an outcome."""
+        return self.verdict is not None and self.verdict.outcome is not Outcome.UNDECIDED
+
+    def sentence(self) -> str:
+        """Return the outcome in words."""
+        return f"{self._outcome()} {self.bases}".strip()
+
+    def _outcome(self) -> str:
+        first, second = self.methods
+        if self.bases and self.verdict is None and self.difference is None:
+            return ""
+        if self.verdict is not None:
+            return self.verdict.sentence
+        if self.difference is not None:
+            part = self.difference
+            if part.significant:
+                ahead, behind = (first, second) if part.value > 0 else (second, first)
+                return (
+                    f"Under {self.setups[0]}, {ahead} is ahead of {behind} by "
+                    f"{abs(part.value):.2f} points (p = {part.p:.2g}); one setup does not show "
+                    "that it is the better method: cross-validate with another LR schedule."
+                )
+            if math.isinf(part.low):
+                ahead, behind = (first, second) if part.value > 0 else (second, first)
+                return (
+                    f"Under {self.setups[0]}, {ahead} ends {abs(part.value):.2f} points above "
+                    f"{behind} (one seed: no test)."
+                )
+            return (
+                f"Under {self.setups[0]}, {first} and {second} do not differ at the level of "
+                f"{LEVEL:.0%} ({part.value:+.2f} points, p = {part.p:.2g})."
+            )
+        return (
+            f"{first} was run under {self.setups[0]} and {second} under {self.setups[1]}: to tell "
+            "method from setup, run each under the other's setup too."
+        )
+
+    def as_dict(self) -> Json:
+        """Return the fields for JSON."""
+        return {
+            "where": self.where,
+            "methods": list(self.methods),
+            "setups": list(self.setups),
+            "sentence": self.sentence(),
+            "cross": None if self.verdict is None else self.verdict.as_dict(),
+            "missing": list(self.missing),
+        }
+
+
+def duels(groups: Sequence[Group]) -> list[Duel]:
+    """Return every pair of methods that was run at the same compression from known schedules."""
+    found = []
+    for where, arena in arenas(groups).items():
+        if 2 <= len(arena) <= MOST_METHODS:
+            found += [_duel(where, arena, pair) for pair in combinations(arena, 2)]
+    return found
+
+
+def crowded(groups: Sequence[Group]) -> list[str]:
+    """Say where methods are too many to test in pairs, and how to narrow."""
+    return [
+        f"At {where}, {len(arena)} methods make {math.comb(len(arena), 2)} pairs, and of so many "
+        "tests some would find a difference by chance: none was made. Choose the methods before "
+        f"you look, and compare {MOST_METHODS} at most at a time."
+        for where, arena in arenas(groups).items()
+        if len(arena) > MOST_METHODS
+    ]
+
+
+def arenas(groups: Sequence[Group]) -> dict[str, Arena]:
+    """Return what may be compared, by its name: method, then retraining setup, then setting.
+
+    Criteria at one ratio may differ a little in speedup; a ratio alone names the arena. Where only
+    the speedup is known, settings within a tenth share one.
+
+    Args:
+        groups: The settings; those of unknown method, schedule or accuracy, and those that did not
+            finish, are left out.
+    """
+    keys = [_arena(item) for item in groups]
+    cells = [
+        (key, _method(item), _setup(item))
+        for item, key in zip(groups, keys, strict=True)
+        if key is not None
+    ]
+    twice = {cell[0] for cell in cells if cells.count(cell) > 1}
+    told = [k for k in range(4) if len({key[k] for key in keys if key is not None}) > 1]
+    found: dict[str, Arena] = {}
+    for item, key in zip(groups, keys, strict=True):
+        if key is None:
+            continue
+        where = " ".join(key[k] for k in sorted({*told, 3}))
+        if key in twice:  # one seed with several base models: each is compared by itself
+            where += f" from base {item.first.base[:12]}"
+        found.setdefault(where, {}).setdefault(_method(item), {})[_setup(item)] = item
+    return found
+
+
+def _method(item: Group) -> str:
+    method, kind = method_of(item.first), str(item.first.kind)
+    return f"{method}" if kind == "retrain" else f"{method}, {kind}"
+
+
+def _arena(item: Group) -> tuple[str, str, str, str] | None:
+    run, method = item.first, method_of(item.first)
+    if method in (None, "dense") or item.mean is None or schedule_of(run) is None:
+        return None
+    if not item.finished:
+        return None
+    if run.kind in SCRATCH:  # compared by budget (SX-A, SX-B), not by retraining setup
+        return None
+    ratio, speedup = ratio_of(run), speedup_of(run)
+    size = f"{speedup or 0:.1f}×" if ratio is None else f"ratio {ratio:g}"
+    structure = run.pruning.structure if run.pruning else None
+    return run.data or "", run.architecture or "", structure or "", size
+
+
+def _setup(item: Group) -> Hashable:
+    return schedule_key(item.first), settings_key(item.first)
+
+
+def _duel(where: str, arena: Arena, pair: tuple[str, str]) -> Duel:
+    one, two = (arena[name] for name in pair)
+    best = [max(cells, key=lambda key: cells[key].mean or 0.0) for cells in (one, two)]
+    if best[0] == best[1]:
+        shared = [key for key in one if key in two and key != best[0]]
+        if not shared:
+            return _single(where, pair, one[best[0]], two[best[0]])
+        best[1] = shared[0]
+    first, second = best
+    setups = (_name(one.get(first) or two[first]), _name(two.get(second) or one[second]))
+    if first in two and second in one:
+        square = (one[first], two[first], one[second], two[second])
+        held, told = same_bases(square, pair)
+        if held is None:
+            return Duel(where, pair, setups, None, None, (), told)
+        verdict = cross_validate(*(item.finals for item in held), methods=pair, setups=setups)
+        return Duel(where, pair, setups, verdict, None, (), told)
+    missing: list[str] = []
+    for cells, key, other in ((two, first, one), (one, second, two)):
+        if key not in cells:
+            method, setup = next(iter(cells.values())), other[key]
+            schedule = schedule_of(setup.first)
+            assert schedule is not None
+            missing += retrain_line(
+                method.first,
+                schedule,
+                setup.first,
+                base=method.first.base,
+                seeds=[run.seed for run in setup.runs],
+            )
+    return Duel(where, pair, setups, None, None, tuple(missing[:MOST_COMMANDS]))
+
+
+def _single(where: str, pair: tuple[str, str], one: Group, two: Group) -> Duel:
+    held, told = same_bases((one, two), pair)
+    difference = None if held is None else welch(held[0].finals, held[1].finals)
+    return Duel(where, pair, (_name(one),), None, difference, (), told)
+
+
+def same_bases(
+    cells: Sequence[Group], methods: tuple[str, str]
+) -> tuple[tuple[Group, ...] | None, str]:
+    """Hold cells to the base models that all of them have, and say what follows from the others.
+
+    Args:
+        cells: Cells of two methods, the first method's at even places.
+        methods: Their names.
+
+    Returns:
+        The cells, None where they share no base model; and a sentence, "" where all is the same.
+    """
+    sets = [{run.base for run in item.runs} for item in cells]
+    common, union = set.intersection(*sets), set.union(*sets)
+    if common - {UNKNOWN}:
+        kept = common - {UNKNOWN}
+        held = tuple(
+            replace(item, runs=tuple(run for run in item.runs if run.base in kept))
+            for item in cells
+        )
+        if union == kept:
+            return held, ""
+        return held, f"Told from the {len(kept)} of {len(union)} base models that both share."
+    pretraining = [run.pretraining for item in cells for run in item.runs]
+    before = {p.accuracy for p in pretraining if p is not None and p.accuracy is not None}
+    if UNKNOWN in union and len(before) < 2:
+        return tuple(cells), "This holds if their base models are the same, which is not known."
+    told = "; ".join(f"{name}: {', '.join(_bases(cells[k::2]))}" for k, name in enumerate(methods))
+    lead = [statistics.fmean(item.mean or 0.0 for item in cells[k::2]) for k in (0, 1)]
+    ahead, behind = methods if lead[0] >= lead[1] else methods[::-1]
+    return None, (
+        f"{ahead} ends {abs(lead[0] - lead[1]):.2f} points above {behind}, but from another base "
+        f"model ({told}): whether the method or the base model did it cannot be "
+        "told."
+    )
+
+
+def _bases(cells: Sequence[Group]) -> list[str]:
+    """Name the base models of some cells, by their accuracy before pruning where unknown."""
+    found = []
+    for run in (run for item in cells for run in item.runs):
+        before = None if run.pretraining is None else run.pretraining.accuracy
+        unknown = "unknown" if before is None else f"{before:g} % before pruning"
+        found.append(unknown if run.base == UNKNOWN else write_base(run.base))
+    return sorted(set(found))[:MOST_BASES]
+
+
+def _name(item: Group) -> str:
+    schedule = schedule_of(item.first)
+    assert schedule is not None
+    return f"{schedule} ({schedule.total} epochs)"

@@ -1,0 +1,1 @@
+"""Published rows as run cards; `trainscope.comparison.cards.published` lists them."""

@@ -1,0 +1,170 @@
+"""Decayed too early, and not converged."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+from trainscope.comparison.curves import run_curve
+from trainscope.comparison.facts import last_epoch
+from trainscope.comparison.grounds import share
+from trainscope.comparison.groups import Group
+from trainscope.comparison.slope import slope
+from trainscope.comparison.traps.trap import Trap, Weight
+from trainscope.convergence import decayed_too_early as early_decay
+from trainscope.records import Run
+
+SHORTEST = 4
+"""Epochs that a slope is read from, at least."""
+GAIN = 0.3
+"""Points that as many epochs again would have to add before a rise counts."""
+SURE = 2.0
+"""Standard errors that a slope must be above 0."""
+LOSS_RATIO, LOSS_GAP = 3.0, 0.05
+"""A training loss this many times, and nats, above another LR's is not converged."""
+
+
+def decayed_too_early(item: Group) -> Trap | None:
+    """Find an accuracy that still rose when the LR first dropped: Wang et al. (2023), Fig. 2."""
+    curves = [run_curve(run) for run in item.runs]
+    checked = [early for curve in curves if curve is not None and (early := early_decay(curve))]
+    found = sorted((early for early in checked if early.too_early), key=lambda early: early.slope)
+    if len(found) * 2 <= len(item.runs):
+        return None
+    early = found[len(found) // 2]
+    return Trap(
+        "decayed too early",
+        item.label,
+        f"The accuracy was still rising by {early.slope:.2f} ± {early.stderr:.2f} points an epoch "
+        f"when the LR dropped at epoch {early.epoch:.0f}; a first LR stage twice as long may add "
+        f"up to {early.per_doubling:.1f} points.",
+        {"slope": early.slope, "stderr": early.stderr, "per_doubling": early.per_doubling},
+        runs=(len(found), len(item.runs)),
+        epoch=round(early.epoch),
+    )
+
+
+def not_converged(item: Group, others: Sequence[Group]) -> Trap | None:
+    """Find an accuracy that still rises at the end, or a training loss that others left behind."""
+    found = [
+        (*rise, run.epochs[-1].epoch)
+        for run in item.runs
+        if len(run.epochs) > 2 * SHORTEST and (rise := _rise(_last_stage(run)))
+    ]
+    if found and len(found) * 2 > len(item.runs):
+        rate, error, window, last = _middle(found)
+        return Trap(
+            "not converged",
+            item.label,
+            f"The accuracy still rises by {rate:.2f} ± {error:.2f} points an epoch over the last "
+            f"{window:.0f} epochs: the final accuracy is not what this setting can reach.",
+            {"slope": rate, "stderr": error, "epochs": window},
+            runs=(len(found), len(item.runs)),
+            epoch=int(last),
+        )
+    return _loss_left(item, others)
+
+
+def not_finished(item: Group, groups: Sequence[Group]) -> Trap | None:
+    """Find runs that were interrupted or diverged, and say what of their setting is left."""
+    if item.finished:
+        return None
+    kept = [other for other in groups if other.finished and other.setting == item.setting]
+    total = sum(len(other.runs) for other in groups if other.setting == item.setting)
+    ends = sorted({done for run in item.runs if (done := last_epoch(run)) is not None})
+    after = " and ".join(map(str, ends)) or "an unknown number of"
+    until = f"of {item.first.total} epochs" if item.first.total else "epochs"
+    what = (
+        f"it is not in the mean of {kept[0].label}, which is over the {len(kept[0].runs)} that "
+        "finished"
+        if kept
+        else "the final accuracy is that of the last epoch, not of the schedule"
+    )
+    return Trap(
+        str(item.first.status),
+        item.label,
+        f"{len(item.runs)} of {total} runs {item.fate} after {after} {until}: {what}.",
+        runs=(len(item.runs), total),
+    )
+
+
+def _loss_left(item: Group, others: Sequence[Group]) -> Trap | None:
+    found = []
+    for other in others:
+        ground = share([item, other])
+        if ground is not None:
+            own, theirs = (_final_loss(held) for held in ground.groups)
+            if own is not None and theirs is not None:
+                larger = (other.lr or 0.0) > (item.lr or 0.0)
+                why = "the small LR" if larger else "its schedule"
+                found.append((theirs, own, other.label, ground.where, why))
+    best = min(found, default=None)
+    if best is None or best[1] < LOSS_RATIO * best[0] or best[1] - best[0] < LOSS_GAP:
+        return None
+    lowest, own, label, where, why = best
+    return Trap(
+        "not converged",
+        item.label,
+        f"It ends at a training loss of {own:.3g} nats where {label} came to {lowest:.3g} {where}: "
+        f"its flat end is {why}, not convergence.",
+        {"train_loss": own, "lowest": lowest},
+    )
+
+
+def _final_loss(item: Group) -> float | None:
+    found = [run.epochs[-1].train_loss for run in item.runs if run.epochs]
+    known = [loss for loss in found if loss is not None]
+    return statistics.fmean(known) if known else None
+
+
+def _last_stage(run: Run) -> list[float | None]:
+    """Return the accuracies under the last LR, of the last quarter at most: decays lift too."""
+    last = run.epochs[-1].lr
+    kept = [r.test_accuracy for r in run.epochs if r.lr <= last]
+    return kept[-max(SHORTEST, len(run.epochs) // 4) :]
+
+
+def _rise(accuracies: Sequence[float | None]) -> tuple[float, float, int] | None:
+    """Return slope, error and epochs of a stretch that clearly rises, or None."""
+    known = [value for value in accuracies if value is not None]
+    if len(known) < max(SHORTEST, len(accuracies)):
+        return None
+    rate, error = slope(known)
+    sure = rate > SURE * error and rate * len(known) >= GAIN
+    return (rate, error, len(known)) if sure else None
+
+
+def _middle(found: Sequence[tuple[float, float, int, int]]) -> tuple[float, ...]:
+    """Return the run whose slope is the middle one."""
+    return sorted(found)[len(found) // 2]
+
+
+def best_epoch(item: Group) -> Trap | None:
+    """Find results that are, or could be, the best epoch's: selected on the test set."""
+    told = [run for run in item.runs if run.settings.get("reported") == "best"]
+    if told:
+        return Trap(
+            "test-set selection",
+            item.label,
+            "The accuracy reported is that of the best epoch, chosen on the test set: the last "
+            "epoch's is lower or the same.",
+            runs=(len(told), len(item.runs)),
+        )
+    gaps = [gap for run in item.runs if (gap := _best_over_last(run)) is not None]
+    if not gaps or statistics.fmean(gaps) < GAIN:
+        return None
+    gap = statistics.fmean(gaps)
+    return Trap(
+        "test-set selection",
+        item.label,
+        f"The best epoch is {gap:.2f} points above the last one on average: quoting it would be "
+        "selection on the test set; the last epoch is used here.",
+        {"gain": gap},
+        Weight.NOTE,
+        (sum(value >= GAIN for value in gaps), len(item.runs)),
+    )
+
+
+def _best_over_last(run: Run) -> float | None:
+    known = [r.test_accuracy for r in run.epochs if r.test_accuracy is not None]
+    return max(known) - known[-1] if known else None

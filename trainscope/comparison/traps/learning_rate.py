@@ -1,0 +1,108 @@
+"""An LR below what the damage needs, and an LR above the stability ceiling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from trainscope.comparison.facts import last_epoch
+from trainscope.comparison.grounds import share
+from trainscope.comparison.groups import Group
+from trainscope.comparison.significance import LEAST, ONE_SEED, untested, welch
+from trainscope.comparison.traps.trap import Trap, Weight
+from trainscope.records import Diagnosis, Run
+
+
+def too_low(item: Group, others: Sequence[Group]) -> Trap | None:
+    """Find an LR that a larger one beats on the same pruned network within as many epochs.
+
+    Rests on final accuracies and on TA: Wang et al. (2023), Sec. 4. How many epochs it would need
+    is the estimator's to say.
+    """
+    rivals = [
+        ground
+        for other in others
+        if None not in (item.lr, other.lr, item.mean, other.mean, item.epochs, other.epochs)
+        and (other.lr or 0) > (item.lr or 0)
+        and (other.epochs or 0) <= (item.epochs or 0)
+        and (ground := share([item, other])) is not None
+    ]
+    if not rivals:
+        return None
+    ground = max(rivals, key=lambda ground: ground.groups[1].mean or 0.0)
+    own, best = ground.groups
+    ahead = welch(best.finals, own.finals)
+    single = untested(best.finals, own.finals)
+    if ahead.value < (ONE_SEED if single else LEAST) or not (single or ahead.significant):
+        return None
+    evidence = {"behind": ahead.value}
+    stages = [stage for stage in (own.first_stage, best.first_stage) if stage is not None]
+    ta = ""
+    if len(stages) == 2:
+        mine, their = own.ta(min(stages)), best.ta(min(stages))
+        if mine is not None and their is not None:
+            evidence |= {"ta": mine[0], "reference_ta": their[0]}
+            ta = f"; TA over {min(stages)} epochs is {mine[0]:.1f} % against {their[0]:.1f} %"
+    test = "one seed: no test" if single else f"p = {ahead.p:.2g}"
+    return Trap(
+        "LR below what the damage needs",
+        item.label,
+        f"It ends {ahead.value:.2f} points below {best.label} {ground.where}, in "
+        f"{last_epoch(item.first)} epochs against {last_epoch(best.first)} ({test}){ta}: use the "
+        "larger LR.",
+        evidence,
+        runs=(len(own.runs), len(item.runs)),
+    )
+
+
+def above_ceiling(item: Group, diagnoses: Sequence[Diagnosis]) -> Trap | None:
+    """Find a first LR above the largest at which gradient descent on the whole loss is stable.
+
+    The ceiling is 2/lambda_max, and 2 (1 + beta) / lambda_max with momentum beta (heavy ball);
+    lambda_max is that of the pruned network before its first step.
+    """
+    run = item.first
+    if not run.epochs or run.settings.get("optimizer", "sgd") != "sgd":
+        return None
+    stable = _max_stable_lr(item.runs, diagnoses)
+    if stable is None:
+        return None
+    momentum = float(run.settings.get("momentum") or 0.0)
+    ceiling, lr = stable * (1 + momentum), run.epochs[0].lr
+    if lr <= ceiling:
+        return None
+    rule = "2/λmax" if momentum == 0 else f"2(1 + {momentum:g})/λmax"
+    return Trap(
+        "LR above the stability ceiling",
+        item.label,
+        f"It starts at LR {lr:g}, above {rule} = {ceiling:.3g} of the pruned network: the loss may "
+        "jump at first; warm up, or start lower, if the curve shows it.",
+        {"lr": lr, "ceiling": ceiling, "max_stable_lr": stable},
+        Weight.NOTE,
+        (len(item.runs), len(item.runs)),
+    )
+
+
+def _max_stable_lr(runs: Sequence[Run], diagnoses: Sequence[Diagnosis]) -> float | None:
+    for run in runs:
+        for taken in run.measurements:
+            if taken.measurement.probe == "curvature" and taken.step == 0:
+                found = taken.measurement.value("max_stable_lr")
+                if found is not None:
+                    return found
+    for diagnosis in diagnoses:
+        columns = diagnosis.probes.get("curvature")
+        if columns is not None and of_network(runs[0], diagnosis):
+            # Training sees fresh batch-norm statistics, so the recalibrated network is the one.
+            return (columns.recalibrated or columns.after).value("max_stable_lr")
+    return None
+
+
+def of_network(run: Run, diagnosis: Diagnosis) -> bool:
+    """Return whether a Diagnosis is about the pruned network that a Run retrained."""
+    pruning, action = run.pruning, diagnosis.action
+    return (
+        pruning is not None
+        and run.base == diagnosis.network.digest
+        and (pruning.structure, pruning.criterion, pruning.ratio, pruning.scope)
+        == (action.structure, action.criterion, action.ratio, action.scope)
+    )

@@ -1,0 +1,231 @@
+"""A diagnosis in sentences: what broke, and what it means for the learning rate and the epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from trainscope.convergence.estimate import Status as Outlook
+from trainscope.records import ActionRecord, Columns, Json, Measurement, NetworkRecord, Status
+from trainscope.records.rows import number, quantity, speedup
+
+NOTICEABLE = 1.5
+"""A ratio within 1/1.5 to 1.5 is called about the same."""
+INTACT_POINTS = 1.0
+"""A fall of the TA by less than this many points (or two standard errors) is no damage."""
+HARMFUL_POINTS = 3.0
+"""A dense network whose TA is so far below where it starts is harmed by the LR itself."""
+
+
+def verdict(
+    network: NetworkRecord,
+    action: ActionRecord,
+    probes: Mapping[str, Columns],
+    estimates: Sequence[Json] = (),
+) -> tuple[str, ...]:
+    """Return the sentences, most telling first. Each rests on numbers that it names.
+
+    Args:
+        network: The base network.
+        action: What was done to it.
+        probes: The measurements by probe; those that are missing or skipped say nothing.
+        estimates: Of the extra epochs that smaller LRs need, from `trainscope.diagnosis.outlook`.
+    """
+    lines = [_action(network, action)]
+    retraining = probes.get("trainability_accuracy")
+    if retraining is not None:
+        lines += _accuracy(retraining)
+    if "jacobian" in probes:
+        lines += _signal(probes["jacobian"])
+    if "gradient" in probes:
+        lines += _gradient(probes["gradient"])
+    if "curvature" in probes:
+        lines += _curvature(probes["curvature"], retraining)
+    if retraining is not None:
+        lines += _retraining(retraining)
+    lines += [_estimate(estimate) for estimate in estimates]
+    return tuple(lines)
+
+
+def _action(network: NetworkRecord, action: ActionRecord) -> str:
+    return (
+        f"The sparsifying action took {action.meaning}: {quantity(network.parameters)} → "
+        f"{quantity(action.parameters)} parameters, {quantity(network.flops)} → "
+        f"{quantity(action.flops)} FLOPs (speedup {speedup(action)})."
+    )
+
+
+def _accuracy(columns: Columns) -> Iterator[str]:
+    before, after = (c.value("start_accuracy") for c in (columns.before, columns.after))
+    if before is None or after is None:
+        return
+    moved = "fell" if after < before else "went"
+    line = f"Test accuracy {moved} from {before:.1f} % to {after:.1f} % at the action"
+    mended = _value(columns.recalibrated, "start_accuracy")
+    if mended is not None:
+        line += f"; with batch norm recalibrated, and no retraining, it is {mended:.1f} %"
+    yield line + "."
+
+
+def _signal(columns: Columns) -> Iterator[str]:
+    ratio = columns.damage().get("mean_jsv")
+    dead = columns.after.value("dead_outputs")
+    if dead and not columns.before.value("dead_outputs"):
+        yield (
+            f"{dead:.0f} outputs of the pruned network do not respond to the input at all: no "
+            "gradient passes there, and no learning rate helps."
+        )
+    if ratio is None:
+        return
+    if _same(ratio):
+        yield (
+            f"The signal passes as before: mean JSV is {number(ratio)} times what it was, so "
+            "dynamical isometry is no reason to retrain with care."
+        )
+        return
+    word = "shrank" if ratio < 1 else "grew"
+    line = f"The response to the input {word}: mean JSV is {number(ratio)} times what it was"
+    old, new = columns.before.value("mean_jsv"), _value(columns.recalibrated, "mean_jsv")
+    if old and new is not None:
+        mended = new / old
+        if _same(mended):
+            line += (
+                f", but {number(mended)} times with batch norm recalibrated: stale batch-norm "
+                "statistics are behind the change of this mean (what was learned is another matter)"
+            )
+        else:
+            line += (
+                f", and {number(mended)} times with batch norm recalibrated: the weights that are "
+                "gone, not stale statistics alone, are the cause"
+            )
+    yield line + "."
+
+
+def _gradient(columns: Columns) -> Iterator[str]:
+    ratio = columns.damage().get("norm")
+    if ratio is None or _same(ratio):
+        return
+    old, new = columns.before.value("norm"), _value(columns.recalibrated, "norm")
+    mended = f" ({number(new / old)} times with batch norm recalibrated)" if old and new else ""
+    line = f"The gradient is {number(ratio)} times as long as before{mended}: "
+    if ratio > 1:
+        line += (
+            "the pruned network stands on a slope and moves fast at first, which is not the same "
+            "as recovering."
+        )
+    else:
+        line += "so are the first steps."
+    yield line
+
+
+def _curvature(columns: Columns, retraining: Columns | None) -> Iterator[str]:
+    last = columns.recalibrated or columns.after
+    old, new = columns.before.value("max_stable_lr"), last.value("max_stable_lr")
+    if old is None or new is None:
+        return
+    which = " (batch norm recalibrated)" if columns.recalibrated is not None else ""
+    line = (
+        f"The largest LR at which plain gradient descent is stable, 2/λmax, is {number(new)} after "
+        f"the action{which}, {number(old)} before"
+    )
+    retrained = None
+    if retraining is not None:  # of the network that the ceiling is of
+        retrained = retraining.after if columns.recalibrated is None else retraining.recalibrated
+    above = [lr for lr in ([] if retrained is None else _lrs(retrained)) if lr > new]
+    if above and retrained is not None:
+        line += f"; {' and '.join(f'{lr:g}' for lr in above)} above it can overshoot at first"
+        if retrained.status is Status.OK:
+            line += ", and did not diverge when this network was retrained"
+    yield line + "."
+
+
+def _retraining(columns: Columns) -> Iterator[str]:
+    yield from _trainability(columns)
+    for which, found in (("dense", columns.before), ("pruned", columns.after)):
+        if found.status is Status.NONFINITE:
+            yield f"The {which} network's {found.reason}: use a smaller LR, or warm up."
+    lrs, epochs = _lrs(columns.after), _curves(columns.after)
+    for lr, curve, losses in zip(lrs, epochs, _losses(columns.after), strict=True):
+        if None in losses or len(curve) < 2:
+            continue
+        rise = curve[-1] - curve[-2]
+        if rise > max(INTACT_POINTS, _noise(columns)):
+            yield (
+                f"At LR {lr:g} the accuracy is still rising by {rise:.1f} points an epoch after "
+                f"{len(curve)} epochs: do not decay the LR, or stop, there."
+            )
+
+
+def _trainability(columns: Columns) -> Iterator[str]:
+    before, after = columns.before.value("ta"), columns.after.value("ta")
+    if before is None or after is None:
+        return
+    lr, count = _lrs(columns.after)[0], len(_curves(columns.after)[0])
+    line = (
+        f"Trainability accuracy at LR {lr:g} (mean top-1 test accuracy of the first "
+        f"{_counted(count).removeprefix('1 ')}) is {after:.1f} %, {before:.1f} % for the dense "
+        "network"
+    )
+    start, bound = columns.before.value("start_accuracy"), max(INTACT_POINTS, _noise(columns))
+    if start is not None and start - before > max(HARMFUL_POINTS, bound):
+        line += f": this LR harms the dense network itself, which starts from {start:.1f} %"
+    elif before - after <= bound:
+        line += f": trainability is intact at LR {lr:g}"
+    yield line + "."
+
+
+def _noise(columns: Columns) -> float:
+    """Return two standard errors of the fall of the TA."""
+    errors = (m.scalars["ta"].stderr if "ta" in m.scalars else None for m in _pair(columns))
+    return float(2 * sum((error or 0.0) ** 2 for error in errors) ** 0.5)
+
+
+def _pair(columns: Columns) -> tuple[Measurement, Measurement]:
+    return columns.before, columns.after
+
+
+def _estimate(found: Json) -> str:
+    """Say what one estimate of extra epochs says, and how far to believe it."""
+    lr, large, extra = f"{found['lr']:g}", f"{found['reference_lr']:g}", found["extra_epochs"]
+    there = f"the {found['target']:.1f} % of LR {large} after {_counted(found['epochs'])}"
+    if found["status"] == Outlook.REACHED:
+        return f"LR {lr} gets to {there} in as many: no extra epochs are needed for that."
+    if found["status"] == Outlook.UNREACHABLE or extra["median"] is None:
+        return f"LR {lr} is not expected to get to {there}: {found['explanation']}"
+    line = f"LR {lr} is slower, not necessarily worse: to get to {there}"
+    bound = found["lr_time_bound"]
+    limit = "" if bound is None else f"at most {max(0.0, bound - found['epochs']):.0f} by LR time"
+    if found["status"] == Outlook.TOO_FEW:
+        return (
+            f"{line} it needs more epochs{f', {limit}' if limit else ''}; for an interval, watch "
+            "it for longer with --retrain-epochs."
+        )
+    high = "or more" if extra["high"] is None else f"to {extra['high']:.0f}"
+    return (
+        f"{line}, expect {extra['low']:.0f} {high} extra epochs ({found['level']:.0%} interval, "
+        f"median {extra['median']:.0f}){f', {limit}' if limit else ''}."
+    )
+
+
+def _counted(epochs: int) -> str:
+    return "1 epoch" if epochs == 1 else f"{epochs} epochs"
+
+
+def _losses(measurement: Measurement) -> list[list[float | None]]:
+    held = measurement.arrays.get("epoch_losses")
+    return list(held) if held else [[] for _ in _lrs(measurement)]
+
+
+def _lrs(measurement: Measurement) -> list[float]:
+    return list(measurement.arrays.get("lrs", []))
+
+
+def _curves(measurement: Measurement) -> list[list[float]]:
+    return list(measurement.arrays.get("epoch_accuracies", []))
+
+
+def _value(measurement: Measurement | None, name: str) -> float | None:
+    return None if measurement is None else measurement.value(name)
+
+
+def _same(ratio: float) -> bool:
+    return 1 / NOTICEABLE <= ratio <= NOTICEABLE

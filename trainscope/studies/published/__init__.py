@@ -1,1 +1,0 @@
-"""Published rows as run cards; `trainscope.studies.cards.published` lists them."""

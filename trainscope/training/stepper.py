@@ -1,0 +1,104 @@
+"""One optimizer step: forward, backward, clipping, mixed precision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from trainscope.errors import ActionError
+from trainscope.training.settings import Settings
+
+
+def make_optimizer(network: nn.Module, settings: Settings, lr: float) -> Optimizer:
+    """Return a fresh optimizer over the trainable parameters of a network.
+
+    Raises:
+        ActionError: All of them are frozen.
+    """
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    if not parameters:
+        raise ActionError("every parameter is frozen, so there is nothing to train")
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, lr=lr, weight_decay=settings.weight_decay)
+    return torch.optim.SGD(
+        parameters, lr=lr, momentum=settings.momentum, weight_decay=settings.weight_decay
+    )
+
+
+class Stepper:
+    """An optimizer with what mixed precision needs, and its state.
+
+    Args:
+        network: Trained in place, on the device where it is.
+        settings: Optimizer, clipping, label smoothing and precision.
+        lr: The learning rate until `set_lr` changes it.
+    """
+
+    def __init__(self, network: nn.Module, settings: Settings, lr: float) -> None:
+        self.network, self.settings = network, settings
+        self.optimizer = make_optimizer(network, settings, lr)
+        self.weight = next(network.parameters())
+        self.dtype = _autocast_dtype(settings, self.weight)
+        kind = self.weight.device.type
+        self.scaler = torch.amp.GradScaler(kind, enabled=self.dtype is torch.float16)
+
+    def set_lr(self, lr: float) -> None:
+        """Set the learning rate of every parameter group."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+
+    def step(
+        self, inputs: Tensor, labels: Tensor, before_clipping: Callable[[], None] | None = None
+    ) -> Tensor:
+        """Take one step.
+
+        Args:
+            inputs: [N, C, H, W].
+            labels: [N].
+            before_clipping: Called when the (unscaled) gradient is there.
+
+        Returns:
+            The mean loss of the batch before the step, on the device, without a wait for it.
+        """
+        settings, kind = self.settings, self.weight.device.type
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(kind, self.dtype, enabled=self.dtype is not None):
+            logits = self.network(inputs.to(self.weight))
+            loss = nn.functional.cross_entropy(
+                logits.float() if self.dtype else logits,
+                labels.to(self.weight.device),
+                label_smoothing=settings.label_smoothing,
+            )
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        if before_clipping is not None or settings.clip is not None:
+            self.scaler.unscale_(self.optimizer)
+        if before_clipping is not None:
+            before_clipping()
+        if settings.clip is not None:
+            nn.utils.clip_grad_norm_(self.network.parameters(), settings.clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return loss.detach()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a training must know to go on: the optimizer's and the scaler's state."""
+        return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up the state that `state_dict` returned."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        if state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
+
+
+def _autocast_dtype(settings: Settings, weight: Tensor) -> torch.dtype | None:
+    """Return the dtype of mixed precision, None for full precision."""
+    if settings.precision == "auto":
+        if weight.device.type != "cuda" or weight.dtype != torch.float32:
+            return None
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[settings.precision]
