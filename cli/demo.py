@@ -107,6 +107,7 @@ def pretrain(checkpoint: Path, seed: int) -> None:
     data = load("digits", shape)
     assert isinstance(data, Dataset)
     assert data.train is not None
+    assert data.num_classes is not None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = build(ARCHITECTURE, data.num_classes)

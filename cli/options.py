@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,6 +10,33 @@ from typing import Any, TypeVar
 import click
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+ACTION_DEFAULTS: dict[str, Any] = {
+    "ratio": None,
+    "ratios": None,
+    "structure": "filter",
+    "scope": "inner",
+    "criterion": "l1",
+    "global_ranking": False,
+}
+"""What `action_options` give where nobody asks for an action."""
+
+
+def shape_option(command: Command) -> Command:
+    """Add the shape of one input."""
+    return click.option(
+        "--input-shape",
+        metavar="CxHxW",
+        callback=lambda _, __, value: value and _shape(value),
+        help="The shape of one input, like 1x28x28, where it is not the architecture's own.",
+    )(command)
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    if not re.fullmatch(r"[1-9]\d{0,6}(x[1-9]\d{0,6})*", text):
+        raise click.BadParameter(f"'{text}' is not a shape like 1x28x28")
+    return tuple(int(side) for side in text.split("x"))
 
 
 def unsafe_load_option(command: Command) -> Command:
@@ -30,8 +58,8 @@ def network_options(command: Command) -> Command:
             click.option(
                 "--data",
                 help="digits, mnist:ROOT, fashionmnist:ROOT, cifar10:ROOT, cifar100:ROOT, "
-                "imagefolder:ROOT or random:CxHxW. By default what the checkpoint remembers, else "
-                "Gaussian inputs.",
+                "imagefolder:ROOT, random:CxHxW, or package.module:factory for your own loaders. "
+                "By default what the checkpoint remembers, else Gaussian inputs.",
             ),
             click.option("--download", is_flag=True, help="Fetch the data where it is missing."),
         )
@@ -50,19 +78,22 @@ def action_options(command: Command) -> Command:
             ),
             click.option(
                 "--structure",
-                default="filter",
+                default=ACTION_DEFAULTS["structure"],
                 show_default=True,
                 help="filter, unstructured, or N:M as 2:4 (2 of every 4 weights stay).",
             ),
             click.option(
                 "--scope",
                 type=click.Choice(["inner", "all"]),
-                default="inner",
+                default=ACTION_DEFAULTS["scope"],
                 show_default=True,
                 help="Filters that meet no residual addition, or every coupled group.",
             ),
             click.option(
-                "--criterion", default="l1", show_default=True, help="l1, l2, random or bn-scale."
+                "--criterion",
+                default=ACTION_DEFAULTS["criterion"],
+                show_default=True,
+                help="l1, l2, random or bn-scale.",
             ),
             click.option(
                 "--global",

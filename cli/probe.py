@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from trainscope.cli.options import (
+    ACTION_DEFAULTS,
     action_options,
     build_action,
     network_options,
     probe_names,
+    shape_option,
     unsafe_load_option,
 )
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
     from trainscope.diagnosis import Outcome
     from trainscope.probes import Probe
+    from trainscope.sparsify import Action
 
 PROBES = "trainability_accuracy,gradient,jacobian,curvature"
 RETRAIN_LR = "1e-2,1e-3"
@@ -28,7 +31,13 @@ TOP = 3
 
 @click.command("probe")
 @network_options
+@shape_option
 @action_options
+@click.option(
+    "--after",
+    type=click.Path(path_type=Path),
+    help="The network after somebody else's action: what was done is worked out from the two.",
+)
 @click.option(
     "--probes", default=PROBES, show_default=True, help="Which, with commas between them."
 )
@@ -65,8 +74,9 @@ TOP = 3
 def command(checkpoint: Path, as_json: bool, output: Path | None, **options: Any) -> None:
     """Measure the trainability of CHECKPOINT before and after a sparsifying action.
 
-    Opens a network, measures it, prunes a copy, measures that, and says what the action did and
-    what it means for retraining. The file itself is only read.
+    Opens a network, measures it, prunes a copy (or opens the pruned network given with --after),
+    measures that, and says what the action did and what it means for retraining. Without an action
+    the network is measured as it stands. Files are only read.
     """
     outcome, paths = measure_and_write(checkpoint, output, **options)
     if as_json:
@@ -95,6 +105,8 @@ def measure_and_write(
     batch_size: int = 128,
     device: str = "cpu",
     unsafe_load: bool = False,
+    input_shape: tuple[int, ...] | None = None,
+    after: Path | None = None,
     **action: Any,
 ) -> tuple[Outcome, list[Path]]:
     """Run the probe command up to what it prints; return the outcome and the files written."""
@@ -110,7 +122,9 @@ def measure_and_write(
     with progress() as tell:
         outcome = examine(
             checkpoint,
-            action=build_action(seed=seed, **action),
+            action=asked_action(after, seed=seed, **action),
+            after=after,
+            input_shape=input_shape,
             data=data,
             probes=chosen,
             samples=samples,
@@ -127,6 +141,26 @@ def measure_and_write(
             return outcome, []
         tell(f"drawing the figures into {output}")
         return outcome, write_outcome(outcome, output)
+
+
+def asked_action(after: Path | None, *, seed: int, **options: Any) -> Action | None:
+    """Return the action that the options describe; None where they describe none.
+
+    Raises:
+        ActionError: Options of an action stand beside --after.
+    """
+    from trainscope.errors import ActionError
+
+    asked = {name for name, value in options.items() if value != ACTION_DEFAULTS[name]}
+    if after is None:
+        return build_action(seed=seed, **options) if asked else None
+    if asked:
+        names = ", ".join("--" + name.removesuffix("_ranking") for name in sorted(asked))
+        raise ActionError(
+            f"--after brings the network that was pruned already, so {names} cannot be done: leave "
+            "one of them out"
+        )
+    return None
 
 
 def build_probes(

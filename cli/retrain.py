@@ -68,6 +68,7 @@ def command(
     same command goes on where it stopped.
     """
     from trainscope.networks import open_checkpoint
+    from trainscope.networks.given import with_inputs_of
     from trainscope.networks.trusting import open_as_asked
     from trainscope.records import Kind
     from trainscope.training.jobs import retraining_job, run_beside
@@ -83,6 +84,7 @@ def command(
     )
     initial = None if rewind_to is None else open_checkpoint(rewind_to, arch=arch, model=model)
     dataset = open_dataset(data_of(base, data), base.input_shape, download=download)
+    base = with_inputs_of(base, dataset.input_shape, dataset.name)
     job, _ = retraining_job(
         base,
         dataset,

@@ -75,6 +75,7 @@ def command(
     How long is worked out from the run.json beside --like: with its epochs of pretraining and
     retraining, and its speedup. Otherwise say it with --recipe or --schedule.
     """
+    from trainscope.networks.given import with_inputs_of
     from trainscope.networks.trusting import open_as_asked
     from trainscope.records import Kind
     from trainscope.training.jobs import run_beside, scratch_job
@@ -90,6 +91,7 @@ def command(
         options |= {"recipe": f"F{epochs},{lr}", "epochs": None}
     schedule = build_schedule(**options)
     dataset = open_dataset(data_of(network, data), network.input_shape, download=download)
+    network = with_inputs_of(network, dataset.input_shape, dataset.name)
     kind = Kind.SCRATCH_E if budget == "epochs" else Kind.SCRATCH_B
     job = scratch_job(network, dataset, schedule, settings, kind, retraining=run)
     hook, watched = build_hook(

@@ -1,6 +1,40 @@
-"""One probe a file, all of one protocol."""
+"""One probe a file, all of one protocol.
 
-from trainscope.probes.probe import Need, Probe, available, find, lacking
+The class of every installed probe, ours and other packages', is a name of this package too.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+from trainscope.probes.probe import GROUP, Need, Probe, available, find, lacking
 from trainscope.probes.untouched import random_states, untouched
 
-__all__ = ["Need", "Probe", "available", "find", "lacking", "random_states", "untouched"]
+if TYPE_CHECKING:
+    from trainscope.probes.curvature import Curvature
+    from trainscope.probes.gradient import Gradient
+    from trainscope.probes.jacobian import Jacobian
+    from trainscope.probes.trainability_accuracy import TrainabilityAccuracy
+
+__all__ = [
+    "Curvature",
+    "Gradient",
+    "Jacobian",
+    "Need",
+    "Probe",
+    "TrainabilityAccuracy",
+    "available",
+    "find",
+    "lacking",
+    "random_states",
+    "untouched",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the class of an installed probe."""
+    for point in entry_points(group=GROUP):
+        if point.attr == name:
+            return point.load()
+    raise AttributeError(f"module 'trainscope.probes' has no attribute '{name}'")

@@ -17,6 +17,7 @@ ROOMS["trainscope.cli"] = ROOT / "cli"
 # Lower numbers stand below: a module may import only from its own room or from lower ones.
 LEVELS = {
     "trainscope.errors": 0,
+    "trainscope.foreign": 1,
     "trainscope.records": 1,
     "trainscope.convergence": 2,
     "trainscope.data": 2,

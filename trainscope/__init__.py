@@ -9,38 +9,62 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trainscope.diagnosis import Outcome, diagnose, examine
+    from trainscope.comparison.comparison import Comparison, compare
+    from trainscope.convergence import Estimate, LearningCurve
+    from trainscope.convergence import estimate_extra_epochs as estimate
+    from trainscope.diagnosis import Outcome, diagnose, examine, measure
     from trainscope.errors import TrainscopeError
     from trainscope.networks import Network, open_checkpoint, save_checkpoint
-    from trainscope.records import Diagnosis, Measurement
+    from trainscope.probes.hooks import ProbeHook
+    from trainscope.records import Diagnosis, Measurement, Run
     from trainscope.sparsify import Action
     from trainscope.training.schedule import LRSchedule, parse_schedule
 
+    __version__: str
+
 _HOMES = {
     "Action": "trainscope.sparsify",
+    "Comparison": "trainscope.comparison.comparison",
     "Diagnosis": "trainscope.records",
+    "Estimate": "trainscope.convergence",
     "LRSchedule": "trainscope.training.schedule",
+    "LearningCurve": "trainscope.convergence",
     "Measurement": "trainscope.records",
     "Network": "trainscope.networks",
     "Outcome": "trainscope.diagnosis",
+    "ProbeHook": "trainscope.probes.hooks",
+    "Run": "trainscope.records",
     "TrainscopeError": "trainscope.errors",
+    "compare": "trainscope.comparison.comparison",
     "diagnose": "trainscope.diagnosis",
+    "estimate": "trainscope.convergence",
     "examine": "trainscope.diagnosis",
+    "measure": "trainscope.diagnosis",
     "open_checkpoint": "trainscope.networks",
     "parse_schedule": "trainscope.training.schedule",
     "save_checkpoint": "trainscope.networks",
 }
+_OTHER_NAMES = {"estimate": "estimate_extra_epochs"}
 
 __all__ = [
     "Action",
+    "Comparison",
     "Diagnosis",
+    "Estimate",
     "LRSchedule",
+    "LearningCurve",
     "Measurement",
     "Network",
     "Outcome",
+    "ProbeHook",
+    "Run",
     "TrainscopeError",
+    "__version__",
+    "compare",
     "diagnose",
+    "estimate",
     "examine",
+    "measure",
     "open_checkpoint",
     "parse_schedule",
     "save_checkpoint",
@@ -49,9 +73,13 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import a public name from its home."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("trainscope-pruning")
     if name not in _HOMES:
         raise AttributeError(f"module 'trainscope' has no attribute '{name}'")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_HOMES[name]), _OTHER_NAMES.get(name, name))
 
 
 def __dir__() -> list[str]:

@@ -60,6 +60,15 @@ class Comparison:
     within_methods: tuple[str, ...] = ()
     crowded: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        """Return one line: how much is compared, and the strictest setup that holds."""
+        parts = [f"{len(self.groups)} settings"]
+        if self.diagnoses:
+            parts.append(f"{len(self.diagnoses)} Diagnoses")
+        if self.fairness is not None:
+            parts.append(self.fairness.strictest or "not comparable")
+        return f"<Comparison of {', '.join(parts)}, {len(self.traps)} traps>"
+
     def facts(self) -> list[str]:
         """Return what the runs show: the first findings, the pairs of methods, the others."""
         if not self.groups:

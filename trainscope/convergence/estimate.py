@@ -145,6 +145,14 @@ class Estimate:
     curve: Band = Band()
     early_decay: EarlyDecay | None = None
 
+    def __repr__(self) -> str:
+        """Return one line: the target, the extra epochs and their interval, the status."""
+        extra = self.extra_epochs
+        return (
+            f"<Estimate to {self.target:g} %: {extra.median:.4g} extra epochs ({extra.low:.4g} to "
+            f"{extra.high:.4g}, {self.level:.0%} interval), {self.status}>"
+        )
+
     def to_json(self) -> Json:
         """Return the attributes as a JSON object; null for infinity."""
         return {

@@ -1,6 +1,7 @@
 """Data sets by name, and pinned samples of them."""
 
 from trainscope.data.dataset import Dataset
+from trainscope.data.given import Given, given_data
 from trainscope.data.pin import pin, pin_random
 from trainscope.data.probe_data import LabelSource, ProbeData
 from trainscope.data.spec import RandomInputs, load
@@ -9,11 +10,13 @@ from trainscope.data.split import Augment, Split, TensorSplit
 __all__ = [
     "Augment",
     "Dataset",
+    "Given",
     "LabelSource",
     "ProbeData",
     "RandomInputs",
     "Split",
     "TensorSplit",
+    "given_data",
     "load",
     "pin",
     "pin_random",

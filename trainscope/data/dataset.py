@@ -15,12 +15,14 @@ class Dataset:
         name: As `--data` takes it.
         train: The training half; None for a folder of images that has no such half.
         test: The test half.
-        num_classes: The number of classes.
+        num_classes: The number of classes; None where only the network can say.
         input_shape: The shape of one input, (C, H, W).
+        notes: What a person should know of how it was read, each one sentence.
     """
 
     name: str
     train: Split | None
     test: Split
-    num_classes: int
+    num_classes: int | None
     input_shape: tuple[int, ...]
+    notes: tuple[str, ...] = ()

@@ -8,9 +8,14 @@ from pathlib import Path
 
 from trainscope.data import embedded, folder, torchvision_sets
 from trainscope.data.dataset import Dataset
+from trainscope.data.given import given_data
 from trainscope.errors import DataError
+from trainscope.foreign import find_callable, reason, working_directory
 
-FORMS = "digits, mnist:ROOT, fashionmnist:ROOT, cifar10:ROOT, cifar100:ROOT, imagefolder:ROOT"
+FORMS = (
+    "digits, mnist:ROOT, fashionmnist:ROOT, cifar10:ROOT, cifar100:ROOT, imagefolder:ROOT, "
+    "package.module:factory"
+)
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,8 @@ def load(
     """Return the data that a text names.
 
     Args:
-        spec: One of the forms above, or `random:CxHxW`.
+        spec: One of the forms above, or `random:CxHxW`. `package.module:factory` names a function
+            of the user's own that returns a loader, or a pair of them, train and test.
         input_shape: (C, H, W) of the network, to which folders of images are resized.
         download: Fetch what torchvision can fetch.
 
@@ -49,4 +55,17 @@ def load(
         return torchvision_sets.load(kind, Path(rest).expanduser(), download=download)
     if colon and rest and kind == "imagefolder":
         return folder.load(Path(rest).expanduser(), input_shape)
+    if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", spec):
+        return _made(spec)
     raise DataError(f"no data is named '{spec}': write one of {FORMS} or random:CxHxW")
+
+
+def _made(spec: str) -> Dataset:
+    """Return the data that a function of the user's own makes."""
+    factory = find_callable(spec, "--data", DataError)
+    try:
+        with working_directory():
+            made = factory()
+    except Exception as error:  # whatever the user's code raises
+        raise DataError(f"--data {spec} failed: {reason(error)}") from error
+    return given_data(made, spec)  # type: ignore[arg-type]

@@ -4,35 +4,59 @@ from __future__ import annotations
 
 import copy
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
+from typing import TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
 
-from trainscope.data import ProbeData
-from trainscope.diagnosis.inputs import data_notes, default_samples, open_data, pin_inputs
+from trainscope.data import Given, ProbeData
+from trainscope.diagnosis.inputs import data_notes, default_samples, pin_inputs
+from trainscope.diagnosis.opening import Opening, Progress, Subject
 from trainscope.diagnosis.outlook import outlook
+from trainscope.diagnosis.standing import standing
 from trainscope.diagnosis.verdict import verdict
-from trainscope.errors import ProbeError
+from trainscope.errors import ActionError, ProbeError
 from trainscope.networks import Network, digest, flops, parameters
 from trainscope.networks.device import find_device
 from trainscope.networks.threads import suited_threads
-from trainscope.networks.trusting import open_as_asked
 from trainscope.probes import Probe, find, lacking
 from trainscope.probes.probe import Need
 from trainscope.records import Columns, Cost, DataRecord, Diagnosis, Measurement, NetworkRecord
-from trainscope.sparsify import Action, has_batch_norm, recalibrate_batch_norm, sparsify
+from trainscope.sparsify import (
+    Action,
+    given_action,
+    has_batch_norm,
+    recalibrate_batch_norm,
+    sparsify,
+)
 
 PROBES = ("trainability_accuracy", "gradient", "jacobian", "curvature")
 MAX_SEED = 2**63 - 2
 """The largest seed: torch takes up to 2^63 - 1, and the next one is used too."""
 
-Progress = Callable[[str], None]
-"""Told, in a few words, what is being done next."""
+
+class Options(TypedDict, total=False):
+    """The options of `examine`, which says what each is."""
+
+    ratio: float | None
+    action: Action | None
+    after: Subject | None
+    data: str | Given | None
+    probes: Sequence[str | Probe]
+    samples: int | None
+    batch_size: int
+    seed: int
+    device: str | None
+    arch: str | None
+    model: str | None
+    input_shape: tuple[int, ...] | None
+    download: bool
+    unsafe_load: bool
+    progress: Progress | None
 
 
 @dataclass(frozen=True)
@@ -42,53 +66,78 @@ class Outcome:
     Attributes:
         diagnosis: What was measured.
         base: The network before the action.
-        pruned: The network after it.
+        pruned: The network after it; None where there was no action.
     """
 
     diagnosis: Diagnosis
     base: Network
-    pruned: Network
+    pruned: Network | None
 
 
-def diagnose(checkpoint: str | Path | Network, **options: object) -> Diagnosis:
+def diagnose(network: Subject, **options: Unpack[Options]) -> Diagnosis:
     """Measure a network before and after a sparsifying action; see `examine` for the options.
 
     >>> diagnose("checkpoint.pt", ratio=0.9).to_json()  # doctest: +SKIP
+    >>> diagnose(module, ratio=0.9, data=(train_loader, test_loader))  # doctest: +SKIP
+    >>> diagnose(dense, after=pruned, data=loader)  # doctest: +SKIP
     """
-    return examine(checkpoint, **options).diagnosis  # type: ignore[arg-type]
+    return examine(network, **options).diagnosis
+
+
+def measure(network: Subject, **options: Unpack[Options]) -> Mapping[str, Measurement]:
+    """Measure one network as it stands, without an action; see `examine` for the options.
+
+    >>> measure(module, data=loader, probes=["gradient"])["gradient"]  # doctest: +SKIP
+
+    Raises:
+        ActionError: An action is asked for; that is `diagnose`.
+    """
+    if any(options.get(name) is not None for name in ("ratio", "action", "after")):
+        raise ActionError("measure takes one network as it is: use diagnose for an action")
+    measured = examine(network, **options).diagnosis.probes
+    return {name: columns.before for name, columns in measured.items()}
 
 
 def examine(
-    checkpoint: str | Path | Network,
+    network: Subject,
     *,
     ratio: float | None = None,
     action: Action | None = None,
-    data: str | None = None,
+    after: Subject | None = None,
+    data: str | Given | None = None,
     probes: Sequence[str | Probe] = PROBES,
     samples: int | None = None,
     batch_size: int = 128,
     seed: int = 0,
-    device: str = "cpu",
+    device: str | None = None,
     arch: str | None = None,
     model: str | None = None,
+    input_shape: tuple[int, ...] | None = None,
     download: bool = False,
     unsafe_load: bool = False,
     progress: Progress | None = None,
 ) -> Outcome:
-    """Open a network, measure it, apply the action, measure again, and say what it did.
+    """Open a network and measure it; after an action, measure again and say what that did.
+
+    The action is trainscope's own (`ratio` or `action`) or somebody else's (`after`); without any
+    of them the network is measured as it stands.
 
     Args:
-        checkpoint: A checkpoint file, or an opened network.
+        network: A checkpoint file, an opened network, or a module, which keeps its mode and device.
         ratio: The ratio of the default action (filters of the inner convolutions, by L1).
         action: Any other action, in the place of `ratio`.
-        data: As `--data` takes it; by default what the checkpoint remembers, else Gaussian inputs.
+        after: The pruned network, where somebody else pruned it: a file, a network or a module.
+        data: As `--data` takes it, or what a person brings: a `DataLoader`, a map-style data set
+            or any iterable of batches `(inputs, labels)`, or a pair of them, train and test. By
+            default what the checkpoint remembers, else Gaussian inputs.
         probes: Names, or probes with options.
         samples: How many pinned samples; by default 256, fewer for a costly network.
         batch_size: How many samples a probe may hold at once.
         seed: Of every random choice.
-        device: Where to measure, as torch names it.
+        device: Where to measure, as torch names it; by default the CPU, for a module where it is.
         arch: The architecture's name, where it cannot be recognised.
         model: Or its factory, "package.module:factory".
+        input_shape: The shape of one input, (C, H, W), where it is not the architecture's own.
         download: Fetch what torchvision can fetch.
         unsafe_load: Load a whole pickled network with its own code, which runs it.
         progress: Told what is done next.
@@ -99,28 +148,27 @@ def examine(
     tell = progress or (lambda _: None)
     chosen = [_as_probe(probe) for probe in probes]
     _check(chosen, samples=samples, batch_size=batch_size, seed=seed)
-    where = find_device(device)
+    _check_action(ratio, action, after)
+    opening = Opening(tell, arch, model, input_shape, unsafe_load=unsafe_load)
     tell("opening the checkpoint")
-    if isinstance(checkpoint, Network):
-        base = checkpoint
-    else:
-        base = open_as_asked(
-            Path(checkpoint), tell, arch=arch, model=model, unsafe_load=unsafe_load
-        )
-    if action is None:
-        action = Action(ratio=ratio, seed=seed)
-    tell("applying the sparsifying action")
-    done = sparsify(base.module, action, base.input_shape)
+    base, source = opening.network_and_data(network, data, download=download)
+    where = find_device(device or _device_of(network))
+    done = None
+    if after is not None:
+        tell("comparing the pruned network with the dense one")
+        pruned = opening.network(after, like=base)
+        done = given_action(base.module, pruned.module, base.input_shape)
+    elif action is not None or ratio is not None:
+        tell("applying the sparsifying action")
+        done = sparsify(base.module, action or Action(ratio=ratio, seed=seed), base.input_shape)
     cost = flops(base.module, base.input_shape)
-    tell("reading the data")
-    source = open_data(base, data, download=download)
     with suited_threads(cost):
         count = samples or default_samples(cost)
         pinned, extra = pin_inputs(source, base, count, batch_size, seed, cost)
         pinned = pinned.to(where)
-        modules = _columns(base.module, done.module, extra, where)
+        modules = _columns(base.module, None if done is None else done.module, extra, where)
         measured = _measure_all(chosen, modules, pinned, tell)
-    network = NetworkRecord(
+    record = NetworkRecord(
         architecture=base.architecture,
         parameters=parameters(base.module),
         flops=cost,
@@ -132,18 +180,50 @@ def examine(
     )
     retrained = measured.get("trainability_accuracy")
     estimates = () if retrained is None else outlook(retrained)
+    if done is None:
+        lines = standing({name: columns.before for name, columns in measured.items()})
+    else:
+        lines = verdict(record, done.record, _telling(measured, pinned), estimates)
     diagnosis = Diagnosis(
-        network=network,
-        action=done.record,
+        network=record,
+        action=None if done is None else done.record,
         data=DataRecord(pinned.name, len(pinned.inputs), pinned.label_source),
         probes=measured,
-        verdict=verdict(network, done.record, _telling(measured, pinned), estimates),
+        verdict=lines,
         environment=_environment(where),
         seed=seed,
-        notes=(*base.notes, *done.notes, *data_notes(pinned)),
+        notes=(
+            *base.notes,
+            *(() if done is None else done.notes),
+            *getattr(source, "notes", ()),
+            *data_notes(pinned),
+        ),
         estimates=estimates,
     )
-    return Outcome(diagnosis, base, replace(base, module=done.module))
+    return Outcome(diagnosis, base, None if done is None else replace(base, module=done.module))
+
+
+def _check_action(ratio: float | None, action: Action | None, after: object) -> None:
+    """Refuse more than one description of what is done to the network.
+
+    Raises:
+        ActionError: There is more than one.
+    """
+    named = {"ratio": ratio, "action": action, "after": after}
+    given = [name for name, value in named.items() if value is not None]
+    if len(given) > 1:
+        raise ActionError(
+            f"{' and '.join(given)} are given together, and each says what is done to the network: "
+            "give one of them"
+        )
+
+
+def _device_of(given: Subject) -> str:
+    """Return where a network is measured by default: a module where it is, a file on the CPU."""
+    if not isinstance(given, nn.Module):
+        return "cpu"
+    first = next(iter((*given.parameters(), *given.buffers())), None)
+    return "cpu" if first is None else str(first.device)
 
 
 def _as_probe(probe: str | Probe) -> Probe:
@@ -151,9 +231,11 @@ def _as_probe(probe: str | Probe) -> Probe:
 
 
 def _columns(
-    base: nn.Module, pruned: nn.Module, extra: list[Tensor], device: torch.device
+    base: nn.Module, pruned: nn.Module | None, extra: list[Tensor], device: torch.device
 ) -> dict[str, nn.Module | None]:
     """Return the network of each column, on the device; those given stay where they are."""
+    if pruned is None:
+        return {"before": _on(base, device), "after": None, "recalibrated": None}
     after = _on(pruned, device)
     recalibrated = None
     if has_batch_norm(after):
@@ -215,7 +297,6 @@ def _measure_all(
             for column, module in modules.items()
         )
         assert before is not None
-        assert after is not None
         found[probe.name] = Columns(before, after, recalibrated)
     return found
 

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from trainscope.data import Dataset, ProbeData, RandomInputs, load, pin, pin_random
+from trainscope.data import (
+    Dataset,
+    Given,
+    ProbeData,
+    RandomInputs,
+    given_data,
+    load,
+    pin,
+    pin_random,
+)
 from trainscope.errors import DataError
 from trainscope.networks import Network, check_classes
+from trainscope.networks.given import given_network, with_inputs_of
+from trainscope.networks.guess_shape import guess_input_shape
 from trainscope.sparsify import has_batch_norm
 
 MOST_SAMPLES = 256
@@ -23,25 +32,72 @@ RECALIBRATION_FLOPS = 256e9
 
 
 def open_data(
-    network: Network, spec: str | None, *, download: bool = False
-) -> Dataset | RandomInputs:
+    network: Network, given: str | Given | None, *, download: bool = False
+) -> tuple[Network, Dataset | RandomInputs]:
     """Return the data that is asked for, else what the network remembers, else Gaussian inputs.
+
+    Args:
+        network: The opened network.
+        given: Data as `--data` takes it, or as a person brings it (`trainscope.data.given`).
+        download: Fetch what torchvision can fetch.
+
+    Returns:
+        The network, with the data's input shape where it takes that too, and the data.
 
     Raises:
         DataError: The data is not there or does not fit the network.
     """
-    if spec is None:
-        spec = network.remembered.data or RandomInputs(tuple(network.input_shape)).name
-    data = load(spec, tuple(network.input_shape), download=download)
-    if isinstance(data, RandomInputs):
-        return data
-    check_classes(network, data.num_classes, spec)
-    if data.input_shape != tuple(network.input_shape):
+    if given is None:
+        given = network.remembered.data or RandomInputs(tuple(network.input_shape)).name
+    if isinstance(given, str):
+        data = load(given, tuple(network.input_shape), download=download)
+        name = given
+    else:
+        data = given_data(given)
+        name = data.name
+    shape = data.shape if isinstance(data, RandomInputs) else data.input_shape
+    network = with_inputs_of(network, shape, name)
+    if isinstance(data, Dataset) and data.num_classes is not None:
+        check_classes(network, data.num_classes, name)
+    return network, data
+
+
+def open_module(
+    module: nn.Module,
+    given: str | Given | None,
+    *,
+    input_shape: tuple[int, ...] | None = None,
+    download: bool = False,
+) -> tuple[Network, Dataset | RandomInputs]:
+    """Return a module that a person brings as a Network, and the data that it is measured on.
+
+    Args:
+        module: Not changed.
+        given: As in `open_data`; there must be some.
+        input_shape: Of images that are resized to the network; found by trying where not given.
+        download: Fetch what torchvision can fetch.
+
+    Raises:
+        DataError: There is no data, or it is at fault.
+        CheckpointError: The module does not take it, or returns no logits.
+    """
+    if given is None:
         raise DataError(
-            f"{spec} has inputs {_by(data.input_shape)} and {network.architecture} takes "
-            f"{_by(network.input_shape)}: give the data that it was trained on with --data"
+            "a module does not say what data it takes: give data=loader, or data='random:1x28x28'"
         )
-    return data
+    if isinstance(given, str):
+        folder = given.startswith("imagefolder:")
+        shape = input_shape or (guess_input_shape(module) if folder else ())
+        data = load(given, shape, download=download)
+    else:
+        data = given_data(given)
+    if isinstance(data, RandomInputs):
+        network = given_network(module, torch.zeros(2, *data.shape))
+        return network, data
+    network = given_network(module, data.test.batch(torch.arange(min(2, len(data.test))))[0])
+    if data.num_classes is not None:
+        check_classes(network, data.num_classes, data.name)
+    return network, data
 
 
 def default_samples(cost: int) -> int:
@@ -68,6 +124,11 @@ def pin_inputs(
         inputs = torch.randn(more, *source.shape, generator=other)
         return pinned, equal_batches(inputs)
     pinned = pin(source, count, batch_size=batch_size, seed=seed)
+    if pinned.labels is not None and int(pinned.labels.max()) >= base.num_classes:
+        raise DataError(
+            f"{source.name} has a label {int(pinned.labels.max())} and the network gives "
+            f"{base.num_classes} logits: give the data that the network was trained on"
+        )
     if not has_batch_norm(base.module):
         return pinned, []
     return pinned, equal_batches(pin(source, more, seed=seed + 1).inputs)
@@ -97,7 +158,3 @@ def data_notes(data: ProbeData) -> list[str]:
             "are rough: --samples takes more, at a proportional cost."
         )
     return notes
-
-
-def _by(shape: Sequence[int]) -> str:
-    return "x".join(str(side) for side in shape)

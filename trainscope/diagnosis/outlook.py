@@ -23,7 +23,7 @@ def outlook(columns: Columns) -> tuple[Json, ...]:
         For each smaller LR: `lr`, `reference_lr`, `target` (percent), `epochs` watched and what
         `trainscope.convergence.Estimate.to_json` gives. Empty where there is one LR alone.
     """
-    curves = _curves(columns.after)
+    curves = {} if columns.after is None else _curves(columns.after)
     if len(curves) < 2:
         return ()
     ends = {lr: _end(curve) for lr, curve in curves.items()}

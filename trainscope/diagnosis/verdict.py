@@ -55,7 +55,7 @@ def _action(network: NetworkRecord, action: ActionRecord) -> str:
 
 
 def _accuracy(columns: Columns) -> Iterator[str]:
-    before, after = (c.value("start_accuracy") for c in (columns.before, columns.after))
+    before, after = (c.value("start_accuracy") for c in _pair(columns))
     if before is None or after is None:
         return
     moved = "fell" if after < before else "went"
@@ -68,7 +68,7 @@ def _accuracy(columns: Columns) -> Iterator[str]:
 
 def _signal(columns: Columns) -> Iterator[str]:
     ratio = columns.damage().get("mean_jsv")
-    dead = columns.after.value("dead_outputs")
+    dead = _value(columns.after, "dead_outputs")
     if dead and not columns.before.value("dead_outputs"):
         yield (
             f"{dead:.0f} outputs of the pruned network do not respond to the input at all: no "
@@ -118,8 +118,7 @@ def _gradient(columns: Columns) -> Iterator[str]:
 
 
 def _curvature(columns: Columns, retraining: Columns | None) -> Iterator[str]:
-    last = columns.recalibrated or columns.after
-    old, new = columns.before.value("max_stable_lr"), last.value("max_stable_lr")
+    old, new = columns.before.value("max_stable_lr"), columns.last.value("max_stable_lr")
     if old is None or new is None:
         return
     which = " (batch norm recalibrated)" if columns.recalibrated is not None else ""
@@ -140,11 +139,12 @@ def _curvature(columns: Columns, retraining: Columns | None) -> Iterator[str]:
 
 def _retraining(columns: Columns) -> Iterator[str]:
     yield from _trainability(columns)
-    for which, found in (("dense", columns.before), ("pruned", columns.after)):
+    dense, pruned = _pair(columns)
+    for which, found in (("dense", dense), ("pruned", pruned)):
         if found.status is Status.NONFINITE:
             yield f"The {which} network's {found.reason}: use a smaller LR, or warm up."
-    lrs, epochs = _lrs(columns.after), _curves(columns.after)
-    for lr, curve, losses in zip(lrs, epochs, _losses(columns.after), strict=True):
+    lrs, epochs = _lrs(pruned), _curves(pruned)
+    for lr, curve, losses in zip(lrs, epochs, _losses(pruned), strict=True):
         if None in losses or len(curve) < 2:
             continue
         rise = curve[-1] - curve[-2]
@@ -156,10 +156,11 @@ def _retraining(columns: Columns) -> Iterator[str]:
 
 
 def _trainability(columns: Columns) -> Iterator[str]:
-    before, after = columns.before.value("ta"), columns.after.value("ta")
+    dense, pruned = _pair(columns)
+    before, after = dense.value("ta"), pruned.value("ta")
     if before is None or after is None:
         return
-    lr, count = _lrs(columns.after)[0], len(_curves(columns.after)[0])
+    lr, count = _lrs(pruned)[0], len(_curves(pruned)[0])
     line = (
         f"Trainability accuracy at LR {lr:g} (mean top-1 test accuracy of the first "
         f"{_counted(count).removeprefix('1 ')}) is {after:.1f} %, {before:.1f} % for the dense "
@@ -180,6 +181,7 @@ def _noise(columns: Columns) -> float:
 
 
 def _pair(columns: Columns) -> tuple[Measurement, Measurement]:
+    assert columns.after is not None  # a verdict is of an action
     return columns.before, columns.after
 
 

@@ -16,6 +16,7 @@ from trainscope.networks.custom import open_custom
 from trainscope.networks.factory import from_factory
 from trainscope.networks.fit import Fit, fit
 from trainscope.networks.geometry import apply_geometry
+from trainscope.networks.guess_shape import GUESSED
 from trainscope.networks.masks import set_masks
 from trainscope.networks.meta import Shapes
 from trainscope.networks.network import Network
@@ -126,7 +127,7 @@ def _custom(
     notes = []
     if opened.guessed:
         size = "x".join(map(str, opened.input_shape))
-        notes.append(f"Its input shape was found by trying: {size}.")
+        notes.append(f"{GUESSED}: {size}.")
     if opened.pruned:
         notes.append(_PRUNED.format(name=spec))
     return Network(

@@ -9,6 +9,8 @@ from torch import nn
 from trainscope.errors import CheckpointError
 from trainscope.networks.forward import check_forward
 
+GUESSED = "Its input shape was found by trying"
+"""How a note begins that goes once the data says the shape."""
 _LARGE, _SMALL = (224, 299, 256, 384), (32, 28, 8, 64)
 
 

@@ -57,6 +57,11 @@ class Network:
     notes: tuple[str, ...] = ()
     geometry: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        """Return one line: the architecture, its inputs and its classes."""
+        shape = "x".join(map(str, self.input_shape))
+        return f"<Network {self.architecture}, inputs {shape}, {self.num_classes} classes>"
+
 
 def check_classes(network: Network, classes: int, data: str) -> None:
     """Raise unless data has as many classes as the network has logits.

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from trainscope.errors import CheckpointError
+from trainscope.foreign import working_directory
 from trainscope.networks.checkpoint import open_checkpoint
 from trainscope.networks.custom import open_custom
-from trainscope.networks.factory import working_directory
 from trainscope.networks.network import Network
 from trainscope.networks.readers.container import classes_named, first_bytes
 from trainscope.networks.readers.whole_module import KEYS

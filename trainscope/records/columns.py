@@ -1,4 +1,4 @@
-"""One probe's measurements before and after a sparsifying action, and the damage."""
+"""One probe's measurements of a network, before and after a sparsifying action; the damage."""
 
 from __future__ import annotations
 
@@ -15,21 +15,28 @@ class Columns:
 
     Attributes:
         before: Of the base network.
-        after: Of the pruned network.
+        after: Of the pruned network; None where one network was measured and no action.
         recalibrated: Of the pruned network with its batch-norm statistics measured anew; None
             where there is no batch norm.
     """
 
     before: Measurement
-    after: Measurement
+    after: Measurement | None = None
     recalibrated: Measurement | None = None
+
+    @property
+    def last(self) -> Measurement:
+        """The network as retraining meets it: recalibrated, else after, else the only one."""
+        return self.recalibrated or self.after or self.before
 
     def damage(self) -> dict[str, float]:
         """Return after / before of every scalar that both have.
 
         Left out where before is zero, or within two standard errors of it.
         """
-        ratios = {}
+        ratios: dict[str, float] = {}
+        if self.after is None:
+            return ratios
         for name in self.before.scalars:
             old, new = self.before.value(name), self.after.value(name)
             error = self.before.scalars[name].stderr or 0.0
@@ -39,11 +46,13 @@ class Columns:
 
     def to_json(self) -> Json:
         """Return the columns, and the damage for readers without arithmetic."""
-        after = None if self.recalibrated is None else self.recalibrated.to_json()
+        after, recalibrated = (
+            None if part is None else part.to_json() for part in (self.after, self.recalibrated)
+        )
         return {
             "before": self.before.to_json(),
-            "after": self.after.to_json(),
-            "recalibrated": after,
+            "after": after,
+            "recalibrated": recalibrated,
             "damage": self.damage(),
         }
 

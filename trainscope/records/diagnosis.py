@@ -80,11 +80,11 @@ class DataRecord:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """What one sparsifying action did to a network's trainability.
+    """A network's trainability, and what one sparsifying action did to it.
 
     Attributes:
         network: The base network.
-        action: The action.
+        action: The action; None where one network was measured and nothing was done to it.
         data: What was measured on.
         probes: The measurements by probe.
         verdict: What they say, in sentences.
@@ -96,7 +96,7 @@ class Diagnosis:
     """
 
     network: NetworkRecord
-    action: ActionRecord
+    action: ActionRecord | None
     data: DataRecord
     probes: Mapping[str, Columns]
     verdict: tuple[str, ...]
@@ -104,6 +104,16 @@ class Diagnosis:
     seed: int = 0
     notes: tuple[str, ...] = ()
     estimates: tuple[Json, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """The architecture, and what was done to it where something was."""
+        done = "" if self.action is None else f": {self.action.meaning}"
+        return f"{self.network.architecture}{done}"
+
+    def __repr__(self) -> str:
+        """Return one line: the network, what was done, and what was measured."""
+        return f"<Diagnosis of {self.title}; {', '.join(self.probes) or 'nothing measured'}>"
 
     def to_json(self) -> str:
         """Return the document of `trainscope.diagnosis/1`, without NaN or Infinity."""
@@ -114,7 +124,7 @@ class Diagnosis:
         return {
             "schema": SCHEMA,
             "network": self.network.to_json(),
-            "action": self.action.to_json(),
+            "action": None if self.action is None else self.action.to_json(),
             "data": self.data.to_json(),
             "probes": {name: columns.to_json() for name, columns in self.probes.items()},
             "verdict": list(self.verdict),
@@ -144,7 +154,7 @@ class Diagnosis:
         try:
             return cls(
                 network=NetworkRecord.from_json(raw["network"]),
-                action=ActionRecord.from_json(raw["action"]),
+                action=None if raw["action"] is None else ActionRecord.from_json(raw["action"]),
                 data=DataRecord(**raw["data"]),
                 probes={n: Columns.from_json(n, columns) for n, columns in raw["probes"].items()},
                 verdict=tuple(raw["verdict"]),

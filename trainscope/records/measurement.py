@@ -121,6 +121,14 @@ class Measurement:
     cost: Cost = field(default_factory=Cost)
     notes: Mapping[str, str] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        """Return one line: the probe, how it ended, and its first numbers."""
+        known = [(name, scalar.value) for name, scalar in self.scalars.items()]
+        numbers = ", ".join(f"{name}={value:.4g}" for name, value in known[:4] if value is not None)
+        more = f" and {len(known) - 4} more" if len(known) > 4 else ""
+        ended = "" if self.status is Status.OK else f" {self.status}: {self.reason}"
+        return f"<Measurement {self.probe}{ended}{': ' if numbers else ''}{numbers}{more}>"
+
     @classmethod
     def skipped(cls, probe: str, reason: str) -> Measurement:
         """Return the row of a probe that did not run."""

@@ -16,6 +16,15 @@ def diagnosis_html(diagnosis: Diagnosis) -> str:
     action, network = diagnosis.action, diagnosis.network
     heads = ["", "before", "after", "after, batch norm recalibrated", "after / before"]
     kept = [0, 1, 2, 3, 4] if has_recalibrated(diagnosis) else [0, 1, 2, 4]
+    size = f"{quantity(network.parameters)} parameters, {quantity(network.flops)} FLOPs"
+    if action is None:
+        heads[1], kept = "value", [0, 1]
+    else:
+        size = (
+            f"{quantity(network.parameters)} → {quantity(action.parameters)} parameters, "
+            f"{quantity(network.flops)} → {quantity(action.flops)} FLOPs, "
+            f"speedup {speedup(action)}"
+        )
     body, probe = [], ""
     for row in rows(diagnosis):
         if row.probe != probe:
@@ -24,10 +33,8 @@ def diagnosis_html(diagnosis: Diagnosis) -> str:
         cells = (row.label, *row.cells)
         body.append("<tr>" + "".join(f"<td>{escape(cells[k])}</td>" for k in kept) + "</tr>")
     parts = [
-        f"<h4>{escape(network.architecture)}: {escape(action.meaning)}</h4>",
-        f"<p>{quantity(network.parameters)} → {quantity(action.parameters)} parameters, "
-        f"{quantity(network.flops)} → {quantity(action.flops)} FLOPs, "
-        f"speedup {speedup(action)}; {escape(diagnosis.data.name)}, "
+        f"<h4>{escape(diagnosis.title)}</h4>",
+        f"<p>{size}; {escape(diagnosis.data.name)}, "
         f"{diagnosis.data.samples} samples, {escape(diagnosis.data.labels)} labels</p>",
         "<table><thead><tr>" + "".join(f"<th>{heads[k]}</th>" for k in kept) + "</tr></thead>",
         "<tbody>" + "".join(body) + "</tbody></table>",

@@ -59,7 +59,8 @@ class Row:
 def speedup(action: ActionRecord) -> str:
     """Write the speedup, and for masks that it takes sparse kernels to have it."""
     text = f"{action.speedup:.2f}×"
-    return text if action.structure == "filter" else f"{text} in theory, with sparse kernels"
+    thinner = action.structure == "filter" or action.scope == "cut"
+    return text if thinner else f"{text} in theory, with sparse kernels"
 
 
 def has_recalibrated(diagnosis: Diagnosis) -> bool:
@@ -86,7 +87,8 @@ def reasons(diagnosis: Diagnosis) -> list[str]:
                 )
             for label, scalar in measurement.scalars.items():
                 if scalar.value is None:
-                    found[f"{LABELS.get(label, label)} ({column}): {scalar.reason}"] = None
+                    which = "" if diagnosis.action is None else f" ({column})"
+                    found[f"{LABELS.get(label, label)}{which}: {scalar.reason}"] = None
     return list(found)
 
 

@@ -142,6 +142,14 @@ class Run:
         known = [accuracy for accuracy in first if accuracy is not None]
         return sum(known) / len(known) if known else None
 
+    def __repr__(self) -> str:
+        """Return one line: what was trained, how long, and where it ended."""
+        done = self.epochs[-1].epoch if self.epochs else 0
+        ended = "" if self.final_accuracy is None else f", {self.final_accuracy:.2f} %"
+        what = self.architecture or "an unnamed network"
+        how = f", {self.schedule}" if self.schedule else ""
+        return f"<Run {self.kind} of {what}{how}: {done} epochs{ended}, {self.status}>"
+
     def as_dict(self) -> Json:
         """Return the document of `trainscope.run/1` as a JSON object."""
         return {

@@ -103,7 +103,8 @@ def _diagnosis_displays(diagnosis: Any, several: bool) -> Iterator[Drawing]:
     columns = diagnosis.probes.get("jacobian")
     if columns is not None and measured(columns, "singular_values"):
         action = diagnosis.action
-        tail = f"_{action.criterion}_{action.ratio}" if several else ""
+        done = "dense" if action is None else f"{action.criterion}_{action.ratio}"
+        tail = f"_{done}" if several else ""
         display = SingularValuesDisplay.from_diagnosis(diagnosis)
         yield Drawing(f"singular_values{tail}", display)
 

@@ -46,8 +46,5 @@ def _figure(display: Any, diagnosis: Diagnosis) -> Figure:
     figure = Figure(figsize=size, layout="constrained")
     ax = figure.subplots()
     display.plot(ax)
-    ax.set_title(
-        f"{ax.get_title()}: {diagnosis.network.architecture}, {diagnosis.action.meaning}",
-        fontsize=10,
-    )
+    ax.set_title(f"{ax.get_title()}: {diagnosis.title}", fontsize=10)
     return figure

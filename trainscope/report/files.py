@@ -11,6 +11,7 @@ from trainscope.diagnosis import Outcome
 from trainscope.errors import RecordError
 from trainscope.networks import save_checkpoint
 from trainscope.report.figures import write_figures
+from trainscope.sparsify.given import GIVEN
 
 
 def check_folder(folder: Path) -> None:
@@ -30,7 +31,7 @@ def check_folder(folder: Path) -> None:
 
 
 def write_outcome(outcome: Outcome, folder: Path) -> list[Path]:
-    """Write diagnosis.json, pruned.pt and the figures.
+    """Write diagnosis.json, the figures, and pruned.pt where the network was pruned here.
 
     Everything is made in a folder beside and moved in at the end, the Diagnosis last.
 
@@ -47,7 +48,9 @@ def write_outcome(outcome: Outcome, folder: Path) -> list[Path]:
     check_folder(folder)
     making = Path(tempfile.mkdtemp(prefix=".making-", dir=folder))
     try:
-        save_checkpoint(making / "pruned.pt", outcome.pruned)
+        action = outcome.diagnosis.action
+        if outcome.pruned is not None and action is not None and action.structure != GIVEN:
+            save_checkpoint(making / "pruned.pt", outcome.pruned)
         write_figures(outcome.diagnosis, making)
         text = outcome.diagnosis.to_json() + "\n"
         (making / "diagnosis.json").write_text(text, encoding="utf-8")

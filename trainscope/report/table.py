@@ -27,12 +27,20 @@ def _heading(diagnosis: Diagnosis) -> Text:
     text = Text()
     text.append(network.architecture, "bold")
     text.append(f"  base model {network.digest[:12]}, {network.recognised}\n")
-    text.append(action.meaning, "bold")
+    if action is None:
+        text.append(
+            f"{quantity(network.parameters)} parameters, {quantity(network.flops)} FLOPs; measured "
+            "as it is, without a sparsifying action\n"
+        )
+    else:
+        text.append(action.meaning, "bold")
+        text.append(
+            f"  ({action.structure}, {action.scope}, {action.criterion})\n"
+            f"{quantity(network.parameters)} → {quantity(action.parameters)} parameters, "
+            f"{quantity(network.flops)} → {quantity(action.flops)} FLOPs, "
+            f"speedup {speedup(action)}\n"
+        )
     text.append(
-        f"  ({action.structure}, {action.scope}, {action.criterion})\n"
-        f"{quantity(network.parameters)} → {quantity(action.parameters)} parameters, "
-        f"{quantity(network.flops)} → {quantity(action.flops)} FLOPs, "
-        f"speedup {speedup(action)}\n"
         f"measured on {data.name}, {data.samples} pinned samples, {data.labels} labels, "
         f"seed {diagnosis.seed}"
     )
@@ -40,14 +48,14 @@ def _heading(diagnosis: Diagnosis) -> Text:
 
 
 def _numbers(diagnosis: Diagnosis) -> Table:
-    recalibrated = has_recalibrated(diagnosis)
+    heads = ["before", "after", "after, BN\nrecalibrated", "after /\nbefore"]
+    kept = [0, 1, 2, 3] if has_recalibrated(diagnosis) else [0, 1, 3]
+    if diagnosis.action is None:
+        heads[0], kept = "value", [0]
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("")
-    table.add_column("before", justify="right")
-    table.add_column("after", justify="right")
-    if recalibrated:
-        table.add_column("after, BN\nrecalibrated", justify="right")
-    table.add_column("after /\nbefore", justify="right")
+    for place in kept:
+        table.add_column(heads[place], justify="right")
     probe = ""
     for row in rows(diagnosis):
         if row.probe != probe:
@@ -55,8 +63,7 @@ def _numbers(diagnosis: Diagnosis) -> Table:
                 table.add_row()
             probe = row.probe
             table.add_row(Text(probe, "bold"))
-        cells = row.cells if recalibrated else (row.cells[0], row.cells[1], row.cells[3])
-        table.add_row("  " + row.label, *cells)
+        table.add_row("  " + row.label, *(row.cells[place] for place in kept))
     return table
 
 

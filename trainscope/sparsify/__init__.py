@@ -2,6 +2,7 @@
 
 from trainscope.sparsify.act import Sparsified, sparsify
 from trainscope.sparsify.action import Action
+from trainscope.sparsify.given import given_action
 from trainscope.sparsify.masks import apply_masks, hold_masks, masks_of, set_masks
 from trainscope.sparsify.recalibrate import has_batch_norm, recalibrate_batch_norm
 
@@ -9,6 +10,7 @@ __all__ = [
     "Action",
     "Sparsified",
     "apply_masks",
+    "given_action",
     "has_batch_norm",
     "hold_masks",
     "masks_of",

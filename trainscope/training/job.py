@@ -132,9 +132,10 @@ def check_fit(network: Network, dataset: Dataset) -> None:
     finally:
         for module, mode in modes:
             module.training = mode
-    if logits.ndim != 2 or logits.shape[1] != dataset.num_classes:
+    classes = dataset.num_classes
+    if logits.ndim != 2 or (classes is not None and logits.shape[1] != classes):
         raise DataError(
-            f"{dataset.name} has {dataset.num_classes} classes and {name} tells "
+            f"{dataset.name} has {classes} classes and {name} tells "
             f"{logits.shape[-1]} apart: give the data that it was trained on with --data"
         )
 

@@ -6,8 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from trainscope.data import Dataset
-from trainscope.errors import ActionError, RecordError
+from trainscope.errors import ActionError, DataError, RecordError
 from trainscope.networks import Network, Remembered, digest
+from trainscope.networks.forward import check_forward
 from trainscope.records import Kind, Pretraining, Pruning, Run
 from trainscope.records.run import FILE_NAME
 from trainscope.sparsify import Action, Sparsified, sparsify
@@ -20,9 +21,19 @@ from trainscope.training.weights import fresh_network, reinitialised, rewound
 def training_job(
     architecture: str, dataset: Dataset, schedule: LRSchedule, settings: Settings
 ) -> Job:
-    """Return the training of a dense network from random weights, drawn from the seed."""
+    """Return the training of a dense network from random weights, drawn from the seed.
+
+    Raises:
+        DataError: The data does not say how many classes it has, and neither does the network.
+    """
+    if dataset.num_classes is None and ":" not in architecture:
+        raise DataError(
+            f"{dataset.name} does not say how many classes it has: give the network with them, "
+            "--model package.module:factory"
+        )
     module = fresh_network(architecture, dataset.num_classes, settings.seed)
-    network = Network(module, architecture, dataset.input_shape, dataset.num_classes)
+    classes = dataset.num_classes or check_forward(module, dataset.input_shape, architecture)
+    network = Network(module, architecture, dataset.input_shape, classes)
     return Job(Kind.TRAIN, network, dataset, schedule, settings)
 
 

@@ -19,7 +19,7 @@ OTHER_DRAW = 0x9E3779B9
 """Mixed into a seed, so that fresh weights are not those that pretraining started from."""
 
 
-def fresh_network(architecture: str, num_classes: int, seed: int) -> nn.Module:
+def fresh_network(architecture: str, num_classes: int | None, seed: int) -> nn.Module:
     """Return a network of a known architecture with random weights; torch's state is put back."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -93,7 +93,7 @@ def _max_stable_lr(runs: Sequence[Run], diagnoses: Sequence[Diagnosis]) -> float
         columns = diagnosis.probes.get("curvature")
         if columns is not None and of_network(runs[0], diagnosis):
             # Training sees fresh batch-norm statistics, so the recalibrated network is the one.
-            return (columns.recalibrated or columns.after).value("max_stable_lr")
+            return columns.last.value("max_stable_lr")
     return None
 
 
@@ -102,6 +102,7 @@ def of_network(run: Run, diagnosis: Diagnosis) -> bool:
     pruning, action = run.pruning, diagnosis.action
     return (
         pruning is not None
+        and action is not None
         and run.base == diagnosis.network.digest
         and (pruning.structure, pruning.criterion, pruning.ratio, pruning.scope)
         == (action.structure, action.criterion, action.ratio, action.scope)

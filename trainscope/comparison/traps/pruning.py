@@ -39,14 +39,14 @@ def no_op(item: Group) -> Trap | None:
 def stale_batch_norm(diagnosis: Diagnosis) -> Trap | None:
     """Find accuracy that recalibrating batch norm brings back without any retraining."""
     columns = diagnosis.probes.get("trainability_accuracy")
-    if columns is None or columns.recalibrated is None:
+    if columns is None or columns.after is None or columns.recalibrated is None:
         return None
     after, mended = (c.value("start_accuracy") for c in (columns.after, columns.recalibrated))
     if after is None or mended is None or mended - after < STALE:
         return None
     return Trap(
         "batch-norm statistics stale",
-        diagnosis.action.meaning,
+        diagnosis.title if diagnosis.action is None else diagnosis.action.meaning,
         f"Recalibrating batch norm alone, without retraining, lifts the pruned network from "
         f"{after:.1f} % to {mended:.1f} %: compare probes after recalibration, or part of the "
         "damage that they show is stale statistics.",

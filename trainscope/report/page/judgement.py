@@ -90,8 +90,8 @@ def diagnoses(comparison: Comparison) -> str:
     """Return the tables of Diagnoses, closed where runs are what the page is about."""
     is_open = "" if comparison.groups else " open"
     items = "".join(
-        f"<details{is_open}><summary>{escape(d.network.architecture)}: {escape(d.action.meaning)} "
-        f"({escape(d.action.criterion)})</summary>"
+        f"<details{is_open}><summary>{escape(d.title)}"
+        f"{'' if d.action is None else escape(f' ({d.action.criterion})')}</summary>"
         f'<div class="scroll">{diagnosis_html(d)}</div></details>'
         for d in comparison.diagnoses
     )

@@ -185,7 +185,7 @@ def _singular_values(diagnosis: Any, columns: Any) -> Json:
     return {
         "kind": "histogram",
         "title": "Jacobian singular values before and after",
-        "note": f"{diagnosis.network.architecture}: {diagnosis.action.meaning}. Dashed: means.",
+        "note": f"{diagnosis.title}. Dashed: means.",
         "spec": {
             "xlabel": "singular value of d logits / d input",
             "xshort": "JSV",

@@ -1,0 +1,266 @@
+"""Data that a person brings: a DataLoader, any iterable of batches, or a pair of them."""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import (
+    DataLoader,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+    SubsetRandomSampler,
+    default_collate,
+)
+from torch.utils.data import Dataset as TorchDataset
+
+from trainscope.data.dataset import Dataset
+from trainscope.data.split import Augment, Split
+from trainscope.errors import DataError
+from trainscope.foreign import reason
+
+MOST_BYTES = 2 * 2**30
+"""Of an iterable that cannot be read by index, so much is read and kept in memory."""
+
+Given = Iterable[Any] | TorchDataset[Any] | tuple[Any, Any]
+"""A loader, a map-style data set or an iterable of batches; or two of them, train and test."""
+
+
+@dataclass(frozen=True)
+class MemorySplit:
+    """Batches that were read once and are kept, as they came.
+
+    Attributes:
+        inputs: [N, ...], float.
+        labels: [N], int64.
+        where: What the data is called.
+        cut: There was more than was read.
+        augment: None: what was random in them is fixed by now.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    where: str = ""
+    cut: bool = False
+    augment: Augment | None = None
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return len(self.labels)
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Return inputs and labels at indices."""
+        return self.inputs[indices], self.labels[indices]
+
+
+@dataclass(frozen=True)
+class IndexedSplit:
+    """A map-style data set, read by index through its loader's own collate function.
+
+    Attributes:
+        samples: The data set.
+        places: The indices that its loader draws from.
+        collate: Makes a batch of a list of samples.
+        where: What the data is called in an error.
+        augment: None: transforms are the data set's own.
+    """
+
+    samples: Any
+    places: Tensor
+    collate: Any
+    where: str
+    augment: Augment | None = None
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return len(self.places)
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Return inputs and labels at indices.
+
+        Transforms that draw at random are seeded by the indices, so one order of samples gives one
+        augmentation, whatever else was drawn before; the random states are put back.
+
+        Raises:
+            DataError: A sample cannot be read, or a batch is no pair of inputs and labels.
+        """
+        chosen = self.places[indices.cpu()].tolist()
+        with _seeded(zlib.crc32(np.asarray(chosen, dtype=np.int64).tobytes())):
+            try:
+                batch = self.collate([self.samples[place] for place in chosen])
+            except Exception as error:  # whatever the data set's own code raises
+                raise DataError(f"{self.where} cannot be read: {reason(error)}") from error
+        return pair_of(batch, self.where)
+
+
+def given_data(data: Given, name: str | None = None) -> Dataset:
+    """Return data that a person brings as a Dataset.
+
+    Args:
+        data: A `DataLoader`, a map-style data set, or an iterable of batches `(inputs, labels)`;
+            or a pair of them, train and test; or a pair of tensors, inputs [N, ...] and labels
+            [N]. A loader over a map-style data set is read by index, so its transforms stay
+            random; of anything else up to `MOST_BYTES` are read once and kept.
+        name: What it is called; by default after the class of its data set.
+
+    Raises:
+        DataError: It is none of these, or is empty.
+    """
+    name = name or _name(data)
+    if isinstance(data, tuple | list) and len(data) == 2 and not _is_batch(data[0]):
+        if isinstance(data[0], Tensor):
+            train, test = None, _split([tuple(data)], name)
+        else:
+            train, test = _split(data[0], f"{name} (train)"), _split(data[1], f"{name} (test)")
+    else:
+        train, test = None, _split(data, name)
+    for half, what in ((train, "train"), (test, "test")):
+        if half is not None and not len(half):
+            raise DataError(f"the {what} half of {name} has no samples; give at least two")
+    inputs, _ = test.batch(torch.arange(min(2, len(test))))
+    cut = [half.where for half in (train, test) if isinstance(half, MemorySplit) and half.cut]
+    notes = tuple(
+        f"Of {where} the first {MOST_BYTES / 2**30:.3g} GiB were read, since they can be gone "
+        "through only once; give a DataLoader over a map-style data set to use all of it."
+        for where in cut
+    )
+    return Dataset(name, train, test, None, tuple(inputs.shape[1:]), notes)
+
+
+def pair_of(batch: object, where: str) -> tuple[Tensor, Tensor]:
+    """Return a batch as inputs [N, ...] and labels [N] (int64).
+
+    Raises:
+        DataError: It is no such pair.
+    """
+    shape = "batches must be pairs (inputs [N, ...], labels [N])"
+    if not isinstance(batch, tuple | list) or len(batch) < 2:
+        what = f"a {type(batch).__name__}"
+        if isinstance(batch, tuple | list):
+            what = f"{len(batch)} parts"
+        raise DataError(f"a batch of {where} is {what}: {shape}")
+    inputs, labels = batch[0], torch.as_tensor(batch[1])
+    if not isinstance(inputs, Tensor):
+        raise DataError(f"the inputs of {where} are a {type(inputs).__name__}: {shape}")
+    if not inputs.is_floating_point():
+        raise DataError(
+            f"the inputs of {where} are of {inputs.dtype}: give floating-point inputs, normalised "
+            "as the network was trained on them"
+        )
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels.squeeze(1)
+    whole = not labels.is_floating_point() and not labels.is_complex()
+    if labels.ndim != 1 or len(labels) != len(inputs) or not whole:
+        raise DataError(
+            f"the labels of {where} are of shape {tuple(labels.shape)} and {labels.dtype} for "
+            f"{len(inputs)} inputs: give one class index a sample"
+        )
+    if len(labels) and int(labels.min()) < 0:
+        raise DataError(f"{where} has a label {int(labels.min())}: classes are counted from 0")
+    return inputs, labels.long()
+
+
+def _split(data: Any, where: str) -> Split:
+    """Return one half, by index where that can be."""
+    if isinstance(data, DataLoader):
+        places = _places(data)
+        if places is not None:
+            return IndexedSplit(data.dataset, places, data.collate_fn, where)
+    elif isinstance(data, TorchDataset) and hasattr(data, "__getitem__"):
+        if not hasattr(data, "__len__"):
+            raise DataError(f"{where} has no length: give a DataLoader of it")
+        return IndexedSplit(data, torch.arange(len(data)), default_collate, where)
+    return _read(data, where)
+
+
+def _places(loader: DataLoader[Any]) -> Tensor | None:
+    """Return the indices that a loader draws from, each once; None where that is not known."""
+    sampler = loader.sampler
+    if loader.batch_size is None or not hasattr(loader.dataset, "__getitem__"):
+        return None
+    if isinstance(sampler, SubsetRandomSampler):
+        return torch.as_tensor(list(sampler.indices))
+    if isinstance(sampler, SequentialSampler) or (
+        isinstance(sampler, RandomSampler) and not sampler.replacement
+    ):
+        return torch.arange(len(loader.dataset))  # type: ignore[arg-type]
+    return None
+
+
+def _read(data: Any, where: str) -> MemorySplit:
+    """Read batches once, up to `MOST_BYTES`."""
+    try:
+        batches = iter(data)
+    except TypeError as error:
+        raise DataError(
+            f"{where} is a {type(data).__name__}, which cannot be gone through: give a DataLoader "
+            "or any iterable of batches (inputs, labels)"
+        ) from error
+    inputs: list[Tensor] = []
+    labels: list[Tensor] = []
+    held, cut = 0, False
+    for batch in _told(batches, where):
+        some, marks = pair_of(batch, where)
+        if inputs and some.shape[1:] != inputs[0].shape[1:]:
+            raise DataError(
+                f"the inputs of {where} change their shape from {tuple(inputs[0].shape[1:])} to "
+                f"{tuple(some.shape[1:])}: give batches of one shape"
+            )
+        inputs.append(some.detach().cpu())
+        labels.append(marks.detach().cpu())
+        held += some.numel() * some.element_size()
+        cut = held >= MOST_BYTES
+        if cut:
+            break
+    if not inputs:
+        raise DataError(f"{where} has no batches; give at least one, of two samples or more")
+    return MemorySplit(torch.cat(inputs), torch.cat(labels), where, cut)
+
+
+def _told(batches: Iterator[Any], where: str) -> Iterator[Any]:
+    """Yield batches; what their own code raises becomes a sentence."""
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except Exception as error:
+            raise DataError(f"{where} cannot be read: {reason(error)}") from error
+        yield batch
+
+
+def _name(data: Any) -> str:
+    """Name data after the class of its data set, through loaders, subsets and pairs."""
+    if isinstance(data, tuple | list):
+        return _name(data[0]) if data and not isinstance(data[0], tuple | list) else "the batches"
+    while isinstance(data, DataLoader | Subset):
+        data = data.dataset
+    return type(data).__name__ if isinstance(data, TorchDataset) else "the data given"
+
+
+def _is_batch(first: object) -> bool:
+    """Say whether the first of two things is itself a batch, so that the two are batches."""
+    return isinstance(first, tuple | list) and len(first) >= 2 and isinstance(first[0], Tensor)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed torch, numpy and Python for a while, then put their states back."""
+    python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            np.random.seed(seed)  # noqa: NPY002
+            random.seed(seed)
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(legacy)  # noqa: NPY002

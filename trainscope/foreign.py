@@ -1,0 +1,67 @@
+"""Code of the user's own, named as `package.module:name`."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from trainscope.errors import TrainscopeError
+
+
+def find_callable(spec: str, option: str, error: type[TrainscopeError]) -> Callable[..., object]:
+    """Import the function or class that a text names.
+
+    The working directory is searched first, as `python -m` does.
+
+    Args:
+        spec: "package.module:name".
+        option: What the text was given to, for messages, like "--model".
+        error: The kind of error to raise.
+
+    Raises:
+        TrainscopeError: Of the kind asked for: the text is of another form, the import fails, or
+            the name is not there or cannot be called.
+    """
+    module_name, colon, path = spec.partition(":")
+    if not colon or not module_name or not path:
+        raise error(f"{option} takes package.module:factory, and '{spec}' is not that")
+    try:
+        with working_directory():
+            found: object = importlib.import_module(module_name)
+    except ModuleNotFoundError as caught:
+        missing = caught.name or module_name
+        raise error(
+            f"{option} {spec}: there is no module '{missing}' here or among the installed packages"
+        ) from caught
+    except Exception as caught:  # whatever the user's code raises
+        raise error(
+            f"{option} {spec}: importing '{module_name}' failed: {reason(caught)}"
+        ) from caught
+    for name in path.split("."):
+        if not hasattr(found, name):
+            raise error(f"{option} {spec}: module '{module_name}' has no '{path}'")
+        found = getattr(found, name)
+    if not callable(found):
+        raise error(f"{option} {spec}: '{path}' is not a function or class")
+    return found
+
+
+@contextmanager
+def working_directory() -> Iterator[None]:
+    """Search the working directory first for imports, as `python -m` does."""
+    here = os.getcwd()
+    sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        if here in sys.path:
+            sys.path.remove(here)
+
+
+def reason(error: BaseException) -> str:
+    """Return the kind of an error and the first line of its message."""
+    first = next(iter(str(error).strip().splitlines()), "")
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__

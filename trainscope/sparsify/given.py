@@ -1,0 +1,284 @@
+"""A sparsifying action that somebody else did, worked out from the network before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from trainscope.errors import ActionError
+from trainscope.networks.cost import flops, parameters
+from trainscope.networks.masks import masks_of
+from trainscope.records import ActionRecord, LayerChange
+from trainscope.sparsify.act import Sparsified
+from trainscope.sparsify.candidate import some
+from trainscope.sparsify.outcome import percent
+from trainscope.sparsify.verify import check_outputs, check_weights, run, run_before
+
+GIVEN = "given"
+_PATTERNS = ((1, 4), (2, 4), (4, 8))
+_MOVED = 0.01
+"""Above this share of surviving weights that differ, the pruned network was trained since."""
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """One weight of both networks; masks are applied.
+
+    Attributes:
+        layer: The layer's name.
+        before: The dense weight, in the dtype of the other.
+        after: The pruned weight.
+        outputs: The axis of the outputs.
+        follows: It has an output for each input (depthwise), so it is cut where they are.
+    """
+
+    layer: str
+    before: Tensor
+    after: Tensor
+    outputs: int = 0
+    follows: bool = False
+
+    @property
+    def narrower(self) -> bool:
+        """Say whether filters are gone."""
+        return self.after.shape[self.outputs] < self.before.shape[self.outputs]
+
+    @property
+    def zeroed(self) -> int:
+        """Count the weights that are zero now and were not; by number where shapes differ."""
+        if self.before.shape == self.after.shape:
+            return int(((self.after == 0) & (self.before != 0)).sum())
+        was = float((self.before == 0).double().mean()) * self.after.numel()
+        return max(0, int((self.after == 0).sum()) - round(was))
+
+
+def given_action(base: nn.Module, pruned: nn.Module, input_shape: tuple[int, ...]) -> Sparsified:
+    """Describe what was done to a network by comparing its weights before and after.
+
+    Layers are paired by name. A layer with fewer outputs was cut; weights that are zero now and
+    were not were masked, by a mask or without one. A record of it has the structure "given"; its
+    scope says "cut", "masked" or both, and its criterion what the weights that are gone show:
+    "smallest |w| in each layer", "smallest |w| over all layers", or "unknown".
+
+    Args:
+        base: The network before. Not touched.
+        pruned: The network after, perhaps retrained. Not touched.
+        input_shape: The shape of one input.
+
+    Returns:
+        The pruned network as it was given, the record, and what a person should know: whether it
+        was retrained since, and which layers stand in one network alone.
+
+    Raises:
+        ActionError: Nothing was pruned, the second network is the larger one, they have no layer
+            in common, or their outputs differ in shape.
+    """
+    check_weights(base)
+    check_weights(pruned)
+    check_outputs(run_before(base, input_shape), run(pruned, input_shape))
+    pairs, notes = _pairs(base, pruned)
+    cut = [pair for pair in pairs if pair.narrower and not pair.follows]
+    masked = [pair for pair in pairs if pair.zeroed]
+    zeros = sum(pair.zeroed for pair in masked if pair.layer not in _held(pruned))
+    left, dense = parameters(pruned) - zeros, parameters(base)
+    grown = next((p for p in pairs if _grew(p)), None)
+    if grown is not None or left > dense:
+        which = "" if grown is None else f"'{grown.layer}' is {_by(grown.before)} in the first "
+        which += "" if grown is None else f"and {_by(grown.after)} in the second, and "
+        raise ActionError(
+            f"{which}the second network has {left} parameters where the first has {dense}, so it "
+            "is not the first one pruned: give the dense network first, then the pruned one"
+        )
+    if not cut and not masked and left == dense:
+        raise ActionError(
+            "nothing was pruned: the two networks have the same layers and no weight is zero in "
+            "the second that is not in the first; give the pruned network with --after"
+        )
+    moved = _moved(pairs)
+    remaining = flops(pruned, input_shape)
+    record = ActionRecord(
+        structure=GIVEN,
+        scope=" and ".join(word for word, there in (("cut", cut), ("masked", masked)) if there)
+        or "layers removed",
+        criterion="unknown" if cut or moved > _MOVED else _ranking(masked),
+        ratio=_uniform(cut or masked, cut=bool(cut)),
+        parameters=left,
+        flops=remaining,
+        speedup=flops(base, input_shape) / remaining if remaining else 1.0,
+        layers=tuple(_change(pair, cut=bool(cut)) for pair in cut or masked),
+        meaning=_meaning(cut, masked, pruned),
+    )
+    if moved > _MOVED:
+        notes.append(
+            f"The pruned network was retrained after the action: {100 * moved:.3g} % of its "
+            "surviving weights differ from the dense network's. The columns before and after show "
+            "the action and that retraining together."
+        )
+    return Sparsified(pruned, record, tuple(notes))
+
+
+def _pairs(base: nn.Module, pruned: nn.Module) -> tuple[list[_Pair], list[str]]:
+    """Return the weights that both networks have, in order, and a sentence on the others."""
+    before, after = _weights(base), _weights(pruned)
+    modules = dict(base.named_modules())
+    pairs = []
+    for name in (name for name in before if name in after):
+        old, new = before[name], after[name]
+        if old.ndim != new.ndim:
+            raise ActionError(
+                f"'{name}' has {old.ndim} axes before and {new.ndim} after: the two are not one "
+                "network before and after pruning"
+            )
+        owner, _, leaf = name.rpartition(".")
+        module = modules[owner]
+        turned = isinstance(module, _ConvTransposeNd)
+        follows = isinstance(module, _ConvNd) and module.groups == module.in_channels > 1
+        layer = owner if leaf == "weight" else name
+        moved = old.detach().to(device=new.device, dtype=new.dtype)
+        pairs.append(_Pair(layer, moved, new.detach(), int(turned), follows))
+    if not pairs:
+        raise ActionError(
+            "the two networks have no layer of one name in common, so what was done cannot be "
+            "worked out: give the dense and the pruned network of one architecture"
+        )
+    notes = []
+    for names, where in (
+        ([name for name in before if name not in after], "the dense network"),
+        ([name for name in after if name not in before], "the pruned network"),
+    ):
+        if names:
+            notes.append(f"Only {where} has {some(names)}; it is not part of what was compared.")
+    return pairs, notes
+
+
+def _weights(network: nn.Module) -> dict[str, Tensor]:
+    """Return every weight of two axes or more by its plain name, masks applied."""
+    masks = masks_of(network)
+    found = {}
+    for name, parameter in network.named_parameters():
+        if parameter.ndim < 2:
+            continue
+        weight = parameter.detach()
+        if name in masks:
+            weight = weight * masks[name]
+        found[name.removesuffix("_orig")] = weight
+    return found
+
+
+def _held(network: nn.Module) -> set[str]:
+    """Name the layers whose zeros a mask holds: their weights are counted without them."""
+    names = (name.removesuffix("_orig") for name in masks_of(network))
+    return {name.removesuffix(".weight") for name in names}
+
+
+def _grew(pair: _Pair) -> bool:
+    sides = zip(pair.after.shape, pair.before.shape, strict=True)
+    return any(new > old for new, old in sides)
+
+
+def _moved(pairs: Sequence[_Pair]) -> float:
+    """Return the share of surviving weights whose value the dense network does not have there.
+
+    Where shapes differ, a weight counts as kept if its layer had that value anywhere: two float
+    weights of one layer are hardly ever equal, and one that was trained hardly ever comes back.
+    """
+    changed = total = 0
+    for pair in pairs:
+        alive = pair.after != 0
+        if pair.before.shape == pair.after.shape:
+            same = pair.after == pair.before
+        else:
+            same = torch.isin(pair.after, pair.before)
+        changed += int((alive & ~same).sum())
+        total += int(alive.sum())
+    return changed / total if total else 0.0
+
+
+def _ranking(masked: Sequence[_Pair]) -> str:
+    """Say whether the weights that went are the smallest ones."""
+    bounds = []
+    for pair in masked:
+        size = pair.before.abs()
+        gone = (pair.after == 0) & (pair.before != 0)
+        kept = pair.after != 0
+        if not kept.any() or float(size[gone].max()) > float(size[kept].min()):
+            return "unknown"
+        bounds.append((float(size[gone].max()), float(size[kept].min())))
+    if len(bounds) > 1 and max(low for low, _ in bounds) <= min(high for _, high in bounds):
+        return "smallest |w| over all layers"
+    return "smallest |w| in each layer"
+
+
+def _change(pair: _Pair, *, cut: bool) -> LayerChange:
+    if cut:
+        axis = pair.outputs
+        return LayerChange(pair.layer, pair.before.shape[axis], pair.after.shape[axis])
+    alive = int((pair.after != 0).sum())
+    return LayerChange(pair.layer, alive + pair.zeroed, alive)
+
+
+def _ratios(pairs: Sequence[_Pair], *, cut: bool) -> list[float]:
+    changes = [_change(pair, cut=cut) for pair in pairs]
+    return [1 - change.after / change.before for change in changes if change.before]
+
+
+def _uniform(pairs: Sequence[_Pair], *, cut: bool) -> float | None:
+    """Return the ratio that all layers share, up to one filter or weight; else None."""
+    changes = [_change(pair, cut=cut) for pair in pairs]
+    if not changes:
+        return None
+    total = sum(change.before for change in changes)
+    ratio = 1 - sum(change.after for change in changes) / total
+    # Rounding takes a filter more or less in each layer: the roundest number that explains all.
+    for guess in (round(ratio, 1), round(20 * ratio) / 20, round(ratio, 2), round(ratio, 3)):
+        if all(abs(c.before - c.after - guess * c.before) <= 1 for c in changes):
+            return guess
+    return None
+
+
+def _meaning(cut: Sequence[_Pair], masked: Sequence[_Pair], pruned: nn.Module) -> str:
+    parts = []
+    if cut:
+        ratio = _uniform(cut, cut=True)
+        shares = _ratios(cut, cut=True) if ratio is None else [ratio]
+        parts.append(f"{_words(shares)} of the filters of {_layers(cut)}")
+    if masked:
+        pattern = next((form for form in _PATTERNS if all(_fits(p, *form) for p in masked)), None)
+        held = _held(pruned)
+        how = "held by masks" if all(p.layer in held for p in masked) else "zeroed without masks"
+        if pattern is not None and not cut:
+            n, m = pattern
+            parts.append(
+                f"{n} of every {m} weights along the inputs kept in {_layers(masked)}, {how}"
+            )
+        else:
+            ratio = _uniform(masked, cut=False)
+            shares = _ratios(masked, cut=False) if ratio is None else [ratio]
+            parts.append(f"{_words(shares)} of the weights of {_layers(masked)}, {how}")
+    return ", and ".join(parts) or "whole layers"
+
+
+def _words(shares: Sequence[float]) -> str:
+    return percent([round(share, 3) for share in shares])
+
+
+def _layers(pairs: Sequence[_Pair]) -> str:
+    return f"{len(pairs)} layer{'s' * (len(pairs) > 1)}"
+
+
+def _fits(pair: _Pair, n: int, m: int) -> bool:
+    """Say whether of every M consecutive inputs exactly N are kept, but for zeros there were."""
+    axis = 0 if pair.outputs else 1
+    weight = pair.after.movedim(axis, -1)
+    if pair.before.shape != pair.after.shape or weight.shape[-1] % m:
+        return False
+    counts = (weight != 0).reshape(-1, m).sum(1)
+    return bool((counts <= n).all()) and float((counts == n).double().mean()) > 0.99
+
+
+def _by(weight: Tensor) -> str:
+    return "x".join(map(str, weight.shape))
