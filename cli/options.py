@@ -61,6 +61,11 @@ def network_options(command: Command) -> Command:
                 "imagefolder:ROOT, random:CxHxW, or package.module:factory for your own loaders. "
                 "By default what the checkpoint remembers, else Gaussian inputs.",
             ),
+            click.option(
+                "--class-index",
+                type=click.Path(path_type=Path),
+                help="File that says at which output each folder of images stands: JSON or text.",
+            ),
             click.option("--download", is_flag=True, help="Fetch the data where it is missing."),
         )
     ):

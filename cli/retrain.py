@@ -54,6 +54,7 @@ def command(
     model: str | None,
     unsafe_load: bool,
     data: str | None,
+    class_index: Path | None,
     download: bool,
     weights: str,
     rewind_to: Path | None,
@@ -83,7 +84,13 @@ def command(
         checkpoint, partial(click.echo, err=True), arch=arch, model=model, unsafe_load=unsafe_load
     )
     initial = None if rewind_to is None else open_checkpoint(rewind_to, arch=arch, model=model)
-    dataset = open_dataset(data_of(base, data), base.input_shape, download=download)
+    dataset = open_dataset(
+        data_of(base, data),
+        base.input_shape,
+        download=download,
+        class_index=class_index,
+        num_classes=base.num_classes,
+    )
     base = with_inputs_of(base, dataset.input_shape, dataset.name)
     job, _ = retraining_job(
         base,

@@ -112,16 +112,23 @@ def build_settings(options: dict[str, Any]) -> Settings:
     return Settings(**{name: options.pop(name) for name in SETTINGS})
 
 
-def open_dataset(spec: str, input_shape: tuple[int, ...], *, download: bool) -> Dataset:
-    """Return labelled data.
+def open_dataset(
+    spec: str,
+    input_shape: tuple[int, ...],
+    *,
+    download: bool,
+    class_index: Path | None = None,
+    num_classes: int = 0,
+) -> Dataset:
+    """Return labelled data, its folders at a network's outputs where a class index says so.
 
     Raises:
         DataError: It is not there, or it is random inputs, which nobody can train on.
     """
-    from trainscope.data import RandomInputs, load
+    from trainscope.data import RandomInputs, load, with_class_index
     from trainscope.errors import DataError
 
     data = load(spec, input_shape, download=download)
     if isinstance(data, RandomInputs):
         raise DataError(f"{spec} has no labels to train on: give a labelled set with --data")
-    return data
+    return data if class_index is None else with_class_index(data, class_index, num_classes)

@@ -1,5 +1,6 @@
 """Data sets by name, and pinned samples of them."""
 
+from trainscope.data.class_index import with_class_index
 from trainscope.data.dataset import Dataset
 from trainscope.data.given import Given, given_data
 from trainscope.data.pin import pin, pin_random
@@ -20,4 +21,5 @@ __all__ = [
     "load",
     "pin",
     "pin_random",
+    "with_class_index",
 ]

@@ -17,6 +17,7 @@ class Dataset:
         test: The test half.
         num_classes: The number of classes; None where only the network can say.
         input_shape: The shape of one input, (C, H, W).
+        classes: The names of the classes in the order of the labels, where folders say them.
         notes: What a person should know of how it was read, each one sentence.
     """
 
@@ -25,4 +26,5 @@ class Dataset:
     test: Split
     num_classes: int | None
     input_shape: tuple[int, ...]
+    classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

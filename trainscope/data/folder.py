@@ -94,7 +94,8 @@ def load(root: Path, input_shape: tuple[int, ...]) -> Dataset:
     if test_folder is None:
         alone = half(root)
         test = FolderSplit(alone.imgs, transform)
-        return Dataset(f"imagefolder:{root}", None, test, len(alone.classes), input_shape)
+        names = tuple(alone.classes)
+        return Dataset(f"imagefolder:{root}", None, test, len(names), input_shape, names)
     tested = half(test_folder)
     train = None
     if (root / "train").is_dir():
@@ -105,7 +106,8 @@ def load(root: Path, input_shape: tuple[int, ...]) -> Dataset:
             )
         train = FolderSplit(trained.imgs, transform, PadCrop(max(1, input_shape[-1] // 8)))
     test = FolderSplit(tested.imgs, transform)
-    return Dataset(f"imagefolder:{root}", train, test, len(tested.classes), input_shape)
+    names = tuple(tested.classes)
+    return Dataset(f"imagefolder:{root}", train, test, len(names), input_shape, names)
 
 
 def _transform(input_shape: tuple[int, ...]) -> Any:

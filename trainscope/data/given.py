@@ -132,7 +132,7 @@ def given_data(data: Given, name: str | None = None) -> Dataset:
         "through only once; give a DataLoader over a map-style data set to use all of it."
         for where in cut
     )
-    return Dataset(name, train, test, None, tuple(inputs.shape[1:]), notes)
+    return Dataset(name, train, test, None, tuple(inputs.shape[1:]), notes=notes)
 
 
 def pair_of(batch: object, where: str) -> tuple[Tensor, Tensor]:

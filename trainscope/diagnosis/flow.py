@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 from typing import TypedDict, Unpack
 
 import torch
@@ -54,6 +55,7 @@ class Options(TypedDict, total=False):
     arch: str | None
     model: str | None
     input_shape: tuple[int, ...] | None
+    class_index: str | Path | None
     download: bool
     unsafe_load: bool
     progress: Progress | None
@@ -113,6 +115,7 @@ def examine(
     arch: str | None = None,
     model: str | None = None,
     input_shape: tuple[int, ...] | None = None,
+    class_index: str | Path | None = None,
     download: bool = False,
     unsafe_load: bool = False,
     progress: Progress | None = None,
@@ -138,6 +141,7 @@ def examine(
         arch: The architecture's name, where it cannot be recognised.
         model: Or its factory, "package.module:factory".
         input_shape: The shape of one input, (C, H, W), where it is not the architecture's own.
+        class_index: A file that says at which output of the network each folder of images stands.
         download: Fetch what torchvision can fetch.
         unsafe_load: Load a whole pickled network with its own code, which runs it.
         progress: Told what is done next.
@@ -151,7 +155,12 @@ def examine(
     _check_action(ratio, action, after)
     opening = Opening(tell, arch, model, input_shape, unsafe_load=unsafe_load)
     tell("opening the checkpoint")
-    base, source = opening.network_and_data(network, data, download=download)
+    base, source = opening.network_and_data(
+        network,
+        data,
+        class_index=None if class_index is None else Path(class_index),
+        download=download,
+    )
     where = find_device(device or _device_of(network))
     done = None
     if after is not None:

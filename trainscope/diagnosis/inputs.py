@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
@@ -14,6 +16,7 @@ from trainscope.data import (
     load,
     pin,
     pin_random,
+    with_class_index,
 )
 from trainscope.errors import DataError
 from trainscope.networks import Network, check_classes
@@ -32,13 +35,18 @@ RECALIBRATION_FLOPS = 256e9
 
 
 def open_data(
-    network: Network, given: str | Given | None, *, download: bool = False
+    network: Network,
+    given: str | Given | None,
+    *,
+    class_index: Path | None = None,
+    download: bool = False,
 ) -> tuple[Network, Dataset | RandomInputs]:
     """Return the data that is asked for, else what the network remembers, else Gaussian inputs.
 
     Args:
         network: The opened network.
         given: Data as `--data` takes it, or as a person brings it (`trainscope.data.given`).
+        class_index: A file that puts folders of images at the network's outputs.
         download: Fetch what torchvision can fetch.
 
     Returns:
@@ -57,6 +65,8 @@ def open_data(
         name = data.name
     shape = data.shape if isinstance(data, RandomInputs) else data.input_shape
     network = with_inputs_of(network, shape, name)
+    if isinstance(data, Dataset) and class_index is not None:
+        data = with_class_index(data, class_index, network.num_classes)
     if isinstance(data, Dataset) and data.num_classes is not None:
         check_classes(network, data.num_classes, name)
     return network, data
@@ -67,6 +77,7 @@ def open_module(
     given: str | Given | None,
     *,
     input_shape: tuple[int, ...] | None = None,
+    class_index: Path | None = None,
     download: bool = False,
 ) -> tuple[Network, Dataset | RandomInputs]:
     """Return a module that a person brings as a Network, and the data that it is measured on.
@@ -75,6 +86,7 @@ def open_module(
         module: Not changed.
         given: As in `open_data`; there must be some.
         input_shape: Of images that are resized to the network; found by trying where not given.
+        class_index: As in `open_data`.
         download: Fetch what torchvision can fetch.
 
     Raises:
@@ -95,6 +107,8 @@ def open_module(
         network = given_network(module, torch.zeros(2, *data.shape))
         return network, data
     network = given_network(module, data.test.batch(torch.arange(min(2, len(data.test))))[0])
+    if class_index is not None:
+        data = with_class_index(data, class_index, network.num_classes)
     if data.num_classes is not None:
         check_classes(network, data.num_classes, data.name)
     return network, data

@@ -41,7 +41,12 @@ class Opening:
     unsafe_load: bool = False
 
     def network_and_data(
-        self, given: Subject, data: str | Given | None, *, download: bool
+        self,
+        given: Subject,
+        data: str | Given | None,
+        *,
+        class_index: Path | None,
+        download: bool,
     ) -> tuple[Network, Dataset | RandomInputs]:
         """Return the base network, and the data that it is measured on.
 
@@ -49,12 +54,18 @@ class Opening:
             TrainscopeError: One of them cannot be opened, or they do not fit each other.
         """
         if isinstance(given, nn.Module):
-            return open_module(given, data, input_shape=self.input_shape, download=download)
+            return open_module(
+                given,
+                data,
+                input_shape=self.input_shape,
+                class_index=class_index,
+                download=download,
+            )
         base = self._opened(given)
         if self.input_shape is not None:
             check_forward(base.module, self.input_shape, base.architecture)
             base = replace(base, input_shape=self.input_shape)
-        return open_data(base, data, download=download)
+        return open_data(base, data, class_index=class_index, download=download)
 
     def network(self, given: Subject, *, like: Network) -> Network:
         """Return a network that is measured on the inputs of another one.

@@ -75,9 +75,14 @@ def check_classes(network: Network, classes: int, data: str) -> None:
         DataError: The counts differ.
     """
     if classes != network.num_classes:
+        way = (
+            ", or put its folders at the network's outputs with --class-index"
+            if data.startswith("imagefolder:") and classes < network.num_classes
+            else ""
+        )
         raise DataError(
             f"{data} has {classes} classes and the network gives {network.num_classes} logits; "
-            "choose the data that the network was trained on with --data"
+            f"choose the data that the network was trained on with --data{way}"
         )
 
 
