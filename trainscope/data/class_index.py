@@ -71,8 +71,8 @@ def read_class_index(path: Path) -> dict[str, int]:
     except (ValueError, RecursionError):
         found = [line.strip() for line in text.splitlines() if line.strip()]
     index: dict[str, int] = {}
-    rows = found.items() if isinstance(found, dict) else enumerate(found or ())
-    for key, value in rows if isinstance(found, dict | list) else ():
+    listed = enumerate(found) if isinstance(found, list) else ()
+    for key, value in found.items() if isinstance(found, dict) else listed:
         names, place = _names(key, value)
         for name in names:
             if index.setdefault(name, place) != place:
