@@ -12,8 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from trainscope.comparison.comparison import Comparison
-from trainscope.comparison.facts import method_of, ratio_of, schedule_of, speedup_of
+from trainscope.comparison.facts import method_of, ratio_of, speedup_of
 from trainscope.comparison.groups import Group
+from trainscope.comparison.settings import schedule_text
 from trainscope.comparison.traps import Weight
 from trainscope.records.rows import quantity
 from trainscope.report.table import diagnosis_table
@@ -99,8 +100,7 @@ class _Settings:
 def _cells(item: Group, stage: int | None) -> dict[str, str]:
     """Return a setting's row, by the names of the columns."""
     run, ta = item.first, item.ta(stage)
-    ratio, speedup, schedule = ratio_of(run), speedup_of(run), schedule_of(run)
-    text = "unknown" if schedule is None else str(schedule)
+    ratio, speedup, text = ratio_of(run), speedup_of(run), schedule_text(run)
     flops = next((held.flops for held in item.runs if held.flops is not None), None)
     return {
         SETTING: item.label,
