@@ -7,11 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from trainscope.comparison.bases import base_models, base_of
 from trainscope.comparison.facts import last_epoch, write_base
 from trainscope.comparison.groups import Group
-from trainscope.comparison.pipelines import retraining_schedule, stage_epochs, stage_schedule
+from trainscope.comparison.pipelines import (
+    Stages,
+    retraining_schedule,
+    stage_epochs,
+    stage_schedule,
+)
 from trainscope.comparison.reasons import MOST_VALUES, Disagreement, listed, numbers, who
 from trainscope.comparison.settings import counted, differing, lacking, missing_settings
 from trainscope.comparison.sizes import compressions, epochs, flops, stated_size
@@ -113,7 +119,7 @@ def _settings(groups: Sequence[Group]) -> list[Disagreement]:
 
 
 def _write_schedule(value: Hashable) -> str:
-    stages, epochs = value  # type: ignore[misc]
+    stages, epochs = cast(Stages, value)
     text = ",".join(f"{start}:{write_lr(lr)}" for start, lr in stages) or f"{epochs} epochs"
     return text if len(text) <= LONGEST_SCHEDULE else text[: LONGEST_SCHEDULE - 3] + "..."
 

@@ -43,5 +43,9 @@ def numbers(values: Sequence[float], form: str) -> str:
 
 
 def who(labels: Sequence[str], among: int) -> str:
-    """Return names of settings; "every run" where they are all that there are."""
-    return "every run" if len(labels) == among else listed(labels, MOST_VALUES)
+    """Return names of settings; "every run" where they are all, a count where names read badly."""
+    if len(labels) == among:
+        return "every run"
+    if len(labels) > MOST_VALUES and any("," in label or "·" in label for label in labels):
+        return f"{len(labels)} of {among} settings"
+    return listed(labels, MOST_VALUES)

@@ -50,16 +50,15 @@ def one_at_a_time(groups: Sequence[Group]) -> str:
     ]
     names = ("data set", "network", "compression")
     told = [k for k in range(3) if len({key[k] for key in keys}) > 1]
-    sets: dict[Hashable, list[Group]] = {}
+    sets: dict[tuple[str, str, str], list[Group]] = {}
     for item, key in zip(groups, keys, strict=True):
         sets.setdefault(key, []).append(item)
-    several = [(key, held) for key, held in sets.items() if len(held) > 1]
-    if not several or not told:
+    judged = [(key, held, fairness(held)) for key, held in sets.items() if len(held) > 1]
+    if not judged or not told:
         return ""
-    judged = [(key, held, fairness(held)) for key, held in several]
     key, held, best = max(judged, key=lambda one: (_rank(one[2]), len(one[1])))
     what = f"One {listed([names[k] for k in told])} at a time"
-    where = " ".join(str(key[k]) for k in told) if isinstance(key, tuple) else ""
+    where = " ".join(key[k] for k in told if key[k])
     count = f"{where}, {len(held)} settings"
     if best.strictest is None:
         return f"{what}, they are none either ({count}): {best.checks[0].reasons[0]}."
@@ -79,9 +78,9 @@ def _rank(found: Fairness) -> tuple[bool, int]:
 
 def _sizes(groups: Sequence[Group]) -> list[str]:
     """Name every setting's compression; speedups that count as the same have one name."""
-    known = sorted({s for item in groups if (s := speedup_of(item.first)) is not None})
+    speedups = [speedup_of(item.first) for item in groups]
     spans: list[list[float]] = []
-    for speedup in known:
+    for speedup in sorted({speedup for speedup in speedups if speedup is not None}):
         if spans and speedup <= spans[-1][0] * (1 + COMPRESSION_TOLERANCE):
             spans[-1].append(speedup)
         else:
@@ -92,8 +91,8 @@ def _sizes(groups: Sequence[Group]) -> list[str]:
         for speedup in span
     }
     found = []
-    for item in groups:
-        speedup, ratio = speedup_of(item.first), ratio_of(item.first)
+    for item, known in zip(groups, speedups, strict=True):
+        ratio = ratio_of(item.first)
         size = "compression unknown" if ratio is None else f"ratio {ratio:g}"
-        found.append(size if speedup is None else name[speedup])
+        found.append(size if known is None else name[known])
     return found
