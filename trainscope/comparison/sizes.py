@@ -51,10 +51,12 @@ def compressions(groups: Sequence[Group]) -> list[Disagreement]:
         return []
     if unknown:
         return [Disagreement(f"compressions are unknown for {who(unknown, len(groups))}", False)]
-    known = not speedups and len({ratio[1:] for ratio in ratios if ratio}) == 1
-    told = list(dict.fromkeys(_write_size(run) for run in runs))
-    words = "compressions" if known else "compressions are not known to be the same:"
-    return [Disagreement(f"{words} {listed(told, MOST_VALUES)}", known)]
+    if not speedups and len({ratio[1:] for ratio in ratios if ratio}) == 1:
+        told = numbers([ratio[0] for ratio in ratios if ratio], "{:g}")
+        return [Disagreement(f"ratios {told}", True)]
+    sizes = list(dict.fromkeys(_write_size(run) for run in runs))
+    words = f"compressions are not known to be the same: {listed(sizes, MOST_VALUES)}"
+    return [Disagreement(words, False)]
 
 
 def stated_size(item: Group) -> bool:
