@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 KINDS = ("train", "retrain", "scratch-e", "scratch-b", "winning-ticket", "random-reinit")
-STATED = (
+STATED: tuple[tuple[str, Any, str], ...] = (
     ("--architecture", str, "The network's name."),
     ("--data", str, "The data it was trained on."),
     ("--base", str, "SHA-256 of the base model, or any name that tells base models apart."),
@@ -21,6 +21,9 @@ STATED = (
     ("--scope", str, "inner or all."),
     ("--speedup", float, "Dense FLOPs / pruned FLOPs."),
     ("--pruning-epoch", int, "Pretraining epochs before the action."),
+    ("--stage-epochs", click.IntRange(0), "Epochs of the pruning stage; 0 for one-shot pruning."),
+    ("--stage-schedule", str, "The LR schedule of the pruning stage."),
+    ("--stage-flops", click.IntRange(0), "Multiply-adds spent in the pruning stage."),
     ("--pretrain-schedule", str, "The LR schedule of pretraining."),
     ("--pretrain-epochs", int, "Epochs that it plans."),
     ("--seed", int, "The seed."),

@@ -266,6 +266,11 @@ def test_an_interrupted_run_that_diverged_is_not_said_to_have_a_checkpoint(tmp_p
 
 def test_import_writes_a_run(tmp_path):
     log = Path(__file__).parents[1] / "records" / "logs" / "smilelogging.txt"
+    stage = ("--stage-epochs", 10, "--stage-schedule", "0:1e-3", "--stage-flops", 5)
+    run = Run.from_json(invoke("import", log, "--ratio", 0.95, *stage).stdout)
+    assert (run.pruning.stage_epochs, run.pruning.stage_flops) == (10, 5)
+    assert run.pruning.stage_schedule == "0:1e-3"
+    assert {"stage_epochs", "stage_schedule", "stage_flops"} <= set(run.given)
     run = Run.from_json(invoke("import", log, "--ratio", 0.95, "--structure", "filter").stdout)
     assert run.pruning.ratio == 0.95
     result = invoke("import", log, "--output", tmp_path, "--setting", "optimizer=sgd")

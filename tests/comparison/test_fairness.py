@@ -16,9 +16,10 @@ from comparisons import (
 )
 
 from trainscope.comparison.fairness import fairness
+from trainscope.comparison.groups import Group, group
 from trainscope.comparison.setups import CROSSING, SETUPS
 from trainscope.errors import RecordError
-from trainscope.records import Kind, Pretraining, Pruning
+from trainscope.records import Kind, Pretraining, Pruning, RunStatus
 from trainscope.records.run import UNKNOWN
 
 A = run(criterion="l1")
@@ -28,8 +29,10 @@ def check(found, setup):
     return next(item for item in found.checks if item.setup == setup)
 
 
-def iterative(made):
-    return replace(made, pruning=replace(made.pruning, plan="iterative, 5 steps"))
+def staged(made, epochs, schedule=None, flops=None):
+    """Return a run whose pruning stage took some training, as regularised pruning does."""
+    stage = {"stage_epochs": epochs, "stage_schedule": schedule, "stage_flops": flops}
+    return replace(made, pruning=replace(made.pruning, plan="regularised", **stage))
 
 
 def across(epoch, retrain):
@@ -43,9 +46,8 @@ PAIRS = {
     "S1": (run(criterion="l2", base=OTHER_BASE), "S2", "base models"),
     "S2": (run(SMALL_LONGER, 80, criterion="l2"), "S3.1", "retraining epochs 20 and 80"),
     "S3.1": (run(SMALL, criterion="l2"), "S3.2", f"LR schedules {LARGE} and {SMALL}"),
-    "S3.2": (iterative(run(criterion="l2")), "S4.1", "pruning schedules"),
-    "S4.1": (run(criterion="l2", after=3), "S4.2", "layer-wise ratios"),
-    "S4.2": (run(criterion="l2"), None, None),
+    "S3.2": (staged(run(criterion="l2"), 10), "S4.1", "epochs of the pruning stage 0 and 10"),
+    "S4.2": (run(criterion="l2", after=3), None, None),
     "SX-A": (across(10, 30), "SX-B", "training FLOPs"),
     "SX-B": (across(19, 28), None, None),
 }
@@ -89,13 +91,21 @@ def test_sx_b_is_a_budget_of_flops_not_of_epochs():
     assert "none: random weights" in check(found, "S2").reasons[0]
 
 
-def test_crossing_setups_are_not_for_methods_that_differ_too():
+def test_a_budget_says_nothing_of_methods_that_differ():
     other = replace(across(10, 30), pruning=Pruning.of(action("l2"), 10))
     found = fairness([A, other])
-    assert found.strictest == "S1"
+    assert found.strictest == "SX-A"
     assert not found.fair
+    assert found.sentence().startswith("Not fair between methods: SX-A holds")
+    assert "; S2 fails: base models" in found.sentence()
+    assert found.advice
+
+
+def test_where_base_models_alone_differ_no_budget_is_traded():
+    found = fairness([A, run(criterion="l2", base=OTHER_BASE)])
+    assert found.strictest == "S1"
     assert not check(found, "SX-A").applies
-    assert check(found, "SX-A").reasons[0].startswith("the pruning methods differ too")
+    assert check(found, "SX-A").reasons[0].startswith("every stage of the pipelines")
 
 
 def test_scratch_training_beside_several_methods():
@@ -202,3 +212,150 @@ def test_different_data_sets_are_no_comparison():
     assert found.strictest is None
     assert found.sentence() == "Not one comparison: data sets digits and mnist:data."
     assert found.as_dict()["setups"]["S1"]["reasons"] == ["data sets digits and mnist:data"]
+
+
+def of_seeds(criterion, *changes):
+    """Return one run a seed, each with its changes."""
+    return [
+        replace(run(criterion=criterion, seed=k), **changed) for k, changed in enumerate(changes)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("lacks", "setup"),
+    [
+        ({"base": UNKNOWN}, "S1"),
+        ({"pretraining": None, "flops": None}, "S4.2"),
+    ],
+)
+def test_what_one_seed_lacks_is_unknown_of_the_setting(lacks, setup):
+    made = [*of_seeds("l1", {}, lacks), *of_seeds("l2", {}, lacks)]
+    found = fairness(made)
+    assert found.strictest == setup
+    groups = group(made)
+    assert len(groups) == 2
+    assert fairness(groups).strictest == setup
+
+
+def test_facts_that_one_seed_of_a_group_lacks_are_unknown():
+    for name, setup in (
+        ("data", None),
+        ("architecture", None),
+        ("schedule", "S3.1"),
+        ("settings", "S3.1"),
+        ("pruning", "S3.2"),
+    ):
+        groups = [Group(c, tuple(of_seeds(c, {}, lacking(c, name)))) for c in ("l1", "l2")]
+        found = fairness(groups)
+        assert found.strictest == setup, name
+
+
+def lacking(criterion, name):
+    """Return the changes that make one fact unknown and leave the others."""
+    made = run(criterion=criterion)
+    if name == "schedule":
+        return {"schedule": "?", "epochs": made.epochs}
+    if name == "pruning":
+        unsaid = replace(made.pruning, plan=None, stage_epochs=None, stage_flops=None)
+        return {"pruning": unsaid}
+    return {name: {} if name == "settings" else None}
+
+
+def test_one_network_is_one_whose_base_model_is_known():
+    start = "ab" * 32
+    known = [run(schedule, start=start) for schedule in (LARGE, SMALL)]
+    assert fairness(known).one_network
+    unknown = [replace(made, base=UNKNOWN) for made in known]
+    assert not fairness(unknown).one_network  # S2 does not hold
+    apart = [known[0], replace(known[1], base=OTHER_BASE)]
+    assert not fairness(apart).one_network
+    assert not fairness([known[0], replace(known[1], start=OTHER_BASE)]).one_network
+
+
+def test_runs_that_did_not_finish_take_no_part():
+    cut = [
+        replace(run(criterion="l2", base=OTHER_BASE, schedule="0:5e0"), status=status)
+        for status in (RunStatus.DIVERGED, RunStatus.INTERRUPTED)
+    ]
+    found = fairness([A, run(criterion="l2"), *cut])
+    assert found.strictest == "S4.2"
+    with pytest.raises(RecordError, match="two settings or more"):
+        fairness([A, run(seed=1), cut[0]])
+    assert fairness([replace(A, status=RunStatus.DIVERGED), cut[1]]).strictest == "S1"
+
+
+def test_granularity_is_said_beside_the_verdict_and_part_of_no_setup():
+    masks = replace(
+        run(criterion="l2"), pruning=replace(A.pruning, structure="2:4", criterion="l2")
+    )
+    found = fairness([A, masks])
+    assert found.strictest == "S4.2"
+    assert found.sentence().startswith("Fair: S4.2 holds")
+    assert found.sentence().count("Granularities differ (filter and 2:4)") == 1
+    assert found.as_dict()["beside"] == list(found.beside)
+    assert fairness([A, run(criterion="l2")]).beside == ()
+
+
+def size(criterion="l1", parameters=None, **known):
+    made = Pruning(criterion=criterion, plan="one-shot", **known)
+    return replace(run(), pruning=made, parameters=parameters)
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "words"),
+    [
+        ({"speedup": 2.0}, {"speedup": 2.09}, None),
+        ({"speedup": 2.0}, {"speedup": 2.11}, "speedups 2.00× and 2.11×"),
+        ({"speedup": 2.0}, {"ratio": 0.5}, "compressions are not known to be the same: 2.00×"),
+        ({"speedup": 2.0}, {}, "compressions are unknown for l2"),
+        ({}, {}, "compressions are unknown for every run"),
+        ({"ratio": 0.5}, {"ratio": 0.5}, None),
+        ({"ratio": 0.5}, {"ratio": 0.6}, "ratios 0.5 and 0.6"),
+        (
+            {"ratio": 0.5, "structure": "filter"},
+            {"ratio": 0.5, "structure": "2:4"},
+            "compressions are",
+        ),
+        ({"ratio": 0.5, "scope": "all"}, {"ratio": 0.5, "scope": "inner"}, "compressions are not"),
+        (
+            {"ratio": 0.5, "structure": "unstructured", "speedup": 2.0},
+            {"ratio": 0.5, "structure": "2:4", "speedup": 1.5},
+            None,
+        ),
+        (
+            {"ratio": 0.5, "structure": "unstructured", "speedup": 2.0},
+            {"ratio": 0.6, "structure": "2:4", "speedup": 1.5},
+            "speedups 1.50× and 2.00×",
+        ),
+        ({"parameters": 1000, "ratio": 0.5}, {"parameters": 1040, "speedup": 2.0}, None),
+        ({"parameters": 1000, "ratio": 0.5}, {"parameters": 1060, "speedup": 2.0}, "compressions"),
+    ],
+)
+def test_a_compression_is_a_speedup_a_share_of_masks_or_what_survives(one, two, words):
+    found = check(fairness([size("l1", **one), size("l2", **two)]), "S1")
+    assert found.holds is (words is None)
+    assert words is None or found.reasons[0].startswith(words)
+
+
+def test_known_differences_are_told_before_what_is_unknown():
+    made = [run(LARGE), run("0:1e-2", 40, criterion="l2"), run("0:1e-2", 60, criterion="bn-scale")]
+    lost = replace(run(criterion="random"), epochs=(), total=None, schedule=None)
+    found = fairness([*made, lost])
+    (reason, *_) = check(found, "S3.1").reasons
+    assert reason == "retraining epochs 20, 40 and 60, and unknown for random"
+    more = [run("0:1e-2", k, criterion=f"m{k}") for k in (90, 20, 30, 180)]
+    assert check(fairness(more), "S3.1").reasons[0] == "retraining epochs 20 to 180"
+
+
+def test_what_is_possible_is_said_where_little_is_known():
+    bare = [replace(made, architecture=None) for made in (A, run("0:1e-2", 40, criterion="l2"))]
+    found = fairness(bare)
+    assert (found.strictest, found.possible) == (None, "S2")
+    assert found.sentence() == (
+        "Not known to be one comparison: networks are unknown for every run. Were that the same, "
+        "it would be S2 at best: S3.1 fails: retraining epochs 20 and 40."
+    )
+    same = fairness([replace(made, architecture=None) for made in (A, run(criterion="l2"))])
+    assert (same.strictest, same.possible) == (None, "S4.2")
+    assert same.sentence().endswith("networks are unknown for every run.")
+    assert fairness([A, replace(A, data="mnist:data")]).possible is None

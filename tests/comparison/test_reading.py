@@ -177,3 +177,57 @@ def test_a_pretraining_is_left_out_of_a_folder_and_read_where_it_is_named(tmp_pa
     assert len(read([tmp_path, tmp_path / "stem/epoch-0003"]).runs) == 3
     assert len(read([tmp_path / "stem/epoch-0003", tmp_path]).runs) == 3
     assert len(read([tmp_path / "stem"]).runs) == 1  # nothing was made from it here
+
+
+STAGED = """
+data = "digits"
+architecture = "net"
+speedup = 2.0
+epochs = 90
+stage_epochs = 10
+stage_schedule = "0:1e-3,5:1e-4"
+stage_flops = 123
+pretraining_schedule = "0:1e-1"
+pretraining_epochs = 30
+[[run]]
+method = "A"
+accuracy = 75.0
+spread = 0.2
+[[run]]
+method = "B"
+"""
+
+
+def test_cards_state_the_pruning_stage_and_may_lack_an_accuracy(tmp_path):
+    path = tmp_path / "card.toml"
+    path.write_text(STAGED, encoding="utf-8")
+    one, two = read_cards(path)
+    stage = one.pruning.stage_epochs, one.pruning.stage_schedule, one.pruning.stage_flops
+    assert stage == (10, "0:1e-3,5:1e-4", 123)
+    assert (one.pretraining.schedule, one.pretraining.epochs) == ("0:1e-1", 30)
+    assert (final_accuracy(one), final_accuracy(two)) == (75.0, None)
+    first, second = group([one, two])
+    assert (first.spread, second.mean, second.spread) == (0.2, None, None)
+    assert fairness([one, two]).strictest == "S1"
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("stage_epochs = -1", "0 or more"),
+        ("stage_epochs = 1.5", "whole number"),
+        ("stage_schedule = '5:1e-3'", "must start at epoch 0"),
+        ("pretraining_schedule = 'x'", "an epoch"),
+        ("spread = -0.1", "standard deviation"),
+        ("accuracies = [75.0, 75.1]\nspread = 0.1", "follows from them"),
+    ],
+)
+def test_bad_stages_and_spreads_name_the_row(tmp_path, line, words):
+    path = tmp_path / "card.toml"
+    path.write_text(
+        f"[[run]]\naccuracy = 70.0\n[[run]]\naccuracy = 70.0\n{line}\n", encoding="utf-8"
+    )
+    with pytest.raises(RecordError) as error:
+        read_cards(path)
+    assert "run 2" in one_sentence(error)
+    assert words in one_sentence(error)

@@ -187,7 +187,29 @@ def test_a_pruning_knows_its_action():
     pruning = Pruning.of(ACTION, 60)
     assert (pruning.structure, pruning.ratio, pruning.speedup) == ("filter", 0.95, 12.06)
     assert pruning.plan == "one-shot"
+    assert (pruning.stage_epochs, pruning.stage_flops) == (0, 0)
     assert Pruning.from_json(pruning.to_json()) == pruning
+
+
+@pytest.mark.parametrize(("plan", "epochs"), [("one-shot", 0), ("gradual", None), (None, None)])
+def test_runs_written_before_the_stage_was_told_are_read(plan, epochs):
+    raw = json.loads(run(pruning=Pruning(ratio=0.5, plan=plan)).to_json())
+    for name in ("stage_epochs", "stage_schedule", "stage_flops"):
+        del raw["pruning"][name]
+    read = Run.from_json(json.dumps(raw)).pruning
+    assert (read.stage_epochs, read.stage_schedule, read.stage_flops) == (epochs, None, epochs)
+
+
+@pytest.mark.parametrize(
+    "stage", [{"stage_epochs": -1}, {"stage_epochs": 1.5}, {"stage_flops": "9"}]
+)
+def test_a_stage_of_a_damaged_run_is_refused(stage):
+    with pytest.raises(ValueError, match="whole number, 0 or more"):
+        Pruning(**stage)
+    raw = json.loads(run(pruning=Pruning(ratio=0.5)).to_json())
+    raw["pruning"] |= stage
+    with pytest.raises(RecordError, match="incomplete or damaged"):
+        Run.from_json(json.dumps(raw))
 
 
 def test_a_run_is_loaded_from_a_path_or_its_name(tmp_path):

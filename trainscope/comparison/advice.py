@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from trainscope.comparison.agreement import NAMES, disagreements, unstated
 from trainscope.comparison.commands import retrain_line
-from trainscope.comparison.facts import FACTS, missing_settings, schedule_of
+from trainscope.comparison.facts import schedule_of
 from trainscope.comparison.grounds import Known, share
 from trainscope.comparison.groups import Group
+from trainscope.comparison.reasons import listed
+from trainscope.comparison.settings import counted, lacking
 from trainscope.comparison.setups import RECOMMENDED, SETUPS
-from trainscope.records import Run
 
 MOST = 3
 """So many pieces of advice are given."""
@@ -17,39 +19,23 @@ MOST_COMMANDS = 6
 """So many commands are given for base models that some settings lack."""
 
 
-def advise(groups: Sequence[Group], strictest: str | None) -> tuple[str, ...]:
+def advise(groups: Sequence[Group]) -> tuple[str, ...]:
     """Return what to do to reach S3.2, the loosest setup that the paper recommends.
 
     Args:
-        groups: Two or more.
-        strictest: The strictest setup that they satisfy.
+        groups: Two or more, whose comparison is not fair.
     """
-    names = [setup.name for setup in SETUPS]
-    if strictest is not None and strictest not in names:
-        return ()
-    if strictest is not None and names.index(strictest) >= names.index(RECOMMENDED):
-        return ()
     best = max(groups, key=lambda item: item.mean if item.mean is not None else -1.0)
     others = [item for item in groups if item is not best]
-    facts = SETUPS[names.index(RECOMMENDED)].facts
-    lines: dict[str, None] = {}
-    for name in facts:
-        unknown = [item.label for item in groups if _unknown(name, item.first)]
-        if unknown:
-            who = f"{unknown[0]} and {len(unknown) - 1} more" if unknown[1:] else unknown[0]
-            which = f" ({missing_words(groups)})" if name == "settings" else ""
-            lines[f"State the {FACTS[name].name} of {who}{which}: unknown is not the same."] = None
+    lines = dict.fromkeys((*_one_at_a_time(groups), *_state(groups)))
     if lines:
         return tuple(lines)[:MOST]
-    for name in ("data", "architecture"):
-        if FACTS[name].read(best.first) not in {FACTS[name].read(o.first) for o in others}:
-            return (f"Compare within one of the {FACTS[name].name} at a time.",)
-    lacking = _lacking(groups)
+    bases = _other_bases(groups)
     alike = [other for other in others if _one_network(other, best)]
     differ = [
         word
         for fact, word in (("schedule", "LR schedule"), ("settings", "optimizer settings"))
-        if {FACTS[fact].read(o.first) for o in alike} - {FACTS[fact].read(best.first)}
+        if any(disagreements(fact, [best, other]) for other in alike)
     ]
     if differ:
         lines[
@@ -59,7 +45,7 @@ def advise(groups: Sequence[Group], strictest: str | None) -> tuple[str, ...]:
     for other in others:
         if other not in alike:
             lines[_rerun(other, best)] = None
-    return (*lacking, *tuple(lines)[: MOST if not lacking else 1])
+    return (*bases, *tuple(lines)[: MOST if not bases else 1])
 
 
 def _one_network(other: Group, best: Group) -> bool:
@@ -70,16 +56,46 @@ def _one_network(other: Group, best: Group) -> bool:
     return ground is not None and ground.known is not Known.UNKNOWN
 
 
-def missing_words(groups: Sequence[Group]) -> str:
-    """Return "momentum and batch_size": the keys of the settings that S3.2 needs and some lack."""
-    names = dict.fromkeys(
-        name for item in groups for run in item.runs for name in missing_settings(run)
-    )
-    words = list(names)
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+def _one_at_a_time(groups: Sequence[Group]) -> list[str]:
+    """Say what to split by: what S1 asks for and is known to differ."""
+    words = {"data": "data set", "architecture": "network", "compression": "compression"}
+    apart = [
+        word
+        for name, word in words.items()
+        if any(why.known for why in disagreements(name, groups))
+    ]
+    return [f"Compare one {listed(apart)} at a time."] if apart else []
 
 
-def _lacking(groups: Sequence[Group]) -> list[str]:
+def _state(groups: Sequence[Group]) -> list[str]:
+    """Say which facts to state, and of whom: what S3.2 asks for and somebody left out."""
+    facts = next(setup.facts for setup in SETUPS if setup.name == RECOMMENDED)
+    gaps: dict[tuple[str, ...], list[str]] = {}
+    for name in facts:
+        held = tuple(item.label for item in groups if unstated(name, item, groups))
+        if held:
+            gaps.setdefault(held, []).append(name)
+    lines = []
+    for labels, names in gaps.items():
+        whose = f"{labels[0]} and {len(labels) - 1} more" if labels[1:] else labels[0]
+        ordered = [name for name in names if name != "settings"]
+        which = ""
+        if "settings" in names:  # last, as what is in brackets is of them
+            ordered.append("settings")
+            which = f" ({listed(_missing(groups, labels))})"
+        what = listed([NAMES[name] for name in ordered])
+        lines.append(f"State the {what} of {whose}{which}: unknown is not the same.")
+    return lines
+
+
+def _missing(groups: Sequence[Group], labels: Sequence[str]) -> list[str]:
+    """Return the names of the settings that some of the groups named do not state."""
+    names = counted([run for item in groups for run in item.runs])
+    held = [run for item in groups if item.label in labels for run in item.runs]
+    return list(dict.fromkeys(name for run in held for name in lacking(run, names)))
+
+
+def _other_bases(groups: Sequence[Group]) -> list[str]:
     """Say which runs would give every setting the same base models, where they share some."""
     sets = [{run.base for run in item.runs} for item in groups]
     common, union = set.intersection(*sets), set.union(*sets)
@@ -100,10 +116,6 @@ def _lacking(groups: Sequence[Group]) -> list[str]:
         f"{len(common)} of {len(union)}, and a mean over others is a mean over other networks.",
         *lines[:MOST_COMMANDS],
     ]
-
-
-def _unknown(name: str, run: Run) -> bool:
-    return FACTS[name].read(run) is None
 
 
 def _rerun(other: Group, best: Group) -> str:

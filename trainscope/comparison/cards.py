@@ -11,12 +11,20 @@ from typing import Any
 from trainscope.errors import RecordError, ScheduleError
 from trainscope.records import Kind, Pretraining, Pruning, Run
 from trainscope.records.run import UNKNOWN
-from trainscope.training.schedule import parse_schedule
+from trainscope.training.schedule import MAX_EPOCHS, parse_schedule
 
-TEXTS = ("method", "data", "architecture", "base", "structure", "scope", "plan", "schedule")
-NUMBERS = ("accuracy", "base_accuracy", "ratio", "speedup")
-COUNTS = ("epochs", "pruning_epoch", "seed", "pretraining_epochs", "parameters", "flops")
+TEXTS = (
+    *("method", "data", "architecture", "base", "structure", "scope", "plan", "schedule"),
+    *("pretraining_schedule", "stage_schedule"),
+)
+NUMBERS = ("accuracy", "spread", "base_accuracy", "ratio", "speedup")
+COUNTS = (
+    *("epochs", "pruning_epoch", "seed", "pretraining_epochs", "parameters", "flops"),
+    *("stage_epochs", "stage_flops"),
+)
 OTHERS = ("accuracies", "kind", "settings", "reported", "source", "note")
+JUDGED = ("epochs", "schedule", "settings")
+"""A row that states one of these can be judged without an accuracy."""
 KEYS = (*TEXTS, *NUMBERS, *COUNTS, *OTHERS)
 REPORTED = ("last", "best", "unknown")
 
@@ -25,8 +33,9 @@ def read_cards(path: Path, *, strict: bool = True) -> list[Run]:
     """Read the run cards of a TOML file.
 
     A file has one table `[[run]]` a row; keys before the first one are defaults for all rows. Every
-    field is optional but one: `accuracy` (percent), or `accuracies` with one value a seed. What is
-    not written is unknown, which is not "the same". docs/comparing.md lists the fields.
+    field is optional but one: `accuracy` (percent), or `accuracies` with one value a seed; a row
+    that states its retraining needs neither. What is not written is unknown, which is not "the
+    same". docs/comparing.md lists the fields.
 
     Args:
         path: The file.
@@ -74,23 +83,40 @@ def _runs(card: Mapping[str, Any]) -> list[Run]:
         _check(card, key, (int, float), "a number")
     for key in COUNTS:
         _check(card, key, int, "a whole number")
-    accuracies = card.get("accuracies")
-    if accuracies is None:
-        accuracies = [card.get("accuracy")]
-    if not isinstance(accuracies, list) or not all(map(_is_percent, accuracies)) or not accuracies:
+    for key in ("pretraining_schedule", "stage_schedule"):
+        if key in card:
+            parse_schedule(card[key], MAX_EPOCHS)
+    accuracies = _accuracies(card)
+    ratio, speedup, spread = card.get("ratio"), card.get("speedup"), card.get("spread")
+    if spread is not None and not (0 <= spread <= 100 and len(accuracies) == 1):
         raise ValueError(
-            "a card needs `accuracy = 77.6` or `accuracies = [77.6, 77.4]`, in percent (0 to 100)"
+            "`spread` is the standard deviation behind one `accuracy`, in points, 0 or more; with "
+            "`accuracies` it follows from them"
         )
-    ratio, speedup = card.get("ratio"), card.get("speedup")
     if ratio is not None and not 0 <= ratio < 1:
         raise ValueError(f"the ratio is the share pruned, in [0, 1), not {ratio}")
     if speedup is not None and not speedup > 0:
         raise ValueError(f"the speedup is dense FLOPs / pruned FLOPs, above 0, not {speedup}")
     seeds = [card.get("seed")] if len(accuracies) == 1 else list(range(len(accuracies)))
-    return [_run(card, float(value), seed) for value, seed in zip(accuracies, seeds, strict=True)]
+    return [_run(card, value, seed) for value, seed in zip(accuracies, seeds, strict=True)]
 
 
-def _run(card: Mapping[str, Any], accuracy: float, seed: int | None) -> Run:
+def _accuracies(card: Mapping[str, Any]) -> list[float | None]:
+    """Return the accuracies, one a seed; [None] for a row that is there to be judged."""
+    found = card.get("accuracies")
+    if found is None:
+        found = [card.get("accuracy")]
+    if found == [None] and any(key in card for key in JUDGED):
+        return [None]
+    if not isinstance(found, list) or not found or not all(map(_is_percent, found)):
+        raise ValueError(
+            "a card needs `accuracy = 77.6` or `accuracies = [77.6, 77.4]`, in percent (0 to 100), "
+            f"or one of {', '.join(JUDGED)} to be judged by"
+        )
+    return [float(value) for value in found]
+
+
+def _run(card: Mapping[str, Any], accuracy: float | None, seed: int | None) -> Run:
     total = card.get("epochs")
     text = card.get("schedule")
     if text is not None and total is None:
@@ -104,6 +130,7 @@ def _run(card: Mapping[str, Any], accuracy: float, seed: int | None) -> Run:
     reported = card.get("reported", "unknown")
     if reported not in REPORTED:
         raise ValueError(f"`reported` is the epoch taken: last, best or unknown, not {reported!r}")
+    result = {"accuracy": accuracy, "spread": card.get("spread"), "reported": reported}
     pruned = kind is not Kind.TRAIN
     note = [text for text in (card.get("source"), card.get("note")) if text]
     return Run(
@@ -122,13 +149,18 @@ def _run(card: Mapping[str, Any], accuracy: float, seed: int | None) -> Run:
             speedup=card.get("speedup"),
             epoch=card.get("pruning_epoch"),
             plan=card.get("plan"),
+            stage_epochs=card.get("stage_epochs"),
+            stage_schedule=card.get("stage_schedule"),
+            stage_flops=card.get("stage_flops"),
         )
         if pruned
         else None,
         pretraining=Pretraining(
-            epochs=card.get("pretraining_epochs"), accuracy=card.get("base_accuracy")
+            schedule=card.get("pretraining_schedule"),
+            epochs=card.get("pretraining_epochs"),
+            accuracy=card.get("base_accuracy"),
         ),
-        settings={**settings, "accuracy": accuracy, "reported": reported},
+        settings={**settings, **result},
         seed=seed,
         parameters=card.get("parameters"),
         flops_per_sample=card.get("flops"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 
@@ -11,9 +11,9 @@ from trainscope.comparison.facts import method_of, ratio_of, speedup_of
 from trainscope.comparison.fairness import Fairness, fairness
 from trainscope.comparison.findings import findings
 from trainscope.comparison.groups import Group, group, shared_first_stage
-from trainscope.comparison.methods import Duel, arenas, crowded, duels
-from trainscope.comparison.setups import SETUPS
+from trainscope.comparison.methods import Duel, crowded, duels
 from trainscope.comparison.traps import Trap, Weight, detect
+from trainscope.comparison.within import one_at_a_time, within
 from trainscope.records import Diagnosis, Json, Run
 
 SCHEMA = "trainscope.comparison/1"
@@ -34,7 +34,6 @@ class Comparison:
         fairness: The strictest comparison setup; None with fewer than two settings.
         findings: What the runs say, in sentences.
         duels: Pairs of methods, and who wins.
-        crowded: Where methods are too many for pairs to be tested, in sentences.
         traps: What makes a result look worse or better than it is.
         estimates: The epochs that slower settings need.
         notes: What a reader should know of how the runs were read.
@@ -44,6 +43,9 @@ class Comparison:
         within: The loosest setup that the methods satisfy under one schedule and compression at a
             time, where that is fair; else None.
         within_methods: Which they are, where not all of them.
+        crowded: Where methods are too many for pairs to be tested, in sentences.
+        apart: What settings of one data set, network and compression are, where these differ and so
+            there is no comparison as a whole; else "".
     """
 
     groups: tuple[Group, ...]
@@ -59,6 +61,7 @@ class Comparison:
     within: str | None = None
     within_methods: tuple[str, ...] = ()
     crowded: tuple[str, ...] = ()
+    apart: str = ""
 
     def __repr__(self) -> str:
         """Return one line: how much is compared, and the strictest setup that holds."""
@@ -108,7 +111,7 @@ class Comparison:
         ended = {k for k, item in enumerate(self.groups) if item.finished}
         pairs = [found for pair, found in self.pairs.items() if ended.issuperset(pair)]
         fair = sum(found.fair for found in pairs)
-        line = self.fairness.sentence()
+        line = f"{self.fairness.sentence()} {self.apart}".strip()
         if len(ended) < 3 or self.fairness.fair:
             return line
         if self.within is not None:
@@ -159,7 +162,8 @@ def compare(
     ended = [item for item in groups if item.finished]
     fair = fairness(ended) if len(ended) > 1 else None
     traps = detect(groups, diagnoses)
-    within, among = _within(groups)
+    loosest, among = within(groups)
+    apart = fair is not None and fair.strictest is None and fair.possible is None
     unconverged = {trap.label for trap in traps if trap.name == "not converged"}
     return Comparison(
         groups=tuple(groups),
@@ -172,8 +176,9 @@ def compare(
         estimates=tuple(estimates(groups, unconverged)),
         notes=(*notes, *_copies(len(held) - sum(len(item.runs) for item in groups))),
         ta_epochs=shared_first_stage(groups),
-        within=within,
+        within=loosest,
         within_methods=among,
+        apart=one_at_a_time(ended) if apart else "",
         pairs={
             (i, j): fairness([groups[i], groups[j]])
             for i, j in combinations(range(len(groups) if len(groups) <= MOST_PAIRED else 0), 2)
@@ -197,32 +202,6 @@ def _new(found: Sequence[Duel], fair: Fairness | None) -> list[Duel]:
         given |= set(missing)
         kept.append(replace(duel, missing=() if fair is not None and fair.fair else missing))
     return kept
-
-
-def _within(groups: Sequence[Group]) -> tuple[str | None, tuple[str, ...]]:
-    """Judge the methods of every schedule and compression by themselves.
-
-    Returns:
-        The loosest setup of all, None if any is unfair; and the methods, where others are not among
-        them, as nobody knows their schedule.
-    """
-    found: list[Fairness] = []
-    judged: list[Group] = []
-    for arena in arenas(groups).values():
-        by_setup: dict[Hashable, list[Group]] = {}
-        for cells in arena.values():
-            for setup, item in cells.items():
-                by_setup.setdefault(setup, []).append(item)
-        several = [held for held in by_setup.values() if len(held) > 1]
-        found += [fairness(held) for held in several]
-        judged += [item for held in several for item in held]
-    if not found or not all(one.fair for one in found):
-        return None, ()
-    names = [setup.name for setup in SETUPS]
-    loosest = min((one.strictest for one in found if one.strictest in names), key=names.index)
-    among = tuple(dict.fromkeys(str(method_of(item.first)) for item in judged))
-    others = {str(method_of(item.first)) for item in groups} - set(among)
-    return loosest, among if others else ()
 
 
 def _group_dict(item: Group, ta_epochs: int | None) -> Json:

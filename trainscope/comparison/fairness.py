@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from trainscope.comparison.advice import advise, missing_words
-from trainscope.comparison.facts import FACTS, SCRATCH, is_digest, method_of, pretraining_epochs
+from trainscope.comparison.across import (
+    fair_among_methods,
+    one_overall_schedule,
+    several_methods,
+    trades_epochs,
+)
+from trainscope.comparison.advice import advise
+from trainscope.comparison.agreement import disagreements
 from trainscope.comparison.grounds import Known, share
 from trainscope.comparison.groups import Group, group
-from trainscope.comparison.setups import CROSSING, RECOMMENDED, SETUPS, Setup
+from trainscope.comparison.reasons import Disagreement, listed
+from trainscope.comparison.setups import (
+    CROSSING,
+    ONE_SCHEDULE,
+    RECOMMENDED,
+    SETUPS,
+    STRICTEST,
+    Setup,
+)
 from trainscope.errors import RecordError
 from trainscope.records import Json, Run
 
-MOST_VALUES = 3
-"""So many values are written out in a sentence."""
+CHAIN = tuple(setup.name for setup in SETUPS)
+MOST_REASONS = 2
+"""So many reasons are given in one sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +40,8 @@ class Check:
         setup: Its name.
         meaning: What it asks for.
         holds: Whether the runs satisfy it.
-        applies: False for a crossing setup where the pipelines are the same.
+        applies: False where the setup is not the one to ask for: a crossing one where the pipelines
+            are alike, one of the S setups where pipelines follow one overall LR schedule.
         reasons: What differs or is not known, each one sentence; empty where it holds.
     """
 
@@ -45,37 +61,92 @@ class Fairness:
         checks: Every setup with the reasons against it.
         advice: What would make the comparison fair, each one sentence or command.
         one_network: All runs retrain one pruned network, so they compare retraining alone.
+        pipelines: A budget or an overall LR schedule is what they share, not a base model.
+        several: Pruning methods differ that do not meet S3.2 among themselves.
+        possible: The strictest of the S setups that nothing known rules out: what is unknown is
+            taken to be the same.
+        beside: What no setup asks for and a reader should know, each one sentence.
     """
 
     strictest: str | None
     checks: tuple[Check, ...]
-    advice: tuple[str, ...]
+    advice: tuple[str, ...] = ()
     one_network: bool = False
+    pipelines: bool = False
+    several: bool = False
+    possible: str | None = None
+    beside: tuple[str, ...] = ()
 
     @property
     def fair(self) -> bool:
-        """Return whether it is S3.2 or stricter between methods, or SX between pipelines."""
-        names = [setup.name for setup in SETUPS]
-        if self.strictest in names:
-            return names.index(self.strictest) >= names.index(RECOMMENDED)
-        return self.strictest is not None
+        """Return whether it is S3.2 or stricter between methods, or S4.2 or SX between pipelines.
+
+        Pruning methods that differ and do not meet S3.2 among themselves are not: what one gains
+        may come from its base model or its retraining.
+        """
+        if self.pipelines:
+            return not self.several
+        return self.strictest in CHAIN[CHAIN.index(RECOMMENDED) :]
+
+    @property
+    def failures(self) -> tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]:
+        """Return the setups that fail, those together that fail for the same reasons.
+
+        A reason that a looser setup fails for is told there, once.
+        """
+        found: list[tuple[tuple[str, ...], tuple[str, ...]]] = []
+        told: set[str] = set()
+        for check in self.checks:
+            if check.holds or not check.applies:
+                continue
+            crossing = check.setup not in CHAIN
+            new = tuple(why for why in check.reasons if why not in told)
+            told |= set(new)
+            if new or not found or crossing:
+                found.append(((check.setup,), new))
+            else:
+                names, why = found[-1]
+                found[-1] = ((*names, check.setup), why)
+        return tuple(found)
 
     def sentence(self) -> str:
-        """Return the outcome in one sentence."""
+        """Return the outcome in one sentence, and what stands beside it."""
+        return " ".join((self._outcome(), *self.beside))
+
+    def _outcome(self) -> str:
         if self.strictest is None:
-            return f"Not one comparison: {self.checks[0].reasons[0]}."
+            return self._nothing()
         held = next(check for check in self.checks if check.setup == self.strictest)
         if self.fair:
-            what = "Fair" if held.setup in [s.name for s in SETUPS] else "Fair between pipelines"
+            what = "Fair between pipelines" if self.pipelines else "Fair"
             return f"{what}: {held.setup} holds ({held.meaning})."
         if self.one_network:
             return (
                 "These runs retrain one pruned network, so they tell retraining apart, not pruning "
                 f"methods; as a comparison of methods they would be {held.setup} at best."
             )
-        failed = next((c for c in self.checks[: len(SETUPS)] if not c.holds), None)
-        why = f"; {failed.setup} fails: {failed.reasons[0]}" if failed else ""
-        return f"Not fair between methods: {held.setup} at best ({held.meaning}){why}."
+        names, why = next((part for part in self.failures if part[0][0] in CHAIN), ((), ()))
+        more = f"; {names[0]} fails: {'; '.join(why[:MOST_REASONS])}" if names else ""
+        if self.pipelines:
+            return (
+                f"Not fair between methods: {held.setup} holds ({held.meaning}), which tells whole "
+                f"pipelines apart and not pruning methods{more}."
+            )
+        return f"Not fair between methods: {held.setup} at best ({held.meaning}){more}."
+
+    def _nothing(self) -> str:
+        first = self.checks[0]
+        if self.possible is None:
+            return f"Not one comparison: {first.reasons[0]}."
+        line = f"Not known to be one comparison: {'; '.join(first.reasons[:MOST_REASONS])}."
+        if self.possible == CHAIN[-1]:
+            return line
+        failed = CHAIN[CHAIN.index(self.possible) + 1]
+        check = next(check for check in self.checks if check.setup == failed)
+        return (
+            f"{line} Were that the same, it would be {self.possible} at best: {failed} fails: "
+            f"{check.reasons[0]}."
+        )
 
     def as_dict(self) -> Json:
         """Return the fields for JSON."""
@@ -93,6 +164,7 @@ class Fairness:
                 }
                 for check in self.checks
             },
+            "beside": list(self.beside),
             "advice": list(self.advice),
         }
 
@@ -118,121 +190,86 @@ def fairness(runs: Iterable[Run] | Sequence[Group]) -> Fairness:
         raise RecordError(
             "fairness compares two settings or more: these runs differ in nothing but their seed"
         )
-    checks = [_check(setup, groups) for setup in (*SETUPS, *CROSSING)]
-    strictest = _strictest(checks)
-    alike = {item.pruned_alike for item in groups}
-    ground = share(groups) if len(alike) == 1 and None not in alike else None
-    one = ground is not None and ground.known is not Known.UNKNOWN and not ground.partial
-    one = one and any(check.setup == "S2" and check.holds for check in checks)
-    return Fairness(strictest, tuple(checks), advise(groups, strictest), one)
+    names = dict.fromkeys(name for setup in (*SETUPS, *CROSSING) for name in setup.facts)
+    against = {name: disagreements(name, groups) for name in names}
+    if against["stage_epochs"]:  # told once: schedules of other lengths are others
+        against["stage_schedule"] = []
+    chain = [_check(setup, against) for setup in SETUPS]
+    whole = not any(against[name] for name in (*SETUPS[0].facts, "settings"))
+    if whole and one_overall_schedule(groups):
+        chain = [_under_one_schedule(check) for check in chain]
+    pipelines = chain[-1].meaning == ONE_SCHEDULE
+    best = max((k for k, check in enumerate(chain) if check.holds), default=None)
+    bar = None if pipelines else _bar(groups, best)
+    crossing = [_check(setup, against, bar) for setup in CROSSING]
+    strictest = None if best is None else chain[best].setup
+    held_crossing = [check.setup for check in crossing if check.holds]
+    if held_crossing and (best is None or best < CHAIN.index("S3.1")):
+        strictest, pipelines = held_crossing[-1], True
+    several = several_methods(groups) and pipelines and not fair_among_methods(groups)
+    found = Fairness(
+        strictest,
+        (*chain, *crossing),
+        one_network=chain[CHAIN.index("S2")].holds and _one_network(groups),
+        pipelines=pipelines,
+        several=several,
+        possible=_possible(against),
+        beside=_beside(groups),
+    )
+    return found if found.fair else replace(found, advice=advise(groups))
 
 
-def _strictest(checks: Sequence[Check]) -> str | None:
-    """S2 and above are told by the base model; below it a crossing setup is the stricter one."""
-    chain = [check for check in checks[: len(SETUPS)] if check.holds]
-    crossing = [check for check in checks[len(SETUPS) :] if check.holds]
-    if len(chain) > 1 or not crossing:
-        return chain[-1].setup if chain else None
-    return crossing[-1].setup
+def _check(
+    setup: Setup, against: Mapping[str, Sequence[Disagreement]], bar: str | None = None
+) -> Check:
+    reasons = [why.words for name in setup.facts for why in against[name]]
+    if bar is not None:
+        reasons = [bar]
+    return Check(setup.name, setup.meaning, not reasons, bar is None, tuple(reasons))
 
 
-def _check(setup: Setup, groups: Sequence[Group]) -> Check:
-    reasons = [reason for name in setup.facts if (reason := _differs(name, groups))]
-    barred = _not_crossing(groups) if setup.crosses else None
-    if barred is not None:
-        reasons = [barred]
-    return Check(setup.name, setup.meaning, not reasons, barred is None, tuple(reasons))
+def _under_one_schedule(check: Check) -> Check:
+    """Return what becomes of an S setup where pipelines follow one overall LR schedule."""
+    if check.setup == STRICTEST:
+        return Check(check.setup, ONE_SCHEDULE, True, True, ())
+    if check.holds:
+        return check
+    reason = f"the pipelines follow one overall LR schedule, so {STRICTEST} applies"
+    return replace(check, applies=False, reasons=(reason,))
 
 
-def _not_crossing(groups: Sequence[Group]) -> str | None:
-    """Say why no pipelines are compared; None where base models differ on purpose.
-
-    They do against training from scratch, and where one method acts at several pruning epochs.
-    """
-    pruned = [item for item in groups if item.first.kind not in SCRATCH]
-    methods = {method_of(item.first) for item in pruned}
-    recommended = next(setup for setup in SETUPS if setup.name == RECOMMENDED)
-    if len(pruned) == len(groups):
-        if len({pretraining_epochs(item.first) for item in groups}) == 1:
-            return "the pipelines share their base model, so the S setups apply"
-        if len(methods) > 1 or None in methods:
-            return "the pruning methods differ too, so the S setups apply"
-    elif len(methods) > 1 and any(_differs(name, pruned) for name in recommended.facts):
-        return f"the pruning methods differ too, and are not {RECOMMENDED} among themselves"
+def _bar(groups: Sequence[Group], best: int | None) -> str | None:
+    """Say why SX-A and SX-B are not the setups to ask for; None where they are."""
+    if best is not None and best >= CHAIN.index("S3.1"):
+        return "base models and retraining epochs are the same, so the S setups apply"
+    if several_methods(groups) and not trades_epochs(groups):
+        return "every stage of the pipelines takes as many epochs, so the S setups apply"
     return None
 
 
-def _differs(name: str, groups: Sequence[Group]) -> str | None:
-    """Say why a fact does not agree, or None where it does."""
-    fact = FACTS[name]
-    values = [_value(name, item) for item in groups]
-    unknown = [item.label for item, value in zip(groups, values, strict=True) if not value]
-    if unknown:
-        who = "every run" if len(unknown) == len(groups) else _listed(unknown)
-        more = _told_apart(groups) if name == "base" else ""
-        if name == "settings":
-            more = f": {missing_words(groups)} not stated"
-        return f"{fact.name} are unknown for {who}{more}"
-    singles: list[Hashable] = []
-    for value in values:
-        assert value is not None
-        singles += value if name != "base" else [value]
-    if name == "base":
-        return _base_differs(values, [item.label for item in groups])
-    if fact.agree(singles):
-        return None
-    written = [fact.write(value[0]) for value in values if value]
-    if len(set(written)) == 1:
-        return f"{fact.name} differ, though they are written alike ({written[0]})"
-    return f"{fact.name} {_listed(list(dict.fromkeys(written)))}"
+def _one_network(groups: Sequence[Group]) -> bool:
+    alike = {item.pruned_alike for item in groups}
+    ground = share(groups) if len(alike) == 1 and None not in alike else None
+    return ground is not None and ground.known is not Known.UNKNOWN and not ground.partial
 
 
-def _base_differs(
-    values: Sequence[tuple[Hashable, ...] | None], labels: Sequence[str]
-) -> str | None:
-    """Compare sets of base models: every seed may have its own, the same in all groups."""
-    sets = [frozenset(value) for value in values if value]
-    if len(set(sets)) == 1:
-        return None
-    common, union = frozenset.intersection(*sets), frozenset.union(*sets)
-    if common:
-        lacking = [label for label, held in zip(labels, sets, strict=True) if held != union]
-        gone = [FACTS["base"].write(base) for base in sorted(union - common, key=str)]
-        are = "are" if len(gone) > 1 else "is"
-        return f"base models {_listed(gone)} {are} not among those of {_listed(lacking)}"
-    forms = {is_digest(str(base)) for held in sets for base in held if base != "none"}
-    everything = [str(base) for held in sets for base in sorted(map(str, held))]
-    names = [FACTS["base"].write(base) for base in dict.fromkeys(everything)]
-    if len(forms) > 1 and not any(name.startswith("none") for name in names):
-        return (
-            f"base models are unknown to be the same: {_listed(names)}, some by digest and some "
-            "by name"
-        )
-    return f"base models {_listed(names)}"
+def _possible(against: Mapping[str, Sequence[Disagreement]]) -> str | None:
+    """Return the strictest of the S setups that nothing known rules out."""
+    found = None
+    for setup in SETUPS:
+        if any(why.known for name in setup.facts for why in against[name]):
+            break
+        found = setup.name
+    return found
 
 
-def _told_apart(groups: Sequence[Group]) -> str:
-    """Tell unknown base models apart by their accuracies before pruning, where those differ."""
-    found = [item.first.pretraining for item in groups]
-    known = {p.accuracy for p in found if p is not None and p.accuracy is not None}
-    if len(known) < 2:
-        return ""
-    told = [f"{value:g}" for value in sorted(known)]
-    span = _listed(told) if len(told) <= MOST_VALUES else f"{told[0]} to {told[-1]}"
-    return f", and differ: {span} % before pruning"
-
-
-def _value(name: str, item: Group) -> tuple[Hashable, ...] | None:
-    """Return the values of all runs of a group, once each; None where any is unknown."""
-    found = [FACTS[name].read(run) for run in item.runs]
-    if any(value is None for value in found):
-        return None
-    return tuple(dict.fromkeys(found))
-
-
-def _listed(words: Sequence[str]) -> str:
-    shown = list(words[:MOST_VALUES])
-    rest = len(words) - len(shown)
-    if rest:
-        return ", ".join(shown) + f" and {rest} more"
-    return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
+def _beside(groups: Sequence[Group]) -> tuple[str, ...]:
+    """Say where granularities differ, which is no part of any setup."""
+    held = [item.first.pruning for item in groups]
+    found = list(dict.fromkeys(p.structure for p in held if p is not None and p.structure))
+    if len(found) < 2:
+        return ()
+    return (
+        f"Granularities differ ({listed(found)}), which no setup asks about: as many weights "
+        "pruned in a coarser granularity usually cost more accuracy.",
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 
-from trainscope.comparison.facts import ratio_of, schedule_of
+from trainscope.comparison.facts import pretraining_epochs, ratio_of, schedule_of
 from trainscope.comparison.grounds import kin, widest
 from trainscope.comparison.groups import SHORTEST_STAGE, Group, shared_first_stage
 from trainscope.comparison.keys import schedule_key, settings_key
@@ -15,6 +15,7 @@ from trainscope.comparison.learning_rates import (
     longer_first_stages,
     lr_name,
 )
+from trainscope.comparison.pipelines import stage_epochs
 from trainscope.comparison.significance import untested, welch
 
 MOST_FAMILIES = 3
@@ -116,13 +117,14 @@ def _trainability(family: Sequence[Group]) -> Iterator[str]:
 
 def _ratios(groups: Sequence[Group]) -> Iterator[str]:
     """Does the gap between LRs grow with the ratio? Told of the method with the most settings."""
-    by_method: dict[tuple[str | None, ...], dict[Hashable, dict[float, Group]]] = {}
+    by_method: dict[tuple[str | int | None, ...], dict[Hashable, dict[float, Group]]] = {}
     for item in groups:
         ratio, schedule, run = ratio_of(item.first), schedule_of(item.first), item.first
         known = schedule is not None and item.mean is not None and item.finished
         if ratio and known and run.pruning is not None:
             kind = (run.pruning.structure, str(run.kind), run.data, run.architecture)
-            key = (run.pruning.criterion, *kind, settings_key(run))
+            stages = (pretraining_epochs(run), stage_epochs(run))
+            key = (run.pruning.criterion, *stages, *kind, settings_key(run))
             line = by_method.setdefault(key, {}).setdefault(schedule_key(run), {})
             line[ratio] = item
     if not by_method:
@@ -140,7 +142,8 @@ def _ratios(groups: Sequence[Group]) -> Iterator[str]:
         f"{lr_name(held[low])} {held[low].mean:.1f} → {held[high].mean:.1f} %"
         for held in rows[:MOST_LRS]
     )
-    whose = f"{method[0]}: " if len(by_method) > 1 else ""
+    after = f" after epoch {method[1]}" if len({key[1] for key in by_method}) > 1 else ""
+    whose = f"{method[0]}{after}: " if len(by_method) > 1 else ""
     gaps = [
         max(held[r].mean or 0.0 for held in rows) - min(held[r].mean or 0.0 for held in rows)
         for r in (low, high)

@@ -53,7 +53,13 @@ class Group:
 
     @property
     def spread(self) -> float | None:
-        """Return the standard deviation of the final accuracies over seeds; None for one run."""
+        """Return the standard deviation of the final accuracies over seeds.
+
+        For one run it is None, unless it is a run card's mean whose deviation was published.
+        """
+        if len(self.finals) == 1 and self.first.source == "card":
+            published = self.first.settings.get("spread")
+            return None if published is None else float(published)
         return statistics.stdev(self.finals) if len(self.finals) > 1 else None
 
     @property

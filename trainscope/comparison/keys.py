@@ -7,11 +7,10 @@ from collections.abc import Hashable
 from itertools import pairwise
 
 from trainscope.comparison.facts import last_epoch, schedule_of
+from trainscope.comparison.pipelines import stage_epochs, stage_schedule
+from trainscope.comparison.settings import stated
 from trainscope.records import Run
 from trainscope.training.schedule import LRSchedule
-
-NOT_SETTINGS = ("seed", "accuracy", "reported")
-"""Names in a Run's settings that do not tell settings apart."""
 
 
 def pruning_key(run: Run) -> Hashable:
@@ -30,6 +29,8 @@ def pruning_key(run: Run) -> Hashable:
         None if pruning.speedup is None else round(pruning.speedup, 3),
         pruning.epoch,
         pruning.plan,
+        stage_epochs(run),
+        stage_schedule(run),
         layers,
     )
 
@@ -44,8 +45,7 @@ def schedule_key(run: Run) -> Hashable:
 
 def settings_key(run: Run) -> str:
     """Return the optimizer settings."""
-    kept = {name: value for name, value in run.settings.items() if name not in NOT_SETTINGS}
-    return json.dumps(kept, sort_keys=True, default=str)
+    return json.dumps(stated(run), sort_keys=True, default=str)
 
 
 def extra_epochs(longer: LRSchedule, shorter: LRSchedule) -> int | None:

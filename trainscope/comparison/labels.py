@@ -14,13 +14,21 @@ from trainscope.comparison.facts import (
     schedule_of,
     speedup_of,
 )
-from trainscope.comparison.keys import NOT_SETTINGS, extra_epochs, schedule_key
+from trainscope.comparison.keys import extra_epochs, schedule_key
+from trainscope.comparison.pipelines import stage_epochs
+from trainscope.comparison.settings import NOT_SETTINGS, WORDED
 from trainscope.records import Kind, Run, RunStatus
 from trainscope.training.schedule import LRSchedule, write_lr
 
 
 def labels_of(runs: Sequence[Run]) -> list[str]:
-    """Write only what tells the groups apart, each part in its shortest form that does."""
+    """Write only what tells the groups apart, each part in its shortest form that does.
+
+    Where schedules are not known, rows of a table are called by method and compression, if those
+    tell enough.
+    """
+    if None in map(schedule_of, runs) and (rows := _rows(runs)):
+        return rows
     parts, kinds = [[""] * len(runs)], [_kind(run) for run in runs]
     for write in (
         lambda run: run.data or "data unknown",
@@ -30,6 +38,7 @@ def labels_of(runs: Sequence[Run]) -> list[str]:
         _granularity,
         lambda run: _of_pruned(run, _compression(run)),
         lambda run: _of_pruned(run, _pruning_epoch(run)),
+        lambda run: _of_pruned(run, _stage(run)),
     ):
         written = [write(run) for run in runs]
         # What every pruned network shares tells nothing, though a dense one has none of it.
@@ -52,6 +61,22 @@ def labels_of(runs: Sequence[Run]) -> list[str]:
     return labels
 
 
+def _rows(runs: Sequence[Run]) -> list[str]:
+    """Name runs by their methods, which differ, and compressions; [] where that is not enough."""
+    methods = [_of_pruned(run, method_of(run) or "") for run in runs]
+    if not all(methods) or len(set(methods)) == 1:
+        return []
+    for more in (lambda run: "", _size):
+        parts = [(_kind(run), method, more(run)) for run, method in zip(runs, methods, strict=True)]
+        if len(set(parts)) == len(runs):
+            return [" · ".join(word for word in part if word) for part in parts]
+    return []
+
+
+def _size(run: Run) -> str:
+    return "" if ratio_of(run) is None and speedup_of(run) is None else _compression(run)
+
+
 def _of_pruned(run: Run, text: str) -> str:
     return "" if run.kind is Kind.TRAIN else text
 
@@ -59,6 +84,11 @@ def _of_pruned(run: Run, text: str) -> str:
 def _pruning_epoch(run: Run) -> str:
     epochs = pretraining_epochs(run)
     return "" if epochs is None else f"P{epochs}"
+
+
+def _stage(run: Run) -> str:
+    epochs = stage_epochs(run)
+    return "" if epochs is None else f"{epochs} epochs of pruning"
 
 
 def _kind(run: Run) -> str:
@@ -90,8 +120,8 @@ def _changed_settings(runs: Sequence[Run]) -> list[list[str]]:
     for name in names:
         held = [run.settings.get(name) for run in runs]
         if len({json.dumps(value, default=str) for value in held if value is not None}) > 1:
-            words = name.replace("_", " ")
-            parts.append(["" if value is None else f"{words} {value}" for value in held])
+            words = "" if name == WORDED else f"{name.replace('_', ' ')} "
+            parts.append(["" if value is None else f"{words}{value}" for value in held])
     return parts
 
 

@@ -154,5 +154,6 @@ def lr_name(item: Group) -> str:
 
 def accuracy(item: Group) -> str:
     """Return "97.3 ± 0.6 %"."""
-    spread = "" if item.spread is None else f" ± {item.spread:.1f}"
+    several = item.spread is not None and len(item.finals) > 1  # a published ± is no test
+    spread = f" ± {item.spread:.1f}" if several else ""
     return f"{item.mean:.1f}{spread} %"

@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass, fields
 from trainscope.records.action import ActionRecord
 from trainscope.records.measurement import Json
 
+ONE_SHOT = "one-shot"
+"""The plan of an action that no epoch of training belongs to."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pretraining:
@@ -49,6 +52,10 @@ class Pruning:
         epoch: The pruning epoch: pretraining epochs before the action.
         plan: The pruning schedule: "one-shot" or words.
         action: The action itself, where trainscope did it.
+        stage_epochs: Epochs of training that the pruning stage took, between pretraining and
+            retraining: regularised or gradual pruning. 0 for one-shot pruning.
+        stage_schedule: The LR schedule of those epochs.
+        stage_flops: Multiply-adds spent on them, counted as `Run.flops` counts them.
     """
 
     structure: str | None = None
@@ -59,6 +66,16 @@ class Pruning:
     epoch: int | None = None
     plan: str | None = None
     action: ActionRecord | None = None
+    stage_epochs: int | None = None
+    stage_schedule: str | None = None
+    stage_flops: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the cost of the pruning stage."""
+        for name in ("stage_epochs", "stage_flops"):
+            value = getattr(self, name)
+            if value is not None and not (type(value) is int and value >= 0):
+                raise ValueError(f"{name} is a whole number, 0 or more, not {value!r}")
 
     @classmethod
     def of(cls, action: ActionRecord, epoch: int | None = None) -> Pruning:
@@ -70,8 +87,10 @@ class Pruning:
             scope=action.scope,
             speedup=action.speedup,
             epoch=epoch,
-            plan="one-shot",
+            plan=ONE_SHOT,
             action=action,
+            stage_epochs=0,
+            stage_flops=0,
         )
 
     def to_json(self) -> Json:
@@ -85,12 +104,17 @@ class Pruning:
             "epoch": self.epoch,
             "plan": self.plan,
             "action": None if self.action is None else self.action.to_json(),
+            "stage_epochs": self.stage_epochs,
+            "stage_schedule": self.stage_schedule,
+            "stage_flops": self.stage_flops,
         }
 
     @classmethod
     def from_json(cls, raw: Json) -> Pruning:
-        """Return the Pruning that `to_json` wrote."""
+        """Return the Pruning that `to_json` wrote, also before it told the pruning stage's cost."""
         action = raw["action"]
         read = None if action is None else ActionRecord.from_json(action)
-        found = {part.name: raw[part.name] for part in fields(cls)}
+        free = 0 if raw["plan"] == ONE_SHOT else None
+        late = {"stage_epochs": free, "stage_schedule": None, "stage_flops": free}
+        found = {part.name: {**late, **raw}[part.name] for part in fields(cls)}
         return cls(**{**found, "action": read})

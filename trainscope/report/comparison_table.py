@@ -12,8 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from trainscope.comparison.comparison import Comparison
-from trainscope.comparison.facts import method_of, ratio_of, schedule_of, speedup_of
+from trainscope.comparison.facts import method_of, ratio_of, speedup_of
 from trainscope.comparison.groups import Group
+from trainscope.comparison.settings import schedule_text
 from trainscope.comparison.traps import Weight
 from trainscope.records.rows import quantity
 from trainscope.report.table import diagnosis_table
@@ -22,6 +23,7 @@ MOST_ROWS = 40
 """More settings than this are on the page, not on the terminal: those that end highest are here."""
 MOST_TRAPS = 12
 LONGEST_SCHEDULE = 40
+NOTHING = "–"
 LEAST_NAME = 24
 """Letters that the name of a setting is given at least, where it has so many."""
 SETTING, LR = "setting", "LR schedule"
@@ -72,8 +74,12 @@ class _Settings:
         widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in rows[0]}
         widths[SETTING] = min(widths[SETTING], LEAST_NAME)
         left_out = []
+        full = sum(widths.values()) + 2 * len(widths)
+        for name in ("FLOPs", "TA [%]"):  # a column of nothing goes first, without a word
+            if full > options.max_width and all(row.get(name) == NOTHING for row in rows):
+                full -= widths.pop(name) + 2
         for name in EXTRA:
-            if sum(widths.values()) + 2 * len(widths) > options.max_width:
+            if name in widths and sum(widths.values()) + 2 * len(widths) > options.max_width:
                 del widths[name]
                 left_out.append(name)
         table = Table(box=None, pad_edge=False, header_style="bold")
@@ -99,25 +105,24 @@ class _Settings:
 def _cells(item: Group, stage: int | None) -> dict[str, str]:
     """Return a setting's row, by the names of the columns."""
     run, ta = item.first, item.ta(stage)
-    ratio, speedup, schedule = ratio_of(run), speedup_of(run), schedule_of(run)
-    text = "unknown" if schedule is None else str(schedule)
+    ratio, speedup, text = ratio_of(run), speedup_of(run), schedule_text(run)
     flops = next((held.flops for held in item.runs if held.flops is not None), None)
     return {
         SETTING: item.label,
         "runs": str(len(item.runs)),
-        "ratio": "–" if ratio is None else f"{ratio:g}",
-        "speedup": "–" if speedup is None else f"{speedup:.2f}×",
+        "ratio": NOTHING if ratio is None else f"{ratio:g}",
+        "speedup": NOTHING if speedup is None else f"{speedup:.2f}×",
         LR: text if len(text) <= LONGEST_SCHEDULE else text[: LONGEST_SCHEDULE - 1] + "…",
-        "epochs": "–" if item.epochs is None else str(item.epochs),
-        f"TA@{stage} [%]" if stage else "TA [%]": "–" if ta is None else _mean(*ta),
+        "epochs": NOTHING if item.epochs is None else str(item.epochs),
+        f"TA@{stage} [%]" if stage else "TA [%]": NOTHING if ta is None else _mean(*ta),
         "final [%]": _mean(item.mean, item.spread),
-        "FLOPs": "–" if flops is None else quantity(flops),
+        "FLOPs": NOTHING if flops is None else quantity(flops),
     }
 
 
 def _mean(mean: float | None, spread: float | None) -> str:
     if mean is None:
-        return "–"
+        return NOTHING
     return f"{mean:.2f}" if spread is None else f"{mean:.2f} ± {spread:.2f}"
 
 

@@ -28,6 +28,9 @@ class Given:
         scope: "inner" or "all".
         speedup: Dense FLOPs / pruned FLOPs.
         pruning_epoch: Pretraining epochs before the action.
+        stage_epochs: Epochs of the pruning stage, 0 for one-shot pruning.
+        stage_schedule: Its LR schedule.
+        stage_flops: Multiply-adds spent on it.
         pretrain_schedule: The LR schedule of pretraining.
         pretrain_epochs: Epochs of pretraining.
         seed: The seed.
@@ -52,6 +55,9 @@ class Given:
     scope: str | None = None
     speedup: float | None = None
     pruning_epoch: int | None = None
+    stage_epochs: int | None = None
+    stage_schedule: str | None = None
+    stage_flops: int | None = None
     pretrain_schedule: str | None = None
     pretrain_epochs: int | None = None
     seed: int | None = None
@@ -83,6 +89,9 @@ class Given:
             scope=self.scope,
             speedup=self.speedup,
             epoch=self.pruning_epoch,
+            stage_epochs=self.stage_epochs,
+            stage_schedule=self.stage_schedule,
+            stage_flops=self.stage_flops,
         )
         return known if known != Pruning() or self.kind is not Kind.TRAIN else None
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 from trainscope.comparison.comparison import Comparison
-from trainscope.comparison.fairness import Check
+from trainscope.comparison.fairness import MOST_REASONS, Check, Fairness
 from trainscope.comparison.traps import Weight
 from trainscope.records.page import diagnosis_html
 from trainscope.report.page.markup import escape, prose
@@ -14,7 +16,7 @@ def fairness(comparison: Comparison) -> str:
     fair = comparison.fairness
     if fair is None:
         return ""
-    rungs = "".join(_rung(check) for check in fair.checks)
+    rungs = "".join(_rungs(fair))
     advice = "".join(_advice(line) for line in fair.advice)
     advice += "".join(_advice(f"Run: {line}") for duel in comparison.duels for line in duel.missing)
     aside = (f"<h3>What would make it fair</h3>{advice}" if advice else "") + _pairs(comparison)
@@ -23,18 +25,32 @@ def fairness(comparison: Comparison) -> str:
         '<p class="aside">The comparison setups of Wang et al. (2023), Table 2, from the loosest '
         "to the strictest; S3.2 or stricter is recommended for pruning methods. What is unknown is "
         "not the same.</p>"
-        f'<div class="two"><ul class="ladder">{rungs}</ul><div>{aside}</div></div>'
+        + "".join(f"<p>{escape(line)}</p>" for line in fair.beside)
+        + f'<div class="two"><ul class="ladder">{rungs}</ul><div>{aside}</div></div>'
     )
 
 
-def _rung(check: Check) -> str:
-    kind = "yes" if check.holds else "" if check.applies else "na"
-    reasons = "" if check.holds else f"<span>{escape('; '.join(check.reasons[:2]))}</span>"
-    word = "holds" if check.holds else "fails" if check.applies else "does not apply"
-    return (
-        f'<li class="{kind}"><b>{check.setup}</b>'
-        f"<span>{escape(check.meaning)}: {word}</span>{reasons}</li>"
+def _rungs(fair: Fairness) -> Iterator[str]:
+    """Yield the setups, those together that fail for one reason."""
+    checks = {check.setup: check for check in fair.checks}
+    failures = {names[0]: (names, reasons) for names, reasons in fair.failures}
+    told = {name for names, _ in failures.values() for name in names}
+    for name, check in checks.items():
+        if name in failures:
+            names, reasons = failures[name]
+            why = "; ".join(reasons[:MOST_REASONS]) or "for the reasons above"
+            yield _rung("", [checks[one] for one in names], "fails", why)
+        elif name not in told:
+            word = "holds" if check.holds else "does not apply"
+            yield _rung("yes" if check.holds else "na", [check], word, "; ".join(check.reasons))
+
+
+def _rung(kind: str, checks: Sequence[Check], word: str, why: str) -> str:
+    rows = "".join(
+        f"<b>{check.setup}</b><span>{escape(check.meaning)}: {word}</span>" for check in checks
     )
+    reason = f'<span class="why">{escape(why)}</span>' if why else ""
+    return f'<li class="{kind}">{rows}{reason}</li>'
 
 
 def _advice(line: str) -> str:

@@ -9,10 +9,10 @@ from trainscope.comparison.comparison import MOST_ESTIMATES, Comparison
 from trainscope.comparison.facts import (
     method_of,
     ratio_of,
-    schedule_of,
     speedup_of,
 )
 from trainscope.comparison.groups import Group
+from trainscope.comparison.settings import schedule_text
 from trainscope.comparison.traps import Weight
 from trainscope.records import Json
 from trainscope.records.rows import quantity
@@ -127,8 +127,7 @@ def _setting_row(index: int, item: Group, comparison: Comparison) -> str:
     flops = next((held.flops for held in item.runs if held.flops is not None), None)
     traps = sum(trap.label == item.label for trap in comparison.traps)
     ratio, speedup = ratio_of(run), speedup_of(run)
-    schedule = schedule_of(run)
-    text = "unknown" if schedule is None else str(schedule)
+    text = schedule_text(run)
     text = text if len(text) <= 60 else f"{text[:57]}..."
     stages = "<wbr>".join(
         f'<span class="nb">{escape(stage)}</span>' for stage in re.findall("[^,]+,?", text)
