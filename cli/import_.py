@@ -44,9 +44,10 @@ def stated_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--format",
     "log_format",
-    type=click.Choice(["csv", "huggingface", "tensorboard", "text"]),
-    help="What wrote it; by default recognised. csv reads Lightning's too.",
+    type=click.Choice(["csv", "huggingface", "json", "jsonlines", "tensorboard", "text"]),
+    help="What wrote it; by default recognised. csv reads Lightning's, timm's and W&B's too.",
 )
+@click.option("--run", help="The run to read, of a file or folder that holds several.")
 @click.option(
     "--column",
     "columns",
@@ -67,6 +68,12 @@ def stated_options(command: Callable[..., Any]) -> Callable[..., Any]:
     is_flag=True,
     help="Epoch 0 of the log is the network before the first step, not the first epoch.",
 )
+@click.option(
+    "--first-epoch",
+    type=click.IntRange(min=0),
+    help="The log's number of the first epoch of this training, where it counts on from an earlier "
+    "one; the epochs before it are left out.",
+)
 @click.option("--recipe", help="The LR schedule, where the log has no LR: F60,1e-3.")
 @click.option("--schedule", help="Or its stages: 0:1e-2,30:1e-3.")
 @click.option("--epochs", type=int, help="The total of --schedule.")
@@ -85,10 +92,12 @@ def stated_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def command(
     log: Path,
     log_format: str | None,
+    run: str | None,
     columns: tuple[str, ...],
     accuracy: str | None,
     kind: str,
     untrained_first: bool,
+    first_epoch: int | None,
     recipe: str | None,
     schedule: str | None,
     epochs: int | None,
@@ -96,10 +105,10 @@ def command(
     output: Path | None,
     **stated: Any,
 ) -> None:
-    """Make a Run from LOG: CSV, Lightning, Hugging Face, TensorBoard, or smilelogging's text.
+    """Make a Run from LOG: a table, JSON, TensorBoard's events, or a text log.
 
-    LOG is a file or the folder that holds it. What the log does not say is said by options, and the
-    Run marks it as given.
+    LOG is a file or the folder that holds it. What was taken for what is said on stderr. What the
+    log does not say is said by options, and the Run marks it as given.
     """
     from trainscope.cli.schedule_options import build_schedule
     from trainscope.errors import RecordError
@@ -107,9 +116,9 @@ def command(
     from trainscope.records.imports import Given, run_from_log
     from trainscope.records.run import FILE_NAME
 
-    made = None
+    planned = None
     if recipe is not None or schedule is not None:
-        made = build_schedule(
+        planned = build_schedule(
             recipe=recipe,
             schedule=schedule,
             epochs=epochs,
@@ -122,27 +131,28 @@ def command(
         )
     given = Given(
         kind=Kind(kind),
-        schedule=None if made is None else str(made),
-        total=None if made is None else made.total,
-        rates=() if made is None else tuple(made.rates()),
+        schedule=None if planned is None else str(planned),
+        total=None if planned is None else planned.total,
+        rates=() if planned is None else tuple(planned.rates()),
         settings=_pairs(settings, "--setting", known=False),
         columns=_pairs(columns, "--column", known=True),
         percent=None if accuracy is None else accuracy == "percent",
         untrained_first=untrained_first,
+        first_epoch=first_epoch,
         **stated,
     )
-    run = run_from_log(log, given, format=log_format)
+    made = run_from_log(log, given, format=log_format, run=run)
     if output is None:
-        click.echo(run.to_json())
-        return
-    path = output if output.suffix == ".json" else output / FILE_NAME
-    try:
-        run.save(path)
-    except OSError as error:
-        raise RecordError(f"{path} cannot be written: {error.strerror or error}") from error
-    count = len(run.epochs)
-    click.echo(f"wrote {path}: {count} epochs of {run.source}, LR {run.schedule}", err=True)
-    for note in run.notes:
+        click.echo(made.to_json())
+    else:
+        path = output if output.suffix == ".json" else output / FILE_NAME
+        try:
+            made.save(path)
+        except OSError as error:
+            raise RecordError(f"{path} cannot be written: {error.strerror or error}") from error
+        said = f"{len(made.epochs)} epochs of {made.source}, LR {made.schedule}"
+        click.echo(f"wrote {path}: {said}", err=True)
+    for note in made.notes:
         click.echo(note, err=True)
 
 

@@ -185,12 +185,14 @@ def summary(run: Run, folder: Path) -> str:
     from trainscope.records.rows import speedup
     from trainscope.training.folder import CHECKPOINT
 
-    ta, n = run.trainability_accuracy(), run.first_stage
+    ta = run.trainability()
+    n = "" if ta.epochs is None else f", N = {ta.epochs}"
+    note = f" ({ta.note})" if ta.note else ""
     files = ", ".join(name for name in ("run.json", CHECKPOINT) if (folder / name).exists())
     rows = [
         ("LR schedule", f"{run.schedule}, {run.total} epochs"),
         ("final test accuracy", _percent(run.final_accuracy)),
-        (f"trainability accuracy, N = {n}", _percent(ta)),
+        (f"trainability accuracy{n}", f"{_percent(ta.value)}{note}"),
         ("FLOPs spent", "unknown" if run.flops is None else f"{run.flops:.4g} multiply-adds"),
         ("status", str(run.status)),
         ("written to", f"{folder} ({files})"),

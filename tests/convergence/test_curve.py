@@ -75,7 +75,7 @@ def test_a_runs_start_is_epoch_zero():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "has no records"),
+        ("", "is empty"),
         ("epoch,lr,accuracy\n", "has no records"),
         ("epoch,accuracy\n1,50\n", "no column 'lr'"),
         ("epoch,lr,accuracy\n1,0.1,x\n", "'x' is not a number .*line 2, column accuracy"),
@@ -90,10 +90,8 @@ def test_bad_csv_files_are_refused_in_a_sentence(tmp_path, text, message):
 
 def test_a_file_that_is_no_text_is_refused(tmp_path):
     path = tmp_path / "bad.csv"
-    path.write_bytes(b"\xff\xfe\x00\x80" * 9)
-    with pytest.raises(
-        RecordError, match="no CSV file with named columns: it is not text in UTF-8"
-    ):
+    path.write_bytes(b"\xfd\xfe\x00\x80" * 9)
+    with pytest.raises(RecordError, match="is no text log"):
         LearningCurve.from_csv(path)
 
 

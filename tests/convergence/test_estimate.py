@@ -43,7 +43,8 @@ def check(estimate: Estimate) -> None:
     """Check what holds of every estimate."""
     said = SENTENCES[estimate.status]
     said = "The target is reached" if estimate.status is Status.REACHED else said.split(":")[0]
-    assert estimate.explanation.startswith(said)
+    short = estimate.status is Status.TOO_FEW and "The first LR stage holds"
+    assert estimate.explanation.startswith((said, short or said))
     for interval in (estimate.first_passage, estimate.extra_epochs):
         assert 0 <= interval.low <= interval.median <= interval.high
     assert 0 <= estimate.reachable <= 1
@@ -384,3 +385,37 @@ def test_a_long_log_costs_neither_memory_nor_minutes():
     small = LearningCurve(time[:50_000], law(time[:50_000] / 3000), 0.01)
     found = estimate_extra_epochs(small, law(100.0), large)
     assert found.first_passage.low <= 300_000 <= found.first_passage.high
+
+
+def test_a_run_whose_lr_always_falls_is_not_said_to_be_short():
+    epochs = range(1, 31)
+    for period in (10, 30):
+        lr = [0.05 * (1 + math.cos(math.pi * ((e - 1) % period) / period)) for e in epochs]
+        curve = LearningCurve(epochs, [80 - 45 * math.exp(-e / 9) for e in epochs], lr)
+        found = estimate_extra_epochs(curve, 85)
+        assert found.status is Status.TOO_FEW
+        assert "The first LR stage holds 1 of the 30 epochs watched" in found.explanation
+        reached = estimate_extra_epochs(curve, 70)
+        assert reached.status is Status.REACHED
+        assert reached.extra_epochs.median == 0
+
+
+def test_an_lr_of_zero_at_the_ends_is_read():
+    accuracy = [10.0, 30, 40, 46, 50, 53, 55, 57]
+    warm = LearningCurve(range(1, 9), accuracy, [0.0] + [0.1] * 7)
+    check(estimate_extra_epochs(warm, 60))
+    falling = LearningCurve(range(1, 9), accuracy, [0.1] * 7 + [0.0])
+    assert estimate_extra_epochs(falling, 56).status is Status.REACHED
+    with pytest.raises(RecordError, match="or 0 where a schedule begins or ends"):
+        LearningCurve([1, 2], [1, 2], [0.0, 0.0])
+    with pytest.raises(RecordError, match="or 0 where a schedule begins or ends"):
+        LearningCurve([1, 2], [1, 2], [0.1, -0.1])
+
+
+def test_epochs_that_are_counted_on_are_said():
+    accuracy = [80 - 50 * math.exp(-e / 12) for e in range(1, 31)]
+    late = estimate_extra_epochs(LearningCurve(range(121, 151), accuracy, 1e-3), 78)
+    assert "The first epoch with a record is 121" in late.explanation
+    for epochs in (range(1, 31), range(5, 155, 5), range(31)):
+        curve = LearningCurve(epochs, [*accuracy, 79.0][: len(epochs)], 1e-3)
+        assert "first epoch with a record" not in estimate_extra_epochs(curve, 78).explanation

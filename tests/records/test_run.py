@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -162,7 +163,72 @@ def test_trainability_accuracy_is_the_mean_over_the_first_stage():
 def test_the_final_accuracy_is_the_last_one_not_the_best():
     assert run((50.0, 90.0, 70.0, None)).final_accuracy == 70.0
     assert run((None,) * 4, start_accuracy=33.0).final_accuracy == 33.0
-    assert run((None, 60.0, 70.0, 80.0)).trainability_accuracy() == 60.0
+
+
+def curve(rates, *, accuracies=None, **options) -> Run:
+    values = accuracies or [50.0 + e for e in range(len(rates))]
+    return run(values, rates, **options)
+
+
+def test_trainability_accuracy_is_over_exactly_n_epochs_or_unknown_with_the_reason():
+    found = run().trainability(3)
+    assert (found.value, found.epochs, found.note) == (60.0, 3, "the LR decays within these epochs")
+    assert str(found) == "60.00 %, N = 3 (the LR decays within these epochs)"
+    short = run().trainability(5)
+    assert (short.value, short.epochs) == (None, 5)
+    assert short.note == "N is 5 epochs and the run ends with epoch 4: N may be 4 at most"
+    gap = run((None, 60.0, 70.0, 80.0))
+    assert gap.trainability_accuracy() is None
+    assert "known after 1 of the first 2 epochs" in gap.trainability().note
+    assert Run(kind=Kind.RETRAIN, epochs=()).trainability(3).note == "no epoch was recorded"
+    with pytest.raises(RecordError, match="over at least one epoch"):
+        run().trainability_accuracy(0)
+
+
+def test_gaps_between_recorded_epochs_leave_it_unknown():
+    records = [EpochRecord(e, 0.1, None, None, 10.0 * e) for e in (2, 4)]
+    found = Run(kind=Kind.RETRAIN, epochs=tuple(records)).trainability()
+    assert (found.value, found.epochs) == (None, 4)
+    assert "2 of the first 4 epochs" in found.note
+
+
+@pytest.mark.parametrize("status", [RunStatus.INTERRUPTED, RunStatus.DIVERGED, RunStatus.FINISHED])
+def test_a_run_that_ended_within_its_first_stage_has_none(status):
+    plan = {"schedule": "0:1e-1,30:1e-2", "total": 45, "status": status}
+    found = curve([0.1] * 4, **plan)
+    assert found.trainability_accuracy() is None
+    assert found.trainability().epochs == 30
+    assert "the first LR stage has 30 epochs" in found.trainability().note
+    assert found.trainability_accuracy(4) == 51.5
+
+
+def test_a_warm_up_belongs_to_the_stage_and_is_said():
+    found = curve([0.02, 0.06, 0.1, 0.1, 0.01]).trainability()
+    assert (found.value, found.epochs) == (51.5, 4)
+    assert found.note == "the LR warms up over the first 2 of these epochs"
+
+
+def test_schedules_without_stages():
+    constant = curve([0.1] * 4).trainability()
+    assert (constant.value, constant.epochs) == (51.5, 4)
+    assert constant.note == "the LR never decays, so N is all epochs"
+    cosine = curve([0.1, 0.08, 0.05, 0.02])
+    assert cosine.trainability_accuracy() is None
+    assert "no first LR stage says N" in cosine.trainability().note
+    assert cosine.trainability(4).value == 51.5
+    warm = curve([0.05, 0.1, 0.08, 0.05, 0.02])
+    assert warm.trainability().epochs is None
+    steps = curve([0.1, 0.1, 0.01, 0.001])
+    assert steps.trainability().epochs == 2
+
+
+def test_the_plan_says_where_a_decay_was_between_recorded_epochs():
+    pairs = ((1, 0.1), (2, 0.1), (3, 0.1), (5, 0.01))
+    epochs = tuple(EpochRecord(e, lr, None, None, 50.0) for e, lr in pairs)
+    found = Run(kind=Kind.RETRAIN, epochs=epochs, schedule="0:1e-1,4:1e-2", total=6)
+    assert found.trainability().epochs == 4
+    assert found.trainability_accuracy() is None
+    assert replace(found, schedule=None).trainability_accuracy() == 50.0
 
 
 def test_lr_time_fills_epochs_that_were_not_logged():
@@ -178,6 +244,8 @@ def test_impossible_records_cannot_be_made():
             EpochRecord(1, 0.1, None, None, wrong)
     with pytest.raises(ValueError, match="counts from 1"):
         EpochRecord(0, 0.1, None, None, None)
+    with pytest.raises(ValueError, match="a learning rate is 0 or more"):
+        EpochRecord(1, -0.1, None, None, None)
     record = EpochRecord(1, 0.1, None, None, None)
     with pytest.raises(ValueError, match="ascend"):
         Run(kind=Kind.TRAIN, epochs=(record, record))

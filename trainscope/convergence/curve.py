@@ -63,16 +63,20 @@ class LearningCurve:
             momentum: The momentum coefficient, where known.
 
         Raises:
-            RecordError: Lengths differ, an epoch is not finite or negative, or the learning rate
-                of an epoch is not finite and positive.
+            RecordError: Lengths differ, an epoch is not finite or negative, or a learning rate is
+                not finite or negative, or all are 0.
         """
         e = _column("epochs", epochs)
         a = _column("accuracy", accuracy, len(e))
         r = _column("lr", [float(lr)] * len(e) if isinstance(lr, (int, float)) else lr, len(e))
         if not np.isfinite(e).all() or (e < 0).any():
             raise RecordError("epochs must be finite and not negative; number them from 1 (or 0)")
-        if not np.isfinite(r[e > 0]).all() or (r[e > 0] <= 0).any():
-            raise RecordError("every learning rate after epoch 0 must be finite and positive")
+        rates = r[e > 0]
+        if not np.isfinite(rates).all() or (rates < 0).any() or (len(rates) and not rates.any()):
+            raise RecordError(
+                "every learning rate after epoch 0 must be finite and positive, or 0 where a "
+                "schedule begins or ends"
+            )
         finite = np.isfinite(a)
         self.epochs, self.accuracy = _by_epoch(e[finite], a[finite])
         self.lr_epochs, self.lr = _by_epoch(e[e > 0], r[e > 0])

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from trainscope.convergence.ceiling import ceiling
+from trainscope.convergence.curve import LearningCurve
 from trainscope.convergence.decay_gain import Gain
 from trainscope.convergence.early_decay import log_slope
 from trainscope.convergence.estimate import SENTENCES, Interval, Status
@@ -17,6 +18,8 @@ from trainscope.convergence.stage import SAME, Stage
 
 UNLIKELY = 0.2
 """Probability below which a target is said to be most likely out of reach."""
+FEWEST = 6
+"""Records of a first stage below which an estimate is rough."""
 DOUBTFUL = 0.5
 """How far a target is in reach below which the ceiling is told."""
 
@@ -135,3 +138,30 @@ def doubt(status: Status, ahead: Passages, reference: Stage | None, target: floa
     if running_maximum(reference.accuracy)[-1] < target:
         return "The reference does not reach the target in its own first LR stage."
     return "The curve's own trend gets to the target much later than that, or never."
+
+
+def about_the_records(told: str, status: Status, small: LearningCurve, watched: int) -> str:
+    """Return an explanation with what the records themselves leave open.
+
+    Args:
+        told: The explanation.
+        status: Of the estimate.
+        small: The curve.
+        watched: Its records in the first LR stage.
+    """
+    epochs = small.epochs[small.epochs > 0]
+    if status is Status.TOO_FEW and len(epochs) >= FEWEST:
+        told = told.replace(
+            SENTENCES[status],
+            f"The first LR stage holds {watched} of the {len(epochs)} epochs watched, as the LR "
+            f"falls after it, and a first passage is estimated from {FEWEST} epochs at a constant "
+            "LR or more: the numbers are rough, and without a reference there are none below "
+            "four. Watch a run whose LR stays for a while.",
+        )
+    if len(epochs) > 1 and epochs[0] > max(1.0, epochs[1] / 2):
+        told += (
+            f" The first epoch with a record is {epochs[0]:g}, and epochs count from the start of "
+            "retraining: if they are counted on from an earlier training, number them from 1, as "
+            "the estimate is then another."
+        )
+    return told

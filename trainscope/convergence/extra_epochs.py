@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from trainscope.convergence.curve import LearningCurve
 from trainscope.convergence.decay_gain import Gain, decay_gain, final_accuracy
 from trainscope.convergence.early_decay import early_decay, log_slope
 from trainscope.convergence.estimate import NEVER, SENTENCES, Band, Estimate, Interval, Status
-from trainscope.convergence.explanation import doubt, explain
+from trainscope.convergence.explanation import about_the_records, doubt, explain
 from trainscope.convergence.forecast import ENOUGH
 from trainscope.convergence.from_ends import from_ends
 from trainscope.convergence.passage import first_passage, running_maximum
@@ -78,7 +79,7 @@ def estimate_extra_epochs(
         return _bare(target, level, Status.DIVERGED, small)
     usable = its if its is not None and len(its) else None
     if not len(stage) or (usable is None and len(stage) < ENOUGH and not reached):
-        return _bare(target, level, Status.TOO_FEW, small)
+        return _short(target, level, small, stage)
     ahead = passages(stage, usable, calibration or load())
     gain = (
         NO_DECAYS
@@ -108,17 +109,22 @@ def estimate_extra_epochs(
         reachable=reachable,
         lr_time_bound=_bound(stage, usable, target),
         status=status,
-        explanation=explain(
+        explanation=about_the_records(
+            explain(
+                status,
+                ahead,
+                usable,
+                gain,
+                target,
+                plan,
+                extra=extra,
+                reachable=reachable,
+                final=final,
+                in_doubt=in_doubt,
+            ),
             status,
-            ahead,
-            usable,
-            gain,
-            target,
-            plan,
-            extra=extra,
-            reachable=reachable,
-            final=final,
-            in_doubt=in_doubt,
+            small,
+            len(stage),
         ),
         doubt=in_doubt,
         curve=_band(ahead, passage, tails),
@@ -200,6 +206,25 @@ def _band(ahead: Passages, passage: Interval, tails: tuple[float, ...]) -> Band:
         rows.append(tuple(np.interp(np.log(time), x, y).tolist()))
     median, high, low = rows
     return Band(tuple((time + stage.lag).tolist()), median, low, high)
+
+
+def _short(target: float, level: float, small: LearningCurve, stage: Stage) -> Estimate:
+    """Return the estimate from a first stage of a few records, as under an LR that always falls."""
+    bare = _bare(target, level, Status.TOO_FEW, small)
+    final = final_accuracy(small, stage)
+    if final is not None and final >= target:
+        last = float(small.epochs[-1])
+        return replace(
+            bare,
+            status=Status.REACHED,
+            first_passage=Interval(last, 0.0, last),
+            extra_epochs=Interval(0.0, 0.0, 0.0),
+            reachable=1.0,
+            explanation="The target is reached after the decays: the last records have "
+            f"{final:.2f} %.",
+        )
+    told = about_the_records(bare.explanation, bare.status, small, len(stage))
+    return replace(bare, explanation=told)
 
 
 def _bare(target: float, level: float, status: Status, small: LearningCurve) -> Estimate:

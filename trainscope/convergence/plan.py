@@ -46,6 +46,8 @@ def read_plan(schedule: str, total: float | None) -> Plan:
     ends = [*starts[1:], float(total)]
     decay = next((i for i in range(1, len(stages)) if stages[i][1] < stages[i - 1][1]), len(stages))
     peak = max(lr for _, lr in stages[:decay])
+    if not peak:
+        raise ScheduleError(f"the LR schedule '{schedule}' has no positive LR in its first stage")
     spans = list(zip(stages, ends, strict=True))[decay:]
     tail = sum(lr * (end - start) for (start, lr), end in spans) / peak
     return Plan(first=ends[decay - 1], lr=peak, tail=tail)
@@ -60,7 +62,7 @@ def _stage(part: str, schedule: str) -> tuple[float, float]:
         raise ScheduleError(
             f"'{part}' in the LR schedule '{schedule}' is not EPOCH:LR, like 30:1e-4"
         ) from error
-    if not 0 < stage[1] < float("inf"):
+    if not 0 <= stage[1] < float("inf"):
         raise ScheduleError(f"'{part}' in the LR schedule '{schedule}' has no positive LR")
     return stage
 

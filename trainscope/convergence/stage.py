@@ -61,9 +61,11 @@ def first_stage(curve: LearningCurve) -> Stage | None:
     if len(curve) and curve.epochs[0] == 0:
         loss = None if curve.loss is None or not curve.loss[0] > 0 else float(curve.loss[0])
         start = (float(curve.accuracy[0]), loss)
-    time = curve.epochs[keep]
+    time = curve.epochs
     if clock is not edges:
         time = np.interp(time, np.append(0.0, edges), np.append(0.0, clock))
+    keep &= time > 0  # an epoch at LR 0 has done nothing
+    time = time[keep]
     return Stage(
         time=time,
         accuracy=curve.accuracy[keep],

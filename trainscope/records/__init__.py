@@ -7,6 +7,7 @@ from trainscope.records.epoch import EpochRecord, Taken
 from trainscope.records.measurement import Array, Cost, Json, Measurement, Scalar, Status
 from trainscope.records.origin import Pretraining, Pruning
 from trainscope.records.run import Kind, Run, RunStatus
+from trainscope.records.trainability import Trainability
 
 __all__ = [
     "ActionRecord",
@@ -28,4 +29,5 @@ __all__ = [
     "Scalar",
     "Status",
     "Taken",
+    "Trainability",
 ]

@@ -39,6 +39,8 @@ class EpochRecord:
         for number in (self.lr, self.train_loss, self.test_loss, self.test_accuracy, self.seconds):
             if number is not None and not math.isfinite(number):
                 raise ValueError(f"an EpochRecord holds finite numbers, not {number}")
+        if self.lr < 0:
+            raise ValueError(f"a learning rate is 0 or more, not {self.lr:g}")
         if self.test_accuracy is not None and not 0.0 <= self.test_accuracy <= 100.0:
             raise ValueError(f"accuracy is in percent, 0 to 100, not {self.test_accuracy:g}")
 

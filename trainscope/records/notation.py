@@ -12,6 +12,8 @@ def write_lr(lr: float) -> str:
     >>> write_lr(0.01), write_lr(0.0005), write_lr(1.0), write_lr(0.00015)
     ('1e-2', '5e-4', '1e0', '1.5e-4')
     """
+    if lr == 0:
+        return "0"
     sign, numbers, exponent = Decimal(repr(float(lr))).as_tuple()
     if not isinstance(exponent, int):  # NaN and infinity, which an error may have to name
         return repr(float(lr))

@@ -15,6 +15,7 @@ from trainscope.records.epoch import EpochRecord, Taken
 from trainscope.records.files import write_text
 from trainscope.records.measurement import Json
 from trainscope.records.origin import Pretraining, Pruning
+from trainscope.records.trainability import Trainability, trainability
 
 SCHEMA = "trainscope.run/1"
 UNKNOWN = "unknown"
@@ -135,12 +136,30 @@ class Run:
             epochs: N; by default the length of the first LR stage.
 
         Returns:
-            The mean over those of the first N epochs that have an accuracy; None if none has.
+            The mean over exactly these N epochs; None where the run has fewer, where the accuracy
+            of any of them is not known, or where N is not given and the LR has no first stage:
+            `trainability` says which.
+
+        Raises:
+            RecordError: N is below 1.
         """
-        limit = self.first_stage if epochs is None else epochs
-        first = [r.test_accuracy for r in self.epochs if r.epoch <= limit]
-        known = [accuracy for accuracy in first if accuracy is not None]
-        return sum(known) / len(known) if known else None
+        return self.trainability(epochs).value
+
+    def trainability(self, epochs: int | None = None) -> Trainability:
+        """Return TA with N, and what to know of it or why it is not known.
+
+        The first LR stage is the epochs before the first decay, warm-up among them. It is the one
+        that the LR schedule plans: of a run that ended within it TA is not known, unless N says
+        over how many epochs it is to be. An LR that falls from epoch to epoch, as on a cosine, has
+        no stage; one that never decays has a single stage, all epochs.
+
+        Args:
+            epochs: N; by default the length of the first LR stage.
+
+        Raises:
+            RecordError: N is below 1.
+        """
+        return trainability(self, epochs)
 
     def __repr__(self) -> str:
         """Return one line: what was trained, how long, and where it ended."""

@@ -1,75 +1,271 @@
-"""CSV with named columns, and Lightning's metrics.csv, whose rows hold a few columns each."""
+"""Tables with named columns: a row an epoch, or several, or a row a step.
+
+Lightning's metrics.csv, timm's summary.csv, ultralytics' results.csv, W&B's exports,
+log_finetune.txt of the codes around pytorch-classification, and any other.
+"""
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from trainscope.errors import RecordError
-from trainscope.records.imports.log import Log, find_columns, need_accuracy, number
-from trainscope.records.imports.table import read_table
+from trainscope.records.imports.collect import Collector
+from trainscope.records.imports.log import COUNTED, Log, choose_run, no_column, number
+from trainscope.records.imports.names import (
+    EPOCH,
+    PHASES,
+    STEP,
+    is_test_accuracy,
+    meaning,
+    split_of,
+)
+from trainscope.records.imports.table import open_table, refuse_twice
 
-Rows = list[dict[str, float]]
-Cells = Sequence[Mapping[str, str | None]]
+RUNS = ("run", "run_name", "run_id", "run name", "name", "seed", "experiment", "exp", "trial")
+"""Columns that say of which run a row is."""
+ROWS = "The table has no column of epochs: each row counts as one."
+RUNNING = "The log's seconds are those since its start; here they are those of each epoch."
 
 
-def read(path: Path, asked: Mapping[str, str]) -> Log:
-    """Read a CSV file.
+def read(path: Path, asked: Mapping[str, str], run: str | None = None) -> Log:
+    """Read a table.
 
-    Rows of one epoch are merged: of each column the last number of the epoch counts. Lightning's
-    CSVLogger writes the learning rate and the losses of an epoch in rows of their own, and counts
-    epochs from 0, as is told by its `step` column.
+    Rows of one epoch are merged. Lightning's CSVLogger writes the learning rate and the losses of
+    an epoch in rows of their own; a row without an epoch belongs to the next row that has one.
+    Without a column of epochs, each row with an accuracy ends an epoch.
 
     Args:
         path: The file.
         asked: Columns that the person named, by field.
+        run: The run to read, of a table of several.
 
     Raises:
-        RecordError: It has no header, no rows, no epochs, no accuracy, or a column twice.
+        RecordError: It has no header, no rows, no accuracy, a column twice, or several runs of
+            which none is named.
     """
-    table = read_table(path)
-    rows, columns = table.rows, tuple(name for name in table.columns if name)
-    if not rows or len(columns) < 2:
+    names, rows = open_table(path)
+    layout = _layout(path, names, asked, run)
+    collector = Collector(str(path), asked)
+    collector.see(layout.names.values())
+    reader = _Reader(path, layout, collector)
+    for line, row in rows:
+        reader.take(line, row)
+    if not reader.count or len([name for name in names if name]) < 2:
         raise RecordError(f"{path} is no CSV file with named columns and a row an epoch")
-    lightning = "step" in columns and "epoch" in columns and is_sparse(rows)
-    named = dict(asked)
-    if lightning:  # LearningRateMonitor writes lr-SGD
-        lr = next((name for name in columns if name.lower().startswith("lr-")), None)
-        named |= {"lr": lr} if lr is not None and "lr" not in named else {}
-    found = find_columns(columns, named, str(path))
-    table.refuse_twice(found.values())
-    need_accuracy(found, columns, str(path))
-    if "epoch" not in found:
-        raise RecordError(f"{path} has no column of epochs: name it with --column epoch=NAME")
-    merged = _merge(rows, found, path)
-    log = Log("lightning" if lightning else "csv", merged, columns)
-    log.count_from_one()
+    if layout.epoch is not None and not collector.rows:
+        raise RecordError(f"{path} has no epoch in its column '{names[layout.epoch]}'")
+    log = collector.log(_source(names, layout, reader))
+    used = {
+        name.partition("/")[2] if layout.phase is not None else name for name in log.taken.values()
+    }
+    needed = [names[at] for at, name in layout.names.items() if name in used]
+    refuse_twice(path, names, dict.fromkeys(needed))
+    if layout.epoch is None:
+        log.notes.append(ROWS if reader.ends == reader.count else COUNTED)
+    else:
+        refuse_twice(path, names, [names[layout.epoch]])
+        log.taken["epoch"] = names[layout.epoch]
+    if reader.fractional:
+        log.take_start()
+    _part_seconds(log)
     return log
 
 
-def is_sparse(rows: Cells) -> bool:
-    """Tell whether rows hold a few of the columns each."""
-    return any(
-        not (cell or "").strip() for row in rows for cell in row.values() if cell is not None
+@dataclass(frozen=True)
+class _Layout:
+    """Where the numbers of one run are.
+
+    Attributes:
+        names: The name of each column that is read.
+        epoch: The column of the epochs, None where there is none.
+        step: The column of the steps.
+        phase: The column that says of which data a row is.
+        runs: The column that says of which run a row is.
+        run: The run whose rows are read.
+        fractions: Whether epochs have fractions, as Hugging Face counts them.
+        wide: Whether the columns are named `run - metric`.
+    """
+
+    names: Mapping[int, str]
+    epoch: int | None = None
+    step: int | None = None
+    phase: int | None = None
+    runs: int | None = None
+    run: str = ""
+    fractions: bool = False
+    wide: bool = False
+
+
+@dataclass
+class _Reader:
+    """Hands rows to the collector, with the epoch that each belongs to.
+
+    Attributes:
+        path: Of the table, for messages.
+        layout: Where what is.
+        collector: Takes the numbers.
+        count: Rows read.
+        ends: Rows that ended an epoch, in a table without a column of epochs.
+        sparse: Whether any cell is empty.
+        fractional: Whether any epoch has a fraction.
+        waiting: The numbers of rows without an epoch, which belong to the next one.
+        useful: The columns that are read, and their names.
+        steps: The steps at which epochs ended, in a table without a column of epochs.
+    """
+
+    path: Path
+    layout: _Layout
+    collector: Collector
+    count: int = 0
+    ends: int = 0
+    sparse: bool = False
+    fractional: bool = False
+    waiting: list[dict[str, float]] = field(default_factory=list)
+    steps: list[float] = field(default_factory=list)
+    useful: list[tuple[int, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Leave out the columns that no Run holds."""
+        named = self.layout.names.items()
+        self.useful = [(at, name) for at, name in named if self.collector.wanted(name)]
+
+    def take(self, line: int, row: Sequence[str]) -> None:
+        """Take a row."""
+        layout = self.layout
+        if layout.runs is not None and _cell(row, layout.runs) != layout.run:
+            return
+        self.count += 1
+        split = "" if layout.phase is None else split_of(_cell(row, layout.phase))
+        if not self.sparse:
+            self.sparse = not all(row) or len(row) < len(layout.names)
+        values = {}
+        for at, name in self.useful:
+            value = number(row[at]) if at < len(row) else None
+            if value is not None:
+                values[f"{split}/{name}" if split else name] = value
+        if split and self.count < 100:
+            self.collector.see(f"{split}/{name}" for name in layout.names.values())
+        epoch = self._epoch(line, row, values)
+        self.waiting.append(values)
+        if epoch is not None:
+            for known in self.waiting:
+                self.collector.add(epoch, known)
+            self.waiting = []
+
+    def _epoch(self, line: int, row: Sequence[str], values: Mapping[str, float]) -> int | None:
+        if self.layout.epoch is None:
+            return self._counted(row, values)
+        cell = _cell(row, self.layout.epoch)
+        if not cell or cell.lower() == "nan":
+            return None
+        epoch = number(cell)
+        if epoch is not None and self.layout.fractions:
+            self.fractional |= epoch != int(epoch)
+            epoch = float(math.ceil(epoch - 1e-6))
+        if epoch is None or epoch != int(epoch) or not 0 <= epoch <= 1e9:
+            raise RecordError(f"{self.path}, line {line}: '{cell[:40]}' is no epoch")
+        return int(epoch)
+
+    def _counted(self, row: Sequence[str], values: Mapping[str, float]) -> int | None:
+        """Return the epoch that the row ends; steps that go back tell a training begun again."""
+        if not any(is_test_accuracy(name, self.collector.asked) for name in values):
+            return None
+        self.ends += 1
+        step = None if self.layout.step is None else number(_cell(row, self.layout.step))
+        if step is None:
+            self.steps.append(math.inf)
+        else:
+            del self.steps[bisect_left(self.steps, step) :]
+            self.steps.append(step)
+        return len(self.steps)
+
+
+def _layout(path: Path, names: Sequence[str], asked: Mapping[str, str], run: str | None) -> _Layout:
+    own = {at: name for at, name in enumerate(names) if name}
+    wide = _by_run(own)
+    if wide:
+        picked = choose_run(str(path), list(wide), run)
+        common = {at: name for at, name in own.items() if " - " not in name}
+        own = common | wide[picked]
+    lower = {name.lower(): at for at, name in reversed(own.items())}
+    runs = next((lower[name] for name in RUNS if name in lower), None)
+    phase = next((lower[name] for name in PHASES if name in lower), None)
+    picked, runs, phase = _by_rows(path, runs, phase, run, wide=bool(wide))
+    epochs = [at for at, name in own.items() if (m := meaning(name)) and m.field == EPOCH]
+    epochs.sort(key=lambda at: own[at].lower() != "epoch")
+    epoch = epochs[0] if epochs else None
+    if "epoch" in asked:
+        epoch = next((at for at, name in own.items() if name == asked["epoch"]), None)
+        if epoch is None:
+            raise no_column(str(path), asked["epoch"], own.values())
+    steps = [at for at, name in own.items() if (m := meaning(name)) and m.field == STEP]
+    hugging = epoch is not None and (
+        "/" in own[epoch] or any(name.startswith(("eval_", "eval/")) for name in own.values())
+    )
+    return _Layout(
+        own, epoch, steps[0] if steps else None, phase, runs, picked, hugging, bool(wide)
     )
 
 
-def _merge(rows: Cells, found: Mapping[str, str], path: Path) -> Rows:
-    epochs: dict[int, dict[str, float]] = {}
-    early: dict[str, float] = {}  # from rows without an epoch: they belong to the next one
-    for place, row in enumerate(rows, start=2):
-        values = {part: number(row[name]) for part, name in found.items() if part != "epoch"}
-        known = {part: value for part, value in values.items() if value is not None}
-        cell = (row[found["epoch"]] or "").strip()
-        if not cell:
-            early |= known
-            continue
-        epoch = number(cell)
-        if epoch is None or epoch != int(epoch) or epoch < 0:
-            raise RecordError(f"{path}, line {place}: '{cell}' is no epoch")
-        target = epochs.setdefault(int(epoch), {})
-        target |= early | known
-        early = {}
-    if not epochs:
-        raise RecordError(f"{path} has no epoch in its column '{found['epoch']}'")
-    return [{"epoch": float(n), **epochs[n]} for n in sorted(epochs)]
+def _by_run(names: Mapping[int, str]) -> dict[str, dict[int, str]]:
+    """Return the columns of each run of a table with columns like W&B's `run - metric`."""
+    runs: dict[str, dict[int, str]] = {}
+    for at, name in names.items():
+        run, sign, metric = name.rpartition(" - ")
+        if sign and run and not metric.endswith(("__MIN", "__MAX")):
+            runs.setdefault(run.strip(), {})[at] = metric.strip()
+    return runs
+
+
+def _by_rows(
+    path: Path, runs: int | None, phase: int | None, run: str | None, *, wide: bool
+) -> tuple[str, int | None, int | None]:
+    """Return the run to read, and the columns that say of which run and which data a row is.
+
+    A column counts only if its cells bear it out: more than one run, and only names of data.
+    """
+    found: dict[str, None] = {}
+    phases: set[str] = set()
+    if runs is not None or phase is not None:
+        for _, row in open_table(path)[1]:
+            if runs is not None and len(found) < 1000:
+                found |= {_cell(row, runs): None} if _cell(row, runs) else {}
+            if phase is not None and len(phases) < 1000:
+                phases.add(split_of(_cell(row, phase)))
+    if "" in phases:
+        phase = None
+    if wide:
+        return "", None, phase
+    if len(found) < 2:
+        if run is not None and run not in found:
+            choose_run(str(path), list(found), run)
+        return "", None, phase
+    return choose_run(str(path), list(found), run), runs, phase
+
+
+def _source(names: Sequence[str], layout: _Layout, reader: _Reader) -> str:
+    if layout.wide or "_runtime" in names:
+        return "wandb"
+    lightning = "step" in names and "epoch" in names and reader.sparse
+    return "lightning" if lightning and not layout.fractions else "csv"
+
+
+def _part_seconds(log: Log) -> None:
+    """Make seconds of each epoch from those since the start, where the log has these."""
+    times = [row["seconds"] for row in log.rows if "seconds" in row]
+    if len(times) < 3 or len(times) < len(log.rows):
+        return
+    rising = all(before < after for before, after in pairwise(times))
+    if rising and times[-1] >= 0.5 * len(times) * times[0]:
+        for row, before, after in zip(log.rows, [0.0, *times], times, strict=False):
+            row["seconds"] = after - before
+        log.notes.append(RUNNING)
+
+
+def _cell(row: Sequence[str], at: int) -> str:
+    return row[at].strip() if at < len(row) else ""

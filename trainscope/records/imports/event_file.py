@@ -15,6 +15,10 @@ from pathlib import Path
 from trainscope.errors import RecordError
 
 _VARINT, _DOUBLE, _BYTES, _FLOAT = 0, 1, 2, 5
+MOST_BYTES = 2 * 2**30
+MOST_SCALARS = 1_000_000
+LARGEST = 16 * 1024
+"""Bytes of a record that is read: larger ones are pictures, weights and texts."""
 
 
 def scalars(path: Path) -> dict[str, list[tuple[int, float]]]:
@@ -23,30 +27,46 @@ def scalars(path: Path) -> dict[str, list[tuple[int, float]]]:
     A last record that was cut off, as by a training that was killed, is left out.
 
     Raises:
-        RecordError: The file is no event file.
+        RecordError: The file is no event file, is damaged, or is too large.
     """
     found: dict[str, list[tuple[int, float]]] = {}
+    count = 0
     try:
-        for message in _records(path.read_bytes(), path):
+        for message in _records(path):
             step, values = _event(message)
             for tag, value in values:
                 found.setdefault(tag, []).append((step, value))
+            count += len(values)
+            if count > MOST_SCALARS:
+                raise RecordError(f"{path} has more than {MOST_SCALARS} scalars: log fewer steps")
+    except OSError as error:
+        raise RecordError(f"no log can be read from {path}: {error.strerror}") from error
     except (struct.error, IndexError, UnicodeDecodeError) as error:
         raise RecordError(f"{path} is a damaged event file") from error
     return found
 
 
-def _records(data: bytes, path: Path) -> Iterator[bytes]:
-    at = 0
-    while at + 12 <= len(data):
-        (length,) = struct.unpack_from("<Q", data, at)
-        (checksum,) = struct.unpack_from("<I", data, at + 8)
-        if checksum != _masked_crc(data[at : at + 8]):
-            raise RecordError(f"{path} is no event file of TensorBoard's, or it is damaged")
-        if at + 16 + length > len(data):
-            return
-        yield data[at + 12 : at + 12 + length]
-        at += 16 + length
+def _records(path: Path) -> Iterator[bytes]:
+    size = path.stat().st_size
+    if size > MOST_BYTES:
+        raise RecordError(f"{path} has more than {MOST_BYTES / 2**30:.0f} GiB, and is not read")
+    with path.open("rb") as file:
+        at = 0
+        while at + 12 <= size:
+            head = file.read(12)
+            (length,) = struct.unpack_from("<Q", head)
+            if struct.unpack_from("<I", head, 8)[0] != _masked_crc(head[:8]):
+                raise RecordError(f"{path} is no event file of TensorBoard's, or it is damaged")
+            at += 16 + length
+            if at > size:
+                return
+            if length > LARGEST:
+                file.seek(at)
+                continue
+            data = file.read(length)
+            if struct.unpack("<I", file.read(4))[0] != _masked_crc(data):
+                raise RecordError(f"{path} is damaged: a record's checksum is wrong")
+            yield data
 
 
 def _event(message: bytes) -> tuple[int, list[tuple[str, float]]]:
@@ -123,11 +143,18 @@ def _varint(message: bytes, at: int) -> tuple[int, int]:
 
 
 def _masked_crc(data: bytes) -> int:
-    """Return the masked CRC-32C of a record's length, as TFRecord files have it."""
+    """Return the masked CRC-32C of a record or its length, as TFRecord files have it."""
     crc = 0xFFFFFFFF
     for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = (crc >> 1) ^ (0x82F63B78 if crc & 1 else 0)
+        crc = (crc >> 8) ^ _TABLE[(crc ^ byte) & 0xFF]
     crc ^= 0xFFFFFFFF
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def _reduced(byte: int) -> int:
+    for _ in range(8):
+        byte = (byte >> 1) ^ (0x82F63B78 if byte & 1 else 0)
+    return byte
+
+
+_TABLE = tuple(_reduced(byte) for byte in range(256))

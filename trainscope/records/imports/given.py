@@ -40,6 +40,7 @@ class Given:
         columns: The names that fields have in the log, where they are not known by themselves.
         percent: True: accuracies are percentages; False: shares of 1; None: told by their size.
         untrained_first: Epoch 0 of the log is the network before the first step.
+        first_epoch: The log's number of the first epoch of this training; None: told by the log.
     """
 
     kind: Kind = Kind.RETRAIN
@@ -67,11 +68,13 @@ class Given:
     columns: Mapping[str, str] = field(default_factory=dict)
     percent: bool | None = None
     untrained_first: bool = False
+    first_epoch: int | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
         """Return the fields of a Run that were stated."""
-        own = {"rates", "columns", "percent", "kind", "settings", "total", "untrained_first"}
+        own = {"rates", "columns", "percent", "kind", "settings", "total"}
+        own |= {"untrained_first", "first_epoch"}
         stated = [
             part.name
             for part in fields(self)

@@ -3,43 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from trainscope.errors import RecordError
+from trainscope.records.imports.names import ACCURACY, LOSS, TRAIN, meaning
 
 FIELDS = ("epoch", "step", "lr", "train_loss", "test_loss", "test_accuracy", "seconds")
-NAMES: Mapping[str, tuple[str, ...]] = {
-    "epoch": ("epoch", "epochs", "train/epoch"),
-    "step": ("step", "global_step", "iteration", "iter"),
-    "lr": ("lr", "learning_rate", "train/lr", "train/learning_rate", "train_lr"),
-    "train_loss": (
-        *(
-            "train_loss",
-            "train/loss",
-            "loss/train",
-            "loss_train",
-            "train_loss_epoch",
-            "training_loss",
-        ),
-        "loss",
-    ),
-    "test_loss": (
-        *("test_loss", "val_loss", "eval_loss", "valid_loss", "validation_loss", "test/loss"),
-        *("val/loss", "eval/loss", "loss/test", "loss/val", "loss_test", "valid/loss"),
-    ),
-    "test_accuracy": (
-        *("test_accuracy", "test_acc", "val_accuracy", "val_acc", "eval_accuracy", "eval_acc"),
-        *("valid_accuracy", "valid_acc", "test/accuracy", "test/acc", "val/accuracy", "val/acc"),
-        *("eval/accuracy", "accuracy/test", "accuracy/val", "acc/test", "acc/val", "test_top1"),
-        *("val_top1", "top1", "acc1", "test_acc1", "val_acc1", "accuracy", "acc"),
-    ),
-    "seconds": ("seconds", "time", "epoch_time", "epoch_seconds"),
+IN_WORDS = {
+    "epoch": "epoch",
+    "lr": "LR",
+    "train_loss": "training loss",
+    "test_loss": "test loss",
+    "test_accuracy": "test accuracy",
+    "seconds": "seconds",
 }
-"""Names that the columns of logs have, in lower case, the surest first."""
+COUNTED = "The log does not say its epochs; each value of the accuracy counts as one."
 
-
-FROM_ZERO = "The log counts epochs from 0; here they count from 1."
+_METRIC = re.compile(r"map|iou|bleu|rouge|f1|auc|perplexity|ppl|wer|dice|psnr|mse|mae", re.I)
 
 
 @dataclass
@@ -48,79 +30,29 @@ class Log:
 
     Attributes:
         source: The format.
-        rows: One an epoch, ascending, by the fields above; what is missing is absent.
-        columns: Every name that was found, for messages.
+        rows: One an epoch, ascending, by the fields above and as the log numbers its epochs; what
+            is missing is absent.
+        taken: The name in the log that each field was read from, "" where it has none.
         notes: What a reader should know, each one sentence.
+        start_accuracy: Of a test before the first epoch, as the log has it.
     """
 
     source: str
     rows: list[dict[str, float]]
-    columns: tuple[str, ...] = ()
+    taken: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    start_accuracy: float | None = None
 
-    def count_from_one(self) -> None:
-        """Number the epochs from 1 where the log numbers them from 0."""
+    def take_start(self) -> None:
+        """Take epoch 0 out, where epochs done are counted: a test before the first step."""
         if self.rows and self.rows[0]["epoch"] == 0:
-            for row in self.rows:
-                row["epoch"] += 1
-            self.notes.append(FROM_ZERO)
-
-    def take_start(self, path: str) -> dict[str, float]:
-        """Take out the first row, of epoch 0, and return it: the network before the first step.
-
-        Raises:
-            RecordError: The log has no epoch 0, or nothing after it.
-        """
-        if FROM_ZERO not in self.notes or len(self.rows) < 2:
-            raise RecordError(f"{path} has no epoch 0 before others: leave --untrained-first out")
-        self.notes.remove(FROM_ZERO)
-        start, *self.rows = self.rows
-        for row in self.rows:
-            row["epoch"] -= 1
-        return start
-
-
-def find_columns(columns: Iterable[str], asked: Mapping[str, str], path: str) -> dict[str, str]:
-    """Return the column of each field that has one.
-
-    Args:
-        columns: The names in the log.
-        asked: Columns that the person named, by field.
-        path: Of the log, for messages.
-
-    Raises:
-        RecordError: A column that was named is not there.
-    """
-    names = list(columns)
-    lower = {name.strip().lower(): name for name in reversed(names)}
-    found = {}
-    for part in FIELDS:
-        if part in asked:
-            if asked[part] not in names:
-                raise RecordError(f"{path} has no column '{asked[part]}': it has {_listed(names)}")
-            found[part] = asked[part]
-            continue
-        name = next((lower[known] for known in NAMES[part] if known in lower), None)
-        if name is not None:
-            found[part] = name
-    return found
-
-
-def need_accuracy(found: Iterable[str], columns: Iterable[str], path: str) -> None:
-    """Refuse a log without a test accuracy.
-
-    Raises:
-        RecordError: It has none.
-    """
-    if "test_accuracy" not in found:
-        raise RecordError(
-            f"{path} has no test accuracy that is known by its name: it has "
-            f"{_listed(list(columns))}; name the column with --column test_accuracy=NAME"
-        )
+            self.start_accuracy = self.rows.pop(0).get("test_accuracy")
 
 
 def number(text: object) -> float | None:
     """Return a cell as a finite number, None where it is none."""
+    if text is None or text == "" or isinstance(text, (bool, list, dict)):
+        return None
     try:
         value = float(str(text).strip().rstrip("%"))
     except ValueError:
@@ -128,6 +60,53 @@ def number(text: object) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _listed(names: list[str]) -> str:
-    shown = ", ".join(names[:12]) or "no columns at all"
-    return shown + (", ..." if len(names) > 12 else "")
+def no_column(path: str, name: str, names: Iterable[str]) -> RecordError:
+    """Return the error for a column that a person named and the log does not have."""
+    return RecordError(f"{path} has no column '{name}': it has {listed(names)}")
+
+
+def no_accuracy(path: str, names: Iterable[str]) -> RecordError:
+    """Return the error for a log without a test accuracy, with what it has in its place."""
+    names = list(names)
+    meant = [(name, meaning(name)) for name in names]
+    trained = [name for name, m in meant if m and m.field == ACCURACY and m.split == TRAIN]
+    tests = [name for name, m in meant if m and m.field == ACCURACY and m.split != TRAIN]
+    if tests:
+        return RecordError(
+            f"{path} has no epoch with a test accuracy: '{tests[0]}' has no number in it"
+        )
+    metrics = [name for name in names if _METRIC.search(name)]
+    losses = [name for name, m in meant if m and m.field == LOSS and m.split not in (TRAIN, "")]
+    if trained:
+        why = f", as {listed(trained, 3)} is of training data"
+    elif metrics or losses:
+        why = f": {listed(metrics or losses, 3)} is another metric, and a Run holds accuracy alone"
+    else:
+        why = " that is known by its name"
+    return RecordError(
+        f"{path} has no test accuracy{why}; it has {listed(names)}: let the training log one, or "
+        "name the column that has it with --column test_accuracy=NAME"
+    )
+
+
+def listed(names: Iterable[str], most: int = 12) -> str:
+    """Write names with commas between them, the first ones of many."""
+    names = [name if len(name) <= 60 else f"{name[:57]}..." for name in names]
+    shown = ", ".join(names[:most]) or "no columns at all"
+    return shown + (", ..." if len(names) > most else "")
+
+
+def choose_run(path: str, names: list[str], run: str | None) -> str:
+    """Return the run to read of those in a file or folder.
+
+    Raises:
+        RecordError: The run that was named is not there, or none was named and there are several.
+    """
+    if run is not None and run not in names:
+        there = listed(names) if names else "one run without a name: leave --run out"
+        raise RecordError(f"{path} has no run '{run}': it has {there}")
+    if run is None and len(names) > 1:
+        raise RecordError(
+            f"{path} holds {len(names)} runs, {listed(names)}: say which one with --run NAME"
+        )
+    return names[0] if run is None else run

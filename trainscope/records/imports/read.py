@@ -7,76 +7,90 @@ from pathlib import Path
 
 from trainscope.errors import RecordError
 from trainscope.records.epoch import EpochRecord
-from trainscope.records.imports import csv_log, tensorboard, text_log, trainer_state
+from trainscope.records.imports import csv_log, json_log, tensorboard, text_log
+from trainscope.records.imports.folder import find_log
 from trainscope.records.imports.given import Given
-from trainscope.records.imports.log import Log
-from trainscope.records.imports.table import SEPARATORS
+from trainscope.records.imports.log import IN_WORDS, Log
+from trainscope.records.imports.numbering import number_epochs
+from trainscope.records.imports.table import is_table
+from trainscope.records.imports.text_file import MOST_BYTES, beginning, check_file
 from trainscope.records.notation import write_stages
 from trainscope.records.run import UNKNOWN, Run
 
-FORMATS: Mapping[str, Callable[[Path, Mapping[str, str]], Log]] = {
+Reader = Callable[[Path, Mapping[str, str], str | None], Log]
+FORMATS: Mapping[str, Reader] = {
     "csv": csv_log.read,
-    "huggingface": trainer_state.read,
+    "json": json_log.read,
+    "jsonlines": json_log.read_lines,
     "tensorboard": tensorboard.read,
     "text": text_log.read,
 }
-"""The reader of each format; `csv` reads Lightning's too."""
+"""The reader of each format; `csv` reads Lightning's too, and `json` Hugging Face's."""
+NAMES = {"huggingface": "json"}
+"""Other names of formats."""
+WANDB = (
+    "{} is W&B's own record of a run: export the run as CSV, or write run.history().to_csv(FILE) "
+    "with W&B's own package, and import that"
+)
 
 
 def recognise(path: Path) -> str:
-    """Return the format of a log: by its name, else by how it begins.
+    """Return the format of a log by how it begins.
 
     Raises:
         RecordError: There is nothing there, or nothing in it.
     """
     if path.is_dir():
-        inside = {"metrics.csv": "csv", "trainer_state.json": "huggingface"}
-        for name in inside:
-            if (path / name).is_file():
-                return inside[name]
         return "tensorboard"
-    try:
-        with path.open("rb") as file:
-            begin = file.read(4096)
-    except OSError as error:
-        raise RecordError(f"no log can be read from {path}: {error.strerror}") from error
-    if not begin:
-        raise RecordError(f"{path} is empty")
+    if path.suffix == ".wandb":
+        raise RecordError(WANDB.format(path))
+    check_file(path, tensorboard.MOST_BYTES if tensorboard.is_event_file(path) else MOST_BYTES)
     if tensorboard.is_event_file(path):
         return "tensorboard"
-    if begin.lstrip().startswith(b"{"):
-        return "huggingface"
-    first = begin.splitlines()[0]
-    separated = any(mark.encode() in first.strip() for mark in SEPARATORS)
-    named = path.suffix in (".csv", ".tsv")
-    return "csv" if named or (separated and b" " not in first.strip()) else "text"
+    start = beginning(path)
+    if start and start[0].lstrip().startswith(("{", "[{", "[")):
+        text = start[0].lstrip()
+        if json_log.is_lines(start):
+            return "jsonlines"
+        if text.startswith("{") or text in ("[", "[]") or text.startswith(("[{", "[ {")):
+            return "json" if not text.startswith("{'") else "text"
+    if is_table(start):
+        return "csv"
+    return "csv" if path.suffix in (".csv", ".tsv") else "text"
 
 
-def run_from_log(path: Path, given: Given | None = None, *, format: str | None = None) -> Run:
+def run_from_log(
+    path: Path, given: Given | None = None, *, format: str | None = None, run: str | None = None
+) -> Run:
     """Make a Run from what another tool wrote.
+
+    What was taken for what is the first of the Run's notes.
 
     Args:
         path: The log, or the folder that holds it.
         given: What the log does not say; each is marked as given in the Run.
         format: A key of `FORMATS`; by default recognised.
+        run: The name of one run, of a folder or file of several.
 
     Raises:
-        RecordError: The log cannot be read, has no accuracy, or has no learning rate and none is
-            given.
+        RecordError: The log cannot be read, has no accuracy, has no learning rate and none is
+            given, or holds several runs of which none is named.
     """
     given = given or Given()
-    kind = format or recognise(path)
-    if path.is_dir() and kind in ("csv", "huggingface"):
-        path = path / {"csv": "metrics.csv", "huggingface": "trainer_state.json"}[kind]
-    log = FORMATS[kind](path, given.columns)
-    start = log.take_start(str(path)) if given.untrained_first else {}
+    kind = NAMES.get(format or "", format)
+    if path.is_dir() and kind != "tensorboard":
+        path, run = find_log(path, run)
+    log = FORMATS[kind or recognise(path)](path, given.columns, run)
+    number_epochs(log, given, str(path))
     rows = [row for row in log.rows if "test_accuracy" in row or "train_loss" in row]
     if not any("test_accuracy" in row for row in rows):
         raise RecordError(f"{path} has no epoch with a test accuracy")
     scale = _scale(rows, given, log)
-    epochs = tuple(_record(row, scale, given, path) for row in rows)
     logged = any("lr" in row for row in rows)
+    _carry_rates(rows, given, log)
+    epochs = tuple(_record(row, scale, given, path) for row in rows)
     _compare(epochs, given, logged, log)
+    start = log.start_accuracy
     return Run(
         kind=given.kind,
         epochs=epochs,
@@ -91,11 +105,28 @@ def run_from_log(path: Path, given: Given | None = None, *, format: str | None =
         seed=given.seed,
         parameters=given.parameters,
         flops=given.flops,
-        start_accuracy=scale * start["test_accuracy"] if "test_accuracy" in start else None,
+        start_accuracy=None if start is None or not 0 <= scale * start <= 100 else scale * start,
         given=given.names,
         source=log.source,
-        notes=tuple(log.notes),
+        notes=(_taken(log, rows, scale, given), *log.notes),
     )
+
+
+def _taken(log: Log, rows: list[dict[str, float]], scale: float, given: Given) -> str:
+    """Say what was taken for what."""
+    parts = []
+    for part, words in IN_WORDS.items():
+        name = log.taken.get(part, "")
+        there = part == "epoch" or any(part in row for row in rows)
+        if part == "epoch" and not name:
+            parts.append("epochs counted")
+        elif name and there:
+            parts.append(f"{words} from '{name}'")
+        elif part == "lr" and given.rates:
+            parts.append("LR as given")
+        if part == "test_accuracy":
+            parts[-1] += ", a share of 1" if scale == 100 else " in percent"
+    return f"Read as {log.source}: {', '.join(parts)}."
 
 
 def _scale(rows: list[dict[str, float]], given: Given, log: Log) -> float:
@@ -106,6 +137,19 @@ def _scale(rows: list[dict[str, float]], given: Given, log: Log) -> float:
         return 1.0
     log.notes.append("The log's accuracies are at most 1, so they were read as shares of 1.")
     return 100.0
+
+
+def _carry_rates(rows: list[dict[str, float]], given: Given, log: Log) -> None:
+    """Let a learning rate hold on where the log has none for an epoch."""
+    if given.rates:
+        return
+    rate, carried = None, False
+    for row in rows:
+        if rate is not None and "lr" not in row:
+            row["lr"], carried = rate, True
+        rate = row.get("lr")
+    if carried:
+        log.notes.append("Where the log has no LR for an epoch, the one of the epoch before holds.")
 
 
 def _record(row: Mapping[str, float], scale: float, given: Given, path: Path) -> EpochRecord:
@@ -124,7 +168,7 @@ def _record(row: Mapping[str, float], scale: float, given: Given, path: Path) ->
         lr = given.rates[epoch - 1]
     lr = float(f"{lr:.6g}")  # TensorBoard keeps float32, and 0.1 * 0.1 is not 0.01
     accuracy = row.get("test_accuracy")
-    accuracy = None if accuracy is None else accuracy * scale
+    accuracy = None if accuracy is None else float(f"{accuracy * scale:.12g}")
     try:
         return EpochRecord(
             epoch=epoch,

@@ -5,18 +5,21 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from io import StringIO
-from itertools import chain
+from itertools import islice
 from pathlib import Path
 
 from trainscope.errors import RecordError
+from trainscope.records.imports.text_file import lines
 
-SEPARATORS = (",", ";", "\t")
-"""What a spreadsheet may put between columns; the header tells which."""
+SEPARATORS = (",", ";", "\t", "|")
+"""What may stand between columns; the header tells which. Else blanks may."""
+MOST_ROWS = 300_000
+MOST_CELLS = 20_000_000
 _COMMA = re.compile(r"\s*[+-]?\d+,\d+(?:e[+-]?\d+)?\s*%?\s*", re.IGNORECASE)
 _POINT = re.compile(r"\s*[+-]?\d*\.\d+(?:e[+-]?\d+)?\s*%?\s*", re.IGNORECASE)
+_NUMBER = re.compile(r"\s*[+-]?(?:\d+[.,]?\d*|[.,]\d+)(?:e[+-]?\d+)?\s*%?\s*|nan|[+-]?inf|", re.I)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +45,26 @@ class Table:
         Raises:
             RecordError: One of them is there more than once.
         """
-        counts = Counter(name.lower() for name in self.columns)
-        for name in names:
-            if counts[name.lower()] > 1:
-                raise RecordError(
-                    f"{self.path} has the column '{name}' {counts[name.lower()]} times: keep one, "
-                    "or give the others other names"
-                )
+        refuse_twice(self.path, self.columns, names)
+
+
+def refuse_twice(path: Path, columns: Iterable[str], names: Iterable[str]) -> None:
+    """Refuse columns that are needed and there more than once; capitals do not count.
+
+    Raises:
+        RecordError: One of them is there more than once.
+    """
+    counts = Counter(name.lower() for name in columns)
+    for name in names:
+        if counts[name.lower()] > 1:
+            raise RecordError(
+                f"{path} has the column '{name}' {counts[name.lower()]} times: keep one, "
+                "or give the others other names"
+            )
 
 
 def read_table(path: Path) -> Table:
-    """Read a table with columns separated by commas, semicolons or tabs.
+    """Read a table with columns separated by commas, semicolons, tabs or blanks.
 
     The separator is the one that the header has most columns by. Where it is no comma, and no
     number of the table has a decimal point, 0,5 is a half: so spreadsheets write it in many
@@ -61,35 +73,110 @@ def read_table(path: Path) -> Table:
     Raises:
         RecordError: The file cannot be read, or is no such table.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        separator = _separator(text)
-        file = StringIO(text)
-        cells = list(csv.reader(file, delimiter=separator, skipinitialspace=True, strict=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or error
-        if isinstance(error, UnicodeDecodeError):
-            reason = "it is not text in UTF-8; save it as that"
-        raise RecordError(f"{path} is no CSV file with named columns: {reason}") from error
-    cells = [row for row in cells if row]
-    if separator != "," and not any(_POINT.fullmatch(cell) for cell in chain(*cells[1:])):
-        cells[1:] = [
-            [cell.replace(",", ".") if _COMMA.fullmatch(cell) else cell for cell in row]
-            for row in cells[1:]
-        ]
-    columns = tuple(name.strip() for name in cells[0]) if cells else ()
+    columns, cells = open_table(path)
     rows = [
         {name: row[k] if k < len(row) else None for k, name in enumerate(columns)}
-        for row in cells[1:]
+        for _, row in cells
     ]
     return Table(path, columns, rows)
 
 
-def _separator(text: str) -> str:
+def open_table(path: Path) -> tuple[tuple[str, ...], Iterator[tuple[int, list[str]]]]:
+    """Return the columns of a table, and its rows one at a time, each with its line.
+
+    Rows that repeat the header, as a training does that was begun again, are left out.
+
+    Raises:
+        RecordError: The file cannot be read, or is no such table.
+    """
+    separator = _separator(path)
+    cells = _cells(path, separator)
+    _, header = next(cells, (0, []))
+    columns = tuple(name.strip() for name in header)
+    halves = separator != "," and not any(
+        _POINT.fullmatch(cell) for _, row in cells for cell in row
+    )
+    return columns, _rows(path, separator, header, halves=halves)
+
+
+def is_table(start: list[str]) -> bool:
+    """Tell whether lines begin like a table: names in the first, numbers in the next."""
+    start = [line for line in start if not _is_rule(line)]
+    if not start:
+        return False
+    separator = _best_separator(start)
+    first, *others = list(csv.reader(islice(start, 2), delimiter=separator, skipinitialspace=True))
+    names = [name for name in first if name.strip()]
+    if len(names) < 2 or any(map(_is_number, names)):
+        return False
+    if not others:
+        return separator != " " and not any(re.search(r"[:=\s][\d.]+\s*%?$", n) for n in names)
+    second = [cell for cell in others[0] if cell.strip()]
+    numbers = sum(map(_is_number, second))
+    if separator == " ":
+        return len(second) == len(first) and numbers >= 2
+    return len(others[0]) >= len(names) - 1 and numbers >= min(2, len(second))
+
+
+def _is_number(cell: str) -> bool:
+    return _NUMBER.fullmatch(cell) is not None
+
+
+def _is_rule(line: str) -> bool:
+    """Tell a line that is drawn below a header, or nothing but separators."""
+    return not line.strip("|+-=: \t,;")
+
+
+def _rows(
+    path: Path, separator: str, header: list[str], *, halves: bool
+) -> Iterator[tuple[int, list[str]]]:
+    cells = _cells(path, separator)
+    next(cells, None)
+    for line, row in cells:
+        if row == header:
+            continue
+        if halves:
+            row = [cell.replace(",", ".") if _COMMA.fullmatch(cell) else cell for cell in row]
+        yield line, row
+
+
+def _cells(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
+    # A row holds its own line end, so that a quoted cell may go over lines.
+    reader = csv.reader(
+        (f"{line}\n" for line in lines(path) if not _is_rule(line)),
+        delimiter=separator,
+        skipinitialspace=True,
+        strict=True,
+    )
+    count = size = 0
+    try:
+        for row in reader:
+            if not row:
+                continue
+            count, size = count + 1, size + len(row)
+            if count > MOST_ROWS or size > MOST_CELLS:
+                raise RecordError(
+                    f"{path} has more than {MOST_ROWS} rows or {MOST_CELLS} cells, which is no log "
+                    "of epochs: keep the rows and columns of the epochs"
+                )
+            yield reader.line_num, row
+    except csv.Error as error:
+        raise RecordError(f"{path} is no CSV file with named columns: {error}") from error
+
+
+def _separator(path: Path) -> str:
+    return _best_separator(list(islice((line for line in lines(path) if not _is_rule(line)), 2)))
+
+
+def _best_separator(start: list[str]) -> str:
     """Return the separator that makes the most columns of the header; a comma if none does."""
 
     def count(separator: str) -> int:
-        rows = csv.reader(StringIO(text), delimiter=separator)
-        return len(next((row for row in rows if row), ()))
+        return len(next(csv.reader(start[:1], delimiter=separator), ()))
 
-    return max(SEPARATORS, key=count)
+    best = max(SEPARATORS, key=count)
+    if start and count(best) < 2 and len(start) > 1 and len(start[0].split()) > 1:
+        numbers = start[1].split()
+        if len(numbers) == len(start[0].split()) and sum(map(_is_number, numbers)) >= 2:
+            return " "
+    return best

@@ -1,62 +1,180 @@
-"""Text logs of smilelogging and of code in its style: names, each with its number behind it."""
+"""Text logs: names, each with its number behind it.
+
+torchvision's and PyTorch's example scripts, timm, mmengine, Keras, Hugging Face's printed entries,
+smilelogging, and lines in anybody's style, as long as they say which numbers are of a test.
+"""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from trainscope.errors import RecordError
-from trainscope.records.imports.log import Log, find_columns, need_accuracy, number
-
-_PAIR = re.compile(
-    r"(?P<name>[A-Za-z][A-Za-z0-9_/@-]*)\s*[:=]?\s*\[?"
-    r"(?P<value>[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|nan|inf)\b"
+from trainscope.records.imports.collect import Collector
+from trainscope.records.imports.log import COUNTED, Log, choose_run
+from trainscope.records.imports.names import (
+    ACCURACY,
+    LR,
+    SECONDS,
+    TEST,
+    TRAIN,
+    is_test_accuracy,
+    meaning,
 )
-_EPOCH = re.compile(r"\bEpoch\b\s*[:=]?\s*\[?\s*([0-9]+)", re.IGNORECASE)
+from trainscope.records.imports.text_file import check_file, lines
+from trainscope.records.imports.words import Line, Pair, read_line
+
+MOST_BYTES = 32 * 2**20
+MOST_BEFORE = 10_000
+"""Lines that are held before the first epoch."""
+ONCE = "The log has its LR before the first epoch alone: it was taken to hold for all of them."
+AGAIN = "A test after the last epoch's own was left out."
+_DIGIT = re.compile("[0-9]")
+_REDUCED = re.compile(r"\b(reducing|adjusting) learning rate\b", re.IGNORECASE)
+_SETTINGS = re.compile(r".{0,60}\bNamespace\(")
 
 
-def read(path: Path, asked: Mapping[str, str]) -> Log:
-    """Read a text log: every line that names an epoch and an accuracy ends that epoch.
+def read(path: Path, asked: Mapping[str, str], run: str | None = None) -> Log:
+    """Read a text log.
 
-    A line like `Acc1 77.1000 Acc5 93.2 Loss_test 0.93 | ... Loss_train 0.60 | Epoch 3 (Best_Acc1
-    77.1 @ Best_Acc1_Epoch 3) lr 0.01` (GReg's, by smilelogging) or `Epoch 3 Acc1 77.1 LR 0.01`.
-    An LR on a line of its own holds from there on. The best accuracy so far is not read: it is not
-    the epoch's. Accuracies of the training set (`Acc1_train`) are not read either.
+    The epoch is the one that was named last. Lines that count batches are of training, unless they
+    name test data; of these, the average in brackets of the last one counts, if no line sums the
+    epoch up. A number without its data in its name is of the data named before it in its line. The
+    best accuracy so far is not read: it is not the epoch's. An LR on a line of its own holds from
+    there on.
 
     Args:
         path: The file.
         asked: Names that the person gave, by field.
+        run: None, as a text log holds one run.
 
     Raises:
-        RecordError: No line names both.
+        RecordError: It is no text, or there is no test accuracy in it.
     """
-    try:
-        lines = path.read_text(encoding="utf-8", errors="strict").splitlines()
-    except UnicodeDecodeError as error:
-        raise RecordError(f"{path} is no text log, nor a log of another known format") from error
-    rows: dict[int, dict[str, float]] = {}
-    names: dict[str, None] = {}
+    if run is not None:
+        choose_run(str(path), [], run)
+    check_file(path, MOST_BYTES)
+    reader = _Reader(Collector(str(path), asked))
+    for text in lines(path, cut=True):
+        reader.take(text)
+    return reader.log()
+
+
+@dataclass
+class _Reader:
+    collector: Collector
+    epoch: int | None = None
+    heading: str = ""
     rate: float | None = None
-    for line in lines:
-        pairs: dict[str, str] = {}
-        for match in _PAIR.finditer(line):  # the first of a name: later ones tell of the best epoch
-            pairs.setdefault(match["name"], match["value"])
-        names |= dict.fromkeys(pairs)
-        found = find_columns(pairs, {k: v for k, v in asked.items() if v in pairs}, str(path))
-        if "lr" in found:
-            rate = number(pairs[found["lr"]])
-        epoch = _EPOCH.search(line)
-        if epoch is None or "test_accuracy" not in found:
-            continue
-        row = {"epoch": float(epoch[1])} | ({} if rate is None else {"lr": rate})
-        for part, name in found.items():
-            value = number(pairs[name])
-            if part not in ("epoch", "lr") and value is not None:
-                row[part] = value
-        rows[int(epoch[1])] = row  # a retraining that was begun again repeats its epochs
-    if not rows:
-        need_accuracy((), names, str(path))
-    log = Log("text", [rows[n] for n in sorted(rows)], tuple(names))
-    log.count_from_one()
-    return log
+    rates: dict[int, float] = field(default_factory=dict)
+    before: list[dict[str, float]] = field(default_factory=list)
+    tested: set[str] = field(default_factory=set)
+    left_out: bool = False
+    rates_within: bool = False
+
+    def take(self, text: str) -> None:
+        """Take a line."""
+        if _DIGIT.search(text) is None:
+            split = read_line(text[:200]).split_at(200) if len(text) < 200 else ""
+            self.heading = split or self.heading
+            return
+        if "(" in text and _SETTINGS.match(text):
+            return
+        line = read_line(text)
+        if "learning rate" in text and _REDUCED.search(text):  # from the next epoch on
+            self.rate = line.pairs[-1].value if line.pairs else self.rate
+            return
+        if line.epoch is not None:
+            if line.epoch != self.epoch:
+                self.tested.clear()
+            self.epoch, self.heading = line.epoch, ""
+            self.collector.see(("epoch",))
+        values: dict[str, float] = {}
+        for pair in line.pairs:
+            name, value = self._named(line, pair)
+            if value is not None and math.isfinite(value):
+                values.setdefault(name, value)  # later ones of a name tell of the best epoch
+            if name not in self.collector.names:
+                self.collector.see((name,))
+        if values:
+            self._give(line, values)
+
+    def log(self) -> Log:
+        """Return the log, when all lines are taken."""
+        counted = self.epoch is None
+        start = None
+        if counted:
+            ends = 0
+            for values in self.before:
+                self.collector.add(ends + 1, values)
+                ends += any(is_test_accuracy(name, self.collector.asked) for name in values)
+        log = self.collector.log("text")
+        name = log.taken["test_accuracy"]
+        if not counted:
+            known = [values[name] for values in self.before if name in values]
+            start = known[-1] if known else None
+        log.start_accuracy = start
+        for row in log.rows:
+            epoch = int(row["epoch"])
+            if "lr" not in row and epoch in self.rates:
+                row["lr"] = self.rates[epoch]
+                log.taken.setdefault("lr", "lr")
+        if log.taken.get("lr") == "lr" and not self.rates_within and len(log.rows) > 1:
+            log.notes.append(ONCE)
+        if counted:
+            log.notes.append(COUNTED)
+        if self.left_out:
+            log.notes.append(AGAIN)
+        log.taken["epoch"] = "" if counted else "epoch"
+        return log
+
+    def _named(self, line: Line, pair: Pair) -> tuple[str, float | None]:
+        """Return the full name of a number, with its data, and what counts of it."""
+        found = meaning(pair.name)
+        if found is None or found.field in (LR, SECONDS):
+            return (
+                pair.name,
+                None if line.batch and found and found.field == SECONDS else pair.value,
+            )
+        split = found.split or line.split_at(pair.at)
+        starred = line.text.lstrip().startswith("* ") and found.field == ACCURACY
+        split = split or (TRAIN if line.batch else TEST if starred else self.heading)
+        name = pair.name if found.split or not split else f"{split}/{pair.name}"
+        if "ema" in line.text[: pair.at].lower().split(":")[0].replace("(", " ").split():
+            name = f"ema {name}"
+        if not line.batch:
+            return name, pair.value
+        if pair.average is not None:
+            self.collector.means.add(name if split == TRAIN else f"{name} (batches)")
+        if split == TRAIN:
+            return name, pair.value if pair.average is None else pair.average
+        if found.split:  # val_acc=0.55 behind a progress bar
+            return name, pair.value if pair.average is None else pair.average
+        own = pair.value if line.complete else None
+        value = pair.average if line.ended and pair.average is not None else own
+        return f"{name} (batches)", value
+
+    def _give(self, line: Line, values: dict[str, float]) -> None:
+        rate = next((v for n, v in values.items() if (m := meaning(n)) and m.field == LR), None)
+        if rate is not None:
+            self.rate = rate
+            self.rates_within |= self.epoch is not None
+            if line.epoch is None and not line.batch:
+                values = {n: v for n, v in values.items() if not (m := meaning(n)) or m.field != LR}
+        tests = [name for name in values if is_test_accuracy(name, self.collector.asked)]
+        if not tests and any((m := meaning(name)) and m.split == TRAIN for name in values):
+            self.tested.clear()
+        if self.epoch is None:
+            if len(self.before) < MOST_BEFORE:
+                self.before.append(values)
+            return
+        for name in tests:
+            if name in self.tested and not line.batch:
+                del values[name]
+                self.left_out = True
+        self.tested.update(tests)
+        self.collector.add(self.epoch, values)
+        if tests and self.rate is not None:
+            self.rates[self.epoch] = self.rate

@@ -1,0 +1,328 @@
+"""The numbers of a log gathered by epoch, and the choice of what is taken for what.
+
+Every reader of text hands its numbers over one entry at a time. A name that goes back to an epoch
+which it had already passed tells that the training was begun again: what was gathered from that
+epoch on is dropped, so that an epoch never mixes two trainings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from trainscope.errors import RecordError
+from trainscope.records.imports.log import IN_WORDS, Log, listed, no_accuracy, no_column
+from trainscope.records.imports.names import (
+    ACCURACY,
+    LOSS,
+    LR,
+    SECONDS,
+    TEST,
+    TRAIN,
+    Meaning,
+    is_test_accuracy,
+    meaning,
+)
+
+_RATE, _BARE, _TRAINED, _KNOWN = "rate", "accuracy of unnamed data", "training loss", "known"
+MOST_EPOCHS = 1_000_000
+MOST_NUMBERS = 2_000_000
+"""Numbers that are held at a time."""
+MOST_NAMES = 1_000
+"""Names that are kept for messages."""
+ENOUGH = 0.9
+"""A name is as good as another if it has a number in this share of the other's epochs."""
+
+
+@dataclass(slots=True)
+class Cell:
+    """What one name had in one epoch: its last number, and the weighted mean of all."""
+
+    last: float = 0.0
+    sum: float = 0.0
+    weight: float = 0.0
+    count: int = 0
+
+    def add(self, value: float, weight: float) -> None:
+        """Add a number."""
+        self.last = value
+        self.sum += value * weight
+        self.weight += weight
+        self.count += 1
+
+    @property
+    def mean(self) -> float:
+        """Return the mean, without a rounding error where all numbers are equal."""
+        mean = self.sum / self.weight
+        return self.last if abs(mean - self.last) <= 1e-12 * abs(self.last) else mean
+
+
+@dataclass
+class Collector:
+    """Numbers by epoch and name.
+
+    Attributes:
+        path: Of the log, for messages.
+        asked: Names that the person gave, by field of a Run.
+        rows: The cells, by epoch as the log counts them, and name.
+        names: Every name that was seen.
+        passed: The last epoch in which each name had a number.
+        again: (last epoch before, first epoch after) of every time the training began again.
+        means: Names whose numbers are running means already: the last one counts.
+        beside: How often each accuracy of unnamed data stood beside a training loss.
+        uses: What each name is good for.
+        held: Cells that are held.
+    """
+
+    path: str
+    asked: Mapping[str, str]
+    rows: dict[int, dict[str, Cell]] = field(default_factory=dict)
+    names: dict[str, None] = field(default_factory=dict)
+    passed: dict[str, int] = field(default_factory=dict)
+    again: list[tuple[int, int]] = field(default_factory=list)
+    means: set[str] = field(default_factory=set)
+    beside: dict[str, int] = field(default_factory=dict)
+    uses: dict[str, str | None] = field(default_factory=dict)
+    held: int = 0
+
+    def see(self, names: Iterable[str]) -> None:
+        """Remember names for messages."""
+        if len(self.names) < MOST_NAMES:
+            self.names |= dict.fromkeys(names)
+
+    def wanted(self, name: str) -> bool:
+        """Tell whether a name may be of use."""
+        return self._use(name) is not None
+
+    def add(self, epoch: int, values: Mapping[str, float], weight: float = 1.0) -> None:
+        """Add one entry of the log.
+
+        Args:
+            epoch: As the log counts it.
+            values: Its numbers, by name.
+            weight: In the means of the epoch, above 0.
+
+        Raises:
+            RecordError: There are too many epochs or numbers for a log of a training.
+        """
+        own = [(name, value, use) for name, value in values.items() if (use := self._use(name))]
+        # A test at the end is of an epoch that has passed, but of a name of its own.
+        telling = [name for name, _, use in own if use != _RATE] or [name for name, _, _ in own]
+        passed = self.passed
+        if any(name in passed and passed[name] > epoch for name in telling):
+            self._begin_again(epoch)
+        if any(use == _BARE for _, _, use in own) and any(use == _TRAINED for _, _, use in own):
+            for name, _, use in own:
+                if use == _BARE:
+                    self.beside[name] = self.beside.get(name, 0) + 1
+        row = self.rows.setdefault(epoch, {})
+        for name, value, _ in own:
+            passed[name] = epoch
+            cell = row.get(name)
+            if cell is None:
+                cell = row[name] = Cell()
+                self.held += 1
+            cell.add(value, weight)
+        if len(self.rows) > MOST_EPOCHS or self.held > MOST_NUMBERS:
+            raise RecordError(
+                f"{self.path} has more epochs or names than a log of one training: keep the lines "
+                "and columns of the epochs"
+            )
+
+    def _use(self, name: str) -> str | None:
+        """Return what a name is good for, None for nothing."""
+        try:
+            return self.uses[name]
+        except KeyError:
+            pass
+        found = meaning(name)
+        use = None
+        if found is not None and found.field in (LR, LOSS, ACCURACY, SECONDS):
+            bare = found.field == ACCURACY and not found.split
+            trained = _fits("train_loss", found)
+            use = _BARE if bare else _TRAINED if trained else _RATE if found.field == LR else _KNOWN
+        elif any(_is(name, own) for own in self.asked.values()):
+            use = _KNOWN
+        if len(self.uses) < MOST_NUMBERS // 20:
+            self.uses[name] = use
+        return use
+
+    def _begin_again(self, epoch: int) -> None:
+        last = max(self.rows)
+        self.again.append((last, epoch))
+        for number in [number for number in self.rows if number >= epoch]:
+            self.held -= len(self.rows.pop(number))
+        self.passed = {name: min(at, epoch) for name, at in self.passed.items()}
+        if len(self.again) > max(3, len(self.rows) + 1):
+            raise RecordError(
+                f"{self.path}: its epochs go back again and again (first from {self.again[0][0]} "
+                f"to {self.again[0][1]}), so it holds several trainings or is not in their order: "
+                "sort it by epoch, or keep one training"
+            )
+
+    def log(self, source: str) -> Log:
+        """Choose the name of each field, and return the log.
+
+        Raises:
+            RecordError: There is no test accuracy, or a name that the person gave is not there.
+        """
+        counts: dict[str, int] = {}
+        for row in self.rows.values():
+            for name in row:
+                counts[name] = counts.get(name, 0) + 1
+        # Names in the order in which the log has them.
+        counts = {name: counts[name] for name in (*self.names, *counts) if name in counts}
+        batches = {
+            name
+            for name, times in self.beside.items()
+            if 2 * times > sum(row[name].count for row in self.rows.values() if name in row)
+            and any(name in row and row[name].count > 1 for row in self.rows.values())
+        }
+        own = {name: count for name, count in counts.items() if name not in batches}
+        own |= {name: counts[name] for name in self.asked.values() if name in counts}
+        taken = choose(own, self.asked, self.path, self.names)
+        if batches and "test_accuracy" not in taken:
+            raise RecordError(
+                f"{self.path} has no test accuracy: '{min(batches)}' has several values an epoch "
+                "beside the training loss, so it is of training batches; log the accuracy of the "
+                "test data, or say with --column test_accuracy=NAME which name it has"
+            )
+        if "test_accuracy" not in taken:
+            raise no_accuracy(self.path, self.names)
+        seconds = taken.get("seconds")
+        if seconds is not None and any(
+            seconds in row and row[seconds].count > 1 for row in self.rows.values()
+        ):
+            del taken["seconds"]  # of steps
+        found = Log(source, [], taken)
+        for epoch in sorted(self.rows):
+            cells = self.rows[epoch]
+            values = {"epoch": float(epoch)}
+            for part, name in taken.items():
+                if name in cells:
+                    average = part in ("train_loss", "lr") and name not in self.means
+                    values[part] = cells[name].mean if average else cells[name].last
+            if len(values) > 1:
+                found.rows.append(values)
+        self._note(found)
+        return found
+
+    def _note(self, found: Log) -> None:
+        if self.again:
+            last, first = self.again[-1]
+            found.notes.append(
+                f"The training was begun again: after epoch {last} the log goes back to epoch "
+                f"{first} (as it counts them). The epochs from {first} on are those of the later "
+                "training"
+                + (
+                    ", and the ones before it are of the earlier one."
+                    if any(number < first for number in self.rows)
+                    else "; the earlier one is left out."
+                )
+            )
+        name = found.taken["test_accuracy"]
+        if "test_accuracy" in self.asked and not is_test_accuracy(name, {}):
+            found.notes.append(f"'{name}' stands in the place of the test accuracy, as asked for.")
+        if "test_accuracy" not in self.asked and _is_bare_accuracy(name):
+            meant = [meaning(other) for other in self.passed]
+            if not any(m and m.field == ACCURACY and m.split == TRAIN for m in meant):
+                found.notes.append(
+                    f"The name '{name}' does not say of which data it is; it was taken to be of "
+                    "the test data."
+                )
+        several = sum(name in row and row[name].count > 1 for row in self.rows.values())
+        if several and name not in self.means:
+            found.notes.append(
+                f"{several} epochs have several values of '{name}': the last one of each was taken."
+            )
+        loss = found.taken.get("train_loss", "")
+        if loss not in self.means and any(
+            loss in row and row[loss].count > 1 for row in self.rows.values()
+        ):
+            found.notes.append(
+                f"The training loss of an epoch is the mean of its values of '{loss}'."
+            )
+
+
+def choose(
+    counts: Mapping[str, int], asked: Mapping[str, str], path: str, seen: Iterable[str]
+) -> dict[str, str]:
+    """Return the name that is taken for each field of a Run.
+
+    Args:
+        counts: In how many epochs each name has a number.
+        asked: Names that the person gave, by field.
+        path: Of the log, for messages.
+        seen: Every name in the log.
+
+    Raises:
+        RecordError: A name that the person gave is not there, or two names are equally good.
+    """
+    found = {}
+    meant = {name: m for name in counts if (m := meaning(name)) is not None}
+    for part in IN_WORDS:
+        if part == "epoch":
+            continue
+        if part in asked:
+            own = [name for name in counts if name == asked[part]]
+            own = own or [name for name in counts if _is(name, asked[part])]
+            if not own:
+                if any(_is(name, asked[part]) for name in seen):
+                    raise RecordError(f"{path} has no number in its column '{asked[part]}'")
+                raise no_column(path, asked[part], seen)
+            found[part] = max(own, key=lambda name: (not _trained(name), counts[name]))
+            continue
+        name = _best(part, meant, counts, path)
+        if name is not None:
+            found[part] = name
+    return found
+
+
+def _trained(name: str) -> bool:
+    found = meaning(name)
+    return found is not None and found.split == TRAIN
+
+
+def _is(name: str, given: str) -> bool:
+    """Tell whether a person's name for a column is this one, with the data before it or without."""
+    return name == given or name.partition("/")[2] == given
+
+
+def _best(
+    part: str, meant: Mapping[str, Meaning], counts: Mapping[str, int], path: str
+) -> str | None:
+    wanted = {name: m for name, m in meant.items() if _fits(part, m)}
+    if part == "test_accuracy":  # beside val_accuracy, accuracy alone is of training
+        wanted = {name: m for name, m in wanted.items() if m.split} or wanted
+    if not wanted:
+        return None
+    most = max(counts[name] for name in wanted)
+    wanted = {name: m for name, m in wanted.items() if counts[name] >= ENOUGH * most}
+
+    def rank(name: str) -> tuple[bool, bool, int, bool, bool]:
+        m = wanted[name]
+        return m.ema, m.per_step, m.strange, not m.split, m.split != TEST
+
+    best = min(map(rank, wanted))
+    first, *others = [name for name in wanted if rank(name) == best]
+    if others and part == "test_accuracy":
+        raise RecordError(
+            f"{path} has more than one name that may be of the test accuracy, "
+            f"{listed([first, *others])}: say which with --column test_accuracy=NAME"
+        )
+    return first
+
+
+def _fits(part: str, m: Meaning) -> bool:
+    if part in ("lr", "seconds"):
+        return m.field == {"lr": LR, "seconds": SECONDS}[part]
+    if part == "train_loss":
+        return m.field == LOSS and m.split in (TRAIN, "")
+    if part == "test_loss":
+        return m.field == LOSS and m.split not in (TRAIN, "")
+    return part == "test_accuracy" and m.field == ACCURACY and m.split != TRAIN
+
+
+def _is_bare_accuracy(name: str) -> bool:
+    found = meaning(name)
+    return found is not None and found.field == ACCURACY and not found.split

@@ -1,0 +1,227 @@
+"""JSON: a record a line (DeiT, mmengine), a list of records, columns, or a Trainer's state.
+
+Hugging Face's `trainer_state.json` holds a list of records under `log_history`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from trainscope.errors import RecordError
+from trainscope.records.imports.collect import Collector
+from trainscope.records.imports.log import COUNTED, Log, choose_run, no_column, number
+from trainscope.records.imports.names import (
+    ACCURACY,
+    EPOCH,
+    LOSS,
+    PHASES,
+    STEP,
+    TRAIN,
+    is_test_accuracy,
+    meaning,
+    split_of,
+)
+from trainscope.records.imports.text_file import check_file, lines, whole
+
+MOST_BYTES = 48 * 2**20
+"""A JSON document of more would not fit the memory of a small machine when it is open."""
+HISTORY = "log_history"
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What one record of a log says.
+
+    Attributes:
+        values: Its numbers, by name.
+        epoch: Its epoch as written, None where it has none.
+        step: Its step, likewise.
+        split: The data it is of, "" where it does not say.
+    """
+
+    values: dict[str, float] = field(default_factory=dict)
+    epoch: float | None = None
+    step: float | None = None
+    split: str = ""
+
+
+def read_lines(path: Path, asked: Mapping[str, str], run: str | None = None) -> Log:
+    """Read JSON lines; a record without an epoch belongs to the epoch of the record before it.
+
+    Args:
+        path: The file.
+        asked: Entries that the person named, by field.
+        run: None, as a file of JSON lines holds one run.
+
+    Raises:
+        RecordError: A line is no record, or there is no accuracy.
+    """
+    check_file(path, MOST_BYTES)
+    return _read(path, _objects(path), asked, run, "json lines")
+
+
+def read(path: Path, asked: Mapping[str, str], run: str | None = None) -> Log:
+    """Read a JSON document: a Trainer's state, a list of records, or a column a name.
+
+    In a Trainer's state the training loss and the learning rate of an epoch are means over its
+    entries, weighted by the steps that each covers; of several evaluations within an epoch the last
+    counts, and one at epoch 0 is of the network before the first step.
+
+    Args:
+        path: The file.
+        asked: Entries that the person named, by field.
+        run: None, as a document holds one run.
+
+    Raises:
+        RecordError: It is no such document, or there is no accuracy in it.
+    """
+    try:
+        raw: Any = json.loads(whole(path, MOST_BYTES))
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"{path} is damaged or no JSON: it cannot be read as a log") from error
+    if isinstance(raw, dict) and str(raw.get("schema")).startswith("trainscope."):
+        raise RecordError(
+            f"{path} is a record of trainscope's own ({str(raw['schema'])[:40]}) already"
+        )
+    if isinstance(raw, dict) and isinstance(raw.get(HISTORY), list):
+        return _read(path, raw[HISTORY], asked, run, "hugging face")
+    if isinstance(raw, list):
+        return _read(path, raw, asked, run, "json")
+    if isinstance(raw, dict):
+        columns = {str(name): cells for name, cells in raw.items() if isinstance(cells, list)}
+        length = max(map(len, columns.values()), default=0)
+        if length:
+            records = (
+                {name: cells[k] for name, cells in columns.items() if k < len(cells)}
+                for k in range(length)
+            )
+            return _read(path, records, asked, run, "json")
+    raise RecordError(
+        f"{path} is no log: it is no trainer_state.json, as it has no {HISTORY}, nor a list of "
+        "records, nor lines of JSON"
+    )
+
+
+def is_lines(start: list[str]) -> bool:
+    """Tell whether text begins with a record a line, and not with a document."""
+    try:
+        first = json.loads(start[0])
+    except (ValueError, RecursionError):
+        return False
+    columns = isinstance(first, dict) and any(isinstance(v, list) for v in first.values())
+    if (
+        not isinstance(first, dict)
+        or {HISTORY, "schema"} & set(first)
+        or (columns and len(start) == 1)
+    ):
+        return False
+    return len(start) > 1 or any(meaning(str(name)) is not None for name in first)
+
+
+def _objects(path: Path) -> Iterable[Any]:
+    for place, line in enumerate(lines(path), start=1):
+        if not line.strip():
+            continue
+        try:
+            yield json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise RecordError(f"{path}, line {place} is no JSON: mend it or cut it off") from error
+
+
+def _read(
+    path: Path, raw: Iterable[Any], asked: Mapping[str, str], run: str | None, source: str
+) -> Log:
+    if run is not None:
+        choose_run(str(path), [], run)
+    collector = Collector(str(path), asked)
+    state = source == "hugging face"
+    records = []
+    for entry in raw:
+        if not isinstance(entry, dict):
+            raise RecordError(
+                f"{path} is no log: it has {str(entry)[:40]} in the place of a record"
+            )
+        record = _record(entry, asked, collector)
+        if record.values:
+            records.append(record)
+    if "epoch" in asked and all(record.epoch is None for record in records):
+        raise no_column(str(path), asked["epoch"], collector.names)
+    epochs = [record.epoch for record in records if record.epoch is not None]
+    done = state or any(epoch != int(epoch) for epoch in epochs)
+    step, ends = 0.0, 0
+    current = 0 if not epochs else math.ceil(epochs[0] - 1e-6) if done else int(epochs[0])
+    apart = _apart(records)
+    for record in records:
+        values = _split(record, apart)
+        if record.epoch is not None:
+            current = math.ceil(record.epoch - 1e-6) if done else int(record.epoch)
+        elif not epochs:
+            current = ends + 1
+            ends += any(is_test_accuracy(name, asked) for name in values)
+        at = record.step if record.step is not None and record.step >= step else step
+        # The Trainer says its steps; without them entries count alike.
+        collector.add(current, values, (at - step if state else 0.0) or 1.0)
+        step = max(step, at)
+    log = collector.log(source)
+    if not epochs:
+        log.notes.append(COUNTED)
+    log.taken["epoch"] = asked.get("epoch", "epoch" if epochs else "")
+    if done:
+        log.take_start()
+    return log
+
+
+def _record(entry: Mapping[str, Any], asked: Mapping[str, str], collector: Collector) -> _Record:
+    flat: dict[str, Any] = {}
+    for name, value in entry.items():
+        inner = value.items() if isinstance(value, dict) and len(value) < 100 else ()
+        flat |= {f"{name}/{key}": deep for key, deep in inner} or {name: value}
+    split = next((split_of(str(flat[name])) for name in PHASES if name in flat), "")
+    values: dict[str, float] = {}
+    epoch = step = None
+    for name, value in flat.items():
+        found, known = meaning(name), number(value)
+        if known is None:
+            continue
+        if name == asked.get("epoch", name) and (
+            "epoch" in asked or (found is not None and found.field == EPOCH)
+        ):
+            epoch = known if 0 <= known <= 1e9 else None
+        elif found is not None and found.field == STEP:
+            step = known
+        elif collector.wanted(name):
+            values[name] = known
+    collector.see(f"{split}/{name}" if split else name for name in flat)
+    return _Record(values, epoch, step, split)
+
+
+def _is_bare(name: str, field: str) -> bool:
+    found = meaning(name)
+    return found is not None and found.field == field and not found.split
+
+
+def _apart(records: list[_Record]) -> bool:
+    """Tell whether accuracies beside a loss are of training: others stand without one."""
+    return any(
+        not record.split
+        and any(_is_bare(name, ACCURACY) for name in record.values)
+        and not any(_is_bare(name, LOSS) for name in record.values)
+        for record in records
+    )
+
+
+def _split(record: _Record, apart: bool) -> dict[str, float]:
+    """Return the numbers of a record, with the data that they are of in their names."""
+    if record.split:
+        return {f"{record.split}/{name}": value for name, value in record.values.items()}
+    if not apart or not any(_is_bare(name, LOSS) for name in record.values):
+        return record.values
+    return {
+        f"{TRAIN}/{name}" if _is_bare(name, ACCURACY) else name: value
+        for name, value in record.values.items()
+    }

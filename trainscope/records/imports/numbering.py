@@ -1,0 +1,97 @@
+"""Which of a log's epochs are those of the training, and how they are counted from 1."""
+
+from __future__ import annotations
+
+from trainscope.errors import RecordError
+from trainscope.records.imports.given import Given
+from trainscope.records.imports.log import Log
+from trainscope.records.run import Kind
+
+FROM_ZERO = "The log counts epochs from 0; here they count from 1."
+TESTED_AFTER = "After the last epoch that was trained the log has a test alone; it is no epoch and is left out."
+JUMP = 1.5
+"""A learning rate that rises by this factor, after it was constant or fell, begins a training."""
+
+
+def number_epochs(log: Log, given: Given, path: str) -> None:
+    """Count the epochs of a log from 1, the first epoch of the training.
+
+    Raises:
+        RecordError: What the person said of the first epoch does not fit the log.
+    """
+    _leave_tests_out(log)
+    if not log.rows:
+        return
+    first = given.first_epoch
+    epochs = [int(row["epoch"]) for row in log.rows]
+    if first is None:
+        first = _first(log, epochs, given)
+    elif not any(epoch >= first for epoch in epochs):
+        raise RecordError(
+            f"{path} ends with epoch {epochs[-1]}: --first-epoch {first} is beyond it"
+        )
+    log.rows = [row for row in log.rows if row["epoch"] >= first]
+    if given.untrained_first:
+        start, *log.rows = log.rows
+        if not log.rows or start["epoch"] != first or (given.first_epoch is None and first != 0):
+            raise RecordError(f"{path} has no epoch 0 before others: leave --untrained-first out")
+        log.start_accuracy = start.get("test_accuracy")
+        first += 1
+    elif first == 0:
+        log.notes.append(FROM_ZERO)
+    for row in log.rows:
+        row["epoch"] -= first - 1
+
+
+def _leave_tests_out(log: Log) -> None:
+    """Leave out a test after training, which Lightning and others count as one more epoch."""
+    for part in ("train_loss", "lr"):
+        trained = [k for k, row in enumerate(log.rows) if part in row]
+        if len(trained) > 1 and trained[-1] < len(log.rows) - 1:
+            others = {k for k in range(trained[-1] + 1, len(log.rows))}
+            if trained == list(range(len(log.rows) - len(others))) and len(others) == 1:
+                del log.rows[trained[-1] + 1 :]
+                log.notes.append(TESTED_AFTER)
+                return
+
+
+def _first(log: Log, epochs: list[int], given: Given) -> int:
+    """Return the log's number of the first epoch, where nobody said it."""
+    jumps = _jumps(log)
+    if epochs[0] <= 1 or len(epochs) < 2 or epochs[0] <= epochs[1] - epochs[0]:
+        if jumps:
+            before, after = (f"{log.rows[k]['lr']:g}" for k in (jumps[0] - 1, jumps[0]))
+            log.notes.append(
+                f"The LR rises from {before} to {after} in epoch {epochs[jumps[0]]} of the log: if "
+                f"the training begins there, say --first-epoch {epochs[jumps[0]]}."
+            )
+        return min(epochs[0], 1)
+    if given.kind is Kind.TRAIN:
+        log.notes.append(
+            f"The log begins with epoch {epochs[0]}; if that is the first epoch of this training, "
+            f"say --first-epoch {epochs[0]}."
+        )
+        return 1
+    first = epochs[jumps[0]] if len(jumps) == 1 else epochs[0]
+    why = "where its LR rises" if len(jumps) == 1 else "its first one"
+    log.notes.append(
+        f"The log's epochs are counted on from an earlier training: its epoch {first}, {why}, was "
+        "taken for the first one and counts as 1; say --first-epoch N if another one is, or "
+        "--first-epoch 1 if the log lacks its beginning."
+    )
+    return first
+
+
+def _jumps(log: Log) -> list[int]:
+    """Return the rows in which the learning rate rises at once, after it was constant or fell."""
+    rates = [row.get("lr") for row in log.rows]
+    found = []
+    for k in range(2, len(rates)):
+        before, last, now = rates[k - 2 : k + 1]
+        after = rates[k + 1] if k + 1 < len(rates) else now
+        if None in (before, last, now, after):
+            continue
+        assert before is not None and last is not None and now is not None and after is not None
+        if 0 < last <= before and now > JUMP * last and after <= now:
+            found.append(k)
+    return found

@@ -1,0 +1,204 @@
+"""A line of a text log as names with their numbers, and what the line itself says."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from trainscope.records.imports.names import SPLITS, STEP, TRAIN, meaning, split_of
+
+_NUMBER = re.compile(
+    r"(?<!\d)(?P<clock>\d++(?::\d\d++)++(?:\.\d++)?)"  # 0:09:11 is no number
+    r"|(?<![\w@.\-/])"
+    r"(?P<value>[-+]?(?:\d++\.?\d*+|\.\d++)(?:[eE][-+]?\d++)?|[-+]?(?:nan|inf)\b)"
+    r"(?P<of>\s?/\s?\d++(?!\s?/))?(?P<unit>\s?%|s(?!\w))?(?!\w|[.,]\d|\s?/\s?\d)",
+    re.IGNORECASE,
+)
+_EPOCH = re.compile(
+    r"\bepoch\b['\"]?\s*+(?:\((?P<split>\w++)\))?\s*+[:=#-]?\s*+['\"\[]?\s*+(?P<number>\d++)"
+    r"(?P<fraction>\.\d++)?(?!\w|[.,]\d)(?P<of>\s?/\s?\d++)?",
+    re.IGNORECASE,
+)
+_WORD = re.compile(r"(?<![A-Za-z0-9_])[A-Za-z]++(?![A-Za-z0-9_])")
+_ENDS = re.compile(r"[|;,\t(){}\[\]<>]|\s{2,}|\s[-–—]\s")
+_NOT_AN_EPOCH = re.compile(
+    r"\b(best|total|max|num|warmup|every|per|last|start|final)\b[^|]*$", re.IGNORECASE
+)
+_MARKUP = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_BATCH = frozenset(("batch", "batches", "it", "its"))
+_PART_OF_A_NAME = frozenset(("the", "on", "of", "over", "all", "group", "for"))
+MOST_WORDS = 12
+MOST_CHARACTERS = 8192
+
+
+@dataclass(slots=True)
+class Pair:
+    """A name and its number.
+
+    Attributes:
+        name: The words before the number.
+        value: The number; of `9834/10000`, an accuracy in percent.
+        average: The number in brackets behind it, None where there is none.
+        at: Where the name begins in the line.
+    """
+
+    name: str
+    value: float
+    at: int
+    average: float | None = None
+
+
+@dataclass(slots=True)
+class Line:
+    """What a line says.
+
+    Attributes:
+        text: The line.
+        pairs: The names and numbers.
+        epoch: The epoch that it names, None where it names none.
+        batch: Whether it is of a batch: it counts them.
+        complete: Whether that count is at its end.
+        ended: Whether it is, or is at the last batch, counted from 0.
+        split: The data that it names with its epoch.
+        words: Where it names data, once that was asked for.
+    """
+
+    text: str
+    pairs: list[Pair]
+    epoch: int | None = None
+    batch: bool = False
+    complete: bool = False
+    ended: bool = False
+    split: str = ""
+    words: list[tuple[int, str]] | None = field(default=None, repr=False)
+
+    def split_at(self, place: int) -> str:
+        """Return the data that was last named to the left of a place, "" for none."""
+        if self.words is None:
+            found = ((match.start(), match[0]) for match in _WORD.finditer(self.text))
+            self.words = [(at, word) for at, word in found if word.lower() in SPLITS]
+        left = [word for at, word in self.words if at < place]
+        return split_of(left[-1]) if left else self.split
+
+
+def read_line(text: str) -> Line:
+    """Read a line."""
+    if "\x1b" in text:
+        text = _MARKUP.sub("", text)
+    text = text[:MOST_CHARACTERS]
+    line = Line(text, [], batch="%|" in text)
+    epoch_from, epoch_to = _read_epoch(line)
+    end = 0
+    last: Pair | None = None
+    lone: float | None = None  # a number behind the word `train` alone
+    for match in _NUMBER.finditer(text):
+        clock, written, of, _ = match.groups()
+        start = match.start()
+        if clock:
+            end, last = match.end(), None
+            continue
+        if epoch_from <= start < epoch_to:
+            end, last, lone = epoch_to, None, None
+            continue
+        between = text[end:start]
+        label = _label(between)
+        if label.bracket and last is not None and not of:
+            last.average, end, last = _value(written), match.end(), None
+            continue
+        last = None
+        if label.goes_on:  # Accuracy on the 10000 test images
+            continue
+        end = match.end()
+        if of and label.counts:
+            _count(line, _value(written), float(of.strip(" /")))
+            if lone is not None and line.epoch is None:  # Train: 0 [  50/196 ( 26%)]
+                line.epoch = int(lone)
+            lone = None
+            continue
+        lone = float(written) if label.train and not of and written.isdigit() else None
+        if label.useful:
+            value = _value(written)
+            if of:
+                whole = float(of.strip(" /"))
+                value = 100 * value / whole if whole else math.nan
+            last = Pair(label.name, value, start - label.length)
+            line.pairs.append(last)
+    return line
+
+
+def _count(line: Line, done: float, of: float) -> None:
+    line.batch = True
+    line.complete, line.ended = done == of, of - done <= 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Label:
+    """What stands between two numbers.
+
+    Attributes:
+        name: The words that belong to the number behind it.
+        length: Characters from the first of them to the number.
+        bracket: Whether it is a bracket alone.
+        goes_on: Whether the number is a part of the name, which goes on behind it.
+        counts: Whether it makes the number a count of batches, if that is of so many.
+        train: Whether it says nothing but that training is meant.
+        useful: Whether the name means anything.
+    """
+
+    name: str
+    length: int
+    bracket: bool
+    goes_on: bool
+    counts: bool
+    train: bool
+    useful: bool
+
+
+@lru_cache(maxsize=20_000)
+def _label(between: str) -> _Label:
+    words = _ENDS.split(between.rstrip(" \t:=([{\"'<"))[-1].split()[-MOST_WORDS:]
+    name = " ".join(words).strip("*:=\"'# ")
+    return _Label(
+        name=name,
+        length=len(between) - between.rfind(words[0]) if words else 0,
+        bracket=between.strip() == "(",
+        goes_on=bool(words)
+        and words[-1].lower() in _PART_OF_A_NAME
+        and between[-1:].isspace()
+        and "=" not in between[-2:],
+        counts=_counts_batches(name),
+        train=split_of(name) == TRAIN,
+        useful=bool(name) and meaning(name) is not None,
+    )
+
+
+def _read_epoch(line: Line) -> tuple[int, int]:
+    """Take the epoch that a line names first, and return where it stands."""
+    if "poch" not in line.text and "POCH" not in line.text:
+        return (-1, -1)
+    for match in _EPOCH.finditer(line.text):
+        if _NOT_AN_EPOCH.search(line.text, 0, match.start()) or len(match["number"]) > 9:
+            continue
+        epoch = int(match["number"])
+        if match["fraction"]:  # Hugging Face's: epochs done
+            epoch = max(1, math.ceil(epoch + float(match["fraction"]) - 1e-6))
+        line.epoch = epoch
+        line.split = split_of(match["split"] or "")
+        return match.span()
+    return (-1, -1)
+
+
+def _counts_batches(name: str) -> bool:
+    words = name.lower().split()
+    found = meaning(name)
+    counts = found is not None and found.field == STEP
+    return counts or all(split_of(word) or word.strip(":") in _BATCH for word in words)
+
+
+def _value(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
