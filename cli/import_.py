@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from trainscope.cli.options import Place
+from trainscope.cli.printing import remark, say_json
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -37,7 +40,7 @@ def stated_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.command("import")
-@click.argument("log", type=click.Path(path_type=Path))
+@click.argument("log", type=Place(path_type=Path))
 @click.option(
     "--format",
     "log_format",
@@ -76,7 +79,7 @@ def stated_options(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option(
     "--output",
-    type=click.Path(path_type=Path),
+    type=Place(path_type=Path),
     help="The file of the Run; a folder gets run.json. By default it goes to stdout.",
 )
 def command(
@@ -99,7 +102,6 @@ def command(
     Run marks it as given.
     """
     from trainscope.cli.schedule_options import build_schedule
-    from trainscope.errors import RecordError
     from trainscope.records import Kind
     from trainscope.records.imports import Given, run_from_log
     from trainscope.records.run import FILE_NAME
@@ -130,17 +132,14 @@ def command(
     )
     run = run_from_log(log, given, format=log_format)
     if output is None:
-        click.echo(run.to_json())
+        say_json(run.to_json())
         return
     path = output if output.suffix == ".json" else output / FILE_NAME
-    try:
-        run.save(path)
-    except OSError as error:
-        raise RecordError(f"{path} cannot be written: {error.strerror or error}") from error
+    run.save(path)
     count = len(run.epochs)
-    click.echo(f"wrote {path}: {count} epochs of {run.source}, LR {run.schedule}", err=True)
+    remark(f"wrote {path}: {count} epochs of {run.source}, LR {run.schedule}")
     for note in run.notes:
-        click.echo(note, err=True)
+        remark(note)
 
 
 def _pairs(texts: tuple[str, ...], option: str, *, known: bool) -> dict[str, str]:

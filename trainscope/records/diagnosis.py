@@ -12,7 +12,8 @@ from trainscope.records.action import ActionRecord
 from trainscope.records.columns import Columns
 from trainscope.records.measurement import Json
 
-SCHEMA = "trainscope.diagnosis/1"
+FAMILY = "trainscope.diagnosis/"
+SCHEMA = f"{FAMILY}1"
 
 
 @dataclass(frozen=True, slots=True)
