@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import ParamSpec
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +36,8 @@ MAX_SEED = 2**63 - 2
 Progress = Callable[[str], None]
 """Told, in a few words, what is being done next."""
 
+Options = ParamSpec("Options")
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -48,14 +52,6 @@ class Outcome:
     diagnosis: Diagnosis
     base: Network
     pruned: Network
-
-
-def diagnose(checkpoint: str | Path | Network, **options: object) -> Diagnosis:
-    """Measure a network before and after a sparsifying action; see `examine` for the options.
-
-    >>> diagnose("checkpoint.pt", ratio=0.9).to_json()  # doctest: +SKIP
-    """
-    return examine(checkpoint, **options).diagnosis  # type: ignore[arg-type]
 
 
 def examine(
@@ -144,6 +140,28 @@ def examine(
         estimates=estimates,
     )
     return Outcome(diagnosis, base, replace(base, module=done.module))
+
+
+def _diagnosis_of(flow: Callable[Options, Outcome]) -> Callable[Options, Diagnosis]:
+    """Return a flow that keeps the Diagnosis alone, with the same options and their description."""
+
+    def diagnose(*args: Options.args, **kwargs: Options.kwargs) -> Diagnosis:
+        return flow(*args, **kwargs).diagnosis
+
+    described = inspect.cleandoc(flow.__doc__ or "").partition("\n\n")[2]
+    diagnose.__doc__ = f"{_DIAGNOSE}\n\n{described}"
+    diagnose.__module__, diagnose.__qualname__ = flow.__module__, diagnose.__name__
+    signature = inspect.signature(flow)
+    diagnose.__signature__ = signature.replace(return_annotation="Diagnosis")  # type: ignore[attr-defined]
+    diagnose.__annotations__ = {**flow.__annotations__, "return": "Diagnosis"}
+    return diagnose
+
+
+_DIAGNOSE = """Measure a network before and after a sparsifying action, and return the Diagnosis.
+
+>>> diagnose("checkpoint.pt", ratio=0.9).to_json()  # doctest: +SKIP"""
+
+diagnose = _diagnosis_of(examine)
 
 
 def _as_probe(probe: str | Probe) -> Probe:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 
 from trainscope.records.action import ActionRecord
 from trainscope.records.measurement import Json
+from trainscope.records.typed import taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class Pretraining:
     @classmethod
     def from_json(cls, raw: Json) -> Pretraining:
         """Return the Pretraining that `to_json` wrote."""
-        return cls(**{part.name: raw[part.name] for part in fields(cls)})
+        return taken(cls, raw)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,5 +93,4 @@ class Pruning:
         """Return the Pruning that `to_json` wrote."""
         action = raw["action"]
         read = None if action is None else ActionRecord.from_json(action)
-        found = {part.name: raw[part.name] for part in fields(cls)}
-        return cls(**{**found, "action": read})
+        return taken(cls, raw, action=read)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from trainscope.errors import RecordError
-from trainscope.records import Run, RunStatus
+from trainscope.records import Run, RunStatus, files
 from trainscope.training.folder import EPOCHS, finished, held
 from trainscope.training.job import Job, check_fit
 from trainscope.training.runner import Training, Watch, write_results
@@ -73,7 +73,8 @@ def epoch_folder(folder: Path, epoch: int) -> Path:
 def _keep_start(job: Job, training: Training, folder: Path, device: str) -> None:
     start = epoch_folder(folder, 0)
     if finished(start) is None:
-        write_results(job, training.fresh_state(), start, RunStatus.FINISHED, device)
+        with files.folder(start):
+            write_results(job, training.fresh_state(), start, RunStatus.FINISHED, device)
 
 
 def _last_kept(folder: Path, epoch: int) -> Path | None:
