@@ -7,17 +7,20 @@ from pathlib import Path
 
 import click
 
+from trainscope.cli.options import Place
+from trainscope.cli.printing import remark, say, say_json, show
+
 
 @click.command("compare")
 @click.argument("runs", nargs=-1, required=True)
 @click.option(
     "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=Place(dir_okay=False, path_type=Path),
     help="File for the page, like report.html: self-contained, with plots and every number.",
 )
 @click.option(
     "--figures",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=Place(file_okay=False, path_type=Path),
     help="Folder for every figure, as SVG and PNG.",
 )
 @click.option("--title", help="Heading of the page.")
@@ -40,18 +43,7 @@ def command(
 
     found = read(runs)
     comparison = compare(found.runs, found.diagnoses, found.notes)
-    if as_json:
-        click.echo(json.dumps(comparison.as_dict(), indent=2, allow_nan=False, ensure_ascii=False))
-    else:
-        from rich.console import Console
-
-        from trainscope.report.comparison_table import comparison_table
-
-        console = Console(highlight=False)
-        if not console.is_terminal:  # a pipe or a file is not 80 columns wide
-            console = Console(highlight=False, width=140)
-        console.print(comparison_table(comparison))
-    written = []
+    written = []  # before anything is printed, which may fail
     if output is not None:
         from trainscope.report.page.build import write_page
 
@@ -61,5 +53,11 @@ def command(
         from trainscope.report.comparison_figures import write_comparison_figures
 
         written += write_comparison_figures(comparison, figures)
+    if as_json:
+        say_json(json.dumps(comparison.as_dict(), indent=2, allow_nan=False, ensure_ascii=False))
+    else:
+        from trainscope.report.comparison_table import comparison_table
+
+        show(comparison_table(comparison))
     for path in written:
-        click.echo(f"wrote {path}", err=as_json)
+        (remark if as_json else say)(f"wrote {path}")

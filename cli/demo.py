@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from trainscope.cli.options import Place
+from trainscope.cli.printing import remark, say
+
 if TYPE_CHECKING:
     from trainscope.comparison.comparison import Comparison
     from trainscope.records import Diagnosis
@@ -21,7 +24,7 @@ SEEDS = 3
 @click.command("demo")
 @click.option(
     "--output",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=Place(file_okay=False, path_type=Path),
     default=Path("demo"),
     show_default=True,
     help="Folder for the checkpoint, the Diagnosis, the figures, the runs and the page.",
@@ -34,24 +37,43 @@ def command(output: Path, seed: int) -> None:
     minute on a laptop; everything it prints is measured in that run.
     """
     from trainscope.cli.probe import measure_and_write, show
-    from trainscope.report.files import check_folder
+    from trainscope.report.files import output_folder
 
-    check_folder(output)
     checkpoint = output / "checkpoint.pt"
-    pretrain(checkpoint, seed)
-    click.echo(
-        f"\nNow: trainscope probe {checkpoint} --ratio {RATIO} --output {output}\n", err=True
-    )
+    check_checkpoint(checkpoint)
+    with output_folder(output):
+        pretrain(checkpoint, seed)
+    remark(f"\nNow: trainscope probe {checkpoint} --ratio {RATIO} --output {output}\n")
     outcome, paths = measure_and_write(checkpoint, output, ratio=RATIO, seed=seed)
     show(outcome)
-    click.echo()
+    say()
     comparison, page = retrain(checkpoint, outcome.diagnosis, output, seed)
-    click.echo("Retraining")
+    say("Retraining")
     for line in comparison.verdict(traps_are=f"{page} has the list"):
-        click.echo(f" • {line}")
-    click.echo()
+        say(f" • {line}")
+    say()
     for path in [checkpoint, *paths, page]:
-        click.echo(f"wrote {path}")
+        say(f"wrote {path}")
+
+
+def check_checkpoint(path: Path) -> None:
+    """Refuse to write over a checkpoint that no demo wrote.
+
+    Raises:
+        RecordError: There is one.
+    """
+    from trainscope.errors import RecordError, TrainscopeError
+    from trainscope.networks import open_checkpoint
+
+    if not path.exists():
+        return
+    try:
+        left = open_checkpoint(path)
+        ours = (left.architecture, left.remembered.schedule) == (ARCHITECTURE, SCHEDULE)
+    except TrainscopeError:
+        ours = False
+    if not ours:
+        raise RecordError(f"{path} is there and no demo wrote it: give another --output")
 
 
 def retrain(

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from trainscope.cli.options import Place
+from trainscope.cli.printing import say, say_json
 from trainscope.cli.schedule_options import refuse_recipe
 
 if TYPE_CHECKING:
     from trainscope.convergence import Estimate, Interval, LearningCurve
 
-FILE = click.Path(exists=True, path_type=Path)
+FILE = Place(exists=True, path_type=Path)
 
 
 @click.command("estimate")
@@ -34,9 +36,7 @@ FILE = click.Path(exists=True, path_type=Path)
 )
 @click.option("--epochs", type=float, help="Total of epochs of --schedule.")
 @click.option("--json", "as_json", is_flag=True, help="Print the estimate as JSON.")
-@click.option(
-    "--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw it (PNG, SVG, PDF)."
-)
+@click.option("--plot", type=Place(dir_okay=False, path_type=Path), help="Draw it (PNG, SVG, PDF).")
 def command(
     run: Path,
     target: float | None,
@@ -89,30 +89,30 @@ def command(
 
         ConvergenceDisplay.from_estimate(estimate, small, reference).save(plot)
     if as_json:
-        click.echo(json.dumps(estimate.to_json(), indent=2, allow_nan=False))
+        say_json(json.dumps(estimate.to_json(), indent=2, allow_nan=False))
         return
     chance = f"{100 * level:g} % interval"
-    click.echo(f"target           {target:.2f} %{' after the decays' if schedule else ''}")
-    click.echo(f"status           {estimate.status}")
+    say(f"target           {target:.2f} %{' after the decays' if schedule else ''}")
+    say(f"status           {estimate.status}")
     rough = estimate.status is Status.TOO_FEW and bool(estimate.curve.epochs)
     if estimate.status in (Status.TOO_FEW, Status.EMPTY) and not rough:
-        click.echo("first passage    unknown")
-        click.echo("extra epochs     unknown")
+        say("first passage    unknown")
+        say("extra epochs     unknown")
     else:
         found = in_words(estimate.first_passage)
         brackets = f" ({chance} in brackets)" if "(" in f"{found}{estimate.extra_epochs}" else ""
-        click.echo(f"first passage    {found}{brackets}")
+        say(f"first passage    {found}{brackets}")
         added = "to add to the first LR stage" if schedule else "beyond those watched"
-        click.echo(f"extra epochs     {estimate.extra_epochs} {added}")
-        click.echo(f"reachable        with probability {estimate.reachable:.2f}")
+        say(f"extra epochs     {estimate.extra_epochs} {added}")
+        say(f"reachable        with probability {estimate.reachable:.2f}")
     if estimate.lr_time_bound is not None:
         said = bound_in_words(estimate.lr_time_bound, estimate, small)
-        click.echo(f"equal LR time    epoch {estimate.lr_time_bound:.0f}, {said}")
-    click.echo(estimate.explanation)
+        say(f"equal LR time    epoch {estimate.lr_time_bound:.0f}, {said}")
+    say(estimate.explanation)
     if estimate.early_decay is not None:
-        click.echo(estimate.early_decay.explanation)
+        say(estimate.early_decay.explanation)
     if plot is not None:
-        click.echo(f"wrote {plot}")
+        say(f"wrote {plot}")
 
 
 def bound_in_words(bound: float, estimate: Estimate, small: LearningCurve) -> str:

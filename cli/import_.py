@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from trainscope.cli.options import Place
+from trainscope.cli.printing import remark, say_json
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -40,7 +43,7 @@ def stated_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.command("import")
-@click.argument("log", type=click.Path(path_type=Path))
+@click.argument("log", type=Place(path_type=Path))
 @click.option(
     "--format",
     "log_format",
@@ -86,7 +89,7 @@ def stated_options(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option(
     "--output",
-    type=click.Path(path_type=Path),
+    type=Place(path_type=Path),
     help="The file of the Run; a folder gets run.json. By default it goes to stdout.",
 )
 def command(
@@ -111,7 +114,6 @@ def command(
     log does not say is said by options, and the Run marks it as given.
     """
     from trainscope.cli.schedule_options import build_schedule
-    from trainscope.errors import RecordError
     from trainscope.records import Kind
     from trainscope.records.imports import Given, run_from_log
     from trainscope.records.run import FILE_NAME
@@ -143,17 +145,13 @@ def command(
     )
     made = run_from_log(log, given, format=log_format, run=run)
     if output is None:
-        click.echo(made.to_json())
-    else:
-        path = output if output.suffix == ".json" else output / FILE_NAME
-        try:
-            made.save(path)
-        except OSError as error:
-            raise RecordError(f"{path} cannot be written: {error.strerror or error}") from error
-        said = f"{len(made.epochs)} epochs of {made.source}, LR {made.schedule}"
-        click.echo(f"wrote {path}: {said}", err=True)
+        say_json(made.to_json())
+        return
+    path = output if output.suffix == ".json" else output / FILE_NAME
+    made.save(path)
+    remark(f"wrote {path}: {len(made.epochs)} epochs of {made.source}, LR {made.schedule}")
     for note in made.notes:
-        click.echo(note, err=True)
+        remark(note)
 
 
 def _pairs(texts: tuple[str, ...], option: str, *, known: bool) -> dict[str, str]:

@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING
 
 import click
 
+from trainscope.cli.options import Place
+from trainscope.cli.printing import say_json, show
+
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from trainscope.networks.inspection import Inspection
 
 
 @click.command("inspect")
-@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("checkpoint", type=Place(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON on stdout.")
 def command(checkpoint: Path, as_json: bool) -> None:
     """Say what is in CHECKPOINT, a file or a folder, without running anything in it.
@@ -25,19 +30,17 @@ def command(checkpoint: Path, as_json: bool) -> None:
 
     found = inspect_checkpoint(checkpoint)
     if as_json:
-        click.echo(json.dumps(found.as_dict(), indent=2, allow_nan=False))
+        say_json(json.dumps(found.as_dict(), indent=2, allow_nan=False))
     else:
-        show(found)
+        print_facts(found)
 
 
-def show(found: Inspection) -> None:
+def print_facts(found: Inspection) -> None:
     """Print the facts, then a line for every tensor."""
-    from rich.console import Console
     from rich.table import Table
 
     from trainscope.records.rows import quantity
 
-    console = Console(highlight=False, soft_wrap=True)
     facts = Table.grid(padding=(0, 2))
     facts.add_row("file", f"{found.path} ({found.size:,} bytes)")
     facts.add_row("format", found.format or "none that is known")
@@ -48,16 +51,12 @@ def show(found: Inspection) -> None:
     left = {name: value for name, value in vars(found.remembered).items() if value is not None}
     facts.add_row("training left", ", ".join(f"{n} {v}" for n, v in left.items()) or "nothing")
     facts.add_row("classes", ", ".join(found.classes) or "none: loading it runs no code")
-    console.print(facts)
-    if found.tensors:
-        console.print(_table(found))
-    if found.problem:
-        console.print(f"It cannot be probed: {found.problem}")
-    for note in found.notes:
-        console.print(f"• {note}")
+    tables = [facts, _table(found)] if found.tensors else [facts]
+    problem = [f"It cannot be probed: {found.problem}"] if found.problem else []
+    show(*tables, *problem, *(f"• {note}" for note in found.notes), wide=None)
 
 
-def _table(found: Inspection) -> object:
+def _table(found: Inspection) -> Table:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")

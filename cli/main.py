@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
 from keyword import iskeyword
 
 import click
 
-from trainscope.errors import TrainscopeError
+from trainscope.cli.boundary import Boundary, debug_option
 
 COMMANDS = {
     "probe": "Measure trainability before and after a sparsifying action.",
@@ -26,11 +25,7 @@ COMMANDS = {
 """Each command's one-line help; `NAME` is the command NAME of the module trainscope.cli.NAME."""
 
 
-INTERRUPTED = 130
-"""The exit code that shells give to a command ended by Ctrl-C."""
-
-
-class Commands(click.Group):
+class Commands(Boundary):
     """A group whose commands are imported when they are run, so that help is instant."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -44,26 +39,14 @@ class Commands(click.Group):
         name = cmd_name.replace("-", "_") + "_" * iskeyword(cmd_name)  # `import` is import_.py
         module = import_module(f"trainscope.cli.{name}")
         command: click.Command = module.command
+        if not any(param.name == "debug" for param in command.params):
+            command.params.append(debug_option())
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the table without importing anything."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
-
-    def invoke(self, ctx: click.Context) -> object:
-        """Run a command; what the user can put right is one line and exit code 2."""
-        try:
-            return super().invoke(ctx)
-        except TrainscopeError as error:
-            message = str(error)
-        except (KeyboardInterrupt, click.Abort):
-            click.echo("trainscope: interrupted", err=True)
-            return ctx.exit(INTERRUPTED)
-        except click.UsageError as error:
-            message = f"{error.format_message()} See '{(error.ctx or ctx).command_path} --help'."
-        click.echo(f"trainscope: {' '.join(message.split())}", err=True)
-        return ctx.exit(2)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -72,5 +55,4 @@ def main() -> None:
     """Measure what pruning did to a network's trainability, and what retraining will need."""
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+main.params.append(debug_option())

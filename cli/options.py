@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -39,6 +41,25 @@ def _shape(text: str) -> tuple[int, ...]:
     return tuple(int(side) for side in text.split("x"))
 
 
+class Place(click.Path):
+    """The path of a file or folder, there or not, with a name that a system can have."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Return the path, or refuse its name in a sentence."""
+        text = os.fspath(value)
+        if not text.strip():
+            self.fail("the name is empty: give the name of a file or folder", param, ctx)
+        if "\0" in text:
+            self.fail(f"{text!r} holds a NUL character, which no name can", param, ctx)
+        try:
+            os.lstat(text)
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                short = f"'{text[:40]}…'"
+                self.fail(f"{short} is longer than a name can be: shorten it", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def unsafe_load_option(command: Command) -> Command:
     """Add the wish to run a file's code, which is never done without it."""
     return click.option(
@@ -52,7 +73,7 @@ def network_options(command: Command) -> Command:
     """Add the checkpoint, how its architecture is found, and the data."""
     for add in reversed(
         (
-            click.argument("checkpoint", type=click.Path(path_type=Path)),
+            click.argument("checkpoint", type=Place(path_type=Path)),
             click.option("--arch", help="The architecture's name, where it is not recognised."),
             click.option("--model", help="Or the function that builds it: package.module:factory."),
             click.option(

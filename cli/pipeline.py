@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from trainscope.cli.options import action_options, build_action
+from trainscope.cli.options import Place, action_options, build_action
+from trainscope.cli.printing import remark
 from trainscope.cli.retrain import ACTION, WEIGHTS
 from trainscope.cli.running import (
     MEASURING,
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--stem",
-    type=click.Path(path_type=Path),
+    type=Place(path_type=Path),
     help="Folder of the pretraining that recipes share; by default runs/stem-NAME.",
 )
 @shape_options
@@ -119,7 +120,7 @@ def command(
         dataset, batch_size=settings.batch_size, seed=settings.seed, **measuring
     )
     for note in job.notes:
-        click.echo(note, err=True)
+        remark(note)
     run_and_show(
         replace(job, watched=watched),
         output=output,
@@ -144,5 +145,5 @@ def _pruning_epoch(recipe: Recipe, speedup: float | None, job: Job, action: Acti
     epoch = recipe.pruning_epoch(speedup)
     assert epoch is not None
     if recipe.squeezed:
-        click.echo(f"pruning epoch {epoch} ({recipe.pretrain} / {speedup:.4g})", err=True)
+        remark(f"pruning epoch {epoch} ({recipe.pretrain} / {speedup:.4g})")
     return epoch

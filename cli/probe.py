@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from trainscope.cli import printing
 from trainscope.cli.options import (
     ACTION_DEFAULTS,
+    Place,
     action_options,
     build_action,
     network_options,
@@ -16,6 +19,7 @@ from trainscope.cli.options import (
     shape_option,
     unsafe_load_option,
 )
+from trainscope.cli.printing import remark, say, say_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,7 +72,7 @@ TOP = 3
 @click.option("--json", "as_json", is_flag=True, help="Print the Diagnosis as JSON on stdout.")
 @click.option(
     "--output",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=Place(file_okay=False, path_type=Path),
     help="Folder for diagnosis.json, the pruned checkpoint and the figures.",
 )
 def command(checkpoint: Path, as_json: bool, output: Path | None, **options: Any) -> None:
@@ -80,11 +84,11 @@ def command(checkpoint: Path, as_json: bool, output: Path | None, **options: Any
     """
     outcome, paths = measure_and_write(checkpoint, output, **options)
     if as_json:
-        click.echo(outcome.diagnosis.to_json())
+        say_json(outcome.diagnosis.to_json())
     else:
         show(outcome)
     for path in paths:
-        click.echo(f"wrote {path}", err=as_json)
+        (remark if as_json else say)(f"wrote {path}")
 
 
 def measure_and_write(
@@ -113,14 +117,13 @@ def measure_and_write(
     """Run the probe command up to what it prints; return the outcome and the files written."""
     from trainscope.cli.progress import progress
     from trainscope.diagnosis import examine
-    from trainscope.report.files import check_folder, write_outcome
+    from trainscope.report.files import output_folder, write_outcome
 
-    if output is not None:
-        check_folder(output)
     chosen = build_probes(
         probes, retrain_lr=retrain_lr, retrain_epochs=retrain_epochs, top=top, ggn=ggn
     )
-    with progress() as tell:
+    kept = nullcontext() if output is None else output_folder(output, checkpoint)
+    with kept, progress() as tell:
         outcome = examine(
             checkpoint,
             action=asked_action(after, seed=seed, **action),
@@ -185,11 +188,6 @@ def build_probes(
 
 def show(outcome: Outcome) -> None:
     """Print the table and the verdict."""
-    from rich.console import Console
-
     from trainscope.report.table import diagnosis_table
 
-    console = Console(highlight=False)
-    if not console.is_terminal:  # a pipe or a file is not 80 columns wide
-        console = Console(highlight=False, width=120)
-    console.print(diagnosis_table(outcome.diagnosis))
+    printing.show(diagnosis_table(outcome.diagnosis), wide=120)

@@ -6,6 +6,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from trainscope.cli.printing import progress_console
+from trainscope.records.text import plain
+
 
 @contextmanager
 def progress() -> Iterator[Callable[[str], None]]:
@@ -14,14 +17,15 @@ def progress() -> Iterator[Callable[[str], None]]:
     On a terminal the present step spins and the past ones stay as lines; elsewhere every step is a
     line.
     """
-    from rich.console import Console
+    from rich.text import Text
 
-    console = Console(stderr=True, highlight=False)
+    console = progress_console()
     begun = time.monotonic()
     with console.status("starting") as status:
 
         def tell(step: str) -> None:
-            console.print(f"[dim]{time.monotonic() - begun:6.1f} s[/dim]  {step}", soft_wrap=True)
-            status.update(step)
+            words = Text.assemble((f"{time.monotonic() - begun:6.1f} s", "dim"), f"  {plain(step)}")
+            console.print(words, soft_wrap=True)
+            status.update(Text(plain(step)))
 
         yield tell

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from trainscope.cli.options import (
+    Place,
     action_options,
     build_action,
     network_options,
     unsafe_load_option,
 )
+from trainscope.cli.printing import remark
 from trainscope.cli.running import MEASURING, build_hook, run_and_show
 from trainscope.cli.schedule_options import build_schedule, schedule_options
 from trainscope.cli.training_options import build_settings, open_dataset, training_options
@@ -43,7 +44,7 @@ WEIGHTS = {
 )
 @click.option(
     "--rewind-to",
-    type=click.Path(path_type=Path),
+    type=Place(path_type=Path),
     help="The checkpoint, before or early in pretraining, that a winning ticket is rewound to.",
 )
 @schedule_options
@@ -80,9 +81,7 @@ def command(
     schedule = build_schedule(**options)
     nothing = asked["ratio"] is None and asked["ratios"] is None and ":" not in asked["structure"]
     action = None if nothing else build_action(**asked, seed=settings.seed)
-    base = open_as_asked(
-        checkpoint, partial(click.echo, err=True), arch=arch, model=model, unsafe_load=unsafe_load
-    )
+    base = open_as_asked(checkpoint, remark, arch=arch, model=model, unsafe_load=unsafe_load)
     initial = None if rewind_to is None else open_checkpoint(rewind_to, arch=arch, model=model)
     dataset = open_dataset(
         data_of(base, data),
@@ -106,7 +105,7 @@ def command(
         dataset, batch_size=settings.batch_size, seed=settings.seed, **measuring
     )
     for note in (*base.notes, *job.notes):
-        click.echo(note, err=True)
+        remark(note)
     run_and_show(
         replace(job, watched=watched),
         output=output,

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
+from trainscope.cli.boundary import INTERRUPTED
 from trainscope.cli.options import probe_names
+from trainscope.cli.printing import progress_console, remark, say, say_json
+from trainscope.records.text import plain
 
 if TYPE_CHECKING:
     from trainscope.data import Dataset
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from trainscope.training.job import Job
     from trainscope.training.runner import Watch
 
-INTERRUPTED = 130
 MEASURING = ("norms", "probes", "probe_epochs", "probe_every", "samples")
 
 
@@ -51,8 +51,11 @@ def run_and_show(
     with kept_on_interrupt(folder), watching(hook, name) as watch:
         run = run_job(job, folder, device=device, watch=watch)
     if run.status == "interrupted":
-        click.echo(_interrupted(run, folder), err=True)
-    click.echo(run.to_json() if as_json else summary(run, folder))
+        remark(_interrupted(run, folder))
+    if as_json:
+        say_json(run.to_json())
+    else:
+        say(summary(run, folder))
     if run.status == "interrupted":
         raise SystemExit(INTERRUPTED)
     return run
@@ -79,10 +82,14 @@ def kept_on_interrupt(folder: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        click.echo(
-            f"interrupted before an epoch was over; what earlier calls did is in {folder}, and the "
-            "same command goes on",
-            err=True,
+        kept = f"what earlier calls did is in {folder}, and the same command goes on"
+        remark(
+            "interrupted before an epoch was over; "
+            + (
+                kept
+                if folder.exists()
+                else "nothing was written, and the same command begins again"
+            )
         )
         raise SystemExit(INTERRUPTED) from None
 
@@ -134,21 +141,20 @@ def watching(hook: ProbeHook | None, name: str) -> Iterator[Watch]:
         hook: Measures on the way.
         name: What is trained.
     """
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from trainscope.training.runner import Watch
 
-    console = Console(stderr=True, highlight=False)
+    console = progress_console()
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.completed:.1f}/{task.total:.0f} epochs"),
         TimeRemainingColumn(compact=True),
     )
     begun, first = time.monotonic(), 0
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(name, total=1.0)  # until on_start knows the epochs
+        task = bar.add_task(plain(name), total=1.0)  # until on_start knows the epochs
 
         def on_start(done: int, total: int) -> None:
             nonlocal first

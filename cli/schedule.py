@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from trainscope.cli.options import Place
+from trainscope.cli.printing import remark, say, say_json
 from trainscope.cli.schedule_options import build_pretraining, build_schedule, shape_options
 
 if TYPE_CHECKING:
@@ -23,9 +25,7 @@ if TYPE_CHECKING:
     "--speedup", type=float, help="Dense FLOPs / pruned FLOPs, for a recipe like P30/F90,1e-2."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print everything known of it as JSON.")
-@click.option(
-    "--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw it (PNG, SVG, PDF)."
-)
+@click.option("--plot", type=Place(dir_okay=False, path_type=Path), help="Draw it (PNG, SVG, PDF).")
 def command(
     recipe: str,
     epochs: int | None,
@@ -56,11 +56,11 @@ def command(
         )
         if read.squeezed:
             squeeze = f"pruning epoch {pruning_epoch} ({read.pretrain} / {speedup:g})"
-            click.echo(squeeze, err=True)
+            remark(squeeze)
     if plot is not None:
         _draw(recipe, schedule, plot)
     if not as_json:
-        click.echo(str(schedule))
+        say(str(schedule))
         return
     known = {
         "schedule": str(schedule),
@@ -71,13 +71,12 @@ def command(
         "pretraining": None if pretraining is None else str(pretraining),
         "pretraining_epochs": None if pretraining is None else pretraining.total,
     }
-    click.echo(json.dumps(known, indent=2))
+    say_json(json.dumps(known, indent=2))
 
 
 def _draw(name: str, schedule: LRSchedule, path: Path) -> None:
     from matplotlib.figure import Figure
 
-    from trainscope.errors import RecordError
     from trainscope.records.files import replacing
     from trainscope.report.pictures import kind_of_picture
     from trainscope.report.schedule_display import ScheduleDisplay
@@ -85,8 +84,5 @@ def _draw(name: str, schedule: LRSchedule, path: Path) -> None:
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     ScheduleDisplay.from_schedules({name: schedule}).plot(figure.subplots())
     kind = kind_of_picture(path)
-    try:
-        with replacing(path) as part:
-            figure.savefig(part, format=kind, dpi=160)
-    except OSError as error:
-        raise RecordError(f"{path} cannot be written: {error.strerror or error}") from error
+    with replacing(path) as file:
+        figure.savefig(file, format=kind, dpi=160)

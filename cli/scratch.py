@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from trainscope.cli.options import unsafe_load_option
+from trainscope.cli.options import Place, unsafe_load_option
+from trainscope.cli.printing import remark
 from trainscope.cli.retrain import data_of
 from trainscope.cli.running import MEASURING, build_hook, run_and_show
 from trainscope.cli.schedule_options import build_schedule, schedule_options
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option(
     "--like",
     required=True,
-    type=click.Path(path_type=Path),
+    type=Place(path_type=Path),
     help="The checkpoint of the pruned network whose shape and masks are taken.",
 )
 @click.option(
@@ -82,9 +82,7 @@ def command(
 
     measuring = {name: options.pop(name) for name in MEASURING}
     settings = build_settings(options)
-    network = open_as_asked(
-        like, partial(click.echo, err=True), arch=arch, model=model, unsafe_load=unsafe_load
-    )
+    network = open_as_asked(like, remark, arch=arch, model=model, unsafe_load=unsafe_load)
     run = run_beside(like, network)
     if options["recipe"] is None and options["schedule"] is None:
         epochs = options["epochs"] or _epochs(budget, count, run, speedup)

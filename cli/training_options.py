@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from trainscope.cli.options import Place
+
 if TYPE_CHECKING:
     from trainscope.data import Dataset
     from trainscope.training.settings import Settings
@@ -91,7 +93,7 @@ def training_options(command: Command) -> Command:
             ),
             click.option(
                 "--output",
-                type=click.Path(path_type=Path),
+                type=Place(path_type=Path),
                 help="Folder of the run; by default runs/NAME, named by its settings.",
             ),
             click.option("--json", "as_json", is_flag=True, help="Print the Run as JSON."),

@@ -28,4 +28,10 @@ class ScheduleError(TrainscopeError):
 
 
 class RecordError(TrainscopeError):
-    """A record (Measurement, Diagnosis, Run) that cannot be read."""
+    """A record (Measurement, Diagnosis, Run) that cannot be read, or a file not written."""
+
+
+class UnknownNameError(RecordError, KeyError):
+    """A name that a record does not have."""
+
+    __str__ = Exception.__str__  # a KeyError shows its message in quotes

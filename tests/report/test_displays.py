@@ -12,7 +12,7 @@ from rich.console import Console
 
 from trainscope.records import Columns, Measurement
 from trainscope.report.density_display import DensityDisplay
-from trainscope.report.figures import FIGURES, write_figures
+from trainscope.report.figures import FIGURES, diagnosis_figures
 from trainscope.report.gradient_display import GradientDisplay
 from trainscope.report.retraining_display import RetrainingDisplay
 from trainscope.report.singular_values_display import SingularValuesDisplay
@@ -57,13 +57,11 @@ def test_retraining_starts_at_the_accuracy_without_retraining():
     assert len(lines) == 6
 
 
-def test_every_figure_is_written_and_skipped_probes_have_none(tmp_path):
-    paths = write_figures(diagnosis(), tmp_path)
-    assert {path.stem for path in paths} == set(FIGURES)
-    assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
+def test_every_probe_has_its_figure_and_skipped_probes_have_none():
+    assert [name for name, _ in diagnosis_figures(diagnosis())] == [f"{n}.png" for n in FIGURES]
     skipped = Measurement.skipped("jacobian", "no inputs")
     bare = replace(diagnosis(), probes={"jacobian": Columns(skipped, skipped)})
-    assert write_figures(bare, tmp_path) == []
+    assert list(diagnosis_figures(bare)) == []
 
 
 @pytest.mark.parametrize("width", [70, 120])

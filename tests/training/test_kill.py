@@ -13,7 +13,7 @@ import small_training
 import torch
 
 from trainscope.records import Run
-from trainscope.training.folder import load_state
+from trainscope.training.state import load_state
 
 KILLS, PAUSE = 10, 0.02
 PRELOAD = [

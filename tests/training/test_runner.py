@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import small_training
@@ -15,11 +16,11 @@ from small_training import few_digits, pretrained, retraining, without_seconds
 from trainscope.errors import CheckpointError, DataError, RecordError
 from trainscope.networks import digest, flops, open_checkpoint
 from trainscope.records import Run, RunStatus
-from trainscope.training.folder import load_state, save_state
 from trainscope.training.job import difference, key_of
 from trainscope.training.runner import Watch, run_job
 from trainscope.training.schedule import parse_schedule
 from trainscope.training.settings import Settings
+from trainscope.training.state import load_state, save_state
 from trainscope.training.stem import pretrain
 from trainscope.training.stepper import Stepper
 
@@ -88,7 +89,7 @@ def test_ctrl_c_keeps_what_was_done_and_the_same_job_goes_on(tmp_path):
 def test_ctrl_c_before_the_first_epoch_is_over(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run_job(retraining(), tmp_path / "run", watch=interrupting(after=1))
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["settings.json"]
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_that_is_done_is_not_repeated(tmp_path):
@@ -144,13 +145,27 @@ def test_a_damaged_state_is_said_to_be_one(tmp_path):
         run_job(job, tmp_path / "run")
 
 
-def test_a_write_that_was_killed_leaves_nothing_behind(tmp_path):
-    job = retraining("F1,1e-2")
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / ".state.pt.abc.part").write_text("half")
-    run_job(job, tmp_path / "run")
-    names = sorted(path.name for path in (tmp_path / "run").iterdir())
-    assert names == ["checkpoint.pt", "run.json", "settings.json"]
+def test_a_write_that_was_killed_leaves_nothing_behind_and_other_files_stay(tmp_path, monkeypatch):
+    job, folder = retraining("F2,1e-2"), tmp_path / "run"
+    others = (".movie.mkv.part", ".state.pt.abc.part", "sub/.state.pt.1234.part", ".x.parts/a")
+    for name in others:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("precious")
+
+    def kill(*_):
+        raise Crash
+
+    with monkeypatch.context() as patch:  # nothing tidies up after a kill
+        patch.setattr(os, "replace", kill)
+        patch.setattr(os, "unlink", kill)
+        patch.setattr(Path, "unlink", kill)
+        with pytest.raises(Crash):
+            run_job(job, folder)
+    assert len(list(folder.iterdir())) == 5
+    run_job(job, folder)
+    kept = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert kept == {*others, "checkpoint.pt", "run.json", "settings.json"}
+    assert all((folder / name).read_text() == "precious" for name in others)
 
 
 class Crash(BaseException):

@@ -46,7 +46,6 @@ def mean_curve(item: Group, epochs: int | None = None) -> LearningCurve | None:
         return None
     losses = [[record.train_loss for record in held] for held in kept.values()]
     known = all(loss is not None for held in losses for loss in held)
-    momentum = item.first.settings.get("momentum")
     return LearningCurve(
         epochs=list(kept),
         accuracy=[statistics.fmean(r.test_accuracy or 0.0 for r in held) for held in kept.values()],
@@ -57,5 +56,5 @@ def mean_curve(item: Group, epochs: int | None = None) -> LearningCurve | None:
         )
         if known
         else None,
-        momentum=float(momentum) if isinstance(momentum, int | float) else None,
+        momentum=item.first.number("momentum"),
     )

@@ -153,8 +153,7 @@ class LearningCurve:
         if run.start_accuracy is not None:
             epochs, accuracy = [0.0, *epochs], [run.start_accuracy, *accuracy]
             rates, loss = [None, *rates], [None, *loss]
-        momentum = run.settings.get("momentum")
-        return cls(epochs, accuracy, rates, loss, float(momentum) if momentum is not None else None)
+        return cls(epochs, accuracy, rates, loss, run.number("momentum"))
 
     @classmethod
     def from_file(cls, path: str | Path) -> LearningCurve:

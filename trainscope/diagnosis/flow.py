@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -40,25 +41,8 @@ MAX_SEED = 2**63 - 2
 """The largest seed: torch takes up to 2^63 - 1, and the next one is used too."""
 
 
-class Options(TypedDict, total=False):
-    """The options of `examine`, which says what each is."""
-
-    ratio: float | None
-    action: Action | None
-    after: Subject | None
-    data: str | Given | None
-    probes: Sequence[str | Probe]
-    samples: int | None
-    batch_size: int
-    seed: int
-    device: str | None
-    arch: str | None
-    model: str | None
-    input_shape: tuple[int, ...] | None
-    class_index: str | Path | None
-    download: bool
-    unsafe_load: bool
-    progress: Progress | None
+Options = ParamSpec("Options")
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -74,30 +58,6 @@ class Outcome:
     diagnosis: Diagnosis
     base: Network
     pruned: Network | None
-
-
-def diagnose(network: Subject, **options: Unpack[Options]) -> Diagnosis:
-    """Measure a network before and after a sparsifying action; see `examine` for the options.
-
-    >>> diagnose("checkpoint.pt", ratio=0.9).to_json()  # doctest: +SKIP
-    >>> diagnose(module, ratio=0.9, data=(train_loader, test_loader))  # doctest: +SKIP
-    >>> diagnose(dense, after=pruned, data=loader)  # doctest: +SKIP
-    """
-    return examine(network, **options).diagnosis
-
-
-def measure(network: Subject, **options: Unpack[Options]) -> Mapping[str, Measurement]:
-    """Measure one network as it stands, without an action; see `examine` for the options.
-
-    >>> measure(module, data=loader, probes=["gradient"])["gradient"]  # doctest: +SKIP
-
-    Raises:
-        ActionError: An action is asked for; that is `diagnose`.
-    """
-    if any(options.get(name) is not None for name in ("ratio", "action", "after")):
-        raise ActionError("measure takes one network as it is: use diagnose for an action")
-    measured = examine(network, **options).diagnosis.probes
-    return {name: columns.before for name, columns in measured.items()}
 
 
 def examine(
@@ -233,6 +193,52 @@ def _device_of(given: Subject) -> str:
         return "cpu"
     first = next(iter((*given.parameters(), *given.buffers())), None)
     return "cpu" if first is None else str(first.device)
+
+
+def _keeping(
+    take: Callable[[Outcome], Found], flow: Callable[Options, Outcome], name: str, does: str
+) -> Callable[Options, Found]:
+    """Return a flow that keeps a part of its Outcome, with the same options and descriptions."""
+
+    def kept(*args: Options.args, **kwargs: Options.kwargs) -> Found:
+        return take(flow(*args, **kwargs))
+
+    described = inspect.cleandoc(flow.__doc__ or "").partition("\n\n")[2]
+    kept.__doc__ = f"{does}\n\n{described}"
+    kept.__module__, kept.__name__, kept.__qualname__ = flow.__module__, name, name
+    returned = inspect.signature(take).return_annotation
+    kept.__annotations__ = {**flow.__annotations__, "return": returned}
+    signature = inspect.signature(flow)
+    kept.__signature__ = signature.replace(return_annotation=returned)  # type: ignore[attr-defined]
+    return kept
+
+
+def _diagnosis(outcome: Outcome) -> Diagnosis:
+    return outcome.diagnosis
+
+
+def _alone(outcome: Outcome) -> Mapping[str, Measurement]:
+    return {name: columns.before for name, columns in outcome.diagnosis.probes.items()}
+
+
+diagnose = _keeping(
+    _diagnosis,
+    examine,
+    "diagnose",
+    """Measure a network before and after a sparsifying action, and return the Diagnosis.
+
+>>> diagnose("checkpoint.pt", ratio=0.9).to_json()  # doctest: +SKIP
+>>> diagnose(module, ratio=0.9, data=(train_loader, test_loader))  # doctest: +SKIP
+>>> diagnose(dense, after=pruned, data=loader)  # doctest: +SKIP""",
+)
+measure = _keeping(
+    _alone,
+    examine,
+    "measure",
+    """Measure a network before any action, and return the Measurement of each probe by its name.
+
+>>> measure(module, data=loader, probes=["gradient"])["gradient"]  # doctest: +SKIP""",
+)
 
 
 def _as_probe(probe: str | Probe) -> Probe:

@@ -52,7 +52,7 @@ def _curves(measurement: Measurement) -> dict[float, LearningCurve]:
             continue
         found[lr] = LearningCurve(
             epochs=list(range(len(accuracies) + 1)),
-            accuracy=[measurement.value("start_accuracy"), *accuracies],
+            accuracy=[measurement.get("start_accuracy"), *accuracies],
             lr=lr,
             loss=[None, *loss_at_ends(losses, [lr] * len(losses))],
         )

@@ -73,5 +73,4 @@ def _signal(measured: Measurement | None) -> str | None:
 
 
 def _value(measured: Measurement | None, name: str) -> float | None:
-    scalar = None if measured is None else measured.scalars.get(name)
-    return None if scalar is None else scalar.value
+    return None if measured is None else measured.get(name)

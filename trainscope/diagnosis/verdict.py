@@ -55,7 +55,7 @@ def _action(network: NetworkRecord, action: ActionRecord) -> str:
 
 
 def _accuracy(columns: Columns) -> Iterator[str]:
-    before, after = (c.value("start_accuracy") for c in _pair(columns))
+    before, after = (c.get("start_accuracy") for c in _pair(columns))
     if before is None or after is None:
         return
     moved = "fell" if after < before else "went"
@@ -69,7 +69,7 @@ def _accuracy(columns: Columns) -> Iterator[str]:
 def _signal(columns: Columns) -> Iterator[str]:
     ratio = columns.damage().get("mean_jsv")
     dead = _value(columns.after, "dead_outputs")
-    if dead and not columns.before.value("dead_outputs"):
+    if dead and not columns.before.get("dead_outputs"):
         yield (
             f"{dead:.0f} outputs of the pruned network do not respond to the input at all: no "
             "gradient passes there, and no learning rate helps."
@@ -84,7 +84,7 @@ def _signal(columns: Columns) -> Iterator[str]:
         return
     word = "shrank" if ratio < 1 else "grew"
     line = f"The response to the input {word}: mean JSV is {number(ratio)} times what it was"
-    old, new = columns.before.value("mean_jsv"), _value(columns.recalibrated, "mean_jsv")
+    old, new = columns.before.get("mean_jsv"), _value(columns.recalibrated, "mean_jsv")
     if old and new is not None:
         mended = new / old
         if _same(mended):
@@ -104,7 +104,7 @@ def _gradient(columns: Columns) -> Iterator[str]:
     ratio = columns.damage().get("norm")
     if ratio is None or _same(ratio):
         return
-    old, new = columns.before.value("norm"), _value(columns.recalibrated, "norm")
+    old, new = columns.before.get("norm"), _value(columns.recalibrated, "norm")
     mended = f" ({number(new / old)} times with batch norm recalibrated)" if old and new else ""
     line = f"The gradient is {number(ratio)} times as long as before{mended}: "
     if ratio > 1:
@@ -118,7 +118,7 @@ def _gradient(columns: Columns) -> Iterator[str]:
 
 
 def _curvature(columns: Columns, retraining: Columns | None) -> Iterator[str]:
-    old, new = columns.before.value("max_stable_lr"), columns.last.value("max_stable_lr")
+    old, new = columns.before.get("max_stable_lr"), columns.last.get("max_stable_lr")
     if old is None or new is None:
         return
     which = " (batch norm recalibrated)" if columns.recalibrated is not None else ""
@@ -157,7 +157,7 @@ def _retraining(columns: Columns) -> Iterator[str]:
 
 def _trainability(columns: Columns) -> Iterator[str]:
     dense, pruned = _pair(columns)
-    before, after = dense.value("ta"), pruned.value("ta")
+    before, after = dense.get("ta"), pruned.get("ta")
     if before is None or after is None:
         return
     lr, count = _lrs(pruned)[0], len(_curves(pruned)[0])
@@ -166,7 +166,7 @@ def _trainability(columns: Columns) -> Iterator[str]:
         f"{_counted(count).removeprefix('1 ')}) is {after:.1f} %, {before:.1f} % for the dense "
         "network"
     )
-    start, bound = columns.before.value("start_accuracy"), max(INTACT_POINTS, _noise(columns))
+    start, bound = columns.before.get("start_accuracy"), max(INTACT_POINTS, _noise(columns))
     if start is not None and start - before > max(HARMFUL_POINTS, bound):
         line += f": this LR harms the dense network itself, which starts from {start:.1f} %"
     elif before - after <= bound:
@@ -226,7 +226,7 @@ def _curves(measurement: Measurement) -> list[list[float]]:
 
 
 def _value(measurement: Measurement | None, name: str) -> float | None:
-    return None if measurement is None else measurement.value(name)
+    return None if measurement is None else measurement.get(name)
 
 
 def _same(ratio: float) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from trainscope.errors import CheckpointError
+from trainscope.errors import CheckpointError, RecordError
 from trainscope.networks import registry
 from trainscope.networks.custom import open_custom
 from trainscope.networks.factory import from_factory
@@ -23,6 +22,7 @@ from trainscope.networks.network import Network
 from trainscope.networks.readers import Contents, contents_of, own
 from trainscope.networks.recognise import recognise
 from trainscope.networks.state_dict import Weights, weights_of
+from trainscope.records.files import refusing, replacing
 
 
 def open_checkpoint(
@@ -73,19 +73,14 @@ def save_checkpoint(path: str | os.PathLike[str], network: Network) -> None:
     Raises:
         CheckpointError: The folder does not exist or cannot be written.
     """
-    target = Path(os.path.realpath(path))
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    target = Path(path)
     try:
-        with partial.open("xb") as file:
+        with refusing(target):
+            os.stat(target.parent)  # a folder that is not there is a slip of the pen
+        with replacing(target) as file:
             torch.save(own.write(network), file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(target)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
+    except RecordError as error:
+        raise CheckpointError(str(error)) from error
 
 
 def _open(

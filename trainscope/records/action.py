@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from trainscope.records.measurement import Json
+from trainscope.records.typed import taken, typed
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,17 +74,9 @@ class ActionRecord:
     @classmethod
     def from_json(cls, raw: Json) -> ActionRecord:
         """Return the ActionRecord that `to_json` wrote."""
-        return cls(
-            structure=raw["structure"],
-            scope=raw["scope"],
-            criterion=raw["criterion"],
-            ratio=raw["ratio"],
-            parameters=raw["parameters"],
-            flops=raw["flops"],
-            speedup=raw["speedup"],
-            layers=tuple(LayerChange(**layer) for layer in raw["layers"]),
-            meaning=raw.get("meaning", ""),
-            ratios=raw.get("ratios", {}),
+        return taken(
+            cls,
+            {"meaning": "", "ratios": {}, "seed": 0, **raw},
+            layers=tuple(typed(LayerChange, layer) for layer in raw["layers"]),
             global_ranking=raw.get("global", False),
-            seed=raw.get("seed", 0),
         )

@@ -38,7 +38,7 @@ class Columns:
         if self.after is None:
             return ratios
         for name in self.before.scalars:
-            old, new = self.before.value(name), self.after.value(name)
+            old, new = self.before.get(name), self.after.get(name)
             error = self.before.scalars[name].stderr or 0.0
             if old and new is not None and abs(old) >= 2 * error:
                 ratios[name] = new / old

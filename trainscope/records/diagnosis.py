@@ -10,9 +10,12 @@ from typing import Any
 from trainscope.errors import RecordError
 from trainscope.records.action import ActionRecord
 from trainscope.records.columns import Columns
+from trainscope.records.json_text import parse
 from trainscope.records.measurement import Json
+from trainscope.records.typed import taken, typed
 
-SCHEMA = "trainscope.diagnosis/1"
+FAMILY = "trainscope.diagnosis/"
+SCHEMA = f"{FAMILY}1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +58,7 @@ class NetworkRecord:
     @classmethod
     def from_json(cls, raw: Json) -> NetworkRecord:
         """Return the NetworkRecord that `to_json` wrote."""
-        shape = tuple(raw.get("input_shape", ()))
-        return cls(**{**raw, "input_shape": shape})
+        return typed(cls, raw)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +144,8 @@ class Diagnosis:
             RecordError: The text is no Diagnosis of a version that is known here.
         """
         try:
-            raw: Any = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            raw: Any = parse(text)
+        except ValueError as error:
             raise RecordError(f"this is no Diagnosis: it is not JSON ({error})") from error
         schema = raw.get("schema") if isinstance(raw, dict) else None
         if schema != SCHEMA:
@@ -152,18 +154,15 @@ class Diagnosis:
                 f"not '{SCHEMA}'"
             )
         try:
-            return cls(
+            return taken(
+                cls,
+                {"notes": (), "estimates": (), **raw},
                 network=NetworkRecord.from_json(raw["network"]),
                 action=None if raw["action"] is None else ActionRecord.from_json(raw["action"]),
-                data=DataRecord(**raw["data"]),
+                data=typed(DataRecord, raw["data"]),
                 probes={n: Columns.from_json(n, columns) for n, columns in raw["probes"].items()},
-                verdict=tuple(raw["verdict"]),
-                environment=raw["environment"],
-                seed=raw["seed"],
-                notes=tuple(raw.get("notes", ())),
-                estimates=tuple(raw.get("estimates", ())),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise RecordError(f"this Diagnosis is incomplete or damaged: {error!r}") from error
 
     def _repr_html_(self) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 
 from trainscope.records.measurement import Json, Measurement
+from trainscope.records.typed import taken
 
 BEFORE_CLIPPING, AFTER_CLIPPING = "before clipping", "after clipping"
 AFTER_STEP = "after step"
@@ -51,7 +52,7 @@ class EpochRecord:
     @classmethod
     def from_json(cls, raw: Json) -> EpochRecord:
         """Return the EpochRecord that `to_json` wrote."""
-        return cls(**{part.name: raw[part.name] for part in fields(cls)})
+        return taken(cls, raw)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,4 +82,4 @@ class Taken:
     def from_json(cls, raw: Json) -> Taken:
         """Return the Taken that `to_json` wrote."""
         measurement = Measurement.from_json(raw["probe"], raw)
-        return cls(measurement, raw["step"], raw["moment"], raw["epoch"])
+        return taken(cls, raw, measurement=measurement)

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from trainscope.errors import UnknownNameError
+from trainscope.records.typed import taken
+
 Json = dict[str, Any]
 """A JSON object, as `json.loads` returns it."""
 
@@ -68,7 +71,7 @@ class Scalar:
     @classmethod
     def from_json(cls, raw: Json) -> Scalar:
         """Return the Scalar that `to_json` wrote."""
-        return cls(raw["value"], raw["unit"], raw["stderr"], raw.get("reason"))
+        return taken(cls, {"reason": None, **raw})
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,7 @@ class Cost:
     @classmethod
     def from_json(cls, raw: Json) -> Cost:
         """Return the Cost that `to_json` wrote."""
-        return cls(raw["seconds"], raw["forward"], raw["backward"], raw.get("memory"))
+        return taken(cls, {"memory": None, **raw})
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +138,21 @@ class Measurement:
         return cls(probe, Status.SKIPPED, reason)
 
     def value(self, name: str) -> float | None:
-        """Return one scalar's value, None where it was not measured."""
+        """Return one scalar's value, None where it could not be had, or nothing was measured.
+
+        Raises:
+            UnknownNameError: Something was measured, and no scalar of it has that name.
+        """
+        if not self.scalars:  # skipped, or ended early: `reason` says why
+            return None
+        if name not in self.scalars:
+            raise UnknownNameError(
+                f"the probe {self.probe} measured no '{name}': it has {', '.join(self.scalars)}"
+            )
+        return self.scalars[name].value
+
+    def get(self, name: str) -> float | None:
+        """Return one scalar's value, None also where the probe, or its version, has no such."""
         found = self.scalars.get(name)
         return None if found is None else found.value
 
@@ -153,12 +170,10 @@ class Measurement:
     @classmethod
     def from_json(cls, probe: str, raw: Json) -> Measurement:
         """Return the Measurement that `to_json` wrote."""
-        return cls(
+        return taken(
+            cls,
+            {"notes": {}, **raw},
             probe=probe,
-            status=Status(raw["status"]),
-            reason=raw["reason"],
             scalars={name: Scalar.from_json(value) for name, value in raw["scalars"].items()},
-            arrays=raw["arrays"],
             cost=Cost.from_json(raw["cost"]),
-            notes=raw.get("notes", {}),
         )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 
 from trainscope.records.action import ActionRecord
 from trainscope.records.measurement import Json
+from trainscope.records.typed import taken
 
 ONE_SHOT = "one-shot"
 """The plan of an action that no epoch of training belongs to."""
@@ -36,7 +37,7 @@ class Pretraining:
     @classmethod
     def from_json(cls, raw: Json) -> Pretraining:
         """Return the Pretraining that `to_json` wrote."""
-        return cls(**{part.name: raw[part.name] for part in fields(cls)})
+        return taken(cls, raw)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,5 +117,4 @@ class Pruning:
         read = None if action is None else ActionRecord.from_json(action)
         free = 0 if raw["plan"] == ONE_SHOT else None
         late = {"stage_epochs": free, "stage_schedule": None, "stage_flops": free}
-        found = {part.name: {**late, **raw}[part.name] for part in fields(cls)}
-        return cls(**{**found, "action": read})
+        return taken(cls, {**late, **raw}, action=read)

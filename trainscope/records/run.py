@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -13,9 +14,11 @@ from typing import Any
 from trainscope.errors import RecordError
 from trainscope.records.epoch import EpochRecord, Taken
 from trainscope.records.files import write_text
+from trainscope.records.json_text import parse
 from trainscope.records.measurement import Json
 from trainscope.records.origin import Pretraining, Pruning
 from trainscope.records.trainability import Trainability, trainability
+from trainscope.records.typed import taken
 
 SCHEMA = "trainscope.run/1"
 UNKNOWN = "unknown"
@@ -119,6 +122,15 @@ class Run:
         pairs = pairwise(self.epochs)
         return next((before.epoch for before, after in pairs if after.lr < before.lr), last)
 
+    def number(self, setting: str) -> float | None:
+        """Return a setting that is a number, or text that is one; None for any other."""
+        value = self.settings.get(setting)
+        try:
+            found = float(value) if isinstance(value, int | float | str) else math.nan
+        except (ValueError, OverflowError):
+            return None
+        return found if math.isfinite(found) else None
+
     @property
     def lr_time(self) -> float:
         """Return the sum of the learning rates over the epochs, as recorded."""
@@ -210,8 +222,8 @@ class Run:
             RecordError: The text is no Run of a version that is known here.
         """
         try:
-            raw: Any = json.loads(text, parse_constant=_no_constant)
-        except (ValueError, RecursionError) as error:
+            raw: Any = parse(text)
+        except ValueError as error:
             raise RecordError(f"this is no Run: it is not JSON ({error})") from error
         schema = raw.get("schema") if isinstance(raw, dict) else None
         if schema != SCHEMA:
@@ -225,25 +237,14 @@ class Run:
 
     @classmethod
     def _read(cls, raw: Json) -> Run:
-        plain = {
-            name: raw[name]
-            for name in (
-                *("architecture", "data", "base", "start", "end", "schedule", "total", "settings"),
-                *("seed", "parameters", "flops_per_sample", "flops", "start_accuracy", "source"),
-                "environment",
-            )
-        }
         pruning, pretraining = raw["pruning"], raw["pretraining"]
-        return cls(
-            kind=Kind(raw["kind"]),
-            status=RunStatus(raw["status"]),
+        return taken(
+            cls,
+            raw,
             epochs=tuple(EpochRecord.from_json(record) for record in raw["epochs"]),
             pruning=None if pruning is None else Pruning.from_json(pruning),
             pretraining=None if pretraining is None else Pretraining.from_json(pretraining),
             measurements=tuple(Taken.from_json(taken) for taken in raw["measurements"]),
-            given=tuple(raw["given"]),
-            notes=tuple(raw["notes"]),
-            **plain,
         )
 
     def save(self, path: Path) -> None:
@@ -268,7 +269,3 @@ class Run:
             return cls.from_json(text)
         except RecordError as error:
             raise RecordError(f"{file}: {error}") from error
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from trainscope.comparison.comparison import MOST_ESTIMATES, Comparison
 from trainscope.comparison.groups import Group
-from trainscope.errors import RecordError
+from trainscope.records import files
 from trainscope.report.along_display import AlongDisplay
 from trainscope.report.convergence_display import ConvergenceDisplay
 from trainscope.report.learning_curve_display import LearningCurveDisplay
@@ -124,11 +124,8 @@ def write_comparison_figures(
     """
     from matplotlib.figure import Figure
 
-    from trainscope.records.files import replacing
-
     paths = []
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    with files.folder(folder):
         for name, display, note in displays(comparison):
             figure = Figure(figsize=(7.2, 4.4), layout="constrained")
             display.plot(figure.subplots())
@@ -136,10 +133,7 @@ def write_comparison_figures(
                 figure.supxlabel(note, fontsize=8, color=NOTE)
             for form in formats:
                 path = folder / f"{name}.{form}"
-                with replacing(path) as part:
-                    figure.savefig(part, format=form, dpi=DPI)
+                with files.replacing(path) as file:
+                    figure.savefig(file, format=form, dpi=DPI)
                 paths.append(path)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise RecordError(f"figures cannot be written to {folder}: {reason}") from error
     return paths

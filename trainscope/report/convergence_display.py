@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from trainscope.convergence import Estimate, LearningCurve
-from trainscope.errors import RecordError
+from trainscope.records.files import replacing
 from trainscope.report.pictures import kind_of_picture
 from trainscope.report.style import new_axes, series_style, tidy
 
@@ -91,14 +91,8 @@ class ConvergenceDisplay:
         kind = kind_of_picture(path)
         figure = Figure(figsize=(6.4, 4.0), layout="constrained")
         self.plot(figure.subplots())
-        part = path.with_name(f".{path.stem}.part{path.suffix}")
-        try:
-            figure.savefig(part, format=kind, dpi=150)
-            part.replace(path)
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            reason = error.strerror or error
-            raise RecordError(f"the plot cannot be written to {path}: {reason}") from error
+        with replacing(path) as file:
+            figure.savefig(file, format=kind, dpi=150)
 
     def _curve(self, curve: LearningCurve, style: Mapping[str, Any], name: str) -> None:
         """Draw one run's records after epoch 0."""

@@ -37,7 +37,7 @@ class DensityDisplay:
     def from_diagnosis(cls, diagnosis: Diagnosis) -> Self:
         """Take the densities from a Diagnosis whose curvature was measured."""
         columns = measured(diagnosis.probes["curvature"], "density_x")
-        tops = {n: m.value("top_eigenvalue") for n, m in columns.items()}
+        tops = {n: m.get("top_eigenvalue") for n, m in columns.items()}
         return cls(
             {
                 name: (np.asarray(m.arrays["density_x"]), np.asarray(m.arrays["density_y"]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from trainscope.records import Diagnosis
@@ -25,17 +25,13 @@ FIGURES: dict[str, tuple[str, str, Any]] = {
 """File name: the probe and the array that a figure needs, and its Display."""
 
 
-def write_figures(diagnosis: Diagnosis, folder: Path) -> list[Path]:
-    """Write a PNG for every probe that was measured; return the paths."""
-    paths = []
+def diagnosis_figures(diagnosis: Diagnosis) -> Iterator[tuple[str, Figure]]:
+    """Yield the figure of every probe that was measured, and the name of its file."""
     for name, (probe, array, display) in FIGURES.items():
         columns = diagnosis.probes.get(probe)
         if columns is None or not measured(columns, array):
             continue
-        figure = _figure(display.from_diagnosis(diagnosis), diagnosis)
-        paths.append(folder / f"{name}.png")
-        figure.savefig(paths[-1], dpi=DPI)
-    return paths
+        yield f"{name}.png", _figure(display.from_diagnosis(diagnosis), diagnosis)
 
 
 def _figure(display: Any, diagnosis: Diagnosis) -> Figure:

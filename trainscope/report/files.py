@@ -1,64 +1,101 @@
-"""Writing a diagnosis to a folder: every file appears whole or not at all."""
+"""Writing a diagnosis to a folder: all of its files appear, or none."""
 
 from __future__ import annotations
 
-import os
-import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+import torch
 
 from trainscope.diagnosis import Outcome
 from trainscope.errors import RecordError
-from trainscope.networks import save_checkpoint
-from trainscope.report.figures import write_figures
+from trainscope.networks.readers import own
+from trainscope.records import files
+from trainscope.records.diagnosis import FAMILY
+from trainscope.report.figures import DPI, FIGURES, diagnosis_figures
 from trainscope.sparsify.given import GIVEN
 
+PRUNED, DIAGNOSIS = "pruned.pt", "diagnosis.json"
 
-def check_folder(folder: Path) -> None:
-    """Make sure, before any work, that a folder can be written to.
+
+@contextmanager
+def output_folder(folder: Path, source: Path | None = None) -> Iterator[None]:
+    """Make sure, before any work, that a diagnosis can be written to a folder.
+
+    Args:
+        folder: Made where it is missing; it goes again when the block raises and left it empty.
+        source: The checkpoint that is measured, which must not be replaced.
 
     Raises:
-        RecordError: It cannot.
+        RecordError: It cannot be written, or files of other programs would be replaced.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+    with files.folder(folder):
+        with files.refusing(folder), tempfile.TemporaryFile(dir=folder):
             pass
-    except OSError as error:
-        raise RecordError(
-            f"nothing can be written to {folder} ({error.strerror}): choose another --output"
-        ) from error
+        _check_names(folder, source)
+        yield
 
 
 def write_outcome(outcome: Outcome, folder: Path) -> list[Path]:
     """Write diagnosis.json, the figures, and pruned.pt where the network was pruned here.
 
-    Everything is made in a folder beside and moved in at the end, the Diagnosis last.
+    All are written beside their places before the first takes its own; the Diagnosis comes last.
 
     Args:
         outcome: What was measured.
-        folder: Made where it is missing; files of the same names are replaced.
+        folder: Made where it is missing; files of an earlier diagnosis are replaced.
 
     Returns:
         The paths written.
 
     Raises:
-        RecordError: The folder cannot be written to.
+        RecordError: The folder cannot be written to, or files of other programs are in the way.
     """
-    check_folder(folder)
-    making = Path(tempfile.mkdtemp(prefix=".making-", dir=folder))
-    try:
+    paths = []
+    with output_folder(folder), ExitStack() as whole:
+
+        def add(name: str) -> files.Written:
+            paths.append(folder / name)
+            return whole.enter_context(files.replacing(paths[-1]))
+
+        diagnosis = add(DIAGNOSIS)  # left last, and so named last
+        diagnosis.write((outcome.diagnosis.to_json() + "\n").encode("utf-8", "backslashreplace"))
         action = outcome.diagnosis.action
         if outcome.pruned is not None and action is not None and action.structure != GIVEN:
-            save_checkpoint(making / "pruned.pt", outcome.pruned)
-        write_figures(outcome.diagnosis, making)
-        text = outcome.diagnosis.to_json() + "\n"
-        (making / "diagnosis.json").write_text(text, encoding="utf-8")
-        made = sorted(making.iterdir(), key=lambda path: (path.suffix == ".json", path.name))
-        for path in made:
-            os.replace(path, folder / path.name)
-    except OSError as error:
-        raise RecordError(f"writing to {folder} failed: {error}") from error
-    finally:
-        shutil.rmtree(making, ignore_errors=True)
-    return [folder / path.name for path in made]
+            pruned = add(PRUNED)
+            torch.save(own.write(outcome.pruned), pruned)
+            pruned.flush()
+        for name, figure in diagnosis_figures(outcome.diagnosis):
+            file = add(name)
+            figure.savefig(file, format="png", dpi=DPI)
+            file.flush()
+    return [*sorted(paths[1:]), paths[0]]
+
+
+def _check_names(folder: Path, source: Path | None) -> None:
+    if source is not None and _same(source, folder / PRUNED):
+        raise RecordError(
+            f"the pruned network would be written over {source}, which is measured: give another "
+            "folder with --output"
+        )
+    names = (PRUNED, DIAGNOSIS, *(f"{name}.png" for name in FIGURES))
+    found = next((name for name in names if (folder / name).exists()), None)
+    if found is not None and not _holds_diagnosis(folder):
+        raise RecordError(
+            f"{folder} already holds a {found} that no diagnosis wrote: give another folder with "
+            "--output"
+        )
+
+
+def _same(first: Path, second: Path) -> bool:
+    return first.exists() and second.exists() and first.samefile(second)
+
+
+def _holds_diagnosis(folder: Path) -> bool:
+    try:
+        with (folder / DIAGNOSIS).open("rb") as file:
+            return FAMILY.encode() in file.read(256)
+    except OSError:
+        return False

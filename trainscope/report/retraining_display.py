@@ -32,7 +32,7 @@ class RetrainingDisplay:
         columns = measured(diagnosis.probes["trainability_accuracy"], "epoch_accuracies")
         return cls(
             {
-                (name, lr): [m.value("start_accuracy") or 0.0, *curve]
+                (name, lr): [m.get("start_accuracy") or 0.0, *curve]
                 for name, m in columns.items()
                 for lr, curve in zip(m.arrays["lrs"], m.arrays["epoch_accuracies"], strict=True)
             }

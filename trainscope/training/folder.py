@@ -3,85 +3,63 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO
 
-import torch
-
-from trainscope.errors import CheckpointError, RecordError
-from trainscope.records import EpochRecord, Json, Run, RunStatus, Taken
-from trainscope.records.files import replacing, write_text
+from trainscope.errors import RecordError
+from trainscope.records import Json, Run, RunStatus, files
+from trainscope.records.json_text import parse
 from trainscope.records.run import FILE_NAME
 from trainscope.training.job import difference
+from trainscope.training.state import STATE
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
-FORMAT = "trainscope.training/1"
-CHECKPOINT, STATE, SETTINGS = "checkpoint.pt", "state.pt", "settings.json"
+CHECKPOINT, SETTINGS = "checkpoint.pt", "settings.json"
+EPOCHS = "epoch-[0-9][0-9][0-9][0-9]*"
+"""The folders that a stem keeps its pruning epochs in."""
 
 
-@dataclass(frozen=True)
-class State:
-    """A training at the end of an epoch: all that it needs to go on.
-
-    Attributes:
-        epoch: Epochs done.
-        network: The state dict of the network.
-        engine: That of the stepper: optimizer and loss scaler.
-        start_accuracy: Test accuracy before the first step, percent.
-        records: What happened so far.
-        measurements: What was measured so far.
-    """
-
-    epoch: int
-    network: Mapping[str, Any]
-    engine: Mapping[str, Any]
-    start_accuracy: float | None
-    records: tuple[EpochRecord, ...]
-    measurements: tuple[Taken, ...]
-
-
-def claim(folder: Path, frozen: Json) -> None:
-    """Take a folder for a run, or take it up again.
+def claim(folder: Path, frozen: Json) -> bool:
+    """Take a folder for a run, or take it up again; return whether it is new.
 
     Raises:
         RecordError: The folder holds another run, or something else by those names.
     """
     settings = folder / SETTINGS
-    if folder.exists() and not folder.is_dir():
-        raise RecordError(f"{folder} is a file: give a folder with --output")
     if not settings.exists():
         taken = [n for n in (FILE_NAME, CHECKPOINT, STATE) if (folder / n).exists()]
+        taken += [path.name for path in folder.glob(EPOCHS)]
         if taken:
             raise RecordError(
                 f"{folder} already holds a {taken[0]} that no run of this kind wrote: "
                 "give another folder with --output"
             )
-        try:
-            write_text(settings, json.dumps(frozen, indent=2, allow_nan=False) + "\n")
-        except OSError as error:
-            raise RecordError(f"{folder} cannot be written: {error.strerror or error}") from error
-        return
+        files.write_text(settings, json.dumps(frozen, indent=2, allow_nan=False) + "\n")
+        return True
     try:
-        old = json.loads(settings.read_text(encoding="utf-8"))
-        differs = difference(old, json.loads(json.dumps(frozen)))
-    except (OSError, ValueError, AttributeError) as error:
-        raise RecordError(f"{settings} is damaged: remove {folder} or give another") from error
+        old = parse(settings.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RecordError(f"{settings} is damaged: give another folder with --output") from error
+    if not isinstance(old, dict) or "kind" not in old or "start" not in old:
+        raise RecordError(
+            f"{settings} is not a run's, but another program's: give another folder with --output"
+        )
+    differs = difference(old, json.loads(json.dumps(frozen)))
     if differs is not None:
         raise RecordError(
             f"{folder} holds another run ({differs}): give another folder with --output"
         )
+    return False
 
 
 @contextmanager
 def held(folder: Path, frozen: Json, *, wait: bool = False) -> Iterator[None]:
     """Claim a folder and keep other processes out of it; a killed process lets go by itself.
+
+    A run that raises before it has written anything takes its settings with it, and the folders
+    that were made for it.
 
     Args:
         folder: As `claim` takes it.
@@ -91,64 +69,44 @@ def held(folder: Path, frozen: Json, *, wait: bool = False) -> Iterator[None]:
     Raises:
         RecordError: The folder holds another run, or another process is at work in it.
     """
-    claim(folder, frozen)
-    with (folder / SETTINGS).open("rb") as handle:
-        if fcntl is not None:
+    if folder.exists() and not folder.is_dir():
+        raise RecordError(f"{folder} is a file: give a folder with --output")
+    with files.folder(folder):
+        new, handle = _locked(folder, frozen, wait=wait)
+        there = set(os.listdir(folder))
+        with handle:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError as error:
-                raise RecordError(
-                    f"another process is at work in {folder}: wait for it, or give another "
-                    "folder with --output"
-                ) from error
-            except OSError:  # a file system without locks
-                pass
-        for part in folder.rglob(".*.part*"):  # of a write that was killed
-            part.unlink(missing_ok=True)
-        yield
+                yield
+            except BaseException:
+                if new and set(os.listdir(folder)) <= there:
+                    (folder / SETTINGS).unlink()
+                raise
 
 
-def save_state(path: Path, state: State) -> None:
-    """Write a state in one step."""
-    whole = {
-        "format": FORMAT,
-        "epoch": state.epoch,
-        "network": dict(state.network),
-        "engine": dict(state.engine),
-        "start_accuracy": state.start_accuracy,
-        "records": json.dumps([record.to_json() for record in state.records]),
-        "measurements": json.dumps([taken.to_json() for taken in state.measurements]),
-    }
-    with replacing(path) as part:
-        torch.save(whole, part)
-
-
-def load_state(path: Path) -> State | None:
-    """Read a state; None where there is none.
-
-    Raises:
-        CheckpointError: The file is damaged.
-    """
-    if not path.exists():
-        return None
-    try:
-        raw = torch.load(path, map_location="cpu", weights_only=True)
-        if raw["format"] != FORMAT:
-            raise ValueError(f"its format is {raw['format']!r}, not '{FORMAT}'")
-        return State(
-            epoch=raw["epoch"],
-            network=raw["network"],
-            engine=raw["engine"],
-            start_accuracy=raw["start_accuracy"],
-            records=tuple(EpochRecord.from_json(r) for r in json.loads(raw["records"])),
-            measurements=tuple(Taken.from_json(t) for t in json.loads(raw["measurements"])),
-        )
-    except Exception as error:  # whatever a damaged file makes torch raise
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(
-            f"{path} cannot be read, so the run cannot be taken up ({first}): "
-            "remove it to begin again"
-        ) from error
+def _locked(folder: Path, frozen: Json, *, wait: bool) -> tuple[bool, IO[bytes]]:
+    """Return whether a run is new, and its settings, open and locked."""
+    settings, new = folder / SETTINGS, False
+    while True:
+        new |= claim(folder, frozen)
+        try:
+            handle = settings.open("rb")
+        except FileNotFoundError:  # a run that came to nothing took them with it
+            continue
+        except OSError as error:
+            raise RecordError(f"{settings} cannot be read: {error.strerror}") from error
+        try:
+            files.lock(handle, wait=wait)
+        except BlockingIOError as error:
+            handle.close()
+            raise RecordError(
+                f"another process is at work in {folder}: wait for it, or give another folder "
+                "with --output"
+            ) from error
+        except OSError:  # a file system without locks
+            return new, handle
+        if settings.exists() and os.path.samestat(os.fstat(handle.fileno()), settings.stat()):
+            return new, handle
+        handle.close()
 
 
 def finished(folder: Path) -> Run | None:

@@ -15,17 +15,10 @@ from trainscope.networks import Remembered, digest, flops, parameters, save_chec
 from trainscope.networks.threads import suited_threads
 from trainscope.records import EpochRecord, Run, RunStatus, Taken
 from trainscope.records.run import FILE_NAME
-from trainscope.training.folder import (
-    CHECKPOINT,
-    STATE,
-    State,
-    finished,
-    held,
-    load_state,
-    save_state,
-)
-from trainscope.training.job import Job, check_fit
+from trainscope.training.folder import CHECKPOINT, finished, held
+from trainscope.training.job import Job, check_fit, key_of
 from trainscope.training.loop import Evaluation, Observer, OnStep, Stepper, evaluate, train
+from trainscope.training.state import STATE, State, load_state, save_state
 
 TRAINING_PASSES = 3
 """Forward passes that one training sample costs: backward counts as two."""
@@ -94,7 +87,7 @@ def _run(job: Job, folder: Path, device: str, watch: Watch) -> Run:
         training.go(job.schedule.total)
     except KeyboardInterrupt:
         status = RunStatus.INTERRUPTED
-    state = load_state(folder / STATE)
+    state = load_state(folder / STATE, training.key)
     if state is None:  # stopped before the first epoch was over
         raise KeyboardInterrupt
     run = write_results(job, state, folder, status, device)
@@ -115,9 +108,10 @@ class Training:
 
     def __init__(self, job: Job, path: Path, device: str, watch: Watch) -> None:
         self.job, self.path, self.watch = job, path, watch
+        self.key = key_of(job.frozen())
         self.module = job.network.module.to(device)
         self.stepper = Stepper(self.module, job.settings, job.schedule.lr(0))
-        found = load_state(path)
+        found = load_state(path, self.key)
         if found is None:
             self.state = self.fresh_state()
         else:
@@ -126,7 +120,8 @@ class Training:
     def fresh_state(self) -> State:
         """Return the state before the first step."""
         accuracy = evaluate(self.module, self.job.dataset.test).accuracy
-        return State(0, self.module.state_dict(), self.stepper.state_dict(), accuracy, (), ())
+        network, engine = self.module.state_dict(), self.stepper.state_dict()
+        return State(self.key, 0, network, engine, accuracy, (), ())
 
     def take_up(self, state: State) -> None:
         """Go on from a state."""
@@ -155,6 +150,7 @@ class Training:
     def _epoch_over(self, record: EpochRecord, _: Evaluation) -> None:
         taken = [each for collector in self.watch.collectors for each in collector.collect()]
         self.state = State(
+            key=self.key,
             epoch=record.epoch,
             network=self.module.state_dict(),
             engine=self.stepper.state_dict(),

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from trainscope.errors import RecordError
-from trainscope.records import Run, RunStatus
-from trainscope.training.folder import STATE, finished, held, load_state, save_state
+from trainscope.records import Run, RunStatus, files
+from trainscope.training.folder import EPOCHS, finished, held
 from trainscope.training.job import Job, check_fit
 from trainscope.training.runner import Training, Watch, write_results
+from trainscope.training.state import STATE, load_state, save_state
 
 
 def pretrain(
@@ -55,7 +56,7 @@ def _pretrain(job: Job, folder: Path, epoch: int, device: str, watch: Watch) -> 
         _keep_start(job, training, folder, device)
         kept = _last_kept(folder, epoch)
         if kept is not None:
-            state = load_state(kept)
+            state = load_state(kept, training.key)
             assert state is not None
             training.take_up(state)
     training.go(epoch)
@@ -72,8 +73,8 @@ def epoch_folder(folder: Path, epoch: int) -> Path:
 def _keep_start(job: Job, training: Training, folder: Path, device: str) -> None:
     start = epoch_folder(folder, 0)
     if finished(start) is None:
-        start.mkdir(parents=True, exist_ok=True)
-        write_results(job, training.fresh_state(), start, RunStatus.FINISHED, device)
+        with files.folder(start):
+            write_results(job, training.fresh_state(), start, RunStatus.FINISHED, device)
 
 
 def _last_kept(folder: Path, epoch: int) -> Path | None:
@@ -84,4 +85,4 @@ def _last_kept(folder: Path, epoch: int) -> Path | None:
 
 
 def _states(folder: Path) -> list[Path]:
-    return list(folder.glob(f"epoch-[0-9][0-9][0-9][0-9]*/{STATE}"))
+    return list(folder.glob(f"{EPOCHS}/{STATE}"))

@@ -66,7 +66,7 @@ def above_ceiling(item: Group, diagnoses: Sequence[Diagnosis]) -> Trap | None:
     stable = _max_stable_lr(item.runs, diagnoses)
     if stable is None:
         return None
-    momentum = float(run.settings.get("momentum") or 0.0)
+    momentum = run.number("momentum") or 0.0
     ceiling, lr = stable * (1 + momentum), run.epochs[0].lr
     if lr <= ceiling:
         return None
@@ -86,14 +86,14 @@ def _max_stable_lr(runs: Sequence[Run], diagnoses: Sequence[Diagnosis]) -> float
     for run in runs:
         for taken in run.measurements:
             if taken.measurement.probe == "curvature" and taken.step == 0:
-                found = taken.measurement.value("max_stable_lr")
+                found = taken.measurement.get("max_stable_lr")
                 if found is not None:
                     return found
     for diagnosis in diagnoses:
         columns = diagnosis.probes.get("curvature")
         if columns is not None and of_network(runs[0], diagnosis):
             # Training sees fresh batch-norm statistics, so the recalibrated network is the one.
-            return columns.last.value("max_stable_lr")
+            return columns.last.get("max_stable_lr")
     return None
 
 

@@ -41,7 +41,7 @@ def stale_batch_norm(diagnosis: Diagnosis) -> Trap | None:
     columns = diagnosis.probes.get("trainability_accuracy")
     if columns is None or columns.after is None or columns.recalibrated is None:
         return None
-    after, mended = (c.value("start_accuracy") for c in (columns.after, columns.recalibrated))
+    after, mended = (c.get("start_accuracy") for c in (columns.after, columns.recalibrated))
     if after is None or mended is None or mended - after < STALE:
         return None
     return Trap(

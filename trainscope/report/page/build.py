@@ -9,7 +9,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from trainscope.comparison.comparison import Comparison
-from trainscope.errors import RecordError
 from trainscope.records.files import write_text
 from trainscope.report.page import every_run, judgement, sections
 from trainscope.report.page.markup import escape, listed
@@ -81,11 +80,7 @@ def write_page(comparison: Comparison, path: Path, title: str | None = None) -> 
     Raises:
         RecordError: The file cannot be written.
     """
-    try:
-        write_text(path, page_html(comparison, title))
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise RecordError(f"the page cannot be written to {path}: {reason}") from error
+    write_text(path, page_html(comparison, title))
 
 
 def _title(comparison: Comparison) -> str:
