@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable
 from typing import Any, Self
 
-import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.utils.hooks import RemovableHandle
 
 from trainscope.data import ProbeData
 from trainscope.errors import ProbeError
+from trainscope.probes.careful import Told, measured
 from trainscope.probes.compact import compact
-from trainscope.probes.probe import Probe, find, lacking
-from trainscope.probes.sinks import Memory, Sink, as_sink, close
-from trainscope.probes.step_norms import StepNorms
-from trainscope.probes.untouched import untouched
+from trainscope.probes.parts import find_parts
+from trainscope.probes.probe import Probe, find
+from trainscope.probes.recorder import Recorder
+from trainscope.probes.sinks import Memory, Sink, as_sink
+from trainscope.probes.step_norms import NAME, StepNorms
+from trainscope.probes.steps import StepWatch
 from trainscope.probes.when import Step, When, always, never
-from trainscope.probes.wrappers import (
-    StepArguments,
-    after_closure,
-    is_first_rank,
-    unwrap,
-    unwrap_optimizer,
-)
+from trainscope.probes.wrappers import is_first_rank, refuse_sharded, unwrap
 from trainscope.records import Measurement, Taken
 from trainscope.records.epoch import AFTER_ACTION, AFTER_CLIPPING, AFTER_STEP, BEFORE_ACTION
+
+_OWN = frozenset({"_network", "_watch", "_tell", "_recorder"})
+"""What belongs to one hook alone; its copies begin without."""
 
 
 class ProbeHook:
@@ -40,6 +39,10 @@ class ProbeHook:
     wait for the device; probes run between steps, only when due. With gradient accumulation a step
     is one of the optimizer's; a step that a `GradScaler` skips is none. Wrappers (DDP,
     DataParallel, `torch.compile`) are looked through; in a distributed job rank 0 alone measures.
+
+    What fails here never ends a training: a probe that raises is a measurement with the reason, a
+    sink that raises gets what it missed when it works again, or at the end (`recorder.KEPT` at
+    most), and both are logged once.
 
     Args:
         probes: Probes, or their names.
@@ -74,16 +77,36 @@ class ProbeHook:
         self.sinks: tuple[Sink, ...] = tuple(as_sink(target) for target in many)
         self.steps = 0
         self._steps_per_epoch: int | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        """Take the state of a hook that looks at nothing yet."""
         self._network: nn.Module | None = None
-        self._optimizer: Optimizer | None = None
-        self._step_norms: StepNorms | None = None
-        self._handles: list[RemovableHandle] = []
+        self._watch: StepWatch | None = None
+        self._tell = Told()
+        self._recorder = Recorder(self.sinks)
+        # For who never detaches: nothing of what waits is lost when the hook or the process ends.
+        weakref.finalize(self, self._recorder.end)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy needs, as one in a network's file: it is not attached."""
+        return {name: kept for name, kept in vars(self).items() if name not in _OWN}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Be such a copy."""
+        vars(self).update(state)
+        self._begin()
 
     @property
     def taken(self) -> list[Taken]:
         """What was measured so far, where no sink was given."""
         self.flush()
         return self.memory.taken
+
+    @property
+    def unwritten(self) -> list[Taken]:
+        """What a sink that fails has not taken yet, of each sink in order."""
+        return [taken for outlet in self._recorder.outlets for taken in outlet.unwritten]
 
     def attach(
         self,
@@ -97,21 +120,28 @@ class ProbeHook:
 
         Args:
             network: What the optimizer trains.
-            optimizer: Or a wrapper of it that has it as `.optimizer`.
+            optimizer: Or a wrapper of it. One that steps another (SAM, Lookahead) is seen through.
             step: Steps already done; by default those counted so far.
             steps_per_epoch: Needed for schedules by epochs alone.
+
+        Raises:
+            ProbeError: Parameters are sharded over processes; the optimizer is none, or not this
+                network's; or a schedule needs `steps_per_epoch`.
         """
+        subject = unwrap(network)
+        refuse_sharded(subject)
+        parts = find_parts(optimizer, subject)
+        refuse_sharded(subject, parts.parameters)
+        done = self.steps if step is None else step
+        per_epoch = steps_per_epoch or self._steps_per_epoch
+        for schedule in (self.when if self.probes else never, self.norms or never):
+            schedule(Step(done + 1, per_epoch))  # one that cannot tell says so now, not in training
         self._release()
-        self._network, self._optimizer = unwrap(network), unwrap_optimizer(optimizer)
-        self.steps = self.steps if step is None else step
-        self._steps_per_epoch = steps_per_epoch or self._steps_per_epoch
+        self._network, self.steps, self._steps_per_epoch = subject, done, per_epoch
         if not is_first_rank():
             return self
-        self._step_norms = StepNorms(self._network, self.per_layer)
-        self._handles = [
-            self._optimizer.register_step_pre_hook(self._before_step),
-            self._optimizer.register_step_post_hook(self._after_step),
-        ]
+        self._recorder.norms = StepNorms(subject, self.per_layer)
+        self._watch = StepWatch(parts, look=self._look, made=self._made, dropped=self._dropped)
         if self.steps == 0:
             self._probe_if_due()
         return self
@@ -122,13 +152,16 @@ class ProbeHook:
         The optimizer's hook sees gradients after clipping. Call this before clipping, as
         `hook.observe("before clipping")`, to have those too. Under a `GradScaler` unscale first.
         """
-        if self._step_norms is None or self._optimizer is None or self.norms is None:
+        if self._watch is None or self._recorder.norms is None or self.norms is None:
             return
         step = self._step(self.steps + 1)
-        if self.norms(step):
-            self._step_norms.look(self._optimizer, step, moment)
-            if self._step_norms.due:
-                self.flush()
+        try:
+            if self.norms(step):
+                parts = self._watch.parts
+                self._recorder.norms.look(parts.parameters, step, moment, scale=parts.grad_scale)
+        except Exception as error:
+            missing = Measurement.skipped(NAME, self._tell(NAME, error))
+            self._recorder.write(Taken(missing, int(step), moment, step.epoch))
 
     def before_action(self, network: nn.Module | None = None) -> list[Measurement]:
         """Measure now, before a sparsifying action of the caller's own."""
@@ -137,8 +170,9 @@ class ProbeHook:
     def after_action(self, network: nn.Module | None = None) -> list[Measurement]:
         """Measure now, after it. A network that it replaced must be given, and attached again."""
         found = self.measure(AFTER_ACTION, network)
-        if self._step_norms is not None and self._network is not None:  # masks may be new
-            self._step_norms = StepNorms(self._network, self.per_layer)
+        if self._watch is not None and self._network is not None:  # masks may be new
+            self._recorder.norms = StepNorms(self._network, self.per_layer)
+            self._watch.forgive()
         return found
 
     def measure(self, moment: str, network: nn.Module | None = None) -> list[Measurement]:
@@ -148,26 +182,29 @@ class ProbeHook:
             moment: What to call this moment in the record.
             network: By default the one attached.
 
+        Returns:
+            One measurement a probe. One that raised is there as skipped, with the reason.
+
         Raises:
-            ProbeError: There is no network.
+            ProbeError: There is no network, or its parameters are sharded.
         """
         subject = self._network if network is None else unwrap(network)
         if subject is None:
             raise ProbeError("the hook has no network: attach() it or give one")
+        refuse_sharded(subject)
         if not is_first_rank():
             return []
         self.flush()
         step, found = self._step(self.steps), []
         for probe in self.probes:
-            found.append(self._run(probe, subject))
-            self._write(Taken(found[-1], int(step), moment, step.epoch))
+            assert self.data is not None
+            found.append(measured(probe, subject, self.data, self._tell))
+            self._recorder.write(Taken(found[-1], int(step), moment, step.epoch))
         return found
 
     def flush(self) -> None:
         """Send what waits on the device to the sinks; this waits for the device."""
-        if self._step_norms is not None:
-            for taken in self._step_norms.drain():
-                self._write(taken)
+        self._recorder.flush()
 
     def collect(self) -> list[Taken]:
         """Return what was measured since the last call, and forget it; for hooks without a sink.
@@ -179,10 +216,9 @@ class ProbeHook:
         return compact(found)
 
     def detach(self) -> None:
-        """Stop looking on, and close the sinks."""
+        """Stop looking on, and close the sinks, which get what they have not taken once more."""
         self._release()
-        for sink in self.sinks:
-            close(sink)
+        self._recorder.end()
 
     def __enter__(self) -> Self:
         return self
@@ -192,46 +228,29 @@ class ProbeHook:
 
     def _release(self) -> None:
         self.flush()
-        for handle in self._handles:
-            handle.remove()
-        self._handles, self._step_norms = [], None
-
-    def _before_step(
-        self, _: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> StepArguments | None:
-        watched = after_closure((args, kwargs), self._look)
-        if watched is None:  # without a closure the gradients are there already
-            self._look()
-        return watched
+        self._recorder.norms = None
+        if self._watch is not None:
+            self._watch.close()
 
     def _look(self) -> None:
         self.observe(AFTER_CLIPPING)
 
-    def _after_step(self, *_: object) -> None:
+    def _made(self) -> None:
         self.steps += 1
-        self._probe_if_due()
+        try:
+            if self._recorder.norms is not None and self._recorder.norms.due:
+                self.flush()
+            self._probe_if_due()
+        except Exception as error:
+            self._tell("what was due after a step", error)
+
+    def _dropped(self) -> None:
+        if self._recorder.norms is not None:
+            self._recorder.norms.discard(self._step(self.steps + 1), AFTER_CLIPPING)
 
     def _probe_if_due(self) -> None:
         if self.probes and self.when(self._step(self.steps)):
             self.measure(AFTER_STEP)
 
-    def _run(self, probe: Probe, network: nn.Module) -> Measurement:
-        assert self.data is not None
-        need = lacking(probe, self.data)
-        if need is not None:
-            return Measurement.skipped(probe.name, f"needs {need}")
-        weight = next(network.parameters())
-        # The probe itself leaves no trace; one of a third party may.
-        with (
-            untouched(network),
-            torch.enable_grad(),
-            torch.autocast(weight.device.type, enabled=False),
-        ):
-            return probe.measure(network, self.data.to(weight.device))
-
     def _step(self, step: int) -> Step:
         return Step(step, self._steps_per_epoch)
-
-    def _write(self, taken: Taken) -> None:
-        for sink in self.sinks:
-            sink.write(taken)

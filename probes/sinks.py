@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-import json
+import io
+import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from trainscope.errors import ProbeError
+from trainscope.probes.json_lines import JsonLines
 from trainscope.records import Taken
+
+__all__ = ["Calls", "JsonLines", "Memory", "Sink", "TensorBoard", "as_sink", "close"]
+
+log = logging.getLogger(__name__)
 
 
 @runtime_checkable
 class Sink(Protocol):
-    """Takes what was measured, one at a time. A `close` method, where there is one, ends it."""
+    """Takes what was measured, one at a time. A `close` method, where there is one, ends it.
+
+    Either may raise: the hook keeps what was not taken, and tries again.
+    """
 
     def write(self, taken: Taken) -> None:
-        """Take one measurement."""
+        """Take one measurement, or raise and take nothing of it."""
 
 
 class Memory:
@@ -34,38 +43,6 @@ class Memory:
         self.taken.append(taken)
 
 
-class JsonLines:
-    """A file with one JSON object a line, appended to; `read` reads it back.
-
-    Args:
-        path: The file; its folder is made where it is missing.
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self._file: IO[str] | None = None
-
-    def write(self, taken: Taken) -> None:
-        """Append one line and flush it."""
-        if self._file is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self.path.open("a", encoding="utf-8")
-        self._file.write(json.dumps(taken.to_json(), allow_nan=False, ensure_ascii=False) + "\n")
-        self._file.flush()
-
-    def close(self) -> None:
-        """Close the file; another `write` opens it again."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-    @staticmethod
-    def read(path: str | Path) -> list[Taken]:
-        """Return what a file holds."""
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-        return [Taken.from_json(json.loads(line)) for line in lines if line.strip()]
-
-
 class TensorBoard:
     """Event files for TensorBoard: each scalar as `PROBE/NAME`, at its step.
 
@@ -73,37 +50,67 @@ class TensorBoard:
         target: The folder of the event files, or a `SummaryWriter` that is already open.
 
     Raises:
-        ProbeError: The package tensorboard is not installed.
+        ProbeError: The package tensorboard is not installed, or the folder cannot be made.
     """
 
     def __init__(self, target: Any) -> None:
-        self._own = isinstance(target, str | Path)
-        if not self._own:
-            self.writer = target
-            return
+        self._folder = str(target) if isinstance(target, str | Path) else None
+        self._begun: tuple[Taken, set[str]] | None = None
         try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise ProbeError(
-                "event files need the package tensorboard: pip install tensorboard"
-            ) from error
-        self.writer = SummaryWriter(str(target))
+            self.writer = target if self._folder is None else _summary_writer(self._folder)
+        except OSError as error:
+            raise ProbeError(f"no event files can be made in {self._folder}: {error}") from error
+
+    def __str__(self) -> str:
+        return f"TensorBoard in {self._folder or getattr(self.writer, 'log_dir', 'its folder')}"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy needs: it makes event files of its own."""
+        kept = None if self._folder is not None else self.writer
+        return {"_folder": self._folder, "_begun": None, "writer": kept}
 
     def write(self, taken: Taken) -> None:
-        """Add the scalars that have a value; the moment is part of the name where it is no step."""
+        """Add the scalars that have a value; the moment is part of the name where it is no step.
+
+        Raises:
+            OSError: The events cannot be written. Scalars that were are not written again.
+        """
         name = taken.measurement.probe
         if "action" in taken.moment:
             name += f" {taken.moment}"
-        for scalar, found in taken.measurement.scalars.items():
-            if found.value is not None:
-                self.writer.add_scalar(f"{name}/{scalar}", found.value, int(taken.step))
+        if self._begun is None or self._begun[0] is not taken:
+            self._begun = taken, set()
+        done = self._begun[1]
+        if self.writer is None and self._folder is not None:
+            self.writer = _summary_writer(self._folder)
+        try:
+            for scalar, found in taken.measurement.scalars.items():
+                if found.value is not None and scalar not in done:
+                    self.writer.add_scalar(f"{name}/{scalar}", found.value, int(taken.step))
+                    if self._folder is None:
+                        done.add(scalar)
+            if self._folder is not None:
+                self.writer.flush()  # its thread writes later, and would lose what it cannot
+        except Exception:
+            self._abandon()
+            raise
+        self._begun = None
 
     def close(self) -> None:
         """Close the writer if it was opened here, else flush it."""
-        if self._own:
-            self.writer.close()
-        else:
+        if self._folder is None:
             self.writer.flush()
+        elif self.writer is not None:
+            self.writer.close()
+
+    def _abandon(self) -> None:
+        """Give up a writer of ours: its thread has ended and takes nothing any more."""
+        if self._folder is not None and self.writer is not None:
+            writer, self.writer = self.writer, None
+            try:
+                writer.close()
+            except Exception as error:
+                log.debug("the event file in %s did not close: %s", self._folder, error)
 
 
 class Calls:
@@ -111,6 +118,9 @@ class Calls:
 
     def __init__(self, function: Callable[[Taken], object]) -> None:
         self.function = function
+
+    def __str__(self) -> str:
+        return f"the function {getattr(self.function, '__qualname__', repr(self.function))}"
 
     def write(self, taken: Taken) -> None:
         """Call the function."""
@@ -121,11 +131,15 @@ def as_sink(target: object) -> Sink:
     """Return a sink for what a person gives: a sink, a path (JSON lines), or a function.
 
     Raises:
-        ProbeError: It is none of these.
+        ProbeError: It is none of these, or the path is a folder's.
     """
-    if isinstance(target, Sink):
+    if isinstance(target, io.IOBase):
+        raise ProbeError("an open file is no sink: give its path, or a function that writes to it")
+    if isinstance(target, Sink) and not isinstance(target, type):
         return target
     if isinstance(target, str | Path):
+        if Path(target).is_dir():
+            raise ProbeError(f"{str(target)!r} is a folder: give a file for JSON lines")
         return JsonLines(target)
     if callable(target):
         return Calls(target)
@@ -139,3 +153,13 @@ def close(sink: Sink) -> None:
     end = getattr(sink, "close", None)
     if end is not None:
         end()
+
+
+def _summary_writer(folder: str) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ProbeError(
+            "event files need the package tensorboard: pip install tensorboard"
+        ) from error
+    return SummaryWriter(folder)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from trainscope.networks.masks import masks_of
 from trainscope.probes.when import Step
@@ -18,64 +19,97 @@ NAME = "step_gradient"
 BULK = 256
 """Norms wait on the device until there are so many, so that no step waits for the device."""
 
+NARROW = frozenset({torch.float16, torch.bfloat16})
 
-@dataclass
+
 class StepNorms:
     r"""2-norm of the gradient of the training batch, on the surviving weights.
 
     .. math:: \lVert g \rVert = \sqrt{\sum_\ell \lVert m_\ell \odot g_\ell \rVert^2}
 
-    Per tensor by `torch._foreach_norm`, in the gradient's dtype; the sum over tensors in float64.
-    Under a `GradScaler` that has not unscaled yet, the scale is divided out.
+    Per tensor by `torch._foreach_norm`, in the gradient's dtype or float32, whichever is wider; the
+    sum over tensors in float64. Under a `GradScaler` that has not unscaled yet, the scale is
+    divided out. A step has one norm of each moment, that of the last look.
 
-    Attributes:
+    Args:
         network: Unwrapped: names are its parameters'.
         per_layer: Keep each tensor's norm too.
     """
 
-    network: nn.Module
-    per_layer: bool = False
-    _named: dict[int, str] = field(default_factory=dict, repr=False)
-    _masks: dict[int, Tensor] = field(default_factory=dict, repr=False)
-    _waiting: list[_Waiting] = field(default_factory=list, repr=False)
+    def __init__(self, network: nn.Module, per_layer: bool = False) -> None:
+        self.per_layer = per_layer
+        self._network = weakref.ref(network)  # what waits must not keep a network alive
+        self._named: dict[int, tuple[Tensor, str]] = {}
+        self._masks: dict[int, Tensor] = {}
+        self._waiting: list[_Waiting] = []
+        self._look_up()
 
-    def __post_init__(self) -> None:
-        """Look the names and masks up once: a step must not walk the modules."""
-        masks = masks_of(self.network)
-        for name, parameter in self.network.named_parameters():
-            self._named[id(parameter)] = name
-            if name in masks:
-                self._masks[id(parameter)] = masks[name]
+    def _look_up(self) -> None:
+        """Look the names and masks up: a step must not walk the modules."""
+        network = self._network()
+        if network is None:
+            return
+        masks = masks_of(network)
+        self._named = {id(p): (p, name) for name, p in network.named_parameters()}
+        self._masks = {i: masks[name] for i, (_, name) in self._named.items() if name in masks}
 
     @torch.no_grad()
-    def look(self, optimizer: Optimizer, step: Step, moment: str) -> None:
-        """Queue the norms of the gradients that an optimizer holds, without a wait."""
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        found = [p.grad for p in parameters]
-        grads = [grad for grad in found if grad is not None]
-        if not grads:
+    def look(
+        self,
+        parameters: Sequence[Tensor],
+        step: Step,
+        moment: str,
+        *,
+        scale: Tensor | None = None,
+    ) -> None:
+        """Queue the norms of the gradients that parameters hold, without a wait for the device.
+
+        Args:
+            parameters: An optimizer's.
+            step: The step that is about to be made.
+            moment: What to call this moment in the record.
+            scale: What the gradients are still multiplied by.
+        """
+        held = [(p, p.grad) for p in parameters if p.grad is not None]
+        if not held:
             return
-        if len(grads) < len(parameters):
-            parameters = [p for p, g in zip(parameters, found, strict=True) if g is not None]
-        owners = [id(p) for p in parameters]
+        owners, grads = [id(p) for p, _ in held], [grad for _, grad in held]
+        if any(owner not in self._named for owner in owners):
+            self._look_up()  # a parameter was replaced
+            for parameter, _ in held:  # or is not the network's: its name stays "?"
+                self._named.setdefault(id(parameter), (parameter, "?"))
         if self._masks or any(grad.is_sparse for grad in grads):
             grads = [self._kept(g, owner) for g, owner in zip(grads, owners, strict=True)]
-        norms = torch._foreach_norm(grads)
+        dtypes = {grad.dtype for grad in grads}
+        if dtypes & NARROW:  # its norm may be beyond a dtype that holds every weight's gradient
+            wide = reduce(torch.promote_types, dtypes, torch.float32)
+            norms = torch._foreach_norm(grads, 2, wide)
+        else:
+            norms = torch._foreach_norm(grads)
         try:
             stacked = torch.stack(norms)
         except RuntimeError:  # a network that is spread over several devices
             stacked = torch.stack([norm.to(norms[0].device) for norm in norms])
-        scale = getattr(optimizer, "grad_scale", None)  # set by GradScaler for fused optimizers
         if scale is not None:
             stacked = stacked / scale
+        self.discard(step, moment)
         self._waiting.append(_Waiting(stacked, owners, step, moment))
+
+    def discard(self, step: Step, moment: str) -> None:
+        """Forget what waits of a moment: the step was not made, or was looked at again."""
+        for at in reversed(range(len(self._waiting))):
+            waiting = self._waiting[at]
+            if waiting.step != step:  # those of earlier steps are made
+                return
+            if waiting.moment == moment:
+                del self._waiting[at]
 
     def _kept(self, grad: Tensor, owner: int) -> Tensor:
         """Return the gradient of the surviving weights."""
         if grad.is_sparse:
             return grad.coalesce().values()
         mask = self._masks.get(owner)
-        return grad if mask is None else grad * mask
+        return grad if mask is None else grad * mask.to(grad.device)
 
     @property
     def due(self) -> bool:
@@ -87,7 +121,8 @@ class StepNorms:
         waiting, self._waiting = self._waiting, []
         if not waiting:
             return []
-        flat = torch.cat([each.norms.double() for each in waiting]).tolist()
+        first = waiting[0].norms.device
+        flat = torch.cat([each.norms.to(first, torch.float64) for each in waiting]).tolist()
         taken, at = [], 0
         for each in waiting:
             values = flat[at : at + len(each.owners)]
@@ -96,22 +131,37 @@ class StepNorms:
         return taken
 
     def _taken(self, each: _Waiting, values: Sequence[float]) -> Taken:
-        norm = Scalar.of(math.hypot(*values), "nats/weight")
-        finite = norm.value is not None
+        names = [self._named[owner][1] for owner in each.owners]
+        reason = _why_not_finite(names, values)
         arrays: dict[str, list[object]] = {}
         if self.per_layer:
             arrays = {
-                "layers": [self._named.get(owner, "?") for owner in each.owners],
+                "layers": [*names],
                 "layer_norms": [value if math.isfinite(value) else None for value in values],
             }
+        norm = math.hypot(*values) if reason is None else math.nan
         measurement = Measurement(
             NAME,
-            Status.OK if finite else Status.NONFINITE,
-            None if finite else "the gradient is not finite",
-            scalars={"norm": norm},
+            Status.OK if reason is None else Status.NONFINITE,
+            reason,
+            scalars={"norm": Scalar.of(norm, "nats/weight", reason=reason or "")},
             arrays=arrays,
         )
         return Taken(measurement, int(each.step), each.moment, each.step.epoch)
+
+
+def _why_not_finite(names: Sequence[str], values: Sequence[float]) -> str | None:
+    """Return what is wrong with norms and where, None where all are finite."""
+    missing = [name for name, value in zip(names, values, strict=True) if math.isnan(value)]
+    infinite = [name for name, value in zip(names, values, strict=True) if math.isinf(value)]
+    if not missing and not infinite:
+        return None
+    where = missing or infinite
+    others = f" and {len(where) - 1} more" if len(where) > 1 else ""
+    place = f"{where[0]}{others} of {len(values)} tensors"
+    if missing:
+        return f"the gradient is not finite: it holds NaN in {place}"
+    return f"the gradient is not finite: it is infinite, or too large for a norm, in {place}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,14 @@
-"""Looking through what wraps networks, optimizers and closures."""
+"""Looking through what wraps networks and closures, and what cannot be looked through."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import nn
-from torch.optim import Optimizer
+from torch import Tensor, nn
+
+from trainscope.errors import ProbeError
 
 StepArguments = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -23,16 +24,53 @@ def unwrap(network: nn.Module) -> nn.Module:
         network = inner
 
 
-def unwrap_optimizer(optimizer: Optimizer) -> Optimizer:
-    """Return the torch optimizer inside wrappers that keep it as `.optimizer`."""
-    inner = getattr(optimizer, "optimizer", None)
-    return unwrap_optimizer(inner) if isinstance(inner, Optimizer) else optimizer
+SHARDED_TYPES = frozenset({"DTensor", "FlatParameter", "FullyShardedDataParallel", "ShardedTensor"})
+SHARDED_MARKS = ("ds_id", "_is_sharded", "tensor_model_parallel")
+"""Attributes of parameters by DeepSpeed's ZeRO-3, fairscale and Megatron."""
+
+
+def refuse_sharded(network: nn.Module, parameters: Iterable[Tensor] = ()) -> None:
+    """Refuse a network that no process holds whole.
+
+    Only rank 0 measures. With shards each reading is one of all ranks together, and rank 0 would
+    wait for the others for ever. Types are told by name: to import them takes longer than to ask.
+
+    Args:
+        network: Its modules and parameters are looked at.
+        parameters: And these, an optimizer's.
+
+    Raises:
+        ProbeError: A part of it is sharded.
+    """
+    parts: list[Any] = [*network.modules(), *network.parameters(), *parameters]
+    for part in parts:
+        names = {base.__name__ for base in type(part).__mro__}
+        kind = next(iter(sorted(names & SHARDED_TYPES)), None)
+        if isinstance(part, Tensor) and kind is None:
+            kind = next((m for m in SHARDED_MARKS if _is_marked(getattr(part, m, None))), None)
+        if kind is not None:
+            raise ProbeError(
+                f"the network's parameters are sharded over processes ({kind}), and a hook, which "
+                "measures on rank 0 alone, would wait there for ever: train without the hook, or "
+                "with each process holding the whole network (DDP)"
+            )
+
+
+def _is_marked(mark: object) -> bool:
+    return mark is not None and mark is not False
 
 
 def is_first_rank() -> bool:
     """Return whether this process is the one of a distributed job that measures."""
     there = torch.distributed.is_available() and torch.distributed.is_initialized()
     return not there or torch.distributed.get_rank() == 0
+
+
+def waits_for_ranks(network: nn.Module) -> bool:
+    """Return whether a network in training mode would wait for other processes."""
+    there = torch.distributed.is_available() and torch.distributed.is_initialized()
+    together = there and torch.distributed.get_world_size() > 1
+    return together and any(isinstance(m, nn.SyncBatchNorm) for m in network.modules())
 
 
 def after_closure(arguments: StepArguments, look: Callable[[], None]) -> StepArguments | None:
