@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trainscope.records import Diagnosis
 from trainscope.report.density_display import DensityDisplay
 from trainscope.report.gradient_display import GradientDisplay
+from trainscope.report.layout import Display
+from trainscope.report.pictures import picture, save
 from trainscope.report.retraining_display import RetrainingDisplay
 from trainscope.report.singular_values_display import SingularValuesDisplay
 from trainscope.report.style import measured
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-DPI = 160
 FIGURES: dict[str, tuple[str, str, Any]] = {
     "retraining": ("trainability_accuracy", "epoch_accuracies", RetrainingDisplay),
     "gradient_norms": ("gradient", "layer_norms", GradientDisplay),
@@ -25,29 +23,25 @@ FIGURES: dict[str, tuple[str, str, Any]] = {
 """File name: the probe and the array that a figure needs, and its Display."""
 
 
-def write_figures(diagnosis: Diagnosis, folder: Path) -> list[Path]:
-    """Write a PNG for every probe that was measured; return the paths."""
+def write_figures(diagnosis: Diagnosis, folder: Path, *, titles: bool = True) -> list[Path]:
+    """Write a PNG for every probe that was measured; return the paths.
+
+    Args:
+        diagnosis: What was measured.
+        folder: Where the figures go.
+        titles: Whether they have titles; those in papers have captions.
+
+    Raises:
+        OSError: A file cannot be written.
+    """
     paths = []
-    for name, (probe, array, display) in FIGURES.items():
+    told = f"{diagnosis.network.architecture}, {diagnosis.action.meaning}"
+    for name, (probe, array, kind) in FIGURES.items():
         columns = diagnosis.probes.get(probe)
         if columns is None or not measured(columns, array):
             continue
-        figure = _figure(display.from_diagnosis(diagnosis), diagnosis)
+        display: Display = kind.from_diagnosis(diagnosis)
+        figure = picture(display, title=f"{display.title}: {told}" if titles else "")
         paths.append(folder / f"{name}.png")
-        figure.savefig(paths[-1], dpi=DPI)
+        save(figure, paths[-1])
     return paths
-
-
-def _figure(display: Any, diagnosis: Diagnosis) -> Figure:
-    """Draw without pyplot, which keeps every figure and wants a screen."""
-    from matplotlib.figure import Figure
-
-    size = (10.0, 4.8) if isinstance(display, GradientDisplay) else (7.2, 4.4)
-    figure = Figure(figsize=size, layout="constrained")
-    ax = figure.subplots()
-    display.plot(ax)
-    ax.set_title(
-        f"{ax.get_title()}: {diagnosis.network.architecture}, {diagnosis.action.meaning}",
-        fontsize=10,
-    )
-    return figure
