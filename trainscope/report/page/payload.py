@@ -43,6 +43,7 @@ def payload(comparison: Comparison) -> Json:
     return {
         "settings": settings,
         "runs": runs,
+        "first": comparison.ta_epochs,
         "on": _shown_first(comparison.groups),
         "plots": plots(comparison),
     }
