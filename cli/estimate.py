@@ -86,8 +86,9 @@ def command(
     )
     if plot is not None:
         from trainscope.report.convergence_display import ConvergenceDisplay
+        from trainscope.report.pictures import save_alone
 
-        ConvergenceDisplay.from_estimate(estimate, small, reference).save(plot)
+        save_alone(ConvergenceDisplay.from_estimate(estimate, small, reference), plot)
     if as_json:
         say_json(json.dumps(estimate.to_json(), indent=2, allow_nan=False))
         return

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from trainscope.cli.options import Place
 from trainscope.cli.printing import remark, say, say_json
 from trainscope.cli.schedule_options import build_pretraining, build_schedule, shape_options
-
-if TYPE_CHECKING:
-    from trainscope.training.schedule import LRSchedule
 
 
 @click.command("schedule")
@@ -58,7 +55,10 @@ def command(
             squeeze = f"pruning epoch {pruning_epoch} ({read.pretrain} / {speedup:g})"
             remark(squeeze)
     if plot is not None:
-        _draw(recipe, schedule, plot)
+        from trainscope.report.pictures import save_alone
+        from trainscope.report.schedule_display import ScheduleDisplay
+
+        save_alone(ScheduleDisplay.from_schedules({recipe: schedule}), plot)
     if not as_json:
         say(str(schedule))
         return
@@ -72,17 +72,3 @@ def command(
         "pretraining_epochs": None if pretraining is None else pretraining.total,
     }
     say_json(json.dumps(known, indent=2))
-
-
-def _draw(name: str, schedule: LRSchedule, path: Path) -> None:
-    from matplotlib.figure import Figure
-
-    from trainscope.records.files import replacing
-    from trainscope.report.pictures import kind_of_picture
-    from trainscope.report.schedule_display import ScheduleDisplay
-
-    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
-    ScheduleDisplay.from_schedules({name: schedule}).plot(figure.subplots())
-    kind = kind_of_picture(path)
-    with replacing(path) as file:
-        figure.savefig(file, format=kind, dpi=160)

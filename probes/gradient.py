@@ -36,8 +36,10 @@ class Gradient:
     - `noise_scale` = tr Sigma / ‖G‖², samples: the batch size at which noise and signal are
       equal (McCandlish et al. 2018, "simple noise scale"); null where ‖G‖² is not positive.
 
-    Standard errors are the jackknife's over samples. Arrays: `layers`, `layer_norms`, `layer_rms`
-    (norm per root of the number of surviving weights), `sample_norms` [N].
+    Standard errors are the jackknife's over samples. Arrays: `layers`, `layer_kinds`
+    ("weights", or "norms" where all parameters have one axis: normalisation, lone biases),
+    `layer_norms`, `layer_rms` (norm per root of the number of surviving weights), `sample_norms`
+    [N].
     """
 
     name: ClassVar[str] = "gradient"
@@ -106,6 +108,8 @@ def _measure(lent: Evaluation, graph: int | None) -> Measurement:
     layers = weights.layers
     layer_norms = [float(np.linalg.norm(norms[where])) for where in layers.values()]
     sizes = [sum(weights.counts[i] for i in where) for where in layers.values()]
+    dims = [max(weights.tensors[i].dim() for i in where) for where in layers.values()]
+    kinds = ["weights" if most > 1 else "norms" for most in dims]
     return Measurement(
         "gradient",
         scalars={
@@ -115,6 +119,7 @@ def _measure(lent: Evaluation, graph: int | None) -> Measurement:
         },
         arrays={
             "layers": list(layers),
+            "layer_kinds": kinds,
             "layer_norms": layer_norms,
             "layer_rms": [
                 n / math.sqrt(size) if size else 0.0

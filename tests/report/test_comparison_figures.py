@@ -225,11 +225,9 @@ def test_a_legend_of_many_settings_covers_no_data(count, name):
     shown = LearningCurveDisplay(curves).plot(figure.subplots())
     figure.draw_without_rendering()
     box, legend = shown.ax_.get_window_extent(), shown.ax_.get_legend().get_window_extent()
-    assert box.overlaps(legend) == (count == 3)
-    label = shown.ax_.xaxis.label.get_window_extent()
-    assert not label.overlaps(legend)
+    assert not box.overlaps(legend)
+    assert not shown.ax_.title.get_window_extent().overlaps(legend)
     assert legend.x0 >= 0
-    assert legend.y0 >= -1  # the layout is found by iteration, to within a pixel
     assert legend.x1 <= figure.bbox.x1
     assert box.height > 200
 

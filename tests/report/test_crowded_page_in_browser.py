@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from browser import NEEDED, play
@@ -28,6 +31,14 @@ PLAY = """
       .map(([text]) => text);
   });
   out.spilled = spilled();
+  const touching = () => all("svg.plot").flatMap((svg) => {
+    const texts = all("text", svg).map((text) => [text.textContent, box(text)])
+      .filter(([, at]) => at.width);
+    return texts.flatMap(([one, a], k) => texts.slice(k + 1).filter(([, b]) =>
+      Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1 &&
+      Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 1).map(([other]) => [one, other]));
+  });
+  out.touching = touching();
 
   const cards = all(".figure").filter((figure) => $("figcaption", figure).textContent
     .startsWith("When does"));
@@ -52,11 +63,10 @@ PLAY = """
   $("#filter").value = ""; $("#filter").dispatchEvent(new Event("input"));
 
   $('[data-show="all"]').click(); await frame();
-  out.spilledAll = spilled();
+  out.spilledAll = spilled(); out.touchingAll = touching();
   const named = (start) => all(".figure").find((figure) =>
     $("figcaption", figure).textContent.startsWith(start));
-  const ticks = (figure) => all(".ticks text", figure).filter((text) =>
-    text.getAttribute("text-anchor") === "end" && !text.getAttribute("transform"))
+  const ticks = (figure) => all(".ticks text", figure).filter((text) => !$("tspan", text))
     .map((text) => +text.textContent).filter((value) => !isNaN(value));
   for (const name of ["Trainability", "Final"]) {
     out[name] = {ticks: ticks(named(name)), below: all(".below", named(name)).map((node) =>
@@ -69,6 +79,18 @@ PLAY = """
   $("#full").click(); await frame();
   out.full = {ticks: ticks(named("Final")), below: all(".below").length, time: right()};
   $("#full").click(); await frame();
+
+  out.names = all("tspan", named("Final")).map((line) => line.textContent).join("");
+  out.labels = all(".chip .name").map((chip) => chip.textContent);
+  const marks = (figure) => all("[data-series]", figure).map((group) =>
+    all("path.mark", group).map((mark) => [box(mark).left, box(mark).top]));
+  out.marks = marks(time); out.drops = marks(named("Test accuracy against epoch"));
+  $("#first").click(); await frame();
+  const epochs = named("Test accuracy against epoch");
+  out.first = {x: Math.max(...all(".ticks text", epochs).filter((text) =>
+    text.getAttribute("text-anchor") === "middle").map((text) => +text.textContent)),
+    y: Math.min(...ticks(epochs))};
+  $("#first").click(); await frame();
 
   const scroll = $('.scroll[aria-label="Settings"]');
   const last = () => box($("thead th:last-child", scroll)).right <= box(scroll).right + 1;
@@ -93,7 +115,7 @@ def crowd():
         for k in range(1, 5)
     )
     lrs = ("1e-1", "5e-2", "2e-2", "1e-2", "5e-3", "2e-3", "1e-3", "5e-4")
-    runs = [run(f"0:{lr},10:1e-5") for lr in lrs]
+    runs = [run(f"0:{lr},10:1e-5,15:1e-6") for lr in lrs]
     runs += [run(schedule, criterion="random") for schedule in (LARGE, SMALL)]
     lost = run("0:1e3")
     guesses = tuple(replace(record, test_accuracy=10.0) for record in lost.epochs)
@@ -122,6 +144,32 @@ def test_no_text_of_a_plot_leaves_its_card_or_covers_the_title(seen, seen_on_a_p
         assert found["errors"] == []
         assert found["spilled"] == []
         assert found["spilledAll"] == []
+
+
+def test_no_text_of_a_plot_lies_on_another(seen, seen_on_a_phone):
+    for found in (seen, seen_on_a_phone):
+        assert found["touching"] == []
+        assert found["touchingAll"] == []
+
+
+def test_long_names_are_whole_beside_their_rows(seen, seen_on_a_phone):
+    for found in (seen, seen_on_a_phone):
+        told = re.sub(r"\s", "", found["names"])
+        assert len(found["labels"]) == 11
+        for label in found["labels"]:
+            assert re.sub(r"\s", "", label) in told
+
+
+def test_marks_of_a_curve_do_not_pile_up(seen):
+    for places in seen["marks"] + seen["drops"]:
+        assert all(math.dist(a, b) >= 13 for a, b in pairwise(places))
+    assert any(len(places) == 2 for places in seen["drops"])
+    assert any(len(places) == 1 for places in seen["marks"])
+
+
+def test_the_first_epochs_are_shown_when_asked_for(seen):
+    assert seen["first"]["x"] == crowd().ta_epochs
+    assert seen["first"]["y"] <= 20
 
 
 def test_a_card_of_an_estimate_shows_what_its_legend_promises(seen):

@@ -40,8 +40,9 @@ def test_gradient_norms_keep_the_networks_order_through_renamed_layers():
         replace(diagnosis(), probes={"gradient": Columns(columns.before, after)})
     ).plot(axes())
     lines = {line.get_label(): line for line in display.ax_.lines}
-    assert lines["before"].get_xdata().tolist() == [0, 1]
-    assert lines["after"].get_xdata().tolist() == [1]
+    assert lines["before"].get_ydata().tolist() == [0, 1]
+    assert lines["after"].get_ydata().tolist() == [1]
+    assert lines["after"].get_xdata().tolist() == [2.0]
 
 
 def test_density_marks_the_largest_eigenvalue():

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from trainscope.comparison.groups import Group, group
 from trainscope.records import Run
+from trainscope.report.layout import HEIGHT, WIDTH, finish, new_axes, whole_epochs
 from trainscope.report.series import AXES, Curve, along, axis_of, name_of
-from trainscope.report.style import legend, new_axes, styles, tidy
+from trainscope.report.style import styles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,6 +29,7 @@ class AlongDisplay:
             there is its colour in every figure.
     """
 
+    size: ClassVar[tuple[float, float]] = (WIDTH, HEIGHT)
     curves: Sequence[Curve]
     name: str
     unit: str = ""
@@ -50,18 +52,21 @@ class AlongDisplay:
         unit = next((unit for _, unit in known), "")
         return cls([held for held, _ in known], name_of(probe, scalar), unit, order)
 
-    def plot(self, ax: Axes | None = None) -> Self:
+    @property
+    def title(self) -> str:
+        """What the figure shows."""
+        return f"{self.name[:1].upper()}{self.name[1:]} along retraining"
+
+    def plot(self, ax: Axes | None = None, *, title: str | None = None) -> Self:
         """Draw a line a setting, on a logarithmic axis where all values are above 0."""
-        self.ax_ = new_axes(ax)
+        self.ax_ = new_axes(ax, self.size)
         drawn = styles((held.label for held in self.curves), self.order)
         for held, style in zip(self.curves, drawn, strict=True):
             self.ax_.plot(held.x, held.mean, marker="o", markersize=3, label=held.label, **style)
         if self.curves and all(min(held.mean) > 0 for held in self.curves):
             self.ax_.set_yscale("log")
+        whole_epochs(self.ax_)
         self.ax_.set_xlabel(AXES["epoch"])
         self.ax_.set_ylabel(axis_of(self.name, self.unit))
-        self.ax_.set_title(f"{self.name[:1].upper()}{self.name[1:]} along retraining")
-        legend(self.ax_)
-        tidy(self.ax_)
-        self.figure_ = self.ax_.get_figure(root=True)  # type: ignore[assignment]
+        self.figure_ = finish(self.ax_, self.title if title is None else title)
         return self

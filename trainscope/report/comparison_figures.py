@@ -12,13 +12,13 @@ from trainscope.comparison.groups import Group
 from trainscope.records import files
 from trainscope.report.along_display import AlongDisplay
 from trainscope.report.convergence_display import ConvergenceDisplay
+from trainscope.report.layout import Display
 from trainscope.report.learning_curve_display import LearningCurveDisplay
+from trainscope.report.pictures import picture, save
 from trainscope.report.series import X, Y, along, curve, measured_along
 from trainscope.report.setting_display import Against, Number, SettingDisplay
 
-DPI = 160
 FORMATS = ("svg", "png")
-NOTE = "#555555"
 MOST_LINES = 14
 """More lines than this cannot be told apart; the settings that end highest are drawn."""
 MOST_POINTS = 40
@@ -46,7 +46,7 @@ class Drawing(NamedTuple):
     """
 
     name: str
-    display: Any
+    display: Display
     note: str = ""
 
 
@@ -110,30 +110,28 @@ def _diagnosis_displays(diagnosis: Any, several: bool) -> Iterator[Drawing]:
 
 
 def write_comparison_figures(
-    comparison: Comparison, folder: Path, formats: Sequence[str] = FORMATS
+    comparison: Comparison,
+    folder: Path,
+    formats: Sequence[str] = FORMATS,
+    *,
+    titles: bool = True,
 ) -> list[Path]:
     """Write every figure in every format; return the paths.
 
     Args:
         comparison: What to draw.
         folder: Made where it is missing; files of the same names are replaced.
-        formats: As matplotlib names them.
+        formats: Of `trainscope.report.pictures.KINDS`.
+        titles: Whether they have titles; those in papers have captions.
 
     Raises:
         RecordError: The folder cannot be written to.
     """
-    from matplotlib.figure import Figure
-
     paths = []
     with files.folder(folder):
         for name, display, note in displays(comparison):
-            figure = Figure(figsize=(7.2, 4.4), layout="constrained")
-            display.plot(figure.subplots())
-            if note:
-                figure.supxlabel(note, fontsize=8, color=NOTE)
+            figure = picture(display, title=None if titles else "", note=note)
             for form in formats:
-                path = folder / f"{name}.{form}"
-                with files.replacing(path) as file:
-                    figure.savefig(file, format=form, dpi=DPI)
-                paths.append(path)
+                paths.append(folder / f"{name}.{form}")
+                save(figure, paths[-1])
     return paths

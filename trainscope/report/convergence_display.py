@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from trainscope.convergence import Estimate, LearningCurve
-from trainscope.records.files import replacing
-from trainscope.report.pictures import kind_of_picture
-from trainscope.report.style import new_axes, series_style, tidy
+from trainscope.report.layout import HEIGHT, WIDTH, finish, new_axes
+from trainscope.report.style import series_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,6 +32,7 @@ class ConvergenceDisplay:
             in every figure.
     """
 
+    size: ClassVar[tuple[float, float]] = (WIDTH, HEIGHT)
     estimate: Estimate
     small: LearningCurve
     reference: LearningCurve | None = None
@@ -52,9 +51,14 @@ class ConvergenceDisplay:
         """Keep an estimate and the curves that it was made from."""
         return cls(estimate, small, reference, places)
 
-    def plot(self, ax: Axes | None = None) -> Self:
+    @property
+    def title(self) -> str:
+        """The target, and what became of it."""
+        return f"Target {self.estimate.target:.2f} %: {self.estimate.status}"
+
+    def plot(self, ax: Axes | None = None, *, title: str | None = None) -> Self:
         """Draw the curves over log epochs, and the interval of the first passage on the target."""
-        self.ax_ = new_axes(ax)
+        self.ax_ = new_axes(ax, self.size)
         watched, reference = map(series_style, self.places)
         predicted = watched["color"]
         if self.reference is not None:
@@ -74,25 +78,8 @@ class ConvergenceDisplay:
         self.ax_.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
         self.ax_.set_xlabel("epoch of retraining")
         self.ax_.set_ylabel("top-1 test accuracy [%]")
-        self.ax_.set_title(f"Target {target:.2f} %: {self.estimate.status}")
-        self.ax_.legend(frameon=False, fontsize=8, loc="lower right")
-        tidy(self.ax_)
-        self.figure_ = self.ax_.get_figure(root=True)  # type: ignore[assignment]
+        self.figure_ = finish(self.ax_, self.title if title is None else title)
         return self
-
-    def save(self, path: Path) -> None:
-        """Draw into a file of its own, which appears whole or not at all.
-
-        Raises:
-            RecordError: The file cannot be written, or has no known ending.
-        """
-        from matplotlib.figure import Figure
-
-        kind = kind_of_picture(path)
-        figure = Figure(figsize=(6.4, 4.0), layout="constrained")
-        self.plot(figure.subplots())
-        with replacing(path) as file:
-            figure.savefig(file, format=kind, dpi=150)
 
     def _curve(self, curve: LearningCurve, style: Mapping[str, Any], name: str) -> None:
         """Draw one run's records after epoch 0."""

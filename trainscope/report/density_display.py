@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 
 from trainscope.records import Diagnosis
-from trainscope.report.style import COLOURS, LABELS, legend_above, measured, new_axes, tidy
+from trainscope.report.layout import HEIGHT, WIDTH, finish, new_axes
+from trainscope.report.style import COLOURS, LABELS, measured
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,6 +29,8 @@ class DensityDisplay:
         tops: The largest eigenvalue by column, where it was measured.
     """
 
+    title: ClassVar[str] = "Loss curvature"
+    size: ClassVar[tuple[float, float]] = (WIDTH, HEIGHT)
     densities: Mapping[str, tuple[np.ndarray, np.ndarray]]
     tops: Mapping[str, float]
     ax_: Axes = field(init=False, repr=False)
@@ -46,9 +49,9 @@ class DensityDisplay:
             {name: top for name, top in tops.items() if top is not None},
         )
 
-    def plot(self, ax: Axes | None = None) -> Self:
+    def plot(self, ax: Axes | None = None, *, title: str | None = None) -> Self:
         """Draw one density a column; a dotted line marks the largest eigenvalue."""
-        self.ax_ = new_axes(ax)
+        self.ax_ = new_axes(ax, self.size)
         peak = max(float(y.max()) for _, y in self.densities.values())
         for name, (x, y) in self.densities.items():
             self.ax_.plot(x, y, color=COLOURS[name], linewidth=1.4, label=LABELS[name])
@@ -61,8 +64,5 @@ class DensityDisplay:
             self.ax_.set_xscale("symlog", linthresh=10 ** np.floor(np.log10(reach / 5)))
         self.ax_.set_xlabel("eigenvalue [nats / weight²] (dotted: largest)")
         self.ax_.set_ylabel("spectral density")
-        self.ax_.set_title("Loss curvature")
-        legend_above(self.ax_)
-        tidy(self.ax_)
-        self.figure_ = self.ax_.get_figure(root=True)  # type: ignore[assignment]
+        self.figure_ = finish(self.ax_, self.title if title is None else title)
         return self

@@ -14,7 +14,8 @@ from trainscope.errors import RecordError
 from trainscope.networks.readers import own
 from trainscope.records import files
 from trainscope.records.diagnosis import FAMILY
-from trainscope.report.figures import DPI, FIGURES, diagnosis_figures
+from trainscope.report.figures import FIGURES, diagnosis_figures
+from trainscope.report.pictures import write
 from trainscope.sparsify.given import GIVEN
 
 PRUNED, DIAGNOSIS = "pruned.pt", "diagnosis.json"
@@ -69,7 +70,7 @@ def write_outcome(outcome: Outcome, folder: Path) -> list[Path]:
             pruned.flush()
         for name, figure in diagnosis_figures(outcome.diagnosis):
             file = add(name)
-            figure.savefig(file, format="png", dpi=DPI)
+            write(figure, file)
             file.flush()
     return [*sorted(paths[1:]), paths[0]]
 

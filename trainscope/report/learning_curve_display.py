@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from trainscope.comparison.groups import Group, group
 from trainscope.comparison.traps.convergence import decayed_too_early
 from trainscope.records import Run
+from trainscope.report.layout import HEIGHT, WIDTH, apart, finish, new_axes, whole_epochs
 from trainscope.report.series import AXES, Curve, X, Y, curve, epoch_axis
-from trainscope.report.style import legend, new_axes, styles, tidy
+from trainscope.report.style import styles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 ROOM = 0.4
 """An accuracy axis starts this share of the spread of the final values under the lowest of them."""
 
+APART = 9.0
+"""Points from one mark of a curve to the next."""
 FAR = 30.0
 """Points under the top from which on a setting (a diverged one) no longer sets the axis."""
 
@@ -37,6 +40,7 @@ class LearningCurveDisplay:
         epochs: What the axis of epochs is called.
     """
 
+    size: ClassVar[tuple[float, float]] = (WIDTH, HEIGHT)
     curves: Sequence[Curve]
     x: X = "epoch"
     y: Y = "accuracy"
@@ -67,9 +71,14 @@ class LearningCurveDisplay:
         early = {trap.label: trap.epoch for trap in traps if trap and trap.epoch is not None}
         return cls([one for one in found if one is not None], x, y, early, order, epoch_axis(held))
 
-    def plot(self, ax: Axes | None = None) -> Self:
+    @property
+    def title(self) -> str:
+        """What the figure shows."""
+        return "Test accuracy" if self.y == "accuracy" else "Training loss"
+
+    def plot(self, ax: Axes | None = None, *, title: str | None = None) -> Self:
         """Draw a line a setting, a band from the lowest to the highest seed, and the LR drops."""
-        self.ax_ = new_axes(ax)
+        self.ax_ = new_axes(ax, self.size)
         drawn = styles((held.label for held in self.curves), self.order)
         for held, style in zip(self.curves, drawn, strict=True):
             self.ax_.plot(held.x, held.mean, linewidth=1.5, label=held.label, **style)
@@ -77,17 +86,20 @@ class LearningCurveDisplay:
                 self.ax_.fill_between(
                     held.x, held.low, held.high, color=style["color"], alpha=0.15, linewidth=0
                 )
-            for k in held.drops:
-                self.ax_.plot(held.x[k], held.mean[k], "v", color=style["color"], markersize=5)
-            if held.label in self.early and held.drops:
-                k = held.drops[0]
-                ring = {"color": style["color"], "markersize": 11, "fillstyle": "none"}
-                self.ax_.plot(held.x[k], held.mean[k], "o", **ring)
-        name = self.epochs if self.x == "epoch" else AXES[self.x]
-        self.ax_.set_xlabel(f"{name} (triangles: LR drops; ringed: too early)")
         self.ax_.set_ylabel(AXES[self.y])
+        self._limit()
+        told = self._mark(drawn)
+        name = self.epochs if self.x == "epoch" else AXES[self.x]
+        self.ax_.set_xlabel(f"{name} ({told})" if told else name)
+        self.figure_ = finish(self.ax_, self.title if title is None else title)
+        return self
+
+    def _limit(self) -> None:
+        """Scale the axes; a diverged setting sets none of them."""
         if self.x == "lr_time":
             self.ax_.set_xscale("log")
+        else:
+            whole_epochs(self.ax_)
         if self.y == "loss" and all(min(held.mean) > 0 for held in self.curves):
             self.ax_.set_yscale("log")
         elif self.y == "accuracy" and self.curves:
@@ -99,11 +111,32 @@ class LearningCurveDisplay:
                 self.ax_.set_xlim(*_widened([x for held in near for x in held.x]))
             low = min(ends) - ROOM * max(top - min(ends), 1.0)
             self.ax_.set_ylim(max(low, 0.0), min(top + 0.05 * (top - low), 100.5))
-        self.ax_.set_title("Test accuracy" if self.y == "accuracy" else "Training loss")
-        legend(self.ax_)
-        tidy(self.ax_)
-        self.figure_ = self.ax_.get_figure(root=True)  # type: ignore[assignment]
-        return self
+
+    def _mark(self, drawn: Sequence[Mapping[str, Any]]) -> str:
+        """Mark the LR drops of every curve where they stand apart; return what marks mean.
+
+        Under small LRs the sum of LR hardly grows, so that later drops would pile up there.
+        """
+        figure = self.ax_.get_figure(root=True)
+        assert figure is not None
+        least = APART * figure.dpi / 72
+        marked, left_out, ringed = False, False, False
+        for held, style in zip(self.curves, drawn, strict=True):
+            places = [(held.x[k], held.mean[k]) for k in held.drops]
+            if not places:
+                continue
+            kept = apart([tuple(at) for at in self.ax_.transData.transform(places)], least)
+            marked, left_out = True, left_out or len(kept) < len(places)
+            for k in kept:
+                self.ax_.plot(*places[k], "v", color=style["color"], markersize=5)
+            if held.label in self.early:
+                ringed = True
+                ring = {"color": style["color"], "markersize": 11, "fillstyle": "none"}
+                self.ax_.plot(*places[0], "o", **ring)
+        if not marked:
+            return ""
+        told = f"triangles: {'first ' if left_out else ''}LR drops"
+        return told + ("; ringed: too early" if ringed else "")
 
 
 def _widened(places: Sequence[float]) -> tuple[float, float]:

@@ -1,12 +1,22 @@
-"""The kinds of picture that a plot is written as."""
+"""Figures as files: drawn without a screen, and written whole or not at all."""
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, TYPE_CHECKING
 
 from trainscope.errors import RecordError
+from trainscope.records.files import replacing
+from trainscope.report.layout import INK, SMALL, Display
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 KINDS = ("png", "svg", "pdf")
+DPI = 160
 
 
 def kind_of_picture(path: Path) -> str:
@@ -19,3 +29,56 @@ def kind_of_picture(path: Path) -> str:
     if kind not in KINDS:
         raise RecordError(f"{path} is no picture: end its name in .png, .svg or .pdf")
     return kind
+
+
+def picture(display: Display, *, title: str | None = None, note: str = "") -> Figure:
+    """Draw without pyplot, which keeps every figure and wants a screen.
+
+    Args:
+        display: What to draw, at its own size.
+        title: By default the Display's own; empty for none, as papers have captions.
+        note: What stands at the foot.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=display.size, layout="constrained")
+    with _any_letters():
+        display.plot(figure.subplots(), title=title)
+    if note:
+        figure.supxlabel(note, fontsize=SMALL, color=INK)
+    return figure
+
+
+def write(figure: Figure, file: IO[bytes], kind: str = "png") -> None:
+    """Write a figure into an open file."""
+    with _any_letters():
+        figure.savefig(file, format=kind, dpi=DPI)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure in one step, of the kind that its name ends in.
+
+    Raises:
+        RecordError: The file cannot be written, or the name ends in no kind of picture.
+    """
+    kind = kind_of_picture(path)
+    with replacing(path) as file:
+        write(figure, file, kind)
+
+
+def save_alone(display: Display, path: Path, *, title: str | None = None) -> None:
+    """Draw into a file of its own.
+
+    Raises:
+        RecordError: The file cannot be written, or has no known ending.
+    """
+    kind_of_picture(path)
+    save(picture(display, title=title), path)
+
+
+@contextmanager
+def _any_letters() -> Iterator[None]:
+    """Draw letters that the font lacks as boxes, without a warning for each."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield

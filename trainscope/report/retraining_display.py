@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from trainscope.records import Diagnosis
-from trainscope.report.style import COLOURS, DASHES, LABELS, legend, measured, new_axes, tidy
+from trainscope.report.layout import HEIGHT, WIDTH, finish, new_axes
+from trainscope.report.style import COLOURS, DASHES, LABELS, measured
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,6 +23,8 @@ class RetrainingDisplay:
         curves: Accuracies (percent; before the first epoch, then after each) by column and LR.
     """
 
+    title: ClassVar[str] = "First epochs of retraining"
+    size: ClassVar[tuple[float, float]] = (WIDTH, HEIGHT)
     curves: Mapping[tuple[str, float], Sequence[float]]
     ax_: Axes = field(init=False, repr=False)
     figure_: Figure = field(init=False, repr=False)
@@ -38,9 +41,9 @@ class RetrainingDisplay:
             }
         )
 
-    def plot(self, ax: Axes | None = None) -> Self:
+    def plot(self, ax: Axes | None = None, *, title: str | None = None) -> Self:
         """Draw one line a column and LR: colours tell columns, dashes learning rates."""
-        self.ax_ = new_axes(ax)
+        self.ax_ = new_axes(ax, self.size)
         lrs = list(dict.fromkeys(lr for _, lr in self.curves))
         for (name, lr), curve in self.curves.items():
             self.ax_.plot(
@@ -57,8 +60,5 @@ class RetrainingDisplay:
         self.ax_.set_xticks(range(0, longest, max(1, longest // 10)))
         self.ax_.set_xlabel("epoch of retraining (0: not retrained)")
         self.ax_.set_ylabel("top-1 test accuracy [%]")
-        self.ax_.set_title("First epochs of retraining")
-        legend(self.ax_)
-        tidy(self.ax_)
-        self.figure_ = self.ax_.get_figure(root=True)  # type: ignore[assignment]
+        self.figure_ = finish(self.ax_, self.title if title is None else title)
         return self

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
-from trainscope.report.style import DASHES, new_axes, tidy
+from trainscope.report.layout import HEIGHT, WIDTH, finish, new_axes, whole_epochs
+from trainscope.report.style import series_style
 from trainscope.training.schedule import LRSchedule
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ class ScheduleDisplay:
         schedules: By the name that the legend gives them.
     """
 
+    title: ClassVar[str] = "LR schedule"
+    size: ClassVar[tuple[float, float]] = (WIDTH, HEIGHT)
     schedules: Mapping[str, LRSchedule]
     ax_: Axes = field(init=False, repr=False)
     figure_: Figure = field(init=False, repr=False)
@@ -33,9 +36,9 @@ class ScheduleDisplay:
         """Take schedules by name."""
         return cls(dict(schedules))
 
-    def plot(self, ax: Axes | None = None) -> Self:
+    def plot(self, ax: Axes | None = None, *, title: str | None = None) -> Self:
         """Draw one line a schedule; each stage is level, each decay a drop."""
-        self.ax_ = new_axes(ax)
+        self.ax_ = new_axes(ax, self.size)
         self.lines_ = []
         for index, (name, schedule) in enumerate(self.schedules.items()):
             edges = [stage.start for stage in schedule.stages] + [schedule.total]
@@ -44,13 +47,12 @@ class ScheduleDisplay:
                 edges,
                 [*rates, rates[-1]],
                 drawstyle="steps-post",
-                linestyle=DASHES[index % len(DASHES)],
                 label=name,
+                **series_style(index),
             )
         self.ax_.set_yscale("log")
+        whole_epochs(self.ax_)
         self.ax_.set_xlabel("epoch")
         self.ax_.set_ylabel("learning rate")
-        self.ax_.legend(frameon=False)
-        tidy(self.ax_)
-        self.figure_ = self.ax_.get_figure(root=True)  # type: ignore[assignment]
+        self.figure_ = finish(self.ax_, self.title if title is None else title)
         return self

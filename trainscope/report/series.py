@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from trainscope.comparison.groups import Group
@@ -43,7 +44,7 @@ class Curve:
         mean: The mean over seeds.
         low: The smallest over seeds.
         high: The largest over seeds.
-        drops: Places in `x` after which the LR is lower.
+        drops: Places in `x` after which the LR drops.
     """
 
     label: str
@@ -67,6 +68,15 @@ def lr_times(run: Run) -> list[float]:
         total, done = total + record.lr * (record.epoch - done), record.epoch
         times.append(total)
     return times
+
+
+def lr_drops(rates: Sequence[float]) -> tuple[int, ...]:
+    """Return the places after which the LR is lower; none of an LR that falls nearly everywhere.
+
+    A cosine has no drops that are worth a mark.
+    """
+    drops = tuple(k for k, (now, then) in enumerate(pairwise(rates)) if then < now)
+    return drops if len(drops) * 3 <= len(rates) else ()
 
 
 def curve(item: Group, y: Y = "accuracy", x: X = "epoch") -> Curve | None:
@@ -101,7 +111,7 @@ def curve(item: Group, y: Y = "accuracy", x: X = "epoch") -> Curve | None:
         tuple(statistics.fmean(values[epoch]) for epoch in kept),
         tuple(min(values[epoch]) for epoch in kept),
         tuple(max(values[epoch]) for epoch in kept),
-        tuple(k for k in range(len(kept) - 1) if rates[k + 1] < rates[k]),
+        lr_drops(rates),
     )
 
 

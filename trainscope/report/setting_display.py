@@ -7,29 +7,34 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from trainscope.comparison.facts import method_of, ratio_of, schedule_of, speedup_of
 from trainscope.comparison.groups import Group, group, shared_first_stage
 from trainscope.records import Run, RunStatus
-from trainscope.report.style import legend, new_axes, styles, tidy
+from trainscope.report.layout import HEIGHT, SMALL, WIDTH, finish, fold, new_axes
+from trainscope.report.style import styles
 from trainscope.training.schedule import write_lr
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.transforms import Transform
 
 Number = Literal["accuracy", "ta"]
 Against = Literal["ratio", "speedup"]
 AXES = {"ratio": "ratio", "speedup": "speedup (dense FLOPs / pruned FLOPs)"}
 
-LONGEST_NAME = 28
-EDGE = 0.03
-"""Where what lies under the axis is marked, as a share of the axes' height."""
+EDGE, LEVEL = 0.03, 0.055
+"""Where what lies under the axis is marked, as a share of the axes; one such text over another."""
 APART, SHARE = 0.012, 0.4
 """At one x, neighbours stand this share of the axis apart, and all fill this of a gap at most."""
-ROOM = 70
-"""Letters that stand side by side under the axis."""
+LETTER = 0.068
+"""Inches of a letter, a mean, of the size of the names of settings."""
+UPRIGHT, LYING = (11, 3), 38
+"""Letters of a line, and lines, of a name under a point; letters of a line beside a row."""
+FRAME, NARROWEST = 1.1, 3.0
+"""Inches of a figure that are no points; its least width."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,23 +166,51 @@ class SettingDisplay:
         """Return whether there are two places or more to draw against."""
         return len({point.x for point in self.points if point.x is not None}) > 1
 
-    def plot(self, ax: Axes | None = None) -> Self:
+    @property
+    def title(self) -> str:
+        """What the figure shows."""
+        return "Final accuracy" if self.number == "accuracy" else "Trainability accuracy"
+
+    @property
+    def size(self) -> tuple[float, float]:
+        """Width and height, inches: as many as the settings need."""
+        if self.sweeps:
+            return WIDTH, HEIGHT
+        if self._fits(WIDTH - FRAME):
+            return max(NARROWEST, FRAME + self._slot * len(self.points)), 3.4
+        lines = max(len(fold(point.label, LYING)) for point in self.points)
+        return WIDTH, FRAME + len(self.points) * (0.1 + 0.14 * lines)
+
+    def plot(self, ax: Axes | None = None, *, title: str | None = None) -> Self:
         """Draw means with the standard deviation over seeds, and every seed as a small dot.
 
-        What diverged far below the others is an arrow at the edge, with its value.
+        What diverged far below the others is an arrow at the edge, with its value. Settings without
+        ratios stand side by side, or, where their names are long, in rows.
         """
-        self.ax_ = new_axes(ax)
+        self.ax_ = new_axes(ax, self.size)
+        name = "final test accuracy [%]" if self.number == "accuracy" else "TA [%]"
         if self.sweeps:
             self._plot_sweep(self.ax_)
-        else:
+        elif self._fits(_inches(self.ax_)):
             self._plot_side_by_side(self.ax_)
-        name = "final test accuracy [%]" if self.number == "accuracy" else "TA [%]"
-        self.ax_.set_ylabel(name)
-        title = "Final accuracy" if self.number == "accuracy" else "Trainability accuracy"
-        self.ax_.set_title(title)
-        tidy(self.ax_)
-        self.figure_ = self.ax_.get_figure(root=True)  # type: ignore[assignment]
+        else:
+            self._plot_rows(self.ax_)
+            self.ax_.set_xlabel(name)
+        if not self.ax_.get_xlabel() or self.sweeps:
+            self.ax_.set_ylabel(name)
+        self.figure_ = finish(self.ax_, self.title if title is None else title)
         return self
+
+    @property
+    def _slot(self) -> float:
+        """Inches between points that stand side by side."""
+        lines = [line for point in self.points for line in fold(point.label, UPRIGHT[0])]
+        return max(0.5, LETTER * max(map(len, lines), default=0) + 0.15)
+
+    def _fits(self, room: float) -> bool:
+        """Tell whether the names can stand side by side in so many inches."""
+        low = all(len(fold(point.label, UPRIGHT[0])) <= UPRIGHT[1] for point in self.points)
+        return low and self._slot * len(self.points) <= room
 
     def _plot_sweep(self, ax: Axes) -> None:
         lines: dict[str, list[Point]] = {}
@@ -186,6 +219,7 @@ class SettingDisplay:
                 lines.setdefault(point.line, []).append(point)
         places_of = _apart(list(lines.values()))
         drawn = styles((held[0].label for held in lines.values()), self.order)
+        outside: list[tuple[float, Point, str]] = []
         for (name, held), style in zip(lines.items(), drawn, strict=True):
             held = sorted(held, key=lambda point: point.x or 0.0)
             places = [places_of[id(point)] for point in held]
@@ -200,54 +234,113 @@ class SettingDisplay:
                 label=name,
                 **style,
             )
-            self._mark_outside(ax, list(zip(places, held, strict=True)), style["color"])
+            outside += [(x, p, style["color"]) for x, p in zip(places, held, strict=True)]
+        self._mark_outside(ax, outside)
         ax.set_xlabel(AXES[self.against])
-        legend(ax)
 
     def _plot_side_by_side(self, ax: Axes) -> None:
-        drawn = styles((point.label for point in self.points), self.order)
-        for index, (point, style) in enumerate(zip(self.points, drawn, strict=True)):
-            colour = style["color"]
-            ax.errorbar(
-                [index],
-                [point.value],
-                [point.spread or 0.0],
-                marker="o",
-                markersize=7,
-                capsize=4,
-                color=colour,
-            )
+        for index, (point, colour) in enumerate(self._coloured()):
+            spread = point.spread or 0.0
+            ax.errorbar([index], [point.value], [spread], fmt="o", **_dot(colour))
             ax.plot([index + 0.15] * len(point.values), point.values, ".", color=colour, alpha=0.6)
-            self._mark_outside(ax, [(index, point)], colour)
-        names = [
-            name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
-            for name in (point.label for point in self.points)
-        ]
-        ax.set_xticks(range(len(names)), names, fontsize=8)
-        if sum(map(len, names)) > ROOM:
-            ax.tick_params(axis="x", rotation=60)
+        names = ["\n".join(fold(point.label, UPRIGHT[0])) for point in self.points]
+        ax.set_xticks(range(len(names)), names, parse_math=False)
+        ax.set_xlim(-0.6, len(names) - 0.4)
+        self._mark_outside(ax, [(k, *held) for k, held in enumerate(self._coloured())])
 
-    def _mark_outside(self, ax: Axes, places: Sequence[tuple[float, Point]], colour: str) -> None:
-        """Mark the points that the axis leaves out, each by an arrow at the edge and its value."""
+    def _plot_rows(self, ax: Axes) -> None:
+        for index, (point, colour) in enumerate(self._coloured()):
+            spread = point.spread or 0.0
+            ax.errorbar([point.value], [index], xerr=[spread], fmt="o", **_dot(colour))
+            ax.plot(point.values, [index + 0.25] * len(point.values), ".", color=colour, alpha=0.6)
+        names = ["\n".join(fold(point.label, LYING)) for point in self.points]
+        ax.set_yticks(range(len(names)), names, parse_math=False)
+        ax.set_ylim(len(names) - 0.4, -0.6)
+        limits = self._limits()
+        if limits is None:
+            return
+        ax.set_xlim(*limits)
+        for index, (point, colour) in enumerate(self._coloured()):
+            if point.value < (floor(self.points) or -math.inf):
+                edge = ax.get_yaxis_transform()
+                ax.plot([EDGE / 2], [index], "<", color=colour, transform=edge)
+                self._say(ax, point, colour, (EDGE / 2, index), (7, 0), edge, "left")
+
+    def _coloured(self) -> list[tuple[Point, str]]:
+        drawn = styles((point.label for point in self.points), self.order)
+        return [(p, style["color"]) for p, style in zip(self.points, drawn, strict=True)]
+
+    def _limits(self) -> tuple[float, float] | None:
+        """Return the ends of the axis of accuracies where something is left out below it."""
         low = floor(self.points)
         if low is None:
-            return
+            return None
         high = max(max(p.value + (p.spread or 0.0), *p.values) for p in self.points)
         room = 0.12 * ((high - low) or 1.0)
-        ax.set_ylim(low - room, high + room / 2)
-        edge = ax.get_xaxis_transform()
-        for x, point in places:
-            if point.value < low:
-                ax.plot([x], [EDGE], "v", color=colour, transform=edge)
-                ax.annotate(
-                    f"{point.value:.1f} %, diverged",
-                    (x, EDGE),
-                    (6, 0),
-                    xycoords=edge,
-                    textcoords="offset points",
-                    fontsize=8,
-                    va="center",
-                )
+        return low - room, high + room / 2
+
+    def _mark_outside(self, ax: Axes, places: Sequence[tuple[float, Point, str]]) -> None:
+        """Mark the points that the axis leaves out, each by an arrow at the edge and its value.
+
+        Texts that would stand on one another stand above one another.
+        """
+        low, limits = floor(self.points), self._limits()
+        if low is None or limits is None:
+            return
+        ax.set_ylim(*limits)
+        edge, held = ax.get_xaxis_transform(), ax.get_xlim()
+        wide = LETTER * len("10.0 %, diverged") / _inches(ax) * (held[1] - held[0]) * 1.15
+        taken: list[list[tuple[float, float]]] = []
+        for x, point, colour in sorted(places, key=lambda place: place[0]):
+            if point.value >= low:
+                continue
+            ax.plot([x], [EDGE], "v", color=colour, transform=edge)
+            side = "left" if x + wide <= held[1] else "right"
+            span = (x, x + wide) if side == "left" else (x - wide, x)
+            level = next(
+                (k for k, row in enumerate(taken) if all(_clear(span, one) for one in row)),
+                len(taken),
+            )
+            if level == len(taken):
+                taken.append([])
+            taken[level].append(span)
+            at, shift = (x, EDGE + LEVEL * level), (6 if side == "left" else -6, 0)
+            self._say(ax, point, colour, at, shift, edge, side)
+
+    def _say(
+        self,
+        ax: Axes,
+        point: Point,
+        colour: str,
+        at: tuple[float, float],
+        shift: tuple[float, float],
+        transform: Transform,
+        side: str,
+    ) -> None:
+        ax.annotate(
+            f"{point.value:.1f} %, diverged",
+            *(at, shift),
+            xycoords=transform,
+            textcoords="offset points",
+            fontsize=SMALL,
+            color=colour,
+            ha=side,
+            va="center",
+        )
+
+
+def _inches(ax: Axes) -> float:
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    return float(ax.get_window_extent().width / figure.dpi)
+
+
+def _dot(colour: str) -> dict[str, Any]:
+    return {"markersize": 7, "capsize": 4, "color": colour}
+
+
+def _clear(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    return one[1] <= other[0] or other[1] <= one[0]
 
 
 def _apart(lines: Sequence[Sequence[Point]]) -> dict[int, float]:

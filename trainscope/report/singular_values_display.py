@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 
 from trainscope.records import Diagnosis
-from trainscope.report.style import COLOURS, LABELS, legend_above, measured, new_axes, tidy
+from trainscope.report.layout import HEIGHT, WIDTH, finish, new_axes
+from trainscope.report.style import COLOURS, LABELS, measured
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,6 +29,8 @@ class SingularValuesDisplay:
         values: Every sample's singular values in one array, by column.
     """
 
+    title: ClassVar[str] = "Jacobian singular values"
+    size: ClassVar[tuple[float, float]] = (WIDTH, HEIGHT)
     values: Mapping[str, np.ndarray]
     ax_: Axes = field(init=False, repr=False)
     figure_: Figure = field(init=False, repr=False)
@@ -45,9 +48,9 @@ class SingularValuesDisplay:
             }
         )
 
-    def plot(self, ax: Axes | None = None) -> Self:
+    def plot(self, ax: Axes | None = None, *, title: str | None = None) -> Self:
         """Draw one density a column, with its mean, on one logarithmic axis."""
-        self.ax_ = new_axes(ax)
+        self.ax_ = new_axes(ax, self.size)
         top = max(float(values.max(initial=0.0)) for values in self.values.values()) or 1.0
         shown = {name: np.maximum(v, top * FLOOR) for name, v in self.values.items()}
         low = min(float(values.min()) for values in shown.values())
@@ -62,8 +65,5 @@ class SingularValuesDisplay:
         self.ax_.set_xscale("log")
         self.ax_.set_xlabel("singular value of d logits / d input (dashed: mean)")
         self.ax_.set_ylabel("density per decade")
-        self.ax_.set_title("Jacobian singular values")
-        legend_above(self.ax_)
-        tidy(self.ax_)
-        self.figure_ = self.ax_.get_figure(root=True)  # type: ignore[assignment]
+        self.figure_ = finish(self.ax_, self.title if title is None else title)
         return self

@@ -3,7 +3,7 @@
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const COLOURS = 7, DASHES = ["none", "7 4", "2 3", "9 3 2 3"];
-const state = { off: new Set(), seeds: false, full: false, width: 0 };
+const state = { off: new Set(), seeds: false, full: false, first: false, width: 0 };
 const FAR = 30;  // points below the top at which a setting no longer sets the axis
 
 const colourOf = (s) => `var(--s${s % COLOURS})`;
@@ -11,8 +11,11 @@ const dashOf = (s) => DASHES[Math.floor(s / COLOURS) % DASHES.length];
 const runsOf = (s) => DATA.settings[s].runs.filter((r) => !state.off.has(r));
 const isOn = (s) => runsOf(s).length > 0;
 
-/* The mean of the runs shown, epoch by epoch, over the epochs that most of them have. */
-function meanCurve(s, y, byTime, runs = runsOf(s)) {
+/* The last epoch that curves are drawn of. */
+const lastShown = () => (state.first ? DATA.first : Infinity);
+
+/* The mean of the runs shown, epoch by epoch up to the last, over the epochs that most of them have. */
+function meanCurve(s, y, byTime, runs = runsOf(s), last = Infinity) {
   const held = new Map();
   for (const r of runs) {
     const run = DATA.runs[r], values = run[y];
@@ -23,7 +26,7 @@ function meanCurve(s, y, byTime, runs = runsOf(s)) {
       held.set(0, entry);
     }
     for (let k = 0; k < run.e.length; k++) {
-      if (values[k] === null) continue;
+      if (values[k] === null || run.e[k] > last) continue;
       const entry = held.get(run.e[k]) || { x: byTime ? run.t[k] : run.e[k], v: [], drop: false };
       entry.v.push(values[k]);
       entry.drop = entry.drop || run.d.includes(run.e[k]);
@@ -47,15 +50,15 @@ function curves(plot) {
     const base = { label: setting.label, colour: colourOf(s), dash: dashOf(s) };
     if (state.seeds) for (const r of runsOf(s)) {
       const run = DATA.runs[r], values = run[plot.y] || [];
-      const points = run.e.map((e, k) => [byTime ? run.t[k] : e, values[k]]).filter((p) => p[1] !== null && p[1] !== undefined);
+      const points = run.e.map((e, k) => [byTime ? run.t[k] : e, e > lastShown() ? null : values[k]]).filter((p) => p[1] !== null && p[1] !== undefined);
       series.push({ ...base, points, thin: true, quiet: true });
     }
-    const found = meanCurve(s, plot.y, byTime);
+    const found = meanCurve(s, plot.y, byTime, undefined, lastShown());
     const rings = plot.y === "a" && setting.early !== null ? found.marks.slice(0, 1) : [];
     series.push({ ...base, ...found, rings });
   });
   const spec = { ...plot.spec, series };
-  if (plot.y === "a" && !state.full) {
+  if (plot.y === "a" && !state.full && !state.first) {
     const ends = series.filter((s) => !s.quiet && s.points.length).map((s) => s.points[s.points.length - 1][1]);
     const tops = series.filter((s) => !s.quiet).flatMap((s) => s.points.map((p) => p[1]));
     if (ends.length) {
@@ -217,7 +220,7 @@ function start() {
     DATA.settings.forEach((_, s) => toggleSetting(s, button.dataset.show === "all"));
     refresh();
   }));
-  for (const name of ["seeds", "full"]) {
+  for (const name of ["seeds", "full", "first"]) {
     const box = document.getElementById(name);
     if (box) box.addEventListener("change", () => { state[name] = box.checked; refresh(); });
   }

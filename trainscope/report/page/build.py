@@ -67,6 +67,7 @@ epoch; spreads are standard deviations over seeds; FLOPs are multiply-adds.</foo
 <script type="application/json" id="data">{_embedded(data)}</script>
 <script>
 {_file("plot.js")}
+{_file("rows.js")}
 {_file("layout.js")}
 {_file("app.js")}</script>
 </body>

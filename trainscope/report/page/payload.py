@@ -10,7 +10,7 @@ from trainscope.comparison.groups import Group
 from trainscope.records import Json, Run
 from trainscope.report.page.markup import rounded
 from trainscope.report.page.plots import plots
-from trainscope.report.series import lr_times
+from trainscope.report.series import lr_drops, lr_times
 
 MOST_EPOCHS = 400
 """Longer curves are thinned to so many epochs, LR drops and the last one kept."""
@@ -43,6 +43,7 @@ def payload(comparison: Comparison) -> Json:
     return {
         "settings": settings,
         "runs": runs,
+        "first": comparison.ta_epochs,
         "on": _shown_first(comparison.groups),
         "plots": plots(comparison),
     }
@@ -73,11 +74,6 @@ def _run(run: Run) -> Json:
     records = [run.epochs[k] for k in kept]
     times = lr_times(run)
     losses = [rounded(record.train_loss) for record in records]
-    drops = [
-        before.epoch
-        for before, after in zip(run.epochs, run.epochs[1:], strict=False)
-        if after.lr < before.lr
-    ]
     return {
         "seed": run.seed,
         "a0": rounded(run.start_accuracy),
@@ -85,8 +81,7 @@ def _run(run: Run) -> Json:
         "t": [rounded(times[k]) for k in kept],
         "a": [rounded(record.test_accuracy) for record in records],
         "l": losses if any(loss is not None for loss in losses) else None,
-        # A schedule that falls at every epoch has no drops worth a mark.
-        "d": drops if len(drops) * 3 <= len(run.epochs) else [],
+        "d": [run.epochs[k].epoch for k in lr_drops([record.lr for record in run.epochs])],
     }
 
 

@@ -25,8 +25,8 @@ function tickText(value, log) {
   return power >= -2 && power <= 3 ? String(+value.toPrecision(3)) : "1e" + power;
 }
 
-/* A scale from data to pixels, with its ticks. */
-function scale(low, high, from, to, log) {
+/* A scale from data to pixels, with its ticks; `whole` ticks are of epochs. */
+function scale(low, high, from, to, log, whole) {
   if (log) {
     const a = Math.log10(low), b = Math.log10(high) === a ? a + 1 : Math.log10(high);
     const ticks = [], step = Math.max(1, Math.ceil((b - a) / 6));
@@ -43,7 +43,7 @@ function scale(low, high, from, to, log) {
   const span = high - low || 1;
   const rough = span / Math.max(2, Math.min(7, Math.abs(to - from) / 42));
   const base = Math.pow(10, Math.floor(Math.log10(rough)));
-  const step = [1, 2, 5, 10].map((m) => m * base).find((s) => s >= rough);
+  const step = Math.max([1, 2, 5, 10].map((m) => m * base).find((s) => s >= rough), whole ? 1 : 0);
   const ticks = [];
   for (let k = Math.ceil(low / step - 1e-9); k * step <= high + 1e-9 * span; k++) ticks.push(k * step);
   return { at: (v) => from + ((v - low) / span) * (to - from), ticks, log: false };
@@ -60,6 +60,25 @@ function extent(values, log) {
 
 function path(points, x, y) {
   return points.map((p, i) => (i ? "L" : "M") + x.at(p[0]).toFixed(1) + " " + y.at(p[1]).toFixed(1)).join("");
+}
+
+/* A text in lines of so many letters, broken between words; null where a word is longer. */
+function folded(text, letters) {
+  const lines = [];
+  for (const word of text.replaceAll("LR ", "LR\u00a0").split(" ")) {
+    if (word.length > letters) return null;
+    const last = lines.length - 1;
+    if (lines.length && lines[last].length + 1 + word.length <= letters) lines[last] += " " + word;
+    else lines.push(word);
+  }
+  return lines;
+}
+
+/* Text in lines below one another. */
+function textLines(parent, lines, at, name) {
+  const node = el("text", at, parent);
+  lines.forEach((line, k) => el("tspan", { x: at.x, dy: k ? 13 : 0 }, node, line + (k < lines.length - 1 ? " " : "")));
+  el("title", {}, node, name);
 }
 
 /* spec: {xlabel, ylabel, xlog, ylog, range, cats, series: [{label, colour, dash, points, band, marks,
@@ -88,58 +107,80 @@ function draw(box, spec) {
   if (spec.ylog) ys = [ys[0] / 1.15, ys[1] * 1.15];
   else { const room = (ys[1] - ys[0]) * 0.05 || 1; ys = [ys[0] - (spec.range ? 0 : room), ys[1] + room]; }
   const right = width - PAD.right;
-  const room = spec.cats ? (right - PAD.left) / spec.cats.length : 0;
-  const tilted = spec.cats ? spec.cats.some((name) => name.length * 6.4 > room) : false;
-  const bottom = height - (tilted ? 116 : PAD.bottom);
-  const x = spec.cats ? scale(-0.5, spec.cats.length - 0.5, PAD.left, right) : scale(xs[0], xs[1], PAD.left + 6, right, spec.xlog);
+  const names = spec.cats ? underPoints(spec.cats, (right - PAD.left) / spec.cats.length) : null;
+  if (spec.cats && !names) { svg.remove(); rows(box, spec, shown, ys, width); return; }
+  const bottom = height - PAD.bottom - (names ? 13 * (names.deep - 1) : 0);
+  const x = spec.cats ? scale(-0.5, spec.cats.length - 0.5, PAD.left, right)
+    : scale(xs[0], xs[1], PAD.left + 6, right, spec.xlog, spec.from0);
   const y = scale(ys[0], ys[1], bottom, PAD.top, spec.ylog);
-  axes(svg, spec, x, y, right, bottom, height, tilted);
+  axes(svg, spec, x, y, right, bottom, height, names);
   const id = "clip" + Math.random().toString(36).slice(2);
   const clip = el("clipPath", { id }, el("defs", {}, svg));
   el("rect", { x: PAD.left, y: PAD.top - 6, width: right - PAD.left + 8, height: bottom - PAD.top + 7 }, clip);
   const area = el("g", { "clip-path": `url(#${id})` }, svg);
   for (const line of spec.lines || []) rule(area, line, x, y, right, bottom);
   for (const s of shown) lineOf(area, s, x, y);
-  for (const s of shown) for (const p of s.outside || []) below(svg, s, p, x, right, bottom);
+  const taken = [];
+  const outside = shown.flatMap((s) => (s.outside || []).map((p) => [s, p]));
+  for (const [s, p] of outside.sort((a, b) => a[1][0] - b[1][0])) below(svg, s, p, x, right, bottom, taken);
   if (!spec.cats) pointer(box, svg, shown, spec, x, y, right, bottom);
   else hover(box, svg, shown, spec, x, y);
 }
 
-function axes(svg, spec, x, y, right, bottom, height, tilted) {
+/* The names under points, in up to three lines; null where they do not fit. */
+function underPoints(cats, room) {
+  const lines = cats.map((name) => folded(name, Math.floor((room - 4) / 6.6)));
+  const deep = Math.max(1, ...lines.map((own) => (own ? own.length : 9)));
+  return deep > 3 ? null : { lines, deep };
+}
+
+function axes(svg, spec, x, y, right, bottom, height, names) {
   const grid = el("g", { class: "grid" }, svg), text = el("g", { class: "ticks" }, svg);
   for (const t of y.ticks) {
     el("line", { x1: PAD.left, x2: right, y1: y.at(t), y2: y.at(t) }, grid);
     el("text", { x: PAD.left - 7, y: y.at(t) + 3.5, "text-anchor": "end" }, text, tickText(t, y.log));
   }
   if (spec.cats) {
-    const most = Math.min(21, Math.floor((x.at(0) + 8) / 4));  // the first name must not leave the card
-    spec.cats.forEach((name, k) => {
-      const cut = tilted && name.length > most ? name.slice(0, most - 1) + "…" : name;
-      const at = { x: x.at(k) + (tilted ? 4 : 0), y: bottom + (tilted ? 14 : 17), "text-anchor": tilted ? "end" : "middle" };
-      if (tilted) at.transform = `rotate(-50 ${at.x} ${at.y})`;
-      el("title", {}, el("text", at, text, cut), name);
-    });
-  } else for (const t of x.ticks) {
-    if (x.at(t) > right + 1 || x.at(t) < PAD.left - 1) continue;
-    el("line", { x1: x.at(t), x2: x.at(t), y1: bottom, y2: bottom + 4, class: "tick" }, grid);
-    el("text", { x: x.at(t), y: bottom + 17, "text-anchor": "middle" }, text, tickText(t, x.log));
-  }
+    names.lines.forEach((lines, k) => textLines(text, lines, { x: x.at(k), y: bottom + 17, "text-anchor": "middle" }, spec.cats[k]));
+  } else xTicks(grid, text, x, PAD.left, right, bottom);
   el("line", { x1: PAD.left, x2: right, y1: bottom, y2: bottom, class: "axis" }, grid);
-  const along = el("text", { x: (PAD.left + right) / 2, y: height - 6, "text-anchor": "middle", class: "label" }, svg, tilted ? "" : spec.xlabel);
+  const along = el("text", { x: (PAD.left + right) / 2, y: height - 6, "text-anchor": "middle", class: "label" }, svg, spec.xlabel);
   const up = el("text", { x: -(PAD.top + bottom) / 2, y: 13, transform: "rotate(-90)", "text-anchor": "middle", class: "label" }, svg, spec.ylabel);
-  for (const [label, room] of [[along, right - PAD.left], [up, bottom - PAD.top + 8]]) {
-    const long = label.getComputedTextLength();
-    if (long > room) label.style.fontSize = `${(12 * room) / long}px`;
+  fit(along, right - PAD.left);
+  fit(up, bottom - PAD.top + 8);
+}
+
+/* The name of an axis in a smaller type where it is longer than the axis. */
+function fit(label, room) {
+  const long = label.getComputedTextLength();
+  if (long > room) label.style.fontSize = `${(12 * room) / long}px`;
+}
+
+/* Numbers along the bottom; where two would touch, the one that comes later among the ticks goes. */
+function xTicks(grid, text, x, left, right, bottom) {
+  const taken = [];
+  for (const t of x.ticks) {
+    if (x.at(t) > right + 1 || x.at(t) < left - 1) continue;
+    const said = tickText(t, x.log), half = said.length * 3.3 + 4;
+    if (taken.some(([a, b]) => x.at(t) - half < b && x.at(t) + half > a)) continue;
+    taken.push([x.at(t) - half, x.at(t) + half]);
+    el("line", { x1: x.at(t), x2: x.at(t), y1: bottom, y2: bottom + 4, class: "tick" }, grid);
+    el("text", { x: x.at(t), y: bottom + 17, "text-anchor": "middle" }, text, said);
   }
 }
 
-/* A value under the axis: an arrow at its edge, with the value. */
-function below(svg, s, p, x, right, bottom) {
-  const cx = x.at(p[0]), cy = bottom - 9, left = cx > right - 110;
+/* A value under the axis: an arrow at its edge, with the value; texts that would touch stack up. */
+function below(svg, s, p, x, right, bottom, taken) {
+  const cx = x.at(p[0]), cy = bottom - 9, left = cx > right - 110, wide = 112;
+  const from = left ? cx - wide : cx, level = [0, 1, 2, 3, 4, 5, 6, 7].find((k) => !taken.some((one) =>
+    one.level === k && from < one.from + wide && from + wide > one.from)) ?? 8;
+  taken.push({ level, from });
   const group = el("g", { class: "below" }, svg);
   el("path", { d: `M${cx - 5.5} ${cy - 4}h11l-5.5 9.5z`, fill: s.colour, class: "mark" }, group);
-  el("text", { x: cx + (left ? -9 : 9), y: cy + 4, "text-anchor": left ? "end" : "start" }, group, `${p[1].toFixed(1)} %, diverged`);
+  el("text", { x: cx + (left ? -9 : 9), y: cy + 4 - 15 * level, "text-anchor": left ? "end" : "start" }, group, lost(p[1]));
 }
+
+const lost = (value) => `${value.toFixed(1)} %, diverged`;
 
 function rule(area, line, x, y, right, bottom) {
   const at = line.y !== undefined
@@ -171,10 +212,19 @@ function lineOf(area, s, x, y) {
     const ring = el("circle", { cx: x.at(m[0]), cy: y.at(m[1]), r: 9, stroke: s.colour, class: "ring" }, group);
     el("title", {}, ring, `${s.label}: decayed too early`);
   }
-  for (const m of s.marks || []) {
-    const cx = x.at(m[0]), cy = y.at(m[1]);
+  for (const [cx, cy] of apart((s.marks || []).map((m) => [x.at(m[0]), y.at(m[1])]))) {
     el("path", { d: `M${cx - 5.5} ${cy - 6}h11l-5.5 9.5z`, fill: s.colour, class: "mark" }, group);
   }
+}
+
+/* Marks that stand apart: under a small LR the sum of LR hardly grows, and drops would pile up. */
+function apart(places) {
+  const kept = [];
+  for (const at of places) {
+    const last = kept[kept.length - 1];
+    if (!last || Math.hypot(at[0] - last[0], at[1] - last[1]) >= 14) kept.push(at);
+  }
+  return kept;
 }
 
 /* The value of every series at the pointer's x, or at the step that the arrow keys have reached. */
@@ -217,16 +267,18 @@ function pointer(box, svg, shown, spec, x, y, right, bottom) {
   });
 }
 
-function hover(box, svg, shown, spec, x, y) {
+function hover(box, svg, shown, spec, x, y, inRows) {
   const all = shown.flatMap((s) => s.points.map((p) => ({ s, p })));
   let step = -1;
   const show = ({ s, p }) => tip(box, spec.cats[Math.round(p[0])], [
     { colour: s.colour, label: "mean", value: written(p[1]) },
     ...(s.dots || []).map((d, k) => ({ colour: s.colour, label: d[2] || `seed ${k}`, value: written(d[1]) })),
-  ], x.at(p[0]), svg);
+  ], inRows ? 0 : x.at(p[0]), svg);
+  const place = inRows ? y : x;  // of a setting
   svg.addEventListener("pointermove", (event) => {
-    const at = svg.getBoundingClientRect(), px = ((event.clientX - at.left) / at.width) * svg.viewBox.baseVal.width;
-    show(all.reduce((best, one) => (Math.abs(x.at(one.p[0]) - px) < Math.abs(x.at(best.p[0]) - px) ? one : best)));
+    const at = svg.getBoundingClientRect(), scaled = svg.viewBox.baseVal.width / at.width;
+    const where = (inRows ? event.clientY - at.top : event.clientX - at.left) * scaled;
+    show(all.reduce((best, one) => (Math.abs(place.at(one.p[0]) - where) < Math.abs(place.at(best.p[0]) - where) ? one : best)));
   });
   svg.addEventListener("pointerleave", () => untip(box));
   svg.addEventListener("blur", () => untip(box));

@@ -20,6 +20,8 @@ from trainscope.report.setting_display import Against, Number, points
 from trainscope.report.style import LABELS, measured
 
 BINS = 48
+FEW = 4
+"""So many settings stand side by side in half a card's width."""
 COLUMN_COLOURS = {"before": 0, "after": 1, "recalibrated": 2}
 
 
@@ -95,6 +97,7 @@ def _numbers(groups: Sequence[Group], ta_epochs: int | None) -> list[Json]:
         found.append(
             {
                 "kind": "numbers",
+                "narrow": not sweep and len(shown) <= FEW,
                 "title": f"{title} against ratio" if sweep and against == "ratio" else title,
                 "note": "Means with the standard deviation over seeds."
                 + ("" if sweep else " Small dots: single runs."),

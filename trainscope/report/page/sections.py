@@ -92,13 +92,23 @@ def bar(comparison: Comparison) -> str:
         '<button type="button" data-show="all">all</button>'
         '<button type="button" data-show="none">none</button>'
         '<label><input type="checkbox" id="seeds"> every run</label>'
-        '<label><input type="checkbox" id="full"> full range</label></div>'
+        f'<label><input type="checkbox" id="full"> full range</label>{_first(comparison)}</div>'
     )
+
+
+def _first(comparison: Comparison) -> str:
+    """Return the box that shows the epochs that TA is taken over: later ones hide them."""
+    if not comparison.ta_epochs:
+        return ""
+    return f'<label><input type="checkbox" id="first"> first {comparison.ta_epochs} epochs</label>'
 
 
 def plots(found: Sequence[Json], between: str = "") -> str:
     """Return the places of all plots: the first two belong to the verdict, then comes `between`."""
-    places = [figure(k, plot["title"], plot["note"]) for k, plot in enumerate(found)]
+    places = [
+        figure(k, plot["title"], plot["note"], narrow=plot.get("narrow", False))
+        for k, plot in enumerate(found)
+    ]
     if not places:
         return between
     rest = "".join(places[FIRST_PLOTS:])
