@@ -34,31 +34,39 @@ def show(found: Inspection) -> None:
     """Print the facts, then a line for every tensor."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from trainscope.records.rows import quantity
+    from trainscope.records.text import plain
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     facts = Table.grid(padding=(0, 2))
-    facts.add_row("file", f"{found.path} ({found.size:,} bytes)")
-    facts.add_row("format", found.format or "none that is known")
     how = f" ({found.recognised}, {found.num_classes} classes)" if found.architecture else ""
-    facts.add_row("architecture", f"{found.architecture or 'not recognised'}{how}")
-    facts.add_row("parameters", f"{quantity(found.parameters)} in {len(found.tensors)} tensors")
-    facts.add_row("masks", str(found.masks) if found.masks else "none")
     left = {name: value for name, value in vars(found.remembered).items() if value is not None}
-    facts.add_row("training left", ", ".join(f"{n} {v}" for n, v in left.items()) or "nothing")
-    facts.add_row("classes", ", ".join(found.classes) or "none: loading it runs no code")
+    for name, value in {
+        "file": f"{found.path} ({found.size:,} bytes)",
+        "format": found.format or "none that is known",
+        "architecture": f"{found.architecture or 'not recognised'}{how}",
+        "parameters": f"{quantity(found.parameters)} in {len(found.tensors)} tensors",
+        "masks": str(found.masks) if found.masks else "none",
+        "training left": ", ".join(f"{n} {v}" for n, v in left.items()) or "nothing",
+        "classes": ", ".join(found.classes) or "none: loading it runs no code",
+    }.items():
+        facts.add_row(name, Text(plain(value)))  # what comes from a file is never markup
     console.print(facts)
     if found.tensors:
         console.print(_table(found))
     if found.problem:
-        console.print(f"It cannot be probed: {found.problem}")
+        console.print(f"It cannot be probed: {plain(found.problem)}")
     for note in found.notes:
-        console.print(f"• {note}")
+        console.print(f"• {plain(note)}")
 
 
 def _table(found: Inspection) -> object:
     from rich.table import Table
+    from rich.text import Text
+
+    from trainscope.records.text import plain
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("tensor")
@@ -68,5 +76,5 @@ def _table(found: Inspection) -> object:
     for tensor in found.tensors:
         shape = " x ".join(map(str, tensor.shape)) or "one number"
         zeros = "not read" if tensor.zeros is None else f"{100 * tensor.zeros:.1f} %"
-        table.add_row(tensor.name, shape, tensor.dtype, zeros)
+        table.add_row(Text(plain(tensor.name)), shape, tensor.dtype, zeros)
     return table

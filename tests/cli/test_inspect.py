@@ -104,7 +104,7 @@ def test_a_large_file_is_described_by_its_shapes(weights, monkeypatch):
     import trainscope.networks.inspection as home
 
     monkeypatch.setattr(home, "LARGE", 1)
-    monkeypatch.setattr(home, "open_checkpoint", None)  # reading it whole would fail
+    monkeypatch.setattr(home, "open_contents", None)  # reading it whole would fail
     found = home.inspect_checkpoint(weights)
     assert (found.architecture, found.num_classes) == ("lenet5", 10)
     assert all(each.zeros is None for each in found.tensors)

@@ -171,7 +171,7 @@ def test_other_floating_types_are_measured_in_float32_and_said(tmp_path, network
         ("conv1.weight", torch.zeros(1).expand(16, 1, 3, 3), "declare 576 bytes and 4 are stored"),
         ("conv1.weight", torch.zeros(1).expand(10**9, 10**3, 3, 3), "36,000,000,000,000 bytes"),
         ("conv1.weight", torch.eye(3).to_sparse(), "'conv1.weight' is sparse"),
-        ("conv1.weight", torch.zeros(3, device="meta"), "'conv1.weight' is without values"),
+        ("conv1.weight", torch.zeros(3, device="meta"), "'conv1.weight' has a shape and no values"),
         ("conv1.weight", torch.zeros(3, dtype=torch.complex64), "'conv1.weight' is complex"),
         ("conv1.weight_mask", torch.ones(3), r"mask 'conv1.weight_mask' is \(3,\)"),
     ],

@@ -60,6 +60,16 @@ def open_checkpoint(
             raise CheckpointError(f"{path}: {error}") from error
 
 
+def open_contents(contents: Contents) -> Network:
+    """Return the network in what was read from a file, as `open_checkpoint` does.
+
+    Raises:
+        CheckpointError: It is of no known architecture, or does not fit it.
+    """
+    with torch.random.fork_rng(devices=[]):
+        return _open(contents, None, None, None)
+
+
 def save_checkpoint(path: str | os.PathLike[str], network: Network) -> None:
     """Write a network, with what is remembered of its training, as one file.
 

@@ -14,7 +14,8 @@ from trainscope.networks.checkpoint import open_checkpoint
 from trainscope.networks.custom import open_custom
 from trainscope.networks.factory import working_directory
 from trainscope.networks.network import Network
-from trainscope.networks.readers.container import classes_named, first_bytes
+from trainscope.networks.readers import contents_of
+from trainscope.networks.readers.container import first_bytes
 from trainscope.networks.readers.whole_module import KEYS
 from trainscope.networks.state_dict import weights_of
 
@@ -46,7 +47,7 @@ def open_as_asked(
         raise CheckpointError(
             "--unsafe-load takes the network that the file brings: leave --arch and --model out"
         )
-    names = classes_named(Path(path))
+    names = _classes(Path(path))
     tell(f"running the file's own code, as asked: {', '.join(names) or 'it names none'}")
     return open_trusting(path)
 
@@ -57,7 +58,7 @@ def open_trusting(
     """Load a whole pickled network with its own classes, which runs the file's code.
 
     For a network whose class is no library's and whose code is the user's own. What would run is
-    told beforehand by `trainscope.networks.readers.container.classes_named`.
+    told beforehand by `open_as_asked`.
 
     Args:
         path: The file.
@@ -96,6 +97,14 @@ def open_trusting(
         format=f"whole pickled network ({kind.__module__}.{kind.__qualname__})",
         notes=("It was loaded with its own code, as --unsafe-load asked for.",),
     )
+
+
+def _classes(path: Path) -> tuple[str, ...]:
+    try:
+        return contents_of(path).classes
+    except CheckpointError as error:
+        classes: tuple[str, ...] = getattr(error, "classes", ())
+        return classes
 
 
 def _network(obj: object) -> nn.Module | None:

@@ -11,6 +11,7 @@ from trainscope.networks.network import Remembered
 from trainscope.networks.readers.contents import Contents
 from trainscope.networks.readers.numbers import whole_of
 from trainscope.networks.state_dict import is_state_dict
+from trainscope.records.text import shortened
 
 VERSION = "pytorch-lightning_version"
 
@@ -23,11 +24,12 @@ def recognises(obj: object) -> bool:
 def read(obj: object) -> Contents:
     """Return the network's tensors; those of losses and metrics beside it are left out."""
     assert isinstance(obj, Mapping)
+    version = obj[VERSION] if isinstance(obj[VERSION], str) else "(unknown version)"
     network, others = _network(obj["state_dict"])
     notes = (f"Tensors beside the network were left out: {', '.join(others)}.",) if others else ()
     return Contents(
         state_dict=network,
-        format=f"Lightning {obj[VERSION]} checkpoint",
+        format=f"Lightning {shortened(version, 20)} checkpoint",
         architecture=_named(obj.get("hyper_parameters")),
         remembered=Remembered(epochs=whole_of(obj.get("epoch"))),
         notes=notes,
