@@ -13,6 +13,7 @@ from trainscope.cli.options import (
     action_options,
     build_action,
     network_options,
+    part_option,
     unsafe_load_option,
 )
 from trainscope.cli.running import MEASURING, build_hook, run_and_show
@@ -33,6 +34,7 @@ WEIGHTS = {
 @click.command("retrain")
 @network_options
 @unsafe_load_option
+@part_option
 @action_options
 @click.option(
     "--weights",
@@ -52,6 +54,7 @@ def command(
     checkpoint: Path,
     arch: str | None,
     model: str | None,
+    part: str | None,
     unsafe_load: bool,
     data: str | None,
     download: bool,
@@ -79,7 +82,12 @@ def command(
     nothing = asked["ratio"] is None and asked["ratios"] is None and ":" not in asked["structure"]
     action = None if nothing else build_action(**asked, seed=settings.seed)
     base = open_as_asked(
-        checkpoint, partial(click.echo, err=True), arch=arch, model=model, unsafe_load=unsafe_load
+        checkpoint,
+        partial(click.echo, err=True),
+        arch=arch,
+        model=model,
+        unsafe_load=unsafe_load,
+        part=part,
     )
     initial = None if rewind_to is None else open_checkpoint(rewind_to, arch=arch, model=model)
     dataset = open_dataset(data_of(base, data), base.input_shape, download=download)

@@ -73,6 +73,7 @@ def examine(
     model: str | None = None,
     download: bool = False,
     unsafe_load: bool = False,
+    part: str | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
     """Open a network, measure it, apply the action, measure again, and say what it did.
@@ -91,6 +92,7 @@ def examine(
         model: Or its factory, "package.module:factory".
         download: Fetch what torchvision can fetch.
         unsafe_load: Load a whole pickled network with its own code, which runs it.
+        part: Which network, where the file holds several, like "student".
         progress: Told what is done next.
 
     Raises:
@@ -105,7 +107,7 @@ def examine(
         base = checkpoint
     else:
         base = open_as_asked(
-            Path(checkpoint), tell, arch=arch, model=model, unsafe_load=unsafe_load
+            Path(checkpoint), tell, arch=arch, model=model, unsafe_load=unsafe_load, part=part
         )
     if action is None:
         action = Action(ratio=ratio, seed=seed)

@@ -27,6 +27,7 @@ def open_as_asked(
     arch: str | None = None,
     model: str | None = None,
     unsafe_load: bool = False,
+    part: str | None = None,
 ) -> Network:
     """Open a checkpoint without running its code, or with it where that is asked for.
 
@@ -36,16 +37,18 @@ def open_as_asked(
         arch: As `open_checkpoint` takes it.
         model: Likewise.
         unsafe_load: Run the file's code.
+        part: Which network, as `open_checkpoint` takes it.
 
     Raises:
         CheckpointError: As `open_checkpoint` or `open_trusting`; or an architecture is named for a
             file that brings its own.
     """
     if not unsafe_load:
-        return open_checkpoint(path, arch=arch, model=model)
-    if arch is not None or model is not None:
+        return open_checkpoint(path, arch=arch, model=model, part=part)
+    if arch is not None or model is not None or part is not None:
         raise CheckpointError(
-            "--unsafe-load takes the network that the file brings: leave --arch and --model out"
+            "--unsafe-load takes the network that the file brings: leave --arch, --model and "
+            "--part out"
         )
     names = _classes(Path(path))
     tell(f"running the file's own code, as asked: {', '.join(names) or 'it names none'}")

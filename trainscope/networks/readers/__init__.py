@@ -19,6 +19,7 @@ from trainscope.networks.readers import (
     lightning,
     own,
     safetensors_file,
+    several,
     timm,
     torchscript,
     torchvision_reference,
@@ -47,6 +48,7 @@ READERS: tuple[Reader, ...] = (
     wrapped,
     whole_module,
     bare,
+    several,
 )
 """The formats, in the order in which a file is matched with them."""
 

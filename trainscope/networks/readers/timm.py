@@ -17,7 +17,7 @@ def recognises(obj: object) -> bool:
     """Say whether loaded objects are what timm's training script saves."""
     return (
         isinstance(obj, Mapping)
-        and is_state_dict(obj.get("state_dict"))
+        and (is_state_dict(obj.get("state_dict")) or is_state_dict(obj.get(AVERAGED)))
         and (AVERAGED in obj or ("version" in obj and arguments_in(obj.get("args")) is not None))
     )
 

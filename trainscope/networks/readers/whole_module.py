@@ -13,12 +13,13 @@ from torch import Tensor
 
 from trainscope.networks.described import Described
 from trainscope.networks.network import Remembered
+from trainscope.networks.readers import averages
 from trainscope.networks.readers.contents import KIND, Contents, is_plain
 from trainscope.networks.readers.inert import Inert, Walk
 from trainscope.networks.readers.numbers import accuracy_of, whole_of
 from trainscope.records.text import shortened
 
-KEYS = ("model", "net", "network", "module", "state_dict")
+KEYS = ("model", "net", "network", "module", "state_dict", *averages.KEYS)
 
 
 def recognises(obj: object) -> bool:
