@@ -42,15 +42,18 @@ def print_facts(found: Inspection) -> None:
     from trainscope.records.rows import quantity
 
     facts = Table.grid(padding=(0, 2))
-    facts.add_row("file", f"{found.path} ({found.size:,} bytes)")
-    facts.add_row("format", found.format or "none that is known")
     how = f" ({found.recognised}, {found.num_classes} classes)" if found.architecture else ""
-    facts.add_row("architecture", f"{found.architecture or 'not recognised'}{how}")
-    facts.add_row("parameters", f"{quantity(found.parameters)} in {len(found.tensors)} tensors")
-    facts.add_row("masks", str(found.masks) if found.masks else "none")
     left = {name: value for name, value in vars(found.remembered).items() if value is not None}
-    facts.add_row("training left", ", ".join(f"{n} {v}" for n, v in left.items()) or "nothing")
-    facts.add_row("classes", ", ".join(found.classes) or "none: loading it runs no code")
+    for name, value in {
+        "file": f"{found.path} ({found.size:,} bytes)",
+        "format": found.format or "none that is known",
+        "architecture": f"{found.architecture or 'not recognised'}{how}",
+        "parameters": f"{quantity(found.parameters)} in {len(found.tensors)} tensors",
+        "masks": str(found.masks) if found.masks else "none",
+        "training left": ", ".join(f"{n} {v}" for n, v in left.items()) or "nothing",
+        "classes": ", ".join(found.classes) or "none: loading it runs no code",
+    }.items():
+        facts.add_row(name, value)
     tables = [facts, _table(found)] if found.tensors else [facts]
     problem = [f"It cannot be probed: {found.problem}"] if found.problem else []
     show(*tables, *problem, *(f"• {note}" for note in found.notes), wide=None)

@@ -69,6 +69,13 @@ def unsafe_load_option(command: Command) -> Command:
     )(command)
 
 
+def part_option(command: Command) -> Command:
+    """Add which network to take of a file that holds several."""
+    return click.option(
+        "--part", help="Which network, where the file holds several: student, say."
+    )(command)
+
+
 def network_options(command: Command) -> Command:
     """Add the checkpoint, how its architecture is found, and the data."""
     for add in reversed(

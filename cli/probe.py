@@ -15,6 +15,7 @@ from trainscope.cli.options import (
     action_options,
     build_action,
     network_options,
+    part_option,
     probe_names,
     shape_option,
     unsafe_load_option,
@@ -69,6 +70,7 @@ TOP = 3
 @click.option("--seed", type=click.IntRange(0, 2**63 - 2), default=0, show_default=True)
 @click.option("--device", default="cpu", show_default=True, help="As torch names it: cpu, cuda:0.")
 @unsafe_load_option
+@part_option
 @click.option("--json", "as_json", is_flag=True, help="Print the Diagnosis as JSON on stdout.")
 @click.option(
     "--output",
@@ -103,6 +105,7 @@ def measure_and_write(
     seed: int = 0,
     arch: str | None = None,
     model: str | None = None,
+    part: str | None = None,
     data: str | None = None,
     class_index: Path | None = None,
     download: bool = False,
@@ -138,6 +141,7 @@ def measure_and_write(
             arch=arch,
             model=model,
             class_index=class_index,
+            part=part,
             download=download,
             unsafe_load=unsafe_load,
             progress=tell,

@@ -13,6 +13,7 @@ from trainscope.cli.options import (
     action_options,
     build_action,
     network_options,
+    part_option,
     unsafe_load_option,
 )
 from trainscope.cli.printing import remark
@@ -34,6 +35,7 @@ WEIGHTS = {
 @click.command("retrain")
 @network_options
 @unsafe_load_option
+@part_option
 @action_options
 @click.option(
     "--weights",
@@ -53,6 +55,7 @@ def command(
     checkpoint: Path,
     arch: str | None,
     model: str | None,
+    part: str | None,
     unsafe_load: bool,
     data: str | None,
     class_index: Path | None,
@@ -81,7 +84,9 @@ def command(
     schedule = build_schedule(**options)
     nothing = asked["ratio"] is None and asked["ratios"] is None and ":" not in asked["structure"]
     action = None if nothing else build_action(**asked, seed=settings.seed)
-    base = open_as_asked(checkpoint, remark, arch=arch, model=model, unsafe_load=unsafe_load)
+    base = open_as_asked(
+        checkpoint, remark, arch=arch, model=model, unsafe_load=unsafe_load, part=part
+    )
     initial = None if rewind_to is None else open_checkpoint(rewind_to, arch=arch, model=model)
     dataset = open_dataset(
         data_of(base, data),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from trainscope.cli.options import Place, unsafe_load_option
+from trainscope.cli.options import Place, part_option, unsafe_load_option
 from trainscope.cli.printing import remark
 from trainscope.cli.retrain import data_of
 from trainscope.cli.running import MEASURING, build_hook, run_and_show
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 @click.option("--arch", help="The architecture's name, where it is not recognised.")
 @click.option("--model", help="Or the function that builds it: package.module:factory.")
 @unsafe_load_option
+@part_option
 @click.option("--data", help=DATA_HELP + " By default what --like remembers.")
 @click.option("--download", is_flag=True, help="Fetch the data where it is missing.")
 @schedule_options
@@ -62,6 +63,7 @@ def command(
     speedup: float | None,
     arch: str | None,
     model: str | None,
+    part: str | None,
     unsafe_load: bool,
     data: str | None,
     download: bool,
@@ -82,7 +84,9 @@ def command(
 
     measuring = {name: options.pop(name) for name in MEASURING}
     settings = build_settings(options)
-    network = open_as_asked(like, remark, arch=arch, model=model, unsafe_load=unsafe_load)
+    network = open_as_asked(
+        like, remark, arch=arch, model=model, unsafe_load=unsafe_load, part=part
+    )
     run = run_beside(like, network)
     if options["recipe"] is None and options["schedule"] is None:
         epochs = options["epochs"] or _epochs(budget, count, run, speedup)

@@ -104,7 +104,51 @@ def test_a_large_file_is_described_by_its_shapes(weights, monkeypatch):
     import trainscope.networks.inspection as home
 
     monkeypatch.setattr(home, "LARGE", 1)
-    monkeypatch.setattr(home, "open_checkpoint", None)  # reading it whole would fail
+    monkeypatch.setattr(home, "open_contents", None)  # reading it whole would fail
     found = home.inspect_checkpoint(weights)
     assert (found.architecture, found.num_classes) == ("lenet5", 10)
     assert all(each.zeros is None for each in found.tensors)
+
+
+@pytest.mark.parametrize(
+    "name", ["w[red]x[/red]", "blocks[/0].weight", "a\x1b[31mb", "a\nb", "\u202eabc", ":smile:"]
+)
+def test_names_from_a_file_are_shown_as_text(tmp_path, name):
+    folder = tmp_path / "runs["
+    folder.mkdir()
+    path = folder / "a[red].pt"
+    torch.save({"arch": name, "state_dict": {name: torch.zeros(2), "w": torch.ones(1)}}, path)
+    result = run(path)
+    assert result.exit_code == 0, result.output
+    assert all(each.isprintable() or each in "\n\ufffd" for each in result.output)
+    if name.isprintable():
+        assert name in result.output
+    assert json.loads(run(path, "--json").stdout)["tensors"][0]["name"] == name
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_tensors_of_every_kind_are_described(tmp_path):
+    dense = torch.eye(3)
+    state = {
+        "sparse": dense.to_sparse(),
+        "meta": dense.to("meta"),
+        "packed": torch.zeros(4, dtype=torch.uint8).view(torch.float4_e2m1fn_x2),
+        "eighth": dense.to(torch.float8_e5m2),
+        "whole": dense.to(torch.uint16),
+        "complex": dense.to(torch.complex64),
+        "half": dense.half().expand(2, 3, 3),
+    }
+    torch.save(state, tmp_path / "a.pt")
+    result = run(tmp_path / "a.pt", "--json")
+    assert result.exit_code == 0, result.output
+    zeros = {each["name"]: each["zeros"] for each in json.loads(result.stdout)["tensors"]}
+    third = pytest.approx(2 / 3)
+    assert zeros == {
+        "sparse": None,
+        "meta": None,
+        "packed": None,
+        "eighth": third,
+        "whole": third,
+        "complex": third,
+        "half": third,
+    }

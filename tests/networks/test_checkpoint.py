@@ -171,7 +171,7 @@ def test_other_floating_types_are_measured_in_float32_and_said(tmp_path, network
         ("conv1.weight", torch.zeros(1).expand(16, 1, 3, 3), "declare 576 bytes and 4 are stored"),
         ("conv1.weight", torch.zeros(1).expand(10**9, 10**3, 3, 3), "36,000,000,000,000 bytes"),
         ("conv1.weight", torch.eye(3).to_sparse(), "'conv1.weight' is sparse"),
-        ("conv1.weight", torch.zeros(3, device="meta"), "'conv1.weight' is without values"),
+        ("conv1.weight", torch.zeros(3, device="meta"), "'conv1.weight' has a shape and no values"),
         ("conv1.weight", torch.zeros(3, dtype=torch.complex64), "'conv1.weight' is complex"),
         ("conv1.weight_mask", torch.ones(3), r"mask 'conv1.weight_mask' is \(3,\)"),
     ],
@@ -268,3 +268,52 @@ def test_the_digest_tells_weights_apart(network):
     with torch.no_grad():
         nn.init.constant_(network.module.linear.bias[:1], 0.125)
     assert digest(network.module) != before
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.bool, torch.uint16])
+def test_weights_of_whole_numbers_are_refused(tmp_path, network, dtype):
+    state = network.module.state_dict() | {"conv1.weight": torch.ones(16, 1, 3, 3).to(dtype)}
+    word = str(dtype).removeprefix("torch.")
+    with pytest.raises(
+        CheckpointError, match=rf"'conv1.weight' is stored as whole numbers \({word}"
+    ):
+        open_checkpoint(_write(tmp_path, state))
+
+
+def test_counters_that_were_cast_with_the_network_become_counters_again(tmp_path, network):
+    state = {name: value.half() for name, value in network.module.state_dict().items()}
+    state["bn1.num_batches_tracked"].fill_(7)
+    opened = open_checkpoint(_write(tmp_path, state))
+    assert opened.module.bn1.num_batches_tracked.dtype == torch.int64
+    assert int(opened.module.bn1.num_batches_tracked) == 7
+    state["bn1.num_batches_tracked"].fill_(0.5)
+    with pytest.raises(CheckpointError, match="the network counts with it"):
+        open_checkpoint(_write(tmp_path, state))
+
+
+def test_packed_numbers_are_refused(tmp_path, network):
+    packed = torch.zeros(16, 1, 3, 4, dtype=torch.uint8).view(torch.float4_e2m1fn_x2)
+    state = network.module.state_dict() | {"conv1.weight": packed}
+    with pytest.raises(CheckpointError, match="packs two values in a byte"):
+        open_checkpoint(_write(tmp_path, state))
+
+
+def test_a_name_without_end_is_refused(tmp_path):
+    state = {"model." * 100_000 + "weight": torch.zeros(2)}
+    with pytest.raises(CheckpointError, match="a name of 600,006 characters"):
+        open_checkpoint(_write(tmp_path, state))
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (torch.ones(0), torch.ones(0)),
+        (torch.ones(0, 1), torch.ones(0, 3)),
+        (torch.ones(3, 1, dtype=torch.int32), torch.ones(3, 2, dtype=torch.int32)),
+        (torch.ones(()), torch.ones(3, 0)),
+    ],
+)
+def test_parts_that_no_weight_norm_makes_are_refused(tmp_path, parts):
+    """Torch ends the process on empty ones."""
+    with pytest.raises(CheckpointError, match="which no weight norm makes"):
+        open_checkpoint(_write(tmp_path, {"a_g": parts[0], "a_v": parts[1]}))

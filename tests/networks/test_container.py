@@ -7,6 +7,7 @@ import os
 import pickle
 import random
 import zipfile
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from torch import nn
 
 from trainscope.errors import CheckpointError
 from trainscope.networks.readers.container import load
+from trainscope.networks.readers.inert import arguments_in
 
 
 @pytest.fixture
@@ -36,7 +38,7 @@ def legacy(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("kind", ["good", "legacy"])
 def test_both_containers_of_torch_save_load_bit_for_bit(kind, request):
-    loaded = load(request.getfixturevalue(kind))
+    loaded = load(request.getfixturevalue(kind)).objects
     torch.manual_seed(0)
     assert torch.equal(loaded["weight"], torch.randn(40, 40))
     assert torch.equal(loaded["bias"], torch.randn(40))
@@ -93,7 +95,7 @@ def test_a_link_to_a_file_is_followed_and_the_file_is_not_written(good):
     link.symlink_to(good)
     content, modified = good.read_bytes(), good.stat().st_mtime_ns
     good.chmod(0o400)
-    loaded = load(link)
+    loaded = load(link).objects
     loaded["weight"].zero_()  # the memory map is private
     assert good.read_bytes() == content
     assert good.stat().st_mtime_ns == modified
@@ -178,32 +180,40 @@ class _Sneaky(argparse.Namespace):
 
 @pytest.mark.parametrize("options", [{}, {"_use_new_zipfile_serialization": False}], ids=str)
 def test_only_the_namespace_itself_is_allowed(tmp_path, options):
-    path, allowed = tmp_path / "args.pt", torch.serialization.get_safe_globals()
+    path = tmp_path / "args.pt"
     torch.save({"args": argparse.Namespace(lr=0.1, model="resnet18")}, path, **options)
-    assert load(path)["args"].lr == 0.1
+    assert arguments_in(load(path).objects["args"]) == {"lr": 0.1, "model": "resnet18"}
     marker = tmp_path / "touched"
     sneaky = _Sneaky(path=str(marker))
     torch.save({"args": sneaky}, path, **options)
-    with pytest.raises(CheckpointError, match="_Sneaky"):
-        load(path)
+    loaded = load(path)
     assert not marker.exists()
-    assert set(torch.serialization.get_safe_globals()) == set(allowed)
-    assert argparse.Namespace not in allowed
+    assert arguments_in(loaded.objects["args"]) is None
+    assert loaded.classes == (f"{__name__}._Sneaky",)
 
 
 @pytest.mark.parametrize("options", [{}, {"_use_new_zipfile_serialization": False}], ids=str)
-def test_a_whole_module_is_refused_by_the_names_of_its_classes(tmp_path, options):
+def test_the_classes_of_a_whole_module_are_named(tmp_path, options):
     path = tmp_path / "whole.pt"
     torch.save(nn.Linear(2, 2), path, **options)
-    with pytest.raises(CheckpointError, match=r"torch\.nn\.modules\.linear\.Linear.*state_dict"):
-        load(path)
+    loaded = load(path)
+    assert loaded.classes == ("torch.nn.modules.linear.Linear",)
+    assert loaded.objects.named == loaded.classes[0]
 
 
-def test_plain_objects_in_a_protocol_that_torch_does_not_read(tmp_path):
-    path = tmp_path / "new.pt"
-    torch.save({"weight": torch.zeros(2)}, path, pickle_protocol=4)
-    with pytest.raises(CheckpointError, match=r"write it again with torch.save"):
-        load(path)
+@pytest.mark.parametrize("protocol", range(1, pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("container", [True, False])
+def test_every_protocol_is_read(tmp_path, protocol, container):
+    """Torch's own safe loader reads none but the second."""
+    path, shared = tmp_path / "new.pt", [1, -2.5, 2**70, "é", b"\x00\xff" * 300]
+    obj = {"weight": torch.arange(2.0), "a": shared, "b": (shared, {3, 4}, frozenset({5}), None)}
+    obj |= {"c": defaultdict(list, {"x": [1]}), "d": Counter("aab"), "e": True, "f": (1, 2, 3, 4)}
+    torch.save(obj, path, pickle_protocol=protocol, _use_new_zipfile_serialization=container)
+    loaded = load(path)
+    assert torch.equal(loaded.objects.pop("weight"), obj.pop("weight"))
+    assert loaded.objects == obj
+    assert loaded.objects["a"] is loaded.objects["b"][0]
+    assert loaded.classes == ()
 
 
 def test_archives_of_other_kinds(tmp_path):

@@ -382,7 +382,7 @@ def test_modules_within_themselves_are_refused(tmp_path):
 
 
 def test_tensors_beyond_their_storage_are_refused():
-    from trainscope.networks.readers.inert import Storage
+    from trainscope.networks.readers.tensors import Storage
 
     storage = Storage(torch.float32, bytearray(16))
     assert storage.view(0, (2, 2), (2, 1)).shape == (2, 2)

@@ -154,3 +154,14 @@ def test_layers_inside_wrappers_are_known_by_the_networks_names():
     names = owner_names(layers, ["module.model.conv.weight", "module.model.conv.bias"])
     assert names == {"module.model": "", "module.model.conv": "conv"}
     assert owner_names(["", "conv"], ["conv.weight"]) == {"": "", "conv": "conv"}
+
+
+def test_a_setting_cannot_hide_a_method(tmp_path):
+    module = models.resnet18(num_classes=3).eval()
+    module.relu = nn.LeakyReLU(0.25)
+    vars(module.relu).update({"eval": 5, "forward": 5, "train": "x", "to": None})
+    torch.save(module, tmp_path / "whole.pt")
+    opened = open_checkpoint(tmp_path / "whole.pt").module
+    assert opened.relu.negative_slope == 0.25
+    assert torch.equal(opened.relu(torch.tensor([-4.0])), torch.tensor([-1.0]))
+    assert opened.relu.eval() is opened.relu

@@ -66,7 +66,7 @@ def test_sizes_are_checked_in_folders_too(tmp_path: pathlib.Path, sharded):
         (tmp_path / "pytorch_model.bin").rename(tmp_path / "shard.bin")
         index = {"weight_map": dict.fromkeys(state, "shard.bin")}
         (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps(index))
-    with pytest.raises(CheckpointError, match="the tensors declare"):
+    with pytest.raises(CheckpointError, match="holds no state dict"):
         open_checkpoint(tmp_path)
 
 
@@ -82,3 +82,11 @@ def test_a_file_without_tensors_is_one_sentence(tmp_path):
     for path in (tmp_path, tmp_path / "model.safetensors"):
         with pytest.raises(CheckpointError, match="holds no tensors"):
             open_checkpoint(path)
+
+
+@pytest.mark.parametrize("shard", [["a"], {}, 5, None, "../x.bin", "a\u0000b"])
+def test_an_index_that_names_odd_files_is_one_sentence(tmp_path, shard):
+    index = {"weight_map": {"conv1.weight": shard}}
+    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match=r"download the folder again|outside the folder"):
+        open_checkpoint(tmp_path)

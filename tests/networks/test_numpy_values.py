@@ -17,7 +17,7 @@ from trainscope.networks.readers.numpy_values import Array, Dtype, scalar
 def test_numbers_come_back_as_pythons(tmp_path, kind, options):
     value = np.array([77.25], dtype=kind)[0]
     torch.save({"x": value}, tmp_path / "a.pt", **options)
-    loaded = load(tmp_path / "a.pt")["x"]
+    loaded = load(tmp_path / "a.pt").objects["x"]
     assert loaded == value.item()
     assert type(loaded) is type(value.item())
 
@@ -31,7 +31,7 @@ def test_strings_arrays_and_random_states_load(tmp_path):
         "when": np.datetime64(0, "s"),
     }
     torch.save(held, tmp_path / "a.pt")
-    loaded = load(tmp_path / "a.pt")
+    loaded = load(tmp_path / "a.pt").objects
     assert loaded["name"] == "resnet"
     assert isinstance(loaded["history"], Array)
     assert loaded["rng"][0] == "MT19937"

@@ -181,3 +181,22 @@ def test_numbers_in_the_forms_that_scripts_save():
     assert accuracy_of(93.1) == 93.1
     assert accuracy_of(0.93) is None
     assert accuracy_of("93.1") is None
+
+
+@pytest.mark.parametrize("value", [10**400, -1, 2.5, float("nan"), float("inf"), True, "7", [7]])
+def test_numbers_of_any_size_are_numbers_or_nothing(value):
+    assert whole_of(value) is None
+    assert number_of(10**400) is None
+    assert accuracy_of(10**400) is None
+    assert whole_of(2**64 - 1) == 2**64 - 1
+
+
+def test_odd_values_beside_the_weights_are_left_alone(tmp_path, resnet):
+    nested: list[object] = []
+    for _ in range(300):
+        nested = [nested]
+    beside = {"epoch": 10**400, "best_acc": nested, "format": nested, "arch": nested, "args": {}}
+    torch.save({"state_dict": resnet.state_dict(), **beside}, tmp_path / "a.pt")
+    opened = open_checkpoint(tmp_path / "a.pt")
+    assert opened.architecture == "resnet18"
+    assert opened.remembered.epochs is None

@@ -78,6 +78,7 @@ def examine(
     class_index: str | Path | None = None,
     download: bool = False,
     unsafe_load: bool = False,
+    part: str | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
     """Open a network and measure it; after an action, measure again and say what that did.
@@ -104,6 +105,7 @@ def examine(
         class_index: A file that says at which output of the network each folder of images stands.
         download: Fetch what torchvision can fetch.
         unsafe_load: Load a whole pickled network with its own code, which runs it.
+        part: Which network, where the file holds several, like "student".
         progress: Told what is done next.
 
     Raises:
@@ -113,7 +115,7 @@ def examine(
     chosen = [_as_probe(probe) for probe in probes]
     _check(chosen, samples=samples, batch_size=batch_size, seed=seed)
     _check_action(ratio, action, after)
-    opening = Opening(tell, arch, model, input_shape, unsafe_load=unsafe_load)
+    opening = Opening(tell, arch, model, input_shape, unsafe_load=unsafe_load, part=part)
     tell("opening the checkpoint")
     base, source = opening.network_and_data(
         network,

@@ -32,6 +32,7 @@ class Opening:
         model: Or its factory, for files.
         input_shape: The shape of one input, where it is not the architecture's own.
         unsafe_load: Load files with their own code.
+        part: Which network, where a file holds several.
     """
 
     tell: Progress
@@ -39,6 +40,7 @@ class Opening:
     model: str | None = None
     input_shape: tuple[int, ...] | None = None
     unsafe_load: bool = False
+    part: str | None = None
 
     def network_and_data(
         self,
@@ -92,4 +94,5 @@ class Opening:
             arch=self.arch,
             model=self.model,
             unsafe_load=self.unsafe_load,
+            part=self.part,
         )

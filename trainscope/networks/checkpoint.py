@@ -19,6 +19,7 @@ from trainscope.networks.guess_shape import GUESSED
 from trainscope.networks.masks import set_masks
 from trainscope.networks.meta import Shapes
 from trainscope.networks.network import Network
+from trainscope.networks.parts import chosen_part, part_of, with_own_head
 from trainscope.networks.readers import Contents, contents_of, own
 from trainscope.networks.recognise import recognise
 from trainscope.networks.state_dict import Weights, weights_of
@@ -31,6 +32,7 @@ def open_checkpoint(
     arch: str | None = None,
     model: str | None = None,
     input_shape: tuple[int, ...] | None = None,
+    part: str | None = None,
 ) -> Network:
     """Open a checkpoint as a network on the CPU, in eval mode, running no code of the file's.
 
@@ -44,6 +46,7 @@ def open_checkpoint(
         arch: The architecture's name in the registry.
         model: "package.module:factory", a network of the user's own; importing it runs its code.
         input_shape: The shape of one input, (C, H, W), where it is not the architecture's.
+        part: Which network to take, where the file holds several, like "student".
 
     Raises:
         CheckpointError: The file cannot be read, holds no network, or holds one that does not fit;
@@ -56,9 +59,19 @@ def open_checkpoint(
     with torch.random.fork_rng(devices=[]):
         made = None if model is None else (model, from_factory(model))
         try:
-            return _open(contents_of(Path(path)), arch, made, input_shape)
+            return _open(contents_of(Path(path)), arch, made, input_shape, part)
         except CheckpointError as error:
             raise CheckpointError(f"{path}: {error}") from error
+
+
+def open_contents(contents: Contents) -> Network:
+    """Return the network in what was read from a file, as `open_checkpoint` does.
+
+    Raises:
+        CheckpointError: It is of no known architecture, or does not fit it.
+    """
+    with torch.random.fork_rng(devices=[]):
+        return _open(contents)
 
 
 def save_checkpoint(path: str | os.PathLike[str], network: Network) -> None:
@@ -85,11 +98,14 @@ def save_checkpoint(path: str | os.PathLike[str], network: Network) -> None:
 
 def _open(
     contents: Contents,
-    arch: str | None,
-    made: tuple[str, nn.Module] | None,
-    input_shape: tuple[int, ...] | None,
+    arch: str | None = None,
+    made: tuple[str, nn.Module] | None = None,
+    input_shape: tuple[int, ...] | None = None,
+    part: str | None = None,
 ) -> Network:
     weights = weights_of(contents.state_dict)
+    if part is not None:
+        weights = part_of(weights.plain(), part)
     shape = input_shape or contents.input_shape
     named = contents.architecture or ""
     if made is not None:
@@ -138,7 +154,7 @@ def _custom(
 def _known(
     weights: Weights, arch: str | None, named: str, shape: tuple[int, ...] | None
 ) -> Network:
-    chosen, how, notes = _choose(weights.shapes, arch, named)
+    weights, (chosen, how, notes) = _chosen(weights, arch, named)
     architecture = chosen.architecture
     if shape is not None:
         architecture = replace(architecture, input_shape=shape)
@@ -162,6 +178,25 @@ def _known(
         recognised=how,
         notes=tuple(notes),
     )
+
+
+def _chosen(
+    weights: Weights, arch: str | None, named: str
+) -> tuple[Weights, tuple[Fit, str, list[str]]]:
+    """Return the tensors that are the network, and what `_choose` makes of them."""
+
+    def attempt(some: Weights) -> tuple[Weights, tuple[Fit, str, list[str]]]:
+        try:
+            return some, _choose(some.shapes, arch, named)
+        except CheckpointError:
+            headed = with_own_head(some)
+            if headed is None:
+                raise
+            fit_, how, notes = _choose(headed[0].shapes, arch, named)
+            return headed[0], (fit_, how, [*notes, headed[1]])
+
+    (taken, (found, how, notes)), beside = chosen_part(weights, attempt)
+    return taken, (found, how, [*beside, *notes])
 
 
 def _choose(found: Shapes, arch: str | None, named: str) -> tuple[Fit, str, list[str]]:

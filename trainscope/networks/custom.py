@@ -12,6 +12,7 @@ from trainscope.networks.forward import check_forward
 from trainscope.networks.guess_shape import guess_input_shape
 from trainscope.networks.masks import set_masks
 from trainscope.networks.meta import Shapes, shapes_of
+from trainscope.networks.parts import forms_of
 from trainscope.networks.rebuild import (
     fill,
     is_narrower,
@@ -75,8 +76,14 @@ def open_custom(
 
 def _under_names_of(dense: Shapes, weights: Weights) -> Weights:
     """Return the weights under whichever of their names agree most with the network's."""
-    forms = [weights, weights.plain(prefixes=False), weights.plain()]
-    return max(forms, key=lambda form: len(form.tensors.keys() & dense.keys()))
+    forms = [weights, weights.plain(prefixes=False), *forms_of(weights.plain())]
+    forms += [form.plain() for form in forms[3:]]
+
+    def agreement(form: Weights) -> tuple[int, int]:
+        same = sum(dense.get(name) == shape for name, shape in form.shapes.items())
+        return len(form.tensors.keys() & dense.keys()), same
+
+    return max(forms, key=agreement)
 
 
 def _classes(dense: Shapes, found: Shapes) -> int | None:

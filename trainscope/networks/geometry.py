@@ -6,6 +6,7 @@ be others: a stride of 1, a max-pooling taken out. They are compared layer by la
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
@@ -134,13 +135,19 @@ def _set(
     for key, value in layer.items():
         if key == KIND or key in _WIDTHS or (key.startswith("_") and key != _PADDING):
             continue
-        if every or (key in vars(own) and is_plain(vars(own)[key]) and vars(own)[key] != value):
+        told = key in _settings_of(type(own)) if every else key in vars(own)
+        if told and (every or (is_plain(vars(own)[key]) and vars(own)[key] != value)):
             _check_reach(network, name, key, value)
             setattr(own, key, value)
             changed[key] = value
-    if isinstance(own, nn.MultiheadAttention):
-        own.head_dim = own.embed_dim // own.num_heads
+    if isinstance(own, nn.MultiheadAttention) and isinstance(own.num_heads, int):
+        own.head_dim = own.embed_dim // max(own.num_heads, 1)
     return changed
+
+
+def _settings_of(kind: type[nn.Module]) -> frozenset[str]:
+    """Return what a layer is told when it is made; other attributes could hide its methods."""
+    return frozenset(inspect.signature(kind).parameters) - set(dir(kind))
 
 
 def _check_reach(network: Network, name: str, key: str, value: object) -> None:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from trainscope.errors import CheckpointError
-from trainscope.networks.checkpoint import open_checkpoint
+from trainscope.networks.checkpoint import open_contents
+from trainscope.networks.described import PACKED, Described
 from trainscope.networks.masks import SUFFIX
-from trainscope.networks.meta import shapes_of
 from trainscope.networks.network import Network, Remembered
 from trainscope.networks.readers import Contents, contents_of
-from trainscope.networks.readers.container import classes_named
+from trainscope.networks.readers.tensors import bytes_of, word_of
 from trainscope.networks.recognise import recognise
+from trainscope.networks.state_dict import kind_of
 from trainscope.networks.tensor_names import plain_names
 
 LARGE = 2**30
@@ -93,14 +95,15 @@ def inspect_checkpoint(path: str | os.PathLike[str]) -> Inspection:
     network: Network | None = None
     problem = None
     try:
-        classes = classes_named(file) if file.is_file() else ()
         contents = contents_of(file)
+        classes = contents.classes
         if _bytes(contents) <= LARGE:
-            network = open_checkpoint(file)
+            network = open_contents(contents)
     except CheckpointError as error:
+        classes = getattr(error, "classes", classes)
         if contents is None and not classes:
-            raise CheckpointError(_starting_with(file, str(error))) from error
-        problem = str(error).removeprefix(f"{file}: ")
+            raise CheckpointError(f"{file}: {error}") from error
+        problem = str(error)
     state = {} if contents is None else _tensors(contents.state_dict)
     read = contents is None or _bytes(contents) <= LARGE
     name, how, classes_told = _recognised(contents, network, read)
@@ -111,7 +114,7 @@ def inspect_checkpoint(path: str | os.PathLike[str]) -> Inspection:
         architecture=name,
         recognised=how,
         num_classes=classes_told,
-        parameters=sum(v.numel() for n, v in state.items() if _is_weight(n, v)),
+        parameters=sum(prod(v.shape) for n, v in state.items() if _is_weight(n, v)),
         masks=sum(name.endswith((SUFFIX, ".0.mask")) for name in state),
         tensors=tuple(_facts(name, value, read) for name, value in state.items()),
         remembered=Remembered() if contents is None else contents.remembered,
@@ -122,7 +125,7 @@ def inspect_checkpoint(path: str | os.PathLike[str]) -> Inspection:
 
 
 def _bytes(contents: Contents) -> int:
-    return sum(value.nbytes for value in _tensors(contents.state_dict).values())
+    return sum(bytes_of(value) for value in contents.state_dict.values())
 
 
 def _recognised(
@@ -136,32 +139,35 @@ def _recognised(
     state = _tensors(contents.state_dict)
     names = plain_names(state)
     try:
-        found = recognise(shapes_of({names[name]: value for name, value in state.items()})).fit
+        found = recognise({names[name]: tuple(value.shape) for name, value in state.items()}).fit
     except CheckpointError:
         return None, None, None
     return found.architecture.name, "by names and shapes", found.num_classes
 
 
-def _tensors(state: Mapping[str, object]) -> dict[str, Tensor]:
-    return {name: value for name, value in state.items() if isinstance(value, Tensor)}
+def _tensors(state: Mapping[str, object]) -> dict[str, Tensor | Described]:
+    return {name: value for name, value in state.items() if isinstance(value, Tensor | Described)}
 
 
-def _is_weight(name: str, value: Tensor) -> bool:
+def _is_weight(name: str, value: Tensor | Described) -> bool:
     statistics = ("running_mean", "running_var", "n_averaged")
     masks = name.endswith((SUFFIX, ".0.mask"))
+    if isinstance(value, Described):
+        return True
     return value.is_floating_point() and not masks and name.rpartition(".")[2] not in statistics
 
 
-def _facts(name: str, value: Tensor, read: bool) -> TensorFacts:
-    plain = read and value.numel() and not value.is_quantized and not value.is_sparse
-    zeros = float((value == 0).double().mean()) if plain else None
-    return TensorFacts(name, tuple(value.shape), str(value.dtype).removeprefix("torch."), zeros)
+def _facts(name: str, value: Tensor | Described, read: bool) -> TensorFacts:
+    if isinstance(value, Described):
+        return TensorFacts(name, value.shape, value.dtype, None)
+    counted = read and value.numel() and kind_of(value) != PACKED
+    zeros = int((value == 0).sum()) / value.numel() if counted else None
+    return TensorFacts(name, tuple(value.shape), word_of(value.dtype), zeros)
 
 
 def _size(path: Path) -> int:
-    files = [path] if path.is_file() else [each for each in path.iterdir() if each.is_file()]
-    return sum(each.stat().st_size for each in files)
-
-
-def _starting_with(path: Path, message: str) -> str:
-    return message if message.startswith(str(path)) else f"{path}: {message}"
+    try:
+        files = [path] if path.is_file() else [each for each in path.iterdir() if each.is_file()]
+        return sum(each.stat().st_size for each in files)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error

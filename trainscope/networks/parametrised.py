@@ -53,17 +53,32 @@ def unparametrised(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return out
 
 
+def words_of(tensor: Tensor) -> str:
+    """Return the type and shape of a tensor, like "float32 of 3x1"."""
+    size = "x".join(map(str, tensor.shape)) if tensor.ndim else "a single number"
+    return f"{str(tensor.dtype).removeprefix('torch.')} of {size}"
+
+
 def _normed(size: Tensor, direction: Tensor, name: str) -> Tensor:
     """Return `direction` with the norms `size`, taken over the dimensions in which size is 1.
 
     A size without dimensions is the norm of the whole weight (`dim=None`).
+
+    Raises:
+        CheckpointError: No weight norm makes such parts; torch ends the process on empty ones.
     """
+    if not size.is_floating_point() or not direction.is_floating_point() or not direction.numel():
+        raise CheckpointError(
+            f"the weight '{name}' is stored in parts, {words_of(size)} and {words_of(direction)}, "
+            "which no weight norm makes; save the network after "
+            "torch.nn.utils.remove_weight_norm"
+        )
     if size.ndim == 0:
         return torch._weight_norm(direction, size, -1)
     if size.ndim != direction.ndim:
         raise CheckpointError(
-            f"the weight '{name}' is stored in parts of {tuple(size.shape)} and "
-            f"{tuple(direction.shape)}, which no weight norm makes"
+            f"the weight '{name}' is stored in parts, {words_of(size)} and {words_of(direction)}, "
+            "which no weight norm makes"
         )
     kept = [d for d in range(size.ndim) if size.shape[d] != 1]
     if len(kept) > 1 or any(size.shape[d] != direction.shape[d] for d in kept):

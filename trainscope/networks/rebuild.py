@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from trainscope.errors import CheckpointError
 from trainscope.networks.meta import Shapes
 
 COUNTER = "num_batches_tracked"
@@ -89,13 +90,39 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], *, assign: bool = Tru
         tensors: By name. Counters of batch norm that are missing become zero: torch before 0.4.1
             did not save them.
         assign: Take the tensors themselves; else copy their values into the network's own.
+
+    Raises:
+        CheckpointError: Weights are stored as whole numbers, or counts as what is none.
     """
     own = module.state_dict()
     zeros = {n: torch.zeros((), dtype=t.dtype) for n, t in own.items() if n.endswith(COUNTER)}
-    state = OrderedDict({name: tensors.get(name, zeros.get(name)) for name in own})
+    given = {name: tensors.get(name, zeros.get(name)) for name in own}
+    state = OrderedDict({name: _as(given[name], own[name], name) for name in own})
     # Some networks (MNASNet) ask which version of their layout they get: it is their present one.
     state._metadata = own._metadata  # type: ignore[attr-defined]
     module.load_state_dict(state, strict=True, assign=assign)
+
+
+def _as(value: Tensor | None, own: Tensor, name: str) -> Tensor | None:
+    """Return a value for one of a network's tensors, in its kind of numbers where that is exact.
+
+    Casting a whole network to half precision also casts the counters of batch norm.
+    """
+    if value is None or value.is_floating_point() == own.is_floating_point():
+        return value
+    kind = str(value.dtype).removeprefix("torch.")
+    if own.is_floating_point():
+        raise CheckpointError(
+            f"the tensor '{name}' is stored as whole numbers ({kind}), and the network multiplies "
+            "with it: it was quantised, so dequantise the weights and save them as plain float32"
+        )
+    whole = value.to(own.dtype)
+    if not torch.equal(whole.to(value.dtype), value):
+        raise CheckpointError(
+            f"the tensor '{name}' is stored as {kind}, and the network counts with it; save it as "
+            f"{str(own.dtype).removeprefix('torch.')}"
+        )
+    return whole
 
 
 def _set_widths(part: nn.Module) -> None:

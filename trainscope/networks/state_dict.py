@@ -9,12 +9,25 @@ import torch
 from torch import Tensor
 
 from trainscope.errors import CheckpointError
+from trainscope.networks.described import (
+    COMPLEX,
+    META,
+    NESTED,
+    PACKED,
+    QUANTISED,
+    SPARSE,
+    Described,
+)
 from trainscope.networks.masks import SUFFIX
 from trainscope.networks.meta import Shapes, shapes_of
 from trainscope.networks.parametrised import unparametrised
 from trainscope.networks.tensor_names import plain_names
 
 _AVERAGED = "n_averaged"  # beside the weights of torch.optim.swa_utils.AveragedModel
+
+
+LONGEST_NAME = 1_000
+"""Characters in the name of a tensor, parts and dots together; networks have some sixty."""
 
 
 @dataclass(frozen=True)
@@ -48,21 +61,32 @@ def is_state_dict(obj: object) -> bool:
     return (
         isinstance(obj, Mapping)
         and all(isinstance(name, str) for name in obj)
-        and any(isinstance(value, Tensor) for value in obj.values())
-        and all(isinstance(v, Tensor) or n.endswith("_extra_state") for n, v in obj.items())
+        and any(isinstance(value, Tensor | Described) for value in obj.values())
+        and all(
+            isinstance(value, Tensor | Described) or name.endswith("_extra_state")
+            for name, value in obj.items()
+        )
     )
 
 
-def weights_of(state: Mapping[str, Tensor]) -> Weights:
+def weights_of(state: Mapping[str, Tensor | Described]) -> Weights:
     """Return the weights of a state dict, in memory of their own.
 
     The masks of ours and of `torch.nn.utils.prune` are taken out and applied.
 
     Raises:
-        CheckpointError: There are no tensors, or one is quantised, sparse or complex, is larger
-            than what is stored of it, or holds NaN or an infinity, or a mask does not have its
-            weight's shape; the first such tensor is named.
+        CheckpointError: There are no tensors, or one is quantised, sparse, complex or of another
+            kind that is not measured, is larger than what is stored of it, or holds NaN or an
+            infinity, or a mask does not have its weight's shape; the first such tensor is named.
     """
+    for name, value in state.items():
+        if len(name) > LONGEST_NAME:
+            raise CheckpointError(
+                f"a tensor has a name of {len(name):,} characters, '{name[:20]}...'; no network "
+                "names its weights so"
+            )
+        if isinstance(value, Described):
+            raise CheckpointError(f"the tensor '{name}' {value.problem}")
     given = {name: value for name, value in state.items() if isinstance(value, Tensor)}
     given.pop(_AVERAGED, None)
     if not given:
@@ -105,14 +129,9 @@ def _check_sizes(state: Mapping[str, Tensor]) -> None:
     seen: set[int] = set()
     stored = declared = 0
     for name, value in state.items():
-        if value.layout != torch.strided or value.is_meta or value.is_quantized:
-            kind = "quantised" if value.is_quantized else "without values"
-            kind = "sparse" if value.layout != torch.strided else kind
-            raise CheckpointError(
-                f"the tensor '{name}' is {kind}; save the network's weights as plain float32"
-            )
-        if value.is_complex():
-            raise CheckpointError(f"the tensor '{name}' is complex; no network here has such")
+        kind = kind_of(value)
+        if kind is not None:
+            raise CheckpointError(f"the tensor '{name}' {Described(kind, '', ()).problem}")
         storage = value.untyped_storage()
         stored += 0 if storage.data_ptr() in seen else storage.nbytes()
         seen.add(storage.data_ptr())
@@ -124,6 +143,25 @@ def _check_sizes(state: Mapping[str, Tensor]) -> None:
                 f"the tensors up to '{name}' declare {declared:,} bytes and "
                 f"{stored:,} are stored; no network saves its weights so"
             )
+
+
+def kind_of(value: Tensor) -> str | None:
+    """Return the kind (see `Described`) of a tensor that no network is measured with, or None."""
+    if value.is_nested:
+        return NESTED
+    if value.layout != torch.strided:
+        return SPARSE
+    if value.is_quantized:
+        return QUANTISED
+    if value.is_meta:
+        return META
+    if value.is_complex():
+        return COMPLEX
+    return PACKED if value.dtype in _PACKED else None
+
+
+_PACKED = frozenset({getattr(torch, "float4_e2m1fn_x2", None)})
+"""Two values in a byte; torch casts them to nothing."""
 
 
 def _checked(name: str, value: Tensor) -> Tensor:

@@ -14,7 +14,8 @@ from trainscope.foreign import working_directory
 from trainscope.networks.checkpoint import open_checkpoint
 from trainscope.networks.custom import open_custom
 from trainscope.networks.network import Network
-from trainscope.networks.readers.container import classes_named, first_bytes
+from trainscope.networks.readers import contents_of
+from trainscope.networks.readers.container import first_bytes
 from trainscope.networks.readers.whole_module import KEYS
 from trainscope.networks.state_dict import weights_of
 
@@ -26,6 +27,7 @@ def open_as_asked(
     arch: str | None = None,
     model: str | None = None,
     unsafe_load: bool = False,
+    part: str | None = None,
 ) -> Network:
     """Open a checkpoint without running its code, or with it where that is asked for.
 
@@ -35,18 +37,20 @@ def open_as_asked(
         arch: As `open_checkpoint` takes it.
         model: Likewise.
         unsafe_load: Run the file's code.
+        part: Which network, as `open_checkpoint` takes it.
 
     Raises:
         CheckpointError: As `open_checkpoint` or `open_trusting`; or an architecture is named for a
             file that brings its own.
     """
     if not unsafe_load:
-        return open_checkpoint(path, arch=arch, model=model)
-    if arch is not None or model is not None:
+        return open_checkpoint(path, arch=arch, model=model, part=part)
+    if arch is not None or model is not None or part is not None:
         raise CheckpointError(
-            "--unsafe-load takes the network that the file brings: leave --arch and --model out"
+            "--unsafe-load takes the network that the file brings: leave --arch, --model and "
+            "--part out"
         )
-    names = classes_named(Path(path))
+    names = _classes(Path(path))
     tell(f"running the file's own code, as asked: {', '.join(names) or 'it names none'}")
     return open_trusting(path)
 
@@ -57,7 +61,7 @@ def open_trusting(
     """Load a whole pickled network with its own classes, which runs the file's code.
 
     For a network whose class is no library's and whose code is the user's own. What would run is
-    told beforehand by `trainscope.networks.readers.container.classes_named`.
+    told beforehand by `open_as_asked`.
 
     Args:
         path: The file.
@@ -96,6 +100,14 @@ def open_trusting(
         format=f"whole pickled network ({kind.__module__}.{kind.__qualname__})",
         notes=("It was loaded with its own code, as --unsafe-load asked for.",),
     )
+
+
+def _classes(path: Path) -> tuple[str, ...]:
+    try:
+        return contents_of(path).classes
+    except CheckpointError as error:
+        classes: tuple[str, ...] = getattr(error, "classes", ())
+        return classes
 
 
 def _network(obj: object) -> nn.Module | None:

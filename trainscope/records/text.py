@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-import re
+import unicodedata
 
-# Control characters (a terminal's commands begin with one), line and paragraph separators, halves
-# of surrogate pairs, and marks that turn the direction in which text is read.
-_UNSAFE = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069\ufeff]"
-)
+_UNSAFE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Controls, marks that turn the direction of reading, lone surrogates, ends of lines."""
+_LONGEST = 200
 
 
 def plain(text: object) -> str:
-    r"""Return text in which every letter that is not one to be read is written as an escape.
+    r"""Return one line in which every letter that is not one to be read is written as an escape.
 
     >>> plain("a\x1b[31mb")
     'a\\x1b[31mb'
     """
-    return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
+    word = str(text)
+    return word if word.isprintable() else "".join(map(_shown, word))
+
+
+def shortened(text: object, longest: int = _LONGEST) -> str:
+    """Return `plain` text of so many characters; what is cut is said by an ellipsis."""
+    word = str(text)
+    return plain(word if len(word) <= longest else word[: longest - 1] + "…")
+
+
+def _shown(letter: str) -> str:
+    if letter.isprintable() or unicodedata.category(letter) not in _UNSAFE:
+        return letter
+    return letter.encode("unicode_escape").decode()

@@ -13,6 +13,11 @@ KEYS = ("state_dict_ema", "ema_state_dict", "model_ema", "ema_model", "ema")
 """Keys that scripts keep averaged weights under, the first found is taken."""
 
 
+def averaged_in(obj: Mapping[object, object]) -> str | None:
+    """Return the key of averaged weights that are a state dict, or None."""
+    return next((key for key in KEYS if is_state_dict(obj.get(key))), None)
+
+
 def preferred(
     obj: Mapping[object, object], key: str
 ) -> tuple[Mapping[str, Tensor], tuple[str, ...]]:

@@ -1,39 +1,47 @@
 """What kind of file a checkpoint is, and the objects in it, loaded without running its code.
 
-`torch.load(weights_only=True)` is the only loader: it restores tensors, plain containers and what
-the allow-list names, and refuses all else. What it refuses is refused here too, by name.
+The pickle of a checkpoint is carried out here (`machine`) and not by Python's or torch's unpickler:
+it makes tensors, plain values, and stand-ins for every class.
 """
 
 from __future__ import annotations
 
 import codecs
-import io
+import mmap
 import pickle
 import re
-import warnings
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-
-import torch
-from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
+from typing import IO, cast
 
 from trainscope.errors import CheckpointError
-from trainscope.networks.readers.allow_list import ALLOWED, allowed_names
+from trainscope.networks.readers.archive import (
+    DAMAGED,
+    check_declared,
+    entries_of,
+    load_archive,
+)
 from trainscope.networks.readers.archive_names import named_in_archive
 from trainscope.networks.readers.class_names import is_harmless_class
+from trainscope.networks.readers.machine import PLAIN_NAMES
 from trainscope.networks.readers.pickle_names import named_in
-from trainscope.networks.readers.vetting import check_pickles
+from trainscope.networks.readers.row import load_row
+from trainscope.records.text import shortened
 
 _ZIP = b"PK\x03\x04"
-_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the magic number that opens old torch files
+_MAGIC = 0x1950A86A20F9469CFC6C  # opens torch's files of the older layout
+_ROW = tuple(pickle.dumps(_MAGIC, protocol) for protocol in range(pickle.HIGHEST_PROTOCOL + 1))
 _SCRIPT, _EXPORT = "constants.pkl", "archive_format"
 """Files that only an archive of TorchScript, or of torch.export, has."""
 
 _PLAIN = re.compile(
-    r"torch\._utils\._rebuild_\w+|torch(\.storage)?\.\w+Storage|torch\.(Size|device|[a-z]+\d+)"
-    r"|torch\.nn\.parameter\.Parameter|collections\.OrderedDict|(__builtin__|builtins)\.set"
-)  # what torch.save writes of tensors and plain containers
+    r"torch\._utils\._rebuild_\w+|torch\._tensor\._rebuild_from_type(_v2)?"
+    r"|torch(\.storage)?\.\w+Storage|torch\.(device|serialization\._get_layout|[a-z]+\d\w*|bool)"
+    r"|torch\.nn\.parameter\.Parameter|torch\.(Tensor|per_\w+)|pathlib(\._local)?\.\w+"
+    r"|argparse\.Namespace"
+)  # what torch.save writes of tensors and plain values
 _OTHERS = {
     b"\x89HDF": "an HDF5 file (Keras?)",
     b"version https://git-lfs": "a Git LFS pointer; fetch the file itself with `git lfs pull`",
@@ -41,11 +49,24 @@ _OTHERS = {
     b"<!DO": "a web page and not what was to be downloaded",
     b"<htm": "a web page and not what was to be downloaded",
     b"PK\x05\x06": "an empty zip archive",
+    b"\x89PNG": "a picture",
+    b"\xff\xd8\xff": "a picture",
+    b"GIF8": "a picture",
+    b"GGUF": "a GGUF file of a language model",
+    b"\x93NUMPY": "an array of NumPy's; give a file that torch.save wrote",
 }
 
 
 class NeedsCodeError(CheckpointError):
-    """A file that holds objects of classes which torch's safe loader does not restore."""
+    """A file that holds objects which only code of its own could load.
+
+    Attributes:
+        classes: "module.name" of what it names, in order.
+    """
+
+    def __init__(self, message: str, classes: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.classes = tuple(classes)
 
 
 class ScriptError(CheckpointError):
@@ -56,24 +77,65 @@ class ExportError(CheckpointError):
     """A torch.export archive, with sizes that were checked."""
 
 
-def load(path: Path) -> object:
+@dataclass(frozen=True)
+class Loaded:
+    """What a checkpoint file holds.
+
+    Attributes:
+        objects: Tensors and plain values; stand-ins for objects of all other classes.
+        classes: What loading it in full would look up and run, "module.name" each.
+    """
+
+    objects: object
+    classes: tuple[str, ...]
+
+
+def load(path: Path) -> Loaded:
     """Return the objects in a checkpoint file, tensors on the CPU and memory-mapped where possible.
 
     Nothing in the file is run. The file is opened for reading only.
 
     Raises:
-        CheckpointError: The file is missing, empty, damaged, of another kind, or would have to run
-            code to load. The message does not name the path; `open_checkpoint` puts it in front.
+        CheckpointError: The file is missing, empty, damaged, of another kind, or names what no
+            network needs, such as `os.system`. The message does not name the path;
+            `open_checkpoint` puts it in front.
     """
     head = first_bytes(path)
     if head.startswith(_ZIP):
-        _check_archive(path)
-        check_pickles(path, archive=True)
-        return _load(path, mmap=True)
-    if head.startswith(_LEGACY):
-        check_pickles(path, archive=False)
-        return _load(path, mmap=False)
-    raise CheckpointError(_what_else(path, head))
+        entries = entries_of(path)
+        _check_kind(entries, path)
+        return _guarded(lambda: load_archive(path, entries))
+    if head.startswith(_ROW):
+        return _guarded(lambda: load_row(path))
+    what = _what_else(path, head)
+    names = _named_in_pickle(path) if head[:1] == b"\x80" else ()
+    raise NeedsCodeError(what, names) if names else CheckpointError(what)
+
+
+def load_script(path: Path) -> Loaded:
+    """Return the tree of modules in a TorchScript archive.
+
+    Raises:
+        CheckpointError: It is damaged, or a pickle of it names what only code could load.
+    """
+    entries = entries_of(path)
+    check_declared(entries, path.stat().st_size, script=True)
+    return Loaded(_guarded(lambda: load_archive(path, entries)).objects, check_names(path))
+
+
+def _guarded(read: Callable[[], tuple[object, tuple[str, ...]]]) -> Loaded:
+    try:
+        objects, names = read()
+    except CheckpointError:
+        raise
+    except RecursionError as error:
+        raise CheckpointError("the file nests its objects too deeply; it is not taken") from error
+    except Exception as error:  # a damaged file can fail anywhere
+        raise CheckpointError(DAMAGED) from error
+    classes = tuple(name for name in names if not is_plain_name(name))
+    if any(not is_harmless_class(name) for name in classes):
+        raise needs_code(classes)
+    return Loaded(objects, classes)
 
 
 def first_bytes(path: Path) -> bytes:
@@ -82,158 +144,81 @@ def first_bytes(path: Path) -> bytes:
     Raises:
         CheckpointError: It is missing, empty, no regular file, or cannot be read.
     """
-    if not path.exists():
-        what = "a link to a file that does not exist" if path.is_symlink() else "no such file"
-        raise CheckpointError(f"there is {what}; check the path")
-    if path.is_dir():
-        raise CheckpointError("this is a folder; give the checkpoint file in it")
-    if not path.is_file():
-        raise CheckpointError("this is not a regular file; give a checkpoint file")
     try:
+        if not path.exists():
+            what = "a link to a file that does not exist" if path.is_symlink() else "no such file"
+            raise CheckpointError(f"there is {what}; check the path")
+        if path.is_dir():
+            raise CheckpointError("this is a folder; give the checkpoint file in it")
+        if not path.is_file():
+            raise CheckpointError("this is not a regular file; give a checkpoint file")
         with path.open("rb") as file:
             head = file.read(64)
-    except OSError as error:
+    except OSError as error:  # also a name that is too long, or a link that leads to itself
         raise CheckpointError(f"the file cannot be read: {error.strerror or error}") from error
     if not head:
         raise CheckpointError("the file is empty; whatever wrote it did not finish")
     return head
 
 
-def _check_archive(path: Path) -> None:
-    """Refuse an archive that is cut short, not a checkpoint's, or larger inside than outside."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError) as error:
-        raise CheckpointError(
-            "the file is damaged or cut short; copy or download it again"
-        ) from error
-    leaves = _leaves(entries)
-    exported = _EXPORT in leaves
+def _check_kind(entries: list[zipfile.ZipInfo], path: Path) -> None:
+    """Tell apart the archives of torch, and refuse one that is larger inside than outside."""
+    leaves = {entry.filename.rpartition("/")[2] for entry in entries}
+    exported, script = _EXPORT in leaves, _SCRIPT in leaves
     if "data.pkl" not in leaves and not exported:
         raise CheckpointError("this is a zip archive and not a checkpoint that torch.save wrote")
-    script = _SCRIPT in leaves  # its code is compressed, and is not read
-    read = [e for e in entries if not script or "/data" in e.filename]
-    declared = sum(entry.file_size for entry in read)
-    if declared > path.stat().st_size or any(entry.compress_type for entry in read):
-        raise CheckpointError(
-            f"the file declares {declared:,} bytes and has {path.stat().st_size:,}; torch.save "
-            "does not compress, so it is not taken"
-        )
+    check_declared(entries, path.stat().st_size, script=script)
     if exported:
         raise ExportError("this is a torch.export archive; only its weights are read")
     if script:
         raise ScriptError("this is a TorchScript archive, which is code; only its weights are read")
 
 
-def _leaves(entries: list[zipfile.ZipInfo]) -> set[str]:
-    return {entry.filename.rpartition("/")[2] for entry in entries}
-
-
-def check_names(path: Path, names: Iterable[str] = ()) -> None:
-    """Refuse an archive of which only the weights are read, for what its pickles name beside them.
+def check_names(path: Path) -> tuple[str, ...]:
+    """Return what the pickles name in an archive of which only the weights are read.
 
     Args:
         path: An archive of TorchScript or torch.export.
-        names: More that it is known to name.
 
     Raises:
         NeedsCodeError: It names what is neither plain nor a library's class, such as `os.system`.
         CheckpointError: It is damaged.
     """
     try:
-        found = dict.fromkeys((*names, *named_in_archive(path)))
+        found = dict.fromkeys(named_in_archive(path))
     except Exception as error:  # a damaged file can fail anywhere
-        raise CheckpointError(
-            "the file is damaged or cut short; copy or download it again"
-        ) from error
-    others = [name for name in found if not (_is_harmless(name) or is_harmless_class(name))]
-    if others:
-        raise _needs_code(others)
+        raise CheckpointError(DAMAGED) from error
+    classes = tuple(name for name in found if not is_plain_name(name))
+    if any(not is_harmless_class(name) for name in classes):
+        raise needs_code(classes)
+    return classes
 
 
-def _needs_code(names: list[str]) -> NeedsCodeError:
-    shown = ", ".join(names[:4]) + (", and more" if len(names) > 4 else "")
+def needs_code(classes: Iterable[str]) -> NeedsCodeError:
+    """Return the refusal of a file that names what only code could load, by the worst of them."""
+    classes = tuple(classes)
+    names = [name for name in classes if not is_harmless_class(name)] or classes
+    shown = ", ".join(shortened(name) for name in names[:4])
+    more = ", and more" if len(names) > 4 else ""
     return NeedsCodeError(
-        f"the file holds Python objects ({shown}) that could only be loaded by running code, which "
-        "is not done; where it is your own, load it yourself and save its `state_dict()`"
+        f"the file holds Python objects ({shown}{more}) that could only be loaded by running code, "
+        "which is not done; where it is your own, load it yourself and save its `state_dict()`",
+        classes,
     )
 
 
-def _load(path: Path, *, mmap: bool) -> object:
+def is_plain_name(name: str) -> bool:
+    """Say whether a name stands for a tensor or a plain value, which no code has to make."""
+    return name in PLAIN_NAMES or _PLAIN.fullmatch(name) is not None
+
+
+def _named_in_pickle(path: Path) -> tuple[str, ...]:
     try:
-        # The allow-list is torch's own, process-wide; it is put back at once.
-        with safe_globals(list(ALLOWED)), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            loaded: object = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-            return loaded
-    except OSError as error:
-        raise CheckpointError(f"the file cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # a damaged file can fail anywhere in the unpickler
-        names = _refused(path, mmap) if isinstance(error, pickle.UnpicklingError) else []
-        if names:
-            raise _needs_code(names) from error
-        if "Unsupported operand" in str(error):
-            raise CheckpointError(
-                "the file is pickled in a way that torch's safe loader does not read; write it "
-                "again with torch.save and its default protocol"
-            ) from error
-        raise CheckpointError(
-            "the file is damaged or cut short; copy or download it again"
-        ) from error
-
-
-def classes_named(path: Path) -> tuple[str, ...]:
-    """Return the classes and functions that loading a file in full would look up and run.
-
-    Nothing is loaded; tensors and plain values are not listed.
-
-    Raises:
-        CheckpointError: The file cannot be read.
-    """
-    head = first_bytes(path)
-    if head.startswith((_ZIP, _LEGACY)):
-        return tuple(_refused(path, head.startswith(_ZIP)))
-    if head[:1] != b"\x80":
-        return ()
-    try:
-        with path.open("rb") as file:
-            names = named_in(file)
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole:
+            names = named_in(cast(IO[bytes], whole))
     except Exception:  # a damaged pickle has no names that can be relied on
         return ()
-    return tuple(name for name in names if not _is_harmless(name))
-
-
-def _refused(path: Path, archive: bool) -> list[str]:
-    """Return the classes and functions in a checkpoint that the safe loader does not restore."""
-    try:
-        if archive:
-            return _refused_in_archive(path)
-        with path.open("rb") as file:
-            # An old file is a row of pickles: magic number, version, system, objects, storages.
-            names = [name for _ in range(4) for name in named_in(file)]
-    except Exception:  # a damaged pickle has no names that can be relied on
-        return []
-    return [name for name in names if not _is_harmless(name)]
-
-
-def _refused_in_archive(path: Path) -> list[str]:
-    with zipfile.ZipFile(path) as archive:
-        weights_only = _leaves(archive.infolist()) & {_SCRIPT, _EXPORT}
-    if weights_only:
-        return [name for name in named_in_archive(path) if not _is_harmless(name)]
-    try:
-        with safe_globals(list(ALLOWED)):
-            return sorted(get_unsafe_globals_in_checkpoint(path))
-    except (ValueError, pickle.UnpicklingError):  # a protocol that torch does not read
-        with zipfile.ZipFile(path) as archive:
-            pickled = next(n for n in archive.namelist() if n.endswith("data.pkl"))
-            names = named_in(io.BytesIO(archive.read(pickled)))
-        return [name for name in names if not _is_harmless(name)]
-
-
-def _is_harmless(name: str) -> bool:
-    return name in allowed_names() or _PLAIN.fullmatch(name) is not None
+    return tuple(name for name in names if not is_plain_name(name))
 
 
 def _what_else(path: Path, head: bytes) -> str:

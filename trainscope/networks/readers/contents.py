@@ -8,7 +8,11 @@ from typing import Protocol
 
 from torch import Tensor
 
+from trainscope.networks.described import Described
 from trainscope.networks.network import Remembered
+
+State = Mapping[str, Tensor | Described]
+"""Tensors by name; those of kinds that are not built are described."""
 
 Geometry = Mapping[str, Mapping[str, object]]
 """Class (under KIND) and plain settings, such as a stride, by the name of a layer."""
@@ -41,10 +45,11 @@ class Contents:
         input_shape: Shape of one input where the file says it.
         remembered: What training left in the file.
         geometry: Classes and settings of layers, where the file has them.
+        classes: Classes and functions that loading the file in full would run, "module.name" each.
         notes: What a person should be told, each one sentence.
     """
 
-    state_dict: Mapping[str, Tensor]
+    state_dict: State
     format: str
     architecture: str | None = None
     num_classes: int | None = None
@@ -52,6 +57,7 @@ class Contents:
     remembered: Remembered = field(default_factory=Remembered)
     notes: tuple[str, ...] = ()
     geometry: Geometry = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
 
 
 class Reader(Protocol):

@@ -13,7 +13,7 @@ from torch import Tensor
 from trainscope.errors import CheckpointError
 from trainscope.networks.readers.container import check_names
 from trainscope.networks.readers.contents import Contents
-from trainscope.networks.readers.inert import Storage
+from trainscope.networks.readers.tensors import Storage
 
 CONFIG = "weights/model_weights_config.json"
 DTYPES = {
@@ -38,7 +38,7 @@ def read(path: Path) -> Contents:
         CheckpointError: It is damaged, keeps its weights in another way, or names what only code
             could load.
     """
-    check_names(path)
+    classes = check_names(path)
     try:
         with zipfile.ZipFile(path) as archive:
             name = next(n for n in archive.namelist() if n.endswith(CONFIG))
@@ -60,6 +60,7 @@ def read(path: Path) -> Contents:
     return Contents(
         state_dict=tensors,
         format="torch.export archive",
+        classes=classes,
         notes=(
             "Only the weights of the torch.export archive were read: the network is rebuilt from "
             "them, and what is pruned is no exported graph any more.",

@@ -19,7 +19,6 @@ from trainscope.networks.readers.container import first_bytes, load
 from trainscope.networks.readers.contents import Contents
 from trainscope.networks.readers.numbers import whole_of
 from trainscope.networks.readers.safetensors_file import is_safetensors, tensors_of
-from trainscope.networks.readers.stored import check_stored
 from trainscope.networks.state_dict import is_state_dict
 
 CONFIG = "config.json"
@@ -64,8 +63,10 @@ def _shards(folder: Path, index: str) -> dict[str, Tensor]:
     if not isinstance(placed, Mapping) or not placed:
         raise CheckpointError(f"{index} has no weight_map; download the folder again")
     state: dict[str, Tensor] = {}
+    if not all(isinstance(shard, str) for shard in placed.values()):
+        raise CheckpointError(f"{index} names a file by what is no word; download the folder again")
     for shard in dict.fromkeys(placed.values()):
-        if not isinstance(shard, str) or Path(shard).name != shard:
+        if Path(shard).name != shard:
             raise CheckpointError(f"{index} names a file outside the folder; it is not taken")
         if not (folder / shard).is_file():
             raise CheckpointError(f"the shard {shard} is missing; download the folder again")
@@ -80,11 +81,10 @@ def _tensors(file: Path) -> dict[str, Tensor]:
     # A pointer of Git LFS keeps the name of the file that it stands for: bytes tell, not the name.
     if is_safetensors(first_bytes(file)):
         return tensors_of(file)
-    obj = load(file)
+    obj = load(file).objects
     if not is_state_dict(obj):
         raise CheckpointError(f"{file.name} holds no state dict; give the file that does")
     state: dict[str, Tensor] = dict(obj)  # type: ignore[call-overload]
-    check_stored(state, file)
     return state
 
 

@@ -8,7 +8,9 @@ from typing import Any
 from trainscope.errors import CheckpointError
 from trainscope.networks.network import Network, Remembered
 from trainscope.networks.readers.contents import Contents, is_plain
+from trainscope.networks.readers.numbers import number_of
 from trainscope.networks.state_dict import is_state_dict
+from trainscope.records.text import shortened
 
 KIND = "trainscope.checkpoint/"
 VERSION = 1
@@ -24,7 +26,8 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 
 def recognises(obj: object) -> bool:
     """Say whether loaded objects are a trainscope checkpoint, of any version."""
-    return isinstance(obj, Mapping) and str(obj.get("format", "")).startswith(KIND)
+    said = obj.get("format") if isinstance(obj, Mapping) else None
+    return isinstance(said, str) and said.startswith(KIND)
 
 
 def write(network: Network) -> dict[str, Any]:
@@ -48,7 +51,7 @@ def read(obj: object) -> Contents:
     assert isinstance(obj, Mapping)
     if obj["format"] != f"{KIND}{VERSION}":
         raise CheckpointError(
-            f"the file is of the format {obj['format']}, and this trainscope reads "
+            f"the file is of the format {shortened(obj['format'])}, and this trainscope reads "
             f"{KIND}{VERSION}; upgrade trainscope"
         )
     state, architecture = obj.get("state_dict"), obj.get("architecture")
@@ -60,7 +63,7 @@ def read(obj: object) -> Contents:
     if not isinstance(shape, list | tuple) or not _counts(shape):
         raise _incomplete("input_shape")
     for name, kind in _TYPES.items():
-        if obj.get(name) is not None and not isinstance(obj[name], kind):
+        if obj.get(name) is not None and not _fits(obj[name], kind):
             raise _incomplete(name)
     geometry = obj.get("geometry", {})  # files before it have none
     if not _is_geometry(geometry):
@@ -80,6 +83,12 @@ def read(obj: object) -> Contents:
 
 def _counts(values: Sequence[object]) -> bool:
     return all(type(value) is int and value > 0 for value in values)
+
+
+def _fits(value: object, kind: type | tuple[type, ...]) -> bool:
+    if isinstance(value, bool) or not isinstance(value, kind):
+        return False
+    return isinstance(value, str) or number_of(value) is not None
 
 
 def _is_geometry(value: object) -> bool:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
 from collections.abc import Mapping
 
 from trainscope.networks.network import Remembered
 from trainscope.networks.readers.contents import Contents
+from trainscope.networks.readers.inert import arguments_in
 from trainscope.networks.readers.numbers import accuracy_of, whole_of
 from trainscope.networks.state_dict import is_state_dict
 
@@ -17,8 +17,8 @@ def recognises(obj: object) -> bool:
     """Say whether loaded objects are what timm's training script saves."""
     return (
         isinstance(obj, Mapping)
-        and is_state_dict(obj.get("state_dict"))
-        and (AVERAGED in obj or ("version" in obj and isinstance(obj.get("args"), Namespace)))
+        and (is_state_dict(obj.get("state_dict")) or is_state_dict(obj.get(AVERAGED)))
+        and (AVERAGED in obj or ("version" in obj and arguments_in(obj.get("args")) is not None))
     )
 
 
@@ -26,7 +26,7 @@ def read(obj: object) -> Contents:
     """Return what is in it, the averaged weights (EMA) where there are any."""
     assert isinstance(obj, Mapping)
     averaged = is_state_dict(obj.get(AVERAGED))
-    arguments = vars(obj["args"]) if isinstance(obj.get("args"), Namespace) else {}
+    arguments = arguments_in(obj.get("args")) or {}
     name = obj.get("arch", arguments.get("model"))
     done = whole_of(obj.get("epoch"))
     return Contents(

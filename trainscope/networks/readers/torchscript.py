@@ -7,11 +7,10 @@ from pathlib import Path
 from torch import Tensor
 
 from trainscope.errors import CheckpointError
-from trainscope.networks.readers.container import check_names
+from trainscope.networks.described import Described
+from trainscope.networks.readers.container import load_script
 from trainscope.networks.readers.contents import Contents
-from trainscope.networks.readers.inert import Inert, load_inert
-
-MOST_MODULES = 100_000
+from trainscope.networks.readers.inert import Inert, Walk
 
 
 def read(path: Path) -> Contents:
@@ -20,9 +19,8 @@ def read(path: Path) -> Contents:
     Raises:
         CheckpointError: It is damaged, holds no network, or names what only code could load.
     """
-    network, names = load_inert(path)
-    check_names(path, names)
-    tensors = _tensors(network)
+    loaded = load_script(path)
+    tensors = _tensors(loaded.objects)
     if not tensors:
         raise CheckpointError(
             "this TorchScript archive holds no weights by name; give a state dict"
@@ -30,6 +28,7 @@ def read(path: Path) -> Contents:
     return Contents(
         state_dict=tensors,
         format="TorchScript archive",
+        classes=loaded.classes,
         notes=(
             "Only the weights of the TorchScript archive were read: the network is rebuilt from "
             "them, and what is pruned is not TorchScript any more.",
@@ -37,18 +36,16 @@ def read(path: Path) -> Contents:
     )
 
 
-def _tensors(network: object) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {}
-    waiting, seen = [("", network)], 0
+def _tensors(network: object) -> dict[str, Tensor | Described]:
+    found: dict[str, Tensor | Described] = {}
+    waiting, walk = [("", network)], Walk()
     while waiting:
         prefix, module = waiting.pop()
-        seen += 1
-        if seen > MOST_MODULES:
-            raise CheckpointError("the file nests its modules without end; it is not taken")
+        walk.enter(prefix, len(module.state) if isinstance(module, Inert) else 0)
         if not isinstance(module, Inert) or not module.named.startswith("__torch__."):
             continue
         for name, value in module.state.items():
-            if isinstance(value, Tensor):
+            if isinstance(value, Tensor | Described):
                 found[f"{prefix}{name}"] = value
             elif isinstance(value, Inert):
                 waiting.append((f"{prefix}{name}.", value))

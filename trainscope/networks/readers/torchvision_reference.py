@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
 from collections.abc import Mapping
 
 from trainscope.networks.network import Remembered
 from trainscope.networks.readers.contents import Contents
+from trainscope.networks.readers.inert import arguments_in
 from trainscope.networks.readers.numbers import whole_of
 from trainscope.networks.state_dict import is_state_dict
 
@@ -16,14 +16,14 @@ def recognises(obj: object) -> bool:
     return (
         isinstance(obj, Mapping)
         and is_state_dict(obj.get("model"))
-        and isinstance(obj.get("args"), Namespace)
+        and arguments_in(obj.get("args")) is not None
     )
 
 
 def read(obj: object) -> Contents:
     """Return what is in it, the averaged weights (EMA) where there are any."""
     assert isinstance(obj, Mapping)
-    arguments = vars(obj["args"])
+    arguments = arguments_in(obj["args"]) or {}
     averaged = is_state_dict(obj.get("model_ema"))
     name = arguments.get("model")
     done = whole_of(obj.get("epoch"))

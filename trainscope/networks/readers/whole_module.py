@@ -7,17 +7,19 @@ those of a state dict, and the network is rebuilt from an architecture that is k
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import TypeGuard
 
 from torch import Tensor
 
-from trainscope.errors import CheckpointError
+from trainscope.networks.described import Described
 from trainscope.networks.network import Remembered
+from trainscope.networks.readers import averages
 from trainscope.networks.readers.contents import KIND, Contents, is_plain
-from trainscope.networks.readers.inert import Inert
+from trainscope.networks.readers.inert import Inert, Walk
 from trainscope.networks.readers.numbers import accuracy_of, whole_of
+from trainscope.records.text import shortened
 
-KEYS = ("model", "net", "network", "module", "state_dict")
-MOST_MODULES, DEEPEST = 100_000, 200
+KEYS = ("model", "net", "network", "module", "state_dict", *averages.KEYS)
 
 
 def recognises(obj: object) -> bool:
@@ -30,7 +32,7 @@ def read(obj: object) -> Contents:
     network = _network(obj)
     assert network is not None
     beside = obj if isinstance(obj, Mapping) else {}
-    tensors: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor | Described] = {}
     geometry: dict[str, Mapping[str, object]] = {}
     for name, module in _tree(network):
         tensors |= _tensors(name, module)
@@ -39,15 +41,15 @@ def read(obj: object) -> Contents:
     return Contents(
         state_dict=tensors,
         architecture=_named(network),
-        format=f"whole pickled network ({network.named})",
+        format=f"whole pickled network ({shortened(network.named)})",
         remembered=Remembered(
             epochs=whole_of(beside.get("epoch")),
             accuracy=accuracy_of(beside.get("best_acc1", beside.get("acc1"))),
         ),
         geometry=geometry,
         notes=(
-            f"It is a pickled {network.named}; none of that class's code was run, and the network "
-            "was rebuilt from its tensors.",
+            f"It is a pickled {shortened(network.named)}; none of that class's code was run, and "
+            "the network was rebuilt from its tensors.",
         ),
     )
 
@@ -69,15 +71,14 @@ def _network(obj: object) -> Inert | None:
 
 def _tree(network: Inert) -> Iterator[tuple[str, Inert]]:
     """Yield every module with its name, parents first."""
-    waiting, seen = [("", network)], 0
+    waiting, walk = [("", network)], Walk()
     while waiting:
         name, module = waiting.pop()
-        seen += 1
-        if seen > MOST_MODULES or name.count(".") > DEEPEST:
-            raise CheckpointError("the file nests its modules without end; it is not taken")
+        places = [_mapping(module.state.get(place)) for place in ("_parameters", "_buffers")]
+        walk.enter(name, len(module.state) + sum(map(len, places)))
         yield name, module
         children = _mapping(module.state.get("_modules")).items()
-        inner = [(f"{name}.{key}" if name else str(key), child) for key, child in children]
+        inner = [(f"{name}.{key}" if name else key, c) for key, c in children if _is_word(key)]
         waiting += [(key, child) for key, child in reversed(inner) if isinstance(child, Inert)]
 
 
@@ -85,12 +86,16 @@ def _mapping(value: object) -> Mapping[object, object]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _tensors(name: str, module: Inert) -> dict[str, Tensor]:
+def _is_word(key: object) -> TypeGuard[str]:
+    return isinstance(key, str)
+
+
+def _tensors(name: str, module: Inert) -> dict[str, Tensor | Described]:
     held = module.state.get("_non_persistent_buffers_set")
     passing = held if isinstance(held, set) else set()
-    found = {}
+    found: dict[str, Tensor | Described] = {}
     for place in ("_parameters", "_buffers"):
         for leaf, value in _mapping(module.state.get(place)).items():
-            if isinstance(value, Tensor) and leaf not in passing:
+            if isinstance(value, Tensor | Described) and _is_word(leaf) and leaf not in passing:
                 found[f"{name}.{leaf}" if name else str(leaf)] = value
     return found

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from trainscope.networks.network import Remembered
-from trainscope.networks.readers.averages import preferred
+from trainscope.networks.readers.averages import averaged_in, preferred
 from trainscope.networks.readers.contents import Contents
 from trainscope.networks.readers.numbers import accuracy_of, whole_of
 from trainscope.networks.state_dict import is_state_dict
 
 KEYS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights")
+KEYS += ("module",)  # DeepSpeed
 """Keys that scripts keep the weights under, the first found is taken."""
 
 _ACCURACIES = ("accuracy", "test_acc", "val_acc", "acc", "best_acc", "best_acc1", "best_prec1")
@@ -25,9 +26,9 @@ def read(obj: object) -> Contents:
     """Return the state dict, averaged weights first, and the epoch and accuracy beside it."""
     assert isinstance(obj, Mapping)
     key = _key(obj)
-    assert key is not None
     name = next((obj[k] for k in ("arch", "architecture") if isinstance(obj.get(k), str)), None)
     accuracies = (accuracy_of(obj.get(k)) for k in _ACCURACIES)
+    assert key is not None
     state, notes = preferred(obj, key)
     return Contents(
         state_dict=state,
@@ -42,4 +43,5 @@ def read(obj: object) -> Contents:
 
 
 def _key(obj: Mapping[object, object]) -> str | None:
-    return next((key for key in KEYS if is_state_dict(obj.get(key))), None)
+    """Return the known key of the trained weights, else that of averaged ones alone."""
+    return next((key for key in KEYS if is_state_dict(obj.get(key))), None) or averaged_in(obj)

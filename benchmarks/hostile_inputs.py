@@ -1,0 +1,456 @@
+"""Bad files by number: mutated checkpoints, logs, Runs and cards, each made from its seed alone."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import pickletools
+import random
+import struct
+import warnings
+import zipfile
+from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+KINDS = ("checkpoint", "pickle", "log", "run", "card")
+SHARES = (30, 30, 15, 15, 10)
+
+NAMES = (
+    "os system",
+    "posix system",
+    "builtins eval",
+    "builtins exec",
+    "builtins getattr",
+    "builtins __import__",
+    "builtins bytearray",
+    "builtins set",
+    "builtins complex",
+    "builtins open",
+    "subprocess Popen",
+    "_codecs encode",
+    "collections OrderedDict",
+    "collections defaultdict",
+    "collections Counter",
+    "argparse Namespace",
+    "pathlib PosixPath",
+    "numpy dtype",
+    "numpy._core.multiarray scalar",
+    "numpy._core.multiarray _reconstruct",
+    "torch FloatStorage",
+    "torch.storage UntypedStorage",
+    "torch FloatTensor",
+    "torch Size",
+    "torch float32",
+    "torch.nn.parameter Parameter",
+    "torch.nn.modules.container Sequential",
+    "torch._utils _rebuild_tensor_v2",
+    "torch._utils _rebuild_tensor_v3",
+    "torch._utils _rebuild_qtensor",
+    "torch._utils _rebuild_sparse_tensor",
+    "torch._utils _rebuild_nested_tensor",
+    "torch._utils _rebuild_meta_tensor_no_storage",
+    "torch._utils _rebuild_parameter_with_state",
+    "torch._tensor _rebuild_from_type_v2",
+    "copyreg _reconstructor",
+)
+WORDS = ("storage", "0", "cpu", "latin1", "punycode", "hex", "state_dict", "conv1.weight", "x")
+WORDS += ("_modules", "_parameters", "[/x]", "\x1b[31mred", "a\nb", "\u202e", "w_g", "w_v", "model")
+ODD: tuple[Any, ...] = (
+    None,
+    True,
+    -1,
+    0,
+    2**31,
+    2**63,
+    10**400,
+    1e308,
+    float("nan"),
+    float("inf"),
+    -0.0,
+    "",
+    "nan",
+    "\x1b[2J\x07",
+    "[red]x[/blue]",
+    "\ud800",
+    "a" * 5000,
+    [],
+    {},
+    [[]],
+    {"a": {"b": []}},
+    "../../etc/passwd",
+    "0:1e-2,30:1e-3",
+    "1e999",
+)
+
+
+class Maker:
+    """Makes hostile files from good ones.
+
+    Args:
+        good: Bytes of good files by kind and name.
+        canary: A file that no input may make.
+    """
+
+    def __init__(self, good: dict[str, dict[str, bytes]], canary: Path) -> None:
+        self.good, self.canary = good, canary
+
+    def make(self, index: int, folder: Path) -> tuple[str, list[str]]:
+        """Write the file of one number, and return its kind and the command that reads it."""
+        draw = random.Random(index)
+        kind = draw.choices(KINDS, SHARES)[0]
+        path, arguments = getattr(self, f"_{kind}")(draw, folder)
+        return kind, [each if each != "FILE" else str(path) for each in arguments]
+
+    def _checkpoint(self, draw: random.Random, folder: Path) -> tuple[Path, list[str]]:
+        name = draw.choice(sorted(self.good["checkpoint"]))
+        content = self.good["checkpoint"][name]
+        if name.endswith(".pt") and content[:2] == b"PK" and draw.random() < 0.6:
+            content = self._rewritten(content, draw)
+        else:
+            content = self._damaged(content, draw, "checkpoint")
+        path = folder / f"file{Path(name).suffix}"
+        path.write_bytes(content)
+        return path, _inspect(draw)
+
+    def _rewritten(self, content: bytes, draw: random.Random) -> bytes:
+        """Damage one record of an archive and write it anew, with the right checksums."""
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            records = {entry.filename: archive.read(entry) for entry in archive.infolist()}
+        pickled = [name for name in records if name.endswith("data.pkl")]
+        chosen = pickled[0] if draw.random() < 0.8 else draw.choice(sorted(records))
+        if chosen in pickled and draw.random() < 0.7:
+            records[chosen] = _edited(records[chosen], draw, self.canary)
+        else:
+            records[chosen] = self._damaged(records[chosen], draw, "checkpoint")
+        out = io.BytesIO()
+        packing = zipfile.ZIP_DEFLATED if draw.random() < 0.05 else zipfile.ZIP_STORED
+        with zipfile.ZipFile(out, "w", packing) as archive, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for name, record in records.items():
+                archive.writestr(name, record)
+                if draw.random() < 0.02:
+                    archive.writestr(name, record[::-1])
+        return out.getvalue()
+
+    def _pickle(self, draw: random.Random, folder: Path) -> tuple[Path, list[str]]:
+        pickled = b"\x80\x02" + self._opcodes(draw) + b"."
+        path = folder / "file.pt"
+        if draw.random() < 0.2:
+            before = b"".join(pickle.dumps(each, 2) for each in (0x1950A86A20F9469CFC6C, 1001, {}))
+            path.write_bytes(before + pickled + pickle.dumps([], 2))
+        else:
+            with zipfile.ZipFile(path, "w") as archive:
+                archive.writestr("x/data.pkl", pickled)
+                archive.writestr("x/data/0", bytes(draw.choice((0, 64, 4096))))
+                archive.writestr("x/version", "3\n")
+        return path, _inspect(draw)
+
+    def _opcodes(self, draw: random.Random) -> bytes:
+        """Return opcodes whose stack mostly holds, with a repetition now and then."""
+        out, depth = [], 0
+        for _ in range(draw.choice((5, 20, 80, 300))):
+            step = draw.choice(_STEPS)
+            if step.takes > depth:
+                continue
+            code = step.make(draw, self.canary)
+            times = 1
+            if draw.random() < 0.03 and step.gives >= step.takes:
+                times = draw.choice((50, 3000, 200_000 if len(code) < 3 else 500))
+            out.append(code * times)
+            depth += (step.gives - step.takes) * times
+        shape = draw.random()
+        if shape < 0.3:  # a tensor of a state dict, with one thing wrong
+            return b"}" + _text("conv1.weight") + _tensor(draw) + b"s" + b"".join(out[:6]) + b"0"
+        return b"".join(out) + (b"}" if not depth else b"")
+
+    def _log(self, draw: random.Random, folder: Path) -> tuple[Path, list[str]]:
+        name = draw.choice(sorted(self.good["log"]))
+        content = self.good["log"][name]
+        if name.endswith(".json") and draw.random() < 0.7:
+            content = _odd_json(content, draw)
+        elif name.endswith(".csv") and draw.random() < 0.7:
+            content = _odd_table(content, draw)
+        else:
+            content = self._damaged(content, draw, "log")
+        path = folder / name
+        path.write_bytes(content)
+        if name.endswith(".csv") and draw.random() < 0.2:
+            return path, ["estimate", "FILE", "--target", "60"]
+        return path, ["import", "FILE"]
+
+    def _run(self, draw: random.Random, folder: Path) -> tuple[Path, list[str]]:
+        content = self.good["run"][draw.choice(sorted(self.good["run"]))]
+        odd = _odd_json(content, draw) if draw.random() < 0.8 else None
+        path = folder / "run.json"
+        path.write_bytes(odd if odd is not None else self._damaged(content, draw, "run"))
+        return path, draw.choice((["compare", "FILE"], ["compare", "FILE", "--json"]))
+
+    def _card(self, draw: random.Random, folder: Path) -> tuple[Path, list[str]]:
+        content = self.good["card"][draw.choice(sorted(self.good["card"]))]
+        if draw.random() < 0.7:
+            lines = content.decode().splitlines()
+            for _ in range(draw.randrange(1, 4)):
+                at = draw.randrange(len(lines))
+                key = lines[at].partition("=")[0].strip() or "x"
+                value = draw.choice((*map(_toml, ODD), "[[run]]", "1_", "{", "'", "1979-05-27"))
+                lines[at] = f"{key} = {value}" if draw.random() < 0.8 else value
+            content = "\n".join(lines).encode("utf-8", "surrogatepass")
+        else:
+            content = self._damaged(content, draw, "card")
+        path = folder / "card.toml"
+        path.write_bytes(content)
+        return path, ["compare", "FILE"]
+
+    def _damaged(self, content: bytes, draw: random.Random, kind: str) -> bytes:
+        """Return bytes with one to four things wrong."""
+        data = bytearray(content)
+        for _ in range(draw.randrange(1, 5)):
+            at = draw.randrange(len(data) + 1)
+            end = min(len(data), at + draw.choice((1, 4, 30, 1000)))
+            what = draw.randrange(7)
+            if what == 0 and at < len(data):
+                data[at] ^= 1 << draw.randrange(8)
+            elif what == 1 and at < len(data):
+                data[at] = draw.choice((0, 0xFF, 0x80, 0x28, 0x2E, 0x52, draw.randrange(256)))
+            elif what == 2:
+                del data[at:]
+            elif what == 3:
+                del data[at:end]
+            elif what == 4:
+                data[at:at] = data[at:end] * draw.choice((1, 2, 100))
+            elif what == 5:
+                other = self.good[kind][draw.choice(sorted(self.good[kind]))]
+                start = draw.randrange(len(other) + 1)
+                data[at:end] = other[start : start + draw.choice((4, 100, 3000))]
+            else:
+                data[at:end] = struct.pack("<q", draw.choice((-1, 2**31, 2**62, 0)))
+        return bytes(data)
+
+
+def _edited(content: bytes, draw: random.Random, canary: Path) -> bytes:
+    """Return a pickle with one to three of its opcodes taken out, doubled, moved or replaced."""
+    starts = [start for _, _, start in pickletools.genops(content)]
+    pieces = [content[a:b] for a, b in zip(starts, [*starts[1:], len(content)], strict=True)]
+    for _ in range(draw.randrange(1, 4)):
+        at = draw.randrange(1, len(pieces) - 1)
+        code, what = pieces[at][:1], draw.random()
+        if code == b"X" and what < 0.8:
+            pieces[at] = _text(draw.choice(WORDS))
+        elif code in b"KMJ\x8aG" and what < 0.9:
+            pieces[at] = _number(draw, canary)
+        elif code == b"c" and what < 0.9:
+            pieces[at] = _named(draw, canary)
+        elif what < 0.2:
+            pieces[at] = b""
+        elif what < 0.4:
+            pieces[at] *= draw.choice((2, 2000))
+        elif what < 0.6:
+            pieces[at], pieces[at + 1] = pieces[at + 1], pieces[at]
+        else:
+            step = draw.choice(_STEPS)
+            value = step.make(draw, canary)
+            pieces[at] = value + pieces[at] if what < 0.8 else value + b"0" + pieces[at]
+    return b"".join(pieces)
+
+
+def _inspect(draw: random.Random) -> list[str]:
+    return draw.choice((["inspect", "FILE"], ["inspect", "FILE", "--json"]))
+
+
+class _Step:
+    """One opcode: what it takes off the stack and puts on it, and its bytes."""
+
+    def __init__(
+        self, takes: int, gives: int, make: Callable[[random.Random, Path], bytes]
+    ) -> None:
+        self.takes, self.gives, self.make = takes, gives, make
+
+
+def _fixed(code: bytes, _draw: random.Random, _canary: Path) -> bytes:
+    return code
+
+
+def _text(word: str) -> bytes:
+    raw = word.encode("utf-8", "surrogatepass")
+    return b"X" + struct.pack("<I", len(raw)) + raw
+
+
+def _named(draw: random.Random, _canary: Path) -> bytes:
+    module, name = draw.choice(NAMES).split(" ")
+    return b"c" + module.encode() + b"\n" + name.encode() + b"\n"
+
+
+def _evil(draw: random.Random, canary: Path) -> bytes:
+    code = draw.choice((f"touch {canary}", f"open({str(canary)!r}, 'w').close()"))
+    name = b"cposix\nsystem\n" if code.startswith("touch") else b"cbuiltins\neval\n"
+    return name + _text(code) + b"\x85R"
+
+
+def _number(draw: random.Random, _canary: Path) -> bytes:
+    value = draw.choice((0, 1, 3, -1, 255, 2**31 - 1, 2**62, -(2**63), 2**61 - 1, 2**4000))
+    raw = value.to_bytes((value.bit_length() // 8) + 1, "little", signed=True)
+    if len(raw) > 255:
+        return b"\x8b" + struct.pack("<i", len(raw)) + raw
+    return b"\x8a" + bytes([len(raw)]) + raw
+
+
+def _tensor(draw: random.Random) -> bytes:
+    """Return a tensor in storage 0 with sizes and strides that need not fit."""
+
+    def numbers(count: int) -> bytes:
+        values = [_number(draw, Path()) if draw.random() < 0.2 else b"K\x02" for _ in range(count)]
+        return b"(" + b"".join(values) + b"t"
+
+    count = draw.choice((0, 1, 2, 4, 70))
+    kind = draw.choice((b"ctorch\nFloatStorage\n", b"ctorch\nLongStorage\n", b"ctorch\nfloat32\n"))
+    pid = b"(" + _text("storage") + kind + _text("0") + _text("cpu") + b"K\x10tQ"
+    maker = draw.choice(("_rebuild_tensor_v2", "_rebuild_qtensor", "_rebuild_tensor_v3"))
+    head = b"ctorch._utils\n" + maker.encode() + b"\n("
+    return head + pid + b"K\x00" + numbers(count) + numbers(count) + b"\x89}ctorch\nint8\ntR"
+
+
+def _memo(code: bytes, draw: random.Random, _canary: Path) -> bytes:
+    return code + bytes([draw.randrange(4)])
+
+
+_STEPS = (
+    *(_Step(0, 1, partial(_fixed, code)) for code in (b"]", b"}", b")", b"N", b"\x88", b"\x8f")),
+    *(_Step(0, 1, lambda draw, _: _text(draw.choice(WORDS))) for _ in range(4)),
+    *(_Step(0, 1, _named) for _ in range(4)),
+    *(_Step(0, 1, _number) for _ in range(3)),
+    _Step(0, 1, _evil),
+    _Step(0, 1, lambda draw, _: b"G" + struct.pack(">d", draw.choice((0.5, 1e308, float("nan"))))),
+    *(_Step(1, 1, partial(_fixed, code)) for code in (b"\x85", b"\x85", b"Q")),
+    *(_Step(2, 1, partial(_fixed, code)) for code in (b"\x86", b"R", b"R", b"\x81", b"b", b"a")),
+    _Step(3, 1, partial(_fixed, b"\x87")),
+    *(_Step(3, 1, partial(_fixed, b"s")) for _ in range(3)),
+    _Step(1, 1, partial(_memo, b"q")),
+    *(_Step(0, 1, partial(_memo, b"h")) for _ in range(3)),
+    _Step(1, 2, partial(_fixed, b"2")),
+    _Step(1, 0, partial(_fixed, b"0")),
+    *(_Step(1, 0, partial(_fixed, code)) for code in (b"(", b"t", b"\x91", b"o", b"u", b"e")),
+    _Step(0, 0, lambda draw, _: bytes([draw.randrange(256)])),
+)
+
+
+def _odd_json(content: bytes, draw: random.Random) -> bytes:
+    """Return a JSON document with one to three of its values made odd, or taken out."""
+    document = json.loads(content)
+    for _ in range(draw.randrange(1, 4)):
+        places: list[tuple[Any, Any]] = []
+        waiting = [document]
+        while waiting:
+            each = waiting.pop()
+            keys = list(each) if isinstance(each, dict) else range(len(each))
+            places += [(each, key) for key in keys]
+            waiting += [each[key] for key in keys if isinstance(each[key], dict | list)]
+        if not places:
+            break
+        home, key = draw.choice(places)
+        what = draw.randrange(4)
+        if what == 0 and isinstance(home, dict):
+            del home[key]
+        elif what == 1 and isinstance(home, dict):
+            home[draw.choice(("", "x", "epoch", "\x1b[2J", "ratio"))] = home[key]
+        elif what == 2 and isinstance(home, list):
+            home.extend([home[key]] * draw.choice((1, 300)))
+        else:
+            home[key] = draw.choice(ODD)
+    raw = json.dumps(document)
+    if draw.random() < 0.05:
+        raw = raw.replace("{", "[" * 100_000 + "{", 1)
+    return raw.encode("utf-8", "surrogatepass")
+
+
+def _odd_table(content: bytes, draw: random.Random) -> bytes:
+    rows = [line.split(",") for line in content.decode().splitlines()]
+    for _ in range(draw.randrange(1, 6)):
+        row = draw.choice(rows)
+        what = draw.randrange(4)
+        if what == 0:
+            row[draw.randrange(len(row))] = str(draw.choice(ODD))
+        elif what == 1:
+            rows.insert(draw.randrange(len(rows)), list(row))
+        elif what == 2:
+            row.append("7")
+        else:
+            row[draw.randrange(len(row))] = draw.choice(("1e400", '"', "=1+1", "1;2", "٣", "\x00"))
+    return "\n".join(map(",".join, rows)).encode("utf-8", "surrogatepass")
+
+
+def _toml(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    if isinstance(value, str):
+        return json.dumps(value)
+    return str(value).lower() if isinstance(value, bool | float) else str(value).replace("'", '"')
+
+
+def good_files(folder: Path) -> dict[str, dict[str, bytes]]:
+    """Return good files of every kind, by name."""
+    import torch
+    from click.testing import CliRunner
+    from safetensors.torch import save_file
+    from torch.nn.utils import prune
+
+    from trainscope.cli.main import main
+    from trainscope.networks import build, open_checkpoint, save_checkpoint
+
+    torch.manual_seed(0)
+    module = build("lenet5", 10)
+    state = module.state_dict()
+    trainer = torch.optim.SGD(module.parameters(), 0.1, momentum=0.9)
+    module(torch.zeros(2, 1, 28, 28)).sum().backward()
+    trainer.step()
+    pruned = build("lenet5", 10)
+    prune.l1_unstructured(pruned.fc1, "weight", 0.5)
+    beside = {"arch": "lenet5", "epoch": 3, "best_acc1": 71.5, "optimizer": trainer.state_dict()}
+    beside |= {"history": defaultdict(list, {"loss": [1.0, 0.5]})}
+    sparse = {name: v.to_sparse() if v.ndim == 2 else v for name, v in state.items()}
+    objects: dict[str, tuple[Any, dict[str, Any]]] = {
+        "state.pt": (state, {}),
+        "row.pt": (state, {"_use_new_zipfile_serialization": False}),
+        "protocol.pt": (state, {"pickle_protocol": 4}),
+        "example.pt": ({"state_dict": state, **beside}, {}),
+        "whole.pt": ({"model": module, "epoch": 2}, {}),
+        "whole_row.pt": (module, {"_use_new_zipfile_serialization": False}),
+        "masked.pt": (pruned.state_dict(), {}),
+        "sparse.pt": (sparse, {}),
+        "lightning.pt": ({"pytorch-lightning_version": "2.2.0", "state_dict": state}, {}),
+    }
+    for name, (obj, options) in objects.items():
+        torch.save(obj, folder / name, **options)
+    save_file(state, folder / "state.safetensors")
+    save_checkpoint(folder / "own.pt", open_checkpoint(folder / "state.pt"))
+    table = "epoch,lr,train_loss,test_loss,test_accuracy\n" + "".join(
+        f"{n},{0.1 if n < 4 else 0.01},{2 / n},{2.1 / n},{50 + n}\n" for n in range(1, 9)
+    )
+    (folder / "log.csv").write_text(table)
+    text = "".join(
+        f"Epoch {n} lr 0.1 | Loss_train {2 / n:.4f} | Acc1 {50 + n:.2f} Acc5 90.0 | Loss_test 1.0\n"
+        for n in range(1, 9)
+    )
+    (folder / "log.txt").write_text(text)
+    history = [
+        {"epoch": n, "learning_rate": 0.1, "loss": 1 / n, "step": n, "eval_accuracy": 0.5 + n / 50}
+        for n in range(1, 9)
+    ]
+    state_file = {"log_history": history, "epoch": 8, "global_step": 8, "max_steps": 8}
+    (folder / "trainer_state.json").write_text(json.dumps(state_file))
+    result = CliRunner().invoke(main, ["import", str(folder / "log.csv")])
+    assert result.exit_code == 0, result.output
+    checkpoints = [*objects, "state.safetensors", "own.pt"]
+    logs = ("log.csv", "log.txt", "trainer_state.json")
+    examples = {path.name: path.read_bytes() for path in (ROOT / "docs/examples").glob("*.csv")}
+    cards = (ROOT / "trainscope/comparison/published").glob("*.toml")
+    return {
+        "checkpoint": {name: (folder / name).read_bytes() for name in checkpoints},
+        "log": {name: (folder / name).read_bytes() for name in logs} | examples,
+        "run": {"run.json": result.stdout.encode()},
+        "card": {path.name: path.read_bytes() for path in cards},
+    }
