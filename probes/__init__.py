@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
-from trainscope.probes.probe import GROUP, Need, Probe, available, find, lacking
+from trainscope.probes.probe import GROUP, Need, Probe, attempt, available, find, lacking
 from trainscope.probes.untouched import random_states, untouched
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ __all__ = [
     "Need",
     "Probe",
     "TrainabilityAccuracy",
+    "attempt",
     "available",
     "find",
     "lacking",

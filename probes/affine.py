@@ -11,11 +11,12 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor
+from torch.autograd.function import BackwardCFunction
 
 # Node names of the autograd graph, without "Backward" and the number after it.
 _LINEAR_NAMES = """AccumulateGrad Abs AdaptiveAvgPool2D AdaptiveMaxPool2D Add Alias Amax AsStrided
     AvgPool2D AvgPool3D Cat Clamp ClampMax ClampMin Clone ConstantPadNd Contiguous CopySlices Expand
-    Flip Gather Hardtanh Identity Im2Col Index IndexSelect LeakyRelu Max Maximum
+    Flip Gather Hardsigmoid Hardtanh Identity Im2Col Index IndexSelect LeakyRelu Max Maximum
     MaxPool2DWithIndices MaxPool3DWithIndices Mean Min Minimum MkldnnAdaptiveAvgPool2D Narrow Neg
     Permute PixelShuffle PixelUnshuffle ReflectionPad1D ReflectionPad2D Relu Repeat ReplicationPad2D
     Reshape ReshapeAlias Roll Rsub Select Slice Split SplitWithSizes Squeeze Stack Sub Sum T
@@ -58,6 +59,12 @@ def not_affine(logits: Tensor) -> str | None:
             union |= leaf_set
         below[node] = union
     return None
+
+
+def custom_functions(result: Tensor) -> list[str]:
+    """Return the names of the `torch.autograd.Function`s in a result's graph."""
+    found = [type(n) for n in _parents_first(result.grad_fn) if isinstance(n, BackwardCFunction)]
+    return sorted({kind.__name__.removesuffix("Backward") for kind in found})
 
 
 def _factors(node: Any, name: str, below: dict[Any, int]) -> list[int]:

@@ -6,21 +6,19 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import nn
 
 from trainscope.data import ProbeData
 from trainscope.errors import ProbeError
-from trainscope.probes.affine import not_affine
-from trainscope.probes.density import spectral_density
-from trainscope.probes.eigenvalues import Eigenvalues, largest_eigenvalues
+from trainscope.probes.affine import custom_functions, not_affine
+from trainscope.probes.density import RESOLVED, spectral_density
 from trainscope.probes.evaluation import Evaluation, run
 from trainscope.probes.footprint import Footprint, footprint
-from trainscope.probes.lanczos import Lanczos, Ritz
 from trainscope.probes.parameters import Measured, measured
+from trainscope.probes.passes import NonFiniteError
 from trainscope.probes.probe import Need
-from trainscope.probes.products import MatrixProduct
 from trainscope.probes.sample_gradients import SampleGradients
+from trainscope.probes.spectrum import NoMatrixError, Spectrum, Wanted, find_spectrum
 from trainscope.probes.trace import (
     Trace,
     deflated_hutchinson,
@@ -45,8 +43,13 @@ class Curvature:
       "trace" says which and why. `layer_traces` where the method gives them;
     - `max_stable_lr`: 2 / top_eigenvalue, the largest LR at which plain gradient descent does not
       grow along that eigenvector; null where the eigenvalue is not positive;
-    - the density, smoothed by a Gaussian of 1 % of the range: `density_x`, `density_y` and, from
-      two vectors on, `density_stderr`; `density_nodes`, `density_weights` unsmoothed.
+    - the density, smoothed by a Gaussian of 1 % of the range: `density_x`, `density_y`, and
+      `density_stderr` where the last two Lanczos steps moved less than 2 % of it; `density_nodes`,
+      `density_weights` unsmoothed.
+
+    Products come from double backward. Where torch has none, or where its products are not
+    symmetric (<u, Hv> is not <v, Hu>), they are differences of gradients in float64, with their
+    error in the note "products"; where those are not symmetric either, the probe is skipped.
 
     Arrays: `eigenvalues`, largest first, `eigenvalue_errors`.
 
@@ -90,9 +93,9 @@ class Curvature:
     def measure(self, network: nn.Module, data: ProbeData) -> Measurement:
         """Measure a network, in eval mode, on the pinned samples; it is left untouched.
 
-        Status `skipped` where there are no labels or no weight to measure, `not converged` where
-        `most_products` was not enough, `non-finite values` where a weight, an input, a logit or a
-        product is NaN or infinite.
+        Status `skipped` where there are no labels, no weight to measure, a constant loss or no
+        symmetric matrix, `not converged` where `most_products` was not enough, `non-finite values`
+        where a weight, an input, a logit or a product is NaN or infinite.
 
         Raises:
             ProbeError: The network does not return logits, or the labels do not fit them.
@@ -126,75 +129,54 @@ class Curvature:
         return found.graph is not None and 3 * found.graph * samples <= self.memory
 
     def _measure(self, lent: Evaluation, data: ProbeData, found: Footprint) -> Measurement:
-        logits = lent.logits(lent.inputs[:1])
+        logits = lent.logits(lent.look)
         weights = measured(lent.network).used_by(logits)
         if not weights.survivors:
             return Measurement.skipped(
                 self.name, "no weight is trainable, unmasked and used by the loss"
             )
-        why_not = None if self.ggn else not_affine(logits)
-        classes = logits.shape[1]
+        why_not = lent.behaviour.coupled
+        if why_not is None and not self.ggn:
+            why_not = not_affine(logits)
+        custom = custom_functions(logits)
         del logits
-        generator = data.generator()
-        keep = self._keeps(found, len(lent)) or len(lent) <= 1
-        product = MatrixProduct(lent, weights, ggn=self.ggn, keep=keep)
-        top, runs = self._spectrum(product, lent, generator)
-        gradients = SampleGradients(lent, weights, found.graph)
-        if why_not is None and classes <= self.exact_classes:
-            trace = exact_gauss_newton(lent, gradients, classes)
-        elif why_not is None:
-            trace = sampled_gauss_newton(lent, gradients, self.trace_vectors, generator)
-        else:
-            trace = deflated_hutchinson(product, top.krylov, self.trace_vectors, generator)
-        return self._report(weights, product, top, runs, trace, why_not)
-
-    def _spectrum(
-        self, product: MatrixProduct, lent: Evaluation, generator: torch.Generator
-    ) -> tuple[Eigenvalues, list[Ritz]]:
-        """Return the eigenvalues and the density's runs; the last run serves both."""
-
-        def start() -> torch.Tensor:
-            drawn = torch.randn(product.size, generator=generator, dtype=torch.float64)
-            return drawn.to(lent.inputs.device)
-
-        runs = []
-        for _ in range(self.density_vectors - 1):
-            krylov = Lanczos(product, start(), generator, lent.inputs.dtype)
-            while krylov.steps < self.density_steps and not krylov.exhausted:
-                krylov.grow()
-            runs.append(krylov.ritz())
-        first = start()
-        if not self.density_vectors:
-            # The gradient lies mostly along the top eigenvectors; the random part sees the rest.
-            gradient = product.gradient()
-            if size := float(gradient.norm()):
-                first = gradient / size + first / first.norm()
-        top = largest_eigenvalues(
-            product,
-            first,
-            self.top,
+        wanted = Wanted(
+            ggn=self.ggn,
+            keep=self._keeps(found, len(lent)) or len(lent) <= 1,
+            top=self.top,
             tolerance=self.tolerance,
-            generator=generator,
-            dtype=lent.inputs.dtype,
-            most_steps=self.most_products,
-            least_steps=self.density_steps if self.density_vectors else 1,
-            at_least=runs[0].values[::-1].tolist() if runs else None,
+            most_products=self.most_products,
+            density_vectors=self.density_vectors,
+            density_steps=self.density_steps,
         )
-        if self.density_vectors:
-            runs.append(top.krylov.ritz())
-        return top, runs
+        try:
+            spectrum = find_spectrum(lent, weights, data, wanted, custom)
+        except NoMatrixError as error:
+            return Measurement.skipped(self.name, str(error))
+        classes, generator = lent.behaviour.classes, spectrum.generator
+        if why_not is not None:
+            krylov = spectrum.top.krylov
+            trace = deflated_hutchinson(spectrum.product, krylov, self.trace_vectors, generator)
+        elif classes <= self.exact_classes:
+            trace = exact_gauss_newton(lent, SampleGradients(lent, weights, found.graph), classes)
+        else:
+            gradients = SampleGradients(lent, weights, found.graph)
+            trace = sampled_gauss_newton(lent, gradients, self.trace_vectors, generator)
+        if not math.isfinite(trace.value):
+            raise NonFiniteError("the trace of the curvature matrix overflows")
+        return self._report(weights, spectrum, trace, why_not)
 
     def _report(
         self,
         weights: Measured,
-        product: MatrixProduct,
-        top: Eigenvalues,
-        runs: list[Ritz],
+        spectrum: Spectrum,
         trace: Trace,
         why_not: str | None,
     ) -> Measurement:
-        value, error = float(top.values[0]), float(top.errors[0])
-        scale = max(abs(value), abs(top.smallest))
+        top, runs = spectrum.top, spectrum.runs
+        scale = max(abs(float(top.values[0])), abs(top.smallest))
+        errors = top.errors + spectrum.error * scale
+        value, error = float(top.values[0]), float(errors[0])
         lr = 2 / value if value > 0 else math.nan
         smallest_known = top.smallest_error <= self.tolerance * scale
         scalars = {
@@ -202,7 +184,7 @@ class Curvature:
             "smallest_eigenvalue": Scalar.of(
                 top.smallest if smallest_known else math.nan,
                 _UNIT,
-                top.smallest_error,
+                top.smallest_error + spectrum.error * scale,
                 reason=f"not converged; it is at most {top.smallest:.3g}",
             ),
             "trace": Scalar.of(trace.value, _UNIT, trace.stderr),
@@ -215,7 +197,7 @@ class Curvature:
         }
         arrays = {
             "eigenvalues": top.values.tolist(),
-            "eigenvalue_errors": top.errors.tolist(),
+            "eigenvalue_errors": errors.tolist(),
         }
         if trace.parameters is not None:
             layers = weights.layers
@@ -226,18 +208,25 @@ class Curvature:
             arrays |= {"density_x": density.x.tolist(), "density_y": density.y.tolist()}
             if density.stderr is not None:
                 arrays["density_stderr"] = density.stderr.tolist()
-            arrays["density_nodes"] = [run.values.tolist() for run in runs]
-            arrays["density_weights"] = [run.weights.tolist() for run in runs]
+            arrays["density_nodes"] = [run.now.values.tolist() for run in runs]
+            arrays["density_weights"] = [run.now.weights.tolist() for run in runs]
         matrix = "generalised Gauss-Newton matrix" if self.ggn else "Hessian"
         notes = {
             **weights.notes(),
-            "matrix": f"{matrix} of the mean cross-entropy over {product.size} weights",
+            "matrix": f"{matrix} of the mean cross-entropy over {weights.survivors} weights",
             "eigenvalues": (
                 f"Lanczos, {top.krylov.steps} products; errors are bounds, "
-                f"at most {float(top.errors.max()):.2g}"
+                f"at most {float(errors.max()):.2g}"
             ),
             "trace": trace.method + (f"; not exact because {why_not}" if why_not else ""),
         }
+        if spectrum.products:
+            notes["products"] = spectrum.products
+        if runs and density.stderr is None:
+            notes["density"] = (
+                f"the last two Lanczos steps moved {density.change:.0%} of the density, more than "
+                f"{RESOLVED:.0%}, so it has no standard error; more density_steps would resolve it"
+            )
         status, reason = Status.OK, None
         if not top.converged:
             status = Status.NOT_CONVERGED

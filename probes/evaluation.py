@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from trainscope.data import ProbeData
 from trainscope.errors import ProbeError
+from trainscope.probes.behaviour import Behaviour, behaviour_of
 from trainscope.probes.folding import folded
+from trainscope.probes.passes import NonFiniteError, logits_of
 from trainscope.probes.untouched import untouched
 from trainscope.records import Cost, Measurement, Status
 
 
-class NonFiniteError(ArithmeticError):
-    """A NaN or an infinity where there must be a number; its message is the reason."""
+class RandomNetworkError(ProbeError):
+    """A network whose outputs are other ones in every pass; its message is the reason."""
 
 
 @dataclass
@@ -31,7 +35,8 @@ class Evaluation:
         model: The same function, eval batch norm folded into its convolution where that can be.
         inputs: [N, ...], in the network's dtype.
         labels: [N], int64; empty where there are none.
-        batch_size: Samples held at once.
+        batch_size: Samples held at once; all N where a sample's outputs depend on its batch.
+        behaviour: What was found out about the network before.
         forward: Samples put forward so far.
         backward: Samples put backward so far.
     """
@@ -41,6 +46,7 @@ class Evaluation:
     inputs: Tensor
     labels: Tensor
     batch_size: int
+    behaviour: Behaviour
     forward: int = 0
     backward: int = 0
     started: float = field(default_factory=time.perf_counter)
@@ -54,21 +60,20 @@ class Evaluation:
         size = max(1, min(size or self.batch_size, self.batch_size))
         yield from zip(torch.split(self.inputs, size), torch.split(self.labels, size), strict=False)
 
+    @property
+    def look(self) -> Tensor:
+        """Return inputs that show what the network's graph is: the first, or all as one batch."""
+        return self.inputs if self.behaviour.coupled else self.inputs[:1]
+
     def logits(self, inputs: Tensor) -> Tensor:
-        """Return the network's logits [N, C], checked.
+        """Return the network's logits [N, C] for a copy of the inputs, checked.
 
         Raises:
-            ProbeError: The network does not return logits, or has fewer outputs than labels.
+            ProbeError: The network fails, does not return logits, or has fewer outputs than labels.
             NonFiniteError: A logit is NaN or infinite.
         """
-        out = self.model(inputs)
+        out = logits_of(self.model, inputs)
         self.forward += len(inputs)
-        if not isinstance(out, Tensor) or out.ndim != 2 or len(out) != len(inputs):
-            shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
-            raise ProbeError(
-                f"the network returns {shape} for {len(inputs)} inputs, not logits of shape "
-                "[samples, classes]; wrap it so that it does"
-            )
         if len(self.labels) and int(self.labels.max()) >= out.shape[1]:
             raise ProbeError(
                 f"the data has a label {int(self.labels.max())} but the network only "
@@ -87,28 +92,58 @@ class Evaluation:
 def evaluation(network: nn.Module, data: ProbeData) -> Iterator[Evaluation]:
     """Lend a network in eval mode, untouched afterwards, with all that a probe needs of it.
 
-    Attention takes its math kernel, since the fused ones have no second derivative.
+    Attention takes its math kernel and recurrent layers their plain one, since the fused ones have
+    no second derivative. What the probes rely on is looked at first: see `behaviour`.
 
     Raises:
-        ProbeError: There are no samples.
+        ProbeError: There are no samples, or the network does not return logits.
+        RandomNetworkError: Two passes over the same samples give different outputs.
         NonFiniteError: A weight, a buffer or an input is NaN or infinite.
     """
     if not len(data.inputs):
         raise ProbeError(f"the data '{data.name}' has no samples; give at least one")
     started = time.perf_counter()
-    with untouched(network), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+    with ExitStack() as inside:
+        inside.enter_context(untouched(network))
+        inside.enter_context(torch.enable_grad())
+        inside.enter_context(sdpa_kernel(SDPBackend.MATH))
+        if any(isinstance(module, nn.RNNBase) for module in network.modules()):
+            inside.enter_context(_plain_kernels())
         _check_finite(network, data)
-        like = next((p for p in network.parameters() if p.is_floating_point()), data.inputs)
-        inputs = _usable(data.inputs.detach().to(device=like.device, dtype=like.dtype))
+        inputs = taken_inputs(network, data)
+        behaviour = behaviour_of(network, inputs, data.inputs)
+        if behaviour.random is not None:
+            raise RandomNetworkError(behaviour.random)
         labels = torch.empty(0, dtype=torch.int64) if data.labels is None else data.labels
         yield Evaluation(
             network=network,
-            model=folded(network, inputs[:2]),
+            model=folded(network, inputs if behaviour.coupled else inputs[:2]),
             inputs=inputs,
-            labels=_usable(labels.to(like.device)),
-            batch_size=max(1, data.batch_size),
+            labels=_usable(labels.to(inputs.device)),
+            batch_size=len(inputs) if behaviour.coupled else max(1, data.batch_size),
+            behaviour=behaviour,
             started=started,
         )
+
+
+@contextmanager
+def _plain_kernels() -> Iterator[None]:
+    """Turn off the libraries whose recurrent layers have no backward pass in eval mode, or one."""
+    libraries: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.mkldnn)
+    were = [library.enabled for library in libraries]
+    try:
+        for library in libraries:
+            library.enabled = False
+        yield
+    finally:
+        for library, was in zip(libraries, were, strict=True):
+            library.enabled = was
+
+
+def taken_inputs(network: nn.Module, data: ProbeData) -> Tensor:
+    """Return the pinned inputs on a network's device and in its dtype."""
+    like = next((p for p in network.parameters() if p.is_floating_point()), data.inputs)
+    return _usable(data.inputs.detach().to(device=like.device, dtype=like.dtype))
 
 
 def _usable(values: Tensor) -> Tensor:
@@ -117,25 +152,54 @@ def _usable(values: Tensor) -> Tensor:
 
 
 def run(
-    name: str, network: nn.Module, data: ProbeData, body: Callable[[Evaluation], Measurement]
+    name: str,
+    network: nn.Module,
+    data: ProbeData,
+    body: Callable[[Evaluation], Measurement],
+    *,
+    loss: bool = True,
 ) -> Measurement:
     """Run the body of a probe; add what all probes say: cost, batch norm, label source.
 
-    NaN or infinity on the way becomes the status `non-finite values` with its reason.
+    NaN or infinity on the way, or in what was found, becomes the status `non-finite values` with
+    its reason. A network that is random in eval mode is skipped, and one whose loss is constant
+    too where the probe is about the `loss`.
     """
     started = time.perf_counter()
     try:
         with evaluation(network, data) as lent:
-            found = body(lent)
+            constant = lent.behaviour.constant_loss if loss else None
+            found = Measurement.skipped(name, constant) if constant else body(lent)
             cost = lent.cost()
+        _check_arrays(found)
     except NonFiniteError as error:
         cost = Cost(time.perf_counter() - started)
         return Measurement(name, Status.NONFINITE, str(error), cost=cost)
+    except RandomNetworkError as error:
+        return replace(
+            Measurement.skipped(name, str(error)), cost=Cost(time.perf_counter() - started)
+        )
     notes = {"mode": "eval mode; batch norm uses its running statistics", **found.notes}
+    notes |= lent.behaviour.notes(len(lent))
     if data.labels is not None:
         source = {"true": "true labels", "predicted": "drawn from the base network's softmax"}
         notes["labels"] = source.get(data.label_source, data.label_source)
     return replace(found, cost=cost, notes=notes)
+
+
+def _check_arrays(found: Measurement) -> None:
+    """Refuse arrays with NaN or infinity: numbers that were too large on the way."""
+    for name, values in found.arrays.items():
+        if not _finite(values):
+            raise NonFiniteError(f"the values of '{name}' overflow to NaN or infinity")
+
+
+def _finite(values: Any) -> bool:
+    if isinstance(values, list):
+        if all(type(value) is float for value in values):
+            return bool(np.isfinite(values).all())
+        return all(map(_finite, values))
+    return not isinstance(values, float) or bool(np.isfinite(values))
 
 
 def _check_finite(network: nn.Module, data: ProbeData) -> None:

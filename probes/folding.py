@@ -70,7 +70,7 @@ def folded(network: nn.Module, inputs: Tensor) -> nn.Module:
         if not _fold_all(result):
             return network
         with torch.no_grad():
-            expected, got = network(inputs), result(inputs)
+            expected, got = network(inputs.clone()), result(inputs.clone())
     except Exception:  # any network that fx cannot follow is measured as it is
         return network
     if not isinstance(expected, Tensor) or not isinstance(got, Tensor):

@@ -15,8 +15,15 @@ from torch import Tensor, nn
 from trainscope.data import ProbeData
 from trainscope.probes.evaluation import Evaluation, run
 from trainscope.probes.footprint import footprint
-from trainscope.probes.jackknife import GradientMoments, function_of, mean_stderr, moments
+from trainscope.probes.jackknife import (
+    GradientMoments,
+    function_of,
+    mean_stderr,
+    moments,
+    widened,
+)
 from trainscope.probes.parameters import Measured, measured
+from trainscope.probes.passes import NonFiniteError, derivative
 from trainscope.probes.probe import Need
 from trainscope.probes.sample_gradients import SampleGradients
 from trainscope.records import Cost, Measurement, Scalar
@@ -30,16 +37,22 @@ class Gradient:
     over the N pinned samples, S = (sum ‖g_i‖² - N ‖g‖²) / (N - 1) estimates tr Sigma and
     ‖g‖² - S / N estimates ‖G‖², both without bias. Then
 
-    - `norm` = ‖g‖, loss/param; `loss`, nats;
+    - `norm` = ‖g‖, loss/param, which the sampling noise makes longer than ‖G‖ on average;
+    - `norm_unbiased` = sqrt(‖g‖² - S / N), loss/param, the root of the unbiased estimate of ‖G‖²;
+    - `loss`, nats;
     - `snr` = ‖G‖² / tr Sigma of one sample's gradient, a pure number (a batch of B has B times
       as much); zero or below where no signal can be told from noise;
     - `noise_scale` = tr Sigma / ‖G‖², samples: the batch size at which noise and signal are
-      equal (McCandlish et al. 2018, "simple noise scale"); null where ‖G‖² is not positive.
+      equal (McCandlish et al. 2018, "simple noise scale").
 
-    Standard errors are the jackknife's over samples. Arrays: `layers`, `layer_kinds`
-    ("weights", or "norms" where all parameters have one axis: normalisation, lone biases),
-    `layer_norms`, `layer_rms` (norm per root of the number of surviving weights), `sample_norms`
-    [N].
+    Standard errors are the jackknife's over samples. `norm_unbiased` and `noise_scale` are null
+    within two standard errors (Student's) of ‖G‖² = 0, where they may be anything on one side; the
+    reason has the bound on the other. Theirs reach to the farther side. Arrays: `layers`,
+    `layer_kinds` ("weights", or "norms" where all parameters have one axis: normalisation, lone
+    biases), `layer_norms`, `layer_rms` (norm per root of the number of surviving weights),
+    `sample_norms` [N]. Where a sample's outputs depend on the others in its batch, no gradient
+    belongs to one sample: `norm` and `loss` are those of all samples as one batch, and the rest is
+    null.
     """
 
     name: ClassVar[str] = "gradient"
@@ -48,8 +61,8 @@ class Gradient:
     def measure(self, network: nn.Module, data: ProbeData) -> Measurement:
         """Measure a network, in eval mode, on the pinned samples; it is left untouched.
 
-        Status `skipped` where there are no labels or no weight to measure, `non-finite values`
-        where a weight, an input, a logit or the gradient is NaN or infinite.
+        Status `skipped` where there are no labels, no weight to measure or a constant loss,
+        `non-finite values` where a weight, an input, a logit or the gradient is NaN or infinite.
 
         Raises:
             ProbeError: The network does not return logits, or the labels do not fit them.
@@ -82,7 +95,7 @@ def mean_gradient(lent: Evaluation, weights: Measured) -> tuple[Measured, list[T
             weights = weights.used_by(mean)
             total = [torch.zeros_like(tensor) for tensor in weights.tensors]
         if weights.tensors:
-            found = torch.autograd.grad(mean, weights.tensors, materialize_grads=True)
+            found = derivative(mean, weights.tensors, materialize_grads=True)
             lent.backward += len(inputs)
             torch._foreach_add_(total, found)
         losses.append(each.detach().double())
@@ -95,64 +108,112 @@ def _measure(lent: Evaluation, graph: int | None) -> Measurement:
         return Measurement.skipped(
             "gradient", "no weight is trainable, unmasked and used by the loss"
         )
+    norms = torch.stack([value.double().norm() for value in mean]).cpu().numpy()
+    norm, loss = float(np.linalg.norm(norms)), losses.cpu().numpy()
+    if not math.isfinite(norm) or not np.isfinite(loss).all():
+        raise NonFiniteError("the loss or its gradient is NaN or infinite")
+    layers = weights.layers
+    layer_norms = [float(np.linalg.norm(norms[where])) for where in layers.values()]
+    sizes = [sum(weights.counts[i] for i in where) for where in layers.values()]
+    dims = [max(weights.tensors[i].dim() for i in where) for where in layers.values()]
+    arrays: dict[str, list[object]] = {
+        "layers": list(layers),
+        "layer_kinds": ["weights" if most > 1 else "norms" for most in dims],
+        "layer_norms": list(layer_norms),
+        "layer_rms": [
+            n / math.sqrt(size) if size else 0.0 for n, size in zip(layer_norms, sizes, strict=True)
+        ],
+    }
+    if lent.behaviour.coupled is not None:
+        return Measurement(
+            "gradient",
+            scalars={
+                "norm": Scalar.of(norm, "loss/param"),
+                **_none_of("a sample's gradient depends on its batch", "norm_unbiased"),
+                "loss": Scalar.of(loss.mean(), "nats"),
+                **_none_of("a sample's gradient depends on its batch", "snr", "noise_scale"),
+            },
+            arrays=arrays,
+            notes=weights.notes(),
+        )
     gradients = SampleGradients(lent, weights, graph)
+    each, dots = _squares(lent, gradients, mean)
+    pair = moments(each, dots)
+    unbiased, rest = _signal_and_noise(pair)
+    return Measurement(
+        "gradient",
+        scalars={
+            "norm": Scalar.of(norm, "loss/param", function_of(pair, _norm)[1]),
+            "norm_unbiased": unbiased,
+            "loss": Scalar.of(loss.mean(), "nats", mean_stderr(loss)),
+            **rest,
+        },
+        arrays={**arrays, "sample_norms": np.sqrt(each).tolist()},
+        notes={**weights.notes(), "per-sample gradients": gradients.method},
+    )
+
+
+def _squares(
+    lent: Evaluation, gradients: SampleGradients, mean: list[Tensor]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return |g_i|² and <g_i, mean gradient> of every sample, [N] each."""
     squares, dots = [], []
     for inputs, labels in lent.batches(gradients.chunk(1)):
         found = gradients(inputs, partial(_residual, labels), mean)
         squares.append(found[0].sum(0))
         dots.append(found[1])
-    each = torch.cat(squares).cpu().numpy()
-    pair = moments(each, torch.cat(dots).cpu().numpy())
-    norms = torch.stack([value.double().norm() for value in mean]).cpu().numpy()
-    norm, loss = float(np.linalg.norm(norms)), losses.cpu().numpy()
-    layers = weights.layers
-    layer_norms = [float(np.linalg.norm(norms[where])) for where in layers.values()]
-    sizes = [sum(weights.counts[i] for i in where) for where in layers.values()]
-    dims = [max(weights.tensors[i].dim() for i in where) for where in layers.values()]
-    kinds = ["weights" if most > 1 else "norms" for most in dims]
-    return Measurement(
-        "gradient",
-        scalars={
-            "norm": Scalar.of(norm, "loss/param", function_of(pair, _norm)[1]),
-            "loss": Scalar.of(loss.mean(), "nats", mean_stderr(loss)),
-            **_signal_and_noise(pair),
-        },
-        arrays={
-            "layers": list(layers),
-            "layer_kinds": kinds,
-            "layer_norms": layer_norms,
-            "layer_rms": [
-                n / math.sqrt(size) if size else 0.0
-                for n, size in zip(layer_norms, sizes, strict=True)
-            ],
-            "sample_norms": np.sqrt(each).tolist(),
-        },
-        notes={**weights.notes(), "per-sample gradients": gradients.method},
-    )
+    return torch.cat(squares).cpu().numpy(), torch.cat(dots).cpu().numpy()
+
+
+_UNITS = {"norm_unbiased": "loss/param", "snr": "", "noise_scale": "samples"}
+
+
+def _none_of(reason: str, *names: str) -> dict[str, Scalar]:
+    return {name: Scalar(None, _UNITS[name], reason=reason) for name in names}
 
 
 def _signal_and_noise(
     pair: tuple[GradientMoments, GradientMoments],
-) -> dict[str, Scalar]:
-    """Return snr and noise scale, or why there is none."""
+) -> tuple[Scalar, dict[str, Scalar]]:
+    """Return the unbiased norm, and snr and noise scale; or why there is none."""
     everything = pair[0]
+    reason = None
     if everything.count < 2:
         reason = "one sample has no variance; give more samples"
-        return {"snr": Scalar.of(math.nan, "", reason=reason)} | {
-            "noise_scale": Scalar.of(math.nan, "samples", reason=reason)
-        }
-    if not everything.noise > 0:
+    elif not everything.noise > 0:
         reason = "the samples' gradients do not differ"
-        return {"snr": Scalar.of(math.nan, "", reason=reason)} | {
-            "noise_scale": Scalar.of(math.nan, "samples", reason=reason)
-        }
-    snr = function_of(pair, lambda m: m.signal / m.noise)
-    scale = function_of(pair, lambda m: m.noise / m.signal)
-    found = {"snr": Scalar.of(snr[0], "", snr[1])}
-    if everything.signal > 0:
-        return found | {"noise_scale": Scalar.of(scale[0], "samples", scale[1])}
-    reason = "the gradient cannot be told from its noise; give more samples"
-    return found | {"noise_scale": Scalar(None, "samples", reason=reason)}
+    if reason is not None:
+        none = _none_of(reason, *_UNITS)
+        return none.pop("norm_unbiased"), none
+    snr, error = function_of(pair, lambda m: m.signal / m.noise)
+    found = {"snr": Scalar.of(snr, "", error)}
+    signal, spread = function_of(pair, lambda m: m.signal)
+    return _root(signal, spread, everything.count), found | {
+        "noise_scale": _inverse(snr, error, everything.count)
+    }
+
+
+_WEAK = "the gradient cannot be told from its noise"
+
+
+def _root(signal: float, error: float | None, count: int) -> Scalar:
+    """Return the root of an estimate of ‖G‖², where it is surely above zero."""
+    error = math.inf if error is None else widened(error, count)
+    if signal > 2 * error:
+        value = math.sqrt(signal)
+        return Scalar.of(value, "loss/param", value - math.sqrt(signal - error))
+    bound = f": at most {math.sqrt(max(signal, 0) + 2 * error):.3g}" if error < math.inf else ""
+    return Scalar(None, "loss/param", reason=f"{_WEAK}{bound}; give more samples")
+
+
+def _inverse(snr: float, error: float | None, count: int) -> Scalar:
+    """Return 1 / snr, where snr is surely above zero."""
+    error = math.inf if error is None else widened(error, count)
+    if snr > 2 * error:
+        return Scalar.of(1 / snr, "samples", 1 / (snr - error) - 1 / snr)
+    least = max(snr, 0) + 2 * error
+    bound = f": at least {1 / least:.3g} samples" if least < math.inf else ""
+    return Scalar(None, "samples", reason=f"{_WEAK}{bound}; give more samples")
 
 
 def _norm(values: GradientMoments) -> np.ndarray:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import t as student
 
 Values = NDArray[np.float64]
 
@@ -58,6 +59,14 @@ def stderr(left_out: Values) -> float | None:
     if count < 2 or not np.isfinite(left_out).all():
         return None
     return float(np.sqrt((count - 1) / count * np.square(left_out - left_out.mean()).sum()))
+
+
+def widened(error: float, count: int) -> float:
+    """Return a standard error widened so that two of them hold 95 % at few samples.
+
+    The widening is Student's: 1.62 at 4 samples, 1.21 at 8, 1.02 at 64.
+    """
+    return error * float(student.ppf(0.975, count - 1) / student.ppf(0.975, np.inf))
 
 
 def mean_stderr(values: Values) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -14,13 +14,16 @@ from torch import Tensor, nn
 
 from trainscope.data import ProbeData
 from trainscope.errors import ProbeError
-from trainscope.probes.evaluation import Evaluation, NonFiniteError, run
+from trainscope.probes.evaluation import Evaluation, run
 from trainscope.probes.footprint import footprint
 from trainscope.probes.jackknife import mean_stderr, stderr
+from trainscope.probes.passes import NonFiniteError, derivative
 from trainscope.probes.probe import Need
 from trainscope.probes.singular_values import singular_values
 from trainscope.records import Cost, Measurement, Scalar
 
+MOST_ROWS = 256
+"""Backward passes through a whole batch whose samples depend on each other."""
 Values = NDArray[np.float64]
 
 
@@ -64,12 +67,14 @@ class Jacobian:
         """Measure a network, in eval mode, on the pinned samples; it is left untouched.
 
         Status `non-finite values` where a weight, an input, a logit or the Jacobian is NaN or
-        infinite.
+        infinite. Where a sample's outputs depend on the others in its batch, its Jacobian is that of
+        its own outputs by its own input, the others held, in the batch of all samples: many times
+        as costly, so it may be measured on fewer of them, and without standard errors.
 
         Raises:
             ProbeError: The network does not return logits.
         """
-        return run(self.name, network, data, self._measure)
+        return run(self.name, network, data, self._measure, loss=False)
 
     def estimate(self, network: nn.Module, data: ProbeData) -> Cost:
         """Return what `measure` is expected to take, without running the network."""
@@ -82,15 +87,25 @@ class Jacobian:
         return Cost(forward=count, backward=count * classes, memory=memory)
 
     def _measure(self, lent: Evaluation) -> Measurement:
+        coupled = lent.behaviour.coupled is not None
+        parts = (
+            coupled_jacobians(lent, self.samples)
+            if coupled
+            else input_jacobians(lent, self.samples, self.memory)
+        )
         spectra, dead = [], []
-        for jacobians in input_jacobians(lent, self.samples, self.memory):
+        for jacobians in parts:
             if not bool(torch.isfinite(jacobians).all()):
                 raise NonFiniteError("the input-output Jacobian holds NaN or infinite values")
             dead.append((jacobians == 0).all(2))
             spectra.append(singular_values(jacobians))
         values = torch.cat(spectra).cpu().numpy()
         rows = torch.cat(dead).cpu().numpy()
-        return _summary(values, rows, torch.finfo(lent.inputs.dtype).eps)
+        found = _summary(values, rows, torch.finfo(lent.inputs.dtype).eps)
+        if coupled:  # the samples are not independent
+            scalars = {name: replace(each, stderr=None) for name, each in found.scalars.items()}
+            found = replace(found, scalars=scalars)
+        return found
 
 
 def input_jacobians(lent: Evaluation, samples: int | None, memory: int) -> Iterator[Tensor]:
@@ -102,8 +117,7 @@ def input_jacobians(lent: Evaluation, samples: int | None, memory: int) -> Itera
     for parameter in lent.network.parameters():  # put back by `untouched`
         parameter.requires_grad_(False)
     chosen = lent.inputs[:samples]
-    with torch.no_grad():
-        classes = lent.logits(chosen[:1]).shape[1]
+    classes = lent.behaviour.classes
     each = classes * chosen[0].numel() * chosen.element_size()
     for part in torch.split(chosen, max(1, min(memory // each, lent.batch_size))):
         inputs = part.clone().requires_grad_()
@@ -112,11 +126,31 @@ def input_jacobians(lent: Evaluation, samples: int | None, memory: int) -> Itera
             len(part), classes, part[0].numel(), dtype=part.dtype, device=part.device
         )
         for c in range(classes if logits.requires_grad else 0):
-            (row,) = torch.autograd.grad(
+            (row,) = derivative(
                 logits[:, c].sum(), inputs, retain_graph=c + 1 < classes, materialize_grads=True
             )
             rows[:, c] = row.flatten(1)
             lent.backward += len(part)
+        yield rows
+
+
+def coupled_jacobians(lent: Evaluation, samples: int | None) -> Iterator[Tensor]:
+    """Yield Jacobians [1, C, D] of samples' own outputs by their own inputs, in the whole batch.
+
+    Each row takes a backward pass of its own through the batch, so there are at most
+    `MOST_ROWS` / C samples.
+    """
+    for parameter in lent.network.parameters():  # put back by `untouched`
+        parameter.requires_grad_(False)
+    inputs = lent.inputs.clone().requires_grad_()
+    logits = lent.logits(inputs)
+    classes = lent.behaviour.classes
+    for i in range(min(len(lent), samples or len(lent), max(1, MOST_ROWS // classes))):
+        rows = torch.zeros(1, classes, inputs[0].numel(), dtype=inputs.dtype, device=inputs.device)
+        for c in range(classes if logits.requires_grad else 0):
+            (row,) = derivative(logits[i, c], inputs, retain_graph=True, materialize_grads=True)
+            rows[0, c] = row[i].flatten()
+            lent.backward += len(lent)
         yield rows
 
 

@@ -41,6 +41,8 @@ class Lanczos:
     Attributes:
         alphas: The diagonal of the tridiagonal matrix T.
         betas: What couples each vector to the one after it; 0 where the space was exhausted.
+        skew: The largest |<u, Hv> - <v, Hu>| over pairs of basis vectors: for a symmetric matrix
+            no more than rounding. It comes free, with the reorthogonalisation.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Lanczos:
         self._store = start.new_empty(8, len(start), dtype=_stored(len(start), dtype))
         self.alphas: list[float] = []
         self.betas: list[float] = []
+        self.skew = 0.0
 
     @property
     def steps(self) -> int:
@@ -96,7 +99,9 @@ class Lanczos:
         self._store[self.steps] = current
         self.alphas.append(alpha)
         before = float(rest.norm())
-        rest = self._orthogonal(rest)
+        parts = self._parts(rest)
+        self.skew = max(self.skew, float(parts.abs().max()))
+        rest = self._without(rest, parts)
         if float(rest.norm()) < 0.7 * before:  # twice is enough (Parlett 1998)
             rest = self._orthogonal(rest)
         beta = float(rest.norm())
@@ -106,14 +111,20 @@ class Lanczos:
         self.betas.append(beta)
         self.next = rest / beta if beta else None
 
-    def ritz(self) -> Ritz:
-        """Return the eigenvalues of T with their bounds; needs at least one step."""
-        off = self.betas[:-1]
-        matrix = np.diag(self.alphas) + np.diag(off, 1) + np.diag(off, -1)
+    @property
+    def symmetric(self) -> bool:
+        """Tell whether the products so far can be those of a symmetric matrix."""
+        return self.skew <= max(1e-4, 8 * self.rounding) * self._scale()
+
+    def ritz(self, steps: int | None = None) -> Ritz:
+        """Return the eigenvalues of T, after so many steps (default all), with their bounds."""
+        steps = self.steps if steps is None else steps
+        off, last = self.betas[: steps - 1], self.betas[steps - 1]
+        matrix = np.diag(self.alphas[:steps]) + np.diag(off, 1) + np.diag(off, -1)
         values, vectors = np.linalg.eigh(matrix)
-        residuals = np.abs(self.betas[-1] * vectors[-1])
-        steps = np.concatenate([[np.inf], np.diff(values), [np.inf]])
-        gaps = np.minimum(steps[:-1], steps[1:]) - residuals
+        residuals = np.abs(last * vectors[-1])
+        apart = np.concatenate([[np.inf], np.diff(values), [np.inf]])
+        gaps = np.minimum(apart[:-1], apart[1:]) - residuals
         if len(values) == 1:  # one Ritz value says nothing of the gap
             gaps[:] = -1
         temple = np.divide(residuals**2, gaps, where=gaps > 0, out=np.full_like(gaps, np.inf))
@@ -125,8 +136,15 @@ class Lanczos:
 
     def _orthogonal(self, vector: Tensor) -> Tensor:
         """Return a float64 vector less its parts along the basis."""
-        columns = [slice(i, i + _COLUMNS) for i in range(0, len(vector), _COLUMNS)]
-        parts = torch.stack([self.basis[:, c].double() @ vector[c] for c in columns]).sum(0)
+        return self._without(vector, self._parts(vector))
+
+    def _parts(self, vector: Tensor) -> Tensor:
+        """Return a float64 vector's parts along the basis, [steps]."""
+        columns = _columns(vector)
+        return torch.stack([self.basis[:, c].double() @ vector[c] for c in columns]).sum(0)
+
+    def _without(self, vector: Tensor, parts: Tensor) -> Tensor:
+        columns = _columns(vector)
         return torch.cat([vector[c] - parts @ self.basis[:, c].double() for c in columns])
 
     def _fresh(self) -> Tensor:
@@ -136,6 +154,10 @@ class Lanczos:
         vector = self._orthogonal(self._orthogonal(vector.to(self._store.device)))
         unit: Tensor = vector / vector.norm()
         return unit
+
+
+def _columns(vector: Tensor) -> list[slice]:
+    return [slice(i, i + _COLUMNS) for i in range(0, len(vector), _COLUMNS)]
 
 
 def _stored(size: int, dtype: torch.dtype) -> torch.dtype:

@@ -7,10 +7,11 @@ from enum import StrEnum
 from importlib.metadata import entry_points
 from typing import Protocol, runtime_checkable
 
+import torch
 from torch import nn
 
 from trainscope.data import ProbeData
-from trainscope.errors import ProbeError
+from trainscope.errors import ProbeError, TrainscopeError
 from trainscope.records import Cost, Measurement
 
 GROUP = "trainscope.probes"
@@ -58,6 +59,22 @@ def find(name: str) -> type[Probe]:
         raise ProbeError(f"no probe is named '{name}'; choose from {', '.join(sorted(points))}")
     loaded: type[Probe] = points[name].load()
     return loaded
+
+
+def attempt(probe: Probe, network: nn.Module, data: ProbeData) -> Measurement:
+    """Measure; where the probe cannot, return a skipped measurement with the reason.
+
+    So one probe, or one column, never takes the rest of a diagnosis with it. Errors that are not
+    the network's or the data's are bugs, and pass.
+    """
+    try:
+        return probe.measure(network, data)
+    except TrainscopeError as error:
+        return Measurement.skipped(probe.name, str(error))
+    except (MemoryError, torch.OutOfMemoryError):
+        return Measurement.skipped(
+            probe.name, "there is not enough memory; give a smaller --batch-size or fewer --samples"
+        )
 
 
 def lacking(probe: Probe, data: ProbeData) -> Need | None:

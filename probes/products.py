@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainscope.probes.evaluation import Evaluation, NonFiniteError
+from trainscope.probes.evaluation import Evaluation
 from trainscope.probes.parameters import Measured
+from trainscope.probes.passes import NonFiniteError, derivative
 
 Product = Callable[[Tensor], Tensor]
 """From a vector [P] to the product with a symmetric matrix, [P]."""
@@ -65,7 +66,7 @@ class MatrixProduct:
         total = torch.zeros(self.size, dtype=torch.float64, device=self.lent.inputs.device)
         for inputs, labels in self.lent.batches():
             loss = F.cross_entropy(self.lent.logits(inputs), labels, reduction="sum")
-            found = torch.autograd.grad(loss, self.measured.tensors, materialize_grads=True)
+            found = derivative(loss, self.measured.tensors, materialize_grads=True)
             self.lent.backward += len(inputs)
             total += self.measured.flatten(found).double() / len(self.lent)
         return total
@@ -91,12 +92,12 @@ class MatrixProduct:
 
     def _hessian(self, loss: Tensor) -> Callable[[list[Tensor]], list[Tensor]]:
         tensors = self.measured.tensors
-        first = torch.autograd.grad(loss, tensors, create_graph=True, materialize_grads=True)
+        first = derivative(loss, tensors, create_graph=True, materialize_grads=True)
         live = [i for i, g in enumerate(first) if g.requires_grad]
 
         def product(pieces: list[Tensor]) -> list[Tensor]:
             return list(
-                torch.autograd.grad(
+                derivative(
                     [first[i] for i in live],
                     tensors,
                     [pieces[i] for i in live],
@@ -110,21 +111,17 @@ class MatrixProduct:
     def _gauss_newton(self, logits: Tensor, share: float) -> Callable[[list[Tensor]], list[Tensor]]:
         tensors = self.measured.tensors
         dual = torch.zeros_like(logits, requires_grad=True)
-        pulled = torch.autograd.grad(
-            logits, tensors, dual, create_graph=True, materialize_grads=True
-        )
+        pulled = derivative(logits, tensors, dual, create_graph=True, materialize_grads=True)
         live = [i for i, g in enumerate(pulled) if g.requires_grad]
         p = logits.detach().softmax(1)
 
         def product(pieces: list[Tensor]) -> list[Tensor]:
-            (pushed,) = torch.autograd.grad(
+            (pushed,) = derivative(
                 [pulled[i] for i in live], dual, [pieces[i] for i in live], retain_graph=True
             )
             inner = p * (pushed - (p * pushed).sum(1, keepdim=True)) * (share / len(p))
             return list(
-                torch.autograd.grad(
-                    logits, tensors, inner, retain_graph=True, materialize_grads=True
-                )
+                derivative(logits, tensors, inner, retain_graph=True, materialize_grads=True)
             )
 
         return product

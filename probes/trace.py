@@ -16,7 +16,7 @@ from torch import Tensor
 
 from trainscope.probes.evaluation import Evaluation
 from trainscope.probes.lanczos import Lanczos
-from trainscope.probes.products import MatrixProduct
+from trainscope.probes.products import Product
 from trainscope.probes.sample_gradients import SampleGradients
 
 
@@ -69,7 +69,7 @@ def sampled_gauss_newton(
 
 
 def deflated_hutchinson(
-    product: MatrixProduct, krylov: Lanczos, draws: int, generator: torch.Generator
+    product: Product, krylov: Lanczos, draws: int, generator: torch.Generator
 ) -> Trace:
     """Return an estimate of a matrix's trace, exact on a Krylov space and sampled outside it.
 
@@ -83,7 +83,7 @@ def deflated_hutchinson(
         return Trace(inside, None, None, "exact: the Krylov space is the whole space")
     found = []
     for _ in range(draws):
-        signs = torch.randint(0, 2, (product.size,), generator=generator).to(basis) * 2 - 1
+        signs = torch.randint(0, 2, (basis.shape[1],), generator=generator).to(basis) * 2 - 1
         outside = signs.double()
         for _ in range(2):
             outside = outside - (basis.T @ (basis @ outside.to(basis))).double()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
@@ -13,16 +12,21 @@ from torch import Tensor, nn
 from trainscope.data import ProbeData
 from trainscope.errors import ProbeError
 from trainscope.networks import flops
+from trainscope.probes.behaviour import Behaviour, behaviour_of
+from trainscope.probes.evaluation import taken_inputs
 from trainscope.probes.probe import Need
 from trainscope.probes.untouched import untouched
 from trainscope.records import Cost, Measurement, Scalar, Status
 from trainscope.records.run import EpochRecord
+from trainscope.sparsify.copies import whole_copy
+from trainscope.training.evaluation import TEST_BATCH
 from trainscope.training.loop import Evaluation, Settings, evaluate, train
 from trainscope.training.schedule import MAX_LR, constant, write_lr
 
 MOST_EPOCHS, FEWEST_EPOCHS = 5, 2
 DEFAULT_PASSES = 100_000
 """Training samples passed at one LR by default, within the bounds above."""
+_NOT_FINITE = "the network's logits on the test half hold NaN or infinite values"
 MOST_WORK = 3e13
 """Multiply-adds a column that are begun without being asked for: about 20 minutes of a laptop."""
 
@@ -82,22 +86,27 @@ class TrainabilityAccuracy:
             return Measurement.skipped(self.name, too_much)
         begun = time.perf_counter()
         with untouched(network):
+            behaviour = behaviour_of(network, taken_inputs(network, data), data.inputs)
+            if behaviour.constant_loss is not None:
+                return Measurement.skipped(self.name, behaviour.constant_loss)
             start = evaluate(network, data.test)
             runs = [self._retrain(network, data, lr) for lr in self.lrs]
         scalars = {"ta": _ta(runs[0])}
         for lr, run in zip(self.lrs, runs, strict=True):
             scalars[f"ta@{write_lr(lr)}"] = _ta(run)
-        scalars["start_accuracy"] = _mean([start])
+        scalars["start_accuracy"] = _start(start)
         diverged = [
             f"{write_lr(lr)} (epoch {record.epoch})"
             for lr, run in zip(self.lrs, runs, strict=True)
-            for record in [next((r for r, _ in run if r.train_loss is None), None)]
+            for record in [_lost(run)]
             if record is not None
         ]
         reason = f"retraining diverged at LR {', '.join(diverged)}" if diverged else None
+        if start.loss is None:
+            reason = _NOT_FINITE
         return Measurement(
             self.name,
-            status=Status.NONFINITE if diverged else Status.OK,
+            status=Status.NONFINITE if reason else Status.OK,
             reason=reason,
             scalars=scalars,
             arrays={
@@ -106,7 +115,7 @@ class TrainabilityAccuracy:
                 "epoch_losses": [[r.train_loss for r, _ in run] for run in runs],
             },
             cost=self._cost(data, time.perf_counter() - begun),
-            notes=self._notes(data),
+            notes=self._notes(data) | _remarks(behaviour),
         )
 
     def estimate(self, network: nn.Module, data: ProbeData) -> Cost:
@@ -120,7 +129,7 @@ class TrainabilityAccuracy:
         assert data.test is not None
         epochs: list[tuple[EpochRecord, Evaluation]] = []
         train(
-            copy.deepcopy(network),
+            whole_copy(network),
             data.train,
             data.test,
             constant(lr, self._epochs(data)),
@@ -175,10 +184,29 @@ class TrainabilityAccuracy:
 
 def _ta(run: list[tuple[EpochRecord, Evaluation]]) -> Scalar:
     """Return the TA of one retraining, or the reason why a diverged one has none."""
-    lost = next((record.epoch for record, _ in run if record.train_loss is None), None)
+    lost = _lost(run)
     if lost is not None:
-        return Scalar(None, "%", reason=f"retraining diverged in epoch {lost}")
+        return Scalar(None, "%", reason=f"retraining diverged in epoch {lost.epoch}")
     return _mean([found for _, found in run])
+
+
+def _lost(run: list[tuple[EpochRecord, Evaluation]]) -> EpochRecord | None:
+    """Return the first epoch whose training or test loss is not finite."""
+    return next((r for r, _ in run if r.train_loss is None or r.test_loss is None), None)
+
+
+def _start(found: Evaluation) -> Scalar:
+    return Scalar(None, "%", reason=_NOT_FINITE) if found.loss is None else _mean([found])
+
+
+def _remarks(behaviour: Behaviour) -> dict[str, str]:
+    """Return what a reader must know of a network that is not one function of one sample."""
+    found = {}
+    if behaviour.random is not None:
+        found["random"] = f"{behaviour.random}; each test accuracy is of one draw"
+    if behaviour.coupled is not None:
+        found["batch"] = f"{behaviour.coupled}; test accuracies are of batches of {TEST_BATCH}"
+    return found
 
 
 def _mean(evaluations: list[Evaluation]) -> Scalar:

@@ -30,6 +30,10 @@ def pin(data: Dataset, samples: int, *, batch_size: int = 128, seed: int = 0) ->
     )
 
 
+LABEL_BATCH = 128
+"""Samples put forward at once for their labels: fixed, so that no option changes the labels."""
+
+
 @torch.no_grad()
 def pin_random(
     data: RandomInputs, network: nn.Module, samples: int, *, batch_size: int = 128, seed: int = 0
@@ -37,7 +41,8 @@ def pin_random(
     """Draw Gaussian inputs, and their labels from the network's own predictions.
 
     Labels drawn from the softmax make the loss one that the network could have been trained on:
-    the gradient's expectation is zero and the Hessian's is the Fisher information.
+    the gradient's expectation is zero and the Hessian's is the Fisher information. Where a logit is
+    NaN or infinite there is no softmax to draw from, so there are no labels.
 
     Args:
         data: The shape of one input.
@@ -47,20 +52,29 @@ def pin_random(
         seed: Of inputs and labels.
 
     Raises:
-        DataError: The network does not take such inputs.
+        DataError: The network does not take such inputs, or does not return logits.
     """
     generator = torch.Generator().manual_seed(seed)
-    weight = next(network.parameters())
     inputs = torch.randn(samples, *data.shape, generator=generator)
-    mode = network.training
+    weight = next(network.parameters(), inputs)
+    modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:
-        parts = [network(part.to(weight)).cpu() for part in torch.split(inputs, batch_size)]
-    except RuntimeError as error:
-        first = str(error).splitlines()[0]
+        with torch.random.fork_rng(devices=[]):
+            parts = [
+                network(part.to(weight, copy=True)).cpu()
+                for part in torch.split(inputs, LABEL_BATCH)
+            ]
+        odds = torch.cat(parts).float().softmax(1)
+        if len(odds) != samples or odds.ndim != 2:
+            raise ValueError(f"it returns {tuple(odds.shape)} for {samples} inputs")
+    except Exception as error:  # whatever the layers, or code of the user's, raise
+        first = next(iter(str(error).splitlines()), type(error).__name__)
         raise DataError(f"the network does not take inputs {data.name}: {first}") from error
     finally:
-        network.train(mode)
-    odds = torch.cat(parts).float().softmax(1)
-    labels = torch.multinomial(odds, 1, generator=generator).squeeze(1)
+        for module, mode in modes:
+            module.training = mode
+    labels = None
+    if torch.isfinite(odds).all():
+        labels = torch.multinomial(odds, 1, generator=generator).squeeze(1)
     return ProbeData(data.name, inputs, labels, "predicted", batch_size=batch_size, seed=seed)

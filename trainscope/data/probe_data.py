@@ -21,7 +21,7 @@ class ProbeData:
     Attributes:
         name: The data, as `--data` takes it.
         inputs: [N, C, H, W], float, normalised.
-        labels: [N], int64; None where there are none.
+        labels: [N], int64; None where there are none, or none can be predicted.
         label_source: "true", or "predicted" for labels drawn from the base network's softmax.
         train: The training half; None where there is no labelled data set.
         test: The test half; None likewise.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 import platform
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +24,8 @@ from trainscope.errors import ActionError, ProbeError
 from trainscope.networks import Network, digest, flops, parameters
 from trainscope.networks.device import find_device
 from trainscope.networks.threads import suited_threads
-from trainscope.probes import Probe, find, lacking
+from trainscope.probes import Probe, attempt, find, lacking
+from trainscope.probes.behaviour import checked_once
 from trainscope.probes.probe import Need
 from trainscope.records import Columns, Cost, DataRecord, Diagnosis, Measurement, NetworkRecord
 from trainscope.sparsify import (
@@ -35,6 +35,7 @@ from trainscope.sparsify import (
     recalibrate_batch_norm,
     sparsify,
 )
+from trainscope.sparsify.copies import whole_copy
 
 PROBES = ("trainability_accuracy", "gradient", "jacobian", "curvature")
 MAX_SEED = 2**63 - 2
@@ -138,7 +139,8 @@ def examine(
         pinned, extra = pin_inputs(source, base, count, batch_size, seed, cost)
         pinned = pinned.to(where)
         modules = _columns(base.module, None if done is None else done.module, extra, where)
-        measured = _measure_all(chosen, modules, pinned, tell)
+        with checked_once():
+            measured = _measure_all(chosen, modules, pinned, tell)
     record = NetworkRecord(
         architecture=base.architecture,
         parameters=parameters(base.module),
@@ -262,7 +264,7 @@ def _columns(
 
 def _on(network: nn.Module, device: torch.device) -> nn.Module:
     there = all(parameter.device == device for parameter in network.parameters())
-    return network if there else copy.deepcopy(network).to(device)
+    return network if there else whole_copy(network).to(device)
 
 
 def _check(probes: Sequence[Probe], *, samples: int | None, batch_size: int, seed: int) -> None:
@@ -323,6 +325,12 @@ def _measure(
 ) -> Measurement:
     need = lacking(probe, data)
     if need is not None:
+        if need is Need.LABELS and data.label_source == "predicted":
+            return Measurement.skipped(
+                probe.name,
+                "the base network's logits hold NaN or infinite values, so no labels can be drawn "
+                "from its predictions: add --data with labels, or look at its weights",
+            )
         hint = {
             Need.TRAINING: "add --data with a labelled set, like --data cifar10:ROOT",
             Need.LABELS: "add --data with labels",
@@ -330,7 +338,7 @@ def _measure(
         }[need]
         return Measurement.skipped(probe.name, f"needs {need}: {hint}")
     tell(f"{probe.name}, {column}")
-    return probe.measure(network, data)
+    return attempt(probe, network, data)
 
 
 def expected(cost: Cost) -> str:

@@ -171,7 +171,7 @@ def _forward_with_heads(network: nn.Module, inputs: Tensor) -> Any:
     """
     for module in network.modules():
         module.training = not type(module).__module__.startswith("torch.nn")
-    return network(inputs)
+    return network(inputs.clone())  # it may write into them
 
 
 def _is_maker(module: object) -> bool:

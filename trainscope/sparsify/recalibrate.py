@@ -45,7 +45,7 @@ def recalibrate_batch_norm(network: nn.Module, batches: Iterable[Tensor]) -> nn.
     with torch.no_grad():
         for batch in batches:
             try:
-                copied(batch.to(weight.dtype))
+                copied(batch.to(weight.dtype, copy=True))  # it may write into it
             except ValueError as error:
                 raise DataError(
                     f"a batch of {len(batch)} is too small to take batch-norm statistics of; "

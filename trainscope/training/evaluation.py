@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from trainscope.data import Split
 
+TEST_BATCH = 512
+"""Test samples put forward at once."""
+
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
@@ -30,19 +33,19 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(network: nn.Module, split: Split, *, batch_size: int = 512) -> Evaluation:
+def evaluate(network: nn.Module, split: Split, *, batch_size: int = TEST_BATCH) -> Evaluation:
     """Measure a network, in eval mode, on a test half, on the device where it is.
 
-    Modes are put back, also when it raises.
+    Modes are put back, also when it raises. The network gets copies, into which it may write.
     """
-    weight = next(network.parameters())
+    weight = next(network.parameters(), torch.empty(0))
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
     losses, correct = [], []
     try:
         for indices in torch.split(torch.arange(len(split)), batch_size):
             inputs, labels = split.batch(indices)
-            logits = network(inputs.to(weight)).double()
+            logits = network(inputs.to(weight, copy=True)).double()
             labels = labels.to(logits.device)
             losses.append(nn.functional.cross_entropy(logits, labels, reduction="sum"))
             correct.append(logits.argmax(1) == labels)

@@ -119,7 +119,7 @@ def check_fit(network: Network, dataset: Dataset) -> None:
     if not len(split):
         raise DataError(f"{dataset.name} has no test samples")
     inputs, _ = split.batch(torch.arange(1))
-    weight = next(network.module.parameters())
+    weight = next(network.module.parameters(), inputs)
     modes = [(module, module.training) for module in network.module.modules()]
     network.module.eval()
     try:

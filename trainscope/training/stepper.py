@@ -67,7 +67,7 @@ class Stepper:
         settings, kind = self.settings, self.weight.device.type
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(kind, self.dtype, enabled=self.dtype is not None):
-            logits = self.network(inputs.to(self.weight))
+            logits = self.network(inputs.to(self.weight, copy=True))  # it may write into it
             loss = nn.functional.cross_entropy(
                 logits.float() if self.dtype else logits,
                 labels.to(self.weight.device),

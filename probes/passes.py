@@ -1,0 +1,98 @@
+"""Passes through a network that is not ours: what goes wrong in one is said in a sentence.
+
+The network gets a copy of its input, because it may write into it (`x.sub_(mean)`, a first ReLU in
+place), and the pinned samples are the same for every probe and every column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainscope.errors import ProbeError
+
+
+class NonFiniteError(ArithmeticError):
+    """A NaN or an infinity where there must be a number; its message is the reason."""
+
+
+class NotDifferentiableError(ProbeError):
+    """A derivative that torch does not have; its message is the reason."""
+
+
+def logits_of(model: nn.Module, inputs: Tensor) -> Tensor:
+    """Return a network's logits [N, C] for a copy of inputs [N, ...]; they may be NaN.
+
+    A batch of one whose axis the network squeezed away, [C], counts as [1, C].
+
+    Raises:
+        ProbeError: The network fails on such inputs, or returns something else.
+    """
+    try:
+        out = model(inputs.clone())
+    except Exception as error:  # whatever the layers, or code of the user's, raise
+        raise _failure(f"the network fails on a batch of {len(inputs)}", model, error) from error
+    if isinstance(out, Tensor) and out.ndim == 1 and len(inputs) == 1:
+        out = out.unsqueeze(0)
+    if not isinstance(out, Tensor) or out.ndim != 2 or len(out) != len(inputs):
+        shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+        raise ProbeError(
+            f"the network returns {shape} for {len(inputs)} inputs, not logits of shape "
+            "[samples, classes]; wrap it so that it does"
+        )
+    return out
+
+
+def derivative(
+    outputs: Tensor | Sequence[Tensor],
+    inputs: Any,
+    grad_outputs: Tensor | Sequence[Tensor] | None = None,
+    **options: bool,
+) -> tuple[Tensor, ...]:
+    """Return what `torch.autograd.grad` returns.
+
+    Raises:
+        NotDifferentiableError: Torch, or a backward pass of the network's own, cannot do it.
+        ProbeError: There is not enough memory for it.
+    """
+    try:
+        found = torch.autograd.grad(outputs, inputs, grad_outputs, **options)
+    except RuntimeError as error:
+        text = str(error)
+        if "Mismatch in shape" in text:  # ours, not the network's
+            raise
+        if _out_of_memory(error):
+            raise _failure("a backward pass fails", None, error) from error
+        raise NotDifferentiableError(_first_line(error)) from error
+    return tuple(found)
+
+
+def _failure(what: str, model: nn.Module | None, error: Exception) -> ProbeError:
+    """Return a sentence on what failed, where, and what to do."""
+    if _out_of_memory(error):
+        return ProbeError(f"{what}: not enough memory; give a smaller --batch-size")
+    where = "" if model is None else _where_raised(model, error)
+    return ProbeError(f"{what}{where}: {type(error).__name__}: {_first_line(error)}")
+
+
+def _out_of_memory(error: Exception) -> bool:
+    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return known or "can't allocate memory" in str(error)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), "no message")
+
+
+def _where_raised(model: nn.Module, error: Exception) -> str:
+    """Return " in layer 'name'" for the innermost layer in which an error was raised, or ""."""
+    names = {id(module): name for name, module in model.named_modules()}
+    found, trace = "", error.__traceback__
+    while trace is not None:
+        name = names.get(id(trace.tb_frame.f_locals.get("self")))
+        found = f" in layer '{name}'" if name else found
+        trace = trace.tb_next
+    return found
