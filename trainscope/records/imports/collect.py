@@ -11,7 +11,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from trainscope.errors import RecordError
-from trainscope.records.imports.log import IN_WORDS, Log, listed, no_accuracy, no_column
+from trainscope.records.imports.log import (
+    IN_WORDS,
+    Log,
+    is_another_metric,
+    listed,
+    no_accuracy,
+    no_column,
+)
 from trainscope.records.imports.names import (
     ACCURACY,
     LOSS,
@@ -20,7 +27,6 @@ from trainscope.records.imports.names import (
     TEST,
     TRAIN,
     Meaning,
-    is_test_accuracy,
     meaning,
 )
 
@@ -221,7 +227,7 @@ class Collector:
                 )
             )
         name = found.taken["test_accuracy"]
-        if "test_accuracy" in self.asked and not is_test_accuracy(name, {}):
+        if "test_accuracy" in self.asked and is_another_metric(name):
             found.notes.append(f"'{name}' stands in the place of the test accuracy, as asked for.")
         if "test_accuracy" not in self.asked and _is_bare_accuracy(name):
             meant = [meaning(other) for other in self.passed]
