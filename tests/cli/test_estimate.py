@@ -188,7 +188,7 @@ def test_accuracies_that_are_no_percentages_are_refused(files, tmp_path, value):
 
 def test_a_missing_column_is_told_with_the_separators_that_are_read(tmp_path):
     odd = tmp_path / "odd.csv"
-    odd.write_text("epoch|lr|accuracy\n1|0.001|40\n")
+    odd.write_text("epoch:lr:accuracy\n1:0.001:40\n")
     assert "commas, semicolons or tabs" in refused(str(odd), "--target", "66")
 
 

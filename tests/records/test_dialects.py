@@ -89,7 +89,7 @@ def test_another_metric_is_taken_where_it_was_asked_for_and_said():
 
 
 def test_one_of_several_runs_is_picked_by_its_name():
-    with pytest.raises(RecordError, match="holds 2 runs, lucky-1, calm-2: say which .* --run"):
+    with pytest.raises(RecordError, match=r"holds 2 runs, lucky-1, calm-2: say which .* --run"):
         run_from_log(LOGS / "wandb_export.csv")
     run = run_from_log(LOGS / "wandb_export.csv", run="calm-2")
     assert [r.test_accuracy for r in run.epochs] == [35, 45, 50]

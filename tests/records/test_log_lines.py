@@ -67,7 +67,7 @@ def test_other_quantities_mean_nothing(name):
         ("\x1b[32mEpoch 1\x1b[0m Val Acc: \x1b[1m55.5\x1b[0m\n", [55.5]),
         ("2024-01-01 12:00:00,123 INFO Epoch [1/2] val acc: 55.00%, best acc: 56.00%\n", [55]),
         (
-            "Epoch 1:  50%|## | 1/2 [00:20, val_acc=0.1]\rEpoch 1: 100%|##| 2/2 [00:40, val_acc=0.5]",
+            "Epoch 1:  50%|#| 1/2 [00:20, val_acc=0.1]\rEpoch 1: 100%|##| 2/2 [00:40, val_acc=0.5]",
             [50],
         ),
         ("Epoch 1\n * Acc@1 50.5 Acc@5 80\nEpoch 2\n * Acc@1 51.5 Acc@5 81\n", [50.5, 51.5]),
@@ -126,7 +126,7 @@ def test_a_test_before_and_one_after_training_stand_apart(tmp_path):
 
 def test_columns_that_are_equally_good_are_asked_for(tmp_path):
     path = tmp_path / "log.csv"
-    with pytest.raises(RecordError, match="more than one name .* val_acc_a, val_acc_b: say which"):
+    with pytest.raises(RecordError, match=r"more than one name .* val_acc_a, val_acc_b: say which"):
         accuracies(path, "epoch,lr,val_acc_a,val_acc_b\n1,.1,50,40\n")
     asked = Given(columns={"test_accuracy": "val_acc_b"})
     assert accuracies(path, path.read_text(), asked) == [40]
@@ -182,7 +182,7 @@ def test_text_of_any_system(tmp_path, encoding, end):
         ("a.csv", b"epoch,lr,val_acc\ninf,.1,50\n", "'inf' is no epoch"),
         ("a.csv", b"epoch,lr,val_acc\n" + b"9" * 9000 + b",.1,50\n", "is no epoch"),
         ("a.csv", b'epoch,lr,val_acc\n1,".1,50\n', "no CSV file"),
-        ("a.csv", b"epoch,lr,val_acc\n" + b"1,.1,50\n" * 300_001, "more than 300000 rows"),
+        ("a.csv", b"epoch,lr,val_acc\n" + b"1,.1,50\n" * 150_001, "more than 150000 rows"),
         ("a.csv", b"x," * 1_100_000, "more than 1048576 characters"),
         ("a.txt", b"\0" * 99, "no text log"),
         ("a.txt", b"Epoch " + b"9" * 9000, "no test accuracy"),

@@ -18,6 +18,8 @@ from trainscope.records.run import UNKNOWN
 
 SUFFIXES = (".json", ".toml")
 FAMILIES = ("trainscope.run/", "trainscope.diagnosis/")
+LOGS = (".csv", ".tsv", ".txt", ".log", ".jsonl")
+IN_LOGS = ('"log_history"', '"epoch"')
 MOST_BYTES = 512 * 2**20
 """A record larger than this is none of ours."""
 
@@ -168,8 +170,8 @@ def _read_file(path: Path, *, named: bool) -> Sequence[Run | Diagnosis]:
         reason = getattr(error, "strerror", None) or "it is not text"
         raise RecordError(f"{path} cannot be read: {reason}") from error
     schema = _schema(text)
-    if schema is None and named and _imports(path):
-        return ()
+    if schema is None and named:
+        _refuse_log(path, text)
     if schema is None and not named:
         # Half of a record is still worth a word; JSON of another kind is not.
         if any(family in text[:4096] for family in FAMILIES):
@@ -190,11 +192,15 @@ def _read_file(path: Path, *, named: bool) -> Sequence[Run | Diagnosis]:
     )
 
 
-def _imports(path: Path) -> bool:
-    """Say what to do with somebody else's log."""
-    if path.suffix in (".csv", ".txt", ".log"):
+def _refuse_log(path: Path, text: str) -> None:
+    """Say what to do with somebody else's log.
+
+    Raises:
+        RecordError: The file is one, and no record that is cut short.
+    """
+    ours = any(family in text[:4096] for family in FAMILIES)
+    if path.suffix in LOGS or (not ours and any(word in text[:4096] for word in IN_LOGS)):
         raise RecordError(f"{path} is a log, not a Run: make one with `trainscope import {path}`")
-    return False
 
 
 def _schema(text: str) -> str | None:

@@ -119,7 +119,8 @@ class LearningCurve:
             if name not in names:
                 raise RecordError(
                     f"{path} has no column '{name}'; its header must name epoch, lr and accuracy, "
-                    "and may name loss, with commas, semicolons or tabs between them"
+                    "and may name loss, with commas, semicolons or tabs between them; of another "
+                    "tool's log make a Run with `trainscope import`"
                 )
         table.refuse_twice(COLUMNS)
         data = {

@@ -11,7 +11,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from trainscope.errors import RecordError
-from trainscope.records.imports.log import IN_WORDS, Log, listed, no_accuracy, no_column
+from trainscope.records.imports.log import (
+    IN_WORDS,
+    Log,
+    is_another_metric,
+    listed,
+    no_accuracy,
+    no_column,
+)
 from trainscope.records.imports.names import (
     ACCURACY,
     LOSS,
@@ -20,7 +27,6 @@ from trainscope.records.imports.names import (
     TEST,
     TRAIN,
     Meaning,
-    is_test_accuracy,
     meaning,
 )
 
@@ -28,7 +34,9 @@ _RATE, _BARE, _TRAINED, _KNOWN = "rate", "accuracy of unnamed data", "training l
 MOST_EPOCHS = 1_000_000
 MOST_NUMBERS = 2_000_000
 """Numbers that are held at a time."""
-MOST_NAMES = 1_000
+MOST_NAMES = 5_000
+"""Names of numbers that a Run may hold."""
+MOST_SEEN = 1_000
 """Names that are kept for messages."""
 ENOUGH = 0.9
 """A name is as good as another if it has a number in this share of the other's epochs."""
@@ -87,7 +95,7 @@ class Collector:
 
     def see(self, names: Iterable[str]) -> None:
         """Remember names for messages."""
-        if len(self.names) < MOST_NAMES:
+        if len(self.names) < MOST_SEEN:
             self.names |= dict.fromkeys(names)
 
     def wanted(self, name: str) -> bool:
@@ -123,7 +131,7 @@ class Collector:
                 cell = row[name] = Cell()
                 self.held += 1
             cell.add(value, weight)
-        if len(self.rows) > MOST_EPOCHS or self.held > MOST_NUMBERS:
+        if len(self.rows) > MOST_EPOCHS or self.held > MOST_NUMBERS or len(passed) > MOST_NAMES:
             raise RecordError(
                 f"{self.path} has more epochs or names than a log of one training: keep the lines "
                 "and columns of the epochs"
@@ -143,7 +151,7 @@ class Collector:
             use = _BARE if bare else _TRAINED if trained else _RATE if found.field == LR else _KNOWN
         elif any(_is(name, own) for own in self.asked.values()):
             use = _KNOWN
-        if len(self.uses) < MOST_NUMBERS // 20:
+        if len(self.uses) < 20 * MOST_NAMES:
             self.uses[name] = use
         return use
 
@@ -221,7 +229,7 @@ class Collector:
                 )
             )
         name = found.taken["test_accuracy"]
-        if "test_accuracy" in self.asked and not is_test_accuracy(name, {}):
+        if "test_accuracy" in self.asked and is_another_metric(name):
             found.notes.append(f"'{name}' stands in the place of the test accuracy, as asked for.")
         if "test_accuracy" not in self.asked and _is_bare_accuracy(name):
             meant = [meaning(other) for other in self.passed]

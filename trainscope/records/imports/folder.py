@@ -22,7 +22,7 @@ _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
 def find_log(folder: Path, run: str | None) -> tuple[Path, str | None]:
-    """Return the log that a folder holds, and the run to read of it, where the log is TensorBoard's.
+    """Return the log that a folder holds, and the run to read of it if it is TensorBoard's.
 
     A log with a name that is known is taken before others; in the folder itself, before those below
     it. A Trainer's state stands in each checkpoint: the last one counts.

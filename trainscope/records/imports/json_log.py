@@ -28,8 +28,9 @@ from trainscope.records.imports.names import (
 )
 from trainscope.records.imports.text_file import check_file, lines, whole
 
-MOST_BYTES = 48 * 2**20
+MOST_BYTES = 24 * 2**20
 """A JSON document of more would not fit the memory of a small machine when it is open."""
+MOST_RECORDS = 150_000
 HISTORY = "log_history"
 
 
@@ -149,6 +150,11 @@ def _read(
         record = _record(entry, asked, collector)
         if record.values:
             records.append(record)
+        if len(records) > MOST_RECORDS:
+            raise RecordError(
+                f"{path} has more than {MOST_RECORDS} records, which is no log of epochs: keep "
+                "those of the epochs"
+            )
     if "epoch" in asked and all(record.epoch is None for record in records):
         raise no_column(str(path), asked["epoch"], collector.names)
     epochs = [record.epoch for record in records if record.epoch is not None]

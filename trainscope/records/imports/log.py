@@ -60,6 +60,14 @@ def number(text: object) -> float | None:
     return value if math.isfinite(value) else None
 
 
+def is_another_metric(name: str) -> bool:
+    """Tell a number that is known to be no test accuracy."""
+    found = meaning(name)
+    if found is None:
+        return _METRIC.search(name) is not None
+    return found.field != ACCURACY or found.split == TRAIN
+
+
 def no_column(path: str, name: str, names: Iterable[str]) -> RecordError:
     """Return the error for a column that a person named and the log does not have."""
     return RecordError(f"{path} has no column '{name}': it has {listed(names)}")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 from trainscope.errors import RecordError
 from trainscope.records.imports.given import Given
 from trainscope.records.imports.log import Log
 from trainscope.records.run import Kind
 
 FROM_ZERO = "The log counts epochs from 0; here they count from 1."
-TESTED_AFTER = "After the last epoch that was trained the log has a test alone; it is no epoch and is left out."
+TESTED_AFTER = "The test after the last epoch that was trained is no epoch, and is left out."
 JUMP = 1.5
 """A learning rate that rises by this factor, after it was constant or fell, begins a training."""
 
@@ -46,13 +48,11 @@ def number_epochs(log: Log, given: Given, path: str) -> None:
 def _leave_tests_out(log: Log) -> None:
     """Leave out a test after training, which Lightning and others count as one more epoch."""
     for part in ("train_loss", "lr"):
-        trained = [k for k, row in enumerate(log.rows) if part in row]
-        if len(trained) > 1 and trained[-1] < len(log.rows) - 1:
-            others = {k for k in range(trained[-1] + 1, len(log.rows))}
-            if trained == list(range(len(log.rows) - len(others))) and len(others) == 1:
-                del log.rows[trained[-1] + 1 :]
-                log.notes.append(TESTED_AFTER)
-                return
+        trained = [part in row for row in log.rows]
+        if len(trained) > 2 and all(trained[:-1]) and not trained[-1]:
+            log.rows.pop()
+            log.notes.append(TESTED_AFTER)
+            return
 
 
 def _first(log: Log, epochs: list[int], given: Given) -> int:
@@ -84,14 +84,11 @@ def _first(log: Log, epochs: list[int], given: Given) -> int:
 
 def _jumps(log: Log) -> list[int]:
     """Return the rows in which the learning rate rises at once, after it was constant or fell."""
-    rates = [row.get("lr") for row in log.rows]
-    found = []
-    for k in range(2, len(rates)):
-        before, last, now = rates[k - 2 : k + 1]
-        after = rates[k + 1] if k + 1 < len(rates) else now
-        if None in (before, last, now, after):
-            continue
-        assert before is not None and last is not None and now is not None and after is not None
-        if 0 < last <= before and now > JUMP * last and after <= now:
-            found.append(k)
-    return found
+    rates = [row.get("lr", math.nan) for row in log.rows]
+    return [
+        k
+        for k in range(2, len(rates))
+        if 0 < rates[k - 1] <= rates[k - 2]
+        and rates[k] > JUMP * rates[k - 1]
+        and max(rates[k + 1 : k + 2], default=0.0) <= rates[k]
+    ]

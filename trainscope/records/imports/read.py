@@ -7,7 +7,7 @@ from pathlib import Path
 
 from trainscope.errors import RecordError
 from trainscope.records.epoch import EpochRecord
-from trainscope.records.imports import csv_log, json_log, tensorboard, text_log
+from trainscope.records.imports import csv_log, event_file, json_log, tensorboard, text_log
 from trainscope.records.imports.folder import find_log
 from trainscope.records.imports.given import Given
 from trainscope.records.imports.log import IN_WORDS, Log
@@ -44,16 +44,16 @@ def recognise(path: Path) -> str:
         return "tensorboard"
     if path.suffix == ".wandb":
         raise RecordError(WANDB.format(path))
-    check_file(path, tensorboard.MOST_BYTES if tensorboard.is_event_file(path) else MOST_BYTES)
+    check_file(path, event_file.MOST_BYTES if tensorboard.is_event_file(path) else MOST_BYTES)
     if tensorboard.is_event_file(path):
         return "tensorboard"
     start = beginning(path)
-    if start and start[0].lstrip().startswith(("{", "[{", "[")):
-        text = start[0].lstrip()
+    first = start[0].lstrip() if start else ""
+    if first.startswith(("{", "[")) and not first.startswith("{'"):
         if json_log.is_lines(start):
             return "jsonlines"
-        if text.startswith("{") or text in ("[", "[]") or text.startswith(("[{", "[ {")):
-            return "json" if not text.startswith("{'") else "text"
+        if first.startswith(("{", "[{", "[ {", "[[")) or first in ("[", "[]"):
+            return "json"
     if is_table(start):
         return "csv"
     return "csv" if path.suffix in (".csv", ".tsv") else "text"

@@ -15,7 +15,7 @@ from trainscope.records.imports.text_file import lines
 
 SEPARATORS = (",", ";", "\t", "|")
 """What may stand between columns; the header tells which. Else blanks may."""
-MOST_ROWS = 300_000
+MOST_ROWS = 150_000
 MOST_CELLS = 20_000_000
 _COMMA = re.compile(r"\s*[+-]?\d+,\d+(?:e[+-]?\d+)?\s*%?\s*", re.IGNORECASE)
 _POINT = re.compile(r"\s*[+-]?\d*\.\d+(?:e[+-]?\d+)?\s*%?\s*", re.IGNORECASE)
@@ -90,6 +90,10 @@ def open_table(path: Path) -> tuple[tuple[str, ...], Iterator[tuple[int, list[st
         RecordError: The file cannot be read, or is no such table.
     """
     separator = _separator(path)
+    with path.open("rb") as file:  # before the slow reading of so many
+        ends = sum(block.count(b"\n") for block in iter(lambda: file.read(2**20), b""))
+    if ends > 2 * MOST_ROWS:
+        raise _too_long(path)
     cells = _cells(path, separator)
     _, header = next(cells, (0, []))
     columns = tuple(name.strip() for name in header)
@@ -155,13 +159,17 @@ def _cells(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
                 continue
             count, size = count + 1, size + len(row)
             if count > MOST_ROWS or size > MOST_CELLS:
-                raise RecordError(
-                    f"{path} has more than {MOST_ROWS} rows or {MOST_CELLS} cells, which is no log "
-                    "of epochs: keep the rows and columns of the epochs"
-                )
+                raise _too_long(path)
             yield reader.line_num, row
     except csv.Error as error:
         raise RecordError(f"{path} is no CSV file with named columns: {error}") from error
+
+
+def _too_long(path: Path) -> RecordError:
+    return RecordError(
+        f"{path} has more than {MOST_ROWS} rows or {MOST_CELLS} cells, which is no log of epochs: "
+        "keep the rows and columns of the epochs"
+    )
 
 
 def _separator(path: Path) -> str:

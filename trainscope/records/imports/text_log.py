@@ -26,7 +26,7 @@ from trainscope.records.imports.names import (
 from trainscope.records.imports.text_file import check_file, lines
 from trainscope.records.imports.words import Line, Pair, read_line
 
-MOST_BYTES = 32 * 2**20
+MOST_BYTES = 16 * 2**20
 MOST_BEFORE = 10_000
 """Lines that are held before the first epoch."""
 ONCE = "The log has its LR before the first epoch alone: it was taken to hold for all of them."

@@ -30,7 +30,7 @@ _MARKUP = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _BATCH = frozenset(("batch", "batches", "it", "its"))
 _PART_OF_A_NAME = frozenset(("the", "on", "of", "over", "all", "group", "for"))
 MOST_WORDS = 12
-MOST_CHARACTERS = 8192
+MOST_CHARACTERS = 2048
 
 
 @dataclass(slots=True)
