@@ -15,10 +15,10 @@ from trainscope.cli.retrain import command as retrain
 from trainscope.comparison.commands import CRITERIA, retrain_line
 from trainscope.comparison.comparison import compare
 from trainscope.comparison.crossing import Outcome, cross_validate
-from trainscope.comparison.groups import group
-from trainscope.comparison.methods import duels
+from trainscope.comparison.groups import Group, group
+from trainscope.comparison.methods import duels, same_bases
 from trainscope.comparison.significance import contrast, hedges_g, welch
-from trainscope.records import Pruning
+from trainscope.records import Pruning, RunStatus
 from trainscope.records.run import UNKNOWN
 from trainscope.sparsify import criteria
 from trainscope.training.schedule import parse_schedule
@@ -227,3 +227,20 @@ def test_the_criteria_of_a_command_are_those_that_the_library_has():
 def test_click_refuses_an_option_that_does_not_exist():
     with pytest.raises(click.UsageError):
         retrain.make_context("retrain", ["CHECKPOINT", "--nothing", "1"])
+
+
+def test_runs_that_did_not_finish_are_in_no_pair_of_methods():
+    made = [*seeds(2), *seeds(2, criterion="l2")]
+    assert len(duels(group(made))) == 1
+    lost = [replace(one, status=RunStatus.DIVERGED) for one in made[2:]]
+    assert duels(group([*made[:2], *lost])) == []
+
+
+def test_base_models_that_are_not_known_are_not_shared():
+    def cell(criterion):
+        known, unknown = seeds(2, criterion=criterion)
+        return Group(criterion, (known, replace(unknown, base=UNKNOWN)))
+
+    held, told = same_bases((cell("l1"), cell("l2")), ("l1", "l2"))
+    assert [len(item.runs) for item in held] == [1, 1]
+    assert told == "Told from the 1 of 2 base models that both share."

@@ -359,3 +359,48 @@ def test_what_is_possible_is_said_where_little_is_known():
     assert (same.strictest, same.possible) == (None, "S4.2")
     assert same.sentence().endswith("networks are unknown for every run.")
     assert fairness([A, replace(A, data="mnist:data")]).possible is None
+
+
+@pytest.mark.parametrize(("speedup", "holds"), [(2.1, True), (2.1001, False)])
+def test_five_percent_is_within(speedup, holds):
+    assert (
+        check(fairness([size("l1", speedup=2.0), size("l2", speedup=speedup)]), "S1").holds is holds
+    )
+
+
+def test_what_is_one_network_must_be_known_and_whole():
+    drawn = [run(schedule, criterion="random", seed=None) for schedule in (LARGE, SMALL)]
+    assert not fairness(drawn).one_network  # the seed drew the masks, and is not known
+    assert fairness([replace(made, seed=0) for made in drawn]).one_network
+    starts = {LARGE: ("ab", "cd"), SMALL: ("ab", "ef")}
+    apart = [
+        run(schedule, seed=k, start=start * 32)
+        for schedule, held in starts.items()
+        for k, start in enumerate(held)
+    ]
+    assert check(fairness(apart), "S2").holds
+    assert not fairness(apart).one_network
+
+
+def test_momentum_that_adamw_does_not_have_tells_nothing_apart():
+    known = {"optimizer": "adamw", "weight_decay": 1e-4, "batch_size": 128}
+    made = [
+        replace(run(criterion=c), settings={**known, "momentum": m})
+        for c, m in (("l1", 0), ("l2", 0.9))
+    ]
+    assert fairness(made).strictest == "S4.2"
+
+
+def test_methods_that_are_not_known_may_be_several():
+    unnamed = [
+        replace(made, pruning=replace(made.pruning, criterion=None)) for made in (A, across(10, 30))
+    ]
+    found = fairness(unnamed)
+    assert (found.strictest, found.fair) == ("SX-A", False)
+    scratch = run("0:1e-1", 40, kind=Kind.SCRATCH_E, base=UNKNOWN)
+    assert fairness([unnamed[0], scratch]).fair  # there is one, whatever it is called
+
+
+def test_advice_names_a_setting_of_which_one_seed_lacks_what_is_needed():
+    groups = [Group(c, tuple(of_seeds(c, {}, {"settings": {}}))) for c in ("l1", "l2")]
+    assert fairness(groups).advice[0].startswith("State the optimizer settings of l1 and 1 more")

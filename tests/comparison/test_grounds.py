@@ -140,3 +140,8 @@ def test_scratch_training_is_known_by_its_first_weights():
     made = [run(s, kind=Kind.SCRATCH_E, base=UNKNOWN, start=OTHER_BASE) for s in (LARGE, SMALL)]
     assert share(group(made)).known is Known.NETWORK
     assert share(group([replace(one, start=UNKNOWN) for one in made])).known is Known.UNKNOWN
+
+
+def test_a_network_that_some_runs_do_not_name_is_known_by_its_base_model():
+    made = [run(LARGE, start="ab" * 32), run(SMALL)]
+    assert share(group(made)).known is Known.BASE

@@ -10,6 +10,7 @@ from comparisons import BASE, DENSE_EPOCH, OTHER_BASE, SETTINGS, SMALL, SPEEDUP,
 from trainscope.comparison.cards import published, read_cards
 from trainscope.comparison.comparison import compare
 from trainscope.comparison.fairness import fairness
+from trainscope.comparison.groups import group
 from trainscope.comparison.setups import ONE_SCHEDULE
 from trainscope.records import Kind, Pretraining, Pruning, Run
 from trainscope.records.run import UNKNOWN
@@ -288,3 +289,31 @@ def test_reasons_are_told_once():
 def pipeline_like_run(stage):
     made = run(SMALL, criterion="l2")
     return replace(made, pruning=replace(made.pruning, stage_epochs=stage, stage_schedule=STAGE))
+
+
+def test_half_of_an_overall_schedule_is_none():
+    def unsaid(pretrained, retrained):
+        made = pipeline(pretrained=pretrained, retrained=retrained, base=UNKNOWN)
+        return replace(made, schedule="0:1e-2", pretraining=Pretraining(epochs=pretrained))
+
+    found = fairness([unsaid(20, 40), unsaid(30, 40)])
+    assert found.strictest == "S1"  # retraining is the same, and pretraining is not known
+
+
+def test_two_base_models_after_one_epoch_are_not_one_overall_schedule():
+    one = pipeline(seed=0)
+    two = replace(pipeline(seed=0, base=OTHER_BASE), settings=SETTINGS)
+    found = fairness([one, two])
+    assert found.strictest == "SX-B"
+    assert next(check for check in found.checks if check.setup == "S4.2").applies
+
+
+def test_a_stage_is_part_of_the_setting_and_of_its_name():
+    short, long = pipeline("GReg-1", stage=10), pipeline("GReg-1", stage=20)
+    other = pipeline("GReg-1", stage=10, stage_schedule="0:1e-3")
+    assert [item.label for item in group([short, long])] == [
+        "10 epochs of pruning",
+        "20 epochs of pruning",
+    ]
+    assert len(group([short, other])) == 2
+    assert len(group([short, replace(short, seed=1)])) == 1

@@ -13,15 +13,15 @@ from trainscope.comparison.setups import RECOMMENDED, SETUPS
 
 def several_methods(groups: Sequence[Group]) -> bool:
     """Return whether pruning methods differ, or some is not known; scratch training has none."""
-    methods = {method_of(item.first) for item in groups if item.first.kind not in SCRATCH}
-    return len(methods) > 1 or None in methods
+    methods = [method_of(item.first) for item in groups if item.first.kind not in SCRATCH]
+    return len(set(methods)) > 1 or (len(methods) > 1 and None in methods)
 
 
 def fair_among_methods(groups: Sequence[Group]) -> bool:
     """Return whether the pruning methods meet S3.2 among themselves, scratch training aside."""
     pruned = [item for item in groups if item.first.kind not in SCRATCH]
     facts = next(setup.facts for setup in SETUPS if setup.name == RECOMMENDED)
-    return len(pruned) > 1 and not any(disagreements(name, pruned) for name in facts)
+    return not any(disagreements(name, pruned) for name in facts)
 
 
 def trades_epochs(groups: Sequence[Group]) -> bool:
