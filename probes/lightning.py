@@ -38,15 +38,31 @@ class LightningProbes(Callback):
 
     def on_train_start(self, trainer: Any, pl_module: nn.Module) -> None:
         """Attach."""
+        if not trainer.optimizers:
+            raise ProbeError(
+                f"{type(pl_module).__name__} configures no optimizer whose steps could be watched: "
+                "return one from configure_optimizers()"
+            )
         batches = trainer.num_training_batches
         accumulate = trainer.accumulate_grad_batches
         finite = isinstance(batches, int)
         self.hook.attach(
-            pl_module if self.network is None else pl_module.get_submodule(self.network),
+            self._part_of(pl_module),
             trainer.optimizers[0],
             step=trainer.global_step,
             steps_per_epoch=-(-batches // accumulate) if finite else None,
         )
+
+    def _part_of(self, pl_module: nn.Module) -> nn.Module:
+        if self.network is None:
+            return pl_module
+        try:
+            return pl_module.get_submodule(self.network)
+        except AttributeError as error:
+            raise ProbeError(
+                f"{type(pl_module).__name__} has no module '{self.network}': give LightningProbes "
+                "the name of the attribute that takes inputs and gives logits"
+            ) from error
 
     def on_before_optimizer_step(
         self, trainer: Any, pl_module: nn.Module, optimizer: Optimizer

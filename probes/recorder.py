@@ -20,8 +20,8 @@ KEPT = 10_000
 TRIES = 100
 """Failures after which it may be one measurement's fault, so that the next one is tried."""
 
-REST = 20
-"""A failed attempt that took t seconds is followed by none for so many times t."""
+REST, LONG = 20, 0.1
+"""A failed attempt of t seconds, where t is long, is followed by none for so many times t."""
 
 PATIENCE = 30.0
 """Seconds that failed attempts may take at the end before the rest is given up."""
@@ -109,7 +109,7 @@ class Outlet:
         except Exception as error:
             spent = self._clock() - begun
             self._spent += spent
-            self._again = begun + spent + (REST * spent if spent > 0.01 else 0.0)
+            self._again = begun + spent + (REST * spent if spent > LONG else 0.0)
             self._tell(error)
             return False
         if self._down:
@@ -172,4 +172,4 @@ class Recorder:
 def name_of(sink: Sink) -> str:
     """Return what a sink is called in a sentence."""
     named = type(sink).__str__ is not object.__str__
-    return str(sink) if named else f"the sink {type(sink).__qualname__}"
+    return str(sink) if named else f"the sink {type(sink).__name__}"

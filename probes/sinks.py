@@ -120,7 +120,7 @@ class Calls:
         self.function = function
 
     def __str__(self) -> str:
-        return f"the function {getattr(self.function, '__qualname__', repr(self.function))}"
+        return f"the function {getattr(self.function, '__name__', type(self.function).__name__)}"
 
     def write(self, taken: Taken) -> None:
         """Call the function."""

@@ -93,7 +93,7 @@ class StepNorms:
         if scale is not None:
             stacked = stacked / scale
         self.discard(step, moment)
-        self._waiting.append(_Waiting(stacked, owners, step, moment))
+        self._waiting.append(_Waiting(stacked, owners, self._named, step, moment))
 
     def discard(self, step: Step, moment: str) -> None:
         """Forget what waits of a moment: the step was not made, or was looked at again."""
@@ -131,7 +131,7 @@ class StepNorms:
         return taken
 
     def _taken(self, each: _Waiting, values: Sequence[float]) -> Taken:
-        names = [self._named[owner][1] for owner in each.owners]
+        names = [each.named[owner][1] for owner in each.owners]
         reason = _why_not_finite(names, values)
         arrays: dict[str, list[object]] = {}
         if self.per_layer:
@@ -168,5 +168,6 @@ def _why_not_finite(names: Sequence[str], values: Sequence[float]) -> str | None
 class _Waiting:
     norms: Tensor
     owners: list[int]
+    named: dict[int, tuple[Tensor, str]]
     step: Step
     moment: str

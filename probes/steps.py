@@ -56,21 +56,21 @@ class StepWatch:
         self._start = _sample(parts.parameters)
         for each in parts.all:
             inner = among(each, parts.innermost)
-            if getattr(type(each).step, "hooked", False):
-                before = functools.partial(self._before_hooked, inner)
+            hooked = getattr(type(each).step, "hooked", False)
+            if hooked:
+                before = functools.partial(self._before_hooked, each, inner)
+                after = functools.partial(self._after_hooked, each)
                 self._handles += [
-                    each.register_step_pre_hook(before),
-                    each.register_step_post_hook(self._after_hooked),
+                    each.register_step_pre_hook(_Callback(before)),
+                    each.register_step_post_hook(_Callback(after)),
                 ]
-            else:  # its class never called torch's constructor, which makes steps have hooks
+            # Without hooks its class never called torch's constructor. A step of the object's own,
+            # as a scheduler puts there, may be its class's or not: what is seen twice counts once.
+            if not hooked or "step" in vars(each):
                 self._replace(each, "step", inner)
             for name in LAST_OF_TWO:
                 if callable(getattr(each, name, None)):
                     self._replace(each, name, inner)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return the state of a watch that is closed: a copy of an optimizer is not watched."""
-        return {"_closed": True, "_calls": [], "_handles": [], "_restore": []}
 
     def close(self) -> None:
         """Stop watching. Inside a step the handles stay, without effect, until the next call."""
@@ -104,16 +104,19 @@ class StepWatch:
         self._start = _sample(self.parts.parameters)
 
     def _before_hooked(
-        self, inner: bool, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, owner: Optimizer, inner: bool, optimizer: Optimizer, *arguments: Any
     ) -> StepArguments | None:
-        return self._enter(optimizer, "step", (args, kwargs), inner, sys._getframe(1))
+        same = optimizer is owner  # a shallow copy shares its table of hooks
+        return self._enter(owner, "step", arguments, inner) if same else None
 
-    def _after_hooked(self, optimizer: Optimizer, *_: object) -> None:
-        self._leave(optimizer, "step")
+    def _after_hooked(self, owner: Optimizer, optimizer: Optimizer, *_: object) -> None:
+        if optimizer is owner:
+            self._leave(owner, "step")
 
     def _replace(self, owner: Optimizer, name: str, inner: bool) -> None:
         """Watch a method that torch has no hooks for, on this one object."""
         original, had = getattr(owner, name), owner.__dict__.get(name)
+        enter, leave = _untraced(self._enter), _untraced(self._leave)
 
         @functools.wraps(original)
         def watched(this: Optimizer, *args: Any, **kwargs: Any) -> Any:
@@ -121,11 +124,11 @@ class StepWatch:
                 return getattr(type(this), name)(this, *args, **kwargs)
             if self._closed:
                 return original(*args, **kwargs)
-            changed = self._enter(owner, name, ((owner, *args), kwargs), inner, sys._getframe())
+            changed = enter(owner, name, ((owner, *args), kwargs), inner)
             if changed is not None:
                 args, kwargs = changed[0][1:], changed[1]
             result = original(*args, **kwargs)
-            self._leave(owner, name)
+            leave(owner, name)
             return result
 
         method = MethodType(watched, owner)  # as a bound method it is pickled by its name
@@ -146,7 +149,6 @@ class StepWatch:
         name: str,
         arguments: StepArguments,
         inner: bool,
-        frame: FrameType,
     ) -> StepArguments | None:
         if self._closed:
             return None
@@ -155,7 +157,7 @@ class StepWatch:
             self._looked = False
         again = any(call.of(optimizer, name) for call in self._calls)  # a base class's own step
         version = None if inner else _version(self.parts.parameters)
-        self._calls.append(_Call(weakref.ref(optimizer), name, frame, version))
+        self._calls.append(_Call(weakref.ref(optimizer), name, _caller(), version))
         if again:
             return None
 
@@ -190,6 +192,23 @@ class StepWatch:
             self._calls.pop()
 
 
+class _Callback:
+    """A hook that torch calls and no compiler traces; its copies, in an optimizer's, do nothing.
+
+    Args:
+        function: What it calls.
+    """
+
+    def __init__(self, function: Callable[..., Any] | None = None) -> None:
+        self.function = None if function is None else _untraced(function)
+
+    def __call__(self, optimizer: Optimizer, *arguments: Any) -> Any:
+        return None if self.function is None else self.function(optimizer, *arguments)
+
+    def __reduce__(self) -> tuple[type[_Callback], tuple[()]]:
+        return type(self), ()
+
+
 @dataclass(slots=True)
 class _Call:
     optimizer: weakref.ref[Optimizer]
@@ -212,6 +231,26 @@ def _sample(parameters: list[Tensor]) -> list[Tensor]:
     trained = [p for p in parameters if p.requires_grad]
     ends = trained if len(trained) < 5 else trained[:2] + trained[-2:]
     return [p.detach().flatten()[:16].clone() for p in ends]
+
+
+def _untraced(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that `torch.compile` leaves alone, as it would count a step only once."""
+    hidden: Callable[..., Any] = torch.compiler.disable(function)  # type: ignore[no-untyped-call]
+    return hidden
+
+
+_BETWEEN = {
+    part.__code__ for part in (StepWatch._enter, StepWatch._before_hooked, _Callback.__call__)
+}
+
+
+def _caller() -> FrameType:
+    """Return the frame of the call that is watched, beyond what is between here and there."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and (frame.f_code in _BETWEEN or "_dynamo" in frame.f_code.co_filename):
+        frame = frame.f_back
+    assert frame is not None
+    return frame
 
 
 def _runs(frame: FrameType) -> bool:

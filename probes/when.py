@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 from trainscope.errors import ProbeError
 
@@ -40,13 +41,12 @@ def every(steps: int) -> When:
     """Return a schedule that is due at 0, n, 2n, ... steps."""
     if steps < 1:
         raise ProbeError(f"every({steps}): give 1 step or more")
-    return lambda step: step % steps == 0
+    return partial(_every, steps)
 
 
 def at_steps(*steps: int) -> When:
     """Return a schedule that is due after just these numbers of steps."""
-    due = frozenset(steps)
-    return lambda step: int(step) in due
+    return partial(_at_steps, frozenset(steps))
 
 
 def at_epochs(*epochs: float, steps_per_epoch: int | None = None) -> When:
@@ -57,25 +57,14 @@ def at_epochs(*epochs: float, steps_per_epoch: int | None = None) -> When:
         steps_per_epoch: Steps of one epoch. Not needed where the hook knows it, as in trainscope's
             own training, Lightning's and Hugging Face's.
     """
-
-    def due(step: int) -> bool:
-        if step == 0:  # known without knowing how long an epoch is
-            return 0 in epochs
-        length = steps_per_epoch or _steps_per_epoch(step)
-        return any(step == round(epoch * length) for epoch in epochs)
-
-    return due
+    return partial(_at_epochs, epochs, steps_per_epoch)
 
 
 def every_epochs(epochs: int, *, steps_per_epoch: int | None = None) -> When:
     """Return a schedule that is due after 0, n, 2n, ... whole epochs; otherwise as `at_epochs`."""
     if epochs < 1:
         raise ProbeError(f"every_epochs({epochs}): give 1 epoch or more")
-
-    def due(step: int) -> bool:
-        return step == 0 or step % (epochs * (steps_per_epoch or _steps_per_epoch(step))) == 0
-
-    return due
+    return partial(_every_epochs, epochs, steps_per_epoch)
 
 
 def log_spaced(per_decade: int = 4) -> When:
@@ -86,29 +75,22 @@ def log_spaced(per_decade: int = 4) -> When:
     """
     if per_decade < 1:
         raise ProbeError(f"log_spaced({per_decade}): give 1 or more")
-
-    def due(step: int) -> bool:
-        if step < 1:
-            return step == 0
-        near = round(math.log10(step) * per_decade)
-        return any(round(10 ** (i / per_decade)) == step for i in (near - 1, near, near + 1))
-
-    return due
+    return partial(_log_spaced, per_decade)
 
 
 def any_of(*schedules: When) -> When:
     """Return a schedule that is due when one of these is."""
-    return lambda step: any(due(step) for due in schedules)
+    return partial(_any_of, schedules)
 
 
 def all_of(*schedules: When) -> When:
     """Return a schedule that is due when all of these are."""
-    return lambda step: all(due(step) for due in schedules)
+    return partial(_all_of, schedules)
 
 
 def between(first: int, last: int) -> When:
     """Return a schedule that is due at every step from `first` to `last`, both included."""
-    return lambda step: first <= step <= last
+    return partial(_between, first, last)
 
 
 def always(step: int) -> bool:
@@ -119,6 +101,47 @@ def always(step: int) -> bool:
 def never(step: int) -> bool:
     """Be due at no step."""
     return False
+
+
+# The rules are functions of the module, not of a call, so that schedules can be pickled.
+
+
+def _every(steps: int, step: int) -> bool:
+    return step % steps == 0
+
+
+def _at_steps(steps: frozenset[int], step: int) -> bool:
+    return int(step) in steps
+
+
+def _at_epochs(epochs: tuple[float, ...], given: int | None, step: int) -> bool:
+    if step == 0:  # known without knowing how long an epoch is
+        return 0 in epochs
+    length = given or _steps_per_epoch(step)
+    return any(step == round(epoch * length) for epoch in epochs)
+
+
+def _every_epochs(epochs: int, given: int | None, step: int) -> bool:
+    return step == 0 or step % (epochs * (given or _steps_per_epoch(step))) == 0
+
+
+def _log_spaced(per_decade: int, step: int) -> bool:
+    if step < 1:
+        return step == 0
+    near = round(math.log10(step) * per_decade)
+    return any(round(10 ** (i / per_decade)) == step for i in (near - 1, near, near + 1))
+
+
+def _any_of(schedules: tuple[When, ...], step: int) -> bool:
+    return any(due(step) for due in schedules)
+
+
+def _all_of(schedules: tuple[When, ...], step: int) -> bool:
+    return all(due(step) for due in schedules)
+
+
+def _between(first: int, last: int, step: int) -> bool:
+    return first <= step <= last
 
 
 def _steps_per_epoch(step: int) -> int:

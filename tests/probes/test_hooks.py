@@ -289,6 +289,10 @@ def test_compiled_and_parallel_wrappers_are_looked_through():
         assert hook.taken[0].measurement.arrays["layers"][0] == "0.weight"
         assert [t.measurement.status for t in hook.taken if t.moment == "after step"] == ["ok"]
         hook.detach()
+    optimizer = torch.optim.SGD(model.parameters(), lr=LR)
+    hook = ProbeHook().attach(model, optimizer)
+    optimizer.step = torch.compile(optimizer.step, backend="eager")
+    assert fit(model, optimizer, batches(2)) == pytest.approx(norms(hook), rel=1e-6)
 
 
 def test_ddp_in_one_process(tmp_path):

@@ -122,6 +122,44 @@ def test_lightning_with_clipping_has_both_moments():
     assert len(before) == STEPS
 
 
+def test_lightning_without_an_optimizer_or_a_module_of_that_name_is_told_so():
+    pytest.importorskip("lightning.pytorch", reason="lightning is not installed")
+    from trainscope.errors import ProbeError
+    from trainscope.probes.lightning import LightningProbes
+
+    class Trainer:
+        optimizers, num_training_batches, accumulate_grad_batches, global_step = [], 3, 1, 0
+
+    model = network()
+    with pytest.raises(ProbeError, match="Sequential configures no optimizer"):
+        LightningProbes(ProbeHook()).on_train_start(Trainer, model)
+    Trainer.optimizers = [torch.optim.SGD(model.parameters())]
+    with pytest.raises(ProbeError, match="Sequential has no module 'backbone'"):
+        LightningProbes(ProbeHook(), network="backbone").on_train_start(Trainer, model)
+
+
+def test_lightning_goes_on_when_a_sink_fails_and_a_probe_raises():
+    pytest.importorskip("lightning.pytorch", reason="lightning is not installed")
+    from trainscope.data import ProbeData
+
+    class Raises:
+        name, needs = "raises", frozenset()
+
+        def measure(self, subject, data):
+            raise RuntimeError("out of order")
+
+    def down(_):
+        raise ConnectionError("no route to host")
+
+    memory, data = Memory(), ProbeData("random:6", *samples())
+    hook = ProbeHook([Raises()], when=every(4), data=data, sink=[down, memory])
+    lightning_run(memory, hook=hook)
+    assert norms(memory) == pytest.approx(plain(), rel=1e-6)
+    reasons = [t.measurement.reason for t in memory.taken if t.measurement.probe == "raises"]
+    assert reasons == ["RuntimeError: out of order"] * 4
+    assert len(hook.unwritten) == len(memory.taken)
+
+
 def test_hugging_face_gives_the_norms_of_the_plain_loop(tmp_path):
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
     pytest.importorskip("accelerate", reason="accelerate is not installed")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
 from trainscope.errors import ProbeError
@@ -49,3 +51,22 @@ def test_schedules_compose():
 def test_none_at_all_is_refused(make):
     with pytest.raises(ProbeError, match="or more"):
         make(0)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        when.every(3),
+        when.at_steps(3),
+        when.at_epochs(3),
+        when.every_epochs(2),
+        when.log_spaced(2),
+        when.between(2, 3),
+        when.any_of(when.every(3), when.at_steps(1)),
+        when.all_of(when.every(3), when.between(1, 4)),
+        when.always,
+    ],
+)
+def test_a_schedule_is_pickled_with_the_hook_that_holds_it(schedule):
+    copied = pickle.loads(pickle.dumps(schedule))
+    assert due(copied, steps_per_epoch=1) == due(schedule, steps_per_epoch=1) != []
