@@ -10,6 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from trainscope.networks.inspection import Inspection
+    from trainscope.records import PrunedBefore
 
 
 @click.command("inspect")
@@ -45,6 +46,8 @@ def show(found: Inspection) -> None:
     facts.add_row("architecture", f"{found.architecture or 'not recognised'}{how}")
     facts.add_row("parameters", f"{quantity(found.parameters)} in {len(found.tensors)} tensors")
     facts.add_row("masks", str(found.masks) if found.masks else "none")
+    for each in found.before:
+        facts.add_row("pruned", _pruned(each))
     left = {name: value for name, value in vars(found.remembered).items() if value is not None}
     facts.add_row("training left", ", ".join(f"{n} {v}" for n, v in left.items()) or "nothing")
     facts.add_row("classes", ", ".join(found.classes) or "none: loading it runs no code")
@@ -55,6 +58,17 @@ def show(found: Inspection) -> None:
         console.print(f"It cannot be probed: {found.problem}")
     for note in found.notes:
         console.print(f"• {note}")
+
+
+def _pruned(before: PrunedBefore) -> str:
+    """Return in a few words what came pruned, and by how much."""
+    what = {
+        "masks": "of the weights, by masks",
+        "zeros": "of the weights, to zeros without masks",
+        "narrower": "of the outputs of narrower layers",
+    }[before.how]
+    faster = "" if before.speedup is None else f"; speedup {before.speedup:.2f}"
+    return f"{100 * before.share:.1f} % {what} ({before.structure}{faster})"
 
 
 def _table(found: Inspection) -> object:

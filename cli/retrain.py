@@ -13,6 +13,7 @@ from trainscope.cli.options import (
     action_options,
     build_action,
     network_options,
+    regrow_option,
     unsafe_load_option,
 )
 from trainscope.cli.running import MEASURING, build_hook, run_and_show
@@ -34,6 +35,7 @@ WEIGHTS = {
 @network_options
 @unsafe_load_option
 @action_options
+@regrow_option
 @click.option(
     "--weights",
     type=click.Choice(list(WEIGHTS)),
@@ -55,6 +57,7 @@ def command(
     unsafe_load: bool,
     data: str | None,
     download: bool,
+    regrow: bool,
     weights: str,
     rewind_to: Path | None,
     output: Path | None,
@@ -64,10 +67,11 @@ def command(
 ) -> None:
     """Apply the sparsifying action to CHECKPOINT and retrain what is left.
 
-    Without --ratio, --ratios or N:M the network is retrained as it is. Killed or interrupted, the
-    same command goes on where it stopped.
+    Without --ratio, --ratios or N:M the network is retrained as it is. What came pruned, also to
+    zeros without masks, stays at zero unless --regrow is given. Killed or interrupted, the same
+    command goes on where it stopped.
     """
-    from trainscope.networks import open_checkpoint
+    from trainscope.networks import open_checkpoint, regrown
     from trainscope.networks.trusting import open_as_asked
     from trainscope.records import Kind
     from trainscope.training.jobs import retraining_job, run_beside
@@ -81,6 +85,8 @@ def command(
     base = open_as_asked(
         checkpoint, partial(click.echo, err=True), arch=arch, model=model, unsafe_load=unsafe_load
     )
+    beside = run_beside(checkpoint, base)
+    base = regrown(base) if regrow else base
     initial = None if rewind_to is None else open_checkpoint(rewind_to, arch=arch, model=model)
     dataset = open_dataset(data_of(base, data), base.input_shape, download=download)
     job, _ = retraining_job(
@@ -89,14 +95,14 @@ def command(
         action,
         schedule,
         settings,
-        pretraining=run_beside(checkpoint, base),
+        pretraining=beside,
         weights=Kind(WEIGHTS[weights]),
         initial=initial,
     )
     hook, watched = build_hook(
         dataset, batch_size=settings.batch_size, seed=settings.seed, **measuring
     )
-    for note in (*base.notes, *job.notes):
+    for note in dict.fromkeys((*base.notes, *job.notes)):
         click.echo(note, err=True)
     run_and_show(
         replace(job, watched=watched),

@@ -17,15 +17,22 @@ from trainscope.data import ProbeData
 from trainscope.diagnosis.inputs import data_notes, default_samples, open_data, pin_inputs
 from trainscope.diagnosis.outlook import outlook
 from trainscope.diagnosis.verdict import verdict
-from trainscope.errors import ProbeError
-from trainscope.networks import Network, digest, flops, parameters
+from trainscope.errors import ActionError, NoOpError, ProbeError
+from trainscope.networks import Network, digest, flops, noticed, parameters
 from trainscope.networks.device import find_device
 from trainscope.networks.threads import suited_threads
 from trainscope.networks.trusting import open_as_asked
 from trainscope.probes import Probe, find, lacking
 from trainscope.probes.probe import Need
 from trainscope.records import Columns, Cost, DataRecord, Diagnosis, Measurement, NetworkRecord
-from trainscope.sparsify import Action, has_batch_norm, recalibrate_batch_norm, sparsify
+from trainscope.sparsify import (
+    Action,
+    Sparsified,
+    has_batch_norm,
+    recalibrate_batch_norm,
+    sparsify,
+    unchanged,
+)
 
 PROBES = ("trainability_accuracy", "gradient", "jacobian", "curvature")
 MAX_SEED = 2**63 - 2
@@ -97,12 +104,16 @@ def examine(
         TrainscopeError: The checkpoint, the data, the action or an option is at fault.
     """
     tell = progress or (lambda _: None)
+    if ratio is not None and action is not None:
+        raise ActionError(
+            "ratio and action are both given, and the action has its own ratio; give one of them"
+        )
     chosen = [_as_probe(probe) for probe in probes]
     _check(chosen, samples=samples, batch_size=batch_size, seed=seed)
     where = find_device(device)
     tell("opening the checkpoint")
     if isinstance(checkpoint, Network):
-        base = checkpoint
+        base = noticed(checkpoint)
     else:
         base = open_as_asked(
             Path(checkpoint), tell, arch=arch, model=model, unsafe_load=unsafe_load
@@ -110,7 +121,7 @@ def examine(
     if action is None:
         action = Action(ratio=ratio, seed=seed)
     tell("applying the sparsifying action")
-    done = sparsify(base.module, action, base.input_shape)
+    done = _sparsified(base, action)
     cost = flops(base.module, base.input_shape)
     tell("reading the data")
     source = open_data(base, data, download=download)
@@ -129,6 +140,7 @@ def examine(
         num_classes=base.num_classes,
         recognised=base.recognised,
         format=base.format,
+        before=base.before,
     )
     retrained = measured.get("trainability_accuracy")
     estimates = () if retrained is None else outlook(retrained)
@@ -144,6 +156,20 @@ def examine(
         estimates=estimates,
     )
     return Outcome(diagnosis, base, replace(base, module=done.module))
+
+
+def _sparsified(base: Network, action: Action) -> Sparsified:
+    """Apply the action; where the network came with all of it at zero, nothing, which is said.
+
+    Raises:
+        ActionError: The action cannot be done, or masks of the network's own hold it already.
+    """
+    try:
+        return sparsify(base.module, action, base.input_shape)
+    except NoOpError as error:
+        if not any(each.how == "zeros" for each in base.before):
+            raise
+        return unchanged(base.module, action, base.input_shape, error)
 
 
 def _as_probe(probe: str | Probe) -> Probe:

@@ -14,6 +14,7 @@ from trainscope.networks.checkpoint import open_checkpoint
 from trainscope.networks.custom import open_custom
 from trainscope.networks.factory import working_directory
 from trainscope.networks.network import Network
+from trainscope.networks.origin import noticed
 from trainscope.networks.readers.container import classes_named, first_bytes
 from trainscope.networks.readers.whole_module import KEYS
 from trainscope.networks.state_dict import weights_of
@@ -87,7 +88,7 @@ def open_trusting(
         opened = open_custom(spec, module.float(), weights_of(module.state_dict()), input_shape)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    return Network(
+    network = Network(
         module=opened.module,
         architecture=spec,
         input_shape=opened.input_shape,
@@ -96,6 +97,7 @@ def open_trusting(
         format=f"whole pickled network ({kind.__module__}.{kind.__qualname__})",
         notes=("It was loaded with its own code, as --unsafe-load asked for.",),
     )
+    return noticed(network)
 
 
 def _network(obj: object) -> nn.Module | None:

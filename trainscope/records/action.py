@@ -22,6 +22,19 @@ class LayerChange:
 
 
 @dataclass(frozen=True, slots=True)
+class LayerLeft:
+    """A weight that the action left alone: its share of the network's parameters, and why."""
+
+    name: str
+    share: float
+    reason: str
+
+    def to_json(self) -> Json:
+        """Return the fields."""
+        return {"name": self.name, "share": self.share, "reason": self.reason}
+
+
+@dataclass(frozen=True, slots=True)
 class ActionRecord:
     """One sparsifying action, as done.
 
@@ -38,6 +51,9 @@ class ActionRecord:
         speedup: Dense FLOPs / pruned FLOPs.
         layers: What was cut, layer by layer.
         seed: The seed of the criterion, where it draws.
+        reached: The share that is gone in the end (filters, or weights at zero) of all that the
+            ratio was asked of, those that could not be pruned among them; None in older records.
+        left_alone: Every weight that was not pruned, with its share of the parameters and why.
     """
 
     structure: str
@@ -52,6 +68,8 @@ class ActionRecord:
     ratios: Mapping[str, float] = field(default_factory=dict)
     global_ranking: bool = False
     seed: int = 0
+    reached: float | None = None
+    left_alone: tuple[LayerLeft, ...] = ()
 
     def to_json(self) -> Json:
         """Return the pinned form of `trainscope.diagnosis/1`."""
@@ -60,6 +78,7 @@ class ActionRecord:
             "scope": self.scope,
             "criterion": self.criterion,
             "ratio": self.ratio,
+            "reached": self.reached,
             "ratios": dict(self.ratios),
             "global": self.global_ranking,
             "meaning": self.meaning,
@@ -67,6 +86,7 @@ class ActionRecord:
             "flops": self.flops,
             "speedup": self.speedup,
             "layers": [layer.to_json() for layer in self.layers],
+            "left_alone": [layer.to_json() for layer in self.left_alone],
             "seed": self.seed,
         }
 
@@ -86,4 +106,6 @@ class ActionRecord:
             ratios=raw.get("ratios", {}),
             global_ranking=raw.get("global", False),
             seed=raw.get("seed", 0),
+            reached=raw.get("reached"),
+            left_alone=tuple(LayerLeft(**layer) for layer in raw.get("left_alone", ())),
         )

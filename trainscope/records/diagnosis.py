@@ -9,6 +9,7 @@ from typing import Any
 
 from trainscope.errors import RecordError
 from trainscope.records.action import ActionRecord
+from trainscope.records.before import PrunedBefore
 from trainscope.records.columns import Columns
 from trainscope.records.measurement import Json
 
@@ -28,6 +29,7 @@ class NetworkRecord:
         num_classes: The width of its logits.
         recognised: How its architecture was found.
         format: The format of its checkpoint.
+        before: What had been pruned in it before it was opened.
     """
 
     architecture: str
@@ -38,6 +40,7 @@ class NetworkRecord:
     num_classes: int = 0
     recognised: str = ""
     format: str = ""
+    before: tuple[PrunedBefore, ...] = ()
 
     def to_json(self) -> Json:
         """Return the fields."""
@@ -50,13 +53,15 @@ class NetworkRecord:
             "num_classes": self.num_classes,
             "recognised": self.recognised,
             "format": self.format,
+            "before": [each.to_json() for each in self.before],
         }
 
     @classmethod
     def from_json(cls, raw: Json) -> NetworkRecord:
         """Return the NetworkRecord that `to_json` wrote."""
         shape = tuple(raw.get("input_shape", ()))
-        return cls(**{**raw, "input_shape": shape})
+        before = tuple(PrunedBefore.from_json(each) for each in raw.get("before", ()))
+        return cls(**{**raw, "input_shape": shape, "before": before})
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
+from math import prod
 
 from trainscope.records.action import ActionRecord
+from trainscope.records.before import PrunedBefore
 from trainscope.records.measurement import Json
 
 
@@ -49,6 +51,7 @@ class Pruning:
         epoch: The pruning epoch: pretraining epochs before the action.
         plan: The pruning schedule: "one-shot" or words.
         action: The action itself, where trainscope did it.
+        before: What had been pruned already when trainscope was given the network.
     """
 
     structure: str | None = None
@@ -59,6 +62,23 @@ class Pruning:
     epoch: int | None = None
     plan: str | None = None
     action: ActionRecord | None = None
+    before: tuple[PrunedBefore, ...] = ()
+
+    @classmethod
+    def came(cls, before: tuple[PrunedBefore, ...]) -> Pruning | None:
+        """Return what is known of the pruning that a network came with; None of none.
+
+        How it was ranked, and over which epochs, cannot be seen. Of one that is free to grow again
+        nothing is left.
+        """
+        if not before:
+            return None
+        held = [each for each in before if each.held]
+        speedups = [each.speedup for each in held if each.speedup is not None]
+        speedup = prod(speedups) if len(speedups) == len(held) else None
+        ratio = held[0].ratio if len(held) == 1 else None if held else 0.0
+        structure = held[-1].structure if held else before[-1].structure
+        return cls(structure=structure, ratio=ratio, speedup=speedup, before=before)
 
     @classmethod
     def of(cls, action: ActionRecord, epoch: int | None = None) -> Pruning:
@@ -85,6 +105,7 @@ class Pruning:
             "epoch": self.epoch,
             "plan": self.plan,
             "action": None if self.action is None else self.action.to_json(),
+            "before": [each.to_json() for each in self.before],
         }
 
     @classmethod
@@ -92,5 +113,6 @@ class Pruning:
         """Return the Pruning that `to_json` wrote."""
         action = raw["action"]
         read = None if action is None else ActionRecord.from_json(action)
-        found = {part.name: raw[part.name] for part in fields(cls)}
-        return cls(**{**found, "action": read})
+        before = tuple(PrunedBefore.from_json(each) for each in raw.get("before", ()))
+        found = {part.name: raw[part.name] for part in fields(cls) if part.name != "before"}
+        return cls(**{**found, "action": read, "before": before})

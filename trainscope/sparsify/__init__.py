@@ -1,6 +1,6 @@
 """The sparsifying action: what goes (criteria, ratios, scopes) and how (filters, masks)."""
 
-from trainscope.sparsify.act import Sparsified, sparsify
+from trainscope.sparsify.act import Sparsified, sparsify, unchanged
 from trainscope.sparsify.action import Action
 from trainscope.sparsify.masks import apply_masks, hold_masks, masks_of, set_masks
 from trainscope.sparsify.recalibrate import has_batch_norm, recalibrate_batch_norm
@@ -15,4 +15,5 @@ __all__ = [
     "recalibrate_batch_norm",
     "set_masks",
     "sparsify",
+    "unchanged",
 ]
