@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from trainscope.networks.inspection import Inspection
+    from trainscope.records import PrunedBefore
 
 
 @click.command("inspect")
@@ -54,9 +55,23 @@ def print_facts(found: Inspection) -> None:
         "classes": ", ".join(found.classes) or "none: loading it runs no code",
     }.items():
         facts.add_row(name, value)
+        if name == "masks":
+            for each in found.before:
+                facts.add_row("pruned", _pruned(each))
     tables = [facts, _table(found)] if found.tensors else [facts]
     problem = [f"It cannot be probed: {found.problem}"] if found.problem else []
     show(*tables, *problem, *(f"• {note}" for note in found.notes), wide=None)
+
+
+def _pruned(before: PrunedBefore) -> str:
+    """Return in a few words what came pruned, and by how much."""
+    what = {
+        "masks": "of the weights, by masks",
+        "zeros": "of the weights, to zeros without masks",
+        "narrower": "of the outputs of narrower layers",
+    }[before.how]
+    faster = "" if before.speedup is None else f"; speedup {before.speedup:.2f}"
+    return f"{100 * before.share:.1f} % {what} ({before.structure}{faster})"
 
 
 def _table(found: Inspection) -> Table:

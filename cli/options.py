@@ -76,6 +76,16 @@ def part_option(command: Command) -> Command:
     )(command)
 
 
+def regrow_option(command: Command) -> Command:
+    """Add the wish to let weights grow again that came pruned."""
+    return click.option(
+        "--regrow",
+        is_flag=True,
+        help="Let weights that came at zero grow again: those masked, and exact zeros taken as "
+        "pruned.",
+    )(command)
+
+
 def network_options(command: Command) -> Command:
     """Add the checkpoint, how its architecture is found, and the data."""
     for add in reversed(

@@ -14,6 +14,7 @@ from trainscope.cli.options import (
     build_action,
     network_options,
     part_option,
+    regrow_option,
     unsafe_load_option,
 )
 from trainscope.cli.printing import remark
@@ -37,6 +38,7 @@ WEIGHTS = {
 @unsafe_load_option
 @part_option
 @action_options
+@regrow_option
 @click.option(
     "--weights",
     type=click.Choice(list(WEIGHTS)),
@@ -60,6 +62,7 @@ def command(
     data: str | None,
     class_index: Path | None,
     download: bool,
+    regrow: bool,
     weights: str,
     rewind_to: Path | None,
     output: Path | None,
@@ -69,10 +72,11 @@ def command(
 ) -> None:
     """Apply the sparsifying action to CHECKPOINT and retrain what is left.
 
-    Without --ratio, --ratios or N:M the network is retrained as it is. Killed or interrupted, the
-    same command goes on where it stopped.
+    Without --ratio, --ratios or N:M the network is retrained as it is. What came pruned, also to
+    zeros without masks, stays at zero unless --regrow is given. Killed or interrupted, the same
+    command goes on where it stopped.
     """
-    from trainscope.networks import open_checkpoint
+    from trainscope.networks import open_checkpoint, regrown
     from trainscope.networks.given import with_inputs_of
     from trainscope.networks.trusting import open_as_asked
     from trainscope.records import Kind
@@ -87,6 +91,8 @@ def command(
     base = open_as_asked(
         checkpoint, remark, arch=arch, model=model, unsafe_load=unsafe_load, part=part
     )
+    beside = run_beside(checkpoint, base)
+    base = regrown(base) if regrow else base
     initial = None if rewind_to is None else open_checkpoint(rewind_to, arch=arch, model=model)
     dataset = open_dataset(
         data_of(base, data),
@@ -102,14 +108,14 @@ def command(
         action,
         schedule,
         settings,
-        pretraining=run_beside(checkpoint, base),
+        pretraining=beside,
         weights=Kind(WEIGHTS[weights]),
         initial=initial,
     )
     hook, watched = build_hook(
         dataset, batch_size=settings.batch_size, seed=settings.seed, **measuring
     )
-    for note in (*base.notes, *job.notes):
+    for note in dict.fromkeys((*base.notes, *job.notes)):
         remark(note)
     run_and_show(
         replace(job, watched=watched),

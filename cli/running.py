@@ -206,6 +206,10 @@ def summary(run: Run, folder: Path) -> str:
     if run.pruning is not None and run.pruning.action is not None:
         action = run.pruning.action
         rows.insert(0, ("pruned", f"{action.meaning}; speedup {speedup(action)}"))
+    for each in () if run.pruning is None else run.pruning.before:
+        state = "" if each.held else ", free to grow"
+        what = f"{100 * each.share:.1f} % ({each.how}, {each.structure}{state})"
+        rows.insert(0, ("pruned before", what))
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 

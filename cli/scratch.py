@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from trainscope.cli.options import Place, part_option, unsafe_load_option
+from trainscope.cli.options import Place, part_option, regrow_option, unsafe_load_option
 from trainscope.cli.printing import remark
 from trainscope.cli.retrain import data_of
 from trainscope.cli.running import MEASURING, build_hook, run_and_show
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 @click.option("--model", help="Or the function that builds it: package.module:factory.")
 @unsafe_load_option
 @part_option
+@regrow_option
 @click.option("--data", help=DATA_HELP + " By default what --like remembers.")
 @click.option("--download", is_flag=True, help="Fetch the data where it is missing.")
 @schedule_options
@@ -65,6 +66,7 @@ def command(
     model: str | None,
     part: str | None,
     unsafe_load: bool,
+    regrow: bool,
     data: str | None,
     download: bool,
     output: Path | None,
@@ -77,6 +79,7 @@ def command(
     How long is worked out from the run.json beside --like: with its epochs of pretraining and
     retraining, and its speedup. Otherwise say it with --recipe or --schedule.
     """
+    from trainscope.networks import regrown
     from trainscope.networks.given import with_inputs_of
     from trainscope.networks.trusting import open_as_asked
     from trainscope.records import Kind
@@ -88,6 +91,7 @@ def command(
         like, remark, arch=arch, model=model, unsafe_load=unsafe_load, part=part
     )
     run = run_beside(like, network)
+    network = regrown(network) if regrow else network
     if options["recipe"] is None and options["schedule"] is None:
         epochs = options["epochs"] or _epochs(budget, count, run, speedup)
         options |= {"recipe": f"F{epochs},{lr}", "epochs": None}
@@ -99,6 +103,8 @@ def command(
     hook, watched = build_hook(
         dataset, batch_size=settings.batch_size, seed=settings.seed, **measuring
     )
+    for note in dict.fromkeys((*network.notes, *job.notes)):
+        click.echo(note, err=True)
     run_and_show(
         replace(job, watched=watched),
         output=output,

@@ -20,9 +20,9 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.utils import _pytree
 
 from trainscope.errors import ProbeError
+from trainscope.networks.copies import whole_copy
 from trainscope.probes.belongings import own_generators
 from trainscope.probes.passes import logits_of
-from trainscope.sparsify.copies import whole_copy
 
 FEW = 8
 """Samples of a check."""

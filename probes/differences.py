@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trainscope.errors import ProbeError
+from trainscope.networks.copies import whole_copy
 from trainscope.probes.evaluation import Evaluation
 from trainscope.probes.parameters import Measured, measured
 from trainscope.probes.passes import NonFiniteError, derivative
-from trainscope.sparsify.copies import whole_copy
 
 STEP = 1e-6
 """The length of t u as a share of the length of all weights, or of 1 where they are shorter."""

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from trainscope.data import ProbeData
 from trainscope.errors import ProbeError
 from trainscope.networks import flops
+from trainscope.networks.copies import whole_copy
 from trainscope.probes.behaviour import Behaviour, behaviour_of
 from trainscope.probes.evaluation import taken_inputs
 from trainscope.probes.probe import Need
 from trainscope.probes.untouched import untouched
 from trainscope.records import Cost, Measurement, Scalar, Status
 from trainscope.records.run import EpochRecord
-from trainscope.sparsify.copies import whole_copy
 from trainscope.training.evaluation import TEST_BATCH
 from trainscope.training.loop import Evaluation, Settings, evaluate, train
 from trainscope.training.schedule import MAX_LR, constant, write_lr

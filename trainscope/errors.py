@@ -19,6 +19,19 @@ class ActionError(TrainscopeError):
     """A sparsifying action that cannot be done, or would do nothing."""
 
 
+class NoOpError(ActionError):
+    """An action whose work was done before: masks hold as many weights at zero already.
+
+    Args:
+        message: The sentence.
+        reached: The share at zero of the weights that the action was asked of.
+    """
+
+    def __init__(self, message: str, reached: float) -> None:
+        super().__init__(message)
+        self.reached = reached
+
+
 class ProbeError(TrainscopeError):
     """A probe that does not exist, or was given options it cannot use."""
 

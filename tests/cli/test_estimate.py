@@ -109,7 +109,7 @@ def test_misuse_is_told(files, options, message):
     [
         (("--target", "66", "--schedule", "0:1e-3"), ScheduleError),
         (("--target", "66", "--level", "2"), RecordError),
-        (("--target", "66", "--plot", "/nowhere/at/all.png"), RecordError),
+        (("--target", "66", "--plot", "/dev/null/at/all.png"), RecordError),
         (("--target", "66", "--plot", "plot.nothing"), RecordError),
     ],
 )

@@ -20,8 +20,9 @@ from trainscope.diagnosis.opening import Opening, Progress, Subject
 from trainscope.diagnosis.outlook import outlook
 from trainscope.diagnosis.standing import standing
 from trainscope.diagnosis.verdict import verdict
-from trainscope.errors import ActionError, ProbeError
+from trainscope.errors import ActionError, NoOpError, ProbeError
 from trainscope.networks import Network, digest, flops, parameters
+from trainscope.networks.copies import whole_copy
 from trainscope.networks.device import find_device
 from trainscope.networks.threads import suited_threads
 from trainscope.probes import Probe, attempt, find, lacking
@@ -30,12 +31,13 @@ from trainscope.probes.probe import Need
 from trainscope.records import Columns, Cost, DataRecord, Diagnosis, Measurement, NetworkRecord
 from trainscope.sparsify import (
     Action,
+    Sparsified,
     given_action,
     has_batch_norm,
     recalibrate_batch_norm,
     sparsify,
+    unchanged,
 )
-from trainscope.sparsify.copies import whole_copy
 
 PROBES = ("trainability_accuracy", "gradient", "jacobian", "curvature")
 MAX_SEED = 2**63 - 2
@@ -132,7 +134,7 @@ def examine(
         done = given_action(base.module, pruned.module, base.input_shape)
     elif action is not None or ratio is not None:
         tell("applying the sparsifying action")
-        done = sparsify(base.module, action or Action(ratio=ratio, seed=seed), base.input_shape)
+        done = _sparsified(base, action or Action(ratio=ratio, seed=seed))
     cost = flops(base.module, base.input_shape)
     with suited_threads(cost):
         count = samples or default_samples(cost)
@@ -150,6 +152,7 @@ def examine(
         num_classes=base.num_classes,
         recognised=base.recognised,
         format=base.format,
+        before=base.before,
     )
     retrained = measured.get("trainability_accuracy")
     estimates = () if retrained is None else outlook(retrained)
@@ -243,6 +246,20 @@ measure = _keeping(
 
 >>> measure(module, data=loader, probes=["gradient"])["gradient"]  # doctest: +SKIP""",
 )
+
+
+def _sparsified(base: Network, action: Action) -> Sparsified:
+    """Apply the action; where the network came with all of it at zero, nothing, which is said.
+
+    Raises:
+        ActionError: The action cannot be done, or masks of the network's own hold it already.
+    """
+    try:
+        return sparsify(base.module, action, base.input_shape)
+    except NoOpError as error:
+        if not any(each.how == "zeros" for each in base.before):
+            raise
+        return unchanged(base.module, action, base.input_shape, error)
 
 
 def _as_probe(probe: str | Probe) -> Probe:

@@ -19,7 +19,7 @@ from trainscope.data import (
     with_class_index,
 )
 from trainscope.errors import DataError
-from trainscope.networks import Network, check_classes
+from trainscope.networks import Network, check_classes, noticed
 from trainscope.networks.given import given_network, with_inputs_of
 from trainscope.networks.guess_shape import guess_input_shape
 from trainscope.sparsify import has_batch_norm
@@ -104,9 +104,9 @@ def open_module(
     else:
         data = given_data(given)
     if isinstance(data, RandomInputs):
-        network = given_network(module, torch.zeros(2, *data.shape))
-        return network, data
-    network = given_network(module, data.test.batch(torch.arange(min(2, len(data.test))))[0])
+        return noticed(given_network(module, torch.zeros(2, *data.shape))), data
+    inputs, _ = data.test.batch(torch.arange(min(2, len(data.test))))
+    network = noticed(given_network(module, inputs))
     if class_index is not None:
         data = with_class_index(data, class_index, network.num_classes)
     if data.num_classes is not None:

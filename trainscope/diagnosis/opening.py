@@ -11,7 +11,7 @@ from torch import nn
 from trainscope.data import Dataset, Given, RandomInputs
 from trainscope.diagnosis.inputs import open_data, open_module
 from trainscope.errors import CheckpointError
-from trainscope.networks import Network
+from trainscope.networks import Network, noticed
 from trainscope.networks.forward import check_forward
 from trainscope.networks.trusting import open_as_asked
 
@@ -76,7 +76,7 @@ class Opening:
             CheckpointError: It cannot be opened, or gives another number of logits.
         """
         if isinstance(given, nn.Module):
-            return replace(like, module=given, notes=())
+            return noticed(replace(like, module=given, notes=(), before=()))
         opened = self._opened(given)
         if opened.num_classes != like.num_classes:
             raise CheckpointError(
@@ -87,7 +87,7 @@ class Opening:
 
     def _opened(self, given: str | Path | Network) -> Network:
         if isinstance(given, Network):
-            return given
+            return noticed(given)
         return open_as_asked(
             Path(given),
             self.tell,

@@ -47,6 +47,12 @@ def verdict(
 
 
 def _action(network: NetworkRecord, action: ActionRecord) -> str:
+    if not action.layers:
+        return (
+            f"The sparsifying action took {action.meaning}. Before and after are one network, so "
+            "no damage can be read here: measure the checkpoint from before the pruning, or give "
+            "a larger ratio."
+        )
     return (
         f"The sparsifying action took {action.meaning}: {quantity(network.parameters)} → "
         f"{quantity(action.parameters)} parameters, {quantity(network.flops)} → "

@@ -19,6 +19,7 @@ from trainscope.networks.guess_shape import GUESSED
 from trainscope.networks.masks import set_masks
 from trainscope.networks.meta import Shapes
 from trainscope.networks.network import Network
+from trainscope.networks.origin import narrower, noticed
 from trainscope.networks.parts import chosen_part, part_of, with_own_head
 from trainscope.networks.readers import Contents, contents_of, own
 from trainscope.networks.recognise import recognise
@@ -123,12 +124,13 @@ def _open(
             f"the file says {contents.num_classes} classes, and its network gives "
             f"{network.num_classes} logits; it was not written by one tool"
         )
-    return replace(
+    network = replace(
         network,
         format=contents.format,
         remembered=contents.remembered,
         notes=contents.notes + weights.notes + network.notes,
     )
+    return noticed(network)
 
 
 def _custom(
@@ -139,9 +141,7 @@ def _custom(
     if opened.guessed:
         size = "x".join(map(str, opened.input_shape))
         notes.append(f"{GUESSED}: {size}.")
-    if opened.pruned:
-        notes.append(_PRUNED.format(name=spec))
-    return Network(
+    network = Network(
         module=opened.module,
         architecture=spec,
         input_shape=opened.input_shape,
@@ -149,6 +149,7 @@ def _custom(
         recognised="--model",
         notes=tuple(notes),
     )
+    return _narrowed(network, from_factory(spec, opened.num_classes)) if opened.pruned else network
 
 
 def _known(
@@ -166,11 +167,9 @@ def _known(
         notes.append(
             f"Its auxiliary heads were left out ({left_out[0]} and {len(left_out) - 1} more)."
         )
-    if not chosen.exact:
-        notes.append(_PRUNED.format(name=architecture.name))
     if architecture.note:
         notes.append(architecture.note)
-    return Network(
+    network = Network(
         module=module,
         architecture=architecture.name,
         input_shape=architecture.input_shape,
@@ -178,6 +177,16 @@ def _known(
         recognised=how,
         notes=tuple(notes),
     )
+    return network if chosen.exact else _narrowed(network, chosen.dense_network())
+
+
+def _narrowed(network: Network, dense: nn.Module) -> Network:
+    """Return a network with what is said of one that is narrower than its dense form."""
+    found = narrower(dense, network)
+    note = f"It is a pruned {network.architecture}: layers were resized to the tensors in the file."
+    if not found.layers:
+        return replace(network, notes=(*network.notes, note))
+    return replace(network, notes=(*network.notes, note, found.sentence()), before=(found,))
 
 
 def _chosen(
@@ -221,6 +230,3 @@ def _choose(found: Shapes, arch: str | None, named: str) -> tuple[Fit, str, list
     if match.also:
         notes.append(f"It may as well have been {' or '.join(match.also)}.")
     return match.fit, "by names and shapes", notes
-
-
-_PRUNED = "It is a pruned {name}: layers were resized to the tensors in the file."

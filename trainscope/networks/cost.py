@@ -42,6 +42,12 @@ def flops(module: nn.Module, input_shape: tuple[int, ...]) -> int:
     return round(rest + sum(_at_density(module, by_weight).values()))
 
 
+def dense_flops(module: nn.Module, input_shape: tuple[int, ...]) -> int:
+    """Return the multiply-adds of one sample as `flops` does, as if there were no masks."""
+    by_weight, rest = _multiply_adds(module, input_shape)
+    return rest + sum(by_weight.values())
+
+
 def layer_flops(module: nn.Module, input_shape: tuple[int, ...]) -> dict[str, int]:
     """Return the multiply-adds of one sample for each convolution and linear layer, in order used.
 

@@ -75,6 +75,12 @@ class Fit:
         fill(module, tensors)
         return module.eval()
 
+    def dense_network(self) -> nn.Module:
+        """Return the dense network with those classes and input channels, without numbers."""
+        module = self.architecture.skeleton(self.num_classes)
+        resize(module, self.dense)
+        return module
+
 
 def fit(architecture: Architecture, found: Shapes) -> Fit:
     """Hold one architecture against the shapes of a state dict.

@@ -21,6 +21,8 @@ from trainscope.networks.readers.tensors import bytes_of, word_of
 from trainscope.networks.recognise import recognise
 from trainscope.networks.state_dict import kind_of
 from trainscope.networks.tensor_names import plain_names
+from trainscope.networks.zeros import zeros_in
+from trainscope.records import PrunedBefore
 
 LARGE = 2**30
 """Tensors of more bytes than this in all are described by their shapes, and not read."""
@@ -61,6 +63,7 @@ class Inspection:
         classes: Classes and functions that loading it in full would run.
         notes: What a person should know, each one sentence.
         problem: Why it cannot be opened as a network, in a sentence; None where it can.
+        before: What had been pruned in it: by masks, to zeros without masks, to narrower layers.
     """
 
     path: str
@@ -76,6 +79,7 @@ class Inspection:
     classes: tuple[str, ...]
     notes: tuple[str, ...]
     problem: str | None
+    before: tuple[PrunedBefore, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the document of `trainscope.inspection/1` as a JSON object."""
@@ -121,7 +125,27 @@ def inspect_checkpoint(path: str | os.PathLike[str]) -> Inspection:
         classes=classes,
         notes=() if network is None else network.notes,
         problem=problem,
+        before=_before(state, network, read),
     )
+
+
+def _before(
+    state: Mapping[str, Tensor | Described], network: Network | None, read: bool
+) -> tuple[PrunedBefore, ...]:
+    """Return what was pruned: as the network shows it, else as its tensors alone do."""
+    if network is not None:
+        return network.before
+    weights = {
+        name: value
+        for name, value in state.items()
+        if isinstance(value, Tensor) and _is_weight(name, value)
+    }
+    masked = {name for name in state if name.endswith(SUFFIX)}
+    layers = zeros_in(weights) if read and not masked else ()
+    if not layers:
+        return ()
+    total = sum(value.numel() for value in weights.values() if value.ndim > 1)
+    return (PrunedBefore("zeros", "unstructured", layers, total),)
 
 
 def _bytes(contents: Contents) -> int:

@@ -15,13 +15,14 @@ from torch import Tensor, nn
 SUFFIX = "_mask"
 
 
-def set_masks(network: nn.Module, masks: Mapping[str, Tensor]) -> None:
+def set_masks(network: nn.Module, masks: Mapping[str, Tensor], *, persistent: bool = True) -> None:
     """Register masks by parameter name and zero the weights they mask.
 
     Args:
         network: Changed in place.
         masks: For each parameter name, a boolean tensor of the parameter's shape, True where the
             weight survives.
+        persistent: Whether the masks belong to the state dict, and so to the network's identity.
 
     Raises:
         ValueError: A mask does not have its parameter's shape.
@@ -34,22 +35,47 @@ def set_masks(network: nn.Module, masks: Mapping[str, Tensor]) -> None:
             raise ValueError(
                 f"the mask of {name} is {tuple(mask.shape)}, not {tuple(weight.shape)}"
             )
-        module.register_buffer(leaf + SUFFIX, mask.to(device=weight.device, dtype=torch.bool))
+        mask = mask.to(device=weight.device, dtype=torch.bool)
+        module.register_buffer(leaf + SUFFIX, mask, persistent=persistent)
     apply_masks(network)
 
 
-def masks_of(network: nn.Module) -> dict[str, Tensor]:
-    """Return the boolean masks of a network by the name of the parameter that each masks."""
-    found: dict[str, Tensor] = {}
+def keep_masks(network: nn.Module) -> None:
+    """Make every mask part of the state dict."""
+    for module in network.modules():
+        module._non_persistent_buffers_set -= {
+            leaf for leaf in module._non_persistent_buffers_set if leaf.endswith(SUFFIX)
+        }
+
+
+def drop_masks(network: nn.Module) -> None:
+    """Remove every mask of ours: the weights are free to grow."""
+    masked = masks_of(network)
     for prefix, module in network.named_modules():
-        parameters = dict(module.named_parameters(recurse=False))
+        for leaf in [leaf for leaf in module._buffers if leaf.endswith(SUFFIX)]:
+            base = leaf.removesuffix(SUFFIX)
+            if (f"{prefix}.{base}" if prefix else base) in masked:
+                delattr(module, leaf)
+
+
+def masks_of(network: nn.Module) -> dict[str, Tensor]:
+    """Return the boolean masks of a network by the name of the parameter that each masks.
+
+    The names are those of `named_parameters`: of a parameter that several layers share, the first.
+    """
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    found: dict[str, Tensor] = {}
+    for module in network.modules():
         for leaf, buffer in module.named_buffers(recurse=False):
             if not leaf.endswith(SUFFIX):
                 continue
             base = leaf.removesuffix(SUFFIX)
             for owner in (base, base + "_orig"):
-                if owner in parameters and parameters[owner].shape == buffer.shape:
-                    found[f"{prefix}.{owner}" if prefix else owner] = buffer.bool()
+                parameter = module._parameters.get(owner)
+                if parameter is not None and parameter.shape == buffer.shape:
+                    name = names[id(parameter)]
+                    mask = buffer.bool()
+                    found[name] = found[name] & mask if name in found else mask
     return found
 
 

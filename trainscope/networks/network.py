@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from trainscope.errors import DataError
+from trainscope.records import PrunedBefore
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Network:
         remembered: What training left in the file.
         notes: What a person should be told about how it was opened, each one sentence.
         geometry: Classes and settings of layers that are not the architecture's own, by name.
+        before: What had been pruned in it before it was opened.
     """
 
     module: nn.Module
@@ -56,6 +58,7 @@ class Network:
     remembered: Remembered = field(default_factory=Remembered)
     notes: tuple[str, ...] = ()
     geometry: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    before: tuple[PrunedBefore, ...] = ()
 
     def __repr__(self) -> str:
         """Return one line: the architecture, its inputs and its classes."""

@@ -14,6 +14,7 @@ from trainscope.foreign import working_directory
 from trainscope.networks.checkpoint import open_checkpoint
 from trainscope.networks.custom import open_custom
 from trainscope.networks.network import Network
+from trainscope.networks.origin import noticed
 from trainscope.networks.readers import contents_of
 from trainscope.networks.readers.container import first_bytes
 from trainscope.networks.readers.whole_module import KEYS
@@ -91,7 +92,7 @@ def open_trusting(
         opened = open_custom(spec, module.float(), weights_of(module.state_dict()), input_shape)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    return Network(
+    network = Network(
         module=opened.module,
         architecture=spec,
         input_shape=opened.input_shape,
@@ -100,6 +101,7 @@ def open_trusting(
         format=f"whole pickled network ({kind.__module__}.{kind.__qualname__})",
         notes=("It was loaded with its own code, as --unsafe-load asked for.",),
     )
+    return noticed(network)
 
 
 def _classes(path: Path) -> tuple[str, ...]:

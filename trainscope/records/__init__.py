@@ -1,6 +1,7 @@
 """Frozen records of what was measured; JSON in and out, versioned. Imports no other room."""
 
-from trainscope.records.action import ActionRecord, LayerChange
+from trainscope.records.action import ActionRecord, LayerChange, LayerLeft
+from trainscope.records.before import PrunedBefore
 from trainscope.records.columns import Columns
 from trainscope.records.diagnosis import DataRecord, Diagnosis, NetworkRecord
 from trainscope.records.epoch import EpochRecord, Taken
@@ -20,9 +21,11 @@ __all__ = [
     "Json",
     "Kind",
     "LayerChange",
+    "LayerLeft",
     "Measurement",
     "NetworkRecord",
     "Pretraining",
+    "PrunedBefore",
     "Pruning",
     "Run",
     "RunStatus",

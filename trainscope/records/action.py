@@ -23,6 +23,19 @@ class LayerChange:
 
 
 @dataclass(frozen=True, slots=True)
+class LayerLeft:
+    """A weight that the action left alone: its share of the network's parameters, and why."""
+
+    name: str
+    share: float
+    reason: str
+
+    def to_json(self) -> Json:
+        """Return the fields."""
+        return {"name": self.name, "share": self.share, "reason": self.reason}
+
+
+@dataclass(frozen=True, slots=True)
 class ActionRecord:
     """One sparsifying action, as done.
 
@@ -39,6 +52,9 @@ class ActionRecord:
         speedup: Dense FLOPs / pruned FLOPs.
         layers: What was cut, layer by layer.
         seed: The seed of the criterion, where it draws.
+        reached: The share that is gone in the end (filters, or weights at zero) of all that the
+            ratio was asked of, those that could not be pruned among them; None in older records.
+        left_alone: Every weight that was not pruned, with its share of the parameters and why.
     """
 
     structure: str
@@ -53,6 +69,8 @@ class ActionRecord:
     ratios: Mapping[str, float] = field(default_factory=dict)
     global_ranking: bool = False
     seed: int = 0
+    reached: float | None = None
+    left_alone: tuple[LayerLeft, ...] = ()
 
     def to_json(self) -> Json:
         """Return the pinned form of `trainscope.diagnosis/1`."""
@@ -61,6 +79,7 @@ class ActionRecord:
             "scope": self.scope,
             "criterion": self.criterion,
             "ratio": self.ratio,
+            "reached": self.reached,
             "ratios": dict(self.ratios),
             "global": self.global_ranking,
             "meaning": self.meaning,
@@ -68,6 +87,7 @@ class ActionRecord:
             "flops": self.flops,
             "speedup": self.speedup,
             "layers": [layer.to_json() for layer in self.layers],
+            "left_alone": [layer.to_json() for layer in self.left_alone],
             "seed": self.seed,
         }
 
@@ -76,7 +96,8 @@ class ActionRecord:
         """Return the ActionRecord that `to_json` wrote."""
         return taken(
             cls,
-            {"meaning": "", "ratios": {}, "seed": 0, **raw},
+            {"meaning": "", "ratios": {}, "seed": 0, "reached": None, **raw},
             layers=tuple(typed(LayerChange, layer) for layer in raw["layers"]),
+            left_alone=tuple(typed(LayerLeft, layer) for layer in raw.get("left_alone", ())),
             global_ranking=raw.get("global", False),
         )

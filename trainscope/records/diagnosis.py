@@ -9,6 +9,7 @@ from typing import Any
 
 from trainscope.errors import RecordError
 from trainscope.records.action import ActionRecord
+from trainscope.records.before import PrunedBefore
 from trainscope.records.columns import Columns
 from trainscope.records.json_text import parse
 from trainscope.records.measurement import Json
@@ -31,6 +32,7 @@ class NetworkRecord:
         num_classes: The width of its logits.
         recognised: How its architecture was found.
         format: The format of its checkpoint.
+        before: What had been pruned in it before it was opened.
     """
 
     architecture: str
@@ -41,6 +43,7 @@ class NetworkRecord:
     num_classes: int = 0
     recognised: str = ""
     format: str = ""
+    before: tuple[PrunedBefore, ...] = ()
 
     def to_json(self) -> Json:
         """Return the fields."""
@@ -53,12 +56,14 @@ class NetworkRecord:
             "num_classes": self.num_classes,
             "recognised": self.recognised,
             "format": self.format,
+            "before": [each.to_json() for each in self.before],
         }
 
     @classmethod
     def from_json(cls, raw: Json) -> NetworkRecord:
         """Return the NetworkRecord that `to_json` wrote."""
-        return typed(cls, raw)
+        before = tuple(PrunedBefore.from_json(each) for each in raw.get("before", ()))
+        return typed(cls, {**raw, "before": before})
 
 
 @dataclass(frozen=True, slots=True)

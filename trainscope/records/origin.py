@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from math import prod
 
 from trainscope.records.action import ActionRecord
+from trainscope.records.before import PrunedBefore
 from trainscope.records.measurement import Json
 from trainscope.records.typed import taken
 
@@ -57,6 +59,7 @@ class Pruning:
             retraining: regularised or gradual pruning. 0 for one-shot pruning.
         stage_schedule: The LR schedule of those epochs.
         stage_flops: Multiply-adds spent on them, counted as `Run.flops` counts them.
+        before: What had been pruned already when trainscope was given the network.
     """
 
     structure: str | None = None
@@ -70,6 +73,7 @@ class Pruning:
     stage_epochs: int | None = None
     stage_schedule: str | None = None
     stage_flops: int | None = None
+    before: tuple[PrunedBefore, ...] = ()
 
     def __post_init__(self) -> None:
         """Check the cost of the pruning stage."""
@@ -77,6 +81,22 @@ class Pruning:
             value = getattr(self, name)
             if value is not None and not (type(value) is int and value >= 0):
                 raise ValueError(f"{name} is a whole number, 0 or more, not {value!r}")
+
+    @classmethod
+    def came(cls, before: tuple[PrunedBefore, ...]) -> Pruning | None:
+        """Return what is known of the pruning that a network came with; None of none.
+
+        How it was ranked, and over which epochs, cannot be seen. Of one that is free to grow again
+        nothing is left.
+        """
+        if not before:
+            return None
+        held = [each for each in before if each.held]
+        speedups = [each.speedup for each in held if each.speedup is not None]
+        speedup = prod(speedups) if len(speedups) == len(held) else None
+        ratio = held[0].ratio if len(held) == 1 else None if held else 0.0
+        structure = held[-1].structure if held else before[-1].structure
+        return cls(structure=structure, ratio=ratio, speedup=speedup, before=before)
 
     @classmethod
     def of(cls, action: ActionRecord, epoch: int | None = None) -> Pruning:
@@ -108,6 +128,7 @@ class Pruning:
             "stage_epochs": self.stage_epochs,
             "stage_schedule": self.stage_schedule,
             "stage_flops": self.stage_flops,
+            "before": [each.to_json() for each in self.before],
         }
 
     @classmethod
@@ -117,4 +138,5 @@ class Pruning:
         read = None if action is None else ActionRecord.from_json(action)
         free = 0 if raw["plan"] == ONE_SHOT else None
         late = {"stage_epochs": free, "stage_schedule": None, "stage_flops": free}
-        return taken(cls, {**late, **raw}, action=read)
+        before = tuple(PrunedBefore.from_json(each) for each in raw.get("before", ()))
+        return taken(cls, {**late, **raw}, action=read, before=before)

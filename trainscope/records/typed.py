@@ -8,7 +8,7 @@ from dataclasses import fields
 from enum import Enum
 from functools import cache
 from types import NoneType, UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 Record = TypeVar("Record")
 LARGEST = 1e30
@@ -64,6 +64,10 @@ def _checked(value: Any, hint: Any, name: str) -> Any:
         if value is None and NoneType in inner:
             return None
         return _checked(value, next(part for part in inner if part is not NoneType), name)
+    if origin is Literal:
+        if value not in inner:
+            raise ValueError(f"{name} is none of {', '.join(map(str, inner))}")
+        return value
     if hint is Any:
         return _plain(value, name)
     if origin in (list, tuple):

@@ -1,6 +1,6 @@
 """The sparsifying action: what goes (criteria, ratios, scopes) and how (filters, masks)."""
 
-from trainscope.sparsify.act import Sparsified, sparsify
+from trainscope.sparsify.act import Sparsified, sparsify, unchanged
 from trainscope.sparsify.action import Action
 from trainscope.sparsify.given import given_action
 from trainscope.sparsify.masks import apply_masks, hold_masks, masks_of, set_masks
@@ -17,4 +17,5 @@ __all__ = [
     "recalibrate_batch_norm",
     "set_masks",
     "sparsify",
+    "unchanged",
 ]

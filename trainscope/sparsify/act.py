@@ -7,15 +7,21 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from trainscope.errors import ActionError
+from trainscope.errors import ActionError, NoOpError
+from trainscope.networks.copies import whole_copy
 from trainscope.networks.cost import flops, parameters
-from trainscope.records import ActionRecord
+from trainscope.networks.masks import keep_masks, set_masks
+from trainscope.networks.weights import CONVOLUTION, LINEAR, weights_in
+from trainscope.networks.zeros import find_zeros
+from trainscope.records import ActionRecord, LayerLeft
+from trainscope.records.before import shares
 from trainscope.sparsify.action import Action
-from trainscope.sparsify.copies import whole_copy
+from trainscope.sparsify.candidate import shares_of, why_untouched
 from trainscope.sparsify.filters import cut_filters
 from trainscope.sparsify.outcome import Outcome
 from trainscope.sparsify.unstructured import mask_weights
 from trainscope.sparsify.verify import check_outputs, check_weights, first_line, run, run_before
+from trainscope.sparsify.widths import Width, find_widths, set_widths
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,13 @@ class Sparsified:
     removed: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
-def sparsify(network: nn.Module, action: Action, input_shape: tuple[int, ...]) -> Sparsified:
+def sparsify(
+    network: nn.Module,
+    action: Action,
+    input_shape: tuple[int, ...],
+    *,
+    hold_zeros: bool = True,
+) -> Sparsified:
     """Prune a copy of a network and check that it still runs.
 
     The random states are not touched: the criterion `random` draws from the action's own seed.
@@ -46,6 +58,8 @@ def sparsify(network: nn.Module, action: Action, input_shape: tuple[int, ...]) -
         network: Not touched.
         action: What to do.
         input_shape: The shape of one input, (C, H, W).
+        hold_zeros: Take weights that are exactly zero without a mask, more than chance explains,
+            as pruned before: the copy gets masks for them.
 
     Returns:
         The pruned copy with its record. FLOPs are multiply-adds of one sample; the speedup is the
@@ -58,7 +72,8 @@ def sparsify(network: nn.Module, action: Action, input_shape: tuple[int, ...]) -
     """
     check_weights(network)
     before = run_before(network, input_shape)
-    pruned = whole_copy(network)
+    pruned, notes = _working_copy(network, hold_zeros=hold_zeros)
+    dense, cost = parameters(pruned), flops(pruned, input_shape)
     trained = {name: parameter.requires_grad for name, parameter in pruned.named_parameters()}
     modes = [(module, module.training) for module in pruned.modules()]
     apply = cut_filters if action.structure == "filter" else mask_weights
@@ -68,9 +83,12 @@ def sparsify(network: nn.Module, action: Action, input_shape: tuple[int, ...]) -
         parameter.grad = None
     for module, mode in modes:
         module.training = mode
-    after, notes = _run_after(pruned, input_shape, action, outcome)
+    widths: tuple[Width, ...] = ()
+    if action.structure == "filter" and action.scope == "all":
+        widths = find_widths(network, input_shape, {layer.before for layer in outcome.layers})
+    after, told = _run_after(pruned, input_shape, action, widths)
     check_outputs(before, after)
-    left, dense = parameters(pruned), parameters(network)
+    left = parameters(pruned)
     if left >= dense:
         raise ActionError(
             f"the action left all {dense} parameters in place, so the network is not pruned; "
@@ -86,12 +104,79 @@ def sparsify(network: nn.Module, action: Action, input_shape: tuple[int, ...]) -
         global_ranking=action.global_ranking,
         parameters=left,
         flops=remaining,
-        speedup=flops(network, input_shape) / remaining if remaining else 1.0,
+        speedup=cost / remaining if remaining else 1.0,
         layers=outcome.layers,
         meaning=outcome.meaning,
         seed=action.seed,
+        reached=outcome.reached,
+        left_alone=_left_alone(network, action, outcome),
     )
-    return Sparsified(pruned, record, (*outcome.notes, *notes), outcome.removed)
+    notes = (*notes, *outcome.notes, *told, *_short_of(record))
+    return Sparsified(pruned, record, notes, outcome.removed)
+
+
+def unchanged(
+    network: nn.Module, action: Action, input_shape: tuple[int, ...], error: NoOpError
+) -> Sparsified:
+    """Return a copy of a network that an action found done: its record says that nothing went."""
+    pruned, notes = _working_copy(network, hold_zeros=True)
+    record = ActionRecord(
+        structure=action.structure,
+        scope=action.scope,
+        criterion=action.criterion,
+        ratio=_ratio(action),
+        ratios=dict(action.ratios),
+        global_ranking=action.global_ranking,
+        parameters=parameters(pruned),
+        flops=flops(pruned, input_shape),
+        speedup=1.0,
+        layers=(),
+        meaning="nothing: as many weights are zero already",
+        seed=action.seed,
+        reached=error.reached,
+    )
+    return Sparsified(pruned, record, (*notes, f"The action changed nothing: {error}."))
+
+
+def _working_copy(network: nn.Module, *, hold_zeros: bool) -> tuple[nn.Module, tuple[str, ...]]:
+    """Return a copy whose masks are its own, with masks for zeros that mean pruned."""
+    copied = whole_copy(network)
+    keep_masks(copied)
+    found = find_zeros(copied) if hold_zeros else None
+    if found is None or not found.masks:
+        return copied, ()
+    set_masks(copied, found.masks)
+    gone = sum(layer.before - layer.after for layer in found.layers)
+    return copied, (
+        f"{gone:,} weights were exactly zero before the action, without masks, more than chance "
+        f"explains: they are taken as pruned and held ({shares(found.layers)})",
+    )
+
+
+def _left_alone(network: nn.Module, action: Action, outcome: Outcome) -> tuple[LayerLeft, ...]:
+    """Name every weight that was not pruned, with its share of the parameters."""
+    sizes, changed = shares_of(network), {layer.name for layer in outcome.layers}
+    rows = []
+    for weight in weights_in(network):
+        why = outcome.spared.get(weight.label, outcome.spared.get(weight.layer))
+        if weight.label in changed or (why is None and weight.layer in outcome.removed):
+            continue
+        if why is None:
+            filters = action.structure == "filter" and weight.kind not in (CONVOLUTION, LINEAR)
+            why = why_untouched(weight) if filters else "nothing more of it was asked for"
+        rows.append(LayerLeft(weight.label, sizes[weight.label], why))
+    return tuple(rows)
+
+
+def _short_of(record: ActionRecord) -> tuple[str, ...]:
+    """Say where the ratio asked for was not reached."""
+    if record.ratio is None or record.reached is None or record.reached > record.ratio - 0.005:
+        return ()
+    what = "filters" if record.structure == "filter" else "weights"
+    return (
+        f"the ratio asked for is {100 * record.ratio:.6g} %, and {100 * record.reached:.3g} % of "
+        f"the {what} in scope are gone: the rest is in what was left alone",
+    )
 
 
 def _ratio(action: Action) -> float | None:
@@ -101,43 +186,18 @@ def _ratio(action: Action) -> float | None:
 
 
 def _run_after(
-    pruned: nn.Module, input_shape: tuple[int, ...], action: Action, outcome: Outcome
+    pruned: nn.Module, input_shape: tuple[int, ...], action: Action, widths: tuple[Width, ...]
 ) -> tuple[list[Tensor], tuple[str, ...]]:
-    """Run the pruned network, correcting widths that its own modules repeat as attributes."""
+    """Run the pruned network, its attributes that repeat a width put right."""
+    changed = set_widths(pruned, widths)
     try:
-        return run(pruned, input_shape), ()
-    except Exception as first:
-        error = first
-        changed = _correct_widths(pruned, outcome.widths) if action.scope == "all" else []
-        if changed:
-            try:
-                note = f"widths that the network keeps as attributes were set: {', '.join(changed)}"
-                return run(pruned, input_shape), (note,)
-            except Exception as again:
-                error = again
+        outputs = run(pruned, input_shape)
+    except Exception as error:
         raise ActionError(
             f"the pruned {type(pruned).__name__} does not run ({first_line(error)}), so scope "
             f"{action.scope} cannot cut it; use "
             f"--scope {'inner' if action.scope == 'all' else 'all'} or the structure unstructured"
         ) from error
-
-
-def _correct_widths(network: nn.Module, widths: Mapping[int, int]) -> list[str]:
-    """Set integer attributes of the network's own modules that hold a width which is gone.
-
-    A module of `torch.nn` keeps its own widths right; one of the network may repeat a width, as
-    torchvision's VisionTransformer does in `hidden_dim`, to reshape by it.
-    """
-    changed = []
-    for name, module in network.named_modules():
-        if type(module).__module__.startswith("torch.nn"):
-            continue
-        for attribute, value in vars(module).items():
-            if (
-                type(value) is int
-                and value != widths.get(value, value)
-                and attribute.endswith("dim")
-            ):
-                setattr(module, attribute, widths[value])
-                changed.append(f"{name}.{attribute}" if name else attribute)
-    return changed
+    if not changed:
+        return outputs, ()
+    return outputs, (f"widths that the network keeps as attributes were set: {', '.join(changed)}",)

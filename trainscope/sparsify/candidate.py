@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from trainscope.networks.weights import EMBEDDING, OTHER, Weight, weights_in
 from trainscope.sparsify.criteria import Subject
 
 FIRST = "the first convolution is spared"
@@ -89,12 +90,38 @@ class Selection:
             self.removed[name] = torch.nonzero(mask).flatten()
 
 
-def left_alone(reasons: Mapping[str, str]) -> tuple[str, ...]:
-    """Return one sentence for each reason, with the layers that it holds for."""
+def left_alone(reasons: Mapping[str, str], shares: Mapping[str, float]) -> tuple[str, ...]:
+    """Return one sentence for each reason, with the layers that it holds for.
+
+    Args:
+        reasons: By layer.
+        shares: Each layer's weights, as a share of the network's parameters.
+    """
     names: dict[str, list[str]] = {}
     for name, why in reasons.items():
         names.setdefault(why, []).append(name)
-    return tuple(f"left alone: {some(layers)} ({why})" for why, layers in names.items())
+    return tuple(
+        f"left alone: {some(layers)} ({why}), "
+        f"{100 * sum(shares.get(name, 0.0) for name in layers):.3g} % of the parameters"
+        for why, layers in names.items()
+    )
+
+
+def shares_of(network: nn.Module) -> dict[str, float]:
+    """Return each weight's share of a network's parameters, by its label."""
+    total = sum(parameter.numel() for parameter in network.parameters())
+    return {weight.label: weight.tensor.numel() / total for weight in weights_in(network)}
+
+
+def why_untouched(weight: Weight) -> str:
+    """Return why a weight is in no scope, whatever is asked."""
+    if weight.kind == EMBEDDING:
+        return "an embedding is looked up, not multiplied"
+    if ".parametrizations." in f".{weight.name}":
+        return "its weight is parametrised"
+    if weight.kind == OTHER:
+        return f"a parameter of {type(weight.module).__name__}, whose use is not known"
+    return f"{'an' if weight.kind[0] in 'aeio' else 'a'} {weight.kind} has no filters"
 
 
 def some(names: Sequence[str]) -> str:

@@ -113,6 +113,30 @@ def follow(network: nn.Module, input_shape: tuple[int, ...]) -> Channels:
     return channels
 
 
+def named_widths(
+    meta: nn.Module, input_shape: tuple[int, ...]
+) -> list[tuple[str, tuple[tuple[str, int], ...]]]:
+    """Return what each `NamedWidth` of a network counts, once for each reshape that uses it.
+
+    Args:
+        meta: A network on the meta device, in whose attributes the widths are.
+        input_shape: The shape of one input, (C, H, W).
+
+    Returns:
+        The width's name, and for each run of its channels a layer that makes them and how often
+        each is repeated. A width whose channels no layer makes is left out.
+
+    Raises:
+        ActionError: `torch.fx` cannot trace the network.
+    """
+    groups = _walk(meta, input_shape)[0].groups
+    return [
+        (name, tuple((groups[s.group].layers[0], s.repeat) for s in layout.segments))
+        for name, layout in groups.widths
+        if all(groups[segment.group].layers for segment in layout.segments)
+    ]
+
+
 def _walk(meta: nn.Module, shape: tuple[int, ...]) -> tuple[Channels, set[nn.Module]]:
     try:
         graph = _Tracer().trace(meta)

@@ -29,7 +29,8 @@ def lowest_of_all(scores: Sequence[Tensor], ratio: float) -> tuple[list[Tensor],
     """Return masks of the lowest scores over several layers, at least one of each layer kept.
 
     The best of each layer (the first of equal ones) is kept whatever the others are, so that
-    ceil(ratio * total) go wherever that many can.
+    ceil(ratio * total) go wherever that many can. A layer of which nothing is left (all its scores
+    are minus infinity) has none to keep.
 
     Args:
         scores: The scores [n] of each layer.
@@ -39,13 +40,15 @@ def lowest_of_all(scores: Sequence[Tensor], ratio: float) -> tuple[list[Tensor],
         The masks, and how many fewer went than the ratio asks.
     """
     total = sum(len(layer) for layer in scores)
-    protected = []
+    protected, kept = [], 0
     for layer in scores:
         held = layer.clone()
-        held[int(torch.nonzero(layer == layer.max())[0])] = torch.inf
+        if layer.max() > -torch.inf:
+            held[int(torch.nonzero(layer == layer.max())[0])] = torch.inf
+            kept += 1
         protected.append(held)
     asked = to_prune(total, ratio)
-    count = min(asked, total - len(scores))
+    count = min(asked, total - kept)
     mask = lowest(torch.cat(protected), count)
     return list(torch.split(mask, [len(layer) for layer in scores])), asked - count
 

@@ -13,7 +13,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from trainscope.errors import ActionError
 from trainscope.networks.masks import masks_of
-from trainscope.sparsify.candidate import OUTPUT, Candidate, Removed, left_alone
+from trainscope.sparsify.candidate import OUTPUT, Candidate, Removed, left_alone, shares_of
 from trainscope.sparsify.criteria import Subject
 from trainscope.sparsify.verify import called_modules, example, first_line
 
@@ -43,7 +43,8 @@ class CoupledCutter:
                 self.spared.update(dict.fromkeys(layers, why))
         order = {name: place for place, name in enumerate(self._names.values())}
         self.candidates = tuple(sorted(found, key=lambda candidate: order[candidate.name]))
-        self.notes = left_alone({n: why for n, why in self.spared.items() if why != OUTPUT})
+        untold = {name: why for name, why in self.spared.items() if why != OUTPUT}
+        self.notes = left_alone(untold, shares_of(network))
 
     def cut(self, removed: Removed) -> dict[str, tuple[int, ...]]:
         """Cut the network in place; return the outputs that went, by layer (norms too)."""

@@ -8,9 +8,17 @@ import torch
 from torch import nn
 
 from trainscope.errors import ActionError
+from trainscope.networks.weights import CONVOLUTION, LINEAR, weights_in
 from trainscope.records import LayerChange
 from trainscope.sparsify.action import Action
-from trainscope.sparsify.candidate import Candidate, Cutter, Selection
+from trainscope.sparsify.candidate import (
+    Candidate,
+    Cutter,
+    Selection,
+    left_alone,
+    shares_of,
+    why_untouched,
+)
 from trainscope.sparsify.choose import choose
 from trainscope.sparsify.coupled import coupled
 from trainscope.sparsify.criteria import Context, find
@@ -42,7 +50,7 @@ def cut_filters(network: nn.Module, action: Action, input_shape: tuple[int, ...]
     selection = _select(cutter.candidates, ratios, action)
     if not selection.removed:
         raise ActionError(_no_op(cutter, ratios, selection))
-    widths = _widths(network)
+    widths, parameters = _widths(network), shares_of(network)
     removed = cutter.cut(selection.removed)
     layers = tuple(
         LayerChange(name, widths[name], widths[name] - len(removed[name]))
@@ -59,8 +67,22 @@ def cut_filters(network: nn.Module, action: Action, input_shape: tuple[int, ...]
     meaning += "s" * (len(asked) != 1)
     if action.global_ranking:
         meaning += ", ranked together"
-    notes = (*cutter.notes, *selection.notes)
-    return Outcome(meaning, layers, removed, notes, _renames(selection, cutter.candidates))
+    notes = (*cutter.notes, *selection.notes, *_without_filters(network, cutter.spared, parameters))
+    filters = [c.count for c, ratio in zip(cutter.candidates, ratios, strict=True) if ratio > 0]
+    gone = sum(len(indices) for indices in selection.removed.values())
+    return Outcome(meaning, layers, removed, notes, cutter.spared, gone / sum(filters))
+
+
+def _without_filters(
+    network: nn.Module, spared: Mapping[str, str], parameters: Mapping[str, float]
+) -> tuple[str, ...]:
+    """Name the weights that this structure never takes: recurrent ones, embeddings and so on."""
+    others = {
+        weight.label: why_untouched(weight)
+        for weight in weights_in(network)
+        if weight.kind not in (CONVOLUTION, LINEAR) and weight.layer not in spared
+    }
+    return left_alone(others, parameters)
 
 
 def _select(candidates: Sequence[Candidate], ratios: Sequence[float], action: Action) -> Selection:
@@ -92,12 +114,3 @@ def _widths(network: nn.Module) -> dict[str, int]:
         if isinstance(width, int):
             found[name] = width
     return found
-
-
-def _renames(selection: Selection, candidates: Sequence[Candidate]) -> Mapping[int, int]:
-    """Return the new width for each old one, where all layers of that width agree."""
-    new: dict[int, set[int]] = {}
-    for candidate in candidates:
-        left = candidate.count - len(selection.removed.get(candidate.name, ()))
-        new.setdefault(candidate.count, set()).add(left)
-    return {old: left.pop() for old, left in new.items() if len(left) == 1}

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from trainscope.errors import ActionError
+from trainscope.networks.copies import whole_copy
 from trainscope.networks.cost import flops, parameters
-from trainscope.networks.masks import masks_of
+from trainscope.networks.masks import SUFFIX, masks_of, set_masks
 from trainscope.records import ActionRecord, LayerChange
 from trainscope.sparsify.act import Sparsified
 from trainscope.sparsify.candidate import some
@@ -29,6 +30,7 @@ class _Pair:
     """One weight of both networks; masks are applied.
 
     Attributes:
+        name: The parameter's plain name.
         layer: The layer's name.
         before: The dense weight, in the dtype of the other.
         after: The pruned weight.
@@ -36,6 +38,7 @@ class _Pair:
         follows: It has an output for each input (depthwise), so it is cut where they are.
     """
 
+    name: str
     layer: str
     before: Tensor
     after: Tensor
@@ -70,8 +73,9 @@ def given_action(base: nn.Module, pruned: nn.Module, input_shape: tuple[int, ...
         input_shape: The shape of one input.
 
     Returns:
-        The pruned network as it was given, the record, and what a person should know: whether it
-        was retrained since, and which layers stand in one network alone.
+        The pruned network as it was given (a copy with masks, which are no part of its state dict,
+        where weights are zero without them), the record, and what a person should know: whether
+        it was retrained since, and which layers stand in one network alone.
 
     Raises:
         ActionError: Nothing was pruned, the second network is the larger one, they have no layer
@@ -83,8 +87,9 @@ def given_action(base: nn.Module, pruned: nn.Module, input_shape: tuple[int, ...
     pairs, notes = _pairs(base, pruned)
     cut = [pair for pair in pairs if pair.narrower and not pair.follows]
     masked = [pair for pair in pairs if pair.zeroed]
-    zeros = sum(pair.zeroed for pair in masked if pair.layer not in _held(pruned))
-    left, dense = parameters(pruned) - zeros, parameters(base)
+    held = _held(pruned)
+    module = _masked(pruned, pairs)
+    left, dense = parameters(module), parameters(base)
     grown = next((p for p in pairs if _grew(p)), None)
     if grown is not None or left > dense:
         which = "" if grown is None else f"'{grown.layer}' is {_by(grown.before)} in the first "
@@ -99,7 +104,7 @@ def given_action(base: nn.Module, pruned: nn.Module, input_shape: tuple[int, ...
             "the second that is not in the first; give the pruned network with --after"
         )
     moved = _moved(pairs)
-    remaining = flops(pruned, input_shape)
+    remaining = flops(module, input_shape)
     record = ActionRecord(
         structure=GIVEN,
         scope=" and ".join(word for word, there in (("cut", cut), ("masked", masked)) if there)
@@ -110,7 +115,7 @@ def given_action(base: nn.Module, pruned: nn.Module, input_shape: tuple[int, ...
         flops=remaining,
         speedup=flops(base, input_shape) / remaining if remaining else 1.0,
         layers=tuple(_change(pair, cut=bool(cut)) for pair in cut or masked),
-        meaning=_meaning(cut, masked, pruned),
+        meaning=_meaning(cut, masked, held),
     )
     if moved > _MOVED:
         notes.append(
@@ -118,7 +123,7 @@ def given_action(base: nn.Module, pruned: nn.Module, input_shape: tuple[int, ...
             "surviving weights differ from the dense network's. The columns before and after show "
             "the action and that retraining together."
         )
-    return Sparsified(pruned, record, tuple(notes))
+    return Sparsified(module, record, tuple(notes))
 
 
 def _pairs(base: nn.Module, pruned: nn.Module) -> tuple[list[_Pair], list[str]]:
@@ -139,7 +144,7 @@ def _pairs(base: nn.Module, pruned: nn.Module) -> tuple[list[_Pair], list[str]]:
         follows = isinstance(module, _ConvNd) and module.groups == module.in_channels > 1
         layer = owner if leaf == "weight" else name
         moved = old.detach().to(device=new.device, dtype=new.dtype)
-        pairs.append(_Pair(layer, moved, new.detach(), int(turned), follows))
+        pairs.append(_Pair(name, layer, moved, new.detach(), int(turned), follows))
     if not pairs:
         raise ActionError(
             "the two networks have no layer of one name in common, so what was done cannot be "
@@ -158,7 +163,7 @@ def _pairs(base: nn.Module, pruned: nn.Module) -> tuple[list[_Pair], list[str]]:
 def _weights(network: nn.Module) -> dict[str, Tensor]:
     """Return every weight of two axes or more by its plain name, masks applied."""
     masks = masks_of(network)
-    found = {}
+    found: dict[str, Tensor] = {}
     for name, parameter in network.named_parameters():
         if parameter.ndim < 2:
             continue
@@ -170,9 +175,27 @@ def _weights(network: nn.Module) -> dict[str, Tensor]:
 
 
 def _held(network: nn.Module) -> set[str]:
-    """Name the layers whose zeros a mask holds: their weights are counted without them."""
+    """Name the layers whose zeros a mask of the network's own holds, and not one found for it."""
+    own = network.state_dict().keys()
     names = (name.removesuffix("_orig") for name in masks_of(network))
-    return {name.removesuffix(".weight") for name in names}
+    return {name.removesuffix(".weight") for name in names if name + SUFFIX in own}
+
+
+def _masked(network: nn.Module, pairs: Sequence[_Pair]) -> nn.Module:
+    """Return a network in which masks hold every weight that is zero and was not."""
+    there = masks_of(network)
+    masks = {}
+    for pair in pairs:
+        gone = pair.after == 0
+        if pair.before.shape == pair.after.shape:
+            gone &= pair.before != 0
+        if pair.zeroed and pair.name not in there and f"{pair.name}_orig" not in there:
+            masks[pair.name] = ~gone
+    if not masks:
+        return network
+    copied = whole_copy(network)
+    set_masks(copied, masks, persistent=False)
+    return copied
 
 
 def _grew(pair: _Pair) -> bool:
@@ -240,7 +263,7 @@ def _uniform(pairs: Sequence[_Pair], *, cut: bool) -> float | None:
     return None
 
 
-def _meaning(cut: Sequence[_Pair], masked: Sequence[_Pair], pruned: nn.Module) -> str:
+def _meaning(cut: Sequence[_Pair], masked: Sequence[_Pair], held: set[str]) -> str:
     parts = []
     if cut:
         ratio = _uniform(cut, cut=True)
@@ -248,7 +271,6 @@ def _meaning(cut: Sequence[_Pair], masked: Sequence[_Pair], pruned: nn.Module) -
         parts.append(f"{_words(shares)} of the filters of {_layers(cut)}")
     if masked:
         pattern = next((form for form in _PATTERNS if all(_fits(p, *form) for p in masked)), None)
-        held = _held(pruned)
         how = "held by masks" if all(p.layer in held for p in masked) else "zeroed without masks"
         if pattern is not None and not cut:
             n, m = pattern

@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from trainscope.errors import ActionError
-from trainscope.sparsify.candidate import FIRST, OUTPUT, Candidate, Removed, left_alone
+from trainscope.sparsify.candidate import FIRST, OUTPUT, Candidate, Removed, left_alone, shares_of
 from trainscope.sparsify.channels import follow
 from trainscope.sparsify.criteria import Subject
 from trainscope.sparsify.cut import keep_depthwise, keep_inputs, keep_outputs
@@ -144,13 +144,12 @@ class InnerCutter:
     def _notes(self, *, linear: bool) -> tuple[str, ...]:
         """Name the layers of a kind that are left out for a reason one might not expect."""
         groups, makers = self._channels.groups, self._channels.makers
-        return left_alone(
-            {
-                name: why
-                for name, why in self.spared.items()
-                if groups[makers[name]].linear == linear and why not in _EXPECTED
-            }
-        )
+        untold = {
+            name: why
+            for name, why in self.spared.items()
+            if groups[makers[name]].linear == linear and why not in _EXPECTED
+        }
+        return left_alone(untold, shares_of(self._network))
 
 
 def inner(network: nn.Module, input_shape: tuple[int, ...]) -> InnerCutter:

@@ -45,6 +45,12 @@ class Segment:
     repeat: int = 1
 
 
+class NamedWidth(int):
+    """A width that remembers which attribute of the network holds it."""
+
+    name: str
+
+
 @dataclass(frozen=True)
 class Layout:
     """The channels of a value: they lie on `axis`, segment after segment."""
@@ -68,6 +74,7 @@ class Groups:
     def __init__(self) -> None:
         self._groups: list[Group] = []
         self._parents: list[int] = []
+        self.widths: list[tuple[str, Layout]] = []  # what each `NamedWidth` was found to count
 
     def new(self, size: int, **fields: object) -> int:
         """Add a group and return its number."""

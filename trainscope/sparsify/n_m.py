@@ -7,8 +7,8 @@ from torch import Tensor
 
 
 def fits(weight: Tensor, m: int) -> bool:
-    """Say whether the inputs of a weight [outputs, inputs, ...] split into groups of M."""
-    return weight.shape[1] % m == 0
+    """Say whether the inputs of a weight [..., inputs] split into groups of M."""
+    return weight.shape[-1] % m == 0
 
 
 def keep_n_of_m(scores: Tensor, n: int, m: int) -> Tensor:

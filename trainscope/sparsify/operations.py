@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from trainscope.sparsify.layout import Layout, Segment
+from trainscope.sparsify.layout import Layout, NamedWidth, Segment
 from trainscope.sparsify.step import Step
 
 Rule = Callable[[Step], Layout | None]
@@ -127,10 +127,12 @@ def reshape(step: Step) -> Layout | None:
         if _is_fixed(sizes, axis):  # a width written into the code would be wrong after the cut
             step.groups.block(layout, "its outputs are reshaped to a width written into the code")
             return None
-        if size == old[layout.axis]:
-            return layout.on(axis)
-        if size == old[layout.axis] * after:
-            return layout.on(axis).repeated(after)
+        if size in (old[layout.axis], old[layout.axis] * after):
+            repeat = 1 if size == old[layout.axis] else after
+            result = layout.on(axis).repeated(repeat)
+            if axis < len(sizes) and isinstance(sizes[axis], NamedWidth):
+                step.groups.widths.append((sizes[axis].name, result))
+            return result
     return None
 
 
@@ -144,7 +146,9 @@ def expand(step: Step) -> Layout | None:
 
 
 def _is_fixed(sizes: Sequence[object], axis: int) -> bool:
-    return axis < len(sizes) and isinstance(sizes[axis], int) and sizes[axis] != -1
+    if axis >= len(sizes) or isinstance(sizes[axis], NamedWidth):
+        return False
+    return isinstance(sizes[axis], int) and sizes[axis] != -1
 
 
 def permute(step: Step) -> Layout | None:

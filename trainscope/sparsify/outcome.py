@@ -17,15 +17,16 @@ class Outcome:
         layers: The layers changed, with their filters or weights before and after.
         removed: The outputs that went, by layer (norms too); empty where only masks changed.
         notes: What was left alone and why, each one sentence.
-        widths: The new width for an old one, where all layers of that width agree: for
-            attributes of a network that repeat a width.
+        spared: Why layers were not pruned, by name.
+        reached: The share that is gone of all that the ratio was asked of.
     """
 
     meaning: str
     layers: tuple[LayerChange, ...]
     removed: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    widths: Mapping[int, int] = field(default_factory=dict)
+    spared: Mapping[str, str] = field(default_factory=dict)
+    reached: float | None = None
 
 
 def percent(ratios: Sequence[float]) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from trainscope.errors import DataError
-from trainscope.sparsify.copies import whole_copy
+from trainscope.networks.copies import whole_copy
 
 
 def has_batch_norm(network: nn.Module) -> bool:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
 from trainscope.data import Dataset
 from trainscope.errors import ActionError, DataError, RecordError
-from trainscope.networks import Network, Remembered, digest
+from trainscope.networks import Network, Remembered, digest, noticed
 from trainscope.networks.forward import check_forward
+from trainscope.networks.masks import keep_masks
 from trainscope.records import Kind, Pretraining, Pruning, Run
 from trainscope.records.run import FILE_NAME
 from trainscope.sparsify import Action, Sparsified, sparsify
@@ -67,12 +69,14 @@ def retraining_job(
     Raises:
         ActionError: The action cannot be done, or there is nothing to rewind to.
     """
+    base = noticed(base)
     pretrained = pretraining_of(base, pretraining)
     if action is None:
         if weights is not Kind.RETRAIN:
             raise ActionError(f"a {weights} needs a sparsifying action: give one with --ratio")
         return _as_it_is(base, dataset, schedule, settings, pretraining), None
-    done = sparsify(base.module, action, base.input_shape)
+    free = any(not each.held for each in base.before)
+    done = sparsify(base.module, action, base.input_shape, hold_zeros=not free)
     network = replace(base, module=done.module, remembered=Remembered())
     if weights is Kind.WINNING_TICKET:
         if initial is None:
@@ -84,6 +88,7 @@ def retraining_job(
     elif weights is Kind.RANDOM_REINIT:
         network = reinitialised(network, settings.seed)
     pruning = Pruning.of(done.record, None if pretrained is None else pretrained.epochs)
+    pruning = replace(pruning, before=base.before)
     job = Job(
         weights,
         network,
@@ -93,7 +98,7 @@ def retraining_job(
         base=digest(base.module),
         pruning=pruning,
         pretraining=pretrained,
-        notes=done.notes,
+        notes=(*_came(base), *done.notes),
     )
     return job, done
 
@@ -104,17 +109,31 @@ def _as_it_is(
     """Return the retraining of a network that was pruned before, or never."""
     job = Job(
         Kind.RETRAIN,
-        network,
+        _own_masks(network),
         dataset,
         schedule,
         settings,
         base=digest(network.module),
+        pruning=Pruning.came(network.before),
         pretraining=pretraining_of(network, run),
-        notes=("Retrained as it was: no action was asked for.",),
+        notes=("Retrained as it was: no action was asked for.", *_came(network)),
     )
-    if run is None or run.pruning is None:
+    if run is None or run.pruning is None or not all(each.held for each in network.before):
         return job
     return replace(job, base=run.base, pruning=run.pruning, pretraining=run.pretraining)
+
+
+def _own_masks(network: Network) -> Network:
+    """Return a copy whose masks are part of its state, to be saved with it."""
+    module = copy.deepcopy(network.module)
+    keep_masks(module)
+    return replace(network, module=module)
+
+
+def _came(network: Network) -> tuple[str, ...]:
+    """Say how a network came pruned; what masks of its own hold is said where they are read."""
+    told = [each for each in network.before if each.how != "masks" or not each.held]
+    return tuple(each.sentence() for each in told)
 
 
 def scratch_job(
@@ -139,9 +158,16 @@ def scratch_job(
     Raises:
         ActionError: The shape has no fresh weights.
     """
+    like = noticed(like)
     network = replace(reinitialised(like, settings.seed), remembered=Remembered())
+    notes = _came(like)
+    if any(each.held and each.how != "narrower" for each in like.before):
+        notes += (
+            "The fresh weights are held at zero where those were: --regrow trains all of them.",
+        )
     if retraining is None:
-        return Job(kind, network, dataset, schedule, settings)
+        pruning = Pruning.came(like.before)
+        return Job(kind, network, dataset, schedule, settings, pruning=pruning, notes=notes)
     return Job(
         kind,
         network,
@@ -151,6 +177,7 @@ def scratch_job(
         base=retraining.base,
         pruning=retraining.pruning,
         pretraining=retraining.pretraining,
+        notes=notes,
     )
 
 

@@ -1,0 +1,124 @@
+"""Which parameters of a network are weights, of what kind of layer, and along which axes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
+
+CONVOLUTION, LINEAR, ATTENTION = "convolution", "linear layer", "attention projection"
+RECURRENT, BILINEAR = "recurrent weight", "bilinear layer"
+EMBEDDING, OTHER = "embedding", "parameter"
+MULTIPLIED = (CONVOLUTION, LINEAR, ATTENTION, RECURRENT, BILINEAR)
+"""Kinds that are known to be factors of products with what a layer is given."""
+
+_KINDS: tuple[tuple[type[nn.Module], tuple[str, ...], str], ...] = (
+    (_ConvNd, ("weight", "weight_orig"), CONVOLUTION),
+    (nn.Linear, ("weight", "weight_orig"), LINEAR),
+    (nn.Bilinear, ("weight", "weight_orig"), BILINEAR),
+    (nn.Embedding, ("weight", "weight_orig"), EMBEDDING),
+    (nn.EmbeddingBag, ("weight", "weight_orig"), EMBEDDING),
+    (nn.RNNBase, ("weight_ih_", "weight_hh_", "weight_hr_"), RECURRENT),
+    (nn.RNNCellBase, ("weight_ih", "weight_hh"), RECURRENT),
+    (nn.MultiheadAttention, ("in_proj_", "q_proj_", "k_proj_", "v_proj_"), ATTENTION),
+)
+"""Types of layers, how the names of their weights begin, and what such a weight is called."""
+
+_NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One weight tensor of a network.
+
+    Attributes:
+        name: The parameter's name, as `named_parameters` has it.
+        layer: The name of the module that it belongs to.
+        label: What it is called in a record: the layer where that has one weight, else `name`.
+        kind: One of `MULTIPLIED`, or EMBEDDING, or OTHER: a parameter of a module that is none of
+            torch's layers, or one of which a layer's weight is computed.
+        module: The module that it belongs to.
+        tensor: Its values, detached.
+    """
+
+    name: str
+    layer: str
+    label: str
+    kind: str
+    module: nn.Module
+    tensor: Tensor
+
+
+def weights_in(network: nn.Module) -> list[Weight]:
+    """Return every weight of a network, in the order of its modules.
+
+    Biases, the scales of norms and vectors of any kind are no weights. A weight that several layers
+    share comes once, as that of a layer that multiplies by it if there is one.
+    """
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    found: dict[int, Weight] = {}
+    for layer, module in network.named_modules():
+        if isinstance(module, _NORMS):
+            continue
+        kinds = {
+            leaf: _kind(module, leaf)
+            for leaf, parameter in module._parameters.items()
+            if parameter is not None and _is_weight(leaf, parameter, _kind(module, leaf))
+        }
+        owner = layer.split(".parametrizations.")[0]
+        for leaf, kind in kinds.items():
+            parameter = module._parameters[leaf]
+            assert parameter is not None
+            known, name = found.get(id(parameter)), names[id(parameter)]
+            if known is None or (known.kind not in MULTIPLIED and kind in MULTIPLIED):
+                label = owner if len(kinds) == 1 and owner and kind != OTHER else name
+                weight = Weight(name, owner, label, kind, module, parameter.detach())
+                found[id(parameter)] = weight
+    return list(found.values())
+
+
+def outputs_first(module: nn.Module, values: Tensor) -> Tensor:
+    """Return the weight of a module, or anything of its shape, as [outputs, weights of one]."""
+    if isinstance(module, _ConvNd) and module.transposed:
+        inputs, outputs, *kernel = values.shape
+        groups = module.groups
+        parts = values.reshape(groups, inputs // groups, outputs, *kernel).transpose(1, 2)
+        return parts.reshape(groups * outputs, -1)
+    return values.flatten(1)
+
+
+def inputs_last(module: nn.Module, values: Tensor) -> Tensor:
+    """Return the weight of a module, or anything of its shape, with the inputs on the last axis.
+
+    The last axis holds the weights of consecutive inputs for one output at one kernel position: of
+    a grouped convolution, the inputs of the output's own group.
+    """
+    if isinstance(module, _ConvNd) and module.transposed:
+        inputs, outputs, *kernel = values.shape
+        groups = module.groups
+        return values.reshape(groups, inputs // groups, outputs, *kernel).movedim(1, -1)
+    return values.movedim(1, -1)
+
+
+def as_stored(module: nn.Module, values: Tensor, like: Tensor) -> Tensor:
+    """Undo `inputs_last`: return values in the shape in which the module stores its weight."""
+    return values.movedim(-1, 1).reshape(like.shape).contiguous()
+
+
+def _kind(module: nn.Module, leaf: str) -> str:
+    for kind_of, starts, kind in _KINDS:
+        exact = starts[0] == "weight"
+        if isinstance(module, kind_of) and (leaf in starts if exact else leaf.startswith(starts)):
+            return kind
+    return OTHER
+
+
+def _is_weight(leaf: str, parameter: Tensor, kind: str) -> bool:
+    if not parameter.is_floating_point() or parameter.ndim < 2:
+        return False
+    if leaf == "bias" or leaf.startswith("bias_"):
+        return False
+    # A vector may carry axes of length one: a scale for each channel, a class token.
+    return kind != OTHER or parameter.numel() > max(parameter.shape)
