@@ -78,11 +78,11 @@ def _draw(name: str, schedule: LRSchedule, path: Path) -> None:
     from matplotlib.figure import Figure
 
     from trainscope.records.files import replacing
-    from trainscope.report.pictures import kind_of_picture
+    from trainscope.report.pictures import kind_of_picture, save_figure
     from trainscope.report.schedule_display import ScheduleDisplay
 
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     ScheduleDisplay.from_schedules({name: schedule}).plot(figure.subplots())
     kind = kind_of_picture(path)
     with replacing(path) as file:
-        figure.savefig(file, format=kind, dpi=160)
+        save_figure(figure, file, kind, 160)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 
 # Control characters (a terminal's commands begin with one), line and paragraph separators, halves
@@ -18,3 +19,8 @@ def plain(text: object) -> str:
     'a\\x1b[31mb'
     """
     return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
+
+
+def escape(text: object) -> str:
+    """Return text for HTML, between tags or in an attribute."""
+    return html.escape(plain(text))

@@ -13,6 +13,7 @@ from trainscope.records import files
 from trainscope.report.along_display import AlongDisplay
 from trainscope.report.convergence_display import ConvergenceDisplay
 from trainscope.report.learning_curve_display import LearningCurveDisplay
+from trainscope.report.pictures import save_figure
 from trainscope.report.series import X, Y, along, curve, measured_along
 from trainscope.report.setting_display import Against, Number, SettingDisplay
 
@@ -133,6 +134,6 @@ def write_comparison_figures(
             for form in formats:
                 path = folder / f"{name}.{form}"
                 with files.replacing(path) as file:
-                    figure.savefig(file, format=form, dpi=DPI)
+                    save_figure(figure, file, form, DPI)
                 paths.append(path)
     return paths

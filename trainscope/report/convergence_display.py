@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from trainscope.convergence import Estimate, LearningCurve
 from trainscope.records.files import replacing
-from trainscope.report.pictures import kind_of_picture
+from trainscope.report.pictures import kind_of_picture, save_figure
 from trainscope.report.style import new_axes, series_style, tidy
 
 if TYPE_CHECKING:
@@ -91,8 +91,8 @@ class ConvergenceDisplay:
         kind = kind_of_picture(path)
         figure = Figure(figsize=(6.4, 4.0), layout="constrained")
         self.plot(figure.subplots())
-        with replacing(path) as file:
-            figure.savefig(file, format=kind, dpi=150)
+        with replacing(path, make=False) as file:
+            save_figure(figure, file, kind, 150)
 
     def _curve(self, curve: LearningCurve, style: Mapping[str, Any], name: str) -> None:
         """Draw one run's records after epoch 0."""

@@ -15,8 +15,10 @@ from trainscope.networks.readers import own
 from trainscope.records import files
 from trainscope.records.diagnosis import FAMILY
 from trainscope.report.figures import DPI, FIGURES, diagnosis_figures
+from trainscope.report.pictures import save_figure
 
 PRUNED, DIAGNOSIS = "pruned.pt", "diagnosis.json"
+INSTEAD = "choose another --output"
 
 
 @contextmanager
@@ -30,8 +32,8 @@ def output_folder(folder: Path, source: Path | None = None) -> Iterator[None]:
     Raises:
         RecordError: It cannot be written, or files of other programs would be replaced.
     """
-    with files.folder(folder):
-        with files.refusing(folder), tempfile.TemporaryFile(dir=folder):
+    with files.folder(folder, INSTEAD):
+        with files.refusing(folder, INSTEAD), tempfile.TemporaryFile(dir=folder):
             pass
         _check_names(folder, source)
         yield
@@ -66,7 +68,7 @@ def write_outcome(outcome: Outcome, folder: Path) -> list[Path]:
         pruned.flush()
         for name, figure in diagnosis_figures(outcome.diagnosis):
             file = add(name)
-            figure.savefig(file, format="png", dpi=DPI)
+            save_figure(figure, file, "png", DPI)
             file.flush()
     return [*sorted(paths[1:]), paths[0]]
 
