@@ -165,3 +165,13 @@ def test_folders_go_again_where_nothing_came_into_them(tmp_path):
 def test_text_that_no_encoding_has_is_written_as_its_escape(tmp_path):
     write_text(tmp_path / "a.json", '"\udcff"')
     assert text_of(tmp_path / "a.json") == '"\\udcff"'
+
+
+def test_a_file_of_another_kind_is_not_written_over(tmp_path):
+    path = tmp_path / "a.html"
+    write_text(path, "", over="<html>")
+    write_text(path, "<html>old", over="<html>")
+    write_text(path, "<html>new", over="<html>")
+    with pytest.raises(RecordError, match="is there already, and is not what would be written"):
+        write_text(path, "{}", over="schema")
+    assert text_of(path) == "<html>new"

@@ -73,14 +73,34 @@ def replacing(path: Path, *, make: bool = True) -> Iterator[Written]:
             _sync(target.parent)
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, *, over: str | None = None) -> None:
     """Write a text file in one step; half of a surrogate pair becomes its escape.
 
+    Args:
+        path: The file.
+        text: What it holds from now on.
+        over: What a file that is there must have near its beginning to be replaced, if not empty.
+
     Raises:
-        RecordError: The file cannot be written.
+        RecordError: The file cannot be written, or one is there that nobody may replace.
     """
+    if over is not None:
+        _check_kind(path, over)
     with replacing(path) as file:
         file.write(text.encode("utf-8", "backslashreplace"))
+
+
+def _check_kind(path: Path, mark: str) -> None:
+    with refusing(path):
+        if not path.is_file():
+            return
+        with path.open("rb") as file:
+            start = file.read(4096)
+    if start and mark.encode() not in start:
+        raise RecordError(
+            f"{path} is there already, and is not what would be written: give another name, or "
+            "move it away"
+        )
 
 
 @contextmanager
