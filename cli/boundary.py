@@ -94,7 +94,8 @@ def told(error: BaseException, *, debug: bool) -> int:
     if sentence is not None:
         remark(f"trainscope: {' '.join(sentence.split())}")
         return REFUSED
-    what = " ".join(f"{type(error).__name__}: {error}".split())
+    message = " ".join(str(error).split())
+    what = f"{type(error).__name__}: {message}" if message else type(error).__name__
     shown = what if len(what) <= 300 else f"{what[:300]}…"
     remark(
         f"trainscope: this is a bug in trainscope ({shown}); please report this line, the command "

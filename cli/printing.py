@@ -56,7 +56,7 @@ def say(text: str = "") -> None:
 
 def remark(text: str) -> None:
     """Print a line on stderr; where that is impossible, nobody is there to read it."""
-    _Unfailing(sys.stderr).write(plain(text) + "\n")
+    Unfailing(sys.stderr).write(plain(text) + "\n")
 
 
 def say_json(text: str) -> None:
@@ -93,7 +93,7 @@ def show(*what: RenderableType, wide: int | None = WIDE) -> None:
 
 def progress_console() -> Console:
     """Return a console on stderr, which never fails: no training ends for a line about it."""
-    return console(cast("TextIO", _Unfailing(sys.stderr)))
+    return console(cast("TextIO", Unfailing(sys.stderr)))
 
 
 def console(stream: TextIO, *, width: int | None = None) -> Console:
@@ -163,19 +163,21 @@ def _written() -> Iterator[None]:
         ) from error
 
 
-class _Unfailing:
+class Unfailing:
     """A stream whose writing never raises."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
+        """Write what can be written."""
         with suppress(OSError, ValueError):  # full, gone, or closed
             self._stream.write(text)
             self._stream.flush()
         return len(text)
 
     def flush(self) -> None:
+        """Flush what can be flushed."""
         with suppress(OSError, ValueError):
             self._stream.flush()
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -13,6 +16,7 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
+from trainscope.cli import printing
 from trainscope.cli.main import main
 from trainscope.networks import open_checkpoint
 from trainscope.records import Run
@@ -316,3 +320,43 @@ def test_what_people_get_wrong_is_one_sentence(folder, tmp_path):
     assert not (tmp_path / "run").exists()
     again = ("retrain", base, "--ratio", 0.5, "--recipe", "F1,1e-2")
     assert "holds another run" in refused(*again, "--output", folder / "retrained")
+
+
+def test_sigterm_keeps_what_was_done_and_the_same_command_ends_with_the_same_bits(
+    tmp_path, monkeypatch
+):
+    from trainscope.cli import running
+
+    command = ("train", "--arch", "digits_resnet", "--data", "digits", "--recipe", "F3,1e-1")
+    invoke(*command, "--batch-size", 256, "--output", tmp_path / "whole")
+    line = running.line
+
+    def terminate(record, total):
+        if record.epoch == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return line(record, total)
+
+    again = (*command, "--batch-size", 256, "--output", tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(running, "line", terminate)
+        assert "interrupted after epoch 2 of 3" in invoke(*again, code=130).stderr
+    invoke(*again)
+    assert Run.load(tmp_path / "run").end == Run.load(tmp_path / "whole").end
+    assert Run.load(tmp_path / "run").status == "finished"
+
+
+def test_progress_that_cannot_be_written_ends_no_training(tmp_path, monkeypatch):
+    class Full(io.StringIO):
+        def write(self, text):
+            raise OSError(28, "No space left on device")
+
+    from trainscope.cli import running
+
+    monkeypatch.setattr(
+        running, "progress_console", lambda: printing.console(printing.Unfailing(Full()))
+    )
+    invoke(
+        *("train", "--arch", "digits_resnet", "--data", "digits", "--recipe", "F1,1e-1"),
+        *("--batch-size", 512, "--output", tmp_path / "run"),
+    )
+    assert Run.load(tmp_path / "run").status == "finished"

@@ -24,7 +24,7 @@ from trainscope.networks.parts import chosen_part, part_of, with_own_head
 from trainscope.networks.readers import Contents, contents_of, own
 from trainscope.networks.recognise import recognise
 from trainscope.networks.state_dict import Weights, weights_of
-from trainscope.records.files import refusing, replacing
+from trainscope.records.files import replacing
 
 
 def open_checkpoint(
@@ -87,11 +87,8 @@ def save_checkpoint(path: str | os.PathLike[str], network: Network) -> None:
     Raises:
         CheckpointError: The folder does not exist or cannot be written.
     """
-    target = Path(path)
     try:
-        with refusing(target):
-            os.stat(target.parent)  # a folder that is not there is a slip of the pen
-        with replacing(target) as file:
+        with replacing(Path(path), make=False) as file:
             torch.save(own.write(network), file)
     except RecordError as error:
         raise CheckpointError(str(error)) from error

@@ -9,7 +9,7 @@ import os
 import secrets
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -28,17 +28,22 @@ else:
 Written = IO[bytes]
 """What `replacing` lends."""
 
+ELSEWHERE = "write elsewhere"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a full disk, a quota, a limit on sizes
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Written]:
+def replacing(path: Path, *, make: bool = True) -> Iterator[Written]:
     """Lend a file to write; on leaving, it takes the place of `path` in one step.
 
     The bytes are on the disk before the name changes, so that a crash at any moment leaves the old
     file or the new one. When the block raises, the old file stays, and nothing is left behind. What
     a killed process left is written over by the next that writes the same file. A link stays a
-    link; a device or a pipe is written to as it is. Folders that are missing are made.
+    link; a device or a pipe is written to as it is.
+
+    Args:
+        path: The file.
+        make: Make the folders that are missing.
 
     Raises:
         RecordError: The file cannot be written; one sentence that starts with its path.
@@ -49,7 +54,7 @@ def replacing(path: Path) -> Iterator[Written]:
             with _Handle(os.open(target, os.O_WRONLY)).buffered() as file:  # a folder says no here
                 yield file
             return
-        with folder(target.parent):
+        with folder(target.parent) if make else nullcontext():
             part, handle = _part_of(target)
             try:
                 with handle.buffered() as file:
@@ -68,26 +73,50 @@ def replacing(path: Path) -> Iterator[Written]:
             _sync(target.parent)
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, *, over: str | None = None) -> None:
     """Write a text file in one step; half of a surrogate pair becomes its escape.
 
+    Args:
+        path: The file.
+        text: What it holds from now on.
+        over: What a file that is there must have near its beginning to be replaced, if not empty.
+
     Raises:
-        RecordError: The file cannot be written.
+        RecordError: The file cannot be written, or one is there that nobody may replace.
     """
+    if over is not None:
+        _check_kind(path, over)
     with replacing(path) as file:
         file.write(text.encode("utf-8", "backslashreplace"))
 
 
+def _check_kind(path: Path, mark: str) -> None:
+    with refusing(path):
+        if not path.is_file():
+            return
+        with path.open("rb") as file:
+            start = file.read(4096)
+    if start and mark.encode() not in start:
+        raise RecordError(
+            f"{path} is there already, and is not what would be written: give another name, or "
+            "move it away"
+        )
+
+
 @contextmanager
-def folder(path: Path) -> Iterator[Path]:
+def folder(path: Path, instead: str = ELSEWHERE) -> Iterator[Path]:
     """Make a folder where it is missing; when the block raises and left it empty, it goes again.
+
+    Args:
+        path: The folder.
+        instead: What a person can do where it cannot be made.
 
     Raises:
         RecordError: It cannot be made, or a file is in its place.
     """
     made: list[Path] = []
     try:
-        with refusing(path):
+        with refusing(path, instead):
             _make(path, made)
         yield path
     except BaseException:
@@ -98,8 +127,12 @@ def folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def refusing(path: Path) -> Iterator[None]:
+def refusing(path: Path, instead: str = ELSEWHERE) -> Iterator[None]:
     """Say in a sentence why the system will not write a file or a folder.
+
+    Args:
+        path: What is written.
+        instead: What a person can do.
 
     Raises:
         RecordError: It will not.
@@ -109,7 +142,7 @@ def refusing(path: Path) -> Iterator[None]:
             raise OSError(errno.EINVAL, "its name holds a NUL character")
         yield
     except OSError as error:
-        advice = "make room there, or write elsewhere" if error.errno in FULL else "write elsewhere"
+        advice = f"make room there, or {instead}" if error.errno in FULL else instead
         raise RecordError(
             f"{path} cannot be written: {error.strerror or error}; {advice}"
         ) from error

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import TYPE_CHECKING
 
 from trainscope.records.rows import has_recalibrated, quantity, reasons, rows, speedup
+from trainscope.records.text import escape
 
 if TYPE_CHECKING:
     from trainscope.records.diagnosis import Diagnosis

@@ -20,7 +20,8 @@ from trainscope.records.origin import Pretraining, Pruning
 from trainscope.records.trainability import Trainability, trainability
 from trainscope.records.typed import taken
 
-SCHEMA = "trainscope.run/1"
+FAMILY = "trainscope.run/"
+SCHEMA = f"{FAMILY}1"
 UNKNOWN = "unknown"
 FILE_NAME = "run.json"
 
@@ -248,8 +249,12 @@ class Run:
         )
 
     def save(self, path: Path) -> None:
-        """Write the document in one step."""
-        write_text(path, self.to_json() + "\n")
+        """Write the document in one step, over an earlier Run at most.
+
+        Raises:
+            RecordError: The file cannot be written, or holds something else.
+        """
+        write_text(path, self.to_json() + "\n", over=FAMILY)
 
     @classmethod
     def load(cls, path: str | Path) -> Run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import unicodedata
 
 _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -17,6 +18,11 @@ def plain(text: object) -> str:
     """
     word = str(text)
     return word if word.isprintable() else "".join(map(_shown, word))
+
+
+def escape(text: object) -> str:
+    """Return text for HTML, between tags or in an attribute."""
+    return html.escape(plain(text))
 
 
 def shortened(text: object, longest: int = _LONGEST) -> str:

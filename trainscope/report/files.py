@@ -19,6 +19,7 @@ from trainscope.report.pictures import write
 from trainscope.sparsify.given import GIVEN
 
 PRUNED, DIAGNOSIS = "pruned.pt", "diagnosis.json"
+INSTEAD = "choose another --output"
 
 
 @contextmanager
@@ -32,8 +33,8 @@ def output_folder(folder: Path, source: Path | None = None) -> Iterator[None]:
     Raises:
         RecordError: It cannot be written, or files of other programs would be replaced.
     """
-    with files.folder(folder):
-        with files.refusing(folder), tempfile.TemporaryFile(dir=folder):
+    with files.folder(folder, INSTEAD):
+        with files.refusing(folder, INSTEAD), tempfile.TemporaryFile(dir=folder):
             pass
         _check_names(folder, source)
         yield

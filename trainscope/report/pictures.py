@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING
 
 from trainscope.errors import RecordError
 from trainscope.records.files import replacing
+from trainscope.records.text import plain
 from trainscope.report.layout import INK, SMALL, Display
 
 if TYPE_CHECKING:
@@ -50,7 +51,15 @@ def picture(display: Display, *, title: str | None = None, note: str = "") -> Fi
 
 
 def write(figure: Figure, file: IO[bytes], kind: str = "png") -> None:
-    """Write a figure into an open file."""
+    """Write a figure into an open file; names from files are no formulas and no commands."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        held = text.get_text()
+        if not held.startswith("$\\mathdefault"):  # matplotlib's own powers of ten
+            text.set_parse_math(False)
+            text.set_text("\n".join(plain(line) for line in held.split("\n")))
     with _any_letters():
         figure.savefig(file, format=kind, dpi=DPI)
 
@@ -72,8 +81,9 @@ def save_alone(display: Display, path: Path, *, title: str | None = None) -> Non
     Raises:
         RecordError: The file cannot be written, or has no known ending.
     """
-    kind_of_picture(path)
-    save(picture(display, title=title), path)
+    kind = kind_of_picture(path)
+    with replacing(path, make=False) as file:
+        write(picture(display, title=title), file, kind)
 
 
 @contextmanager

@@ -76,12 +76,12 @@ epoch; spreads are standard deviations over seeds; FLOPs are multiply-adds.</foo
 
 
 def write_page(comparison: Comparison, path: Path, title: str | None = None) -> None:
-    """Write the page in one step.
+    """Write the page in one step, over an earlier page at most.
 
     Raises:
         RecordError: The file cannot be written.
     """
-    write_text(path, page_html(comparison, title))
+    write_text(path, page_html(comparison, title), over="<!doctype html>")
 
 
 def _title(comparison: Comparison) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from html import escape
+
+from trainscope.records.text import escape
 
 COLOURS = 7
 DIGITS = 5
