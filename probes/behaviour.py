@@ -26,7 +26,7 @@ from trainscope.sparsify.copies import whole_copy
 
 FEW = 8
 """Samples of a check."""
-TRIES = 8
+TRIES = 32
 """Passes of a network that draws random numbers, before they are held to change no output."""
 
 
