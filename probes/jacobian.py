@@ -67,9 +67,9 @@ class Jacobian:
         """Measure a network, in eval mode, on the pinned samples; it is left untouched.
 
         Status `non-finite values` where a weight, an input, a logit or the Jacobian is NaN or
-        infinite. Where a sample's outputs depend on the others in its batch, its Jacobian is that of
-        its own outputs by its own input, the others held, in the batch of all samples: many times
-        as costly, so it may be measured on fewer of them, and without standard errors.
+        infinite. Where a sample's outputs depend on the others in its batch, its Jacobian is that
+        of its own outputs by its own input, the others held, in the batch of all samples: many
+        times as costly, so it may be measured on fewer of them, and without standard errors.
 
         Raises:
             ProbeError: The network does not return logits.

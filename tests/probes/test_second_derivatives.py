@@ -271,7 +271,9 @@ def test_numbers_too_large_for_float32_are_a_reason(size: float, data: ProbeData
     assert found.status == "non-finite values"
     assert "infini" in found.reason
     assert not found.scalars
-    json.dumps(Curvature().measure(network, replace(data, inputs=inputs)).to_json(), allow_nan=False)
+    json.dumps(
+        Curvature().measure(network, replace(data, inputs=inputs)).to_json(), allow_nan=False
+    )
 
 
 @pytest.mark.parametrize(

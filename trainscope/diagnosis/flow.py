@@ -13,7 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from trainscope.data import ProbeData
-from trainscope.diagnosis.inputs import data_notes, default_samples, open_data, pin_inputs
+from trainscope.diagnosis.inputs import (
+    data_notes,
+    default_samples,
+    network_notes,
+    open_data,
+    pin_inputs,
+)
 from trainscope.diagnosis.outlook import outlook
 from trainscope.diagnosis.verdict import verdict
 from trainscope.errors import ProbeError
@@ -142,7 +148,7 @@ def examine(
         verdict=verdict(network, done.record, _telling(measured, pinned), estimates),
         environment=_environment(where),
         seed=seed,
-        notes=(*base.notes, *done.notes, *data_notes(pinned)),
+        notes=(*base.notes, *done.notes, *data_notes(pinned), *network_notes(measured)),
         estimates=estimates,
     )
     return Outcome(diagnosis, base, replace(base, module=done.module))

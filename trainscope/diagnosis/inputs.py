@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch import Tensor
 from trainscope.data import Dataset, ProbeData, RandomInputs, load, pin, pin_random
 from trainscope.errors import DataError
 from trainscope.networks import Network, check_classes
+from trainscope.records import Columns
 from trainscope.sparsify import has_batch_norm
 
 MOST_SAMPLES = 256
@@ -97,6 +98,20 @@ def data_notes(data: ProbeData) -> list[str]:
             "are rough: --samples takes more, at a proportional cost."
         )
     return notes
+
+
+def network_notes(measured: Mapping[str, Columns]) -> list[str]:
+    """Return what the probes found a person must know of the network, in sentences, each once."""
+    found: dict[str, None] = {}
+    for columns in measured.values():
+        for column in (columns.before, columns.after, columns.recalibrated):
+            notes = {} if column is None else column.notes
+            for key in ("batch", "random", "products"):
+                if key in notes:
+                    start = "Curvature by " if key == "products" else ""
+                    text = start + notes[key] if start else notes[key][0].upper() + notes[key][1:]
+                    found[f"{text}."] = None
+    return list(found)
 
 
 def _by(shape: Sequence[int]) -> str:
