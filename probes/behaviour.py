@@ -26,7 +26,7 @@ from trainscope.probes.passes import logits_of
 
 FEW = 8
 """Samples of a check."""
-TRIES = 8
+TRIES = 32
 """Passes of a network that draws random numbers, before they are held to change no output."""
 
 

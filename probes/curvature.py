@@ -43,9 +43,9 @@ class Curvature:
       "trace" says which and why. `layer_traces` where the method gives them;
     - `max_stable_lr`: 2 / top_eigenvalue, the largest LR at which plain gradient descent does not
       grow along that eigenvector; null where the eigenvalue is not positive;
-    - the density, smoothed by a Gaussian of 1 % of the range: `density_x`, `density_y`, and
-      `density_stderr` where the last two Lanczos steps moved less than 2 % of it; `density_nodes`,
-      `density_weights` unsmoothed.
+    - the density, smoothed by a Gaussian of 1 % of the range: `density_x`, `density_y` and, from
+      two vectors on, `density_stderr` where the last two Lanczos steps moved less than 2 % of it;
+      `density_nodes`, `density_weights` unsmoothed.
 
     Products come from double backward. Where torch has none, or where its products are not
     symmetric (<u, Hv> is not <v, Hu>), they are differences of gradients in float64, with their
@@ -222,7 +222,7 @@ class Curvature:
         }
         if spectrum.products:
             notes["products"] = spectrum.products
-        if runs and density.stderr is None:
+        if runs and density.change > RESOLVED:
             notes["density"] = (
                 f"the last two Lanczos steps moved {density.change:.0%} of the density, more than "
                 f"{RESOLVED:.0%}, so it has no standard error; more density_steps would resolve it"

@@ -24,8 +24,8 @@ class Density:
         x: Eigenvalues, an even grid, [points].
         y: Density per unit of eigenvalue, [points]; its integral is 1.
         stderr: Its standard error, [points]: that over random vectors, and beside it the change
-            since two steps earlier. None where that change is too large to stand for what further
-            steps would change.
+            since two steps earlier. None for one vector, and where that change is too large to
+            stand for what further steps would change.
         width: The Gaussian's standard deviation.
         change: The share of the density that moved in the last two steps.
     """
@@ -90,7 +90,8 @@ def spectral_density(
     squared /= 2 * width * np.sqrt(np.pi)  # the square of a Gaussian is a narrower one
     variance = 2 / (runs[0].size + 2) * np.maximum(squared - y**2, 0) / len(runs)
     change = float(np.trapezoid(np.abs(y - earlier), x)) / 2
-    stderr = np.sqrt(variance + (y - earlier) ** 2) if change <= RESOLVED else None
+    known = change <= RESOLVED and len(runs) > 1  # one vector may all but miss an eigenvalue
+    stderr = np.sqrt(variance + (y - earlier) ** 2) if known else None
     return Density(x, y, stderr, width, change)
 
 

@@ -179,8 +179,10 @@ def run(
         return replace(
             Measurement.skipped(name, str(error)), cost=Cost(time.perf_counter() - started)
         )
-    notes = {"mode": "eval mode; batch norm uses its running statistics", **found.notes}
-    notes |= lent.behaviour.notes(len(lent))
+    mode = "eval mode; batch norm uses its running statistics"
+    if lent.behaviour.coupled is not None:
+        mode = "eval mode; a sample's outputs depend on the others in its batch"
+    notes = {"mode": mode, **found.notes, **lent.behaviour.notes(len(lent))}
     if data.labels is not None:
         source = {"true": "true labels", "predicted": "drawn from the base network's softmax"}
         notes["labels"] = source.get(data.label_source, data.label_source)

@@ -45,14 +45,14 @@ class Gradient:
     - `noise_scale` = tr Sigma / ‖G‖², samples: the batch size at which noise and signal are
       equal (McCandlish et al. 2018, "simple noise scale").
 
-    Standard errors are the jackknife's over samples. `norm_unbiased` and `noise_scale` are null
-    within two standard errors (Student's) of ‖G‖² = 0, where they may be anything on one side; the
-    reason has the bound on the other. Theirs reach to the farther side. Arrays: `layers`,
-    `layer_kinds` ("weights", or "norms" where all parameters have one axis: normalisation, lone
-    biases), `layer_norms`, `layer_rms` (norm per root of the number of surviving weights),
-    `sample_norms` [N]. Where a sample's outputs depend on the others in its batch, no gradient
-    belongs to one sample: `norm` and `loss` are those of all samples as one batch, and the rest is
-    null.
+    Standard errors are the jackknife's over samples. `norm_unbiased` and `noise_scale` are null for
+    fewer than 16 samples, and within two standard errors (Student's) of ‖G‖² = 0, where they may be
+    anything on one side; the reason has the bound on the other. Theirs reach to the farther side.
+    Arrays: `layers`, `layer_kinds` ("weights", or "norms" where all parameters have one axis:
+    normalisation, lone biases), `layer_norms`, `layer_rms` (norm per root of the number of
+    surviving weights), `sample_norms` [N]. Where a sample's outputs depend on the others in its
+    batch, no gradient belongs to one sample: `norm` and `loss` are those of all samples as one
+    batch, and the rest is null.
     """
 
     name: ClassVar[str] = "gradient"
@@ -162,7 +162,10 @@ def _squares(
         found = gradients(inputs, partial(_residual, labels), mean)
         squares.append(found[0].sum(0))
         dots.append(found[1])
-    return torch.cat(squares).cpu().numpy(), torch.cat(dots).cpu().numpy()
+    each, along = torch.cat(squares), torch.cat(dots)
+    if not bool((torch.isfinite(each) & torch.isfinite(along)).all()):
+        raise NonFiniteError("the square of a sample's gradient overflows to infinity")
+    return each.cpu().numpy(), along.cpu().numpy()
 
 
 _UNITS = {"norm_unbiased": "loss/param", "snr": "", "noise_scale": "samples"}
@@ -187,12 +190,21 @@ def _signal_and_noise(
         return none.pop("norm_unbiased"), none
     snr, error = function_of(pair, lambda m: m.signal / m.noise)
     found = {"snr": Scalar.of(snr, "", error)}
+    if everything.count < FEWEST:
+        none = _none_of(
+            f"fewer than {FEWEST} samples do not show how far gradients differ; give more samples",
+            "norm_unbiased",
+            "noise_scale",
+        )
+        return none.pop("norm_unbiased"), found | none
     signal, spread = function_of(pair, lambda m: m.signal)
     return _root(signal, spread, everything.count), found | {
         "noise_scale": _inverse(snr, error, everything.count)
     }
 
 
+FEWEST = 16
+"""With fewer samples, all of a rare kind may be missing, and no spread among the rest shows it."""
 _WEAK = "the gradient cannot be told from its noise"
 
 

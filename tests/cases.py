@@ -95,6 +95,36 @@ class Attention(nn.Module):
         return self.fc((x + self.mlp(self.norm(x))).mean(1))
 
 
+class Recurrent(nn.Module):
+    """An LSTM and a GRU over the rows of an image, and a scale without dimensions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(4, 3, batch_first=True)
+        self.gru = nn.GRU(3, 2, batch_first=True)
+        self.fc = nn.Linear(2, 3)
+        self.logit_scale = nn.Parameter(torch.tensor(0.7))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.gru(self.lstm(x[:, 0, :, :4])[0])[0]
+        return self.fc(x[:, -1]) * self.logit_scale.exp()
+
+
+class Writing(nn.Module):
+    """Writes into what it is given: normalises in place, and begins with a ReLU in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.relu = nn.ReLU(inplace=True)
+        self.conv = nn.Conv2d(2, 4, 3)
+        self.bn = nn.BatchNorm2d(4)
+        self.fc = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(x.sub_(0.2).div_(0.5))
+        return self.fc(self.relu(self.bn(self.conv(x))).mean((2, 3)))
+
+
 class Wide(nn.Module):
     """More classes than inputs."""
 
@@ -143,6 +173,8 @@ BUILDERS: dict[str, tuple[Callable[[], nn.Module], bool]] = {
     "wide": (Wide, True),
     "tied": (Tied, False),
     "attention": (Attention, False),
+    "recurrent": (Recurrent, False),
+    "writing": (Writing, True),
 }
 
 

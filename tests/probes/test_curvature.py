@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from trainscope.data import ProbeData
 from trainscope.errors import ProbeError
 from trainscope.probes.curvature import Curvature
-from trainscope.probes.density import spectral_density
+from trainscope.probes.density import Quadrature, spectral_density
 from trainscope.probes.eigenvalues import largest_eigenvalues
 from trainscope.probes.lanczos import Lanczos
 
@@ -83,7 +83,7 @@ def test_density_is_within_four_standard_errors() -> None:
             krylov = Lanczos(lambda v: matrix @ v, start, generator, torch.float64)
             while krylov.steps < size:
                 krylov.grow()
-            runs.append(krylov.ritz())
+            runs.append(Quadrature.of(krylov))
         density = spectral_density(runs, share=0.05)
         bumps = np.exp(-0.5 * ((density.x[:, None] - exact) / density.width) ** 2)
         expected = bumps.mean(1) / (density.width * np.sqrt(2 * np.pi))

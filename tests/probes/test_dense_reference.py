@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -57,11 +58,6 @@ def test_gradient(both: tuple[Case, Dense]) -> None:
     assert close(found.value("loss"), dense.loss_at(dense.point))
     assert close(as_tensor(found.arrays["sample_norms"]), each.norm(dim=1))
     assert close(found.value("snr"), signal / noise)
-    if signal > 0:
-        assert close(found.value("noise_scale"), noise / signal)
-    else:
-        assert found.value("noise_scale") is None
-        assert "noise" in found.scalars["noise_scale"].reason
 
 
 def test_gradient_by_layer(both: tuple[Case, Dense]) -> None:
@@ -99,6 +95,47 @@ def test_jackknife_is_leaving_one_out(both: tuple[Case, Dense]) -> None:
         count = len(values)
         error = ((count - 1) / count * (values - values.mean()).square().sum()).sqrt()
         assert close(found.scalars[name].stderr, error)
+
+
+@pytest.mark.parametrize(("name", "one_class"), [("plain", False), ("tied", True)])
+def test_unbiased_norm_and_noise_scale_are_said_where_they_are_known(
+    name: str, one_class: bool
+) -> None:
+    one = case(name, samples=20)
+    labels = torch.zeros_like(one.data.labels) if one_class else one.data.labels
+    found = Gradient().measure(one.network, replace(one.data, labels=labels))
+    each = Dense(one.network, one.data.inputs, labels).sample_gradients()
+
+    def estimates(rows: Tensor) -> tuple[Tensor, Tensor]:
+        noise = (rows - rows.mean(0)).square().sum() / (len(rows) - 1)
+        signal = rows.mean(0).square().sum() - noise / len(rows)
+        return signal, signal / noise
+
+    count = len(each)
+    left = [estimates(torch.cat([each[:i], each[i + 1 :]])) for i in range(count)]
+    students = 2.093024 / 1.959964  # two-sided 95 %, 19 degrees of freedom
+    for name, value, others in zip(
+        ("norm_unbiased", "noise_scale"),
+        estimates(each),
+        (torch.stack(o) for o in zip(*left, strict=True)),
+        strict=True,
+    ):
+        spread = ((count - 1) / count * (others - others.mean()).square().sum()).sqrt() * students
+        scalar = found.scalars[name]
+        assert (scalar.value is None) == (not one_class)
+        if value <= 2 * spread:
+            assert scalar.value is None
+            assert "cannot be told from its noise" in scalar.reason
+            bound = float(value.clamp(min=0) + 2 * spread)
+            assert f"{bound**0.5 if name == 'norm_unbiased' else 1 / bound:.3g}" in scalar.reason
+        elif name == "norm_unbiased":
+            assert close(scalar.value, value.sqrt())
+            error = value.sqrt() - (value - spread).sqrt()
+            assert scalar.stderr == pytest.approx(float(error), rel=1e-5)
+        else:
+            assert close(scalar.value, 1 / value)
+            error = 1 / (value - spread) - 1 / value
+            assert scalar.stderr == pytest.approx(float(error), rel=1e-5)
 
 
 def test_singular_values(both: tuple[Case, Dense]) -> None:

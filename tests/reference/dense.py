@@ -45,7 +45,7 @@ class Dense:
 
     def loss_of(self, weights: dict[str, Tensor], which: slice) -> Tensor:
         with sdpa_kernel(SDPBackend.MATH):
-            logits = functional_call(self.network, weights, (self.inputs[which],))
+            logits = functional_call(self.network, weights, (self.inputs[which].clone(),))
         return F.cross_entropy(logits, self.labels[which])
 
     def loss_at(self, vector: Tensor, which: slice = slice(None)) -> Tensor:
@@ -58,7 +58,7 @@ class Dense:
         pieces = zip(self.names, vector.split(sizes), self.shapes, strict=True)
         weights = {name: piece.view(shape) for name, piece, shape in pieces}
         with sdpa_kernel(SDPBackend.MATH):
-            return functional_call(self.network, weights, (self.inputs,))
+            return functional_call(self.network, weights, (self.inputs.clone(),))
 
     @cache  # noqa: B019
     def sample_gradients(self) -> Tensor:
@@ -92,7 +92,7 @@ class Dense:
 
             def logits(value: Tensor) -> Tensor:
                 with sdpa_kernel(SDPBackend.MATH):
-                    return self.network(value.unsqueeze(0))[0]
+                    return self.network(value.unsqueeze(0).clone())[0]
 
             rows.append(torch.autograd.functional.jacobian(logits, x).flatten(1))
         return torch.stack(rows)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from trainscope.data import Given, ProbeData
-from trainscope.diagnosis.inputs import data_notes, default_samples, pin_inputs
+from trainscope.diagnosis.inputs import data_notes, default_samples, network_notes, pin_inputs
 from trainscope.diagnosis.opening import Opening, Progress, Subject
 from trainscope.diagnosis.outlook import outlook
 from trainscope.diagnosis.standing import standing
@@ -173,6 +173,7 @@ def examine(
             *(() if done is None else done.notes),
             *getattr(source, "notes", ()),
             *data_notes(pinned),
+            *network_notes(measured),
         ),
         estimates=estimates,
     )

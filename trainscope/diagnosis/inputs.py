@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ from trainscope.errors import DataError
 from trainscope.networks import Network, check_classes, noticed
 from trainscope.networks.given import given_network, with_inputs_of
 from trainscope.networks.guess_shape import guess_input_shape
+from trainscope.records import Columns
 from trainscope.sparsify import has_batch_norm
 
 MOST_SAMPLES = 256
@@ -172,3 +174,17 @@ def data_notes(data: ProbeData) -> list[str]:
             "are rough: --samples takes more, at a proportional cost."
         )
     return notes
+
+
+def network_notes(measured: Mapping[str, Columns]) -> list[str]:
+    """Return what the probes found a person must know of the network, in sentences, each once."""
+    found: dict[str, None] = {}
+    for columns in measured.values():
+        for column in (columns.before, columns.after, columns.recalibrated):
+            notes = {} if column is None else column.notes
+            for key in ("batch", "random", "products"):
+                if key in notes:
+                    start = "Curvature by " if key == "products" else ""
+                    text = start + notes[key] if start else notes[key][0].upper() + notes[key][1:]
+                    found[f"{text}."] = None
+    return list(found)

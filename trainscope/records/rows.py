@@ -17,6 +17,7 @@ LABELS = {
     "ta": "trainability accuracy (TA)",
     "start_accuracy": "test accuracy, not retrained",
     "norm": "gradient norm",
+    "norm_unbiased": "gradient norm, unbiased",
     "snr": "gradient signal-to-noise",
     "noise_scale": "simple noise scale",
     "loss": "loss",
