@@ -11,7 +11,7 @@ from trainscope.records.measurement import Json
 
 How = Literal["masks", "zeros", "narrower"]
 
-NAMED = 8
+NAMED = 16
 """So many layers are named with their shares; of more, the smallest and the largest share."""
 
 
