@@ -101,7 +101,7 @@ def test_regrow_without_anything_at_zero_is_refused(tmp_path):
 
 
 def test_inspect_says_so(checkpoint):
-    shown = run("inspect", checkpoint).stdout
+    shown = " ".join(run("inspect", checkpoint).stdout.split())
     assert "70.0 % of the weights, to zeros without masks (unstructured; speedup" in shown
     raw = json.loads(run("inspect", checkpoint, "--json").stdout)
     assert raw["before"][0]["how"] == "zeros"
@@ -109,11 +109,23 @@ def test_inspect_says_so(checkpoint):
     assert lost == pytest.approx([0.7] * len(weights(build("digits_resnet", 10))), abs=0.01)
 
 
-def test_inspect_says_so_of_a_network_that_it_does_not_know(tmp_path):
+@pytest.mark.parametrize(
+    "as_stored",
+    [
+        torch.clone,
+        torch.Tensor.half,
+        lambda weight: weight.to(torch.float8_e4m3fn),
+        lambda weight: torch.quantize_per_tensor(weight, 0.02, 0, torch.qint8),
+    ],
+    ids=["float32", "float16", "float8", "quantised"],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+def test_inspect_says_so_of_a_network_that_it_does_not_know(tmp_path, as_stored):
     torch.manual_seed(0)
     weight = torch.randn(40, 30)
     weight[weight.abs() < 1] = 0
-    torch.save({"odd.weight": weight, "odd.bias": torch.zeros(40)}, tmp_path / "odd.pt")
+    held = as_stored(weight)
+    torch.save({"odd.weight": held, "odd.bias": torch.zeros(40)}, tmp_path / "odd.pt")
     raw = json.loads(run("inspect", tmp_path / "odd.pt", "--json").stdout)
     assert raw["problem"] is not None
     (layer,) = raw["before"][0]["layers"]

@@ -180,6 +180,13 @@ def test_pruning_shows_through_rounding(levels):
     assert float((~find_zeros(layer).masks["weight"]).float().mean()) == pytest.approx(0.9, abs=0.1)
 
 
+def test_sparse_tensors_are_looked_into_and_what_has_no_values_is_passed_over():
+    torch.manual_seed(0)
+    weight = torch.randn(20, 30) * (torch.rand(20, 30) < 0.3)
+    found = zeros_in({"sparse": weight.to_sparse(), "meta": weight.to("meta")})
+    assert [(each.name, each.after) for each in found] == [("sparse", int(weight.count_nonzero()))]
+
+
 def test_padding_rows_of_a_pruned_embedding_are_not_masked():
     torch.manual_seed(0)
     embed = nn.Embedding(30, 8, padding_idx=0)

@@ -2,10 +2,11 @@ import pytest
 import torch
 import torchvision
 from reference.zeroed import PlainNet, lived_in, zeroed
+from torch.nn.utils import prune
 
 from trainscope.errors import ActionError
 from trainscope.networks.registry import build
-from trainscope.sparsify import Action, sparsify
+from trainscope.sparsify import Action, masks_of, sparsify
 from trainscope.sparsify.coupled import coupled
 
 
@@ -95,10 +96,27 @@ def test_auxiliary_heads_still_run_in_training():
     assert [out.shape for out in outputs] == [(2, 10)] * 3
 
 
-def test_masked_networks_and_what_torch_pruning_cannot_follow_are_refused():
-    masked = sparsify(PlainNet(), Action("unstructured", 0.5), (3, 8, 8)).module
-    with pytest.raises(ActionError, match="scope all cannot cut a network that has masks"):
-        sparsify(masked, Action(ratio=0.5, scope="all"), (3, 8, 8))
+def test_masks_are_cut_along_with_their_weights():
+    torch.manual_seed(0)
+    masked = sparsify(lived_in(PlainNet()), Action("unstructured", 0.5, scope="all"), (3, 8, 8))
+    done = sparsify(masked.module, Action(ratio=0.5, scope="all"), (3, 8, 8))
+    masks = masks_of(done.module)
+    assert masks.keys() == masks_of(masked.module).keys()
+    for name, mask in masks.items():
+        weight = done.module.get_parameter(name)
+        assert mask.shape == weight.shape
+        assert torch.equal(mask, weight != 0)
+        assert not mask.all()
+    inputs = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    expected = zeroed(masked.module, done.removed)(inputs)
+    assert (done.module(inputs) - expected).abs().max() < 1e-12
+
+
+def test_what_torch_pruning_cannot_follow_is_refused():
+    computed = PlainNet()
+    prune.l1_unstructured(computed.features[3], "weight", 0.5)
+    with pytest.raises(ActionError, match=r"cannot cut what torch\.nn\.utils\.prune computes"):
+        sparsify(computed, Action(ratio=0.5, scope="all"), (3, 8, 8))
     with pytest.raises(ActionError, match="Torch-Pruning cannot follow ShuffleNetV2"):
         sparsify(zoo("shufflenet_v2_x0_5"), Action(ratio=0.5, scope="all"), (3, 32, 32))
 

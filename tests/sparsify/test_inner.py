@@ -132,6 +132,25 @@ def test_layouts_of_a_network_that_has_them_all():
     assert done.module.depth.groups == 5
 
 
+@pytest.mark.parametrize("dims", [1, 3])
+def test_convolutions_of_other_dimensions_are_cut_alike(dims):
+    torch.manual_seed(0)
+    conv, up, norm = (getattr(nn, f"{n}{dims}d") for n in ("Conv", "ConvTranspose", "BatchNorm"))
+    network = lived_in(
+        one(
+            *(conv(2, 6, 3), nn.ReLU(), conv(6, 8, 1, groups=2), norm(8), nn.ReLU()),
+            *(up(8, 6, 2), norm(6), nn.PReLU(6), conv(6, 6, 2, groups=6), nn.Flatten()),
+            nn.Linear(6 * 3**dims, 3),
+        )
+    )
+    shape = (2, *(5,) * dims)
+    done = sparsify(network, Action(ratio=0.5), shape)
+    assert [layer.name for layer in done.record.layers] == ["2", "5", "8"]
+    inputs = torch.randn(2, *shape, dtype=torch.float64)
+    assert torch.allclose(done.module(inputs), zeroed(network, done.removed)(inputs), atol=1e-12)
+    assert not torch.allclose(done.module(inputs), network(inputs))
+
+
 class Twice(nn.Module):
     """One convolution called twice, and one reshape to a width written into the code."""
 

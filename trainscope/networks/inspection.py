@@ -135,16 +135,12 @@ def _before(
     """Return what was pruned: as the network shows it, else as its tensors alone do."""
     if network is not None:
         return network.before
-    weights = {
-        name: value
-        for name, value in state.items()
-        if isinstance(value, Tensor) and _is_weight(name, value)
-    }
-    masked = {name for name in state if name.endswith(SUFFIX)}
-    layers = zeros_in(weights) if read and not masked else ()
+    built = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    masked = any(name.endswith((SUFFIX, ".0.mask")) for name in state)
+    layers = zeros_in(built) if read and not masked else ()
     if not layers:
         return ()
-    total = sum(value.numel() for value in weights.values() if value.ndim > 1)
+    total = sum(value.numel() for value in built.values() if value.ndim > 1)
     return (PrunedBefore("zeros", "unstructured", layers, total),)
 
 

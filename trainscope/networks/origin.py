@@ -88,13 +88,17 @@ def narrower(dense: nn.Module, network: Network) -> PrunedBefore:
         before, after = _outputs(weight.module, weight), _outputs(module, weight)
         if after < before:
             layers.append(LayerChange(weight.label, before, after))
-    try:
-        shape = network.input_shape
-        speedup = flops(dense, shape) / flops(network.module, shape)
-    except (RuntimeError, NotImplementedError, ZeroDivisionError):
-        speedup = None  # a network that cannot run without numbers
     total = sum(layer.before for layer in layers)
-    return PrunedBefore("narrower", "filter", tuple(layers), total, speedup)
+    faster = _speedup(dense, network.module, network.input_shape)
+    return PrunedBefore("narrower", "filter", tuple(layers), total, faster)
+
+
+def _speedup(dense: nn.Module, pruned: nn.Module, shape: tuple[int, ...]) -> float | None:
+    """Return the FLOPs of a network without its masks / those of its pruned form, if both run."""
+    try:
+        return dense_flops(dense, shape) / flops(pruned, shape)
+    except Exception:  # whatever the code of a network raises that cannot run without numbers
+        return None
 
 
 def _outputs(module: nn.Module, weight: Weight) -> int:
@@ -112,13 +116,12 @@ def _masked(
     ]
     total = sum(weight.tensor.numel() for weight in weights.values())
     total += sum(mask.numel() for name, mask in masks.items() if name not in weights)
-    left = flops(module, shape)
     return PrunedBefore(
         how=how,  # type: ignore[arg-type]
         structure=_structure({n: (weights[n], m) for n, m in masks.items() if n in weights}),
         layers=tuple(layer for layer in layers if layer.after < layer.before),
         total=total,
-        speedup=dense_flops(module, shape) / left if left else None,
+        speedup=_speedup(module, module, shape),
     )
 
 

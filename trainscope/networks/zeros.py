@@ -81,15 +81,29 @@ def zeros_in(tensors: Mapping[str, Tensor]) -> tuple[LayerChange, ...]:
     """Return which tensors of an unknown network were pruned to zeros, as `find_zeros` tells it.
 
     Args:
-        tensors: Its weights by name; vectors and biases are passed over.
+        tensors: Its weights by name, quantised and sparse ones too; vectors and biases are passed
+            over, and so is what has no values.
     """
     held = []
     for name, tensor in tensors.items():
-        plain = tensor.is_floating_point() and tensor.layout == torch.strided
-        if plain and tensor.ndim > 1 and not name.endswith("bias") and bool(tensor.any()):
-            rows = tensor.detach().flatten(1)
-            held.append(_Held(name, name, rows, rows == 0))
+        if tensor.ndim > 1 and not name.endswith("bias"):
+            values = _values(tensor)
+            if values is not None and bool(values.any()):
+                held.append(_Held(name, name, values.flatten(1), values.flatten(1) == 0))
     return _changes(_told(held))
+
+
+def _values(tensor: Tensor) -> Tensor | None:
+    """Return the values of a floating, quantised or sparse tensor as plain float32, or None."""
+    if tensor.is_meta or tensor.is_nested:
+        return None
+    try:
+        plain = tensor.detach()
+        plain = plain.dequantize() if plain.is_quantized else plain
+        plain = plain.to_dense() if plain.layout != torch.strided else plain
+        return plain.float() if plain.is_floating_point() else None
+    except (RuntimeError, NotImplementedError):  # a kind that torch cannot make plain
+        return None
 
 
 def _starts_at_zero(weight: Weight) -> bool:

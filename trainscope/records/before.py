@@ -12,7 +12,7 @@ from trainscope.records.typed import taken, typed
 
 How = Literal["masks", "zeros", "narrower"]
 
-NAMED = 8
+NAMED = 16
 """So many layers are named with their shares; of more, the smallest and the largest share."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from trainscope.errors import ActionError
-from trainscope.networks.masks import masks_of
+from trainscope.networks.masks import drop_masks, masks_of, set_masks
 from trainscope.sparsify.candidate import OUTPUT, Candidate, Removed, left_alone, shares_of
 from trainscope.sparsify.criteria import Subject
 from trainscope.sparsify.verify import called_modules, example, first_line
@@ -29,8 +30,11 @@ class CoupledCutter:
 
     noun, unit = "coupled group", "channels"
 
-    def __init__(self, network: nn.Module, graph: Any, unused: list[str]):
+    def __init__(
+        self, network: nn.Module, graph: Any, unused: list[str], masks: Mapping[str, Tensor]
+    ):
         self._network, self._graph, self._unused = network, graph, unused
+        self._masks = masks
         self._names = {module: name for name, module in network.named_modules()}
         self.spared: dict[str, str] = {}
         found: list[Candidate] = []
@@ -48,6 +52,7 @@ class CoupledCutter:
 
     def cut(self, removed: Removed) -> dict[str, tuple[int, ...]]:
         """Cut the network in place; return the outputs that went, by layer (norms too)."""
+        _mark(self._network, self._masks)
         left: dict[str, list[int]] = {}
         gone: dict[str, list[int]] = {}
         for name, indices in removed.items():
@@ -64,6 +69,7 @@ class CoupledCutter:
                 gone.setdefault(layer, []).extend(kept[place] for place in places)
                 left[layer] = [index for place, index in enumerate(kept) if place not in places]
             group.prune()
+        _mask_marked(self._network, self._masks)
         return {name: tuple(sorted(indices)) for name, indices in gone.items()}
 
     def _is_output(self, dep: Any) -> bool:
@@ -136,11 +142,13 @@ def coupled(network: nn.Module, input_shape: tuple[int, ...]) -> CoupledCutter:
     """
     import torch_pruning
 
-    if masks_of(network):
+    masks = masks_of(network)
+    if any(name.endswith("_orig") for name in masks):
         raise ActionError(
-            "scope all cannot cut a network that has masks; prune it further with the structure "
-            "of the masks, or with --scope inner"
+            "scope all cannot cut what torch.nn.utils.prune computes at every call; use "
+            "--scope inner, or save the network's state dict and open that"
         )
+    drop_masks(network)
     for parameter in network.parameters():
         if parameter.is_floating_point():
             parameter.requires_grad_(True)
@@ -153,7 +161,7 @@ def coupled(network: nn.Module, input_shape: tuple[int, ...]) -> CoupledCutter:
             warnings.simplefilter("ignore")
             forward = _forward_with_heads if unused else None
             graph.build_dependency(network, inputs, forward_fn=forward, verbose=False)
-            cutter = CoupledCutter(network, graph, unused)
+            cutter = CoupledCutter(network, graph, unused, masks)
     except Exception as error:
         raise ActionError(
             f"Torch-Pruning cannot follow {type(network).__name__} "
@@ -163,6 +171,22 @@ def coupled(network: nn.Module, input_shape: tuple[int, ...]) -> CoupledCutter:
     if not cutter.candidates:
         raise ActionError("nothing can be pruned: no channels are coupled that are not the outputs")
     return cutter
+
+
+@torch.no_grad()
+def _mark(network: nn.Module, masks: Mapping[str, Tensor]) -> None:
+    """Mark masked weights by NaN, so that a cut of the weights cuts the masks along."""
+    for name, mask in masks.items():
+        network.get_parameter(name)[~mask] = torch.nan
+
+
+@torch.no_grad()
+def _mask_marked(network: nn.Module, masks: Mapping[str, Tensor]) -> None:
+    """Make masks of the marks that are left."""
+    left = {name: ~network.get_parameter(name).isnan() for name in masks}
+    for name, mask in left.items():
+        network.get_parameter(name)[~mask] = 0.0
+    set_masks(network, left)
 
 
 def _forward_with_heads(network: nn.Module, inputs: Tensor) -> Any:
