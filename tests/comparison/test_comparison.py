@@ -231,3 +231,41 @@ def test_a_gap_is_called_alike_only_where_it_is_small():
     alike = [run(schedule, seed=k, speed=1e4) for schedule in (LARGE, SMALL) for k in range(3)]
     assert "cannot tell from chance" in apart[0]
     assert "end alike" in findings(group(alike))[0]
+
+
+def test_ratios_are_told_of_one_pruning_epoch_at_a_time():
+    made = [
+        run(schedule, ratio=ratio, pretrained=pretrained, ceiling=ceiling)
+        for pretrained, ceiling in ((20, 98.0), (40, 60.0))
+        for ratio in (0.5, 0.9)
+        for schedule in (LARGE, SMALL)
+    ]
+    (line,) = [line for line in findings(group(made)) if "from ratio 0.5 to 0.9" in line]
+    assert line.startswith("l1 after epoch 20: from ratio 0.5 to 0.9, LR 1e-2 97.")
+
+
+def test_methods_are_fair_within_only_if_all_of_them_are():
+    fair = [run(criterion=c, ratio=0.5) for c in ("l1", "l2")]
+    assert compare([*fair, run(ratio=0.9)]).within == "S4.2"
+    unfair = [run(ratio=0.9), run(criterion="l2", ratio=0.9, base="cd" * 32)]
+    assert compare([*fair, *unfair]).within is None
+
+
+def test_one_compression_at_a_time_is_judged_where_there_are_several():
+    def sized(criterion, speedup, **changes):
+        made = run(criterion=criterion, **changes)
+        return replace(made, pruning=replace(made.pruning, ratio=None, speedup=speedup))
+
+    made = [sized("l1", 2.0), sized("l2", 2.05, base="cd" * 32), sized("l1", 4.0)]
+    found = compare(made)
+    assert found.fairness.strictest is None
+    assert found.apart.startswith(
+        "One compression at a time, S1 at best (2.00× to 2.05×, 2 settings);"
+    )
+    assert found.fairness_sentence().startswith(
+        "Not one comparison: speedups 2.00×, 2.05× and 4.00×."
+    )
+    assert found.apart in found.fairness_sentence()
+    fair = compare([sized("l1", 2.0), sized("l2", 2.0), sized("l1", 4.0)])
+    assert fair.apart == "One compression at a time, S4.2 holds at best (2.00×, 2 settings)."
+    assert compare([sized("l1", 2.0), sized("l1", 4.0)]).apart == ""

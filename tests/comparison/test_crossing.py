@@ -18,7 +18,7 @@ from trainscope.comparison.crossing import Outcome, cross_validate
 from trainscope.comparison.groups import Group, group
 from trainscope.comparison.methods import duels, same_bases
 from trainscope.comparison.significance import contrast, hedges_g, welch
-from trainscope.records import Pruning, RunStatus
+from trainscope.records import Pretraining, Pruning, RunStatus
 from trainscope.records.run import UNKNOWN
 from trainscope.sparsify import criteria
 from trainscope.training.schedule import parse_schedule
@@ -244,3 +244,31 @@ def test_base_models_that_are_not_known_are_not_shared():
     held, told = same_bases((cell("l1"), cell("l2")), ("l1", "l2"))
     assert [len(item.runs) for item in held] == [1, 1]
     assert told == "Told from the 1 of 2 base models that both share."
+
+
+def test_each_contrast_keeps_to_half_of_the_level():
+    cells = (
+        [90.2, 90.7, 90.6, 90.9],
+        [90.7, 88.3, 89.7, 89.5],
+        [90.3, 91.1, 91.2, 93.7],
+        [90.3, 90.0, 90.9, 89.0],
+    )
+    found = cross_validate(*cells)
+    assert found.main.p == pytest.approx(0.0327, abs=1e-4)  # under 5 %, above the half of it
+    assert found.outcome is Outcome.UNDECIDED
+
+
+def test_base_models_told_apart_by_their_accuracies_decide_nothing():
+    def cell(criterion, accuracy):
+        made = seeds(2, criterion=criterion, base=UNKNOWN)
+        return Group(
+            criterion,
+            tuple(replace(one, pretraining=Pretraining(accuracy=accuracy)) for one in made),
+        )
+
+    held, told = same_bases((cell("l1", 93.5), cell("l2", 93.7)), ("l1", "l2"))
+    assert held is None
+    assert "l1: 93.5 % before pruning; l2: 93.7 % before pruning" in told
+    held, told = same_bases((cell("l1", 93.5), cell("l2", 93.5)), ("l1", "l2"))
+    assert held is not None
+    assert told.startswith("This holds if their base models are the same")

@@ -358,7 +358,10 @@ def test_what_is_possible_is_said_where_little_is_known():
     same = fairness([replace(made, architecture=None) for made in (A, run(criterion="l2"))])
     assert (same.strictest, same.possible) == (None, "S4.2")
     assert same.sentence().endswith("networks are unknown for every run.")
-    assert fairness([A, replace(A, data="mnist:data")]).possible is None
+    assert same.advice == ("State the networks of l1 and 1 more: unknown is not the same.",)
+    apart = fairness([A, replace(A, data="mnist:data")])
+    assert apart.possible is None
+    assert apart.advice == ("Compare one data set at a time.",)
 
 
 @pytest.mark.parametrize(("speedup", "holds"), [(2.1, True), (2.1001, False)])

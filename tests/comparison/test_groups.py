@@ -88,3 +88,18 @@ def test_ta_is_the_mean_over_the_epochs_asked_for():
     mean, spread = found.ta(4)
     assert mean == pytest.approx(expected)
     assert spread is None
+
+
+def test_rows_are_called_by_their_methods_where_schedules_are_not_known():
+    def row(criterion, speedup):
+        made = replace(run(criterion=criterion), schedule="?", epochs=())
+        pruning = replace(made.pruning, criterion=criterion, ratio=None, speedup=speedup)
+        return replace(made, pruning=pruning)
+
+    assert labels([row("A", 2.0), row("B", 2.1)]) == ["A", "B"]
+    assert labels([row("A", 2.0), row("A", 2.5), row("B", 2.0)]) == [
+        "A · 2.00×",
+        "B · 2.00×",
+        "A · 2.50×",
+    ]
+    assert labels([row("A", 2.0), row("A", 2.5)]) == ["2.00×", "2.50×"]

@@ -317,3 +317,9 @@ def test_a_stage_is_part_of_the_setting_and_of_its_name():
     ]
     assert len(group([short, other])) == 2
     assert len(group([short, replace(short, seed=1)])) == 1
+
+
+def test_scratch_training_is_no_method_among_others():
+    direct = replace(scratch(110), pruning=replace(GREG.pruning, criterion=None))
+    found = fairness([GREG, direct])
+    assert (found.strictest, found.fair) == ("SX-A", True)
