@@ -26,13 +26,20 @@ def compact(taken: Sequence[Taken]) -> list[Taken]:
 def _merged(norms: list[Taken]) -> Taken:
     values = [each.measurement.value("norm") for each in norms]
     finite = [value for value in values if value is not None]
-    lost = len(values) - len(finite)
-    reason = f"the gradient was not finite at {lost} of {len(values)} steps" if lost else None
+    lost = [each for each in norms if each.measurement.value("norm") is None]
+    reason, status = None, Status.OK
+    if lost:
+        first, status = lost[0], lost[0].measurement.status
+        what = "was not finite" if status is Status.NONFINITE else "could not be read"
+        reason = (
+            f"the gradient {what} at {len(lost)} of {len(norms)} steps; at step {first.step}: "
+            f"{first.measurement.reason}"
+        )
     none = "no gradient was finite"
     mean = sum(finite) / len(finite) if finite else float("nan")
     measurement = Measurement(
         NAME,
-        Status.NONFINITE if lost else Status.OK,
+        status,
         reason,
         scalars={
             "mean_norm": Scalar.of(mean, "nats/weight", reason=none),

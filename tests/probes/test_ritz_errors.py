@@ -1,0 +1,178 @@
+"""The bounds of Ritz values hold, on matrices that are small enough to know everything of."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from trainscope.probes.eigenvalues import largest_eigenvalues
+from trainscope.probes.lanczos import Lanczos
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def lanczos(matrix: Tensor, start: Tensor, steps: int, dtype: torch.dtype = torch.float64):
+    krylov = Lanczos(lambda v: matrix @ v, start, seeded(0), dtype)
+    for _ in range(steps):
+        krylov.grow()
+    return krylov
+
+
+def largest(matrix: Tensor, start: Tensor, count: int, **options):
+    given = {"tolerance": 1e-3, "generator": seeded(0), "dtype": torch.float64} | options
+    return largest_eigenvalues(lambda v: matrix @ v, start, count, **given)
+
+
+def diagonal(*values: float) -> Tensor:
+    return torch.diag(torch.tensor(values, dtype=torch.float64))
+
+
+def vector(*values: float) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def test_a_lone_ritz_value_has_its_residual_for_an_error() -> None:
+    """Of diag(0, 2) and (1, 1) it is 1, and an eigenvalue is 1 away: no gap is known."""
+    ritz = lanczos(diagonal(0.0, 2.0), vector(1.0, 1.0), 1).ritz()
+    assert ritz.values == pytest.approx([1.0])
+    assert ritz.errors == pytest.approx([1.0])
+    assert ritz.weights == pytest.approx([1.0])
+
+
+def test_a_lone_ritz_value_is_not_converged_on() -> None:
+    found = largest(diagonal(0.0, 1.0, 2.0), vector(1.0, 1.0, 1.0), 1, most_steps=1)
+    assert not found.converged
+    assert found.errors == pytest.approx([(2 / 3) ** 0.5])
+    assert found.smallest_error == pytest.approx((2 / 3) ** 0.5)
+
+
+def test_the_gap_is_that_to_where_the_next_eigenvalue_can_be() -> None:
+    """By hand: the gap of two Ritz values, less the residual, in the Kato-Temple bound."""
+    matrix, start = diagonal(0.0, 3.0, 4.0, 9.0), vector(0.3, 1.0, 1.2, 1.5)
+    krylov = lanczos(matrix, start, 2)
+    t = np.array([[krylov.alphas[0], krylov.betas[0]], [krylov.betas[0], krylov.alphas[1]]])
+    values, vectors = np.linalg.eigh(t)
+    residuals = abs(krylov.betas[1] * vectors[1])
+    gap = values[1] - values[0]
+    expected = [min(r, r**2 / (gap - r)) if gap > r else r for r in residuals]
+    found = krylov.ritz()
+    assert found.values == pytest.approx(values, rel=1e-12)
+    assert found.errors == pytest.approx(expected, rel=1e-12)
+    assert (found.errors < residuals * (1 - 1e-9)).any()  # the second bound is the finer one
+    assert found.errors != pytest.approx([min(r, r**2 / gap) for r in residuals], rel=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_errors_of_confirmed_values_hold_in_clusters_of_eigenvalues(seed: int) -> None:
+    generator = seeded(seed)
+    values = torch.randint(0, 6, (60,), generator=generator).double()
+    values += 0.05 * torch.rand(60, generator=generator, dtype=torch.float64)
+    start = torch.randn(60, generator=generator, dtype=torch.float64)
+    found = largest(torch.diag(values), start, 3)
+    away = np.abs(found.values[:, None] - values.numpy()).min(1)
+    assert found.converged
+    assert (away <= found.errors).all()
+    assert (found.errors <= 1e-3 * found.values).all()
+
+
+def test_all_steps_leave_no_error() -> None:
+    values = vector(1.0, 1.01, 2.0, 5.0, 5.001)
+    ritz = lanczos(torch.diag(values), torch.ones(5, dtype=torch.float64), 5).ritz()
+    assert ritz.values == pytest.approx(values.numpy(), rel=1e-9)
+    assert ritz.errors == pytest.approx(np.zeros(5), abs=1e-9)
+    assert ritz.weights == pytest.approx(np.full(5, 0.2), rel=1e-6)
+
+
+def test_the_weights_are_those_of_a_quadrature_of_the_start() -> None:
+    """sum w f(x) = <v, f(A) v> for polynomials up to degree 2m - 1."""
+    values = vector(0.5, 1.0, 2.0, 5.0, 7.0)
+    start = vector(1.0, 2.0, 0.5, 1.0, 0.2)
+    unit = start / start.norm()
+    ritz = lanczos(torch.diag(values), start, 3).ritz()
+    for degree in range(6):
+        exact = float((unit.square() * values**degree).sum())
+        assert float(ritz.weights @ ritz.values**degree) == pytest.approx(exact, rel=1e-12)
+
+
+def test_the_basis_stays_orthonormal_beyond_convergence() -> None:
+    """One eigenvalue 1e8 times the others makes plain Lanczos lose its orthogonality."""
+    values = torch.cat([vector(1e8), torch.linspace(0.1, 1, 39, dtype=torch.float64)])
+    start = torch.randn(40, generator=seeded(3), dtype=torch.float64)
+    krylov = lanczos(torch.diag(values), start, 40)
+    gram = krylov.basis @ krylov.basis.T
+    assert float((gram - torch.eye(40)).abs().max()) < 1e-12
+    found = krylov.ritz().values
+    assert found == pytest.approx(np.sort(values.numpy()), rel=1e-7, abs=1e-6)
+
+
+def test_no_error_is_finer_than_the_rounding_of_the_products() -> None:
+    rounding = 4 * torch.finfo(torch.float32).eps * 5.0
+    found = largest(diagonal(-5.0, 1.0, 2.0), vector(1.0, 1.0, 1.0), 2, dtype=torch.float32)
+    assert found.converged
+    assert found.values == pytest.approx([2.0, 1.0], abs=1e-6)
+    assert found.errors == pytest.approx([rounding, rounding])
+    assert (found.smallest, found.smallest_error) == pytest.approx((-5.0, rounding))
+
+
+def test_the_smallest_has_an_error_of_its_own() -> None:
+    """After a few steps the largest is known much better than the smallest."""
+    values = torch.cat([vector(100.0), torch.linspace(0.0, 1.0, 60, dtype=torch.float64)])
+    start = torch.randn(61, generator=seeded(1), dtype=torch.float64)
+    found = largest(torch.diag(values), start, 1)
+    assert found.converged
+    assert found.errors[0] < 1e-3 * 100
+    assert found.smallest_error == found.krylov.ritz().errors[0]
+    assert found.smallest_error > 1e3 * found.errors[0]
+
+
+def test_every_value_must_be_within_the_tolerance_not_one_of_them() -> None:
+    values = torch.cat([vector(100.0), torch.linspace(0.9, 1.0, 60, dtype=torch.float64)])
+    start = torch.randn(61, generator=seeded(1), dtype=torch.float64)
+    found = largest(torch.diag(values), start, 3, tolerance=1e-6, most_steps=8)
+    assert found.errors[0] <= 1e-6 * 100
+    assert not found.converged
+
+
+def test_a_value_near_zero_counts_from_a_thousandth_of_the_largest() -> None:
+    """The second largest is 0: its error could never be a share of itself."""
+    values = torch.cat([vector(1.0, 0.0), torch.linspace(-1.0, -0.5, 30, dtype=torch.float64)])
+    start = torch.randn(32, generator=seeded(1), dtype=torch.float64)
+    found = largest(torch.diag(values), start, 2, tolerance=1e-2)
+    assert found.converged
+    assert found.krylov.steps < 32
+    assert found.values == pytest.approx([1.0, 0.0], abs=1e-4)
+
+
+def test_an_eigenvalue_that_another_start_has_shown_is_waited_for() -> None:
+    """The start has a part of 1e-9 along the largest eigenvector: it looks converged without."""
+    values = torch.cat([vector(10.0, 5.0), torch.linspace(0.0, 1.0, 40, dtype=torch.float64)])
+    start = torch.ones(42, dtype=torch.float64)
+    start[0] = 1e-9
+    blind = largest(torch.diag(values), start, 1)
+    assert blind.values == pytest.approx([5.0], rel=1e-3)
+    told = largest(torch.diag(values), start, 1, at_least=[9.999, 4.0])
+    assert told.values == pytest.approx([10.0], rel=1e-3)
+    assert told.krylov.steps > blind.krylov.steps
+
+
+def test_several_values_are_confirmed_by_further_products() -> None:
+    """The start has hardly a part along the second largest, which comes up late."""
+    values = torch.cat([vector(10.0, 8.0, 5.0), torch.linspace(0.0, 1.0, 40, dtype=torch.float64)])
+    start = torch.ones(43, dtype=torch.float64)
+    start[1] = 1e-4
+    found = largest(torch.diag(values), start, 2)
+    assert found.converged
+    assert found.values == pytest.approx([10.0, 8.0], rel=1e-3)
+
+
+def test_fewer_ritz_values_than_asked_for_are_no_end() -> None:
+    """Two steps of a matrix of rank 2 with a start inside are exact; three are asked for."""
+    matrix = diagonal(4.0, 3.0, 2.0, 1.0, 0.0, 0.0)
+    found = largest(matrix, torch.ones(6, dtype=torch.float64), 3, tolerance=0.5)
+    assert len(found.values) == 3
+    assert found.values == pytest.approx([4.0, 3.0, 2.0], rel=0.5)
+    assert largest(diagonal(2.0, 1.0), vector(1.0, 1.0), 5).values == pytest.approx([2.0, 1.0])
