@@ -10,9 +10,11 @@ from trainscope.networks.readers.contents import Contents
 from trainscope.networks.readers.numbers import accuracy_of, whole_of
 from trainscope.networks.state_dict import is_state_dict
 
-KEYS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights")
-KEYS += ("module",)  # DeepSpeed
-"""Keys that scripts keep the weights under, the first found is taken."""
+KEYS = (
+    *("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights"),
+    "module",
+)
+"""Keys that scripts (the last: DeepSpeed) keep the weights under, the first found is taken."""
 
 _ACCURACIES = ("accuracy", "test_acc", "val_acc", "acc", "best_acc", "best_acc1", "best_prec1")
 
