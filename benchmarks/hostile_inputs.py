@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import pickle
@@ -17,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-KINDS = ("checkpoint", "pickle", "log", "run", "card")
-SHARES = (30, 30, 15, 15, 10)
+KINDS = ("checkpoint", "pickle", "objects", "log", "run", "card")
+SHARES = (25, 20, 20, 10, 15, 10)
 
 NAMES = (
     "os system",
@@ -98,6 +99,7 @@ class Maker:
 
     def __init__(self, good: dict[str, dict[str, bytes]], canary: Path) -> None:
         self.good, self.canary = good, canary
+        self._loaded: list[Any] | None = None
 
     def make(self, index: int, folder: Path) -> tuple[str, list[str]]:
         """Write the file of one number, and return its kind and the command that reads it."""
@@ -133,7 +135,7 @@ class Maker:
             warnings.simplefilter("ignore")
             for name, record in records.items():
                 archive.writestr(name, record)
-                if draw.random() < 0.02:
+                if draw.random() < 0.002:
                     archive.writestr(name, record[::-1])
         return out.getvalue()
 
@@ -148,6 +150,50 @@ class Maker:
                 archive.writestr("x/data.pkl", pickled)
                 archive.writestr("x/data/0", bytes(draw.choice((0, 64, 4096))))
                 archive.writestr("x/version", "3\n")
+        return path, _inspect(draw)
+
+    def _objects(self, draw: random.Random, folder: Path) -> tuple[Path, list[str]]:
+        """Write what torch.save makes of a dictionary with odd values, names and tensors in it."""
+        import torch
+
+        if self._loaded is None:
+            self._loaded = [
+                torch.load(io.BytesIO(self.good["checkpoint"][name]), weights_only=True)
+                for name in ("state.pt", "masked.pt", "lightning.pt", "own.pt")
+            ]
+        obj = copy.copy(draw.choice(self._loaded))
+        state = obj = dict(obj)
+        if "state_dict" in obj:
+            state = obj["state_dict"] = dict(obj["state_dict"])
+        for _ in range(draw.randrange(1, 4)):
+            key, what = draw.choice(list(state)), draw.random()
+            if what < 0.4:
+                state[key] = _odd_tensor(draw)
+            elif what < 0.5:
+                state[draw.choice((*WORDS, *map(str, ODD)))] = state.pop(key)
+            elif what < 0.6:
+                state[key + draw.choice(("_mask", "_orig", "_g", "_v"))] = _odd_tensor(draw)
+            elif what < 0.8:
+                beside = (
+                    "epoch",
+                    "arch",
+                    "args",
+                    "cfg",
+                    "best_acc1",
+                    "format",
+                    "input_shape",
+                    "ema",
+                )
+                obj[draw.choice(beside)] = draw.choice(ODD)
+            elif what < 0.9:
+                obj[draw.choice(list(obj))] = draw.choice(ODD)
+                state = {**state, "x": _odd_tensor(draw)}
+            else:
+                state = obj = {draw.choice(("model", "ema", "student", "x.y", "net")): obj}
+        path = folder / "file.pt"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.save(obj, path, _use_new_zipfile_serialization=draw.random() < 0.8)
         return path, _inspect(draw)
 
     def _opcodes(self, draw: random.Random) -> bytes:
@@ -230,6 +276,30 @@ class Maker:
             else:
                 data[at:end] = struct.pack("<q", draw.choice((-1, 2**31, 2**62, 0)))
         return bytes(data)
+
+
+def _odd_tensor(draw: random.Random) -> Any:
+    import torch
+
+    shape = draw.choice(((), (0,), (3, 0, 2), (1,), (6, 1, 5, 5), (10, 84), (120, 400), (2,) * 20))
+    value = torch.ones(shape)
+    kinds = (torch.float64, torch.int8, torch.bool, torch.uint16, torch.complex64, torch.float16)
+    what = draw.randrange(9)
+    if what < 2:
+        return value.to(draw.choice((*kinds, torch.float8_e5m2, torch.bfloat16)))
+    if what == 2:
+        return value.to("meta")
+    if what == 3:
+        return value.to_sparse() if value.ndim else value
+    if what == 4:
+        return torch.quantize_per_tensor(value, 0.1, 0, torch.quint8)
+    if what == 5:
+        return torch.zeros(()).expand(draw.choice(((3,), (10**9,), (10**5, 10**5, 10**3))))
+    if what == 6:
+        return value * draw.choice((float("nan"), float("inf"), 1e38, -0.0))
+    if what == 7:
+        return torch.nn.Parameter(value, requires_grad=False)
+    return value
 
 
 def _edited(content: bytes, draw: random.Random, canary: Path) -> bytes:

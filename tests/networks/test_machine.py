@@ -102,10 +102,10 @@ DAG = b")" + b"\x85" + b"q\x00h\x00\x86" * 60  # tuples of the same twice, 60 de
         (named("builtins", "set") + b"]" + DAG + b"a\x85R.", "nests its objects too deeply"),
         (b"(" + DAG + b"\x91.", "nests its objects too deeply"),
         (b"\x8f(" + DAG + b"\x90.", "nests its objects too deeply"),
-        (b"}\x8a\x09" + (2**61 - 1 << 8).to_bytes(9, "little") + b"Ns.", "a int as the key"),
+        (b"}\x8a\x09" + (2**61 - 1 << 8).to_bytes(9, "little") + b"Ns.", "type int as the key"),
         (
             b"}" + named("builtins", "complex") + b"G" + bytes(8) + b"G" + bytes(8) + b"\x86RNs.",
-            "a complex as the key",
+            "type complex as the key",
         ),
         (b"]" + text("x" * 1000) + b"q\x00" + b"0" + ENCODE * 100_000 + b".", "over and over"),
     ],

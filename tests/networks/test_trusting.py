@@ -80,7 +80,7 @@ def test_an_architecture_beside_the_files_own_is_refused(own):
             main, ["probe", str(path), "--ratio", "0.5", "--unsafe-load", name, "lenet5"]
         )
         assert result.exit_code == 2
-        assert "leave --arch and --model out" in result.stderr
+        assert "leave --arch, --model and --part out" in result.stderr
 
 
 def test_classes_are_looked_for_in_the_working_directory(tmp_path, monkeypatch):

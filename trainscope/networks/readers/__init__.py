@@ -34,6 +34,7 @@ from trainscope.networks.readers.container import (
     needs_code,
 )
 from trainscope.networks.readers.contents import Contents, Reader
+from trainscope.networks.readers.inert import Named
 from trainscope.records.text import shortened
 
 __all__ = ["READERS", "Contents", "Reader", "contents_of"]
@@ -84,4 +85,5 @@ def _what(obj: object) -> str:
         keys = ", ".join(shortened(repr(key), 60) for key in list(obj)[:5])
         more = ", ..." if len(obj) > 5 else ""
         return f"it is a dictionary of {keys}{more}" if obj else "it is an empty dictionary"
-    return f"it is a {type(obj).__name__}"
+    kind = "class" if isinstance(obj, Named) else type(obj).__name__
+    return f"it is an object of type {kind}"

@@ -344,8 +344,9 @@ def checked_key(key: object) -> object:
         elif not isinstance(each, _ATOMS) and not (
             isinstance(each, int) and -(2**63) <= each < 2**64
         ):
+            kind = "dict" if isinstance(each, dict) else type(each).__name__
             raise CheckpointError(
-                f"the file has a {type(each).__name__} as the key of a dictionary, which no "
+                f"the file has a value of type {kind} as the key of a dictionary, which no "
                 "training script writes; it is not taken"
             )
     return key

@@ -12,9 +12,9 @@ from trainscope.networks.state_dict import is_state_dict
 
 KEYS = (
     *("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights"),
-    "module",  # DeepSpeed
+    "module",
 )
-"""Keys that scripts keep the weights under, the first found is taken."""
+"""Keys that scripts (the last: DeepSpeed) keep the weights under, the first found is taken."""
 
 _ACCURACIES = ("accuracy", "test_acc", "val_acc", "acc", "best_acc", "best_acc1", "best_prec1")
 
