@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from trainscope.cli.options import no_titles_option
+
 
 @click.command("compare")
 @click.argument("runs", nargs=-1, required=True)
@@ -20,12 +22,14 @@ import click
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder for every figure, as SVG and PNG.",
 )
+@no_titles_option
 @click.option("--title", help="Heading of the page.")
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON on stdout.")
 def command(
     runs: tuple[str, ...],
     output: Path | None,
     figures: Path | None,
+    no_titles: bool,
     title: str | None,
     as_json: bool,
 ) -> None:
@@ -60,6 +64,6 @@ def command(
     if figures is not None:
         from trainscope.report.comparison_figures import write_comparison_figures
 
-        written += write_comparison_figures(comparison, figures)
+        written += write_comparison_figures(comparison, figures, titles=not no_titles)
     for path in written:
         click.echo(f"wrote {path}", err=as_json)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from trainscope.cli.options import no_titles_option
 from trainscope.cli.schedule_options import refuse_recipe
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ FILE = click.Path(exists=True, path_type=Path)
 @click.option(
     "--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw it (PNG, SVG, PDF)."
 )
+@no_titles_option
 def command(
     run: Path,
     target: float | None,
@@ -46,6 +48,7 @@ def command(
     epochs: float | None,
     as_json: bool,
     plot: Path | None,
+    no_titles: bool,
 ) -> None:
     """Estimate when RUN reaches an accuracy, and how many epochs to add for it.
 
@@ -88,7 +91,8 @@ def command(
         from trainscope.report.convergence_display import ConvergenceDisplay
         from trainscope.report.pictures import save_alone
 
-        save_alone(ConvergenceDisplay.from_estimate(estimate, small, reference), plot)
+        shown = ConvergenceDisplay.from_estimate(estimate, small, reference)
+        save_alone(shown, plot, title="" if no_titles else None)
     if as_json:
         click.echo(json.dumps(estimate.to_json(), indent=2, allow_nan=False))
         return

@@ -29,7 +29,7 @@ def check_folder(folder: Path) -> None:
         ) from error
 
 
-def write_outcome(outcome: Outcome, folder: Path) -> list[Path]:
+def write_outcome(outcome: Outcome, folder: Path, *, titles: bool = True) -> list[Path]:
     """Write diagnosis.json, pruned.pt and the figures.
 
     Everything is made in a folder beside and moved in at the end, the Diagnosis last.
@@ -37,6 +37,7 @@ def write_outcome(outcome: Outcome, folder: Path) -> list[Path]:
     Args:
         outcome: What was measured.
         folder: Made where it is missing; files of the same names are replaced.
+        titles: Whether the figures have titles; those in papers have captions.
 
     Returns:
         The paths written.
@@ -48,7 +49,7 @@ def write_outcome(outcome: Outcome, folder: Path) -> list[Path]:
     making = Path(tempfile.mkdtemp(prefix=".making-", dir=folder))
     try:
         save_checkpoint(making / "pruned.pt", outcome.pruned)
-        write_figures(outcome.diagnosis, making)
+        write_figures(outcome.diagnosis, making, titles=titles)
         text = outcome.diagnosis.to_json() + "\n"
         (making / "diagnosis.json").write_text(text, encoding="utf-8")
         made = sorted(making.iterdir(), key=lambda path: (path.suffix == ".json", path.name))
