@@ -65,9 +65,11 @@ def save_alone(display: Display, path: Path, *, title: str | None = None) -> Non
     """Draw into a file of its own.
 
     Raises:
-        RecordError: The file cannot be written, or has no known ending.
+        RecordError: The file cannot be written, its folder is missing, or it has no known ending.
     """
     kind_of_picture(path)
+    if not path.parent.is_dir():
+        raise RecordError(f"the plot cannot be written to {path}: make its folder first")
     try:
         save(picture(display, title=title), path)
     except OSError as error:
