@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from trainscope.cli.options import Place
+from trainscope.cli.options import Place, no_titles_option
 from trainscope.cli.printing import remark, say, say_json, show
 
 
@@ -23,12 +23,14 @@ from trainscope.cli.printing import remark, say, say_json, show
     type=Place(file_okay=False, path_type=Path),
     help="Folder for every figure, as SVG and PNG.",
 )
+@no_titles_option
 @click.option("--title", help="Heading of the page.")
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON on stdout.")
 def command(
     runs: tuple[str, ...],
     output: Path | None,
     figures: Path | None,
+    no_titles: bool,
     title: str | None,
     as_json: bool,
 ) -> None:
@@ -52,7 +54,7 @@ def command(
     if figures is not None:
         from trainscope.report.comparison_figures import write_comparison_figures
 
-        written += write_comparison_figures(comparison, figures)
+        written += write_comparison_figures(comparison, figures, titles=not no_titles)
     if as_json:
         say_json(json.dumps(comparison.as_dict(), indent=2, allow_nan=False, ensure_ascii=False))
     else:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from trainscope.cli.options import Place
+from trainscope.cli.options import Place, no_titles_option
 from trainscope.cli.printing import say, say_json
 from trainscope.cli.schedule_options import refuse_recipe
 
@@ -37,6 +37,7 @@ FILE = Place(exists=True, path_type=Path)
 @click.option("--epochs", type=float, help="Total of epochs of --schedule.")
 @click.option("--json", "as_json", is_flag=True, help="Print the estimate as JSON.")
 @click.option("--plot", type=Place(dir_okay=False, path_type=Path), help="Draw it (PNG, SVG, PDF).")
+@no_titles_option
 def command(
     run: Path,
     target: float | None,
@@ -46,6 +47,7 @@ def command(
     epochs: float | None,
     as_json: bool,
     plot: Path | None,
+    no_titles: bool,
 ) -> None:
     """Estimate when RUN reaches an accuracy, and how many epochs to add for it.
 
@@ -88,7 +90,8 @@ def command(
         from trainscope.report.convergence_display import ConvergenceDisplay
         from trainscope.report.pictures import save_alone
 
-        save_alone(ConvergenceDisplay.from_estimate(estimate, small, reference), plot)
+        shown = ConvergenceDisplay.from_estimate(estimate, small, reference)
+        save_alone(shown, plot, title="" if no_titles else None)
     if as_json:
         say_json(json.dumps(estimate.to_json(), indent=2, allow_nan=False))
         return

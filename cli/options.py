@@ -86,6 +86,15 @@ def regrow_option(command: Command) -> Command:
     )(command)
 
 
+def no_titles_option(command: Command) -> Command:
+    """Add the wish for figures without titles."""
+    return click.option(
+        "--no-titles",
+        is_flag=True,
+        help="Draw figures without titles: in papers they have captions.",
+    )(command)
+
+
 def network_options(command: Command) -> Command:
     """Add the checkpoint, how its architecture is found, and the data."""
     for add in reversed(

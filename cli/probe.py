@@ -15,6 +15,7 @@ from trainscope.cli.options import (
     action_options,
     build_action,
     network_options,
+    no_titles_option,
     part_option,
     probe_names,
     shape_option,
@@ -77,14 +78,17 @@ TOP = 3
     type=Place(file_okay=False, path_type=Path),
     help="Folder for diagnosis.json, the pruned checkpoint and the figures.",
 )
-def command(checkpoint: Path, as_json: bool, output: Path | None, **options: Any) -> None:
+@no_titles_option
+def command(
+    checkpoint: Path, as_json: bool, output: Path | None, no_titles: bool, **options: Any
+) -> None:
     """Measure the trainability of CHECKPOINT before and after a sparsifying action.
 
     Opens a network, measures it, prunes a copy (or opens the pruned network given with --after),
     measures that, and says what the action did and what it means for retraining. Without an action
     the network is measured as it stands. Files are only read.
     """
-    outcome, paths = measure_and_write(checkpoint, output, **options)
+    outcome, paths = measure_and_write(checkpoint, output, titles=not no_titles, **options)
     if as_json:
         say_json(outcome.diagnosis.to_json())
     else:
@@ -97,6 +101,7 @@ def measure_and_write(
     checkpoint: Path,
     output: Path | None,
     *,
+    titles: bool = True,
     probes: str = PROBES,
     retrain_lr: str = RETRAIN_LR,
     retrain_epochs: int | None = None,
@@ -149,7 +154,7 @@ def measure_and_write(
         if output is None:
             return outcome, []
         tell(f"drawing the figures into {output}")
-        return outcome, write_outcome(outcome, output)
+        return outcome, write_outcome(outcome, output, titles=titles)
 
 
 def asked_action(after: Path | None, *, seed: int, **options: Any) -> Action | None:

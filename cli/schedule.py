@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from trainscope.cli.options import Place
+from trainscope.cli.options import Place, no_titles_option
 from trainscope.cli.printing import remark, say, say_json
 from trainscope.cli.schedule_options import build_pretraining, build_schedule, shape_options
 
@@ -23,12 +23,14 @@ from trainscope.cli.schedule_options import build_pretraining, build_schedule, s
 )
 @click.option("--json", "as_json", is_flag=True, help="Print everything known of it as JSON.")
 @click.option("--plot", type=Place(dir_okay=False, path_type=Path), help="Draw it (PNG, SVG, PDF).")
+@no_titles_option
 def command(
     recipe: str,
     epochs: int | None,
     speedup: float | None,
     as_json: bool,
     plot: Path | None,
+    no_titles: bool,
     **options: Any,
 ) -> None:
     """Print the LR schedule of RECIPE, like 0:1e-1,30:1e-2, and nothing else.
@@ -58,7 +60,8 @@ def command(
         from trainscope.report.pictures import save_alone
         from trainscope.report.schedule_display import ScheduleDisplay
 
-        save_alone(ScheduleDisplay.from_schedules({recipe: schedule}), plot)
+        shown = ScheduleDisplay.from_schedules({recipe: schedule})
+        save_alone(shown, plot, title="" if no_titles else None)
     if not as_json:
         say(str(schedule))
         return

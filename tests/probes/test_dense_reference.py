@@ -78,6 +78,10 @@ def test_gradient_by_layer(both: tuple[Case, Dense]) -> None:
     assert close(as_tensor(found.arrays["layer_norms"]), expected)
     rms = expected / as_tensor(list(kept.values())).sqrt()
     assert close(as_tensor(found.arrays["layer_rms"]), rms)
+    names = zip(dense.names, dense.shapes, strict=True)
+    wide = {name.rpartition(".")[0] or name for name, shape in names if len(shape) > 1}
+    kinds = dict(zip(found.arrays["layers"], found.arrays["layer_kinds"], strict=True))
+    assert kinds == {layer: "weights" if layer in wide else "norms" for layer in squares}
 
 
 def test_jackknife_is_leaving_one_out(both: tuple[Case, Dense]) -> None:

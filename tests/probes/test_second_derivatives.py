@@ -158,7 +158,9 @@ def test_differences_stand_in_for_double_backward(kind: str, ggn: bool, data: Pr
 
 
 @pytest.mark.parametrize(
-    "build", [lambda: Net(Proper.apply), Distances, lambda: Net(torch.tanh)], ids=str
+    "build",
+    [lambda: Net(Proper.apply), Distances, lambda: Net(torch.tanh)],
+    ids=["custom", "distances", "tanh"],
 )
 def test_double_backward_that_is_right_is_used(
     build: Callable[[], nn.Module], data: ProbeData

@@ -6,10 +6,12 @@ import math
 from itertools import combinations
 
 import pytest
+from click.testing import CliRunner
 from comparisons import run
 from matplotlib.figure import Figure
 from pictures import LONG, TITLE, crowd, diagnosed, every_display, resnet18
 
+from trainscope.cli.main import main
 from trainscope.comparison.comparison import compare
 from trainscope.report.comparison_figures import displays, write_comparison_figures
 from trainscope.report.gradient_display import GradientDisplay
@@ -76,6 +78,7 @@ def test_no_text_lies_on_another_or_is_cut_off(name):
         box = legend.get_window_extent()
         assert not overlap(box, ax.title.get_window_extent())
         assert not overlap(box, ax.get_window_extent())  # it covers no data
+        assert box.width <= ax.get_window_extent().width + 2  # and takes no width from them
 
 
 def test_the_check_sees_a_legend_on_a_title():
@@ -109,6 +112,11 @@ def test_names_from_files_are_text_and_not_formulas():
 def test_figures_can_be_without_titles(tmp_path):
     pictures = [picture(SHOWN[name], title="") for name in ("ta, small", "gradient_norms, real")]
     assert [figure.axes[0].get_title() for figure in pictures] == ["", ""]
+    for extra in ((), ("--no-titles",)):
+        drawn = tmp_path / "drawn.svg"
+        done = CliRunner().invoke(main, ["schedule", "F9,1e-1", "--plot", str(drawn), *extra])
+        assert done.exit_code == 0, done.output
+        assert ("<!-- LR schedule -->" in drawn.read_text()) == (not extra)
     for titles in (True, False):
         (path,) = write_comparison_figures(
             compare([run("0:1e-2", 1, start_accuracy=None)]), tmp_path, ("svg",), titles=titles

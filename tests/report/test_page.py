@@ -114,6 +114,12 @@ def test_long_runs_are_thinned_but_keep_their_drops():
     assert {1501, 3000} <= set(epochs)
 
 
+def test_a_few_settings_take_half_the_place_of_a_plot():
+    narrow = 'class="figure narrow"'
+    assert page_html(compare(five_settings()[:9])).count(narrow) == 2  # TA, final accuracy
+    assert narrow not in page_html(compare(five_settings()))
+
+
 def test_fifty_runs_are_small():
     made = [
         one

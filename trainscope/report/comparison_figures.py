@@ -16,7 +16,8 @@ from trainscope.report.layout import Display
 from trainscope.report.learning_curve_display import LearningCurveDisplay
 from trainscope.report.pictures import picture, save
 from trainscope.report.series import X, Y, along, curve, measured_along
-from trainscope.report.setting_display import Against, Number, SettingDisplay
+from trainscope.report.setting_display import SettingDisplay
+from trainscope.report.setting_points import Against, Number
 
 FORMATS = ("svg", "png")
 MOST_LINES = 14

@@ -40,7 +40,7 @@ def output_folder(folder: Path, source: Path | None = None) -> Iterator[None]:
         yield
 
 
-def write_outcome(outcome: Outcome, folder: Path) -> list[Path]:
+def write_outcome(outcome: Outcome, folder: Path, *, titles: bool = True) -> list[Path]:
     """Write diagnosis.json, the figures, and pruned.pt where the network was pruned here.
 
     All are written beside their places before the first takes its own; the Diagnosis comes last.
@@ -48,6 +48,7 @@ def write_outcome(outcome: Outcome, folder: Path) -> list[Path]:
     Args:
         outcome: What was measured.
         folder: Made where it is missing; files of an earlier diagnosis are replaced.
+        titles: Whether the figures have titles; those in papers have captions.
 
     Returns:
         The paths written.
@@ -69,7 +70,7 @@ def write_outcome(outcome: Outcome, folder: Path) -> list[Path]:
             pruned = add(PRUNED)
             torch.save(own.write(outcome.pruned), pruned)
             pruned.flush()
-        for name, figure in diagnosis_figures(outcome.diagnosis):
+        for name, figure in diagnosis_figures(outcome.diagnosis, titles=titles):
             file = add(name)
             write(figure, file)
             file.flush()

@@ -79,7 +79,7 @@ def save_alone(display: Display, path: Path, *, title: str | None = None) -> Non
     """Draw into a file of its own.
 
     Raises:
-        RecordError: The file cannot be written, or has no known ending.
+        RecordError: The file cannot be written, its folder is missing, or it has no known ending.
     """
     kind = kind_of_picture(path)
     with replacing(path, make=False) as file:

@@ -12,7 +12,7 @@ DIGITS = 5
 DASHES = ("none", "7 4", "2 3", "9 3 2 3")
 
 __all__ = ["cell", "escape", "figure", "listed", "prose", "rounded", "swatch", "table"]
-_WHOLE = re.compile(r"(?:LR )?\d[\d.]*e-?\d+|\d[\d.]*(?: ± [\d.]+)? %")
+_WHOLE = re.compile(r"(?:LR )?\d[\d.]*e-?\d+|\d[\d.]*(?: ± [\d.]+)? %|p = \d[\d.]*\d")
 
 
 def prose(text: str) -> str:

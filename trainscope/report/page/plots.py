@@ -15,8 +15,8 @@ from trainscope.comparison.groups import Group
 from trainscope.records import Json
 from trainscope.report.page.markup import rounded
 from trainscope.report.series import AXES, along, axis_of, epoch_axis, measured_along, name_of
-from trainscope.report.setting_display import AXES as SETTING_AXES
-from trainscope.report.setting_display import Against, Number, points
+from trainscope.report.setting_points import AXES as SETTING_AXES
+from trainscope.report.setting_points import Against, Number, points
 from trainscope.report.style import LABELS, measured
 
 BINS = 48
