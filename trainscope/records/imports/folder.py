@@ -53,7 +53,8 @@ def find_log(folder: Path, run: str | None) -> tuple[Path, str | None]:
             return folder, run
         found = {path.relative_to(folder).as_posix(): path for path in below.get(folder, ())}
     if not found:
-        return folder, run
+        own = next((path for path in folder.rglob("*.wandb") if path.is_file()), None)
+        return (folder, run) if own is None else (own, run)
     return found[choose_run(str(folder), sorted(found), run)], None
 
 
