@@ -156,6 +156,7 @@ def test_a_folder_of_w_and_b_says_what_to_export(tmp_path):
     home = tmp_path / "offline-run-1"
     home.mkdir()
     (home / "run-1.wandb").write_bytes(b"\0" * 9)
+    (tmp_path / "debug.log").write_text("Epoch 1 Val Acc 50\n")
     with pytest.raises(RecordError, match="export the run as CSV"):
         run_from_log(tmp_path)
 
