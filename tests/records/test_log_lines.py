@@ -152,6 +152,15 @@ def test_several_runs_by_rows_and_by_folders(tmp_path):
     assert run_from_log(tmp_path / "runs", run="version_1").final_accuracy == 41
 
 
+def test_a_folder_of_w_and_b_says_what_to_export(tmp_path):
+    home = tmp_path / "offline-run-1"
+    home.mkdir()
+    (home / "run-1.wandb").write_bytes(b"\0" * 9)
+    (tmp_path / "debug.log").write_text("Epoch 1 Val Acc 50\n")
+    with pytest.raises(RecordError, match="export the run as CSV"):
+        run_from_log(tmp_path)
+
+
 def test_a_trainers_last_checkpoint_has_the_whole_history(tmp_path):
     for count in (1, 2, 10):
         home = tmp_path / f"checkpoint-{count}"

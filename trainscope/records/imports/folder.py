@@ -51,6 +51,9 @@ def find_log(folder: Path, run: str | None) -> tuple[Path, str | None]:
     if not found or (run is not None and event_files(folder)):
         if event_files(folder):
             return folder, run
+        own = next((path for path in folder.rglob("*.wandb") if path.is_file()), None)
+        if own is not None:
+            return own, run
         found = {path.relative_to(folder).as_posix(): path for path in below.get(folder, ())}
     if not found:
         return folder, run
