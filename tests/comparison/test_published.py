@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from trainscope.comparison.cards import published, read_cards
 from trainscope.comparison.comparison import compare
 from trainscope.comparison.facts import final_accuracy
 from trainscope.comparison.fairness import fairness
+from trainscope.report.comparison_table import comparison_table
 
 UNKNOWN_BASES = ("S1", "S2 fails: base models are unknown")
 VERDICTS = {
@@ -232,3 +235,11 @@ def test_the_documentation_shows_the_verdict(name):
     shown = " ".join(page.read_text(encoding="utf-8").split())
     for line in compare(cards(name)).verdict():
         assert line in shown
+
+
+def test_a_column_of_nothing_goes_before_the_lr_schedules():
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(comparison_table(compare(cards("table5"))))
+    shown = console.export_text()
+    assert "0:1e-1,30:1e-2,60:1e-3,75:1e-4,83:1e-5" in shown
+    assert "FLOPs" not in shown.splitlines()[1]

@@ -231,3 +231,11 @@ def test_bad_stages_and_spreads_name_the_row(tmp_path, line, words):
         read_cards(path)
     assert "run 2" in one_sentence(error)
     assert words in one_sentence(error)
+
+
+@pytest.mark.parametrize("value", ["9" * 5000, "[" * 5000 + "]" * 5000])
+def test_values_of_any_size_are_one_sentence(tmp_path, value):
+    path = tmp_path / "card.toml"
+    path.write_text(f"[[run]]\naccuracy = {value}\n", encoding="utf-8")
+    with pytest.raises(RecordError, match="is no run card: it is not TOML"):
+        read_cards(path)

@@ -199,6 +199,8 @@ def test_the_blocks_of_table_4_are_what_the_paper_calls_them(ratio):
 def test_one_overall_schedule_takes_the_place_of_the_base_model():
     first, blocks = table4(0.95)
     found = fairness([first, *blocks["S4.2"]])
+    unnamed = replace(first, pruning=replace(first.pruning, criterion=None))  # it has no method
+    assert fairness([unnamed, *blocks["S4.2"]]).strictest == "S4.2"
     checks = {check.setup: check for check in found.checks}
     assert checks["S4.2"].meaning == ONE_SCHEDULE
     assert not any(checks[name].applies for name in ("S2", "S3.1", "S3.2", "S4.1"))

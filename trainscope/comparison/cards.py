@@ -49,7 +49,7 @@ def read_cards(path: Path, *, strict: bool = True) -> list[Run]:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
         raise RecordError(f"{path} cannot be read: {reason}") from error
-    except (ValueError, RecursionError) as error:  # also a number of thousands of digits
+    except (ValueError, RecursionError) as error:  # numbers of any length, tables of any depth
         if not strict:
             return []
         raise RecordError(f"{path} is no run card: it is not TOML ({error})") from error
