@@ -136,7 +136,7 @@ def test_three_ways_to_one_sample_gradient(name: str) -> None:
         for method in ("vectorised", "one by one"):
             gradients.method = method
             ways.append(gradients(lent.inputs, cotangents, along))
-            assert gradients.method == method
+            assert gradients.method == method or name == "recurrent"  # vmap knows no GRU
     for squares, dots in ways[1:]:
         assert torch.allclose(squares, ways[0][0], rtol=1e-11, atol=1e-13)
         assert torch.allclose(dots, ways[0][1], rtol=1e-11, atol=1e-13)
