@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from trainscope.records.measurement import Json
-from trainscope.records.typed import taken, typed
+from trainscope.records.typed import listed, taken, typed
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,6 @@ class ActionRecord:
         return taken(
             cls,
             {"meaning": "", "ratios": {}, "seed": 0, **raw},
-            layers=tuple(typed(LayerChange, layer) for layer in raw["layers"]),
+            layers=tuple(typed(LayerChange, layer) for layer in listed(raw["layers"], "layers")),
             global_ranking=raw.get("global", False),
         )
