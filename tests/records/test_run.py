@@ -7,7 +7,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trainscope.errors import RecordError
@@ -51,6 +51,7 @@ def run(accuracies=(50.0, 60.0, 70.0, 80.0), lrs=(0.1, 0.1, 0.01, 0.001), **opti
     return Run(kind=Kind.RETRAIN, epochs=epochs, **options)
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)  # on a busy machine
 @given(RECORDS, st.text(), st.none() | st.integers(0, 2**70))
 def test_json_round_trips_exactly(records, text, flops):
     original = Run(

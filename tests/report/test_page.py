@@ -147,7 +147,7 @@ def test_diagnoses_alone_bring_their_own_verdict():
 
 def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("x", encoding="utf-8")
-    with pytest.raises(RecordError, match="the page cannot be written to"):
+    with pytest.raises(RecordError, match="cannot be written: a file is in the place"):
         write_page(compare([run()]), tmp_path / "file" / "report.html")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from trainscope.records.measurement import Json
-from trainscope.records.typed import taken, typed
+from trainscope.records.typed import listed, taken, typed
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,9 @@ class ActionRecord:
         return taken(
             cls,
             {"meaning": "", "ratios": {}, "seed": 0, "reached": None, **raw},
-            layers=tuple(typed(LayerChange, layer) for layer in raw["layers"]),
-            left_alone=tuple(typed(LayerLeft, layer) for layer in raw.get("left_alone", ())),
+            layers=tuple(typed(LayerChange, layer) for layer in listed(raw["layers"], "layers")),
+            left_alone=tuple(
+                typed(LayerLeft, layer) for layer in listed(raw.get("left_alone", ()), "left_alone")
+            ),
             global_ranking=raw.get("global", False),
         )

@@ -27,7 +27,7 @@ def parse(text: str) -> Any:
         raise ValueError(deep) from error
     level, depth = [whole], 0
     while level:
-        if depth > DEEPEST:
+        if depth >= DEEPEST:
             raise ValueError(deep)
         level, depth = [part for each in level for part in _parts(each)], depth + 1
     return _whole_letters(whole) if r"\ud" in text or r"\uD" in text else whole

@@ -18,7 +18,7 @@ from trainscope.records.json_text import parse
 from trainscope.records.measurement import Json
 from trainscope.records.origin import Pretraining, Pruning
 from trainscope.records.trainability import Trainability, trainability
-from trainscope.records.typed import taken
+from trainscope.records.typed import listed, taken
 
 FAMILY = "trainscope.run/"
 SCHEMA = f"{FAMILY}1"
@@ -242,10 +242,10 @@ class Run:
         return taken(
             cls,
             raw,
-            epochs=tuple(EpochRecord.from_json(record) for record in raw["epochs"]),
+            epochs=tuple(map(EpochRecord.from_json, listed(raw["epochs"], "epochs"))),
             pruning=None if pruning is None else Pruning.from_json(pruning),
             pretraining=None if pretraining is None else Pretraining.from_json(pretraining),
-            measurements=tuple(Taken.from_json(taken) for taken in raw["measurements"]),
+            measurements=tuple(map(Taken.from_json, listed(raw["measurements"], "measurements"))),
         )
 
     def save(self, path: Path) -> None:

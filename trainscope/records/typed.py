@@ -52,6 +52,17 @@ def taken(kind: type[Record], raw: Mapping[str, Any], **made: Any) -> Record:
     return typed(kind, {**own, **made})
 
 
+def listed(value: Any, name: str) -> list[Any]:
+    """Return a value that must be a list.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if not isinstance(value, list):
+        raise ValueError(f"{name} is no list")
+    return value
+
+
 @cache
 def _hints(kind: type) -> dict[str, Any]:
     return get_type_hints(kind)
