@@ -17,6 +17,8 @@ from trainscope.networks import Network
 from trainscope.probes.gradient import Gradient
 from trainscope.records import Measurement, Status
 from trainscope.sparsify import recalibrate_batch_norm
+from trainscope.training.loop import Settings, evaluate, train
+from trainscope.training.schedule import constant
 
 
 class Net(nn.Module):
@@ -120,6 +122,22 @@ def test_no_forward_pass_of_ours_changes_what_it_is_given() -> None:
     batches = [drawn.clone(), drawn.clone()]
     recalibrate_batch_norm(Writing(), batches)
     assert all(torch.equal(batch, drawn) for batch in batches)
+
+    class Views:
+        """A split whose batches are the very memory of its samples."""
+
+        augment = None
+
+        def __len__(self) -> int:
+            return 8
+
+        def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+            return batches[0][: len(indices)], torch.zeros(len(indices), dtype=torch.int64)
+
+    evaluate(Writing(), Views())
+    assert torch.equal(batches[0], drawn)
+    train(Writing(), Views(), Views(), constant(1e-3, 1), Settings())
+    assert torch.equal(batches[0], drawn)
 
 
 def test_labels_do_not_move_with_the_batch_size() -> None:
