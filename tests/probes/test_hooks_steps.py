@@ -178,6 +178,32 @@ class Lookahead(torch.optim.Optimizer):
                 p.copy_(slow)
 
 
+class Late(torch.optim.Optimizer):
+    """Asks the closure for the loss when the step is already made."""
+
+    def __init__(self, parameters, made):
+        super().__init__(parameters, {"lr": LR})
+        self.inner = {"base": Plain(self.param_groups, made)}
+
+    def step(self, closure=None):
+        self.inner["base"].step()
+        return torch.enable_grad()(closure)()
+
+
+class OldStyle(torch.optim.Optimizer):
+    """Updates through `.data`, which leaves no version."""
+
+    def __init__(self, parameters, made):
+        super().__init__(parameters, {"lr": LR})
+        self.made = made
+
+    def step(self, closure=None):
+        parameters = self.param_groups[0]["params"]
+        self.made.append(norm_of(parameters))
+        for p in parameters:
+            p.data.add_(p.grad.data, alpha=-LR)
+
+
 class Accumulating(torch.optim.Optimizer):
     """Steps at every other call alone."""
 
@@ -274,6 +300,8 @@ KINDS = {
     "sam that is none": (lambda m, made: Minimizer(Plain(m.parameters(), made)), by_ascent),
     "sam as a subclass": (lambda m, made: SubclassSam(m.parameters(), made), by_closure),
     "lookahead": (lambda m, made: Lookahead(Plain(m.parameters(), made)), by_step),
+    "a late closure": (lambda m, made: Late(m.parameters(), made), by_closure),
+    "an old one inside": (lambda m, made: Lookahead(OldStyle(m.parameters(), made), 9), by_step),
     "accumulating": (lambda m, made: Accumulating(Plain(m.parameters(), made)), twice),
     "two in one": (lambda m, made: Both(m, made), by_step),
     "unused": (lambda m, made: Unused(m.parameters(), made), by_step),
@@ -488,6 +516,29 @@ def test_a_copy_of_an_optimizer_that_copies_all_of_itself_is_not_watched():
             p.grad = torch.ones_like(p)
         copied.step()
     assert hook.steps in (1, 2)  # a shallow copy shares torch's table of hooks
+
+
+def test_a_copy_of_a_replaced_step_steps_the_copy_alone():
+    class Whole(Lookahead):
+        def __getstate__(self):
+            return dict(vars(self))
+
+        def __setstate__(self, state):
+            vars(self).update(state)
+
+    model = network()
+    optimizer = Whole(torch.optim.SGD(model.parameters(), lr=LR), k=1)
+    hook = ProbeHook().attach(model, optimizer)
+    by_step(model, optimizer, 0)
+    before = model[0].weight.clone()
+    copied = copy.deepcopy(optimizer)
+    for p in copied.param_groups[0]["params"]:
+        p.grad = torch.ones_like(p)
+    inside = copied.param_groups[0]["params"][0].clone()
+    copied.step()
+    assert hook.steps == 1
+    assert torch.equal(model[0].weight, before)
+    assert not torch.equal(copied.param_groups[0]["params"][0], inside)
 
 
 def test_a_hook_that_a_network_keeps_is_saved_and_copied_unattached(tmp_path):

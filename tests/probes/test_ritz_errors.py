@@ -139,12 +139,12 @@ def test_every_value_must_be_within_the_tolerance_not_one_of_them() -> None:
 
 def test_a_value_near_zero_counts_from_a_thousandth_of_the_largest() -> None:
     """The second largest is 0: its error could never be a share of itself."""
-    values = torch.cat([vector(1.0, 0.0), torch.linspace(-1.0, -0.5, 30, dtype=torch.float64)])
-    start = torch.randn(32, generator=seeded(1), dtype=torch.float64)
-    found = largest(torch.diag(values), start, 2, tolerance=1e-2)
+    rest = -torch.linspace(0.05, 1.0, 200, dtype=torch.float64)
+    values = torch.cat([vector(1.0, 0.0), rest])
+    start = torch.randn(202, generator=seeded(1), dtype=torch.float64)
+    found = largest(torch.diag(values), start, 2, tolerance=1e-2, most_steps=40)
     assert found.converged
-    assert found.krylov.steps < 32
-    assert found.values == pytest.approx([1.0, 0.0], abs=1e-4)
+    assert found.values == pytest.approx([1.0, 0.0], abs=1e-5)
 
 
 def test_an_eigenvalue_that_another_start_has_shown_is_waited_for() -> None:
