@@ -86,4 +86,4 @@ def _what(obj: object) -> str:
         more = ", ..." if len(obj) > 5 else ""
         return f"it is a dictionary of {keys}{more}" if obj else "it is an empty dictionary"
     kind = "class" if isinstance(obj, Named) else type(obj).__name__
-    return f"it is an object of type {kind}"
+    return f"it is a {kind}"
