@@ -168,7 +168,8 @@ class Diagnosis:
                 probes={n: Columns.from_json(n, columns) for n, columns in raw["probes"].items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise RecordError(f"this Diagnosis is incomplete or damaged: {error!r}") from error
+            said = str(error) if isinstance(error, ValueError) else repr(error)
+            raise RecordError(f"this Diagnosis is incomplete or damaged: {said}") from error
 
     def _repr_html_(self) -> str:
         """Return the table and the verdict for a notebook."""

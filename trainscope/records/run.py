@@ -234,7 +234,8 @@ class Run:
         try:
             return cls._read(raw)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise RecordError(f"this Run is incomplete or damaged: {error!r}") from error
+            said = str(error) if isinstance(error, ValueError) else repr(error)
+            raise RecordError(f"this Run is incomplete or damaged: {said}") from error
 
     @classmethod
     def _read(cls, raw: Json) -> Run:
