@@ -27,6 +27,9 @@ Cotangents = Callable[[Tensor], Tensor]
 
 _BUDGET = 2**28  # bytes of activations and per-sample gradients held at once
 
+# An operation that vmap does not know, or the network's own code at shapes that it does not expect.
+_VMAP_FAILS = (RuntimeError, TypeError, ValueError, LookupError)
+
 
 class SampleGradients:
     """Per-sample gradients of scalars <r, logits> of one network.
@@ -141,7 +144,7 @@ class SampleGradients:
                 with warnings.catch_warnings():  # vmap's, of an operation that it takes in a loop
                     warnings.filterwarnings("ignore", message=".*batching rule")
                     found = per_sample(weights, inputs, r)
-            except Exception as error:  # an operation that vmap does not know, code of the user's
+            except _VMAP_FAILS as error:
                 raise _NoRuleError from error
             self.lent.forward += len(inputs)
             self.lent.backward += len(inputs)
