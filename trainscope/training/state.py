@@ -77,7 +77,7 @@ def load_state(path: Path, key: str | None = None) -> State | None:
     if not path.exists():
         return None
     try:
-        return _checked(load(path), key)
+        return _checked(load(path).objects, key)
     except Exception as error:  # whatever a damaged file makes torch raise
         known = isinstance(error, TrainscopeError)
         reason = str(error) if known else f"it is damaged: {type(error).__name__}"
