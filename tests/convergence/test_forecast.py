@@ -9,7 +9,7 @@ from curves import curve, law, passage
 from trainscope.convergence import LearningCurve
 from trainscope.convergence.extrapolation import extrapolate, loss_slope
 from trainscope.convergence.forecast import forecast
-from trainscope.convergence.matching import Matches, match_levels, rising
+from trainscope.convergence.matching import KNOTS, Matches, match_levels, rising
 from trainscope.convergence.stage import first_stage
 
 TARGETS = np.array([45.0, 55.0, 60.0])
@@ -91,3 +91,20 @@ def test_a_log_ratio_with_no_match_keeps_to_its_prior_and_drifts_away_from_it():
     mean, spread = Matches(none, none, none, none).carry_on(np.array([1.0, 4.0]), 2.0)
     assert mean.tolist() == [2.0, 2.0]
     assert np.allclose(spread, [0.7**2, 0.7**2 + 3 * 0.2**2])
+
+
+def test_a_long_curve_is_smoothed_at_few_of_its_records_from_the_first_to_the_last():
+    stage = first_stage(curve(2 * KNOTS))
+    found = rising(stage, stage.accuracy, stage.start[0])
+    assert found.time[:2].tolist() == [0.0, stage.time[0]]
+    assert found.time[-1] == stage.time[-1]
+    assert KNOTS / 2 < len(found.time) <= KNOTS + 1
+    assert (np.diff(found.time) > 0).all()
+
+
+def test_a_network_that_starts_above_its_first_record_has_reached_no_more_than_that_record():
+    stage = first_stage(curve(20))
+    start = stage.accuracy[3]
+    above, without = (rising(stage, stage.accuracy, level) for level in (start, None))
+    assert start > above.level[0] == above.level[1]
+    assert above.level[1:].tolist() == without.level[1:].tolist()
