@@ -82,6 +82,16 @@ def test_names_may_be_swapped():
     assert one.main.p == pytest.approx(two.main.p)
 
 
+@pytest.mark.parametrize("means", [(98, 97, 97.5, 96.5), (97, 98, 96, 97), (98, 97, 96, 99)])
+def test_the_interval_in_words_lies_about_the_lead_that_is_told(means):
+    found = cross_validate(*cells(means), methods=("l1", "l2"))
+    part = found.main if found.better is None else found.better
+    low, high = sorted((abs(part.low), abs(part.high)))
+    assert 0 < low < abs(part.value) < high
+    assert f"{abs(part.value):.2f} points" in found.sentence
+    assert f"95 % interval {low:+.2f} to {high:+.2f}, p < 0.0001" in found.sentence
+
+
 def test_single_runs_decide_nothing():
     found = cross_validate([98.0], [90.0], [98.0], [90.0])
     assert found.outcome is Outcome.UNDECIDED

@@ -145,3 +145,16 @@ def test_scratch_training_is_known_by_its_first_weights():
 def test_a_network_that_some_runs_do_not_name_is_known_by_its_base_model():
     made = [run(LARGE, start="ab" * 32), run(SMALL)]
     assert share(group(made)).known is Known.BASE
+
+
+@pytest.mark.parametrize(
+    ("size", "known"),
+    [
+        ({"ratio": 0.9, "speedup": None}, Known.BASE),
+        ({"ratio": None, "speedup": 8.0}, Known.BASE),
+        ({"ratio": None, "speedup": None}, Known.UNKNOWN),
+    ],
+)
+def test_the_pruned_network_is_not_known_to_be_the_same_where_its_size_is_not(size, known):
+    made = [replace(one, pruning=replace(one.pruning, **size)) for one in (run(LARGE), run(SMALL))]
+    assert share(group(made)).known is known

@@ -11,6 +11,7 @@ from trainscope.comparison.cards import published, read_cards
 from trainscope.comparison.comparison import compare
 from trainscope.comparison.fairness import fairness
 from trainscope.comparison.groups import group
+from trainscope.comparison.pipelines import stage_flops
 from trainscope.comparison.setups import ONE_SCHEDULE
 from trainscope.records import Kind, Pretraining, Pruning, Run
 from trainscope.records.run import UNKNOWN
@@ -325,3 +326,12 @@ def test_scratch_training_is_no_method_among_others():
     direct = replace(scratch(110), pruning=replace(GREG.pruning, criterion=None))
     found = fairness([GREG, direct])
     assert (found.strictest, found.fair) == ("SX-A", True)
+
+
+def test_what_a_stage_cost_is_unknown_where_nothing_is_known_of_the_pruning():
+    assert stage_flops(pipeline()) == 0
+    assert stage_flops(GREG) == GREG.pruning.stage_flops
+    assert stage_flops(scratch(110)) == 0
+    bare = replace(pipeline(), pruning=None)
+    assert stage_flops(bare) is None
+    assert fairness([pipeline(), bare]).strictest is None

@@ -9,7 +9,7 @@ from curves import curve, law, passage
 from trainscope.convergence import LearningCurve
 from trainscope.convergence.extrapolation import extrapolate, loss_slope
 from trainscope.convergence.forecast import forecast
-from trainscope.convergence.matching import match_levels, rising
+from trainscope.convergence.matching import KNOTS, Matches, match_levels, rising
 from trainscope.convergence.stage import first_stage
 
 TARGETS = np.array([45.0, 55.0, 60.0])
@@ -65,3 +65,46 @@ def test_a_curve_that_levels_off_does_not_see_beyond_its_asymptote():
     assert (found.in_sight < 0.2).all()
     assert loss_slope(flat) == 1.0
     assert loss_slope(replace(flat, loss=0.5 / time**0.4)) == pytest.approx(0.4)
+
+
+def drifting(times):
+    """Return the prior covariance of the log ratio: an offset, and increments that add up."""
+    steps = np.diff(times, prepend=times[0])
+    reached = np.tril(np.ones((len(times), len(times))))
+    return 0.7**2 + reached @ np.diag(0.2**2 * steps) @ reached.T
+
+
+def test_the_log_ratio_is_carried_on_as_a_brownian_motion_seen_through_noise():
+    seen, ahead, prior = np.array([1.0, 1.5, 2.5]), np.array([3.0, 5.0]), 2.0
+    ratio, variance, shared = np.array([1.2, 1.4, 1.1]), np.array([0.01, 0.04, 0.09]), 0.3
+    found = Matches(seen, ratio, variance, np.full(3, shared))
+    joint = drifting(np.concatenate((seen, ahead)))
+    known = joint[:3, :3] + np.diag(2 * variance + 1e-4) + shared**2
+    gain = joint[3:, :3] @ np.linalg.inv(known)
+    mean, spread = found.carry_on(ahead, prior)
+    assert np.allclose(mean, prior + gain @ (ratio - prior))
+    assert np.allclose(spread, np.diag(joint[3:, 3:] - gain @ joint[:3, 3:]))
+
+
+def test_a_log_ratio_with_no_match_keeps_to_its_prior_and_drifts_away_from_it():
+    none = np.array([])
+    mean, spread = Matches(none, none, none, none).carry_on(np.array([1.0, 4.0]), 2.0)
+    assert mean.tolist() == [2.0, 2.0]
+    assert np.allclose(spread, [0.7**2, 0.7**2 + 3 * 0.2**2])
+
+
+def test_a_long_curve_is_smoothed_at_few_of_its_records_from_the_first_to_the_last():
+    stage = first_stage(curve(2 * KNOTS))
+    found = rising(stage, stage.accuracy, stage.start[0])
+    assert found.time[:2].tolist() == [0.0, stage.time[0]]
+    assert found.time[-1] == stage.time[-1]
+    assert KNOTS / 2 < len(found.time) <= KNOTS + 1
+    assert (np.diff(found.time) > 0).all()
+
+
+def test_a_network_that_starts_above_its_first_record_has_reached_no_more_than_that_record():
+    stage = first_stage(curve(20))
+    start = stage.accuracy[3]
+    above, without = (rising(stage, stage.accuracy, level) for level in (start, None))
+    assert start > above.level[0] == above.level[1]
+    assert above.level[1:].tolist() == without.level[1:].tolist()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from trainscope.data import ProbeData
 from trainscope.probes.density import Quadrature, spectral_density
 from trainscope.probes.gradient import Gradient
+from trainscope.probes.jackknife import widened
 from trainscope.probes.lanczos import Lanczos
 
 SEEDS = range(24)
@@ -73,6 +74,12 @@ def test_norm_and_noise_scale(samples: int, width: float, often: float) -> None:
     assert np.sqrt(np.mean(np.square(norms))) == pytest.approx(expected, rel=0.15)
     assert all(count <= 0.1 * total for count in wrong.values()), wrong
     assert said >= often * total
+
+
+@pytest.mark.parametrize(("count", "quantile"), [(2, 12.706), (4, 3.182), (8, 2.365), (64, 1.998)])
+def test_errors_at_few_samples_are_widened_as_student_says(count: int, quantile: float) -> None:
+    """The quantiles are those of the printed tables, at one degree of freedom less."""
+    assert widened(1.0, count) == pytest.approx(quantile / 1.960, rel=1e-3)
 
 
 def quadratures(matrix: Tensor, vectors: int, steps: int, seed: int) -> list[Quadrature]:

@@ -52,6 +52,12 @@ def test_a_layer_with_ratio_0_is_spared():
     assert {name: kept.tolist() for name, kept in chosen.removed.items()} == {"a": [0, 1]}
 
 
+def test_a_layer_with_no_filter_to_spare_is_named_and_no_other_is():
+    scores = [torch.zeros(1), torch.arange(4.0)]
+    chosen = choose([candidate("a", 1), candidate("b", 4)], scores, [0.5, 0.5])
+    assert chosen.notes == ["a has no filter to spare"]
+
+
 def test_each_group_of_a_grouped_convolution_loses_its_own_share():
     scores = [torch.tensor([0.0, 1, 2, 3, 9, 8, 7, 6])]
     own = choose([candidate("a", 8, chunks=2)], scores, [0.5]).removed["a"]

@@ -49,3 +49,10 @@ def test_no_layer_that_divides_is_an_error():
         sparsify(
             nn.Sequential(nn.Flatten(), nn.Linear(6, 5)), Action("2:4", scope="all"), (1, 2, 3)
         )
+
+
+def test_no_more_than_three_layers_are_given_as_the_reason():
+    layers = [nn.Linear(6, 6) for _ in range(4)]
+    with pytest.raises(ActionError, match="no weight is in scope all") as error:
+        sparsify(nn.Sequential(nn.Flatten(), *layers), Action("2:4", scope="all"), (6,))
+    assert str(error.value).count("its input width is not a multiple of 4") == 3
