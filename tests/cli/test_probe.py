@@ -173,7 +173,7 @@ def test_bad_files_are_one_sentence_and_leave_nothing(checkpoint, tmp_path, kind
         (("--ratio", 0.5, "--probes", ""), "has an empty name"),
         (("--ratio", 0.5, "--data", "mnist:/nowhere"), "no MNIST at /nowhere"),
         (("--ratio", 0.5, "--data", "what"), "no data is named 'what'"),
-        (("--ratio", 0.5, "--data", "random:3x8x8"), "has inputs 3x8x8 and digits_resnet takes 1x8x8"),
+        (("--ratio", 0.5, "--data", "random:3x8x8"), "has inputs 3x8x8 and digits"),
         (("--ratio", 0.5, "--arch", "resnet18"), "resnet18"),
         (("--ratio", 0.5, "--arch", "resnet1"), "no architecture is named 'resnet1'"),
         (("--ratio", 0.5, "--criterion", "l3"), "l3"),
