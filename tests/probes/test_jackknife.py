@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from trainscope.probes.density import spectral_density
+from trainscope.probes.density import Quadrature, spectral_density
 from trainscope.probes.jackknife import function_of, mean_stderr, moments, stderr
 from trainscope.probes.jacobian import _median_stderr, _summary
 from trainscope.probes.lanczos import Ritz
@@ -60,11 +60,14 @@ def test_a_mean_that_vanishes_without_one_sample_has_a_square_of_zero_not_less()
     assert left_out.mean_square[0] == 0.0
 
 
+def exact(values, weights):
+    """What a random vector in 10 dimensions says whose Lanczos run is exhausted."""
+    ritz = Ritz(np.array(values), np.zeros(len(values)), np.array(weights))
+    return Quadrature(ritz, ritz, 10)
+
+
 def test_the_density_of_two_runs_and_its_error():
-    runs = [
-        Ritz(np.array([0.0, 1.0]), np.zeros(2), np.array([0.25, 0.75])),
-        Ritz(np.array([0.5, 2.0]), np.zeros(2), np.array([0.5, 0.5])),
-    ]
+    runs = [exact([0.0, 1.0], [0.25, 0.75]), exact([0.5, 2.0], [0.5, 0.5])]
     found = spectral_density(runs, points=9, share=0.1)
     assert found.width == pytest.approx(0.2)
     assert found.x == pytest.approx(np.linspace(-0.8, 2.8, 9))
@@ -75,18 +78,28 @@ def test_the_density_of_two_runs_and_its_error():
     one = np.array([0.25 * bump(x, 0.0) + 0.75 * bump(x, 1.0) for x in found.x])
     two = np.array([0.5 * bump(x, 0.5) + 0.5 * bump(x, 2.0) for x in found.x])
     assert found.y == pytest.approx((one + two) / 2)
-    assert found.stderr == pytest.approx(abs(one - two) / 2)
+    # Over the eigenvalues, the mean of the bumps' squares less the square of their mean.
+    squares = np.array(
+        [
+            0.125 * bump(x, 0.0) ** 2
+            + 0.375 * bump(x, 1.0) ** 2
+            + 0.25 * bump(x, 0.5) ** 2
+            + 0.25 * bump(x, 2.0) ** 2
+            for x in found.x
+        ]
+    )
+    spread = np.maximum(squares - ((one + two) / 2) ** 2, 0)
+    assert found.stderr == pytest.approx(np.sqrt(2 / 12 * spread / 2))
     fine = spectral_density(runs, points=2001)
     assert np.trapezoid(fine.y, fine.x) == pytest.approx(1.0, abs=1e-4)
     assert spectral_density(runs[:1]).stderr is None
 
 
 def test_the_density_of_a_single_eigenvalue_is_a_narrow_bump():
-    alone = Ritz(np.array([5.0]), np.zeros(1), np.ones(1))
-    found = spectral_density([alone])
+    found = spectral_density([exact([5.0], [1.0])])
     assert found.width == pytest.approx(0.01 * 5e-6)
     assert np.isfinite(found.y).all()
-    nothing = spectral_density([Ritz(np.zeros(1), np.zeros(1), np.ones(1))])
+    nothing = spectral_density([exact([0.0], [1.0])])
     assert np.isfinite(nothing.y).all()
 
 

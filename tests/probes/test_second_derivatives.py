@@ -309,11 +309,12 @@ def test_a_squeezed_batch_of_one_is_taken(data: ProbeData) -> None:
 
     plain, squeezing = nn.Linear(5, 3).double(), Squeezing(5, 3).double()
     squeezing.load_state_dict(plain.state_dict())
-    for probe in (Gradient(), Jacobian(), Curvature()):
+    told = ((Gradient(), "norm"), (Jacobian(), "mean_jsv"), (Curvature(), "top_eigenvalue"))
+    for probe, number in told:
         for size in (1, 5):
             sized = replace(data, batch_size=size)
-            assert probe.measure(squeezing, sized).value("loss") == pytest.approx(
-                probe.measure(plain, sized).value("loss")
+            assert probe.measure(squeezing, sized).value(number) == pytest.approx(
+                probe.measure(plain, sized).value(number)
             )
             assert probe.measure(squeezing, sized).status == "ok"
 

@@ -204,11 +204,18 @@ def _device_of(given: Subject) -> str:
 
 
 def _keeping(
-    take: Callable[[Outcome], Found], flow: Callable[Options, Outcome], name: str, does: str
+    take: Callable[[Outcome], Found],
+    flow: Callable[Options, Outcome],
+    name: str,
+    does: str,
+    *,
+    refused: tuple[str, ...] = (),
 ) -> Callable[Options, Found]:
     """Return a flow that keeps a part of its Outcome, with the same options and descriptions."""
 
     def kept(*args: Options.args, **kwargs: Options.kwargs) -> Found:
+        if any(kwargs.get(option) is not None for option in refused):
+            raise ActionError(f"{name} takes one network as it is: use diagnose for an action")
         return take(flow(*args, **kwargs))
 
     described = inspect.cleandoc(flow.__doc__ or "").partition("\n\n")[2]
@@ -246,6 +253,7 @@ measure = _keeping(
     """Measure a network before any action, and return the Measurement of each probe by its name.
 
 >>> measure(module, data=loader, probes=["gradient"])["gradient"]  # doctest: +SKIP""",
+    refused=("ratio", "action", "after"),
 )
 
 

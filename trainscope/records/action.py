@@ -99,7 +99,7 @@ class ActionRecord:
             {"meaning": "", "ratios": {}, "seed": 0, "reached": None, **raw},
             layers=tuple(typed(LayerChange, layer) for layer in listed(raw["layers"], "layers")),
             left_alone=tuple(
-                typed(LayerLeft, layer) for layer in listed(raw.get("left_alone", ()), "left_alone")
+                typed(LayerLeft, layer) for layer in listed(raw.get("left_alone", []), "left_alone")
             ),
             global_ranking=raw.get("global", False),
         )
