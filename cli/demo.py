@@ -86,6 +86,7 @@ def retrain(
     from trainscope.data.dataset import Dataset
     from trainscope.networks import flops, open_checkpoint
     from trainscope.networks.threads import suited_threads
+    from trainscope.records.run import RunStatus
     from trainscope.report.page.build import write_page
     from trainscope.sparsify import Action
     from trainscope.training.job import key_of
@@ -106,7 +107,10 @@ def retrain(
                     base, data, Action(ratio=RATIO), schedule, Settings(seed=number)
                 )
                 tell(f"retraining, {recipe}, seed {number}: {schedule}, {schedule.total} epochs")
-                runs.append(run_job(job, output / "runs" / f"retrain-{key_of(job.frozen())}"))
+                run = run_job(job, output / "runs" / f"retrain-{key_of(job.frozen())}")
+                if run.status is RunStatus.INTERRUPTED:  # its state is kept: stop here, go on there
+                    raise KeyboardInterrupt
+                runs.append(run)
     comparison, page = compare(runs, [diagnosis]), output / "report.html"
     write_page(comparison, page)
     return comparison, page

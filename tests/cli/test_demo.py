@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 
+import pytest
 import torch
 from diagnoses import diagnosis
 
 from trainscope.cli import demo
 from trainscope.networks import Network, Remembered, build, save_checkpoint
+from trainscope.records import Kind, Run, RunStatus
 
 
 def test_the_demo_ends_with_the_page(tmp_path, monkeypatch):
@@ -27,3 +29,18 @@ def test_the_demo_ends_with_the_page(tmp_path, monkeypatch):
         assert f"{item.mean:.2f}" in text
     assert re.search(r"After 2 epochs the learning rate", comparison.verdict()[0])
     assert len(list((tmp_path / "runs").rglob("run.json"))) == 2
+
+
+def test_a_demo_that_is_stopped_begins_no_other_run(tmp_path, monkeypatch):
+    network = Network(build(demo.ARCHITECTURE, 10).eval(), demo.ARCHITECTURE, (1, 8, 8), 10)
+    save_checkpoint(tmp_path / "checkpoint.pt", network)
+    begun = []
+
+    def stopped(job, folder):
+        begun.append(folder)
+        return Run(Kind.RETRAIN, (), status=RunStatus.INTERRUPTED)
+
+    monkeypatch.setattr("trainscope.training.runner.run_job", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        demo.retrain(tmp_path / "checkpoint.pt", diagnosis(), tmp_path, seed=0)
+    assert len(begun) == 1
