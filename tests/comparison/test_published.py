@@ -10,6 +10,7 @@ from trainscope.comparison.cards import published, read_cards
 from trainscope.comparison.comparison import compare
 from trainscope.comparison.facts import final_accuracy
 from trainscope.comparison.fairness import fairness
+from trainscope.errors import RecordError
 from trainscope.report.comparison_table import comparison_table
 
 UNKNOWN_BASES = ("S1", "S2 fails: base models are unknown")
@@ -243,3 +244,10 @@ def test_a_column_of_nothing_goes_before_the_lr_schedules():
     shown = console.export_text()
     assert "0:1e-1,30:1e-2,60:1e-3,75:1e-4,83:1e-5" in shown
     assert "FLOPs" not in shown.splitlines()[1]
+
+
+def test_a_number_that_no_float_holds_is_one_sentence(tmp_path):
+    card = tmp_path / "huge.toml"
+    card.write_text(f"[[run]]\naccuracy = 70.0\nretrain_epochs = 1{'0' * 400}\n")
+    with pytest.raises(RecordError, match="run 1: retrain_epochs is larger than any count"):
+        read_cards(card)

@@ -11,6 +11,7 @@ from typing import Any
 from trainscope.errors import RecordError, ScheduleError
 from trainscope.records import Kind, Pretraining, Pruning, Run
 from trainscope.records.run import UNKNOWN
+from trainscope.records.typed import LARGEST
 from trainscope.training.schedule import MAX_EPOCHS, parse_schedule
 
 TEXTS = (
@@ -61,10 +62,27 @@ def read_cards(path: Path, *, strict: bool = True) -> list[Run]:
     cards = []
     for number, row in enumerate(rows, 1):
         try:
+            _check_sizes({**raw, **row})
             cards += _runs({**raw, **row})
         except (ValueError, ScheduleError) as error:
             raise RecordError(f"{path}, run {number}: {error}") from error
     return cards
+
+
+def _check_sizes(value: object, name: str = "") -> None:
+    """Refuse whole numbers that no float holds, wherever they stand.
+
+    Raises:
+        ValueError: There is one.
+    """
+    if isinstance(value, dict):
+        for key, part in value.items():
+            _check_sizes(part, str(key))
+    elif isinstance(value, list):
+        for part in value:
+            _check_sizes(part, name)
+    elif isinstance(value, int) and abs(value) > LARGEST:
+        raise ValueError(f"{name} is larger than any count can be")
 
 
 def published() -> list[Path]:
