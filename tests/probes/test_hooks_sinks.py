@@ -432,6 +432,20 @@ def test_tensorboard_goes_on_after_its_folder_was_removed_and_its_writer_closed(
     assert events(folder) == [(5, 5.0), (6, 6.0), (7, 7.0)]
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_tensorboard_has_on_disk_what_it_has_taken(tmp_path):
+    """Its thread writes two minutes later: what fails then would be lost in silence."""
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+    found = []
+
+    def between(step):
+        if step > 1:
+            found.append(events(tmp_path)[-1])
+
+    train(ProbeHook(sink=TensorBoard(tmp_path)), 5, between)
+    assert found == [(step, float(step)) for step in (1, 2, 3, 4)]
+
+
 class Writer:
     """A SummaryWriter of the user's own that fails in the middle of a measurement."""
 
