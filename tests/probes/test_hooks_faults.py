@@ -142,8 +142,8 @@ def test_a_schedule_that_raises_later_is_told_once_and_the_training_goes_on(capl
 
 def test_networks_without_second_derivatives_when_compiled_are_measured_eagerly():
     model = network()
-    model.compile(backend="eager")
-    model[0] = torch.compile(model[0], backend="eager")
+    model.compile(backend="aot_eager")
+    model[0] = torch.compile(model[0], backend="aot_eager")
     hook, _ = attached(model, probes=["curvature"], data=pinned())
     (found,) = hook.measure("now")
     assert found.status == "ok", found.reason

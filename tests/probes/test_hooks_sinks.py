@@ -17,6 +17,7 @@ import pytest
 import torch
 from torch import nn
 
+from trainscope.data import ProbeData
 from trainscope.errors import ProbeError
 from trainscope.probes import recorder
 from trainscope.probes.hooks import ProbeHook
@@ -204,21 +205,29 @@ def test_a_sink_that_does_not_close_ends_nothing(caplog):
     assert "the sink Sink did not close" in warnings_in(caplog)[0]
 
 
-def test_a_sink_that_asks_the_hook_from_inside_gets_each_once():
+def test_a_sink_that_makes_the_hook_measure_from_inside_gets_each_once():
+    class Counts:
+        name, needs = "counts", frozenset()
+
+        def measure(self, network, data):
+            return Measurement("counts")
+
     found = []
 
     def sink(each):
-        found.append(each.step)
-        hook.flush()
+        found.append((each.step, each.moment))
+        if len(found) < 3:
+            hook.measure(f"from inside {len(found)}")
 
-    hook = ProbeHook(sink=sink)
-    weight = nn.Parameter(torch.ones(1))
-    optimizer = torch.optim.SGD([weight], lr=0.0)
-    with hook.attach(nn.ParameterList([weight]), optimizer):
-        for _ in range(5):
-            weight.grad = torch.ones(1)
-            optimizer.step()
-    assert found == [1, 2, 3, 4, 5]
+    data = ProbeData("random:1", torch.ones(1, 1))
+    hook = ProbeHook([Counts()], data=data, sink=sink)
+    train(hook, 2)
+    assert found == [
+        (1, "after clipping"),
+        (1, "from inside 1"),
+        (1, "from inside 2"),
+        (2, "after clipping"),
+    ]
 
 
 def test_keyboard_interrupt_in_a_sink_passes():
@@ -279,6 +288,27 @@ def test_half_a_line_that_cannot_be_taken_back_stands_alone(tmp_path, monkeypatc
         sink.close()
     assert JsonLines.read(path) == [taken(1), taken(2)]
     assert f"line 2 of {path} is no measurement: it is left out" in caplog.text
+
+
+def test_a_handle_that_has_gone_stale_is_opened_anew(tmp_path, monkeypatch):
+    sink, real = JsonLines(tmp_path / "p.jsonl"), os.write
+    sink.write(taken(1))
+    stale = sink._file
+
+    def write(file, data):
+        if file == stale:
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return real(file, data)
+
+    monkeypatch.setattr(os, "write", write)
+    monkeypatch.setattr(os, "close", lambda file: None)  # or its number would be given again
+    outlet = Outlet(sink)
+    outlet.write(taken(2))
+    outlet.write(taken(3))
+    assert JsonLines.read(sink.path) == [taken(1), taken(2), taken(3)]
+    monkeypatch.undo()
+    os.close(stale)
+    sink.close()
 
 
 def test_a_folder_that_is_removed_comes_back(tmp_path, caplog):
@@ -400,6 +430,20 @@ def test_tensorboard_goes_on_after_its_folder_was_removed_and_its_writer_closed(
 
     train(ProbeHook(sink=sink), 7, between)
     assert events(folder) == [(5, 5.0), (6, 6.0), (7, 7.0)]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_tensorboard_has_on_disk_what_it_has_taken(tmp_path):
+    """Its thread writes two minutes later: what fails then would be lost in silence."""
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+    found = []
+
+    def between(step):
+        if step > 1:
+            found.append(events(tmp_path)[-1])
+
+    train(ProbeHook(sink=TensorBoard(tmp_path)), 5, between)
+    assert found == [(step, float(step)) for step in (1, 2, 3, 4)]
 
 
 class Writer:
