@@ -6,6 +6,7 @@ from trainscope.records.columns import Columns
 from trainscope.records.diagnosis import DataRecord, Diagnosis, NetworkRecord
 from trainscope.records.epoch import EpochRecord, Taken
 from trainscope.records.measurement import Array, Cost, Json, Measurement, Scalar, Status
+from trainscope.records.metric import Metric
 from trainscope.records.origin import Pretraining, Pruning
 from trainscope.records.run import Kind, Run, RunStatus
 from trainscope.records.trainability import Trainability
@@ -23,6 +24,7 @@ __all__ = [
     "LayerChange",
     "LayerLeft",
     "Measurement",
+    "Metric",
     "NetworkRecord",
     "Pretraining",
     "PrunedBefore",
