@@ -214,7 +214,7 @@ def traces(network: nn.Module, data: ProbeData, unit: float, repeats: int) -> No
     double.load_state_dict(network.state_dict())
 
     def ours(network: nn.Module = network) -> float:
-        found = footprint(network, data.inputs)
+        found = footprint(network, data)
         with evaluation(network, data) as lent:
             gradients = SampleGradients(lent, measured(network), found.graph)
             return exact_gauss_newton(lent, gradients, 10).value

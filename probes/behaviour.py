@@ -19,10 +19,14 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils import _pytree
 
+from trainscope.data import ProbeData
 from trainscope.errors import ProbeError
 from trainscope.networks.copies import whole_copy
 from trainscope.probes.belongings import own_generators
-from trainscope.probes.passes import logits_of
+from trainscope.probes.passes import checked_outputs, outputs_of
+from trainscope.task import Batch, Classification, Task
+from trainscope.task.batches import mapped, targets, tensors
+from trainscope.task.task import each_alone
 
 FEW = 8
 """Samples of a check."""
@@ -35,14 +39,15 @@ class Behaviour:
     """What was found out about a network in eval mode.
 
     Attributes:
-        classes: The number of its logits.
+        classes: The number of its logits, where they are [samples, classes] and compared with one
+            label a sample; None for every other task.
         random: Why the same samples give other outputs in the next pass, a sentence without its
             full stop; None where they give the same.
         coupled: Why a sample's outputs depend on the others in its batch, likewise.
         draws: True where random numbers are drawn that changed no output.
     """
 
-    classes: int
+    classes: int | None
     random: str | None = None
     coupled: str | None = None
     draws: bool = False
@@ -50,7 +55,7 @@ class Behaviour:
     @property
     def constant_loss(self) -> str | None:
         """Return why the cross-entropy does not depend on the network, None where it does."""
-        if self.classes > 1:
+        if self.classes is None or self.classes > 1:
             return None
         return (
             "the network has one output, whose softmax is always 1, so the cross-entropy is 0 "
@@ -89,40 +94,96 @@ def checked_once() -> Iterator[None]:
 
 
 @torch.no_grad()
-def behaviour_of(network: nn.Module, inputs: Tensor, pinned: Tensor) -> Behaviour:
+def behaviour_of(network: nn.Module, batch: Batch, data: ProbeData) -> Behaviour:
     """Look at a network in eval mode; random states and the network's own state may move.
 
     Args:
         network: In eval mode, lent by `untouched`.
-        inputs: [N, ...], N at least 1, as the network takes them.
-        pinned: The tensor that `inputs` come from, which names them between probes.
+        batch: The pinned samples, as the network takes them.
+        data: Where they come from, which names them between probes.
 
     Raises:
-        ProbeError: The network does not return logits.
+        ProbeError: The network's outputs do not fit the task.
     """
     shared = _shared.get()
+    pinned = tensors(data.batch)[0]
     key = id(network), id(pinned)
     if shared is not None and key in shared:
         return shared[key][2]
-    found = _look(network, inputs[:FEW])
+    few = data.task.select(batch, torch.arange(min(FEW, data.task.size(batch))))
+    found = _look(_Passes(network, data.task), few, labelled=data.labelled)
     if shared is not None:
         shared[key] = network, pinned, found  # held, so that no other object gets their ids
     return found
 
 
-def _look(network: nn.Module, few: Tensor) -> Behaviour:
-    generators = own_generators(network)
-    before = _random_state(few.device, generators)
-    first = logits_of(network, few)
-    drew = _random_state(few.device, generators) != before
-    classes = first.shape[1]
-    if not bool(torch.isfinite(first).all()):  # every probe will say so
+@dataclass(frozen=True)
+class _Passes:
+    """A network and how it is put forward."""
+
+    network: nn.Module
+    task: Task
+
+    def __call__(self, batch: Batch) -> list[Tensor]:
+        """Return the tensors of the outputs for a batch."""
+        return tensors(checked_outputs(self.task, self.network, batch))
+
+    def one(self, batch: Batch, i: int) -> Batch:
+        """Return one sample as a batch."""
+        return self.task.select(batch, torch.tensor([i]))
+
+
+def _look(passes: _Passes, few: Batch, *, labelled: bool) -> Behaviour:
+    generators = own_generators(passes.network)
+    device = tensors(few)[0].device
+    before = _random_state(device, generators)
+    first = passes(few)
+    drew = _random_state(device, generators) != before
+    classes = _classes(passes.task, first, few)
+    if not all(_is_finite(leaf) for leaf in first):  # every probe will say so
         return Behaviour(classes)
     for _ in range(TRIES - 1 if drew else 1):
-        again = logits_of(network, few)
-        if _changed(first, again) if drew else _differ(first, again):
-            return Behaviour(classes, random=_why_random(network, few, drew))
-    return Behaviour(classes, coupled=_why_coupled(network, few, first), draws=drew)
+        again = passes(few)
+        if not _all(_unlike(_changed if drew else _differ), first, again):
+            return Behaviour(classes, random=_why_random(passes, few, drew))
+    coupled = _why_coupled(passes, few, first)
+    if coupled is None and labelled and classes is None:
+        coupled = _why_mixed(passes, few)
+    return Behaviour(classes, coupled=coupled, draws=drew)
+
+
+def _unlike(differ: _Same) -> _Same:
+    return lambda one, two: not differ(one, two)
+
+
+def _is_finite(values: Tensor) -> bool:
+    return not values.is_floating_point() or bool(torch.isfinite(values).all())
+
+
+def _classes(task: Task, outputs: list[Tensor], batch: Batch) -> int | None:
+    """Return the number of classes where the loss is one cross-entropy a sample."""
+    if type(task) is not Classification:
+        return None
+    labels = targets(batch, task.inputs)
+    single = not isinstance(labels, Tensor) or (labels.ndim == 1 and bool((labels >= 0).all()))
+    return outputs[0].shape[1] if single and len(outputs) == 1 and outputs[0].ndim == 2 else None
+
+
+def _why_mixed(passes: _Passes, few: Batch) -> str | None:
+    """Return why the loss of a batch is not made of its samples' own terms, None where it is."""
+    outputs = outputs_of(passes.task, passes.network, few)
+    terms = passes.task.losses(outputs, few).flatten().double()
+    count = passes.task.size(few)
+    if count < 2 or not bool(torch.isfinite(terms).all()):
+        return None
+    mixes = "the loss of a batch is not the mean of its samples' losses"
+    if len(terms) == 1:
+        return mixes
+    sums, counts = each_alone(passes.task, outputs, few)
+    same = int(counts.sum()) == len(terms) and bool(
+        torch.isclose(sums.sum(), terms.sum(), rtol=1e-4, atol=1e-6)
+    )
+    return None if same else mixes
 
 
 def _random_state(device: torch.device, generators: Sequence[torch.Generator]) -> list[object]:
@@ -152,11 +213,11 @@ def _differ(one: Tensor, two: Tensor) -> bool:
     return not bool(gap <= share * torch.maximum(one.abs().max(), two.abs().max()))
 
 
-def _why_random(network: nn.Module, few: Tensor, drew: bool) -> str:
+def _why_random(passes: _Passes, few: Batch, drew: bool) -> str:
     place = None
     for _ in range(TRIES):
-        one, two = _trace(network, few), _trace(network, few)
-        place = _first_place(one, two, lambda a, b: not _changed(a, b))
+        one, two = _trace(passes, few), _trace(passes, few)
+        place = _first_place(one, two, _unlike(_changed))
         if place is not None:
             break
     how = "draws random numbers in eval mode" if drew else "keeps a state from pass to pass"
@@ -167,39 +228,57 @@ def _why_random(network: nn.Module, few: Tensor, drew: bool) -> str:
     )
 
 
-def _why_coupled(network: nn.Module, few: Tensor, together: Tensor) -> str | None:
+def _why_coupled(passes: _Passes, few: Batch, together: list[Tensor]) -> str | None:
     """Return why the first samples' outputs are others where they are alone; None if they aren't.
 
     A small difference must still be there in float64, where rounding is no reason for it.
     """
     depends = "a sample's outputs depend on the other samples of its batch"
-    for i in range(min(2, len(few)) if len(few) > 1 else 0):
+    count = passes.task.size(few)
+    for i in range(min(2, count) if count > 1 else 0):
         try:
-            alone = logits_of(network, few[i : i + 1])
+            alone = passes(passes.one(few, i))
         except ProbeError as error:
             return f"{depends}: a batch of one is not taken ({error})"
-        if not _differ(together[i : i + 1], alone) or _is_rounding(network, few, i):
+        row = _same_row(i, count)
+        if _all(row, together, alone) or _is_rounding(passes, few, i):
             continue
-
-        def row(a: Tensor, b: Tensor, i: int = i) -> bool:
-            both = a.ndim > 0 and b.ndim > 0 and len(a) == len(few) and len(b) == 1
-            return not _differ(a[i : i + 1], b) if both else torch.equal(a, b)
-
-        place = _first_place(_trace(network, few), _trace(network, few[i : i + 1]), row)
+        place = _first_place(_trace(passes, few), _trace(passes, passes.one(few, i)), row)
         return depends if place is None else f"{depends}: {place} mixes them"
     return None
 
 
-def _is_rounding(network: nn.Module, few: Tensor, i: int) -> bool:
+def _same_row(i: int, count: int) -> _Same:
+    """Return a comparison of a value for `count` samples with that for sample i alone.
+
+    What has no axis of samples (a mean over the batch, a hidden state by layers) is passed over
+    among outputs, and must be equal where a layer's inputs are compared.
+    """
+
+    def row(a: Tensor, b: Tensor) -> bool:
+        both = a.ndim > 0 and b.ndim > 0 and len(a) == count and len(b) == 1
+        if both:
+            return a.shape[1:] == b.shape[1:] and not _differ(a[i : i + 1], b)
+        return a.ndim == 0 or a.shape != b.shape or torch.equal(a, b)
+
+    return row
+
+
+def _is_rounding(passes: _Passes, few: Batch, i: int) -> bool:
     """Tell whether a difference between a batch and a sample alone goes away in float64."""
-    if few.dtype == torch.float64:
+    floats = [leaf for leaf in tensors(few) if leaf.is_floating_point()]
+    weights = [p for p in passes.network.parameters() if p.is_floating_point()]
+    if all(leaf.dtype == torch.float64 for leaf in (*floats, *weights)):
         return False
     try:
-        exact = whole_copy(network).double()
-        together, alone = logits_of(exact, few.double()), logits_of(exact, few[i : i + 1].double())
+        exact = _Passes(whole_copy(passes.network).double(), passes.task)
+        wide = mapped(lambda leaf: leaf.double() if leaf.is_floating_point() else leaf, few)
+        together, alone = exact(wide), exact(exact.one(wide, i))
     except Exception:  # a network that is made for one dtype, or cannot be copied
         return False
-    return together.dtype == torch.float64 and not _differ(together[i : i + 1], alone)
+    return any(leaf.dtype == torch.float64 for leaf in together) and _all(
+        _same_row(i, passes.task.size(few)), together, alone
+    )
 
 
 @dataclass(frozen=True)
@@ -211,12 +290,12 @@ class _Call:
     made: list[Tensor]
 
 
-def _trace(network: nn.Module, few: Tensor) -> list[_Call]:
+def _trace(passes: _Passes, few: Batch) -> list[_Call]:
     """Return the calls of a forward pass, in the order in which they ended."""
     calls: list[_Call] = []
     given: list[list[Tensor]] = []
     handles = []
-    for name, module in network.named_modules():
+    for name, module in passes.network.named_modules():
         place = _place(name, module)
 
         def enter(_: nn.Module, args: object, kwargs: object) -> None:
@@ -228,7 +307,7 @@ def _trace(network: nn.Module, few: Tensor) -> list[_Call]:
         handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
         handles.append(module.register_forward_hook(leave))
     try:
-        logits_of(network, few)
+        passes(few)
     finally:
         for handle in handles:
             handle.remove()

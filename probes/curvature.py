@@ -14,6 +14,7 @@ from trainscope.probes.affine import custom_functions, not_affine
 from trainscope.probes.density import RESOLVED, spectral_density
 from trainscope.probes.evaluation import Evaluation, run
 from trainscope.probes.footprint import Footprint, footprint
+from trainscope.probes.gradient import loss_unit
 from trainscope.probes.parameters import Measured, measured
 from trainscope.probes.passes import NonFiniteError
 from trainscope.probes.probe import Need
@@ -32,15 +33,16 @@ _UNIT = "loss/param²"
 
 @dataclass(frozen=True)
 class Curvature:
-    """Eigenvalues, trace and spectral density of the Hessian of the mean cross-entropy.
+    """Eigenvalues, trace and spectral density of the Hessian of the task's mean loss.
 
     The matrix is P H P, P onto the surviving trainable weights that the loss uses, in eval mode.
 
     - `top_eigenvalue`: the largest; its stderr is a bound on its error (the smaller of the residual
       and residual^2 / gap), at most `tolerance` times it;
     - `smallest_eigenvalue`: the smallest, where it is known to `tolerance` of the larger end;
-    - `trace`: exact where every logit is affine in each single weight, else estimated; the note
-      "trace" says which and why. `layer_traces` where the method gives them;
+    - `trace`: exact where the loss is one softmax cross-entropy a sample and every logit is affine
+      in each single weight, else estimated; the note "trace" says which and why. `layer_traces`
+      where the method gives them;
     - `max_stable_lr`: 2 / top_eigenvalue, the largest LR at which plain gradient descent does not
       grow along that eigenvector; null where the eigenvalue is not positive;
     - the density, smoothed by a Gaussian of 1 % of the range: `density_x`, `density_y` and, from
@@ -98,11 +100,11 @@ class Curvature:
         where a weight, an input, a logit or a product is NaN or infinite.
 
         Raises:
-            ProbeError: The network does not return logits, or the labels do not fit them.
+            ProbeError: The network's outputs do not fit the task, or the labels do not fit them.
         """
-        if data.labels is None:
+        if not data.labelled:
             return Measurement.skipped(self.name, "there are no labels; give labelled data")
-        found = footprint(network, data.inputs)
+        found = footprint(network, data)
         return run(self.name, network, data, lambda lent: self._measure(lent, data, found))
 
     def estimate(self, network: nn.Module, data: ProbeData) -> Cost:
@@ -110,8 +112,8 @@ class Curvature:
 
         The number of products until the eigenvalues converge is a guess: 6 for each, at least 8.
         """
-        found = footprint(network, data.inputs)
-        count, classes = len(data.inputs), found.classes or self.exact_classes
+        found = footprint(network, data)
+        count, classes = len(data), found.classes or self.exact_classes
         first = max(8, 6 * self.top, self.density_steps if self.density_vectors else 0)
         products = first + max(0, self.density_vectors - 1) * self.density_steps
         passes = classes if classes <= self.exact_classes else self.trace_vectors
@@ -129,17 +131,20 @@ class Curvature:
         return found.graph is not None and 3 * found.graph * samples <= self.memory
 
     def _measure(self, lent: Evaluation, data: ProbeData, found: Footprint) -> Measurement:
-        logits = lent.logits(lent.look)
-        weights = measured(lent.network).used_by(logits)
+        outputs = lent.outputs(lent.look)
+        terms = lent.losses(outputs, lent.look)
+        weights = measured(lent.network).used_by(terms)
         if not weights.survivors:
             return Measurement.skipped(
                 self.name, "no weight is trainable, unmasked and used by the loss"
             )
         why_not = lent.behaviour.coupled
+        if why_not is None and not lent.softmax:
+            why_not = "the loss is not one softmax cross-entropy a sample"
         if why_not is None and not self.ggn:
-            why_not = not_affine(logits)
-        custom = custom_functions(logits)
-        del logits
+            why_not = not_affine(outputs)
+        custom = custom_functions(terms)
+        del outputs, terms
         wanted = Wanted(
             ggn=self.ggn,
             keep=self._keeps(found, len(lent)) or len(lent) <= 1,
@@ -153,7 +158,7 @@ class Curvature:
             spectrum = find_spectrum(lent, weights, data, wanted, custom)
         except NoMatrixError as error:
             return Measurement.skipped(self.name, str(error))
-        classes, generator = lent.behaviour.classes, spectrum.generator
+        classes, generator = lent.behaviour.classes or 0, spectrum.generator
         if why_not is not None:
             krylov = spectrum.top.krylov
             trace = deflated_hutchinson(spectrum.product, krylov, self.trace_vectors, generator)
@@ -164,10 +169,11 @@ class Curvature:
             trace = sampled_gauss_newton(lent, gradients, self.trace_vectors, generator)
         if not math.isfinite(trace.value):
             raise NonFiniteError("the trace of the curvature matrix overflows")
-        return self._report(weights, spectrum, trace, why_not)
+        return self._report(lent, weights, spectrum, trace, why_not)
 
     def _report(
         self,
+        lent: Evaluation,
         weights: Measured,
         spectrum: Spectrum,
         trace: Trace,
@@ -210,10 +216,11 @@ class Curvature:
                 arrays["density_stderr"] = density.stderr.tolist()
             arrays["density_nodes"] = [run.now.values.tolist() for run in runs]
             arrays["density_weights"] = [run.now.weights.tolist() for run in runs]
+        loss = "cross-entropy" if loss_unit(lent.task) else "loss"
         matrix = "generalised Gauss-Newton matrix" if self.ggn else "Hessian"
         notes = {
             **weights.notes(),
-            "matrix": f"{matrix} of the mean cross-entropy over {weights.survivors} weights",
+            "matrix": f"{matrix} of the mean {loss} over {weights.survivors} weights",
             "eigenvalues": (
                 f"Lanczos, {top.krylov.steps} products; errors are bounds, "
                 f"at most {float(errors.max()):.2g}"

@@ -11,14 +11,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from trainscope.errors import ProbeError
 from trainscope.networks.copies import whole_copy
 from trainscope.probes.evaluation import Evaluation
+from trainscope.probes.output_space import OutputSpace
 from trainscope.probes.parameters import Measured, measured
 from trainscope.probes.passes import NonFiniteError, derivative
+from trainscope.task import Batch
+from trainscope.task.batches import mapped, tensors
 
 STEP = 1e-6
 """The length of t u as a share of the length of all weights, or of 1 where they are shorter."""
@@ -51,18 +53,19 @@ class DifferenceProduct:
         self.counted, self.ggn = lent, ggn
         self.size, self.count = weights.survivors, 0
         copied = whole_copy(lent.network).double()
-        self.lent = replace(lent, network=copied, model=copied, inputs=lent.inputs.double())
+        self.lent = replace(lent, network=copied, model=copied, batch=mapped(_wide, lent.batch))
         everything = measured(copied)
         rows = dict(zip(everything.names, everything.tensors, strict=True))
         self.weights = replace(weights, tensors=tuple(rows[name] for name in weights.names))
         with torch.no_grad():
-            if self.lent.logits(lent.look.double()).dtype != torch.float64:
+            found = [x for x in tensors(self.lent.outputs(self.lent.look)) if x.is_floating_point()]
+            if any(leaf.dtype != torch.float64 for leaf in found):
                 raise ProbeError("the network computes in a dtype of its own, not in float64")
         self.start = [tensor.detach().clone() for tensor in self.weights.tensors]
         squares = torch.stack([tensor.square().sum() for tensor in self.start])
         self.step = STEP * max(1.0, float(squares.sum().sqrt()))
         drawn = torch.randn(self.size, generator=generator, dtype=torch.float64)
-        vector = drawn.to(lent.inputs.device)
+        vector = drawn.to(lent.weight.device)
         near, far = self._product(vector, self.step), self._product(vector, 4 * self.step)
         size = float(near.norm())
         self.error = max(1e-9, float((near - far).norm()) / size if size else 0.0)
@@ -78,11 +81,11 @@ class DifferenceProduct:
 
     def gradient(self) -> Tensor:
         """Return the mean gradient of the loss, [survivors], float64."""
-        total = torch.zeros(self.size, dtype=torch.float64, device=self.lent.inputs.device)
-        for inputs, labels in self.lent.batches():
-            loss = F.cross_entropy(self.lent.logits(inputs), labels, reduction="sum")
-            total += self._pulled(loss) / len(self.lent)
-            self._count(len(inputs), len(inputs))
+        total = torch.zeros(self.size, dtype=torch.float64, device=self.lent.weight.device)
+        for batch in self.lent.batches():
+            loss = self.lent.losses(self.lent.outputs(batch), batch).sum()
+            total += self._pulled([loss]) / self.lent.terms
+            self._count(batch, 1)
         return total
 
     def _product(self, vector: Tensor, step: float) -> Tensor:
@@ -104,23 +107,25 @@ class DifferenceProduct:
         return (sides[0] - sides[1]) / (2 * step)
 
     def _gauss_newton(self, pieces: list[Tensor], step: float) -> Tensor:
-        total = torch.zeros(self.size, dtype=torch.float64, device=self.lent.inputs.device)
-        for inputs, _ in self.lent.batches():
+        total = torch.zeros(self.size, dtype=torch.float64, device=self.lent.weight.device)
+        for batch in self.lent.batches():
+            space = OutputSpace(self.lent, self.lent.outputs(batch), batch)
             sides = []
             for moved in (step, -step):
                 self._move(pieces, moved)
                 with torch.no_grad():
-                    sides.append(self.lent.logits(inputs))
+                    found = tensors(self.lent.outputs(batch))
+                sides.append([found[place] for place in space.places])
             self._move(pieces, 0.0)
-            pushed = (sides[0] - sides[1]) / (2 * step)
-            logits = self.lent.logits(inputs)
-            p = logits.detach().softmax(1)
-            inner = p * (pushed - (p * pushed).sum(1, keepdim=True)) / len(self.lent)
-            total += self._pulled(logits, inner)
-            self._count(3 * len(inputs), len(inputs))
+            pushed = [(up - down) / (2 * step) for up, down in zip(*sides, strict=True)]
+            inner = [curved / self.lent.terms for curved in space.curved(pushed)]
+            # The weights were written to since: the graph is built again.
+            again = OutputSpace(self.lent, self.lent.outputs(batch), batch)
+            total += self._pulled(again.leaves, inner)
+            self._count(batch, 4)
         return total
 
-    def _pulled(self, outputs: Tensor, along: Tensor | None = None) -> Tensor:
+    def _pulled(self, outputs: list[Tensor], along: list[Tensor] | None = None) -> Tensor:
         found = derivative(outputs, self.weights.tensors, along, materialize_grads=True)
         return self.weights.flatten(found)
 
@@ -129,6 +134,11 @@ class DifferenceProduct:
         for tensor, start, piece in zip(self.weights.tensors, self.start, pieces, strict=True):
             tensor.copy_(start + step * piece if step else start)
 
-    def _count(self, forward: int, backward: int) -> None:
-        self.counted.forward += forward
-        self.counted.backward += backward
+    def _count(self, batch: Batch, forward: int) -> None:
+        size = self.lent.task.size(batch)
+        self.counted.forward += forward * size
+        self.counted.backward += size
+
+
+def _wide(leaf: Tensor) -> Tensor:
+    return leaf.double() if leaf.is_floating_point() else leaf

@@ -17,9 +17,11 @@ from trainscope.data import ProbeData
 from trainscope.errors import ProbeError
 from trainscope.probes.behaviour import Behaviour, behaviour_of
 from trainscope.probes.folding import folded
-from trainscope.probes.passes import NonFiniteError, logits_of
+from trainscope.probes.passes import NonFiniteError, checked_outputs
 from trainscope.probes.untouched import untouched
 from trainscope.records import Cost, Measurement, Status
+from trainscope.task import Batch, Classification, Outputs, Task
+from trainscope.task.batches import mapped, targets, tensors
 
 
 class RandomNetworkError(ProbeError):
@@ -33,8 +35,9 @@ class Evaluation:
     Attributes:
         network: The network as given, in eval mode.
         model: The same function, eval batch norm folded into its convolution where that can be.
-        inputs: [N, ...], in the network's dtype.
-        labels: [N], int64; empty where there are none.
+        task: What it is asked to do.
+        batch: All samples as one batch, floating-point tensors in the network's dtype.
+        labelled: There is all that the loss needs.
         batch_size: Samples held at once; all N where a sample's outputs depend on its batch.
         behaviour: What was found out about the network before.
         forward: Samples put forward so far.
@@ -43,49 +46,102 @@ class Evaluation:
 
     network: nn.Module
     model: nn.Module
-    inputs: Tensor
-    labels: Tensor
+    task: Task
+    batch: Batch
+    labelled: bool
     batch_size: int
     behaviour: Behaviour
     forward: int = 0
     backward: int = 0
     started: float = field(default_factory=time.perf_counter)
+    _terms: int | None = None
 
     def __len__(self) -> int:
         """Return the number of pinned samples."""
-        return len(self.inputs)
-
-    def batches(self, size: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield inputs and labels in order, at most `size` (default `batch_size`) at a time."""
-        size = max(1, min(size or self.batch_size, self.batch_size))
-        yield from zip(torch.split(self.inputs, size), torch.split(self.labels, size), strict=False)
+        return self.task.size(self.batch)
 
     @property
-    def look(self) -> Tensor:
-        """Return inputs that show what the network's graph is: the first, or all as one batch."""
-        return self.inputs if self.behaviour.coupled else self.inputs[:1]
+    def weight(self) -> Tensor:
+        """Return a tensor of the device and dtype that is computed in."""
+        for leaf in (*self.network.parameters(), *tensors(self.batch)):
+            if leaf.is_floating_point():
+                return leaf
+        return torch.empty(0)
 
-    def logits(self, inputs: Tensor) -> Tensor:
-        """Return the network's logits [N, C] for a copy of the inputs, checked.
+    @property
+    def softmax(self) -> bool:
+        """Tell whether the loss is one cross-entropy a sample, for which there are short ways."""
+        return type(self.task) is Classification and self.behaviour.classes is not None
+
+    def some(self, start: int, stop: int) -> Batch:
+        """Return the samples from `start` to before `stop`."""
+        return self.task.select(self.batch, torch.arange(start, min(stop, len(self))))
+
+    def batches(self, size: int | None = None) -> Iterator[Batch]:
+        """Yield the samples in order, at most `size` (default `batch_size`) at a time."""
+        size = max(1, min(size or self.batch_size, self.batch_size))
+        for start in range(0, len(self), size):
+            yield self.some(start, start + size)
+
+    @property
+    def look(self) -> Batch:
+        """Return samples that show what the network's graph is: the first, or all as one batch."""
+        return self.batch if self.behaviour.coupled else self.some(0, 1)
+
+    def outputs(self, batch: Batch) -> Outputs:
+        """Return the network's outputs for a batch, checked.
 
         Raises:
-            ProbeError: The network fails, does not return logits, or has fewer outputs than labels.
-            NonFiniteError: A logit is NaN or infinite.
+            ProbeError: The network fails, or its outputs do not fit the task.
+            NonFiniteError: One of them is NaN or infinite.
         """
-        out = logits_of(self.model, inputs)
-        self.forward += len(inputs)
-        if len(self.labels) and int(self.labels.max()) >= out.shape[1]:
-            raise ProbeError(
-                f"the data has a label {int(self.labels.max())} but the network only "
-                f"{out.shape[1]} outputs; choose data with that many classes"
-            )
-        if not bool(torch.isfinite(out).all()):
-            raise NonFiniteError("the network's logits hold NaN or infinite values")
-        return out
+        found = checked_outputs(self.task, self.model, batch)
+        self.forward += self.task.size(batch)
+        for leaf in tensors(found):
+            if leaf.is_floating_point() and not bool(torch.isfinite(leaf).all()):
+                what = "logits hold" if self.softmax else "outputs hold"
+                raise NonFiniteError(f"the network's {what} NaN or infinite values")
+        return found
+
+    def losses(self, outputs: Outputs, batch: Batch) -> Tensor:
+        """Return the terms of the loss, [terms].
+
+        Raises:
+            ProbeError: Outputs and batch do not fit each other.
+        """
+        if self.softmax:
+            _check_labels(self.task, outputs, batch)
+        return self.task.losses(outputs, batch).flatten()
+
+    @property
+    def terms(self) -> int:
+        """Return the number of terms of the loss over all samples; a pass where that is unknown."""
+        if self._terms is None:
+            if self.softmax:
+                self._terms = len(self)
+            else:
+                with torch.no_grad():
+                    self._terms = sum(
+                        self.losses(self.outputs(batch), batch).numel() for batch in self.batches()
+                    )
+            if not self._terms:
+                raise ProbeError("no label of the pinned samples counts: give other samples")
+        return self._terms
 
     def cost(self) -> Cost:
         """Return what was spent so far."""
         return Cost(time.perf_counter() - self.started, self.forward, self.backward)
+
+
+def _check_labels(task: Task, outputs: Outputs, batch: Batch) -> None:
+    """Refuse labels that the network has no output for."""
+    assert isinstance(task, Classification)
+    logits, labels = task.logits(outputs), targets(batch, task.inputs)
+    if isinstance(labels, Tensor) and labels.numel() and int(labels.max()) >= logits.shape[-1]:
+        raise ProbeError(
+            f"the data has a label {int(labels.max())} but the network only "
+            f"{logits.shape[-1]} outputs; choose data with that many classes"
+        )
 
 
 @contextmanager
@@ -96,11 +152,11 @@ def evaluation(network: nn.Module, data: ProbeData) -> Iterator[Evaluation]:
     no second derivative. What the probes rely on is looked at first: see `behaviour`.
 
     Raises:
-        ProbeError: There are no samples, or the network does not return logits.
+        ProbeError: There are no samples, or the network's outputs do not fit the task.
         RandomNetworkError: Two passes over the same samples give different outputs.
         NonFiniteError: A weight, a buffer or an input is NaN or infinite.
     """
-    if not len(data.inputs):
+    if not len(data):
         raise ProbeError(f"the data '{data.name}' has no samples; give at least one")
     started = time.perf_counter()
     with ExitStack() as inside:
@@ -110,17 +166,20 @@ def evaluation(network: nn.Module, data: ProbeData) -> Iterator[Evaluation]:
         if any(isinstance(module, nn.RNNBase) for module in network.modules()):
             inside.enter_context(_plain_kernels())
         _check_finite(network, data)
-        inputs = taken_inputs(network, data)
-        behaviour = behaviour_of(network, inputs, data.inputs)
+        batch = taken_batch(network, data)
+        behaviour = behaviour_of(network, batch, data)
         if behaviour.random is not None:
             raise RandomNetworkError(behaviour.random)
-        labels = torch.empty(0, dtype=torch.int64) if data.labels is None else data.labels
+        count = data.task.size(batch)
+        whole = behaviour.coupled is not None
+        few = batch if whole else data.task.select(batch, torch.arange(min(2, count)))
         yield Evaluation(
             network=network,
-            model=folded(network, inputs if behaviour.coupled else inputs[:2]),
-            inputs=inputs,
-            labels=_usable(labels.to(inputs.device)),
-            batch_size=len(inputs) if behaviour.coupled else max(1, data.batch_size),
+            model=folded(network, data.task, few),
+            task=data.task,
+            batch=batch,
+            labelled=data.labelled,
+            batch_size=count if whole else max(1, data.batch_size),
             behaviour=behaviour,
             started=started,
         )
@@ -140,15 +199,18 @@ def _plain_kernels() -> Iterator[None]:
             library.enabled = was
 
 
-def taken_inputs(network: nn.Module, data: ProbeData) -> Tensor:
-    """Return the pinned inputs on a network's device and in its dtype."""
-    like = next((p for p in network.parameters() if p.is_floating_point()), data.inputs)
-    return _usable(data.inputs.detach().to(device=like.device, dtype=like.dtype))
+def taken_batch(network: nn.Module, data: ProbeData) -> Batch:
+    """Return the pinned samples on a network's device, floating-point ones in its dtype."""
+    like = next((p for p in network.parameters() if p.is_floating_point()), None)
 
+    def moved(leaf: Tensor) -> Tensor:
+        leaf = leaf.detach()
+        if like is not None:
+            dtype = like.dtype if leaf.is_floating_point() else leaf.dtype
+            leaf = leaf.to(device=like.device, dtype=dtype)
+        return leaf.clone() if leaf.is_inference() else leaf  # autograd must be able to save it
 
-def _usable(values: Tensor) -> Tensor:
-    """Return values that autograd can save, also where they were made under inference mode."""
-    return values.clone() if values.is_inference() else values
+    return mapped(moved, data.batch)
 
 
 def run(
@@ -186,6 +248,8 @@ def run(
     if data.labels is not None:
         source = {"true": "true labels", "predicted": "drawn from the base network's softmax"}
         notes["labels"] = source.get(data.label_source, data.label_source)
+    if not lent.softmax:
+        notes["task"] = f"{type(data.task).__name__}, metric {data.task.metric.label}"
     return replace(found, cost=cost, notes=notes)
 
 
@@ -206,8 +270,9 @@ def _finite(values: Any) -> bool:
 
 def _check_finite(network: nn.Module, data: ProbeData) -> None:
     """Refuse a network or data with NaN or infinity, and name the place."""
-    if not bool(torch.isfinite(data.inputs).all()):
-        raise NonFiniteError("the inputs hold NaN or infinite values")
+    for leaf in tensors(data.batch):
+        if leaf.is_floating_point() and not bool(torch.isfinite(leaf).all()):
+            raise NonFiniteError("the inputs hold NaN or infinite values")
     named: list[tuple[str, str, Tensor]] = [("buffer", *row) for row in network.named_buffers()]
     named += [("parameter", *row) for row in network.named_parameters()]
     for kind, name, tensor in named:

@@ -11,6 +11,9 @@ from typing import cast
 import torch
 from torch import Tensor, fx, nn
 
+from trainscope.task import Batch, Task
+from trainscope.task.batches import tensors
+
 Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
 CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -50,12 +53,13 @@ class ConvNorm(nn.Module):
         return out
 
 
-def folded(network: nn.Module, inputs: Tensor) -> nn.Module:
+def folded(network: nn.Module, task: Task, batch: Batch) -> nn.Module:
     """Return the same function of the same parameters with its eval batch norms folded.
 
     Args:
         network: In eval mode; not changed, and the result shares its parameters.
-        inputs: A few inputs, on which the result is checked against the network.
+        task: How it is put forward.
+        batch: A few samples, on which the result is checked against the network.
 
     Returns:
         The folded network, or the network itself where there is nothing to fold, where it cannot
@@ -70,14 +74,20 @@ def folded(network: nn.Module, inputs: Tensor) -> nn.Module:
         if not _fold_all(result):
             return network
         with torch.no_grad():
-            expected, got = network(inputs.clone()), result(inputs.clone())
+            expected = tensors(task.outputs(network, batch))
+            got = tensors(task.outputs(result, batch))
     except Exception:  # any network that fx cannot follow is measured as it is
         return network
-    if not isinstance(expected, Tensor) or not isinstance(got, Tensor):
-        return network
+    same = len(expected) == len(got) > 0 and all(map(_close, expected, got))
+    return result.eval() if same else network
+
+
+def _close(expected: Tensor, got: Tensor) -> bool:
+    """Tell whether two outputs differ by no more than rounding."""
+    if expected.shape != got.shape or not expected.is_floating_point():
+        return bool(torch.equal(expected, got))
     tolerance = 1e3 * torch.finfo(expected.dtype).eps * float(expected.abs().max())
-    close = expected.shape == got.shape and float((expected - got).abs().max()) <= tolerance
-    return result.eval() if close else network
+    return float((expected - got).abs().max()) <= tolerance
 
 
 def _fold_all(traced: fx.GraphModule) -> int:

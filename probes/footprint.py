@@ -10,7 +10,10 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from trainscope.data import ProbeData
 from trainscope.probes.untouched import untouched
+from trainscope.task import Batch, Outputs, Task
+from trainscope.task.batches import mapped
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,7 @@ class Footprint:
     """What one sample takes.
 
     Attributes:
-        classes: The number of logits; None where the network cannot be followed.
+        classes: The width of the task's signal; None where the network cannot be followed.
         graph: Bytes that autograd keeps for one sample's backward pass; None likewise.
     """
 
@@ -26,12 +29,12 @@ class Footprint:
     graph: int | None
 
 
-def footprint(network: nn.Module, inputs: Tensor) -> Footprint:
+def footprint(network: nn.Module, data: ProbeData) -> Footprint:
     """Follow one sample through a network on the meta device, without running the network.
 
     Args:
         network: Left untouched.
-        inputs: [N, ...]; only the shape of a sample is used.
+        data: Of the pinned samples only the shapes are used.
     """
     kept: dict[int, Tensor] = {}
 
@@ -39,19 +42,46 @@ def footprint(network: nn.Module, inputs: Tensor) -> Footprint:
         kept[tensor.untyped_storage()._cdata] = tensor.detach()
 
     named = [*network.named_parameters(), *network.named_buffers()]
-    like = next((t.dtype for _, t in named if t.is_floating_point()), inputs.dtype)
+    like = next((t.dtype for _, t in named if t.is_floating_point()), None)
     meta = {name: torch.empty_like(tensor, device="meta") for name, tensor in named}
     for name, parameter in network.named_parameters():
         meta[name].requires_grad_(parameter.requires_grad)
-    sample = torch.empty((1, *inputs.shape[1:]), dtype=like, device="meta")
+
+    def shaped(leaf: Tensor) -> Tensor:
+        dtype = like if like is not None and leaf.is_floating_point() else leaf.dtype
+        return torch.empty_like(leaf, dtype=dtype, device="meta")
+
+    task = data.task
     with untouched(network), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         try:
+            sample = mapped(shaped, task.select(data.batch, torch.tensor([0])))
             with saved_tensors_hooks(pack, lambda _: torch.empty(0)):
-                out = functional_call(network, meta, (sample,))
+                out = functional_call(
+                    Forward(task, network), {f"network.{n}": t for n, t in meta.items()}, (sample,)
+                )
         except Exception:  # networks that look at values cannot be followed on the meta device
             return Footprint(None, None)
-    if not isinstance(out, Tensor) or out.ndim != 2:
-        return Footprint(None, None)
     weights = {tensor.untyped_storage()._cdata for tensor in meta.values()}
     graph = sum(t.untyped_storage().nbytes() for key, t in kept.items() if key not in weights)
-    return Footprint(int(out.shape[1]), graph)
+    signal = _signal(task, out)
+    return Footprint(signal, graph)
+
+
+def _signal(task: Task, outputs: Outputs) -> int | None:
+    try:
+        found = task.signal(outputs)
+    except Exception:  # of outputs without values
+        return None
+    return None if found is None or found.ndim != 2 else int(found.shape[1])
+
+
+class Forward(nn.Module):
+    """A network as its task puts it forward, so that `functional_call` can lend it weights."""
+
+    def __init__(self, task: Task, network: nn.Module) -> None:
+        super().__init__()
+        self.task, self.network = task, network
+
+    def forward(self, batch: Batch) -> Outputs:
+        """Return the network's outputs."""
+        return self.task.outputs(self.network, batch)

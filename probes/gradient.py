@@ -9,7 +9,6 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainscope.data import ProbeData
@@ -22,24 +21,35 @@ from trainscope.probes.jackknife import (
     moments,
     widened,
 )
+from trainscope.probes.output_space import OutputSpace
 from trainscope.probes.parameters import Measured, measured
 from trainscope.probes.passes import NonFiniteError, derivative
 from trainscope.probes.probe import Need
 from trainscope.probes.sample_gradients import SampleGradients
 from trainscope.records import Cost, Measurement, Scalar
+from trainscope.task import (
+    Batch,
+    Classification,
+    LanguageModelling,
+    Outputs,
+    Task,
+    per_sample,
+)
 
 
 @dataclass(frozen=True)
 class Gradient:
-    """Norm, signal-to-noise ratio and noise scale of the cross-entropy gradient.
+    """Norm, signal-to-noise ratio and noise scale of the gradient of the task's loss.
 
     Over the surviving trainable weights, with g_i the gradient of sample i's loss and g their mean
-    over the N pinned samples, S = (sum ‖g_i‖² - N ‖g‖²) / (N - 1) estimates tr Sigma and
-    ‖g‖² - S / N estimates ‖G‖², both without bias. Then
+    over the N pinned samples (where samples have several terms, as tokens, g_i is N / terms times
+    the gradient of the sum of sample i's, so that g is the gradient of the mean over terms),
+    S = (sum ‖g_i‖² - N ‖g‖²) / (N - 1) estimates tr Sigma and ‖g‖² - S / N estimates ‖G‖², both
+    without bias. Then
 
     - `norm` = ‖g‖, loss/param, which the sampling noise makes longer than ‖G‖ on average;
     - `norm_unbiased` = sqrt(‖g‖² - S / N), loss/param, the root of the unbiased estimate of ‖G‖²;
-    - `loss`, nats;
+    - `loss`, nats of a cross-entropy;
     - `snr` = ‖G‖² / tr Sigma of one sample's gradient, a pure number (a batch of B has B times
       as much); zero or below where no signal can be told from noise;
     - `noise_scale` = tr Sigma / ‖G‖², samples: the batch size at which noise and signal are
@@ -65,52 +75,84 @@ class Gradient:
         `non-finite values` where a weight, an input, a logit or the gradient is NaN or infinite.
 
         Raises:
-            ProbeError: The network does not return logits, or the labels do not fit them.
+            ProbeError: The network's outputs do not fit the task, or the labels do not fit them.
         """
-        if data.labels is None:
+        if not data.labelled:
             return Measurement.skipped(self.name, "there are no labels; give labelled data")
-        graph = footprint(network, data.inputs).graph
+        graph = footprint(network, data).graph
         return run(self.name, network, data, lambda lent: _measure(lent, graph))
 
     def estimate(self, network: nn.Module, data: ProbeData) -> Cost:
         """Return what `measure` is expected to take, without running the network."""
-        count = len(data.inputs)
-        graph = footprint(network, data.inputs).graph
+        count = len(data)
+        graph = footprint(network, data).graph
         weights = sum(p.numel() * p.element_size() for p in network.parameters())
         memory = None if graph is None else min(count, data.batch_size) * graph * 3 + 3 * weights
         return Cost(forward=2 * count, backward=2 * count, memory=memory)
 
 
-def mean_gradient(lent: Evaluation, weights: Measured) -> tuple[Measured, list[Tensor], Tensor]:
-    """Return the parameters the loss uses, its mean gradient by them, and each sample's loss.
+@dataclass(frozen=True)
+class MeanGradient:
+    """The gradient of the mean loss.
 
-    The gradient is masked and shaped like the parameters; the losses are [N], float64.
+    Attributes:
+        weights: The parameters that the loss uses.
+        values: The gradient, masked and shaped like them.
+        sums: The sum of each sample's loss terms, [N], float64; of single terms where the loss of
+            a batch is not made of its samples'.
+        counts: The number of each one's terms, [N].
+        places: Which of the outputs' tensors the loss depends on.
     """
-    losses: list[Tensor] = []
+
+    weights: Measured
+    values: list[Tensor]
+    sums: Tensor
+    counts: Tensor
+    places: list[int]
+
+    @property
+    def loss(self) -> tuple[float, float | None]:
+        """Return the mean over terms, and its standard error over samples."""
+        sums, counts = self.sums.cpu().numpy(), self.counts.cpu().numpy()
+        mean = float(sums.sum() / counts.sum())
+        return mean, mean_stderr((sums - mean * counts) * (len(counts) / counts.sum()))
+
+
+def mean_gradient(lent: Evaluation, weights: Measured) -> MeanGradient:
+    """Return the gradient of the mean loss over the pinned samples, and each sample's loss."""
+    found: list[tuple[Tensor, Tensor]] = []
     total: list[Tensor] = []
-    for inputs, labels in lent.batches():
-        each = F.cross_entropy(lent.logits(inputs), labels, reduction="none")
-        mean = each.sum() / len(lent)
+    places: list[int] = [0]
+    for batch in lent.batches():
+        outputs = lent.outputs(batch)
+        terms = lent.losses(outputs, batch)
         if not total:
-            weights = weights.used_by(mean)
+            weights = weights.used_by(terms)
             total = [torch.zeros_like(tensor) for tensor in weights.tensors]
+            if not lent.softmax:
+                places = OutputSpace(lent, outputs, batch).places
         if weights.tensors:
-            found = derivative(mean, weights.tensors, materialize_grads=True)
-            lent.backward += len(inputs)
-            torch._foreach_add_(total, found)
-        losses.append(each.detach().double())
-    return weights, weights.keep(total), torch.cat(losses)
+            slopes = derivative(terms.sum() / lent.terms, weights.tensors, materialize_grads=True)
+            lent.backward += lent.task.size(batch)
+            torch._foreach_add_(total, slopes)
+        if lent.softmax or lent.behaviour.coupled is not None:
+            found.append((terms.detach().double(), torch.ones_like(terms, dtype=torch.int64)))
+        else:
+            found.append(per_sample(lent.task, outputs, batch))
+    sums, counts = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return MeanGradient(weights, weights.keep(total), sums, counts, places)
 
 
 def _measure(lent: Evaluation, graph: int | None) -> Measurement:
-    weights, mean, losses = mean_gradient(lent, measured(lent.network))
+    gradient = mean_gradient(lent, measured(lent.network))
+    weights, mean = gradient.weights, gradient.values
     if not weights.survivors:
         return Measurement.skipped(
             "gradient", "no weight is trainable, unmasked and used by the loss"
         )
     norms = torch.stack([value.double().norm() for value in mean]).cpu().numpy()
-    norm, loss = float(np.linalg.norm(norms)), losses.cpu().numpy()
-    if not math.isfinite(norm) or not np.isfinite(loss).all():
+    norm, (loss, loss_error) = float(np.linalg.norm(norms)), gradient.loss
+    if not math.isfinite(norm) or not bool(torch.isfinite(gradient.sums).all()):
         raise NonFiniteError("the loss or its gradient is NaN or infinite")
     layers = weights.layers
     layer_norms = [float(np.linalg.norm(norms[where])) for where in layers.values()]
@@ -130,13 +172,13 @@ def _measure(lent: Evaluation, graph: int | None) -> Measurement:
             scalars={
                 "norm": Scalar.of(norm, "loss/param"),
                 **_none_of("a sample's gradient depends on its batch", "norm_unbiased"),
-                "loss": Scalar.of(loss.mean(), "nats"),
+                "loss": Scalar.of(loss, loss_unit(lent.task)),
                 **_none_of("a sample's gradient depends on its batch", "snr", "noise_scale"),
             },
             arrays=arrays,
             notes=weights.notes(),
         )
-    gradients = SampleGradients(lent, weights, graph)
+    gradients = SampleGradients(lent, weights, graph, gradient.places)
     each, dots = _squares(lent, gradients, mean)
     pair = moments(each, dots)
     unbiased, rest = _signal_and_noise(pair)
@@ -145,7 +187,7 @@ def _measure(lent: Evaluation, graph: int | None) -> Measurement:
         scalars={
             "norm": Scalar.of(norm, "loss/param", function_of(pair, _norm)[1]),
             "norm_unbiased": unbiased,
-            "loss": Scalar.of(loss.mean(), "nats", mean_stderr(loss)),
+            "loss": Scalar.of(loss, loss_unit(lent.task), loss_error),
             **rest,
         },
         arrays={**arrays, "sample_norms": np.sqrt(each).tolist()},
@@ -158,8 +200,8 @@ def _squares(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return |g_i|² and <g_i, mean gradient> of every sample, [N] each."""
     squares, dots = [], []
-    for inputs, labels in lent.batches(gradients.chunk(1)):
-        found = gradients(inputs, partial(_residual, labels), mean)
+    for batch in lent.batches(gradients.chunk(1)):
+        found = gradients(batch, partial(_residual, lent), mean)
         squares.append(found[0].sum(0))
         dots.append(found[1])
     each, along = torch.cat(squares), torch.cat(dots)
@@ -232,7 +274,12 @@ def _norm(values: GradientMoments) -> np.ndarray:
     return np.sqrt(values.mean_square)
 
 
-def _residual(labels: Tensor, logits: Tensor) -> Tensor:
-    """Return the gradient of each sample's cross-entropy by its logits, [1, N, C]."""
-    probabilities = logits.softmax(1)
-    return (probabilities - F.one_hot(labels, logits.shape[1]).to(probabilities)).unsqueeze(0)
+def _residual(lent: Evaluation, outputs: Outputs, batch: Batch) -> list[list[Tensor]]:
+    """Return the gradient of each sample's loss at the outputs, scaled so that the mean is g."""
+    scale = len(lent) / lent.terms
+    return [[slope * scale for slope in OutputSpace(lent, outputs, batch).gradient]]
+
+
+def loss_unit(task: Task) -> str:
+    """Return the unit of a task's loss: nats of a cross-entropy, none of any other."""
+    return "nats" if isinstance(task, Classification | LanguageModelling) else ""

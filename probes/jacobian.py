@@ -1,9 +1,10 @@
-"""The singular values of d logits / d input: how far a signal is stretched on its way through."""
+"""The singular values of d signal / d input: how far a signal is stretched on its way through."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -21,6 +22,8 @@ from trainscope.probes.passes import NonFiniteError, derivative
 from trainscope.probes.probe import Need
 from trainscope.probes.singular_values import singular_values
 from trainscope.records import Cost, Measurement, Scalar
+from trainscope.task import Batch
+from trainscope.task.batches import mapped, size_of, tensors
 
 MOST_ROWS = 256
 """Backward passes through a whole batch whose samples depend on each other."""
@@ -30,6 +33,12 @@ Values = NDArray[np.float64]
 @dataclass(frozen=True)
 class Jacobian:
     """All singular values of each sample's input-output Jacobian [C, D], k = min(C, D) of them.
+
+    Outputs are the task's signal: logits, or what stands for them (class scores pooled over pixels,
+    the logits at the last token). Inputs are the floating-point ones; of token ids their
+    embeddings. With more than `most_outputs` outputs it is Q'J in the place of J, with Q [C, k] of
+    random orthonormal columns times sqrt(C / k), k = `sketch`: sums of squares stay what they were
+    in expectation, single values do not, and the note says so.
 
     - `mean_jsv`: their mean over values and samples; its standard error is over samples;
     - `std_over_mean`: their standard deviation over values and samples, over that mean; its
@@ -44,16 +53,20 @@ class Jacobian:
     - `dead_outputs`: the number of outputs whose row is zero at every sample.
     - `singular_samples`: the number of samples whose Jacobian is singular to working precision.
 
-    Units: logits per unit of (normalised) input. Arrays: `singular_values` [N][k], largest first;
-    `condition_numbers` [N], None where singular; `dead_outputs_per_sample` [N].
+    Units: logits (outputs) per unit of (normalised) input. Arrays: `singular_values` [N][k],
+    largest first; `condition_numbers` [N], None where singular; `dead_outputs_per_sample` [N].
 
     Attributes:
         samples: At most this many pinned samples, the first; None for all.
         memory: Bytes of Jacobians held at once; one sample's is the least.
+        most_outputs: Outputs up to which all are differentiated.
+        sketch: Random combinations of outputs beyond that.
     """
 
     samples: int | None = None
     memory: int = 2**28
+    most_outputs: int = 2048
+    sketch: int = 64
 
     name: ClassVar[str] = "jacobian"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.INPUTS})
@@ -62,6 +75,10 @@ class Jacobian:
         """Check the options."""
         if self.samples is not None and self.samples < 1:
             raise ProbeError(f"jacobian: samples is {self.samples}; give at least 1")
+        if not 1 <= self.sketch <= self.most_outputs:
+            raise ProbeError(
+                f"jacobian: sketch is {self.sketch}; give 1 to most_outputs ({self.most_outputs})"
+            )
 
     def measure(self, network: nn.Module, data: ProbeData) -> Measurement:
         """Measure a network, in eval mode, on the pinned samples; it is left untouched.
@@ -72,92 +89,198 @@ class Jacobian:
         times as costly, so it may be measured on fewer of them, and without standard errors.
 
         Raises:
-            ProbeError: The network does not return logits.
+            ProbeError: The network's outputs do not fit the task.
         """
         return run(self.name, network, data, self._measure, loss=False)
 
     def estimate(self, network: nn.Module, data: ProbeData) -> Cost:
         """Return what `measure` is expected to take, without running the network."""
-        count = min(len(data.inputs), self.samples or len(data.inputs))
-        found = footprint(network, data.inputs)
-        classes = found.classes or _last_width(network)
-        each = classes * data.inputs[0].numel() * data.inputs.element_size()
+        count = min(len(data), self.samples or len(data))
+        found = footprint(network, data)
+        rows = found.classes or _last_width(network)
+        rows = rows if rows <= self.most_outputs else self.sketch
+        size = sum(leaf[0].numel() * leaf.element_size() for leaf in _floating(data.batch))
+        each = rows * max(size, 4)
         chunk = max(1, min(self.memory // each, data.batch_size, count))
         memory = None if found.graph is None else chunk * (each + found.graph)
-        return Cost(forward=count, backward=count * classes, memory=memory)
+        return Cost(forward=count, backward=count * rows, memory=memory)
 
     def _measure(self, lent: Evaluation) -> Measurement:
+        for parameter in lent.network.parameters():  # put back by `untouched`
+            parameter.requires_grad_(False)
         coupled = lent.behaviour.coupled is not None
-        parts = (
-            coupled_jacobians(lent, self.samples)
-            if coupled
-            else input_jacobians(lent, self.samples, self.memory)
-        )
-        spectra, dead = [], []
-        for jacobians in parts:
-            if not bool(torch.isfinite(jacobians).all()):
-                raise NonFiniteError("the input-output Jacobian holds NaN or infinite values")
-            dead.append((jacobians == 0).all(2))
-            spectra.append(singular_values(jacobians))
+        try:
+            jacobians = _Jacobians(lent, self)
+            parts = jacobians.coupled() if coupled else jacobians.alone()
+            spectra, dead = [], []
+            for rows in parts:
+                if not bool(torch.isfinite(rows).all()):
+                    raise NonFiniteError("the input-output Jacobian holds NaN or infinite values")
+                dead.append((rows == 0).all(2))
+                spectra.append(singular_values(rows))
+        except NoJacobianError as error:
+            return Measurement.skipped(self.name, str(error))
         values = torch.cat(spectra).cpu().numpy()
-        rows = torch.cat(dead).cpu().numpy()
-        found = _summary(values, rows, torch.finfo(lent.inputs.dtype).eps)
+        zeros = torch.cat(dead).cpu().numpy()
+        unit = "logit/input" if lent.softmax else "output/input"
+        found = _summary(values, zeros, torch.finfo(lent.weight.dtype).eps, unit)
         if coupled:  # the samples are not independent
             scalars = {name: replace(each, stderr=None) for name, each in found.scalars.items()}
             found = replace(found, scalars=scalars)
-        return found
+        return replace(found, notes={**found.notes, **jacobians.notes})
 
 
-def input_jacobians(lent: Evaluation, samples: int | None, memory: int) -> Iterator[Tensor]:
-    """Yield the samples' Jacobians [n, C, D], a chunk at a time.
+class NoJacobianError(ProbeError):
+    """There is nothing to differentiate, or nothing to differentiate by; its message says which."""
 
-    In eval mode samples do not mix, so one backward pass of the sum of one logit over a chunk
-    gives that logit's row for every sample in it.
+
+class _Jacobians:
+    """The Jacobians of one network's samples.
+
+    Attributes:
+        notes: What a reader must know of them, once they were made.
     """
-    for parameter in lent.network.parameters():  # put back by `untouched`
-        parameter.requires_grad_(False)
-    chosen = lent.inputs[:samples]
-    classes = lent.behaviour.classes
-    each = classes * chosen[0].numel() * chosen.element_size()
-    for part in torch.split(chosen, max(1, min(memory // each, lent.batch_size))):
-        inputs = part.clone().requires_grad_()
-        logits = lent.logits(inputs)
-        rows = torch.zeros(
-            len(part), classes, part[0].numel(), dtype=part.dtype, device=part.device
-        )
-        for c in range(classes if logits.requires_grad else 0):
-            (row,) = derivative(
-                logits[:, c].sum(), inputs, retain_graph=c + 1 < classes, materialize_grads=True
+
+    def __init__(self, lent: Evaluation, options: Jacobian) -> None:
+        self.lent, self.options = lent, options
+        self.notes: dict[str, str] = {}
+        self._sketch: Tensor | None = None
+
+    def alone(self) -> Iterator[Tensor]:
+        """Yield the samples' Jacobians [n, C, D], a chunk at a time.
+
+        In eval mode samples do not mix, so one backward pass of the sum of one output over a chunk
+        gives that output's row for every sample in it.
+        """
+        count = min(len(self.lent), self.options.samples or len(self.lent))
+        start, chunk = 0, min(count, self._chunk())
+        while start < count:
+            batch = self.lent.some(start, min(start + chunk, count))
+            signal, points = self._forward(batch)
+            rows = []
+            for c in range(signal.shape[1]):
+                rows.append(self._row(signal[:, c].sum(), points))
+                self.lent.backward += len(signal)
+            yield torch.stack(rows, 1)
+            start += chunk
+
+    def coupled(self) -> Iterator[Tensor]:
+        """Yield Jacobians [1, C, D] of samples' own outputs by their own inputs, in the batch.
+
+        Each row takes a backward pass of its own through the batch, so there are at most
+        `MOST_ROWS` / C samples.
+        """
+        signal, points = self._forward(self.lent.batch)
+        count, width = signal.shape
+        for i in range(min(count, self.options.samples or count, max(1, MOST_ROWS // width))):
+            rows = []
+            for c in range(width):
+                rows.append(self._row(signal[i, c], points)[i])
+                self.lent.backward += count
+            yield torch.stack(rows).unsqueeze(0)
+
+    def _chunk(self) -> int:
+        """Return how many samples' Jacobians are held at once."""
+        if self.lent.softmax:
+            width = self.lent.behaviour.classes or 1
+            size = sum(leaf[0].numel() * leaf.element_size() for leaf in _floating(self.lent.batch))
+        else:
+            signal, points = self._forward(self.lent.some(0, 1))
+            width = signal.shape[1]
+            size = sum(point.numel() * point.element_size() for point in points)
+        return max(1, min(self.options.memory // max(width * size, 1), self.lent.batch_size))
+
+    def _forward(self, batch: Batch) -> tuple[Tensor, list[Tensor]]:
+        """Return the signal [n, C], and the tensors [n, ...] that it depends on."""
+        task, count = self.lent.task, self.lent.task.size(batch)
+        batch = mapped(lambda leaf: leaf.clone(), batch)
+        points = [leaf.requires_grad_() for leaf in _floating(batch)]
+        with _embedded(self.lent.network, _tokens(batch)) as embedded:
+            signal = task.signal(self.lent.outputs(batch))
+        if signal is None or signal.ndim != 2 or len(signal) != count:
+            raise NoJacobianError(
+                f"{type(task).__name__} makes no signal of shape [samples, outputs] of the outputs"
             )
-            rows[:, c] = row.flatten(1)
-            lent.backward += len(part)
-        yield rows
+        points += [each for each in embedded if len(each) == count]
+        if not points:
+            raise NoJacobianError(
+                "no input is a floating-point number, and no embedding layer takes the token ids"
+            )
+        signal = self._sketched(signal)
+        if signal.requires_grad and len(points) > 1:
+            used = torch.autograd.grad(signal.sum(), points, retain_graph=True, allow_unused=True)
+            kept = [point for point, slope in zip(points, used, strict=True) if slope is not None]
+            points = kept or points
+        if embedded and any(point is each for point in points for each in embedded):
+            self.notes["inputs"] = "the embeddings of the token ids"
+        return signal, points
+
+    def _row(self, output: Tensor, points: list[Tensor]) -> Tensor:
+        """Return the derivative of one output of each sample, or of one sample's, [n, D]."""
+        if not output.requires_grad:
+            return torch.cat([torch.zeros_like(point).flatten(1) for point in points], 1)
+        found = derivative(output, points, retain_graph=True, materialize_grads=True)
+        return torch.cat([slope.flatten(1) for slope in found], 1)
+
+    def _sketched(self, signal: Tensor) -> Tensor:
+        width, rows = signal.shape[1], self.options.sketch
+        if width <= self.options.most_outputs:
+            return signal
+        if self._sketch is None or len(self._sketch) != width:
+            drawn = torch.randn(width, rows, generator=torch.Generator().manual_seed(0)).double()
+            basis = torch.linalg.qr(drawn).Q * math.sqrt(width / rows)
+            self._sketch = basis.to(signal)
+            self.notes["sketch"] = (
+                f"{rows} random combinations of {width} outputs: the root mean square of the "
+                "singular values times sqrt(their number) is that of all outputs in expectation, "
+                "single values are not"
+            )
+        return signal @ self._sketch
 
 
-def coupled_jacobians(lent: Evaluation, samples: int | None) -> Iterator[Tensor]:
-    """Yield Jacobians [1, C, D] of samples' own outputs by their own inputs, in the whole batch.
-
-    Each row takes a backward pass of its own through the batch, so there are at most
-    `MOST_ROWS` / C samples.
-    """
-    for parameter in lent.network.parameters():  # put back by `untouched`
-        parameter.requires_grad_(False)
-    inputs = lent.inputs.clone().requires_grad_()
-    logits = lent.logits(inputs)
-    classes = lent.behaviour.classes
-    for i in range(min(len(lent), samples or len(lent), max(1, MOST_ROWS // classes))):
-        rows = torch.zeros(1, classes, inputs[0].numel(), dtype=inputs.dtype, device=inputs.device)
-        for c in range(classes if logits.requires_grad else 0):
-            (row,) = derivative(logits[i, c], inputs, retain_graph=True, materialize_grads=True)
-            rows[0, c] = row[i].flatten()
-            lent.backward += len(lent)
-        yield rows
+def _floating(batch: Batch) -> list[Tensor]:
+    """Return a batch's floating-point tensors that have an axis of samples."""
+    count = size_of(batch)
+    return [
+        leaf
+        for leaf in tensors(batch)
+        if leaf.is_floating_point() and leaf.ndim and len(leaf) == count
+    ]
 
 
-def _summary(values: Values, dead: NDArray[np.bool_], eps: float) -> Measurement:
+def _tokens(batch: Batch) -> Tensor | None:
+    """Return the token ids of a batch: `input_ids`, or its first whole numbers of two axes."""
+    if isinstance(batch, Mapping) and isinstance(batch.get("input_ids"), Tensor):
+        found: Tensor = batch["input_ids"]
+        return found
+    return next((x for x in tensors(batch) if not x.is_floating_point() and x.ndim > 1), None)
+
+
+@contextmanager
+def _embedded(network: nn.Module, tokens: Tensor | None) -> Iterator[list[Tensor]]:
+    """Collect what embedding layers make of the token ids, as tensors to differentiate by."""
+    found: list[Tensor] = []
+
+    def begin(_: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> Tensor | None:
+        if tokens is None or not given or given[0].shape != tokens.shape:
+            return None
+        if not torch.equal(given[0].to(tokens), tokens):
+            return None
+        found.append(out.detach().requires_grad_())
+        return found[-1]
+
+    layers = [m for m in network.modules() if isinstance(m, nn.Embedding)]
+    handles = [layer.register_forward_hook(begin) for layer in layers if tokens is not None]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _summary(values: Values, dead: NDArray[np.bool_], eps: float, unit: str) -> Measurement:
     """Return the measurement from singular values [N, k] and zero rows [N, C]."""
     samples = len(values)
-    unit = "logit/input"
     largest, smallest = values[:, 0], values[:, -1]
     singular = smallest <= 8 * eps * largest
     with np.errstate(divide="ignore", invalid="ignore"):

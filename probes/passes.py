@@ -12,7 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainscope.errors import ProbeError
+from trainscope.errors import ProbeError, TaskError
+from trainscope.task import Batch, Classification, Outputs, Task
+from trainscope.task.batches import targets, tensors
 
 
 class NonFiniteError(ArithmeticError):
@@ -23,27 +25,46 @@ class NotDifferentiableError(ProbeError):
     """A derivative that torch does not have; its message is the reason."""
 
 
-def logits_of(model: nn.Module, inputs: Tensor) -> Tensor:
-    """Return a network's logits [N, C] for a copy of inputs [N, ...]; they may be NaN.
-
-    A batch of one whose axis the network squeezed away, [C], counts as [1, C].
+def outputs_of(task: Task, model: nn.Module, batch: Batch) -> Outputs:
+    """Return a network's outputs for a batch; they may be NaN.
 
     Raises:
-        ProbeError: The network fails on such inputs, or returns something else.
+        ProbeError: The network fails on such a batch, or its outputs do not fit the task.
     """
     try:
-        out = model(inputs.clone())
+        return task.outputs(model, batch)
+    except TaskError:
+        raise
     except Exception as error:  # whatever the layers, or code of the user's, raise
-        raise _failure(f"the network fails on a batch of {len(inputs)}", model, error) from error
-    if isinstance(out, Tensor) and out.ndim == 1 and len(inputs) == 1:
-        out = out.unsqueeze(0)
-    if not isinstance(out, Tensor) or out.ndim != 2 or len(out) != len(inputs):
-        shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
-        raise ProbeError(
-            f"the network returns {shape} for {len(inputs)} inputs, not logits of shape "
-            "[samples, classes]; wrap it so that it does"
-        )
-    return out
+        count = task.size(batch)
+        raise _failure(f"the network fails on a batch of {count}", model, error) from error
+
+
+def checked_outputs(task: Task, model: nn.Module, batch: Batch) -> Outputs:
+    """Return a network's outputs for a batch, whose form was held against the task.
+
+    Raises:
+        ProbeError: The network fails, or its outputs have another form than the task's.
+    """
+    found = outputs_of(task, model, batch)
+    if type(task) is Classification:
+        logits = task.logits(found)
+        count = task.size(batch)
+        if logits.ndim == 1 and count == 1:  # a batch of one whose axis was squeezed away
+            return logits.unsqueeze(0)
+        labels = targets(batch, task.inputs)
+        many = isinstance(labels, Tensor) and labels.ndim > 1
+        if not many and (logits.ndim != 2 or len(logits) != count):
+            raise TaskError(
+                f"the network returns {tuple(logits.shape)} for {count} inputs, not logits of "
+                "shape [samples, classes]; wrap it so that it does, or name its task"
+            )
+    return found
+
+
+def live(outputs: Outputs) -> list[Tensor]:
+    """Return the tensors of a network's outputs that have a graph, in order."""
+    return [leaf for leaf in tensors(outputs) if leaf.requires_grad]
 
 
 def derivative(

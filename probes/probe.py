@@ -81,7 +81,7 @@ def lacking(probe: Probe, data: ProbeData) -> Need | None:
     """Return the first thing a probe needs and the data does not have, or None."""
     offered = {
         Need.INPUTS: True,
-        Need.LABELS: data.labels is not None,
+        Need.LABELS: data.labelled,
         Need.TRAINING: data.train is not None and data.test is not None,
     }
     return next((need for need in sorted(probe.needs) if not offered[need]), None)

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from trainscope.probes.evaluation import Evaluation
+from trainscope.probes.output_space import OutputSpace
 from trainscope.probes.parameters import Measured
 from trainscope.probes.passes import NonFiniteError, derivative
 
@@ -22,10 +22,10 @@ Product = Callable[[Tensor], Tensor]
 
 
 class MatrixProduct:
-    """v -> P H P v for the mean cross-entropy of the pinned samples, P onto surviving weights.
+    """v -> P H P v for the mean loss of the pinned samples, P onto surviving weights.
 
-    Batches count by their size. A vector is [survivors], in any floating dtype; the product is
-    float64, computed in the network's dtype.
+    Batches count by the number of their terms. A vector is [survivors], in any floating dtype; the
+    product is float64, computed in the network's dtype.
 
     Attributes:
         size: Length of a vector.
@@ -63,12 +63,12 @@ class MatrixProduct:
 
     def gradient(self) -> Tensor:
         """Return the mean gradient of the loss, [survivors], float64."""
-        total = torch.zeros(self.size, dtype=torch.float64, device=self.lent.inputs.device)
-        for inputs, labels in self.lent.batches():
-            loss = F.cross_entropy(self.lent.logits(inputs), labels, reduction="sum")
+        total = torch.zeros(self.size, dtype=torch.float64, device=self.lent.weight.device)
+        for batch in self.lent.batches():
+            loss = self.lent.losses(self.lent.outputs(batch), batch).sum()
             found = derivative(loss, self.measured.tensors, materialize_grads=True)
-            self.lent.backward += len(inputs)
-            total += self.measured.flatten(found).double() / len(self.lent)
+            self.lent.backward += self.lent.task.size(batch)
+            total += self.measured.flatten(found).double() / self.lent.terms
         return total
 
     def _batch(self, number: int) -> Callable[[list[Tensor]], list[Tensor]]:
@@ -76,15 +76,13 @@ class MatrixProduct:
         if number < len(self._kept):
             return self._kept[number]
         start = number * self.lent.batch_size
-        inputs = self.lent.inputs[start : start + self.lent.batch_size]
-        labels = self.lent.labels[start : start + self.lent.batch_size]
-        logits = self.lent.logits(inputs)
-        self.lent.backward += len(inputs)
-        share = len(inputs) / len(self.lent)
+        batch = self.lent.some(start, start + self.lent.batch_size)
+        outputs = self.lent.outputs(batch)
+        self.lent.backward += self.lent.task.size(batch)
         product = (
-            self._gauss_newton(logits, share)
+            self._gauss_newton(OutputSpace(self.lent, outputs, batch))
             if self.ggn
-            else self._hessian(F.cross_entropy(logits, labels) * share)
+            else self._hessian(self.lent.losses(outputs, batch).sum() / self.lent.terms)
         )
         if self.keep:
             self._kept.append(product)
@@ -108,20 +106,23 @@ class MatrixProduct:
 
         return product
 
-    def _gauss_newton(self, logits: Tensor, share: float) -> Callable[[list[Tensor]], list[Tensor]]:
-        tensors = self.measured.tensors
-        dual = torch.zeros_like(logits, requires_grad=True)
-        pulled = derivative(logits, tensors, dual, create_graph=True, materialize_grads=True)
+    def _gauss_newton(self, space: OutputSpace) -> Callable[[list[Tensor]], list[Tensor]]:
+        tensors, leaves = self.measured.tensors, space.leaves
+        duals = [torch.zeros_like(leaf, requires_grad=True) for leaf in leaves]
+        pulled = derivative(leaves, tensors, duals, create_graph=True, materialize_grads=True)
         live = [i for i, g in enumerate(pulled) if g.requires_grad]
-        p = logits.detach().softmax(1)
 
         def product(pieces: list[Tensor]) -> list[Tensor]:
-            (pushed,) = derivative(
-                [pulled[i] for i in live], dual, [pieces[i] for i in live], retain_graph=True
+            pushed = derivative(
+                [pulled[i] for i in live],
+                duals,
+                [pieces[i] for i in live],
+                retain_graph=True,
+                materialize_grads=True,
             )
-            inner = p * (pushed - (p * pushed).sum(1, keepdim=True)) * (share / len(p))
+            inner = [curved / self.lent.terms for curved in space.curved(list(pushed))]
             return list(
-                derivative(logits, tensors, inner, retain_graph=True, materialize_grads=True)
+                derivative(leaves, tensors, inner, retain_graph=True, materialize_grads=True)
             )
 
         return product

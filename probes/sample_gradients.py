@@ -15,15 +15,19 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.func import functional_call, grad, vmap
+from torch.utils import _pytree
 
 from trainscope.probes.evaluation import Evaluation
 from trainscope.probes.folding import ConvNorm
+from trainscope.probes.footprint import Forward
 from trainscope.probes.layer_rules import LayerRule, rule_for
 from trainscope.probes.parameters import Measured
 from trainscope.probes.passes import NotDifferentiableError, derivative
+from trainscope.task import Batch, Outputs
+from trainscope.task.batches import tensors
 
-Cotangents = Callable[[Tensor], Tensor]
-"""From logits [N, C] to R gradients at the logits, [R, N, C]."""
+Cotangents = Callable[[Outputs, Batch], Sequence[Sequence[Tensor]]]
+"""From outputs to R gradients at those of their tensors that count, [N, ...] each."""
 
 _BUDGET = 2**28  # bytes of activations and per-sample gradients held at once
 
@@ -32,21 +36,28 @@ _VMAP_FAILS = (RuntimeError, TypeError, ValueError, LookupError)
 
 
 class SampleGradients:
-    """Per-sample gradients of scalars <r, logits> of one network.
+    """Per-sample gradients of scalars <r, outputs> of one network.
 
     Attributes:
         method: "layer rules", "vectorised" or "one by one".
     """
 
-    def __init__(self, lent: Evaluation, measured: Measured, graph_bytes: int | None) -> None:
+    def __init__(
+        self,
+        lent: Evaluation,
+        measured: Measured,
+        graph_bytes: int | None,
+        places: Sequence[int] = (0,),
+    ) -> None:
         """Choose the method.
 
         Args:
             lent: The network and data.
             measured: The parameters; all used by the loss.
             graph_bytes: Bytes of one sample's graph, None where unknown.
+            places: Which of the outputs' tensors count.
         """
-        self.lent, self.measured = lent, measured
+        self.lent, self.measured, self.places = lent, measured, tuple(places)
         self.graph_bytes = graph_bytes
         self.rules = _rules(lent.model, measured)
         self.method = "layer rules" if self.rules else "vectorised"
@@ -63,13 +74,13 @@ class SampleGradients:
         return max(1, _BUDGET // each)
 
     def __call__(
-        self, inputs: Tensor, cotangents: Cotangents, along: Sequence[Tensor] | None = None
+        self, batch: Batch, cotangents: Cotangents, along: Sequence[Tensor] | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return squares and dots of the samples' gradients, masked weights left out.
 
         Args:
-            inputs: [N, ...]; at most `chunk` of them keep the memory bounded.
-            cotangents: The gradients at the logits, R for each sample.
+            batch: N samples; at most `chunk` of them keep the memory bounded.
+            cotangents: The gradients at the outputs, R for each sample.
             along: A masked direction shaped like the parameters.
 
         Returns:
@@ -77,16 +88,16 @@ class SampleGradients:
             [N] (zeros without a direction).
         """
         if self.method == "layer rules":
-            return self._by_rules(inputs, cotangents, along)
+            return self._by_rules(batch, cotangents, along)
         if self.method == "vectorised":
             try:
-                return self._vectorised(inputs, cotangents, along)
+                return self._vectorised(batch, cotangents, along)
             except _NoRuleError:
                 self.method = "one by one"
-        return self._one_by_one(inputs, cotangents, along)
+        return self._one_by_one(batch, cotangents, along)
 
     def _by_rules(
-        self, inputs: Tensor, cotangents: Cotangents, along: Sequence[Tensor] | None
+        self, batch: Batch, cotangents: Cotangents, along: Sequence[Tensor] | None
     ) -> tuple[Tensor, Tensor]:
         seen: dict[nn.Module, tuple[Tensor, GradientEdge]] = {}
         calls: list[nn.Module] = []
@@ -97,25 +108,26 @@ class SampleGradients:
 
         handles = [module.register_forward_hook(remember) for module in self.rules]
         try:
-            logits = self.lent.logits(inputs)
+            outputs = self.lent.outputs(batch)
         finally:
             for handle in handles:
                 handle.remove()
         if len(seen) != len(self.rules) or len(calls) != len(seen):
             raise _NoRuleError
-        wanted = cotangents(logits.detach())
+        wanted = cotangents(outputs, batch)
+        count, leaves = self.lent.task.size(batch), self._counted(outputs)
         edges = [edge for _, edge in seen.values()]
-        deltas = [derivative(logits, edges, r, retain_graph=True) for r in wanted]
-        self.lent.backward += len(wanted) * len(inputs)
+        deltas = [derivative(leaves, edges, r, retain_graph=True) for r in wanted]
+        self.lent.backward += len(wanted) * count
         tensors, masks = self.measured.tensors, self.measured.masks
         by_id = {id(t): mask for t, mask in zip(tensors, masks, strict=True)}
         moved = {} if along is None else {id(t): a for t, a in zip(tensors, along, strict=True)}
         squares: dict[int, Tensor] = {}
-        dots = inputs.new_zeros(len(inputs), dtype=torch.float64)
+        dots = self._zeros(count)
         with torch.no_grad():
             for position, (module, (x, _)) in enumerate(seen.items()):
                 d = torch.stack([delta[position] for delta in deltas])
-                if d.shape[1] != len(x) or len(x) != len(inputs):
+                if d.shape[1] != len(x) or len(x) != count:
                     raise _NoRuleError
                 squares.update(self.rules[module].squares(x, d, by_id))
                 if moved:
@@ -124,49 +136,69 @@ class SampleGradients:
         return torch.stack([squares[id(t)].double() for t in tensors]), dots
 
     def _vectorised(
-        self, inputs: Tensor, cotangents: Cotangents, along: Sequence[Tensor] | None
+        self, batch: Batch, cotangents: Cotangents, along: Sequence[Tensor] | None
     ) -> tuple[Tensor, Tensor]:
-        named = dict(zip(self.measured.names, self.measured.tensors, strict=True))
-        network = self.lent.network
+        named = {
+            f"network.{name}": tensor.detach()
+            for name, tensor in zip(self.measured.names, self.measured.tensors, strict=True)
+        }
+        forward = Forward(self.lent.task, self.lent.network)
+        count = self.lent.task.size(batch)
+        leaves, spec = _pytree.tree_flatten(batch)
+        rows = [isinstance(x, Tensor) and x.ndim > 0 and len(x) == count for x in leaves]
 
-        def score(weights: dict[str, Tensor], x: Tensor, r: Tensor) -> Tensor:
-            out: Tensor = functional_call(network, weights, (x.unsqueeze(0).clone(),))
-            return (out.reshape(r.shape) * r).sum()
+        def score(weights: dict[str, Tensor], mine: list[Tensor], r: list[Tensor]) -> Tensor:
+            own = iter(mine)
+            sample = [
+                next(own).unsqueeze(0) if row else leaf
+                for leaf, row in zip(leaves, rows, strict=True)
+            ]
+            out = functional_call(forward, weights, (_pytree.tree_unflatten(sample, spec),))
+            dots = [
+                (leaf.reshape(part.shape) * part).sum()
+                for leaf, part in zip(self._counted(out), r, strict=True)
+            ]
+            return torch.stack(dots).sum()
 
         per_sample = vmap(grad(score), in_dims=(None, 0, 0))
         with torch.no_grad():
-            wanted = cotangents(self.lent.logits(inputs))
-        weights = {name: tensor.detach() for name, tensor in named.items()}
-        squares = inputs.new_zeros(len(named), len(inputs), dtype=torch.float64)
-        dots = inputs.new_zeros(len(inputs), dtype=torch.float64)
+            wanted = cotangents(self.lent.outputs(batch), batch)
+        mine = [leaf for leaf, row in zip(leaves, rows, strict=True) if row]
+        squares, dots = self._zeros(len(named), count), self._zeros(count)
         for r in wanted:
             try:
                 with warnings.catch_warnings():  # vmap's, of an operation that it takes in a loop
                     warnings.filterwarnings("ignore", message=".*batching rule")
-                    found = per_sample(weights, inputs, r)
+                    found = per_sample(named, mine, list(r))
             except _VMAP_FAILS as error:
                 raise _NoRuleError from error
-            self.lent.forward += len(inputs)
-            self.lent.backward += len(inputs)
-            gradients = self.measured.keep([found[name] for name in named])
+            self.lent.forward += count
+            self.lent.backward += count
+            gradients = self.measured.keep(list(found.values()))
             squares += torch.stack([g.reshape(len(g), -1).square().sum(1) for g in gradients])
             for g, a in zip(gradients, along or (), strict=along is not None):
                 dots += (g * a).reshape(len(g), -1).sum(1)
         return squares, dots
 
     def _one_by_one(
-        self, inputs: Tensor, cotangents: Cotangents, along: Sequence[Tensor] | None
+        self, batch: Batch, cotangents: Cotangents, along: Sequence[Tensor] | None
     ) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
-            wanted = cotangents(self.lent.logits(inputs))
+            wanted = cotangents(self.lent.outputs(batch), batch)
         columns, dots = [], []
-        for i, x in enumerate(torch.split(inputs, 1)):
-            logits = self.lent.logits(x)
-            squares = inputs.new_zeros(len(self.measured.names), dtype=torch.float64)
-            dot = inputs.new_zeros((), dtype=torch.float64)
-            for r in wanted[:, i : i + 1]:
+        for i in range(self.lent.task.size(batch)):
+            leaves = self._counted(
+                self.lent.outputs(self.lent.task.select(batch, torch.tensor([i])))
+            )
+            squares, dot = self._zeros(len(self.measured.names)), self._zeros()
+            for r in wanted:
+                mine = [part[i : i + 1].view_as(leaf) for leaf, part in zip(leaves, r, strict=True)]
                 found = derivative(
-                    logits, self.measured.tensors, r, retain_graph=True, materialize_grads=True
+                    leaves,
+                    self.measured.tensors,
+                    mine,
+                    retain_graph=True,
+                    materialize_grads=True,
                 )
                 self.lent.backward += 1
                 gradients = self.measured.keep(found)
@@ -177,24 +209,35 @@ class SampleGradients:
             dots.append(dot)
         return torch.stack(columns, 1), torch.stack(dots)
 
+    def _counted(self, outputs: Outputs) -> list[Tensor]:
+        """Return the tensors of the outputs that count."""
+        found = tensors(outputs)
+        return [found[place] for place in self.places]
+
+    def _zeros(self, *shape: int) -> Tensor:
+        return self.lent.weight.new_zeros(shape, dtype=torch.float64)
+
     def _agrees(self) -> bool:
         """Check the rules on the first sample: they miss weights used outside their layer."""
 
-        def one(logits: Tensor) -> Tensor:
-            return (
-                torch.linspace(1, 2, logits.shape[1], device=logits.device)
-                .to(logits)
-                .expand(1, *logits.shape)
-            )
+        def one(outputs: Outputs, _: Batch) -> list[list[Tensor]]:
+            return [[_ramp(leaf) for leaf in self._counted(outputs)]]
 
-        inputs = self.lent.inputs[:2]
+        two, first = self.lent.some(0, 2), self.lent.some(0, 1)
         try:
-            got, _ = self._by_rules(inputs, one, None)
+            got, _ = self._by_rules(two, one, None)
         except (_NoRuleError, NotDifferentiableError, RuntimeError):
             return False
-        expected, _ = self._one_by_one(inputs[:1], one, None)
+        expected, _ = self._one_by_one(first, one, None)
         close = (got[:, :1] - expected).abs() <= 1e-2 * expected + 1e-6 * expected.max()
         return bool(close.all())
+
+
+def _ramp(leaf: Tensor) -> Tensor:
+    """Return for every sample the same numbers from 1 to 2, shaped like an output."""
+    size = leaf[0].numel()
+    values = torch.linspace(1, 2, size, device=leaf.device).to(leaf)
+    return values.reshape(leaf.shape[1:]).expand(leaf.shape)
 
 
 class _NoRuleError(Exception):

@@ -124,7 +124,7 @@ def _off(
     except ProbeError:  # a network of one dtype; its products must still be symmetric
         return None
     drawn = torch.randn(product.size, generator=data.generator(), dtype=torch.float64)
-    vector = drawn.to(lent.inputs.device)
+    vector = drawn.to(lent.weight.device)
     got, expected = product(vector), other(vector)
     gap, size = float((got - expected).norm()), float(expected.norm())
     if gap <= SUSPECT * size:
@@ -145,11 +145,11 @@ def _grow(
 
     def start() -> torch.Tensor:
         drawn = torch.randn(product.size, generator=generator, dtype=torch.float64)
-        return drawn.to(lent.inputs.device)
+        return drawn.to(lent.weight.device)
 
     runs: list[Quadrature] = []
     for _ in range(wanted.density_vectors - 1):
-        krylov = Lanczos(product, start(), generator, lent.inputs.dtype)
+        krylov = Lanczos(product, start(), generator, lent.weight.dtype)
         while krylov.steps < wanted.density_steps and not krylov.exhausted:
             krylov.grow()
         runs.append(Quadrature.of(krylov))
@@ -165,7 +165,7 @@ def _grow(
         wanted.top,
         tolerance=wanted.tolerance,
         generator=generator,
-        dtype=lent.inputs.dtype,
+        dtype=lent.weight.dtype,
         most_steps=wanted.most_products,
         least_steps=wanted.density_steps if wanted.density_vectors else 1,
         at_least=runs[0].now.values[::-1].tolist() if runs else None,

@@ -18,6 +18,7 @@ from trainscope.probes.evaluation import Evaluation
 from trainscope.probes.lanczos import Lanczos
 from trainscope.probes.products import Product
 from trainscope.probes.sample_gradients import SampleGradients
+from trainscope.task import Batch
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ class Trace:
 def exact_gauss_newton(lent: Evaluation, gradients: SampleGradients, classes: int) -> Trace:
     """Return the trace of the Gauss-Newton matrix, exactly, in one backward pass a class."""
     total = torch.zeros(len(gradients.measured.names), dtype=torch.float64)
-    for inputs, _ in lent.batches(gradients.chunk(classes)):
-        total += gradients(inputs, _class_roots)[0].sum(1).cpu()
+    for batch in lent.batches(gradients.chunk(classes)):
+        total += gradients(batch, _class_roots)[0].sum(1).cpu()
     parts = total / len(lent)
     method = f"exact: one backward pass for each of {classes} classes, {gradients.method}"
     return Trace(float(parts.sum()), None, parts, method)
@@ -58,8 +59,8 @@ def sampled_gauss_newton(
     sums = []
     for _ in range(draws):
         total = torch.zeros(len(gradients.measured.names), dtype=torch.float64)
-        for inputs, _ in lent.batches(gradients.chunk(1)):
-            found = gradients(inputs, lambda z: _signed_roots(z, generator))[0]
+        for batch in lent.batches(gradients.chunk(1)):
+            found = gradients(batch, lambda z, _: _signed_roots(z, generator))[0]
             total += found.sum(1).cpu()
         sums.append(total / len(lent))
     each = torch.stack(sums)
@@ -93,16 +94,16 @@ def deflated_hutchinson(
     return Trace(inside + float(values.mean()), float(values.std() / draws**0.5), None, method)
 
 
-def _class_roots(logits: Tensor) -> Tensor:
-    """Return sqrt(p_c) (e_c - p) for every class c, [C, N, C]."""
-    p = logits.softmax(1)
+def _class_roots(logits: Tensor, _: Batch) -> list[list[Tensor]]:
+    """Return sqrt(p_c) (e_c - p) for every class c, [N, C] each."""
+    p = logits.detach().softmax(1)
     unit = torch.eye(p.shape[1], dtype=p.dtype, device=p.device).unsqueeze(1)
-    return p.T.sqrt().unsqueeze(2) * (unit - p)
+    return [[each] for each in p.T.sqrt().unsqueeze(2) * (unit - p)]
 
 
-def _signed_roots(logits: Tensor, generator: torch.Generator) -> Tensor:
-    """Return sum_c s_c sqrt(p_c) (e_c - p) for random signs s, [1, N, C]."""
-    p = logits.softmax(1)
+def _signed_roots(logits: Tensor, generator: torch.Generator) -> list[list[Tensor]]:
+    """Return sum_c s_c sqrt(p_c) (e_c - p) for random signs s, [N, C]."""
+    p = logits.detach().softmax(1)
     signs = torch.randint(0, 2, p.shape, generator=generator).to(p) * 2 - 1
     weighted = signs * p.sqrt()
-    return (weighted - p * weighted.sum(1, keepdim=True)).unsqueeze(0)
+    return [[weighted - p * weighted.sum(1, keepdim=True)]]

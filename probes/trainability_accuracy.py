@@ -14,7 +14,7 @@ from trainscope.errors import ProbeError
 from trainscope.networks import flops
 from trainscope.networks.copies import whole_copy
 from trainscope.probes.behaviour import Behaviour, behaviour_of
-from trainscope.probes.evaluation import taken_inputs
+from trainscope.probes.evaluation import taken_batch
 from trainscope.probes.probe import Need
 from trainscope.probes.untouched import untouched
 from trainscope.records import Cost, Measurement, Scalar, Status
@@ -86,7 +86,7 @@ class TrainabilityAccuracy:
             return Measurement.skipped(self.name, too_much)
         begun = time.perf_counter()
         with untouched(network):
-            behaviour = behaviour_of(network, taken_inputs(network, data), data.inputs)
+            behaviour = behaviour_of(network, taken_batch(network, data), data)
             if behaviour.constant_loss is not None:
                 return Measurement.skipped(self.name, behaviour.constant_loss)
             start = evaluate(network, data.test)

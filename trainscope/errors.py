@@ -36,6 +36,10 @@ class ProbeError(TrainscopeError):
     """A probe that does not exist, or was given options it cannot use."""
 
 
+class TaskError(ProbeError):
+    """A task that does not exist, or does not fit a network's outputs or its batches."""
+
+
 class ScheduleError(TrainscopeError):
     """An LR schedule or recipe that cannot be read."""
 

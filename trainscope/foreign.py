@@ -7,12 +7,13 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, cast
 
 from trainscope.errors import TrainscopeError
 
 
-def find_callable(spec: str, option: str, error: type[TrainscopeError]) -> Callable[..., object]:
-    """Import the function or class that a text names.
+def find_object(spec: str, option: str, error: type[TrainscopeError]) -> Any:
+    """Import what a text names.
 
     The working directory is searched first, as `python -m` does.
 
@@ -23,7 +24,7 @@ def find_callable(spec: str, option: str, error: type[TrainscopeError]) -> Calla
 
     Raises:
         TrainscopeError: Of the kind asked for: the text is of another form, the import fails, or
-            the name is not there or cannot be called.
+            the name is not there.
     """
     module_name, colon, path = spec.partition(":")
     if not colon or not module_name or not path:
@@ -44,9 +45,19 @@ def find_callable(spec: str, option: str, error: type[TrainscopeError]) -> Calla
         if not hasattr(found, name):
             raise error(f"{option} {spec}: module '{module_name}' has no '{path}'")
         found = getattr(found, name)
-    if not callable(found):
-        raise error(f"{option} {spec}: '{path}' is not a function or class")
     return found
+
+
+def find_callable(spec: str, option: str, error: type[TrainscopeError]) -> Callable[..., object]:
+    """Import the function or class that a text names, as `find_object` does.
+
+    Raises:
+        TrainscopeError: Of the kind asked for, also where what is named cannot be called.
+    """
+    found = find_object(spec, option, error)
+    if not callable(found):
+        raise error(f"{option} {spec}: '{spec.partition(':')[2]}' is not a function or class")
+    return cast(Callable[..., object], found)
 
 
 @contextmanager

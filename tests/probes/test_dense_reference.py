@@ -160,7 +160,7 @@ def test_all_eigenvalues(both: tuple[Case, Dense], ggn: bool, keep: bool) -> Non
     one, dense = both
     matrix = dense.ggn() if ggn else dense.hessian()
     with evaluation(one.network, one.data) as lent:
-        weights = measured(lent.network).used_by(lent.logits(lent.inputs[:1]))
+        weights = measured(lent.network).used_by(lent.outputs(lent.some(0, 1)))
         product = MatrixProduct(lent, weights, ggn=ggn, keep=keep)
         start = torch.ones(product.size, dtype=torch.float64)
         assert close(product(start), matrix @ start)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from cases import BUILDERS, Plain, Residual, case
 from torch import Tensor, nn
 
+from trainscope.data import ProbeData
 from trainscope.probes import singular_values as singular
 from trainscope.probes.affine import not_affine
 from trainscope.probes.evaluation import evaluation
@@ -61,7 +62,7 @@ def test_blocks_change_nothing(shape: tuple[int, ...], monkeypatch: pytest.Monke
 def test_folding_keeps_the_function_and_its_derivatives(name: str, count: int) -> None:
     one = case(name)
     network = one.network.eval()
-    model = folded(network, one.data.inputs[:2])
+    model = folded(network, one.data.task, one.data.inputs[:2])
     assert sum(isinstance(module, ConvNorm) for module in model.modules()) == count
     parameters = list(network.parameters())
     grads = []
@@ -87,12 +88,12 @@ class Reused(Plain):
 def test_what_cannot_be_folded_is_left() -> None:
     one = case("plain")
     branching = Branching().double().eval()
-    assert folded(branching, one.data.inputs[:2]) is branching
-    model = folded(Reused().double().eval(), one.data.inputs[:2])
+    assert folded(branching, one.data.task, one.data.inputs[:2]) is branching
+    model = folded(Reused().double().eval(), one.data.task, one.data.inputs[:2])
     assert sum(isinstance(module, ConvNorm) for module in model.modules()) == 1
     hooked = one.network.eval()
     hooked.bn1.register_forward_hook(lambda *_: None)
-    assert folded(hooked, one.data.inputs[:2]) is hooked
+    assert folded(hooked, one.data.task, one.data.inputs[:2]) is hooked
 
 
 def test_which_networks_are_affine_in_each_weight() -> None:
@@ -121,7 +122,7 @@ def test_what_is_not_affine_is_named() -> None:
 def test_three_ways_to_one_sample_gradient(name: str) -> None:
     one = case(name)
     with evaluation(one.network, one.data) as lent:
-        weights = measured(lent.network).used_by(lent.logits(lent.inputs[:1]))
+        weights = measured(lent.network).used_by(lent.outputs(lent.some(0, 1)))
         gradients = SampleGradients(lent, weights, None)
         along = weights.keep(
             [torch.randn(t.shape, dtype=t.dtype, generator=seeded(2)) for t in weights.tensors]
@@ -129,13 +130,13 @@ def test_three_ways_to_one_sample_gradient(name: str) -> None:
         if name in ("plain", "residual", "masked", "frozen", "unused"):
             assert gradients.method == "layer rules"
 
-        def cotangents(logits: Tensor) -> Tensor:
-            return torch.stack([logits.softmax(1), logits.sin()])
+        def cotangents(logits: Tensor, _: object) -> list[list[Tensor]]:
+            return [[logits.detach().softmax(1)], [logits.detach().sin()]]
 
-        ways = [gradients(lent.inputs, cotangents, along)]
+        ways = [gradients(lent.batch, cotangents, along)]
         for method in ("vectorised", "one by one"):
             gradients.method = method
-            ways.append(gradients(lent.inputs, cotangents, along))
+            ways.append(gradients(lent.batch, cotangents, along))
             assert gradients.method == method or name == "recurrent"  # vmap knows no GRU
     for squares, dots in ways[1:]:
         assert torch.allclose(squares, ways[0][0], rtol=1e-11, atol=1e-13)
@@ -153,7 +154,7 @@ def test_rules_that_do_not_fit_are_not_used() -> None:
     one = case("residual")
     network = Twice().double()
     with evaluation(network, one.data) as lent:
-        weights = measured(network).used_by(lent.logits(lent.inputs[:1]))
+        weights = measured(network).used_by(lent.outputs(lent.some(0, 1)))
         assert SampleGradients(lent, weights, None).method == "vectorised"
 
 
@@ -169,9 +170,9 @@ class ByValue(Plain):
 def test_networks_that_look_at_values_are_taken_one_by_one() -> None:
     one = case("plain")
     with evaluation(ByValue().double(), one.data) as lent:
-        weights = measured(lent.network).used_by(lent.logits(lent.inputs[:1]))
+        weights = measured(lent.network).used_by(lent.outputs(lent.some(0, 1)))
         gradients = SampleGradients(lent, weights, None)
-        squares, _ = gradients(lent.inputs, lambda z: z.softmax(1).unsqueeze(0))
+        squares, _ = gradients(lent.batch, lambda z, _: [[z.detach().softmax(1)]])
         assert gradients.method == "one by one"
         assert squares.shape == (len(weights.names), len(lent))
 
@@ -180,11 +181,11 @@ def test_footprint_is_what_autograd_keeps() -> None:
     network = nn.Sequential(
         nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5)
     )
-    found = footprint(network, torch.zeros(7, 2, 6, 6))
+    found = footprint(network, ProbeData("zeros", torch.zeros(7, 2, 6, 6)))
     assert found.classes == 5
     # The input, and the output of the convolution's ReLU, in float32.
     assert found.graph == 4 * (2 * 36 + 4 * 36)
-    assert footprint(Branching(), torch.zeros(7, 2, 6, 6)).graph is None
+    assert footprint(Branching(), ProbeData("zeros", torch.zeros(7, 2, 6, 6))).graph is None
 
 
 def test_flatten_and_unflatten_are_inverse() -> None:

@@ -1,24 +1,26 @@
-"""A labelled data set: its two halves and its shape."""
+"""A data set: its two halves, its shape, and what networks are asked to do with it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from trainscope.data.split import Split
+from trainscope.task import Classification, Task
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A labelled data set.
+    """A data set.
 
     Attributes:
         name: As `--data` takes it.
         train: The training half; None for a folder of images that has no such half.
         test: The test half.
         num_classes: The number of classes; None where only the network can say.
-        input_shape: The shape of one input, (C, H, W).
+        input_shape: The shape of one input, (C, H, W); of other batches, of their first tensor.
         classes: The names of the classes in the order of the labels, where folders say them.
         notes: What a person should know of how it was read, each one sentence.
+        task: What its batches are for.
     """
 
     name: str
@@ -28,3 +30,4 @@ class Dataset:
     input_shape: tuple[int, ...]
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    task: Task = field(default_factory=Classification)

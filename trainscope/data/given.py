@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -24,8 +24,11 @@ from torch.utils.data import Dataset as TorchDataset
 
 from trainscope.data.dataset import Dataset
 from trainscope.data.split import Augment, Split
-from trainscope.errors import DataError
+from trainscope.errors import DataError, TaskError
 from trainscope.foreign import reason
+from trainscope.task import Batch, Classification, Task
+from trainscope.task.batches import described, joined, mapped, plain, targets, tensors
+from trainscope.task.classification import IGNORED
 
 MOST_BYTES = 2 * 2**30
 """Of an iterable that cannot be read by index, so much is read and kept in memory."""
@@ -39,26 +42,26 @@ class MemorySplit:
     """Batches that were read once and are kept, as they came.
 
     Attributes:
-        inputs: [N, ...], float.
-        labels: [N], int64.
+        samples: All of them as one batch.
+        task: What they are for.
         where: What the data is called.
         cut: There was more than was read.
         augment: None: what was random in them is fixed by now.
     """
 
-    inputs: Tensor
-    labels: Tensor
+    samples: Batch
+    task: Task
     where: str = ""
     cut: bool = False
     augment: Augment | None = None
 
     def __len__(self) -> int:
         """Return the number of samples."""
-        return len(self.labels)
+        return self.task.size(self.samples)
 
-    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Return inputs and labels at indices."""
-        return self.inputs[indices], self.labels[indices]
+    def batch(self, indices: Tensor) -> Batch:
+        """Return the samples at indices."""
+        return self.task.select(self.samples, indices)
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ class IndexedSplit:
         places: The indices that its loader draws from.
         collate: Makes a batch of a list of samples.
         where: What the data is called in an error.
+        task: What its batches are for.
         augment: None: transforms are the data set's own.
     """
 
@@ -77,20 +81,21 @@ class IndexedSplit:
     places: Tensor
     collate: Any
     where: str
+    task: Task
     augment: Augment | None = None
 
     def __len__(self) -> int:
         """Return the number of samples."""
         return len(self.places)
 
-    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Return inputs and labels at indices.
+    def batch(self, indices: Tensor) -> Batch:
+        """Return the samples at indices.
 
         Transforms that draw at random are seeded by the indices, so one order of samples gives one
         augmentation, whatever else was drawn before; the random states are put back.
 
         Raises:
-            DataError: A sample cannot be read, or a batch is no pair of inputs and labels.
+            DataError: A sample cannot be read, or a batch does not fit the task.
         """
         chosen = self.places[indices.cpu()].tolist()
         with _seeded(zlib.crc32(np.asarray(chosen, dtype=np.int64).tobytes())):
@@ -98,59 +103,92 @@ class IndexedSplit:
                 batch = self.collate([self.samples[place] for place in chosen])
             except Exception as error:  # whatever the data set's own code raises
                 raise DataError(f"{self.where} cannot be read: {reason(error)}") from error
-        return pair_of(batch, self.where)
+        return taken_batch(batch, self.where, self.task)
 
 
-def given_data(data: Given, name: str | None = None) -> Dataset:
+def given_data(data: Given, name: str | None = None, task: Task | None = None) -> Dataset:
     """Return data that a person brings as a Dataset.
 
     Args:
-        data: A `DataLoader`, a map-style data set, or an iterable of batches `(inputs, labels)`;
-            or a pair of them, train and test; or a pair of tensors, inputs [N, ...] and labels
-            [N]. A loader over a map-style data set is read by index, so its transforms stay
-            random; of anything else up to `MOST_BYTES` are read once and kept.
+        data: A `DataLoader`, a map-style data set, or an iterable of batches; or a pair of them,
+            train and test; or one batch: a dictionary of tensors, or a pair of tensors, inputs
+            [N, ...] and labels [N]. A loader over a map-style data set is read by index, so its
+            transforms stay random; of anything else up to `MOST_BYTES` are read once and kept.
         name: What it is called; by default after the class of its data set.
+        task: What its batches are for; by default classification.
 
     Raises:
         DataError: It is none of these, or is empty.
     """
-    name = name or _name(data)
+    name, task = name or _name(data), task or Classification()
+    if isinstance(data, Mapping):
+        data = [data]
     if isinstance(data, tuple | list) and len(data) == 2 and not _is_batch(data[0]):
         if isinstance(data[0], Tensor):
-            train, test = None, _split([tuple(data)], name)
+            train, test = None, _split([tuple(data)], name, task)
         else:
-            train, test = _split(data[0], f"{name} (train)"), _split(data[1], f"{name} (test)")
+            halves = (f"{name} (train)", f"{name} (test)")
+            train, test = _split(data[0], halves[0], task), _split(data[1], halves[1], task)
     else:
-        train, test = None, _split(data, name)
+        train, test = None, _split(data, name, task)
     for half, what in ((train, "train"), (test, "test")):
         if half is not None and not len(half):
             raise DataError(f"the {what} half of {name} has no samples; give at least two")
-    inputs, _ = test.batch(torch.arange(min(2, len(test))))
+    first = tensors(test.batch(torch.arange(min(2, len(test)))))[0]
     cut = [half.where for half in (train, test) if isinstance(half, MemorySplit) and half.cut]
     notes = tuple(
         f"Of {where} the first {MOST_BYTES / 2**30:.3g} GiB were read, since they can be gone "
         "through only once; give a DataLoader over a map-style data set to use all of it."
         for where in cut
     )
-    return Dataset(name, train, test, None, tuple(inputs.shape[1:]), notes=notes)
+    return Dataset(name, train, test, None, tuple(first.shape[1:]), notes=notes, task=task)
 
 
-def pair_of(batch: object, where: str) -> tuple[Tensor, Tensor]:
-    """Return a batch as inputs [N, ...] and labels [N] (int64).
+def taken_batch(batch: object, where: str, task: Task) -> Batch:
+    """Return a batch in plain tuples and dictionaries, checked where the task's form is known.
 
     Raises:
-        DataError: It is no such pair.
+        DataError: It is no batch of the task.
+    """
+    found = plain(batch)
+    if isinstance(found, tuple) and len(found) == 1:
+        found = found[0]
+    if not tensors(found):
+        raise DataError(
+            f"a batch of {where} is {described(batch)}, without a tensor: give tensors, or tuples "
+            "or dictionaries of them"
+        )
+    if type(task) is not Classification:
+        return found
+    if isinstance(found, Mapping):
+        if targets(found) is None:
+            raise DataError(
+                f"a batch of {where} is {described(found)}, without labels: name them 'labels', or "
+                "give the task (task=, --task)"
+            )
+        return found
+    return _classified(found, where)
+
+
+def _classified(batch: Batch, where: str) -> Batch:
+    """Return a batch of inputs [N, ...] and labels [N] (int64), and what else is in it.
+
+    Raises:
+        DataError: It is no such batch.
     """
     shape = "batches must be pairs (inputs [N, ...], labels [N])"
-    if not isinstance(batch, tuple | list) or len(batch) < 2:
-        what = f"a {type(batch).__name__}"
-        if isinstance(batch, tuple | list):
-            what = f"{len(batch)} parts"
-        raise DataError(f"a batch of {where} is {what}: {shape}")
-    inputs, labels = batch[0], torch.as_tensor(batch[1])
-    if not isinstance(inputs, Tensor):
-        raise DataError(f"the inputs of {where} are a {type(inputs).__name__}: {shape}")
-    if not inputs.is_floating_point():
+    if not isinstance(batch, tuple) or len(batch) < 2:
+        raise DataError(
+            f"a batch of {where} is {described(batch)}: {shape}, or dictionaries with 'labels'"
+        )
+    inputs, labels = batch[0], batch[1]
+    if not isinstance(inputs, Tensor | Mapping | tuple):
+        raise DataError(f"the inputs of {where} are {described(inputs)}: {shape}")
+    if not isinstance(inputs, Tensor) or not isinstance(labels, Tensor):
+        return batch
+    if len(batch) > 2 and (labels.is_floating_point() or labels.ndim != 1):
+        return batch  # several inputs: the task looks
+    if inputs.dtype == torch.uint8 and inputs.ndim > 2:
         raise DataError(
             f"the inputs of {where} are of {inputs.dtype}: give floating-point inputs, normalised "
             "as the network was trained on them"
@@ -158,27 +196,27 @@ def pair_of(batch: object, where: str) -> tuple[Tensor, Tensor]:
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels.squeeze(1)
     whole = not labels.is_floating_point() and not labels.is_complex()
-    if labels.ndim != 1 or len(labels) != len(inputs) or not whole:
+    if not labels.ndim or len(labels) != len(inputs) or not whole:
         raise DataError(
             f"the labels of {where} are of shape {tuple(labels.shape)} and {labels.dtype} for "
-            f"{len(inputs)} inputs: give one class index a sample"
+            f"{len(inputs)} inputs: give one class index a sample, or the task (task=, --task)"
         )
-    if len(labels) and int(labels.min()) < 0:
+    if labels.numel() and int(labels.min()) < 0 and bool((labels < 0).ne(labels == IGNORED).any()):
         raise DataError(f"{where} has a label {int(labels.min())}: classes are counted from 0")
     return inputs, labels.long()
 
 
-def _split(data: Any, where: str) -> Split:
+def _split(data: Any, where: str, task: Task) -> Split:
     """Return one half, by index where that can be."""
     if isinstance(data, DataLoader):
         places = _places(data)
         if places is not None:
-            return IndexedSplit(data.dataset, places, data.collate_fn, where)
+            return IndexedSplit(data.dataset, places, data.collate_fn, where, task)
     elif isinstance(data, TorchDataset) and hasattr(data, "__getitem__"):
         if not hasattr(data, "__len__"):
             raise DataError(f"{where} has no length: give a DataLoader of it")
-        return IndexedSplit(data, torch.arange(len(data)), default_collate, where)
-    return _read(data, where)
+        return IndexedSplit(data, torch.arange(len(data)), default_collate, where, task)
+    return _read(data, where, task)
 
 
 def _places(loader: DataLoader[Any]) -> Tensor | None:
@@ -195,34 +233,30 @@ def _places(loader: DataLoader[Any]) -> Tensor | None:
     return None
 
 
-def _read(data: Any, where: str) -> MemorySplit:
+def _read(data: Any, where: str, task: Task) -> MemorySplit:
     """Read batches once, up to `MOST_BYTES`."""
     try:
         batches = iter(data)
     except TypeError as error:
         raise DataError(
             f"{where} is a {type(data).__name__}, which cannot be gone through: give a DataLoader "
-            "or any iterable of batches (inputs, labels)"
+            "or any iterable of batches"
         ) from error
-    inputs: list[Tensor] = []
-    labels: list[Tensor] = []
+    kept: list[Batch] = []
     held, cut = 0, False
     for batch in _told(batches, where):
-        some, marks = pair_of(batch, where)
-        if inputs and some.shape[1:] != inputs[0].shape[1:]:
-            raise DataError(
-                f"the inputs of {where} change their shape from {tuple(inputs[0].shape[1:])} to "
-                f"{tuple(some.shape[1:])}: give batches of one shape"
-            )
-        inputs.append(some.detach().cpu())
-        labels.append(marks.detach().cpu())
-        held += some.numel() * some.element_size()
+        some = mapped(lambda leaf: leaf.detach().cpu(), taken_batch(batch, where, task))
+        kept.append(some)
+        held += sum(leaf.numel() * leaf.element_size() for leaf in tensors(some))
         cut = held >= MOST_BYTES
         if cut:
             break
-    if not inputs:
+    if not kept:
         raise DataError(f"{where} has no batches; give at least one, of two samples or more")
-    return MemorySplit(torch.cat(inputs), torch.cat(labels), where, cut)
+    try:
+        return MemorySplit(joined(kept, where), task, where, cut)
+    except TaskError as error:
+        raise DataError(str(error)) from error
 
 
 def _told(batches: Iterator[Any], where: str) -> Iterator[Any]:
@@ -248,6 +282,8 @@ def _name(data: Any) -> str:
 
 def _is_batch(first: object) -> bool:
     """Say whether the first of two things is itself a batch, so that the two are batches."""
+    if isinstance(first, Mapping):
+        return any(isinstance(value, Tensor) for value in first.values())
     return isinstance(first, tuple | list) and len(first) >= 2 and isinstance(first[0], Tensor)
 
 

@@ -9,6 +9,7 @@ from trainscope.data.dataset import Dataset
 from trainscope.data.probe_data import ProbeData
 from trainscope.data.spec import RandomInputs
 from trainscope.errors import DataError
+from trainscope.task.modes import eval_mode
 
 
 def pin(data: Dataset, samples: int, *, batch_size: int = 128, seed: int = 0) -> ProbeData:
@@ -24,9 +25,14 @@ def pin(data: Dataset, samples: int, *, batch_size: int = 128, seed: int = 0) ->
     """
     half = data.test if data.train is None else data.train
     order = torch.randperm(len(half), generator=torch.Generator().manual_seed(seed))
-    inputs, labels = half.batch(order[:samples])
     return ProbeData(
-        data.name, inputs, labels, "true", data.train, data.test, batch_size=batch_size, seed=seed
+        data.name,
+        batch=half.batch(order[:samples]),
+        task=data.task,
+        train=data.train,
+        test=data.test,
+        batch_size=batch_size,
+        seed=seed,
     )
 
 
@@ -57,10 +63,8 @@ def pin_random(
     generator = torch.Generator().manual_seed(seed)
     inputs = torch.randn(samples, *data.shape, generator=generator)
     weight = next(network.parameters(), inputs)
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
     try:
-        with torch.random.fork_rng(devices=[]):
+        with eval_mode(network), torch.random.fork_rng(devices=[]):
             parts = [
                 network(part.to(weight, copy=True)).cpu()
                 for part in torch.split(inputs, LABEL_BATCH)
@@ -71,9 +75,6 @@ def pin_random(
     except Exception as error:  # whatever the layers, or code of the user's, raise
         first = next(iter(str(error).splitlines()), type(error).__name__)
         raise DataError(f"the network does not take inputs {data.name}: {first}") from error
-    finally:
-        for module, mode in modes:
-            module.training = mode
     labels = None
     if torch.isfinite(odds).all():
         labels = torch.multinomial(odds, 1, generator=generator).squeeze(1)

@@ -1,4 +1,4 @@
-"""One half (train or test) of a labelled data set, read by index."""
+"""One half (train or test) of a data set, read by index."""
 
 from __future__ import annotations
 
@@ -9,18 +9,23 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from trainscope.task.batches import Batch
+
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 """A random change of one batch of normalised inputs [N, C, H, W], of the same shape."""
 
 
 class Split(Protocol):
-    """Labelled inputs that can be read in any order."""
+    """Samples that can be read in any order."""
 
     def __len__(self) -> int:
         """Return the number of samples."""
 
-    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Return inputs [N, C, H, W] (float32, normalised) and labels [N] (int64) at indices."""
+    def batch(self, indices: Tensor) -> Batch:
+        """Return the samples at indices as a batch of the data's task.
+
+        Of images: inputs [N, C, H, W] (float32, normalised) and labels [N] (int64).
+        """
 
     @property
     def augment(self) -> Augment | None:

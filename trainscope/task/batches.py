@@ -1,0 +1,199 @@
+"""Batches as they come from people's loaders: tuples, dictionaries, any nesting of tensors."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree
+
+from trainscope.errors import TaskError
+
+Batch = Any
+"""A tensor, or a tuple, list or dictionary of batches; the first axis of each tensor is samples."""
+
+TARGETS = ("labels", "label", "targets", "target")
+"""Entries of a dictionary batch that hold what the network should say."""
+
+
+def tensors(batch: Batch) -> list[Tensor]:
+    """Return the tensors of a batch, or of a network's outputs, in order."""
+    return [leaf for leaf in _pytree.tree_leaves(batch) if isinstance(leaf, Tensor)]
+
+
+def mapped(change: Callable[[Tensor], Tensor], batch: Batch) -> Batch:
+    """Return a batch with every tensor changed, the rest as it is."""
+    return _pytree.tree_map_only(Tensor, change, batch)
+
+
+def size_of(batch: Batch) -> int:
+    """Return the number of samples: the length of the first tensor with an axis.
+
+    Raises:
+        TaskError: There is no such tensor.
+    """
+    for leaf in tensors(batch):
+        if leaf.ndim:
+            return len(leaf)
+    raise TaskError(
+        f"a batch is {described(batch)}, in which no tensor has an axis of samples: give tensors, "
+        "or tuples or dictionaries of them"
+    )
+
+
+def selected(batch: Batch, indices: Tensor | slice, size: int | None = None) -> Batch:
+    """Return some samples of a batch; what has no axis of samples is kept whole."""
+    count = size_of(batch) if size is None else size
+
+    def pick(leaf: Tensor) -> Tensor:
+        if not leaf.ndim or len(leaf) != count:
+            return leaf
+        return leaf[indices if isinstance(indices, slice) else indices.to(leaf.device)]
+
+    return mapped(pick, batch)
+
+
+def joined(batches: Sequence[Batch], where: str) -> Batch:
+    """Return batches of one structure as one.
+
+    Raises:
+        TaskError: Their structures or the shapes of their samples differ.
+    """
+    leaves, spec = _pytree.tree_flatten(batches[0])
+    rows = [leaves]
+    for batch in batches[1:]:
+        more, other = _pytree.tree_flatten(batch)
+        if other != spec:
+            raise TaskError(f"the batches of {where} change their structure: give batches of one")
+        rows.append(more)
+    return _pytree.tree_unflatten(
+        [_joined(column, where) for column in zip(*rows, strict=True)], spec
+    )
+
+
+def _joined(column: tuple[Any, ...], where: str) -> Any:
+    first = column[0]
+    if not isinstance(first, Tensor) or not first.ndim:
+        return first
+    shapes = [tuple(leaf.shape[1:]) for leaf in column]
+    other = next((shape for shape in shapes if shape != shapes[0]), None)
+    if other is not None:
+        raise TaskError(
+            f"the samples of {where} change their shape from {shapes[0]} to {other}: give batches "
+            "of one shape (pad them to one length)"
+        )
+    return torch.cat(column)
+
+
+def plain(batch: object) -> Batch:
+    """Return a batch in plain tuples and dictionaries, which all code here can go through.
+
+    Dictionary-like batches (Hugging Face's `BatchEncoding`) become dictionaries, arrays tensors.
+    """
+    if isinstance(batch, Mapping):
+        return {key: plain(value) for key, value in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*map(plain, batch))
+    if isinstance(batch, list | tuple):
+        if batch and all(isinstance(each, int | float) for each in batch):
+            return torch.as_tensor(batch)
+        return tuple(map(plain, batch))
+    if hasattr(batch, "__array__") and not isinstance(batch, Tensor):
+        return torch.as_tensor(batch)
+    return batch
+
+
+def targets(batch: Batch, inputs: int | None = None) -> Batch | None:
+    """Return what the network should say: a dictionary's labels, or what follows the inputs.
+
+    Args:
+        batch: A batch.
+        inputs: How many entries of a tuple the network takes; by default all but the last.
+    """
+    if isinstance(batch, Mapping):
+        return next((batch[name] for name in TARGETS if name in batch), None)
+    if isinstance(batch, tuple | list) and len(batch) > 1:
+        return batch[len(batch) - 1 if inputs is None else inputs]
+    return None
+
+
+def called(model: nn.Module, batch: Batch, inputs: int | None = None) -> Any:
+    """Put a batch forward: a dictionary by its names, a tuple without its last entry.
+
+    Of a dictionary the network gets the entries that its `forward` names, without the labels where
+    it can do without them; a `forward` that names none of them and takes one thing gets it whole.
+
+    Args:
+        model: Called with copies, into which it may write.
+        batch: A batch.
+        inputs: How many entries of a tuple the network takes; by default all but the last.
+    """
+    batch = mapped(torch.clone, batch)
+    if isinstance(batch, Mapping):
+        return _by_name(model, batch)
+    if not isinstance(batch, tuple | list):
+        return model(batch)
+    count = (len(batch) - 1 or 1) if inputs is None else inputs
+    given = tuple(batch[:count])
+    if len(given) == 1 and isinstance(given[0], Mapping):
+        return _by_name(model, given[0])
+    if len(given) == 1 and isinstance(given[0], tuple | list) and _required(model) > 1:
+        given = tuple(given[0])
+    return model(*given)
+
+
+def described(thing: object) -> str:
+    """Return what a batch or an output is, in a few words."""
+    if isinstance(thing, Tensor):
+        return f"a tensor of shape {tuple(thing.shape)} ({str(thing.dtype).removeprefix('torch.')})"
+    if isinstance(thing, Mapping):
+        return f"a dictionary of {_listed(map(repr, thing))}"
+    if isinstance(thing, tuple | list):
+        return f"{len(thing)} parts ({_listed(type(each).__name__ for each in thing)})"
+    return f"a {type(thing).__name__}"
+
+
+def _listed(words: Iterable[str]) -> str:
+    found = list(words)
+    return ", ".join(found[:6]) + (", .." if len(found) > 6 else "") or "nothing"
+
+
+def _by_name(model: nn.Module, batch: Mapping[Any, Any]) -> Any:
+    parameters = _parameters(model)
+    named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    needed = {p.name for p in parameters if p.default is p.empty}
+    every = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    if not every and not named & set(batch):
+        return model(batch)
+    return model(
+        **{
+            name: value
+            for name, value in batch.items()
+            if (name in named or every) and (name not in TARGETS or name in needed)
+        }
+    )
+
+
+def _parameters(model: nn.Module) -> list[inspect.Parameter]:
+    inner = getattr(model, "_orig_mod", model)  # what torch.compile wraps
+    try:
+        return list(inspect.signature(inner.forward).parameters.values())
+    except (TypeError, ValueError):
+        return []
+
+
+def _required(model: nn.Module) -> int:
+    """Return how many arguments a network's forward cannot do without."""
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(p.kind in positional and p.default is p.empty for p in _parameters(model))
+
+
+def suited_inputs(model: nn.Module, batch: Batch) -> int | None:
+    """Return how many entries of a longer tuple a network takes, None where that is no question."""
+    if not isinstance(batch, tuple | list) or len(batch) < 3:
+        return None
+    needed = _required(model)
+    return needed if 0 < needed < len(batch) else None

@@ -1,0 +1,143 @@
+"""Telling classes apart: one label a sample, or one a position (tags, pixels)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from trainscope.errors import TaskError
+from trainscope.records.metric import ACCURACY, HIGHER, Metric
+from trainscope.task.batches import Batch, described, targets
+from trainscope.task.task import Amount, Common, Outputs, first_tensor, pooled
+
+IGNORED = -100
+"""The label of what is not counted, as torch has it."""
+
+
+@dataclass(frozen=True)
+class Classification(Common):
+    """Softmax cross-entropy (nats) and top-1 accuracy (percent).
+
+    The network returns logits [N, C] for labels [N], or [N, ..., C] for labels [N, ...];
+    [N, C, ...] is taken too. Where it returns more than a tensor, `logits` or the first tensor is
+    meant. Labels of -100 are not counted.
+    """
+
+    @property
+    def metric(self) -> Metric:
+        """Return top-1 accuracy."""
+        return ACCURACY
+
+    def logits(self, outputs: Outputs) -> Tensor:
+        """Return the logits among a network's outputs."""
+        return first_tensor(outputs)
+
+    def labelled(self, outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return logits [positions, C] and the labels of those that count, [positions].
+
+        Raises:
+            TaskError: There are no labels, or they do not fit the logits.
+        """
+        logits, labels = self.logits(outputs), self._labels(batch)
+        labels = labels.to(logits.device)
+        if logits.ndim == 1 and len(labels) == 1:  # a batch of one, its axis squeezed away
+            logits = logits.unsqueeze(0)
+        last = logits.shape[:-1] == labels.shape
+        second = logits.ndim > 2 and (logits.shape[:1] + logits.shape[2:]) == labels.shape
+        if not last and not second:
+            raise TaskError(
+                f"the network returns {described(logits)} for labels of shape "
+                f"{tuple(labels.shape)}, and not logits of shape [samples, classes]: wrap it in a "
+                "module that does, or name its task"
+            )
+        if second and (not last or self._classes_second):
+            logits = logits.movedim(1, -1)
+        logits, labels = logits.reshape(-1, logits.shape[-1]), labels.reshape(-1)
+        if labels.numel() and (counted := labels != self._ignored).logical_not().any():
+            logits, labels = logits[counted], labels[counted]
+        return logits, labels
+
+    def losses(self, outputs: Outputs, batch: Batch) -> Tensor:
+        """Return the cross-entropy of each label, nats."""
+        logits, labels = self.labelled(outputs, batch)
+        return F.cross_entropy(logits, labels, reduction="none")
+
+    def score(self, outputs: Outputs, batch: Batch) -> tuple[Amount, Amount]:
+        """Return 100 times the number of labels that have the largest logit, and their number."""
+        logits, labels = self.labelled(outputs, batch)
+        return 100.0 * float((logits.argmax(1) == labels).sum()), float(len(labels))
+
+    def signal(self, outputs: Outputs) -> Tensor | None:
+        """Return the logits [N, C]; with several positions their mean over positions."""
+        logits = self.logits(outputs)
+        if logits.ndim > 2 and not self._classes_second:
+            logits = logits.movedim(-1, 1)
+        return pooled(logits) if logits.ndim > 1 else None
+
+    _classes_second = False
+    _ignored = IGNORED
+
+    def _labels(self, batch: Batch) -> Tensor:
+        labels = targets(batch, self.inputs)
+        if not isinstance(labels, Tensor):
+            raise TaskError(
+                f"a batch is {described(batch)}, without labels: give batches (inputs, labels), "
+                "or dictionaries with 'labels'"
+            )
+        if labels.is_floating_point() or labels.dtype == torch.bool or labels.is_complex():
+            raise TaskError(
+                f"the labels are of {labels.dtype}: give whole numbers, one class index a sample, "
+                "or name another task"
+            )
+        return labels.long()
+
+
+@dataclass(frozen=True)
+class Segmentation(Classification):
+    """A class for every pixel: cross-entropy a pixel (nats) and mean IoU (percent).
+
+    The network returns logits [N, C, ...] (alone, or as `out`) for labels [N, ...]. The mean IoU is
+    over the classes that labels or predictions have at all, intersections and unions being added up
+    over all test samples. The Jacobian is of the class scores, means over pixels.
+
+    Attributes:
+        ignore: The label of pixels that are not counted.
+    """
+
+    ignore: int = 255
+
+    @property
+    def metric(self) -> Metric:
+        """Return the mean IoU."""
+        return Metric("mean IoU", "%", HIGHER)
+
+    _classes_second = True
+
+    @property
+    def _ignored(self) -> int:  # type: ignore[override]
+        return self.ignore
+
+    def _labels(self, batch: Batch) -> Tensor:
+        labels = super()._labels(batch)
+        return labels.squeeze(1) if labels.ndim > 3 and labels.shape[1] == 1 else labels
+
+    def score(self, outputs: Outputs, batch: Batch) -> tuple[Amount, Amount]:
+        """Return the intersection and the union of labels and predictions of each class, [C]."""
+        logits, labels = self.labelled(outputs, batch)
+        classes = logits.shape[1]
+        said = logits.argmax(1)
+        both = torch.bincount(labels[said == labels], minlength=classes)
+        either = (
+            torch.bincount(labels, minlength=classes)
+            + torch.bincount(said, minlength=classes)
+            - both
+        )
+        return both.double().cpu(), either.double().cpu()
+
+    def value(self, total: Tensor, count: Tensor) -> float:
+        """Return the mean IoU, percent."""
+        there = count > 0
+        return 100.0 * float((total[there] / count[there]).mean())

@@ -1,0 +1,164 @@
+"""A task from a loss, and perhaps a metric, of the user's own."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainscope.errors import TaskError
+from trainscope.foreign import reason
+from trainscope.records.metric import LOWER, Metric
+from trainscope.task.batches import Batch, described, selected, targets, tensors
+from trainscope.task.task import Amount, Common, Outputs, pooled
+
+_CLOSE = 1e-4
+"""A batch's loss is the mean (or the sum) of its samples' where it is within this share of it."""
+
+
+@dataclass(frozen=True)
+class FromLoss(Common):
+    """A loss and a metric as people write them.
+
+    Both are called with the network's outputs and the targets: what follows the inputs in a tuple
+    batch; the whole batch where it is a dictionary; nothing more where the function takes one
+    argument. A loss that returns one number for a batch is taken apart into its samples' by
+    batches of one; where these do not have it as their mean or sum (it mixes samples), the batch
+    is one term, and nothing is measured of single samples.
+
+    Attributes:
+        criterion: The loss.
+        measure: The metric, a number or one a sample; by default the loss.
+        better: "higher" or "lower", of the metric.
+        name: Of the metric; by default after the function.
+        unit: Of the metric.
+    """
+
+    criterion: Callable[..., Any] = torch.nn.functional.cross_entropy
+    measure: Callable[..., Any] | None = None
+    better: str = LOWER
+    name: str = ""
+    unit: str = ""
+
+    def __init__(
+        self,
+        loss: Callable[..., Any],
+        metric: Callable[..., Any] | None = None,
+        *,
+        better: str = LOWER,
+        name: str = "",
+        unit: str = "",
+        inputs: int | None = None,
+    ) -> None:
+        for what, function in (("loss", loss), ("metric", metric)):
+            if function is not None and not callable(function):
+                raise TaskError(f"the {what} is a {type(function).__name__}, not a function")
+        fields = {"criterion": loss, "measure": metric, "better": better, "inputs": inputs}
+        for field, value in {**fields, "name": name, "unit": unit}.items():
+            object.__setattr__(self, field, value)
+        try:
+            _ = self.metric
+        except ValueError as error:
+            raise TaskError(str(error)) from error
+
+    @property
+    def metric(self) -> Metric:
+        """Return the metric's name, unit and direction."""
+        name = self.name or ("loss" if self.measure is None else _name(self.measure))
+        return Metric(name, self.unit, LOWER if self.measure is None else self.better)
+
+    def loss(self, outputs: Outputs, batch: Batch) -> Tensor:
+        """Return the loss of a batch as it is written, a scalar."""
+        found = self._said("loss", self.criterion, outputs, batch)
+        return found.mean() if found.ndim else found
+
+    def losses(self, outputs: Outputs, batch: Batch) -> Tensor:
+        """Return one term a sample, or a single one where the loss mixes samples."""
+        whole = self._said("loss", self.criterion, outputs, batch)
+        count = self.size(batch)
+        if whole.ndim:
+            return whole.flatten()
+        if count == 1:
+            return whole.reshape(1)
+        rows = [slice(i, i + 1) for i in range(count)]
+        try:
+            terms = torch.stack(
+                [
+                    self._said(
+                        "loss",
+                        self.criterion,
+                        selected(outputs, row, count),
+                        selected(batch, row, count),
+                    ).reshape(())
+                    for row in rows
+                ]
+            )
+        except TaskError:  # it does not take a batch of one
+            return whole.reshape(1)
+        whole, found = whole.detach(), terms.detach()
+        same = [torch.isclose(whole, each, _CLOSE, 1e-6) for each in (found.mean(), found.sum())]
+        return terms if bool(torch.stack(same).any()) else self.loss(outputs, batch).reshape(1)
+
+    def score(self, outputs: Outputs, batch: Batch) -> tuple[Amount, Amount]:
+        """Return the metric's sum over samples and their number."""
+        count = float(self.size(batch))
+        with torch.no_grad():
+            if self.measure is None:
+                return float(self.loss(outputs, batch)) * count, count
+            found = self._said("metric", self.measure, outputs, batch).double()
+        return (float(found.sum()), float(found.numel())) if found.ndim else (
+            float(found) * count,
+            count,
+        )
+
+    def signal(self, outputs: Outputs) -> Tensor | None:
+        """Return the outputs, [N, K]; several positions as their means, several tensors joined."""
+        found = [leaf for leaf in tensors(outputs) if leaf.is_floating_point() and leaf.ndim]
+        if not found or any(len(leaf) != len(found[0]) for leaf in found):
+            return None
+        return torch.cat([pooled(leaf) for leaf in found], 1)
+
+    def _said(
+        self, what: str, function: Callable[..., Any], outputs: Outputs, batch: Batch
+    ) -> Tensor:
+        """Return what the user's function says, as a tensor.
+
+        Raises:
+            TaskError: It raises, or returns no number.
+        """
+        given = [outputs]
+        if _arguments(function) != 1:
+            wanted = batch if isinstance(batch, Mapping) else targets(batch, self.inputs)
+            given.append(batch if wanted is None else wanted)
+        try:
+            found = function(*given)
+        except Exception as error:  # whatever the user's code raises
+            raise TaskError(f"the {what} {_name(function)} fails: {reason(error)}") from error
+        if isinstance(found, bool | int | float):
+            found = torch.tensor(float(found))
+        if not isinstance(found, Tensor):
+            raise TaskError(
+                f"the {what} {_name(function)} returns {described(found)}: let it return a number"
+            )
+        return found
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return str(getattr(function, "__name__", type(function).__name__))
+
+
+def _arguments(function: Callable[..., Any]) -> int | None:
+    """Return how many arguments a function cannot do without; None where it does not say."""
+    own = function.forward if isinstance(function, torch.nn.Module) else function
+    try:
+        parameters = inspect.signature(own).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return None
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(p.kind in positional and p.default is p.empty for p in parameters)

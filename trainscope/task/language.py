@@ -1,0 +1,109 @@
+"""Saying the next token."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainscope.errors import TaskError
+from trainscope.records.metric import LOWER, Metric
+from trainscope.task.batches import TARGETS, Batch, called, described, targets
+from trainscope.task.classification import IGNORED
+from trainscope.task.task import Amount, Common, Outputs, first_tensor
+
+
+@dataclass(frozen=True)
+class LanguageModelling(Common):
+    """Cross-entropy of every next token (nats) and perplexity.
+
+    Batches are dictionaries with `input_ids` (with `attention_mask` and `labels` where they have
+    them), token ids [N, T] alone, or pairs (ids, labels). Labels are the ids themselves and are
+    shifted here: the logits at t are compared with the label at t + 1. Pairs whose labels are the
+    ids moved by one already (labels[t] = ids[t + 1]) are taken as they are. Labels of -100, and
+    places that the attention mask leaves out, are not counted. The Jacobian is of the logits at the
+    last position.
+    """
+
+    @property
+    def metric(self) -> Metric:
+        """Return the perplexity."""
+        return Metric("perplexity", "", LOWER)
+
+    def outputs(self, model: nn.Module, batch: Batch) -> Outputs:
+        """Return the forward pass; labels are kept from the network, which would shift them."""
+        if isinstance(batch, Mapping) and not isinstance(batch.get("input_ids"), Tensor):
+            raise TaskError(f"a batch is {described(batch)}: give token ids as 'input_ids'")
+        return called(model, batch, self.inputs)
+
+    def losses(self, outputs: Outputs, batch: Batch) -> Tensor:
+        """Return the cross-entropy of each token that counts, nats."""
+        logits, labels = self._next(outputs, batch)
+        return F.cross_entropy(logits, labels, reduction="none")
+
+    def score(self, outputs: Outputs, batch: Batch) -> tuple[Amount, Amount]:
+        """Return the sum of the cross-entropies and the number of tokens."""
+        found = self.losses(outputs, batch).detach().double()
+        return float(found.sum()), float(found.numel())
+
+    def value(self, total: Amount, count: Amount) -> float:
+        """Return the perplexity: the exponential of the mean cross-entropy."""
+        mean = float(total) / float(count) if float(count) else math.nan
+        return math.exp(mean) if mean < 700 else math.inf
+
+    def signal(self, outputs: Outputs) -> Tensor | None:
+        """Return the logits at the last position, [N, vocabulary]."""
+        return self._logits(outputs)[:, -1]
+
+    def _logits(self, outputs: Outputs) -> Tensor:
+        logits = first_tensor(outputs)
+        if logits.ndim != 3:
+            raise TaskError(
+                f"the network returns {described(logits)}, and not logits of shape [samples, "
+                "tokens, vocabulary]: wrap it in a module that does, or name another task"
+            )
+        return logits
+
+    def _next(self, outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the logits and labels of what counts, [tokens, vocabulary] and [tokens]."""
+        logits = self._logits(outputs)
+        ids, labels, mask = _parts(batch, self.inputs)
+        if labels.shape != logits.shape[:2]:
+            raise TaskError(
+                f"the network returns {described(logits)} for labels of shape "
+                f"{tuple(labels.shape)}: give one label for each position"
+            )
+        labels = labels.to(logits.device)
+        if mask is not None:
+            labels = labels.masked_fill(mask.to(labels.device) == 0, IGNORED)
+        if not _moved(ids, labels):
+            logits, labels = logits[:, :-1], labels[:, 1:]
+        counted = labels != IGNORED
+        return logits[counted], labels[counted].long()
+
+
+def _parts(batch: Batch, inputs: int | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return the token ids, the labels and the attention mask of a batch."""
+    if isinstance(batch, Mapping):
+        ids = batch["input_ids"]
+        labels = next((batch[name] for name in TARGETS if name in batch), ids)
+        return ids, labels, batch.get("attention_mask")
+    if isinstance(batch, Tensor):
+        return batch, batch, None
+    labels = targets(batch, inputs)
+    return batch[0], batch[0] if labels is None else labels, None
+
+
+def _moved(ids: Tensor, labels: Tensor) -> bool:
+    """Tell whether labels are the ids moved by one, where they count."""
+    if ids.shape != labels.shape or ids.shape[1] < 2:
+        return False
+    after, said = ids[:, 1:].to(labels.device), labels[:, :-1]
+    counted = said != IGNORED
+    moved = torch.equal(after[counted], said[counted].to(after.dtype))
+    same = ids.to(labels.device)[:, :-1][counted]
+    return moved and not torch.equal(same, said[counted].to(same.dtype))
