@@ -9,8 +9,8 @@ from diagnoses import diagnosis
 from trainscope.comparison.cards import read_cards
 from trainscope.comparison.facts import final_accuracy
 from trainscope.comparison.fairness import fairness
-from trainscope.comparison.groups import group
 from trainscope.comparison.reading import read
+from trainscope.comparison.settings import group
 from trainscope.errors import RecordError
 from trainscope.records import Kind
 

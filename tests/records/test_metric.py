@@ -33,5 +33,5 @@ def test_other_units_have_none() -> None:
 
 @pytest.mark.parametrize("fields", [("accuracy", "%", "up"), (" ", "%", "higher")])
 def test_what_is_no_metric_is_refused(fields: tuple[str, str, str]) -> None:
-    with pytest.raises(ValueError, match="better is|has a name"):
+    with pytest.raises(ValueError, match=r"better is|has a name"):
         Metric(*fields)

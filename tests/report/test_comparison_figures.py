@@ -11,7 +11,7 @@ from diagnoses import diagnosis
 from matplotlib.figure import Figure
 
 from trainscope.comparison.comparison import compare
-from trainscope.comparison.groups import group
+from trainscope.comparison.settings import group
 from trainscope.records import Kind, Measurement, RunStatus, Scalar, Taken
 from trainscope.report.along_display import AlongDisplay
 from trainscope.report.comparison_figures import displays, write_comparison_figures

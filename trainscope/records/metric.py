@@ -38,7 +38,7 @@ class Metric:
 
     @property
     def sign(self) -> int:
-        """Return 1 where higher is better and -1 where lower is: sign * value rises with quality."""
+        """Return 1 where higher is better, else -1: sign * value rises with quality."""
         return 1 if self.better == HIGHER else -1
 
     @property
