@@ -85,7 +85,7 @@ def test_one_run_and_no_run():
 
 
 def test_runs_without_accuracy():
-    blank = replace(run(), epochs=(), start_accuracy=None)
+    blank = replace(run(), epochs=(), start_metric=None)
     assert compare([blank]).findings == ("No run has an accuracy.",)
 
 
@@ -218,7 +218,7 @@ def test_a_setting_level_with_the_target_has_no_estimate():
 
 def test_the_longer_run_is_held_against_the_best_larger_lr_it_had_time_for():
     def last(made, accuracy):
-        ended = replace(made.epochs[-1], test_accuracy=accuracy)
+        ended = replace(made.epochs[-1], test_metric=accuracy)
         return replace(made, epochs=(*made.epochs[:-1], ended))
 
     made = [

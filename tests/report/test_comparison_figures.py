@@ -179,7 +179,7 @@ def test_lines_over_ratios_are_all_drawn():
 
 def test_a_diverged_run_sets_no_axis_and_is_marked():
     lost = run("0:1e3")
-    guesses = tuple(replace(record, test_accuracy=10.0) for record in lost.epochs)
+    guesses = tuple(replace(record, test_metric=10.0) for record in lost.epochs)
     lost = replace(lost, status=RunStatus.DIVERGED, epochs=guesses)
     runs = [*five_settings(1), lost]
     for number in ("ta", "accuracy"):
