@@ -13,44 +13,44 @@ import argparse
 import random
 from collections import Counter
 
-from trainscope.comparison.crossing import Outcome, cross_validate
+from trainscope.comparison.crossing import CrossOutcome, cross_validate
 
 SEEDS = (3, 5, 10)
 # Means of A under a, B under a, A under b, B under b, in spreads.
 TRUTHS = {
-    "no difference": ((0, 0, 0, 0), Outcome.UNDECIDED),
-    "setups differ, methods do not": ((5, 5, 0, 0), Outcome.UNDECIDED),
-    "A ahead by 1": ((1, 0, 1, 0), Outcome.FIRST),
-    "A ahead by 2": ((2, 0, 2, 0), Outcome.FIRST),
-    "A ahead by 4": ((4, 0, 4, 0), Outcome.FIRST),
-    "A ahead by 3 under a, alike under b": ((3, 0, 0, 0), Outcome.INTERACT),
-    "A ahead by 2 under a, B by 2 under b": ((2, 0, 0, 2), Outcome.INTERACT),
-    "A ahead by 4 under a, B by 2 under b": ((4, 0, 0, 2), Outcome.INTERACT),
+    "no difference": ((0, 0, 0, 0), CrossOutcome.UNDECIDED),
+    "setups differ, methods do not": ((5, 5, 0, 0), CrossOutcome.UNDECIDED),
+    "A ahead by 1": ((1, 0, 1, 0), CrossOutcome.FIRST),
+    "A ahead by 2": ((2, 0, 2, 0), CrossOutcome.FIRST),
+    "A ahead by 4": ((4, 0, 4, 0), CrossOutcome.FIRST),
+    "A ahead by 3 under a, alike under b": ((3, 0, 0, 0), CrossOutcome.INTERACT),
+    "A ahead by 2 under a, B by 2 under b": ((2, 0, 0, 2), CrossOutcome.INTERACT),
+    "A ahead by 4 under a, B by 2 under b": ((4, 0, 0, 2), CrossOutcome.INTERACT),
 }
 NAMES = {
-    Outcome.FIRST: "A wins",
-    Outcome.SECOND: "B wins",
-    Outcome.INTERACT: "interact",
-    Outcome.UNDECIDED: "undecided",
+    CrossOutcome.FIRST: "A wins",
+    CrossOutcome.SECOND: "B wins",
+    CrossOutcome.INTERACT: "interact",
+    CrossOutcome.UNDECIDED: "undecided",
 }
 
 
 def rates(
     means: tuple[float, ...], seeds: int, trials: int, rng: random.Random, *, uneven: bool = False
-) -> dict[Outcome, float]:
+) -> dict[CrossOutcome, float]:
     """Return the share of trials that end in each outcome.
 
     With `uneven`, the cells under b have three times the spread of those under a.
     """
     spreads = (1.0, 1.0, 3.0, 3.0) if uneven else (1.0,) * 4
-    counts: Counter[Outcome] = Counter()
+    counts: Counter[CrossOutcome] = Counter()
     for _ in range(trials):
         cells = [
             [rng.gauss(mean, spread) for _ in range(seeds)]
             for mean, spread in zip(means, spreads, strict=True)
         ]
         counts[cross_validate(*cells).outcome] += 1
-    return {outcome: counts[outcome] / trials for outcome in Outcome}
+    return {outcome: counts[outcome] / trials for outcome in CrossOutcome}
 
 
 def main() -> None:
@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=4000)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    heads = "  ".join(f"{NAMES[outcome]:>9}" for outcome in Outcome)
+    heads = "  ".join(f"{NAMES[outcome]:>9}" for outcome in CrossOutcome)
     print(f"{'truth':<40}{'seeds':>6}  {heads}  {'right':>6}")
     for uneven in (False, True):
         if uneven:
@@ -67,7 +67,7 @@ def main() -> None:
             for seeds in SEEDS:
                 rng = random.Random(f"{options.seed} {name} {seeds} {uneven}")
                 found = rates(means, seeds, options.trials, rng, uneven=uneven)
-                row = "  ".join(f"{found[outcome]:>9.1%}" for outcome in Outcome)
+                row = "  ".join(f"{found[outcome]:>9.1%}" for outcome in CrossOutcome)
                 print(f"{name:<40}{seeds:>6}  {row}  {found[truth]:>6.1%}")
 
 

@@ -55,9 +55,9 @@ def command(
     you have it, loss (the training loss): the first epochs of a retraining at a small learning
     rate, or all of it. With a planned schedule the target is meant after its decays.
     """
-    from trainscope.comparison.curve_files import check_reference, check_target, read_curve
+    from trainscope.comparison.curves import check_reference, check_target, read_curve
     from trainscope.convergence import (
-        Status,
+        EstimateStatus,
         estimate_extra_epochs,
         final_level,
         own_schedule,
@@ -98,8 +98,8 @@ def command(
     chance = f"{100 * level:g} % interval"
     say(f"target           {target:.2f} %{' after the decays' if schedule else ''}")
     say(f"status           {estimate.status}")
-    rough = estimate.status is Status.TOO_FEW and bool(estimate.curve.epochs)
-    if estimate.status in (Status.TOO_FEW, Status.EMPTY) and not rough:
+    rough = estimate.status is EstimateStatus.TOO_FEW and bool(estimate.curve.epochs)
+    if estimate.status in (EstimateStatus.TOO_FEW, EstimateStatus.EMPTY) and not rough:
         say("first passage    unknown")
         say("extra epochs     unknown")
     else:
@@ -121,9 +121,9 @@ def command(
 
 def bound_in_words(bound: float, estimate: Estimate, small: LearningCurve) -> str:
     """Say what the epoch of equal LR time is worth beside the estimate."""
-    from trainscope.convergence import Status
+    from trainscope.convergence import EstimateStatus
 
-    if estimate.status is not Status.REACHED:
+    if estimate.status is not EstimateStatus.REACHED:
         if bound <= small.epochs[-1]:
             return "which has passed: here it is no upper bound"
         if bound < estimate.first_passage.median:

@@ -83,7 +83,7 @@ def run(
         parameters=1000,
         flops_per_sample=10_000,
         flops=round(total * DENSE_EPOCH / SPEEDUP),
-        start_accuracy=10.0,
+        start_metric=10.0,
     )
     return replace(made, **changes)
 

@@ -86,7 +86,7 @@ def diagnosed(layers: list[str], scale: float = 1.0) -> Diagnosis:
 
 def diverged(made: Run) -> Run:
     """Return a run that guesses from its first epoch on."""
-    guesses = tuple(replace(record, test_accuracy=10.0) for record in made.epochs)
+    guesses = tuple(replace(record, test_metric=10.0) for record in made.epochs)
     return replace(made, status=RunStatus.DIVERGED, epochs=guesses)
 
 

@@ -11,8 +11,8 @@ from trainscope.comparison.cards import published, read_cards
 from trainscope.comparison.comparison import compare
 from trainscope.comparison.estimates import GroupEstimate
 from trainscope.comparison.findings import findings
-from trainscope.comparison.groups import group
-from trainscope.convergence import Estimate, LearningCurve, Status
+from trainscope.comparison.settings import group
+from trainscope.convergence import Estimate, EstimateStatus, LearningCurve
 from trainscope.convergence.estimate import NEVER
 from trainscope.records import Kind, RunStatus
 
@@ -85,7 +85,7 @@ def test_one_run_and_no_run():
 
 
 def test_runs_without_accuracy():
-    blank = replace(run(), epochs=(), start_accuracy=None)
+    blank = replace(run(), epochs=(), start_metric=None)
     assert compare([blank]).findings == ("No run has an accuracy.",)
 
 
@@ -166,10 +166,25 @@ def estimate(status, reachable, converged=True):
 @pytest.mark.parametrize(
     ("status", "reachable", "converged", "words"),
     [
-        (Status.UNREACHABLE, 0.1, True, "is not expected to reach the 98.0 % of large, however"),
-        (Status.UNREACHABLE, 0.3, True, "may not reach the 98.0 % of large (the chance is put at"),
-        (Status.FALLING, 0.1, True, "may not reach the 98.0 % of large (the chance is put at"),
-        (Status.UNREACHABLE, 0.1, False, "cannot be told"),
+        (
+            EstimateStatus.UNREACHABLE,
+            0.1,
+            True,
+            "is not expected to reach the 98.0 % of large",
+        ),
+        (
+            EstimateStatus.UNREACHABLE,
+            0.3,
+            True,
+            "may not reach the 98.0 % of large (the chance is",
+        ),
+        (
+            EstimateStatus.FALLING,
+            0.1,
+            True,
+            "may not reach the 98.0 % of large (the chance is",
+        ),
+        (EstimateStatus.UNREACHABLE, 0.1, False, "cannot be told"),
     ],
 )
 def test_never_is_said_only_where_the_estimate_and_the_traps_say_it(
@@ -185,7 +200,7 @@ def test_never_is_said_only_where_the_estimate_and_the_traps_say_it(
 def test_an_estimate_knows_which_settings_had_not_converged(monkeypatch):
     monkeypatch.setattr(
         "trainscope.comparison.estimates.estimate_extra_epochs",
-        lambda *_, **__: estimate(Status.UNREACHABLE, 0.0).result,
+        lambda *_, **__: estimate(EstimateStatus.UNREACHABLE, 0.0).result,
     )
     found = compare(five_settings())
     unfinished = {trap.label for trap in found.traps if trap.name == "not converged"}
@@ -203,7 +218,7 @@ def test_a_setting_level_with_the_target_has_no_estimate():
 
 def test_the_longer_run_is_held_against_the_best_larger_lr_it_had_time_for():
     def last(made, accuracy):
-        ended = replace(made.epochs[-1], test_accuracy=accuracy)
+        ended = replace(made.epochs[-1], test_metric=accuracy)
         return replace(made, epochs=(*made.epochs[:-1], ended))
 
     made = [

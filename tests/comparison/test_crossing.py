@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from scipy.stats import ttest_ind
 
 from trainscope.cli.retrain import command as retrain
+from trainscope.comparison.bases import same_bases
 from trainscope.comparison.commands import CRITERIA, retrain_line
 from trainscope.comparison.comparison import compare
-from trainscope.comparison.crossing import Outcome, cross_validate
-from trainscope.comparison.groups import Group, group
-from trainscope.comparison.methods import duels, same_bases
+from trainscope.comparison.crossing import CrossOutcome, cross_validate
+from trainscope.comparison.duels import duels
+from trainscope.comparison.settings import Setting, group
 from trainscope.comparison.significance import contrast, hedges_g, welch
 from trainscope.records import Pretraining, Pruning, RunStatus
 from trainscope.records.run import UNKNOWN
@@ -50,10 +51,10 @@ def cells(means, count=10, spread=0.3, seed=0):
 
 # A under a, B under a, A under b, B under b.
 TRUTHS = {
-    (98, 97, 97.5, 96.5): Outcome.FIRST,
-    (97, 98, 96, 97): Outcome.SECOND,
-    (98, 97, 96, 97.5): Outcome.INTERACT,
-    (97, 97, 97, 97): Outcome.UNDECIDED,
+    (98, 97, 97.5, 96.5): CrossOutcome.FIRST,
+    (97, 98, 96, 97): CrossOutcome.SECOND,
+    (98, 97, 96, 97.5): CrossOutcome.INTERACT,
+    (97, 97, 97, 97): CrossOutcome.UNDECIDED,
 }
 
 
@@ -77,7 +78,7 @@ def test_names_may_be_swapped():
     one = cross_validate(*cells((98, 97, 97.5, 96.5)))
     a, b, c, d = cells((98, 97, 97.5, 96.5))
     two = cross_validate(b, a, d, c)
-    assert (one.outcome, two.outcome) == (Outcome.FIRST, Outcome.SECOND)
+    assert (one.outcome, two.outcome) == (CrossOutcome.FIRST, CrossOutcome.SECOND)
     assert one.main.value == pytest.approx(-two.main.value)
     assert one.main.p == pytest.approx(two.main.p)
 
@@ -94,7 +95,7 @@ def test_the_interval_in_words_lies_about_the_lead_that_is_told(means):
 
 def test_single_runs_decide_nothing():
     found = cross_validate([98.0], [90.0], [98.0], [90.0])
-    assert found.outcome is Outcome.UNDECIDED
+    assert found.outcome is CrossOutcome.UNDECIDED
     assert "two seeds a cell" in found.sentence
     assert found.as_dict()["main"]["low"] is None
 
@@ -131,7 +132,7 @@ def test_a_full_square_is_cross_validated_and_one_setup_is_not():
     ]
     (duel,) = duels(group(square))
     assert duel.verdict is not None
-    assert duel.verdict.outcome is Outcome.FIRST
+    assert duel.verdict.outcome is CrossOutcome.FIRST
     assert duel.sentence().startswith("l1 wins: it is ahead of l2 under both setups")
     (single,) = duels(group([made for made in square if made.schedule == LARGE]))
     assert single.verdict is None
@@ -164,7 +165,7 @@ def test_nobody_wins_from_another_base_model():
 def test_unknown_base_models_are_a_condition():
     made = [replace(one, base=UNKNOWN, pretraining=None) for one in square()]
     (duel,) = duels(group(made))
-    assert duel.verdict.outcome is Outcome.FIRST
+    assert duel.verdict.outcome is CrossOutcome.FIRST
     assert duel.sentence().endswith("if their base models are the same, which is not known.")
 
 
@@ -249,7 +250,7 @@ def test_runs_that_did_not_finish_are_in_no_pair_of_methods():
 def test_base_models_that_are_not_known_are_not_shared():
     def cell(criterion):
         known, unknown = seeds(2, criterion=criterion)
-        return Group(criterion, (known, replace(unknown, base=UNKNOWN)))
+        return Setting(criterion, (known, replace(unknown, base=UNKNOWN)))
 
     held, told = same_bases((cell("l1"), cell("l2")), ("l1", "l2"))
     assert [len(item.runs) for item in held] == [1, 1]
@@ -265,13 +266,13 @@ def test_each_contrast_keeps_to_half_of_the_level():
     )
     found = cross_validate(*cells)
     assert found.main.p == pytest.approx(0.0327, abs=1e-4)  # under 5 %, above the half of it
-    assert found.outcome is Outcome.UNDECIDED
+    assert found.outcome is CrossOutcome.UNDECIDED
 
 
 def test_base_models_told_apart_by_their_accuracies_decide_nothing():
     def cell(criterion, accuracy):
         made = seeds(2, criterion=criterion, base=UNKNOWN)
-        return Group(
+        return Setting(
             criterion,
             tuple(replace(one, pretraining=Pretraining(accuracy=accuracy)) for one in made),
         )

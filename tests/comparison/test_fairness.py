@@ -16,7 +16,7 @@ from comparisons import (
 )
 
 from trainscope.comparison.fairness import fairness
-from trainscope.comparison.groups import Group, group
+from trainscope.comparison.settings import Setting, group
 from trainscope.comparison.setups import CROSSING, SETUPS
 from trainscope.errors import RecordError
 from trainscope.records import Kind, Pretraining, Pruning, RunStatus
@@ -245,7 +245,7 @@ def test_facts_that_one_seed_of_a_group_lacks_are_unknown():
         ("settings", "S3.1"),
         ("pruning", "S3.2"),
     ):
-        groups = [Group(c, tuple(of_seeds(c, {}, lacking(c, name)))) for c in ("l1", "l2")]
+        groups = [Setting(c, tuple(of_seeds(c, {}, lacking(c, name)))) for c in ("l1", "l2")]
         found = fairness(groups)
         assert found.strictest == setup, name
 
@@ -405,5 +405,5 @@ def test_methods_that_are_not_known_may_be_several():
 
 
 def test_advice_names_a_setting_of_which_one_seed_lacks_what_is_needed():
-    groups = [Group(c, tuple(of_seeds(c, {}, {"settings": {}}))) for c in ("l1", "l2")]
+    groups = [Setting(c, tuple(of_seeds(c, {}, {"settings": {}}))) for c in ("l1", "l2")]
     assert fairness(groups).advice[0].startswith("State the optimizer settings of l1 and 1 more")

@@ -9,7 +9,7 @@ from trainscope.comparison.comparison import compare
 from trainscope.comparison.estimates import estimates
 from trainscope.comparison.findings import findings
 from trainscope.comparison.grounds import Known, fuller, kin, share, widest
-from trainscope.comparison.groups import group
+from trainscope.comparison.settings import group
 from trainscope.comparison.traps import detect
 from trainscope.records import Kind
 from trainscope.records.run import UNKNOWN

@@ -9,8 +9,8 @@ from diagnoses import diagnosis
 from trainscope.comparison.cards import read_cards
 from trainscope.comparison.facts import final_accuracy
 from trainscope.comparison.fairness import fairness
-from trainscope.comparison.groups import group
 from trainscope.comparison.reading import read
+from trainscope.comparison.settings import group
 from trainscope.errors import RecordError
 from trainscope.records import Kind
 
@@ -38,7 +38,7 @@ def test_records_that_cannot_be_read_in_a_folder_are_noted(tmp_path):
     text = run().to_json()
     (tmp_path / "cut").mkdir()
     (tmp_path / "cut" / "part.json").write_text(text[: len(text) // 2], encoding="utf-8")
-    (tmp_path / "future.json").write_text(text.replace("run/1", "run/9"), encoding="utf-8")
+    (tmp_path / "future.json").write_text(text.replace("run/2", "run/9"), encoding="utf-8")
     found = read([tmp_path])
     assert len(found.runs) == 1
     assert len(found.notes) == 2

@@ -10,8 +10,8 @@ from comparisons import BASE, DENSE_EPOCH, OTHER_BASE, SETTINGS, SMALL, SPEEDUP,
 from trainscope.comparison.cards import published, read_cards
 from trainscope.comparison.comparison import compare
 from trainscope.comparison.fairness import fairness
-from trainscope.comparison.groups import group
 from trainscope.comparison.pipelines import stage_flops
+from trainscope.comparison.settings import group
 from trainscope.comparison.setups import ONE_SCHEDULE
 from trainscope.records import Kind, Pretraining, Pruning, Run
 from trainscope.records.run import UNKNOWN

@@ -6,9 +6,9 @@ import pytest
 from comparisons import BASE, LARGE, OTHER_BASE, SMALL, SMALL_LONGER, action, run, seeds
 from diagnoses import diagnosis
 
-from trainscope.comparison.groups import group
-from trainscope.comparison.slope import slope
-from trainscope.comparison.traps import Weight, detect
+from trainscope.comparison.settings import group
+from trainscope.comparison.traps import Severity, detect
+from trainscope.comparison.traps.convergence import slope
 from trainscope.records import (
     EpochRecord,
     LayerChange,
@@ -151,10 +151,10 @@ def test_stale_batch_norm_is_told_by_recalibration():
 
 def test_the_best_epoch_is_selection_on_the_test_set():
     falling = curve([95.0, 97.0, 96.0, 95.0, 94.0], [1e-2] * 5)
-    assert "test-set selection" in names([falling], weight=Weight.NOTE)
+    assert "test-set selection" in names([falling], weight=Severity.NOTE)
     assert "test-set selection" not in names([curve(FLAT, [1e-2] * 10)])
     told = replace(run(), settings={**run().settings, "reported": "best"})
-    assert "test-set selection" in names([told], weight=Weight.WARNING)
+    assert "test-set selection" in names([told], weight=Severity.WARNING)
 
 
 @pytest.mark.parametrize("status", [RunStatus.DIVERGED, RunStatus.INTERRUPTED])

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from trainscope.convergence import LearningCurve, Status, estimate_extra_epochs
+from trainscope.convergence import EstimateStatus, LearningCurve, estimate_extra_epochs
 from trainscope.convergence.ceiling import ceiling, has_room, loss_left
 from trainscope.convergence.stage import first_stage
 
@@ -34,7 +34,7 @@ def test_a_run_that_fits_its_data_at_a_lower_accuracy_does_not_reach_the_larger_
     large = fitted(100, 1e-2, 97.0, spent=0.05)
     small = fitted(60, 1e-3, 97.0 - behind, spent=0.01)
     estimate = estimate_extra_epochs(small, 97.0, large)
-    assert estimate.status is Status.UNREACHABLE
+    assert estimate.status is EstimateStatus.UNREACHABLE
     assert estimate.reachable < 0.5
     assert np.isinf(estimate.first_passage.median)
     assert estimate.doubt in estimate.explanation
@@ -83,7 +83,7 @@ def test_a_slow_start_among_many_classes_is_not_called_unreachable():
     accuracy = [0.7, 0.9, 1.4, 2.0, 2.5, 3.0, 3.6, 4.8, 5.7, 7.1, 8.4]
     loss = np.interp(np.arange(11), [0, 3, 6, 9, 10], [4.745, 4.54, 4.427, 4.265, 4.2])
     estimate = estimate_extra_epochs(LearningCurve(range(11), accuracy, 6.3e-4, loss), 68.9)
-    assert estimate.status is Status.OK
+    assert estimate.status is EstimateStatus.OK
     assert estimate.reachable > 0.5
     assert estimate.first_passage.low <= 81 <= estimate.first_passage.high
 

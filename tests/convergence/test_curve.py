@@ -66,7 +66,7 @@ def test_csv_and_run_give_the_same_curve(tmp_path):
 
 
 def test_a_runs_start_is_epoch_zero():
-    run = Run(Kind.RETRAIN, (EpochRecord(1, 0.1, 2.0, None, 50.0),), start_accuracy=12.0)
+    run = Run(Kind.RETRAIN, (EpochRecord(1, 0.1, 2.0, None, 50.0),), start_metric=12.0)
     curve = LearningCurve.from_run(run)
     assert curve.epochs.tolist() == [0, 1]
     assert curve.accuracy.tolist() == [12, 50]

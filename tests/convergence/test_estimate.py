@@ -12,7 +12,7 @@ from curves import TOP, curve, law, passage
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from trainscope.convergence import Estimate, LearningCurve, Status, estimate_extra_epochs
+from trainscope.convergence import Estimate, EstimateStatus, LearningCurve, estimate_extra_epochs
 from trainscope.convergence.estimate import SENTENCES
 from trainscope.errors import RecordError, ScheduleError
 
@@ -42,16 +42,18 @@ def learning_curves(draw, least: int = 0):
 def check(estimate: Estimate) -> None:
     """Check what holds of every estimate."""
     said = SENTENCES[estimate.status]
-    said = "The target is reached" if estimate.status is Status.REACHED else said.split(":")[0]
-    short = estimate.status is Status.TOO_FEW and "The first LR stage holds"
+    said = (
+        "The target is reached" if estimate.status is EstimateStatus.REACHED else said.split(":")[0]
+    )
+    short = estimate.status is EstimateStatus.TOO_FEW and "The first LR stage holds"
     assert estimate.explanation.startswith((said, short or said))
     for interval in (estimate.first_passage, estimate.extra_epochs):
         assert 0 <= interval.low <= interval.median <= interval.high
     assert 0 <= estimate.reachable <= 1
-    if estimate.status is Status.OK:
+    if estimate.status is EstimateStatus.OK:
         assert estimate.reachable >= 0.5
         assert math.isfinite(estimate.extra_epochs.median)
-    if estimate.status is Status.UNREACHABLE:
+    if estimate.status is EstimateStatus.UNREACHABLE:
         assert estimate.reachable < 0.5
         assert math.isinf(estimate.extra_epochs.median)
     json.dumps(estimate.to_json(), allow_nan=False)
@@ -154,18 +156,18 @@ SHORT_REFERENCE = LearningCurve(range(1, 31), law(np.arange(1.0, 31)), 0.1)
 @pytest.mark.parametrize(
     ("small", "target", "reference", "status"),
     [
-        (curve(40), 70.0, None, Status.OK),
-        (curve(40), 40.0, None, Status.REACHED),
-        (curve(40), 101.0, None, Status.IMPOSSIBLE),
-        (constant(50.0), 60.0, None, Status.FLAT),
-        (FALLING, 62.0, None, Status.FALLING),
-        (LEVEL, 68.0, None, Status.UNREACHABLE),
-        (LearningCurve([1], [50.0], 0.01), 60.0, None, Status.TOO_FEW),
-        (LearningCurve([1], [50.0], 0.01), 60.0, curve(90), Status.TOO_FEW),
-        (LearningCurve([1, 2, 3], [50.0, 55.0, NAN], 0.01), 60.0, None, Status.DIVERGED),
-        (LearningCurve([1, 2], [NAN, NAN], 0.01), 60.0, None, Status.EMPTY),
-        (LearningCurve([], [], []), 60.0, None, Status.EMPTY),
-        (curve(40, pace=8, lr=0.0125), 72.0, SHORT_REFERENCE, Status.REFERENCE_SHORT),
+        (curve(40), 70.0, None, EstimateStatus.OK),
+        (curve(40), 40.0, None, EstimateStatus.REACHED),
+        (curve(40), 101.0, None, EstimateStatus.IMPOSSIBLE),
+        (constant(50.0), 60.0, None, EstimateStatus.FLAT),
+        (FALLING, 62.0, None, EstimateStatus.FALLING),
+        (LEVEL, 68.0, None, EstimateStatus.UNREACHABLE),
+        (LearningCurve([1], [50.0], 0.01), 60.0, None, EstimateStatus.TOO_FEW),
+        (LearningCurve([1], [50.0], 0.01), 60.0, curve(90), EstimateStatus.TOO_FEW),
+        (LearningCurve([1, 2, 3], [50.0, 55.0, NAN], 0.01), 60.0, None, EstimateStatus.DIVERGED),
+        (LearningCurve([1, 2], [NAN, NAN], 0.01), 60.0, None, EstimateStatus.EMPTY),
+        (LearningCurve([], [], []), 60.0, None, EstimateStatus.EMPTY),
+        (curve(40, pace=8, lr=0.0125), 72.0, SHORT_REFERENCE, EstimateStatus.REFERENCE_SHORT),
     ],
 )
 def test_statuses(small, target, reference, status):
@@ -276,7 +278,7 @@ def test_bad_options_are_refused_in_a_sentence(options, error, message):
 
 
 def test_every_status_has_a_sentence():
-    assert set(SENTENCES) == set(Status)
+    assert set(SENTENCES) == set(EstimateStatus)
     assert all(text.endswith(".") for text in SENTENCES.values())
 
 
@@ -301,7 +303,7 @@ def test_from_the_ends_of_two_runs_equal_lr_time_is_an_upper_bound():
 def test_from_the_ends_a_target_that_was_reached_needs_nothing():
     small, large = end_only(1e-3, 30, 60, 70.0), end_only(1e-2, 30, 60, 77.8)
     estimate = estimate_extra_epochs(small, 69.0, large)
-    assert (estimate.status, estimate.extra_epochs.high) == (Status.REACHED, 0)
+    assert (estimate.status, estimate.extra_epochs.high) == (EstimateStatus.REACHED, 0)
 
 
 SLOW = [75.8, 83.9, 87.8, 89.7, 90.3, 90.8, 91.9, 92.8, 93.9, 93.3]
@@ -344,7 +346,7 @@ def test_a_target_reached_after_the_decays_is_said_to_be_reached():
     target = stage[-1] + 3
     for schedule, total in ((None, None), ("0:0.1,20:0.01", 24)):
         found = estimate_extra_epochs(small, target, schedule=schedule, total_epochs=total)
-        assert found.status is Status.REACHED
+        assert found.status is EstimateStatus.REACHED
         assert found.extra_epochs.high == 0
         assert found.reachable == 1
         assert "after the decays" in found.explanation
@@ -352,7 +354,7 @@ def test_a_target_reached_after_the_decays_is_said_to_be_reached():
 
 def test_a_target_reached_later_than_the_plan_decays_is_said_so():
     found = estimate_extra_epochs(curve(60), law(40.0), schedule="0:0.1,5:0.01", total_epochs=8)
-    assert found.status is Status.REACHED
+    assert found.status is EstimateStatus.REACHED
     assert found.extra_epochs.median > 10
     assert "later than the plan decays" in found.explanation
 
@@ -364,7 +366,11 @@ def test_a_curve_that_does_not_rise_is_never_called_rising(slope):
     small = LearningCurve(epochs, 50 + slope * epochs + wave, 0.01)
     for reference in (None, curve(200)):
         found = estimate_extra_epochs(small, 60.0, reference)
-        assert found.status in (Status.FALLING, Status.FLAT, Status.UNREACHABLE)
+        assert found.status in (
+            EstimateStatus.FALLING,
+            EstimateStatus.FLAT,
+            EstimateStatus.UNREACHABLE,
+        )
         assert "still rising" not in found.explanation
         assert "do not help" not in found.explanation
 
@@ -373,7 +379,7 @@ def test_unlikely_and_most_unlikely_are_told_apart():
     time = np.arange(1.0, 201)
     flat = LearningCurve(time, 70 - 30 * np.exp(-time / 15), 0.01, np.exp(-time / 15) + 1e-4)
     found = estimate_extra_epochs(flat, 85.0)
-    assert found.status is Status.UNREACHABLE
+    assert found.status is EstimateStatus.UNREACHABLE
     assert found.reachable < 0.2
     assert "most likely not" in found.explanation
 
@@ -393,10 +399,10 @@ def test_a_run_whose_lr_always_falls_is_not_said_to_be_short():
         lr = [0.05 * (1 + math.cos(math.pi * ((e - 1) % period) / period)) for e in epochs]
         curve = LearningCurve(epochs, [80 - 45 * math.exp(-e / 9) for e in epochs], lr)
         found = estimate_extra_epochs(curve, 85)
-        assert found.status is Status.TOO_FEW
+        assert found.status is EstimateStatus.TOO_FEW
         assert "The first LR stage holds 1 of the 30 epochs watched" in found.explanation
         reached = estimate_extra_epochs(curve, 70)
-        assert reached.status is Status.REACHED
+        assert reached.status is EstimateStatus.REACHED
         assert reached.extra_epochs.median == 0
 
 
@@ -405,7 +411,7 @@ def test_an_lr_of_zero_at_the_ends_is_read():
     warm = LearningCurve(range(1, 9), accuracy, [0.0] + [0.1] * 7)
     check(estimate_extra_epochs(warm, 60))
     falling = LearningCurve(range(1, 9), accuracy, [0.1] * 7 + [0.0])
-    assert estimate_extra_epochs(falling, 56).status is Status.REACHED
+    assert estimate_extra_epochs(falling, 56).status is EstimateStatus.REACHED
     with pytest.raises(RecordError, match="or 0 where a schedule begins or ends"):
         LearningCurve([1, 2], [1, 2], [0.0, 0.0])
     with pytest.raises(RecordError, match="or 0 where a schedule begins or ends"):

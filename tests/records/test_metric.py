@@ -1,8 +1,10 @@
 """What a metric is: a name, a unit and a direction."""
 
+import math
+
 import pytest
 
-from trainscope.records.metric import ACCURACY, Metric
+from trainscope.records.metric import ACCURACY, LOSS, Metric
 
 
 def test_a_metric_survives_json() -> None:
@@ -35,3 +37,32 @@ def test_other_units_have_none() -> None:
 def test_what_is_no_metric_is_refused(fields: tuple[str, str, str]) -> None:
     with pytest.raises(ValueError, match=r"better is|has a name"):
         Metric(*fields)
+
+
+@pytest.mark.parametrize(
+    ("metric", "written", "named", "gap"),
+    [
+        (ACCURACY, "97.3 ± 0.6 %", "97.3 ± 0.6 %", "+1.20 points"),
+        (Metric("error", "%", "lower"), "97.3 ± 0.6 %", "error 97.3 ± 0.6 %", "+1.20 points"),
+        (LOSS, "97.34 ± 0.60", "loss 97.34 ± 0.60", "+1.200 in loss"),
+        (Metric("PSNR", "dB", "higher"), "97.34 ± 0.60 dB", "PSNR 97.34 ± 0.60 dB", "+1.200 dB"),
+    ],
+)
+def test_values_are_written_with_their_unit(metric, written, named, gap) -> None:
+    assert metric.written(97.34, spread=0.6) == written
+    assert metric.called(97.34, spread=0.6) == named
+    assert metric.gap(1.2, sign="+") == gap
+
+
+def test_points_are_of_a_percentage_or_of_the_level() -> None:
+    assert ACCURACY.points(0.5, 90.0) == 0.5
+    assert LOSS.points(0.5, 2.0) == 25.0
+    assert LOSS.points(-0.5, -2.0) == -25.0
+    assert LOSS.points(0.0, 0.0) == 0.0
+    assert LOSS.points(1.0, 0.0) == math.inf
+
+
+def test_the_better_value_lies_ahead() -> None:
+    assert (ACCURACY.best([1.0, 3.0, 2.0]), LOSS.best([2.0, 1.0])) == (3.0, 1.0)
+    assert LOSS.best([]) is None
+    assert (ACCURACY.ahead, ACCURACY.behind) == (LOSS.behind, LOSS.ahead) == ("above", "below")

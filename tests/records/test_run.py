@@ -17,6 +17,7 @@ from trainscope.records import (
     Kind,
     LayerChange,
     Measurement,
+    Metric,
     Pretraining,
     Pruning,
     Run,
@@ -25,6 +26,7 @@ from trainscope.records import (
     Taken,
 )
 from trainscope.records.files import replacing, write_text
+from trainscope.records.metric import LOSS
 from trainscope.records.notation import write_stages
 
 ACTION = ActionRecord(
@@ -93,7 +95,7 @@ def test_keys_of_later_versions_do_not_disturb():
     [
         ("{", "it is not JSON"),
         ("[]", "its schema is None"),
-        ('{"schema": "trainscope.run/2"}', "its schema is 'trainscope.run/2', not"),
+        ('{"schema": "trainscope.run/3"}', "its schema is 'trainscope.run/3', not"),
         ('{"schema": "trainscope.run/1"}', "incomplete or damaged"),
         ('{"schema": NaN}', "NaN is no JSON number"),
     ],
@@ -161,9 +163,73 @@ def test_trainability_accuracy_is_the_mean_over_the_first_stage():
     assert run(lrs=(0.01, 0.1, 0.1, 0.01)).first_stage == 3
 
 
+def losses(values=(2.0, 1.0, 0.5, 0.25), lrs=(0.1, 0.1, 0.01, 0.001), metric=LOSS, **options):
+    pairs = enumerate(zip(lrs, values, strict=True), 1)
+    epochs = tuple(
+        EpochRecord(e, lr, 1.0, value, value, 0.5, metric=metric) for e, (lr, value) in pairs
+    )
+    return Run(kind=Kind.RETRAIN, epochs=epochs, metric=metric, **options)
+
+
+def test_a_run_holds_any_metric_and_keeps_it_in_json():
+    made = losses(start_metric=2.3)
+    assert Run.from_json(made.to_json()) == made
+    assert (made.final_metric, made.start_metric) == (0.25, 2.3)
+    raw = made.as_dict()
+    assert raw["metric"] == {"name": "loss", "unit": "", "better": "lower"}
+    assert [e["test_metric"] for e in raw["epochs"]] == [2.0, 1.0, 0.5, 0.25]
+    assert {e["test_accuracy"] for e in raw["epochs"]} == {None}
+    assert "loss 0.2500, finished" in repr(made)
+
+
+def test_what_is_no_accuracy_is_not_given_as_one():
+    made = losses(start_metric=2.3)
+    assert made.final_accuracy is made.start_accuracy is None
+    assert {record.test_accuracy for record in made.epochs} == {None}
+    error = Metric("error", "%", "lower")
+    assert losses((50.0, 40.0, 30.0, 20.0), metric=error).final_accuracy is None
+    top5 = Metric("top-5 accuracy", "%", "higher")
+    assert losses((50.0, 60.0, 70.0, 80.0), metric=top5).final_accuracy == 80.0
+
+
+def test_trainability_is_the_mean_of_the_metric_and_named_after_it():
+    found = losses().trainability()
+    assert (found.value, found.epochs, found.metric) == (1.5, 2, LOSS)
+    assert found.name == "trainability loss"
+    assert str(found) == "1.500, N = 2"
+    assert str(losses().trainability(9)).startswith("unknown, N = 9")
+    with pytest.raises(RecordError, match="trainability loss is over at least one epoch, not 0"):
+        losses().trainability(0)
+    assert run().trainability().name == "trainability accuracy"
+    assert str(run().trainability()) == "55.00 %, N = 2"
+
+
+def test_bounds_are_those_of_the_metric():
+    assert losses((200.0, 150.0, 120.0, 101.0)).final_metric == 101.0
+    with pytest.raises(ValueError, match="error is in percent, 0 to 100, not 101"):
+        losses((101.0,) * 4, metric=Metric("error", "%", "lower"))
+    with pytest.raises(ValueError, match="accuracy is in percent, 0 to 100, not 101"):
+        run(start_metric=101.0)
+    with pytest.raises(ValueError, match=r"hold accuracy \(%\), and its metric is loss"):
+        replace(run(), metric=LOSS)
+
+
+def test_runs_of_the_first_schema_are_read_as_accuracies():
+    made = run(start_metric=12.0)
+    raw = json.loads(made.to_json())
+    raw["schema"] = "trainscope.run/1"
+    del raw["metric"], raw["start_metric"]
+    for record in raw["epochs"]:
+        del record["test_metric"]
+    assert Run.from_json(json.dumps(raw)) == made
+    del raw["epochs"][1]["test_accuracy"]
+    with pytest.raises(RecordError, match="incomplete or damaged"):
+        Run.from_json(json.dumps(raw))
+
+
 def test_the_final_accuracy_is_the_last_one_not_the_best():
     assert run((50.0, 90.0, 70.0, None)).final_accuracy == 70.0
-    assert run((None,) * 4, start_accuracy=33.0).final_accuracy == 33.0
+    assert run((None,) * 4, start_metric=33.0).final_accuracy == 33.0
 
 
 def curve(rates, *, accuracies=None, **options) -> Run:

@@ -11,7 +11,7 @@ from diagnoses import diagnosis
 from matplotlib.figure import Figure
 
 from trainscope.comparison.comparison import compare
-from trainscope.comparison.groups import group
+from trainscope.comparison.settings import group
 from trainscope.records import Kind, Measurement, RunStatus, Scalar, Taken
 from trainscope.report.along_display import AlongDisplay
 from trainscope.report.comparison_figures import displays, write_comparison_figures
@@ -179,7 +179,7 @@ def test_lines_over_ratios_are_all_drawn():
 
 def test_a_diverged_run_sets_no_axis_and_is_marked():
     lost = run("0:1e3")
-    guesses = tuple(replace(record, test_accuracy=10.0) for record in lost.epochs)
+    guesses = tuple(replace(record, test_metric=10.0) for record in lost.epochs)
     lost = replace(lost, status=RunStatus.DIVERGED, epochs=guesses)
     runs = [*five_settings(1), lost]
     for number in ("ta", "accuracy"):

@@ -118,7 +118,7 @@ def crowd():
     runs = [run(f"0:{lr},10:1e-5,15:1e-6") for lr in lrs]
     runs += [run(schedule, criterion="random") for schedule in (LARGE, SMALL)]
     lost = run("0:1e3")
-    guesses = tuple(replace(record, test_accuracy=10.0) for record in lost.epochs)
+    guesses = tuple(replace(record, test_metric=10.0) for record in lost.epochs)
     runs.append(replace(lost, status=RunStatus.DIVERGED, epochs=guesses))
     return compare([replace(made, measurements=taken) for made in runs])
 

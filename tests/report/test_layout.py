@@ -119,7 +119,7 @@ def test_figures_can_be_without_titles(tmp_path):
         assert ("<!-- LR schedule -->" in drawn.read_text()) == (not extra)
     for titles in (True, False):
         (path,) = write_comparison_figures(
-            compare([run("0:1e-2", 1, start_accuracy=None)]), tmp_path, ("svg",), titles=titles
+            compare([run("0:1e-2", 1, start_metric=None)]), tmp_path, ("svg",), titles=titles
         )
         assert ("<!-- Final accuracy -->" in path.read_text()) == titles
 

@@ -11,7 +11,7 @@ from comparisons import LARGE, SMALL, five_settings, run, seeds
 from diagnoses import diagnosis
 
 from trainscope.comparison.comparison import compare
-from trainscope.comparison.traps import Trap, Weight
+from trainscope.comparison.traps import Severity, Trap
 from trainscope.errors import RecordError
 from trainscope.report.page.build import page_html, write_page
 from trainscope.report.page.payload import MOST_EPOCHS, payload
@@ -154,7 +154,7 @@ def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path):
 def test_the_headline_of_traps_counts_their_boxes():
     comparison = compare(five_settings(), [diagnosis()])
     trap = Trap("not converged", comparison.groups[0].label, "It rises.")
-    note = replace(trap, weight=Weight.NOTE)
+    note = replace(trap, weight=Severity.NOTE)
     for traps, told in (
         ((), None),
         ((trap,), "1 trap</a> puts results in doubt."),

@@ -8,9 +8,9 @@ from trainscope.comparison.agreement import NAMES, disagreements, unstated
 from trainscope.comparison.commands import retrain_line
 from trainscope.comparison.facts import schedule_of
 from trainscope.comparison.grounds import Known, share
-from trainscope.comparison.groups import Group
+from trainscope.comparison.optimizer_settings import counted, lacking
 from trainscope.comparison.reasons import listed
-from trainscope.comparison.settings import counted, lacking
+from trainscope.comparison.settings import Setting
 from trainscope.comparison.setups import RECOMMENDED, SETUPS
 
 MOST = 3
@@ -19,7 +19,7 @@ MOST_COMMANDS = 6
 """So many commands are given for base models that some settings lack."""
 
 
-def advise(groups: Sequence[Group]) -> tuple[str, ...]:
+def advise(groups: Sequence[Setting]) -> tuple[str, ...]:
     """Return what to do to reach S3.2, the loosest setup that the paper recommends.
 
     Args:
@@ -48,7 +48,7 @@ def advise(groups: Sequence[Group]) -> tuple[str, ...]:
     return (*bases, *tuple(lines)[: MOST if not bases else 1])
 
 
-def _one_network(other: Group, best: Group) -> bool:
+def _one_network(other: Setting, best: Setting) -> bool:
     """Return whether two settings are known to retrain one pruned network."""
     if other.pruned_alike is None or other.pruned_alike != best.pruned_alike:
         return False
@@ -56,7 +56,7 @@ def _one_network(other: Group, best: Group) -> bool:
     return ground is not None and ground.known is not Known.UNKNOWN
 
 
-def _one_at_a_time(groups: Sequence[Group]) -> list[str]:
+def _one_at_a_time(groups: Sequence[Setting]) -> list[str]:
     """Say what to split by: what S1 asks for and is known to differ."""
     words = {"data": "data set", "architecture": "network", "compression": "compression"}
     apart = [
@@ -67,7 +67,7 @@ def _one_at_a_time(groups: Sequence[Group]) -> list[str]:
     return [f"Compare one {listed(apart)} at a time."] if apart else []
 
 
-def _state(groups: Sequence[Group]) -> list[str]:
+def _state(groups: Sequence[Setting]) -> list[str]:
     """Say which facts to state, and of whom: what S3.2 asks for and somebody left out."""
     facts = next(setup.facts for setup in SETUPS if setup.name == RECOMMENDED)
     gaps: dict[tuple[str, ...], list[str]] = {}
@@ -88,14 +88,14 @@ def _state(groups: Sequence[Group]) -> list[str]:
     return lines
 
 
-def _missing(groups: Sequence[Group], labels: Sequence[str]) -> list[str]:
+def _missing(groups: Sequence[Setting], labels: Sequence[str]) -> list[str]:
     """Return the names of the settings that some of the groups named do not state."""
     names = counted([run for item in groups for run in item.runs])
     held = [run for item in groups if item.label in labels for run in item.runs]
     return list(dict.fromkeys(name for run in held for name in lacking(run, names)))
 
 
-def _other_bases(groups: Sequence[Group]) -> list[str]:
+def _other_bases(groups: Sequence[Setting]) -> list[str]:
     """Say which runs would give every setting the same base models, where they share some."""
     sets = [{run.base for run in item.runs} for item in groups]
     common, union = set.intersection(*sets), set.union(*sets)
@@ -118,7 +118,7 @@ def _other_bases(groups: Sequence[Group]) -> list[str]:
     ]
 
 
-def _rerun(other: Group, best: Group) -> str:
+def _rerun(other: Setting, best: Setting) -> str:
     """Say how to run one setting's method under the best one's retraining."""
     schedule = schedule_of(best.first)
     if schedule is None:

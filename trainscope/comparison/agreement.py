@@ -11,7 +11,7 @@ from typing import cast
 
 from trainscope.comparison.bases import base_models, base_of
 from trainscope.comparison.facts import last_epoch, write_base
-from trainscope.comparison.groups import Group
+from trainscope.comparison.optimizer_settings import counted, differing, lacking, missing_settings
 from trainscope.comparison.pipelines import (
     Stages,
     retraining_schedule,
@@ -19,7 +19,7 @@ from trainscope.comparison.pipelines import (
     stage_schedule,
 )
 from trainscope.comparison.reasons import MOST_VALUES, Disagreement, listed, numbers, who
-from trainscope.comparison.settings import counted, differing, lacking, missing_settings
+from trainscope.comparison.settings import Setting
 from trainscope.comparison.sizes import compressions, epochs, flops, stated_size
 from trainscope.records import Run
 from trainscope.training.schedule import write_lr
@@ -27,7 +27,7 @@ from trainscope.training.schedule import write_lr
 LONGEST_SCHEDULE = 60
 
 
-def disagreements(name: str, groups: Sequence[Group]) -> list[Disagreement]:
+def disagreements(name: str, groups: Sequence[Setting]) -> list[Disagreement]:
     """Return why a fact does not agree; nothing where all groups are known to agree.
 
     Args:
@@ -54,7 +54,7 @@ class Fact:
     write: Callable[[Hashable], str] = str
 
 
-def unstated(name: str, item: Group, groups: Sequence[Group]) -> bool:
+def unstated(name: str, item: Setting, groups: Sequence[Setting]) -> bool:
     """Return whether a group does not state a fact; for settings, one that any group states."""
     if name == "settings":
         names = counted([run for held in groups for run in held.runs])
@@ -64,7 +64,7 @@ def unstated(name: str, item: Group, groups: Sequence[Group]) -> bool:
     return any(FACTS[name].read(run) is None for run in item.runs)
 
 
-def _plain(fact: Fact, groups: Sequence[Group]) -> list[Disagreement]:
+def _plain(fact: Fact, groups: Sequence[Setting]) -> list[Disagreement]:
     values = [_value(fact, item) for item in groups]
     unknown = [item.label for item, value in zip(groups, values, strict=True) if value is None]
     singles = dict.fromkeys(one for value in values if value is not None for one in value)
@@ -85,13 +85,13 @@ def _written(fact: Fact, values: Sequence[Hashable]) -> str:
     return listed(words, MOST_VALUES)
 
 
-def _value(fact: Fact, item: Group) -> tuple[Hashable, ...] | None:
+def _value(fact: Fact, item: Setting) -> tuple[Hashable, ...] | None:
     """Return the values of all runs of a group, once each; None where any is unknown."""
     found = [fact.read(run) for run in item.runs]
     return None if None in found else tuple(dict.fromkeys(found))
 
 
-def _settings(groups: Sequence[Group]) -> list[Disagreement]:
+def _settings(groups: Sequence[Setting]) -> list[Disagreement]:
     runs = [run for item in groups for run in item.runs]
     found = [Disagreement(f"training settings differ: {words}", True) for words in differing(runs)]
     names = counted(runs)
@@ -139,7 +139,7 @@ NAMES = {
     "settings": "optimizer settings",
 }
 """The names, in the plural, of what S3.2 and looser setups ask for, and of the pruning stage."""
-SPECIAL: dict[str, Callable[[Sequence[Group]], list[Disagreement]]] = {
+SPECIAL: dict[str, Callable[[Sequence[Setting]], list[Disagreement]]] = {
     "base": base_models,
     "compression": compressions,
     "settings": _settings,

@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 
+from trainscope.comparison.duels import Duel, crowded, duels
 from trainscope.comparison.estimates import GroupEstimate, estimates
 from trainscope.comparison.facts import method_of, ratio_of, speedup_of
-from trainscope.comparison.fairness import Fairness, fairness
+from trainscope.comparison.fairness import fairness
 from trainscope.comparison.findings import findings
-from trainscope.comparison.groups import Group, group, shared_first_stage
-from trainscope.comparison.methods import Duel, crowded, duels
-from trainscope.comparison.traps import Trap, Weight, detect
+from trainscope.comparison.settings import Setting, group, shared_first_stage
+from trainscope.comparison.setups import Fairness
+from trainscope.comparison.traps import Severity, Trap, detect
 from trainscope.comparison.within import one_at_a_time, within
 from trainscope.records import Diagnosis, Json, Run
 
@@ -48,7 +49,7 @@ class Comparison:
             there is no comparison as a whole; else "".
     """
 
-    groups: tuple[Group, ...]
+    groups: tuple[Setting, ...]
     diagnoses: tuple[Diagnosis, ...]
     fairness: Fairness | None
     findings: tuple[str, ...]
@@ -96,7 +97,7 @@ class Comparison:
         lines += [estimate.sentence() for estimate in self.estimates[:MOST_ESTIMATES]]
         if self.fairness is not None:
             lines.append(self.fairness_sentence())
-        warned = {trap.label for trap in self.traps if trap.weight is Weight.WARNING}
+        warned = {trap.label for trap in self.traps if trap.weight is Severity.WARNING}
         if warned:
             lines.append(
                 f"{len(warned)} of {max(len(self.groups), len(warned))} settings fell into a trap; "
@@ -204,7 +205,7 @@ def _new(found: Sequence[Duel], fair: Fairness | None) -> list[Duel]:
     return kept
 
 
-def _group_dict(item: Group, ta_epochs: int | None) -> Json:
+def _group_dict(item: Setting, ta_epochs: int | None) -> Json:
     run, ta = item.first, item.ta(ta_epochs)
     flops = [held.flops for held in item.runs if held.flops is not None]
     return {

@@ -27,7 +27,7 @@ EACH = LEVEL / 2
 """The level of each of the two contrasts: together they keep to `LEVEL`."""
 
 
-class Outcome(StrEnum):
+class CrossOutcome(StrEnum):
     """What two methods under two setups say."""
 
     FIRST = "the first wins"
@@ -51,7 +51,7 @@ class CrossVerdict:
         sentence: All of it in words.
     """
 
-    outcome: Outcome
+    outcome: CrossOutcome
     main: Contrast
     interaction: Contrast
     under: tuple[Contrast, Contrast]
@@ -109,21 +109,21 @@ def cross_validate(
     same = under[0].value * under[1].value > 0
     clear = same and all(part.significant for part in under)
     better: Contrast | None = None
-    outcome = Outcome.UNDECIDED
+    outcome = CrossOutcome.UNDECIDED
     if interaction.p < EACH and not clear:
-        outcome = Outcome.INTERACT
+        outcome = CrossOutcome.INTERACT
         better = welch(
             max(first_own, first_other, key=statistics.fmean),
             max(second_other, second_own, key=statistics.fmean),
         )
     elif same and main.p < EACH:
-        outcome = Outcome.FIRST if lead.value > 0 else Outcome.SECOND
+        outcome = CrossOutcome.FIRST if lead.value > 0 else CrossOutcome.SECOND
     sentence = _sentence(outcome, main, interaction, under, effect, better, cells, methods, setups)
     return CrossVerdict(outcome, main, interaction, under, effect, better, sentence)
 
 
 def _sentence(
-    outcome: Outcome,
+    outcome: CrossOutcome,
     main: Contrast,
     interaction: Contrast,
     under: tuple[Contrast, Contrast],
@@ -134,13 +134,13 @@ def _sentence(
     setups: tuple[str, str],
 ) -> str:
     size = "" if effect is None else f", Hedges' g {abs(effect):.1f}"
-    if outcome in (Outcome.FIRST, Outcome.SECOND):
-        winner, loser = methods if outcome is Outcome.FIRST else methods[::-1]
+    if outcome in (CrossOutcome.FIRST, CrossOutcome.SECOND):
+        winner, loser = methods if outcome is CrossOutcome.FIRST else methods[::-1]
         return (
             f"{winner} wins: it is ahead of {loser} under both setups, by {abs(main.value):.2f} "
-            f"points on average ({written(main, flip=outcome is Outcome.SECOND)}{size})."
+            f"points on average ({written(main, flip=outcome is CrossOutcome.SECOND)}{size})."
         )
-    if outcome is Outcome.INTERACT:
+    if outcome is CrossOutcome.INTERACT:
         assert better is not None
         ahead, behind = methods if better.value > 0 else methods[::-1]
         last = (

@@ -1,12 +1,17 @@
-"""Learning curves for the estimator, from runs and from settings."""
+"""Learning curves for the estimator: of runs, of settings, and from files that a person names."""
 
 from __future__ import annotations
 
 import statistics
+from collections import Counter
+from pathlib import Path
 
-from trainscope.comparison.groups import Group
+from trainscope.comparison.settings import Setting
 from trainscope.convergence import LearningCurve, loss_at_ends
+from trainscope.convergence.stage import SAME, first_stage
+from trainscope.errors import RecordError
 from trainscope.records import EpochRecord, Run
+from trainscope.records.imports.table import LogTable, read_table
 
 FEWEST_EPOCHS = 4
 """Fewer epochs than this make no curve."""
@@ -24,7 +29,7 @@ def run_curve(run: Run) -> LearningCurve | None:
     )
 
 
-def mean_curve(item: Group, epochs: int | None = None) -> LearningCurve | None:
+def mean_curve(item: Setting, epochs: int | None = None) -> LearningCurve | None:
     """Return the learning curve of a setting, averaged over its seeds; None without accuracies.
 
     Args:
@@ -58,3 +63,64 @@ def mean_curve(item: Group, epochs: int | None = None) -> LearningCurve | None:
         else None,
         momentum=item.first.number("momentum"),
     )
+
+
+def read_curve(path: Path) -> LearningCurve:
+    """Read a Run, or a table with one row an epoch and accuracies in percent.
+
+    The columns are separated by commas, semicolons or tabs.
+
+    Raises:
+        RecordError: It is neither; a column is there twice; or an accuracy is no percentage.
+    """
+    curve = LearningCurve.from_file(path)
+    if path.is_dir() or path.suffix.lower() == ".json":
+        return curve  # a Run has its epochs once, and percent
+    twice = _epoch_twice(read_table(path))
+    if twice is not None:
+        raise RecordError(
+            f"{path} has epoch {twice:g} more than once: keep one row an epoch, and give two runs "
+            "in two files"
+        )
+    if len(curve) and 0 < curve.accuracy.max() <= 1:
+        raise RecordError(
+            f"{path} has no accuracy above 1, so these are shares of 1 and not percent: multiply "
+            "the column by 100"
+        )
+    return curve
+
+
+def check_target(target: float) -> None:
+    """Refuse a share of 1 in the place of an accuracy in percent.
+
+    Raises:
+        RecordError: The target is above 0 and at most 1.
+    """
+    if 0 < target <= 1:
+        raise RecordError(
+            f"the target is an accuracy in percent, and {target:g} would be less than any network "
+            f"reaches: write {100 * target:g} for a share of {target:g}"
+        )
+
+
+def check_reference(small: LearningCurve, reference: LearningCurve) -> None:
+    """Refuse a reference that was not run at a larger LR, in the first LR stage of each.
+
+    Raises:
+        RecordError: Its LR is the same or smaller.
+    """
+    own, other = first_stage(small), first_stage(reference)
+    if own is not None and other is not None and other.lr <= own.lr * (1 + SAME):
+        raise RecordError(
+            f"the reference of --match is a run at a larger LR, and it has LR {other.lr:g} where "
+            f"the run that is watched has {own.lr:g}: leave it out, or give the two the other way "
+            "round"
+        )
+
+
+def _epoch_twice(table: LogTable) -> float | None:
+    """Return the first epoch with two accuracies, None where there is none."""
+    names = {name.lower(): name for name in table.columns}
+    measured = [row for row in table.rows if (row[names["accuracy"]] or "").strip()]
+    counts = Counter(float(row[names["epoch"]] or "nan") for row in measured)
+    return next((epoch for epoch, count in counts.items() if count > 1), None)

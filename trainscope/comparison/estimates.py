@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from trainscope.comparison.curves import FEWEST_EPOCHS, mean_curve
 from trainscope.comparison.facts import schedule_of
 from trainscope.comparison.grounds import Ground, Known, kin, share
-from trainscope.comparison.groups import Group
+from trainscope.comparison.settings import Setting
 from trainscope.comparison.significance import LEAST, untested, welch
 from trainscope.convergence import (
     Estimate,
+    EstimateStatus,
     Interval,
     LearningCurve,
-    Status,
     estimate_extra_epochs,
 )
 from trainscope.records import Json
@@ -63,7 +63,7 @@ class GroupEstimate:
     @property
     def never(self) -> bool:
         """Return whether the evidence says that more epochs at this LR never get there."""
-        out = self.result.status is Status.UNREACHABLE and self.result.reachable < UNLIKELY
+        out = self.result.status is EstimateStatus.UNREACHABLE and self.result.reachable < UNLIKELY
         return self.unreachable and out and self.converged
 
     def sentence(self) -> str:
@@ -77,7 +77,7 @@ class GroupEstimate:
             )
         if self.unreachable and not self.converged:
             cause = "the trend is to level off below it"
-            if self.result.status is Status.REFERENCE_SHORT:
+            if self.result.status is EstimateStatus.REFERENCE_SHORT:
                 cause = f"{self.reference} itself gets there only by its decays"
             return (
                 f"Whether more first-stage epochs take {self.label} to {aim} cannot be told: "
@@ -93,11 +93,11 @@ class GroupEstimate:
             f"{self.label} needs about {extra.median:.0f} more first-stage epochs "
             f"({extra.low:.0f} {to}, 80 % interval) to reach {aim}"
         )
-        if self.result.status is Status.REFERENCE_SHORT:
+        if self.result.status is EstimateStatus.REFERENCE_SHORT:
             line += (
                 f"; not to be relied on, as {self.reference} itself gets there only by its decays"
             )
-        elif self.result.status is not Status.OK:
+        elif self.result.status is not EstimateStatus.OK:
             line += f"; not to be relied on ({self.result.status})"
         return line + "."
 
@@ -119,12 +119,12 @@ class GroupEstimate:
         }
 
 
-def _goes_on(longer: Group, shorter: Group) -> bool:
+def _goes_on(longer: Setting, shorter: Setting) -> bool:
     """Say whether one setting is another with a longer first LR stage."""
     return longer.lr == shorter.lr and (longer.first_stage or 0) > (shorter.first_stage or 0)
 
 
-def estimates(groups: Sequence[Group], unconverged: Collection[str] = ()) -> list[GroupEstimate]:
+def estimates(groups: Sequence[Setting], unconverged: Collection[str] = ()) -> list[GroupEstimate]:
     """Estimate the extra epochs of every setting that a larger LR beats on one pruned network.
 
     Each watches the mean over seeds of its first LR stage; the target is the final accuracy of the

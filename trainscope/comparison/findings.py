@@ -6,8 +6,6 @@ from collections.abc import Hashable, Iterator, Sequence
 
 from trainscope.comparison.facts import pretraining_epochs, ratio_of, schedule_of
 from trainscope.comparison.grounds import kin, widest
-from trainscope.comparison.groups import SHORTEST_STAGE, Group, shared_first_stage
-from trainscope.comparison.keys import schedule_key, settings_key
 from trainscope.comparison.learning_rates import (
     MOST_LRS,
     accuracy,
@@ -16,6 +14,8 @@ from trainscope.comparison.learning_rates import (
     lr_name,
 )
 from trainscope.comparison.pipelines import stage_epochs
+from trainscope.comparison.setting_identity import schedule_key, settings_key
+from trainscope.comparison.settings import SHORTEST_STAGE, Setting, shared_first_stage
 from trainscope.comparison.significance import untested, welch
 
 MOST_FAMILIES = 3
@@ -24,11 +24,11 @@ GROWS = 0.5
 """Points by which a gap must grow to be called growing."""
 
 
-def findings(groups: Sequence[Group]) -> list[str]:
+def findings(groups: Sequence[Setting]) -> list[str]:
     """Return the sentences, the most telling first.
 
     Args:
-        groups: The settings, as `groups.group` returns them.
+        groups: The settings, as `settings.group` returns them.
     """
     families = families_of(groups)
     facts: list[str] = []
@@ -42,7 +42,7 @@ def findings(groups: Sequence[Group]) -> list[str]:
     return [*(lines or _plain(groups)), *left_out(groups)]
 
 
-def left_out(groups: Sequence[Group]) -> list[str]:
+def left_out(groups: Sequence[Setting]) -> list[str]:
     """Return how many runs of a setting did not finish, where others of it did."""
     lines = []
     for item in (item for item in groups if not item.finished):
@@ -57,7 +57,7 @@ def left_out(groups: Sequence[Group]) -> list[str]:
     return lines
 
 
-def families_of(groups: Sequence[Group]) -> list[list[Group]]:
+def families_of(groups: Sequence[Setting]) -> list[list[Setting]]:
     """Return the settings to hold against each other: most settings, then most pruned, first.
 
     Those of a list were pruned alike, have one optimizer's settings, and share pruned networks; how
@@ -68,10 +68,10 @@ def families_of(groups: Sequence[Group]) -> list[list[Group]]:
     return sorted(several, key=lambda held: (-len(held), -(ratio_of(held[0].first) or 0.0)))
 
 
-def _where(family: Sequence[Group], families: Sequence[Sequence[Group]]) -> str:
+def _where(family: Sequence[Setting], families: Sequence[Sequence[Setting]]) -> str:
     """Name a pruned network by what tells it from the others."""
 
-    def parts(item: Group) -> tuple[str, ...]:
+    def parts(item: Setting) -> tuple[str, ...]:
         run, pruning = item.first, item.first.pruning
         known = [run.data or "", run.architecture or ""]
         optimizer = str(run.settings.get("optimizer") or "")
@@ -92,12 +92,12 @@ def _where(family: Sequence[Group], families: Sequence[Sequence[Group]]) -> str:
     return f"{words}: " if words else ""
 
 
-def _trainability(family: Sequence[Group]) -> Iterator[str]:
+def _trainability(family: Sequence[Setting]) -> Iterator[str]:
     ground = widest(family)
     epochs = None if ground is None else shared_first_stage(ground.groups)
     if ground is None or epochs is None or epochs < SHORTEST_STAGE:
         return
-    by_lr: dict[float, tuple[Group, float]] = {}
+    by_lr: dict[float, tuple[Setting, float]] = {}
     for item in ground.groups:
         ta = item.ta(epochs)
         if ta is not None and item.lr is not None:
@@ -115,9 +115,9 @@ def _trainability(family: Sequence[Group]) -> Iterator[str]:
     )
 
 
-def _ratios(groups: Sequence[Group]) -> Iterator[str]:
+def _ratios(groups: Sequence[Setting]) -> Iterator[str]:
     """Does the gap between LRs grow with the ratio? Told of the method with the most settings."""
-    by_method: dict[tuple[str | int | None, ...], dict[Hashable, dict[float, Group]]] = {}
+    by_method: dict[tuple[str | int | None, ...], dict[Hashable, dict[float, Setting]]] = {}
     for item in groups:
         ratio, schedule, run = ratio_of(item.first), schedule_of(item.first), item.first
         known = schedule is not None and item.mean is not None and item.finished
@@ -157,12 +157,12 @@ def _ratios(groups: Sequence[Group]) -> Iterator[str]:
     yield f"{start} ratio {low:g} to {high:g}, {told}{more}."
 
 
-def _plain(groups: Sequence[Group]) -> list[str]:
+def _plain(groups: Sequence[Setting]) -> list[str]:
     """Without two settings of one pruned network, name the best and whether it is clear."""
     ended = [item for item in groups if item.finished]
     if groups and not ended:
         return ["No run came to the end of its schedule, so none is ranked."]
-    by_data: dict[str | None, list[Group]] = {}
+    by_data: dict[str | None, list[Setting]] = {}
     for item in ended:
         if item.mean is not None:
             by_data.setdefault(item.first.data, []).append(item)
@@ -175,7 +175,7 @@ def _plain(groups: Sequence[Group]) -> list[str]:
     ]
 
 
-def _best(groups: Sequence[Group], where: str) -> str:
+def _best(groups: Sequence[Setting], where: str) -> str:
     ordered = sorted(groups, key=lambda item: -(item.mean or 0.0))
     best = ordered[0]
     if len(ordered) == 1 and where:

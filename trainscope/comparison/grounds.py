@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from trainscope.comparison.facts import SCRATCH, method_of, ratio_of, speedup_of
-from trainscope.comparison.groups import Group
-from trainscope.comparison.keys import settings_key
+from trainscope.comparison.setting_identity import settings_key
+from trainscope.comparison.settings import Setting
 from trainscope.records import Kind, Run
 from trainscope.records.run import UNKNOWN
 
@@ -38,7 +38,7 @@ class Ground:
         among: How many there were in all.
     """
 
-    groups: tuple[Group, ...]
+    groups: tuple[Setting, ...]
     known: Known
     networks: int
     among: int
@@ -73,11 +73,11 @@ class Ground:
         }[self.known]
 
 
-def share(groups: Sequence[Group]) -> Ground | None:
+def share(groups: Sequence[Setting]) -> Ground | None:
     """Hold settings to the pruned networks that all of them retrained.
 
     Args:
-        groups: Settings of one `Group.pruned_alike`.
+        groups: Settings of one `Setting.pruned_alike`.
 
     Returns:
         None where no network is common to all.
@@ -97,7 +97,7 @@ def share(groups: Sequence[Group]) -> Ground | None:
     )
 
 
-def widest(groups: Sequence[Group]) -> Ground | None:
+def widest(groups: Sequence[Setting]) -> Ground | None:
     """Hold as many settings as possible to pruned networks that all of those share.
 
     Returns:
@@ -116,7 +116,7 @@ def widest(groups: Sequence[Group]) -> Ground | None:
     return share(max(several, key=len)) if several else None
 
 
-def fuller(groups: Sequence[Group], ground: Ground) -> Ground | None:
+def fuller(groups: Sequence[Setting], ground: Ground) -> Ground | None:
     """Return the settings that share more pruned networks than all of them do; None if no two."""
     read, _ = _reader(groups)
     most = max((len(_networks(item, read)) for item in groups), default=0)
@@ -125,22 +125,22 @@ def fuller(groups: Sequence[Group], ground: Ground) -> Ground | None:
     return found if found is not None and found.networks > ground.networks else None
 
 
-def kin(groups: Sequence[Group]) -> list[list[Group]]:
+def kin(groups: Sequence[Setting]) -> list[list[Setting]]:
     """Return the settings that may be held against each other, those that share a network together.
 
     They were pruned alike, have the same optimizer settings, and finished; each is in one list.
     """
-    alike: dict[Hashable, list[Group]] = {}
+    alike: dict[Hashable, list[Setting]] = {}
     for item in groups:
         if item.pruned_alike is not None and item.finished:
             alike.setdefault((item.pruned_alike, settings_key(item.first)), []).append(item)
     return [part for held in alike.values() for part in _parts(held)]
 
 
-def _parts(groups: Sequence[Group]) -> list[list[Group]]:
+def _parts(groups: Sequence[Setting]) -> list[list[Setting]]:
     """Split settings where no network links them."""
     read, _ = _reader(groups)
-    parts: list[tuple[set[Hashable], list[Group]]] = []
+    parts: list[tuple[set[Hashable], list[Setting]]] = []
     for item in groups:
         own, members = _networks(item, read), [item]
         apart = []
@@ -157,7 +157,7 @@ def _parts(groups: Sequence[Group]) -> list[list[Group]]:
 Reader = Callable[[Run], Hashable]
 
 
-def _reader(groups: Sequence[Group]) -> tuple[Reader, Known]:
+def _reader(groups: Sequence[Setting]) -> tuple[Reader, Known]:
     runs = [run for item in groups for run in item.runs]
     if all(run.start != UNKNOWN for run in runs):
         return (lambda run: run.start), Known.NETWORK
@@ -175,9 +175,9 @@ def _stated(run: Run) -> Hashable:
     return None if run.seed is None else (run.base, run.seed)
 
 
-def _networks(item: Group, read: Reader) -> set[Hashable]:
+def _networks(item: Setting, read: Reader) -> set[Hashable]:
     return {read(run) for run in item.runs}
 
 
-def _only(item: Group, kept: set[Hashable], read: Reader) -> Group:
+def _only(item: Setting, kept: set[Hashable], read: Reader) -> Setting:
     return replace(item, runs=tuple(run for run in item.runs if read(run) in kept))

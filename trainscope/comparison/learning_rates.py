@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from trainscope.comparison.facts import last_epoch, schedule_of
 from trainscope.comparison.grounds import Ground, Known, fuller, share, widest
-from trainscope.comparison.groups import Group
-from trainscope.comparison.keys import extra_epochs
+from trainscope.comparison.setting_identity import extra_epochs
+from trainscope.comparison.settings import Setting
 from trainscope.comparison.significance import LEAST, untested, welch
 from trainscope.training.schedule import write_lr
 
@@ -18,9 +18,9 @@ CLOSED = 0.9
 """A share of the gap from which on it counts as closed."""
 
 
-def learning_rates(family: Sequence[Group]) -> Iterator[str]:
+def learning_rates(family: Sequence[Setting]) -> Iterator[str]:
     """The larger LR ends higher after as many epochs: the first of the paper's two facts."""
-    by_epochs: dict[int, list[Group]] = {}
+    by_epochs: dict[int, list[Setting]] = {}
     for item in family:
         done = last_epoch(item.first)
         if done is not None:
@@ -74,9 +74,9 @@ def _told(ground: Ground, epochs: int, more: str = "") -> Iterator[str]:
         yield f"{start} the learning rates end alike: {told}."
 
 
-def longer_first_stages(family: Sequence[Group]) -> Iterator[str]:
+def longer_first_stages(family: Sequence[Setting]) -> Iterator[str]:
     """A small LR catches up when its first stage is longer: the second fact."""
-    chains: dict[str, tuple[Group, list[tuple[int, Group]]]] = {}
+    chains: dict[str, tuple[Setting, list[tuple[int, Setting]]]] = {}
     for short in family:
         longer = [(extra, item) for item in family if (extra := _extra(item, short))]
         if longer and not any(_extra(short, item) for item in family):
@@ -89,12 +89,12 @@ def longer_first_stages(family: Sequence[Group]) -> Iterator[str]:
             yield _chain(family, own, [item for item in chain if item.label in kept])
 
 
-def _extra(item: Group, short: Group) -> int | None:
+def _extra(item: Setting, short: Setting) -> int | None:
     one, two = schedule_of(item.first), schedule_of(short.first)
     return extra_epochs(one, two) if one is not None and two is not None else None
 
 
-def _rival(family: Sequence[Group], chain: Sequence[Group]) -> Ground | None:
+def _rival(family: Sequence[Setting], chain: Sequence[Setting]) -> Ground | None:
     """Return a chain with, last, the best larger LR within as many epochs as its longest run."""
     short, *longer = chain
     latest = max(last_epoch(item.first) or 0 for item in longer)
@@ -108,7 +108,7 @@ def _rival(family: Sequence[Group], chain: Sequence[Group]) -> Ground | None:
     return max(found, key=lambda ground: ground.groups[-1].mean or 0.0, default=None)
 
 
-def _chain(family: Sequence[Group], own: Ground, chain: Sequence[Group]) -> str:
+def _chain(family: Sequence[Setting], own: Ground, chain: Sequence[Setting]) -> str:
     against = _rival(family, chain)
     ground = own if against is None else against
     short, *longer = ground.groups if against is None else ground.groups[:-1]
@@ -147,12 +147,12 @@ def _chain(family: Sequence[Group], own: Ground, chain: Sequence[Group]) -> str:
     return f"{line}, no nearer to {aim}{test}{end}."
 
 
-def lr_name(item: Group) -> str:
+def lr_name(item: Setting) -> str:
     """Return "LR 1e-3"."""
     return "LR ?" if item.lr is None else f"LR {write_lr(item.lr)}"
 
 
-def accuracy(item: Group) -> str:
+def accuracy(item: Setting) -> str:
     """Return "97.3 ± 0.6 %"."""
     several = item.spread is not None and len(item.finals) > 1  # a published ± is no test
     spread = f" ± {item.spread:.1f}" if several else ""

@@ -1,108 +1,211 @@
-"""The training settings that S3.2 asks to be the same: the optimizer's, and all that a run states.
-
-Wang et al. (2023), Sec. 3.2, take momentum, weight decay and the like to be kept the same where the
-LR schedule is. Here nothing is taken so: a setting that some run states counts, whatever its name,
-and a run that does not state it is unknown.
-"""
+"""Runs of one setting: they differ in their seed alone."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Hashable, Sequence
+import statistics
+from collections import Counter
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
 
-from trainscope.comparison.facts import schedule_of
-from trainscope.comparison.reasons import listed
-from trainscope.records import Run
+from trainscope.comparison.facts import (
+    final_accuracy,
+    last_epoch,
+    method_of,
+    pretraining_epochs,
+    ratio_of,
+    schedule_of,
+    speedup_of,
+)
+from trainscope.comparison.setting_identity import (
+    labels_of,
+    pruning_key,
+    schedule_key,
+    settings_key,
+)
+from trainscope.records import Run, RunStatus
 
-NOT_SETTINGS = ("seed", "accuracy", "spread", "reported")
-"""Names in a Run's settings that do not tell settings apart."""
-NEEDED = ("optimizer", "momentum", "weight_decay", "batch_size")
-"""What must be stated, unless a `recipe` is named that stands for it."""
-RECIPE = "recipe"
-WORDED = "lr_schedule"
-"""The LR schedule in the words of a source that does not give all of it."""
-LARGEST = 2**53
-"""Whole numbers above this are not kept by a float."""
-WITHOUT_MOMENTUM = ("adam", "adamw")
-"""Optimizers that have no setting of that name; one that a log carries along is not read."""
-
-
-def stated(run: Run) -> dict[str, Hashable]:
-    """Return the settings by name, numbers and words in one form: "0.90" is 0.9, "SGD" is "sgd"."""
-    found = {
-        name: _plain(value) for name, value in run.settings.items() if name not in NOT_SETTINGS
-    }
-    if found.get("optimizer") in WITHOUT_MOMENTUM:
-        found.pop("momentum", None)
-    return found
+SHORTEST_STAGE = 3
 
 
-def counted(runs: Sequence[Run]) -> tuple[str, ...]:
-    """Return the names that must agree: those that any of the runs states."""
-    return tuple(dict.fromkeys(name for run in runs for name in stated(run)))
+@dataclass(frozen=True)
+class Setting:
+    """Runs of one setting.
+
+    Attributes:
+        label: A short name that no other group of the comparison has.
+        runs: The runs, by seed.
+    """
+
+    label: str
+    runs: tuple[Run, ...]
+
+    @property
+    def first(self) -> Run:
+        """Return one run, to read what all of them share."""
+        return self.runs[0]
+
+    @property
+    def finals(self) -> list[float]:
+        """Return the final accuracies that are known, percent, in the order of the runs."""
+        found = [final_accuracy(run) for run in self.runs]
+        return [accuracy for accuracy in found if accuracy is not None]
+
+    @property
+    def mean(self) -> float | None:
+        """Return the mean final accuracy, percent; None where none is known."""
+        return statistics.fmean(self.finals) if self.finals else None
+
+    @property
+    def spread(self) -> float | None:
+        """Return the standard deviation of the final accuracies over seeds.
+
+        For one run it is None, unless it is a run card's mean whose deviation was published.
+        """
+        if len(self.finals) == 1 and self.first.source == "card":
+            published = self.first.settings.get("spread")
+            return None if published is None else float(published)
+        return statistics.stdev(self.finals) if len(self.finals) > 1 else None
+
+    @property
+    def first_stage(self) -> int | None:
+        """Return the epochs of the first LR stage as recorded; None without recorded epochs."""
+        counts = Counter(run.first_stage for run in self.runs if len(run.epochs) > 1)
+        return counts.most_common(1)[0][0] if counts else None
+
+    def ta(self, epochs: int | None = None) -> tuple[float, float | None] | None:
+        """Return TA: its mean and standard deviation over seeds, percent.
+
+        Args:
+            epochs: N; by default the first LR stage.
+
+        Returns:
+            None where no accuracy was recorded in those epochs, or no run came so far; no
+            deviation for one run.
+        """
+        long = [run for run in self.runs if len(run.epochs) > 1]
+        if epochs is not None:  # a run that ended before says nothing of so many
+            long = [run for run in long if run.epochs[-1].epoch >= epochs]
+        found = [run.trainability_accuracy(epochs) for run in long]
+        known = [value for value in found if value is not None]
+        if not known:
+            return None
+        return statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None
+
+    @property
+    def lr(self) -> float | None:
+        """Return the largest LR of the schedule: the first one, unless it warms up."""
+        schedule = schedule_of(self.first)
+        if schedule is not None:
+            return max(stage.lr for stage in schedule.stages)
+        return max((record.lr for record in self.first.epochs), default=None)
+
+    @property
+    def epochs(self) -> int | None:
+        """Return the epochs done, the most of any run."""
+        known = [done for done in map(last_epoch, self.runs) if done is not None]
+        return max(known, default=None)
+
+    @property
+    def finished(self) -> bool:
+        """Return whether its runs came to the end of their schedule."""
+        return self.first.status is RunStatus.FINISHED
+
+    @property
+    def fate(self) -> str:
+        """Return "diverged", "was interrupted" or "were interrupted"; "finished" for the others."""
+        if self.first.status is not RunStatus.INTERRUPTED:
+            return str(self.first.status)
+        return f"{'was' if len(self.runs) == 1 else 'were'} interrupted"
+
+    @property
+    def setting(self) -> Hashable:
+        """Return what it shares with the runs of its setting that came less far."""
+        return _setting(self.first)
+
+    @property
+    def pruned_alike(self) -> Hashable:
+        """Return what two groups share that were pruned in one way; None for a dense network.
+
+        Their base models may differ, or be unknown: `grounds.share` tells.
+        """
+        run = self.first
+        if run.pruning is None:
+            return None
+        return run.architecture, run.data, str(run.kind), pruning_key(run)
 
 
-def missing_settings(run: Run) -> tuple[str, ...]:
-    """Return the names of the optimizer settings that S3.2 needs and nobody stated."""
-    found = stated(run)
-    if found.get(RECIPE) is not None:
-        return ()
-    free = ("momentum",) if found.get("optimizer") in WITHOUT_MOMENTUM else ()
-    return tuple(name for name in NEEDED if found.get(name) is None and name not in free)
+def shared_first_stage(groups: Iterable[Setting]) -> int | None:
+    """Return N for TAs that are shown together: the shortest first LR stage of all.
+
+    Stages under `SHORTEST_STAGE` epochs count only where there are no others: a schedule that falls
+    at every epoch has no first stage to speak of. Nor do runs that did not finish count.
+    """
+    held = list(groups)
+    ended = [item for item in held if item.finished] or held
+    known = [item.first_stage for item in ended if item.first_stage is not None]
+    stages = [stage for stage in known if stage >= SHORTEST_STAGE] or known
+    return min(stages, default=None)
 
 
-def lacking(run: Run, names: Sequence[str]) -> tuple[str, ...]:
-    """Return what a run does not state: of what S3.2 needs, and of what others state.
+def group(runs: Iterable[Run]) -> list[Setting]:
+    """Return the groups, in an order that reads well: by ratio, method, LR from large to small.
+
+    Base models may differ by seed, as they do where every seed pretrains its own. Where one seed
+    occurs with several base models, each base model is a setting of its own. Runs that diverged or
+    were interrupted stand apart from those that finished.
 
     Args:
-        run: A run.
-        names: What any of the runs states.
+        runs: Any runs; copies of a recorded one are counted once. Rows of run cards are all
+            counted: two that read alike are two results.
     """
-    found = stated(run)
-    free = ("momentum",) if found.get("optimizer") in WITHOUT_MOMENTUM else ()
-    others = [name for name in names if name not in found and name not in free]
-    needed = missing_settings(run)
-    if needed:  # a recipe would stand for these
-        others = [name for name in others if name != RECIPE]
-    return tuple(dict.fromkeys((*needed, *others)))
+    buckets: dict[Hashable, list[Run]] = {}
+    for run in _distinct(runs):
+        buckets.setdefault(_key(run), []).append(run)
+    split: dict[Hashable, list[Run]] = {}
+    for key, held in buckets.items():
+        seeds = [run.seed for run in held]
+        apart = len({run.base for run in held}) > 1 and len(set(seeds)) < len(seeds)
+        for run in held:
+            split.setdefault((key, run.base if apart else ""), []).append(run)
+    ordered = sorted(split.values(), key=lambda held: _order(held[0]))
+    labels = labels_of([held[0] for held in ordered])
+    return [
+        Setting(label, tuple(sorted(held, key=lambda run: (run.seed is None, run.seed or 0))))
+        for label, held in zip(labels, ordered, strict=True)
+    ]
 
 
-def differing(runs: Sequence[Run]) -> list[str]:
-    """Return "weight decay 0.0005 and weight decay 0.0001" for every setting known to differ."""
-    found = []
-    for name in counted(runs):
-        values = dict.fromkeys(held[name] for run in runs if name in (held := stated(run)))
-        if len(values) > 1:
-            found.append(listed([f"{name.replace('_', ' ')} {_written(v)}" for v in values]))
-    return found
+def _distinct(runs: Iterable[Run]) -> list[Run]:
+    found: dict[Hashable, Run] = {}
+    for place, run in enumerate(runs):
+        row = place if run.source == "card" else None
+        key = (_key(run), run.base, run.seed, run.epochs, final_accuracy(run), row)
+        found.setdefault(key, run)
+    return list(found.values())
 
 
-def schedule_text(run: Run) -> str:
-    """Return the LR schedule, in a source's words where it is not known in full, or "unknown"."""
-    found = schedule_of(run)
-    return str(run.settings.get(WORDED) or "unknown") if found is None else str(found)
+def _key(run: Run) -> Hashable:
+    return _setting(run), str(run.status)
 
 
-def _written(value: Hashable) -> str:
-    if isinstance(value, float):
-        return f"{value:g}"
-    return "none" if value is None else str(value)
+def _setting(run: Run) -> Hashable:
+    return (
+        *(str(run.kind), run.architecture, run.data, pruning_key(run), schedule_key(run)),
+        *(settings_key(run), pretraining_epochs(run)),
+    )
 
 
-def _plain(value: object) -> Hashable:
-    """Return a value that can be compared, as a log, a card and a Run may each write it."""
-    if isinstance(value, str):
-        text = value.strip().lower()
-        if text in ("true", "false"):
-            return text == "true"
-        try:
-            return float(text)
-        except ValueError:
-            return text
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, int) and abs(value) > LARGEST:
-        return hex(value)
-    if isinstance(value, int | float):
-        return float(value)
-    return json.dumps(value, sort_keys=True, default=str)
+def _order(run: Run) -> tuple[object, ...]:
+    schedule = schedule_of(run)
+    lr = max((s.lr for s in schedule.stages), default=0.0) if schedule else 0.0
+    words = (run.data, run.architecture, str(run.kind), method_of(run))
+    return (
+        tuple(word or "" for word in words[:2]),
+        ratio_of(run) or 0.0,
+        speedup_of(run) or 0.0,
+        tuple(word or "" for word in words[2:]),
+        -lr,
+        run.status is not RunStatus.FINISHED,
+        last_epoch(run) or 0,
+        settings_key(run),
+    )

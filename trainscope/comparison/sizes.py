@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 from trainscope.comparison.bases import base_models
 from trainscope.comparison.facts import pretraining_epochs, ratio_of, speedup_of
-from trainscope.comparison.groups import Group
 from trainscope.comparison.pipelines import (
     dense_epoch_flops,
     dense_epochs,
@@ -15,6 +14,7 @@ from trainscope.comparison.pipelines import (
     total_flops,
 )
 from trainscope.comparison.reasons import MOST_VALUES, Disagreement, listed, numbers, who
+from trainscope.comparison.settings import Setting
 from trainscope.records import Run
 
 COMPRESSION_TOLERANCE = 0.05
@@ -27,7 +27,7 @@ Spent = list[list[float | None]]
 """What every run of every setting took."""
 
 
-def compressions(groups: Sequence[Group]) -> list[Disagreement]:
+def compressions(groups: Sequence[Setting]) -> list[Disagreement]:
     """Return why compressions do not agree.
 
     Speedups are compared; where not all are known, what was asked for, then surviving parameters.
@@ -59,7 +59,7 @@ def compressions(groups: Sequence[Group]) -> list[Disagreement]:
     return [Disagreement(words, False)]
 
 
-def stated_size(item: Group) -> bool:
+def stated_size(item: Setting) -> bool:
     """Return whether a group's speedup or ratio is known."""
     return all((speedup_of(run), ratio_of(run)) != (None, None) for run in item.runs)
 
@@ -79,13 +79,13 @@ def _write_size(run: Run) -> str:
     return " ".join(["ratio", f"{ratio[0]:g}", *(word for word in ratio[1:] if word)])
 
 
-def epochs(groups: Sequence[Group]) -> list[Disagreement]:
+def epochs(groups: Sequence[Setting]) -> list[Disagreement]:
     """Return why the epochs of whole pipelines do not agree."""
     found, what = _spent(total_epochs, groups)
     return _budget(f"epochs {what}", "{:g}", found, groups)
 
 
-def flops(groups: Sequence[Group]) -> list[Disagreement]:
+def flops(groups: Sequence[Setting]) -> list[Disagreement]:
     """Return why the FLOPs of whole pipelines do not agree.
 
     They are those counted; where some are not known, those of the epochs, in units of one epoch of
@@ -105,7 +105,7 @@ def flops(groups: Sequence[Group]) -> list[Disagreement]:
     return _budget(name, "{:.3g}", counted, groups, BUDGET_TOLERANCE, half)
 
 
-def _spent(read: Callable[..., float | None], groups: Sequence[Group]) -> tuple[Spent, str]:
+def _spent(read: Callable[..., float | None], groups: Sequence[Setting]) -> tuple[Spent, str]:
     """Return what every run took; pretraining cancels where all share their base models."""
     found = [[read(run) for run in item.runs] for item in groups]
     if any(None in held for held in found) and not base_models(groups):
@@ -120,7 +120,7 @@ def _budget(
     name: str,
     form: str,
     found: Spent,
-    groups: Sequence[Group],
+    groups: Sequence[Setting],
     tolerance: float = 0.0,
     margin: float = 0.0,
 ) -> list[Disagreement]:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 
+from trainscope.comparison.duels import arenas
 from trainscope.comparison.facts import method_of, ratio_of, speedup_of
-from trainscope.comparison.fairness import CHAIN, Fairness, fairness
-from trainscope.comparison.groups import Group
-from trainscope.comparison.methods import arenas
+from trainscope.comparison.fairness import fairness
 from trainscope.comparison.reasons import listed
+from trainscope.comparison.settings import Setting
+from trainscope.comparison.setups import CHAIN, Fairness
 from trainscope.comparison.sizes import COMPRESSION_TOLERANCE
 
 
-def within(groups: Sequence[Group]) -> tuple[str | None, tuple[str, ...]]:
+def within(groups: Sequence[Setting]) -> tuple[str | None, tuple[str, ...]]:
     """Judge the methods of every schedule and compression by themselves.
 
     Returns:
@@ -20,9 +21,9 @@ def within(groups: Sequence[Group]) -> tuple[str | None, tuple[str, ...]]:
         them, as nobody knows their schedule.
     """
     found: list[Fairness] = []
-    judged: list[Group] = []
+    judged: list[Setting] = []
     for arena in arenas(groups).values():
-        by_setup: dict[Hashable, list[Group]] = {}
+        by_setup: dict[Hashable, list[Setting]] = {}
         for cells in arena.values():
             for setup, item in cells.items():
                 by_setup.setdefault(setup, []).append(item)
@@ -37,7 +38,7 @@ def within(groups: Sequence[Group]) -> tuple[str | None, tuple[str, ...]]:
     return loosest, among if others else ()
 
 
-def one_at_a_time(groups: Sequence[Group]) -> str:
+def one_at_a_time(groups: Sequence[Setting]) -> str:
     """Judge settings of one data set, network and compression by themselves, where these differ.
 
     Returns:
@@ -50,7 +51,7 @@ def one_at_a_time(groups: Sequence[Group]) -> str:
     ]
     names = ("data set", "network", "compression")
     told = [k for k in range(3) if len({key[k] for key in keys}) > 1]
-    sets: dict[tuple[str, str, str], list[Group]] = {}
+    sets: dict[tuple[str, str, str], list[Setting]] = {}
     for item, key in zip(groups, keys, strict=True):
         sets.setdefault(key, []).append(item)
     judged = [(key, held, fairness(held)) for key, held in sets.items() if len(held) > 1]
@@ -76,7 +77,7 @@ def _rank(found: Fairness) -> tuple[bool, int]:
     return found.fair, place
 
 
-def _sizes(groups: Sequence[Group]) -> list[str]:
+def _sizes(groups: Sequence[Setting]) -> list[str]:
     """Name every setting's compression; speedups that count as the same have one name."""
     speedups = [speedup_of(item.first) for item in groups]
     spans: list[list[float]] = []

@@ -4,7 +4,7 @@ from trainscope.convergence.curve import LearningCurve
 from trainscope.convergence.decay_gain import final_level
 from trainscope.convergence.early_decay import early_decay as decayed_too_early
 from trainscope.convergence.epoch_loss import loss_at_ends
-from trainscope.convergence.estimate import Band, EarlyDecay, Estimate, Interval, Status
+from trainscope.convergence.estimate import Band, EarlyDecay, Estimate, EstimateStatus, Interval
 from trainscope.convergence.extra_epochs import estimate_extra_epochs
 from trainscope.convergence.plan import own_schedule
 
@@ -12,9 +12,9 @@ __all__ = [
     "Band",
     "EarlyDecay",
     "Estimate",
+    "EstimateStatus",
     "Interval",
     "LearningCurve",
-    "Status",
     "decayed_too_early",
     "estimate_extra_epochs",
     "final_level",

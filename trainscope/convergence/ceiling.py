@@ -21,7 +21,7 @@ from trainscope.convergence.passage import (
     noise,
     running_maximum,
 )
-from trainscope.convergence.stage import Stage
+from trainscope.convergence.stage import FirstStage
 
 SPENT = 0.12
 """Share of the loss left below which it begins to count as spent."""
@@ -33,7 +33,7 @@ GRAIN = 0.1
 """Points of accuracy that are not told apart."""
 
 
-def loss_left(stage: Stage) -> float | None:
+def loss_left(stage: FirstStage) -> float | None:
     """Return the share of the training loss that is left, 0 to 1; None where there is no loss.
 
     Of the untrained network's loss or of one nat, whichever makes it less: a pruned network may
@@ -47,7 +47,7 @@ def loss_left(stage: Stage) -> float | None:
     return float(min(now / max(first, 1e-8), -np.expm1(-now)))
 
 
-def has_room(stage: Stage) -> float:
+def has_room(stage: FirstStage) -> float:
     """Return how far the loss says that the accuracy, not falling now, will rise on, 0 to 1."""
     left = loss_left(stage)
     if left is None:
@@ -87,7 +87,7 @@ class Ceiling:
         return np.asarray(1 - spent * (1 - sure))
 
 
-def ceiling(small: Stage, reference: Stage) -> Ceiling | None:
+def ceiling(small: FirstStage, reference: FirstStage) -> Ceiling | None:
     """Return the ceiling that a reference tells of; None without losses to compare.
 
     Args:
@@ -111,6 +111,6 @@ def ceiling(small: Stage, reference: Stage) -> Ceiling | None:
     )
 
 
-def _stderr(stage: Stage) -> float:
+def _stderr(stage: FirstStage) -> float:
     """Return the standard error of the centred mean, percent."""
     return noise(stage.accuracy) / float(np.sqrt(WINDOW))

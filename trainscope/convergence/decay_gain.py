@@ -16,7 +16,7 @@ import numpy as np
 
 from trainscope.convergence.curve import LearningCurve
 from trainscope.convergence.passage import Floats, centred_mean, noise
-from trainscope.convergence.stage import Stage
+from trainscope.convergence.stage import FirstStage
 from trainscope.errors import RecordError
 
 SHRINK = 0.6
@@ -50,7 +50,7 @@ class Gain:
         return np.maximum(self.mean + nodes * self.stderr, 0.0), weights
 
 
-def final_accuracy(curve: LearningCurve, stage: Stage) -> float | None:
+def final_accuracy(curve: LearningCurve, stage: FirstStage) -> float | None:
     """Return the accuracy after the decays, percent; None where there is none."""
     after = curve.accuracy[curve.epochs > stage.end + stage.lag]
     return float(after[-LAST:].mean()) if stage.decayed and len(after) else None
@@ -67,7 +67,7 @@ def final_level(curve: LearningCurve) -> float:
     return float(curve.accuracy[-LAST:].mean())
 
 
-def observed_gain(curve: LearningCurve, stage: Stage) -> float | None:
+def observed_gain(curve: LearningCurve, stage: FirstStage) -> float | None:
     """Return the gain of a run that has decayed, percent; None where it has not."""
     final = final_accuracy(curve, stage)
     if final is None or not len(stage):
@@ -77,9 +77,9 @@ def observed_gain(curve: LearningCurve, stage: Stage) -> float | None:
 
 def decay_gain(
     curve: LearningCurve,
-    stage: Stage,
+    stage: FirstStage,
     reference: LearningCurve | None,
-    reference_stage: Stage | None,
+    reference_stage: FirstStage | None,
 ) -> Gain:
     """Return the gain to expect of a run's decays.
 

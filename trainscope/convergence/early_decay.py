@@ -7,7 +7,7 @@ import numpy as np
 from trainscope.convergence.curve import LearningCurve
 from trainscope.convergence.estimate import EarlyDecay
 from trainscope.convergence.passage import centred_mean
-from trainscope.convergence.stage import Stage, first_stage
+from trainscope.convergence.stage import FirstStage, first_stage
 
 FEWEST = 4
 """Records without which a slope has no error."""
@@ -19,7 +19,7 @@ WORTH = 0.5
 """Points of accuracy per doubling of the stage below which a longer one is not worth it."""
 
 
-def log_slope(stage: Stage) -> tuple[float, float]:
+def log_slope(stage: FirstStage) -> tuple[float, float]:
     """Return the slope of accuracy in log time over the last half of a stage, and its error.
 
     Returns:
@@ -45,7 +45,7 @@ def log_slope(stage: Stage) -> tuple[float, float]:
     return slope, float(np.sqrt(variance / spread))
 
 
-def _median_slope(stage: Stage) -> float:
+def _median_slope(stage: FirstStage) -> float:
     """Return the median slope of all pairs in the last half (Theil and Sen), without outliers."""
     part = stage.time >= stage.time[-1] / 2
     part[-FEWEST:] = True

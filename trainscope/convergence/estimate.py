@@ -9,7 +9,7 @@ from enum import StrEnum
 from trainscope.records import Json
 
 
-class Status(StrEnum):
+class EstimateStatus(StrEnum):
     """What a user must know before the numbers. `SENTENCES` has a sentence for each."""
 
     OK = "ok"
@@ -25,19 +25,20 @@ class Status(StrEnum):
 
 
 SENTENCES = {
-    Status.OK: "The accuracy is still rising.",
-    Status.REACHED: "The target is reached within the epochs watched.",
-    Status.UNREACHABLE: "At this LR the accuracy is expected to level off below the target: it is "
-    "more likely than not that more epochs do not reach it.",
-    Status.FALLING: "The accuracy is falling now: the numbers hold only if it turns.",
-    Status.FLAT: "The accuracy does not rise now, so the curve itself says little of when it will.",
-    Status.TOO_FEW: "Fewer than six epochs were watched: the numbers are rough, and without a "
-    "reference there are none below four.",
-    Status.REFERENCE_SHORT: "The reference does not reach the target in its first LR stage; its "
-    "own trend was carried on.",
-    Status.IMPOSSIBLE: "No accuracy is above 100 %.",
-    Status.DIVERGED: "The last records have no finite accuracy: the run has diverged.",
-    Status.EMPTY: "The curve has no record with a finite accuracy.",
+    EstimateStatus.OK: "The accuracy is still rising.",
+    EstimateStatus.REACHED: "The target is reached within the epochs watched.",
+    EstimateStatus.UNREACHABLE: "At this LR the accuracy is expected to level off below the "
+    "target: it is more likely than not that more epochs do not reach it.",
+    EstimateStatus.FALLING: "The accuracy is falling now: the numbers hold only if it turns.",
+    EstimateStatus.FLAT: "The accuracy does not rise now, so the curve itself says little of when "
+    "it will.",
+    EstimateStatus.TOO_FEW: "Fewer than six epochs were watched: the numbers are rough, and "
+    "without a reference there are none below four.",
+    EstimateStatus.REFERENCE_SHORT: "The reference does not reach the target in its first LR "
+    "stage; its own trend was carried on.",
+    EstimateStatus.IMPOSSIBLE: "No accuracy is above 100 %.",
+    EstimateStatus.DIVERGED: "The last records have no finite accuracy: the run has diverged.",
+    EstimateStatus.EMPTY: "The curve has no record with a finite accuracy.",
 }
 
 
@@ -139,7 +140,7 @@ class Estimate:
     extra_epochs: Interval
     reachable: float
     lr_time_bound: float | None
-    status: Status
+    status: EstimateStatus
     explanation: str
     doubt: str = ""
     curve: Band = Band()

@@ -10,11 +10,11 @@ from trainscope.convergence.ceiling import ceiling
 from trainscope.convergence.curve import LearningCurve
 from trainscope.convergence.decay_gain import Gain
 from trainscope.convergence.early_decay import log_slope
-from trainscope.convergence.estimate import SENTENCES, Interval, Status
+from trainscope.convergence.estimate import SENTENCES, EstimateStatus, Interval
 from trainscope.convergence.passage import running_maximum
 from trainscope.convergence.passages import Passages
 from trainscope.convergence.plan import Plan
-from trainscope.convergence.stage import SAME, Stage
+from trainscope.convergence.stage import SAME, FirstStage
 
 UNLIKELY = 0.2
 """Probability below which a target is said to be most likely out of reach."""
@@ -25,9 +25,9 @@ DOUBTFUL = 0.5
 
 
 def explain(
-    status: Status,
+    status: EstimateStatus,
     ahead: Passages,
-    reference: Stage | None,
+    reference: FirstStage | None,
     gain: Gain,
     target: float,
     plan: Plan | None,
@@ -52,7 +52,7 @@ def explain(
         in_doubt: What `doubt` says.
     """
     sentences = [_said(status, ahead, target, extra, reachable, final), _evidence(ahead, target)]
-    if status is not Status.REACHED:
+    if status is not EstimateStatus.REACHED:
         sentences.append(_basis(ahead, reference))
     if in_doubt:
         sentences.append(in_doubt)
@@ -71,7 +71,7 @@ def explain(
 
 
 def _said(
-    status: Status,
+    status: EstimateStatus,
     ahead: Passages,
     target: float,
     extra: Interval,
@@ -79,11 +79,11 @@ def _said(
     final: float | None,
 ) -> str:
     """Return the sentence of the status, as far as the numbers carry it."""
-    if status is Status.REACHED and final is not None and ahead.best[-1] < target:
+    if status is EstimateStatus.REACHED and final is not None and ahead.best[-1] < target:
         return f"The target is reached after the decays: the last records have {final:.2f} %."
-    if status is Status.REACHED and extra.median > 0:
+    if status is EstimateStatus.REACHED and extra.median > 0:
         return "The target is reached within the epochs watched, but later than the plan decays."
-    if status is Status.UNREACHABLE and reachable < UNLIKELY:
+    if status is EstimateStatus.UNREACHABLE and reachable < UNLIKELY:
         return (
             "At this LR the accuracy is expected to level off below the target: more epochs will "
             "most likely not reach it."
@@ -108,7 +108,7 @@ def _evidence(ahead: Passages, target: float) -> str:
     return text + "."
 
 
-def _basis(ahead: Passages, reference: Stage | None) -> str:
+def _basis(ahead: Passages, reference: FirstStage | None) -> str:
     """Return what the estimate rests on."""
     if reference is None or ahead.forecast.kind == "alone":
         return "The estimate rests on the curve's own trend in log epochs."
@@ -121,9 +121,11 @@ def _basis(ahead: Passages, reference: Stage | None) -> str:
     )
 
 
-def doubt(status: Status, ahead: Passages, reference: Stage | None, target: float) -> str:
+def doubt(
+    status: EstimateStatus, ahead: Passages, reference: FirstStage | None, target: float
+) -> str:
     """Return the sentence that says why a target may be out of reach; "" where nothing says so."""
-    if status is Status.REACHED or reference is None or ahead.forecast.kind != "matched":
+    if status is EstimateStatus.REACHED or reference is None or ahead.forecast.kind != "matched":
         return ""
     top = ceiling(ahead.stage, reference)
     if top is not None and float(top.in_reach(np.array([target]))[0]) < DOUBTFUL:
@@ -133,14 +135,14 @@ def doubt(status: Status, ahead: Passages, reference: Stage | None, target: floa
             f"reference's accuracy is {abs(top.ahead):.2f} points {side} this one's (standard "
             f"error {top.stderr:.2f}), which leaves the target in doubt."
         )
-    if status is not Status.UNREACHABLE:
+    if status is not EstimateStatus.UNREACHABLE:
         return ""
     if running_maximum(reference.accuracy)[-1] < target:
         return "The reference does not reach the target in its own first LR stage."
     return "The curve's own trend gets to the target much later than that, or never."
 
 
-def about_the_records(told: str, status: Status, small: LearningCurve, watched: int) -> str:
+def about_the_records(told: str, status: EstimateStatus, small: LearningCurve, watched: int) -> str:
     """Return an explanation with what the records themselves leave open.
 
     Args:
@@ -150,7 +152,7 @@ def about_the_records(told: str, status: Status, small: LearningCurve, watched: 
         watched: Its records in the first LR stage.
     """
     epochs = small.epochs[small.epochs > 0]
-    if status is Status.TOO_FEW and len(epochs) >= FEWEST:
+    if status is EstimateStatus.TOO_FEW and len(epochs) >= FEWEST:
         told = told.replace(
             SENTENCES[status],
             f"The first LR stage holds {watched} of the {len(epochs)} epochs watched, as the LR "

@@ -11,14 +11,21 @@ from trainscope.convergence.calibration import Calibration, load
 from trainscope.convergence.curve import LearningCurve
 from trainscope.convergence.decay_gain import Gain, decay_gain, final_accuracy
 from trainscope.convergence.early_decay import early_decay, log_slope
-from trainscope.convergence.estimate import NEVER, SENTENCES, Band, Estimate, Interval, Status
+from trainscope.convergence.estimate import (
+    NEVER,
+    SENTENCES,
+    Band,
+    Estimate,
+    EstimateStatus,
+    Interval,
+)
 from trainscope.convergence.explanation import about_the_records, doubt, explain
 from trainscope.convergence.forecast import ENOUGH
 from trainscope.convergence.from_ends import from_ends
 from trainscope.convergence.passage import first_passage, running_maximum
 from trainscope.convergence.passages import Passages, passages
 from trainscope.convergence.plan import Plan, read_plan
-from trainscope.convergence.stage import Stage, first_stage
+from trainscope.convergence.stage import FirstStage, first_stage
 from trainscope.errors import RecordError
 
 HALF = 0.5
@@ -71,12 +78,12 @@ def estimate_extra_epochs(
     if stage is not None and not len(stage) and reference is not None and its is not None:
         return from_ends(small, target, level, stage, its, plan, calibration or load())
     if not len(small) or stage is None:
-        return _bare(target, level, Status.EMPTY, small)
+        return _bare(target, level, EstimateStatus.EMPTY, small)
     if target > 100.0:
-        return _bare(target, level, Status.IMPOSSIBLE, small)
+        return _bare(target, level, EstimateStatus.IMPOSSIBLE, small)
     reached = _best(stage) >= target
     if small.diverged and not reached:
-        return _bare(target, level, Status.DIVERGED, small)
+        return _bare(target, level, EstimateStatus.DIVERGED, small)
     usable = its if its is not None and len(its) else None
     if not len(stage) or (usable is None and len(stage) < ENOUGH and not reached):
         return _short(target, level, small, stage)
@@ -99,7 +106,7 @@ def estimate_extra_epochs(
         reachable = ahead.reachable(target)
     else:
         extra, reachable = _planned(ahead, gain, target, tails, plan)
-    status = Status.REACHED if after else _status(ahead, usable, target, reachable)
+    status = EstimateStatus.REACHED if after else _status(ahead, usable, target, reachable)
     in_doubt = doubt(status, ahead, usable, target)
     return Estimate(
         target=target,
@@ -153,35 +160,37 @@ def _planned(
     return Interval(*need[order][places].tolist()), min(reachable, 1.0)
 
 
-def _status(ahead: Passages, reference: Stage | None, target: float, reachable: float) -> Status:
+def _status(
+    ahead: Passages, reference: FirstStage | None, target: float, reachable: float
+) -> EstimateStatus:
     """Return the first thing to know."""
     stage = ahead.stage
     if ahead.best[-1] >= target:
-        return Status.REACHED
+        return EstimateStatus.REACHED
     if len(stage) < FEW:
-        return Status.TOO_FEW
+        return EstimateStatus.TOO_FEW
     slope, stderr = log_slope(stage)
     if slope < -2 * stderr - SLIGHT:
-        return Status.FALLING
+        return EstimateStatus.FALLING
     flat = slope <= stderr + SLIGHT
     if flat and reference is None:
-        return Status.FLAT
+        return EstimateStatus.FLAT
     short = reference is not None and _best(reference) < target
     if reachable < HALF and not (short and slope > 2 * stderr + SLIGHT):
-        return Status.UNREACHABLE
+        return EstimateStatus.UNREACHABLE
     if flat:
-        return Status.FLAT
+        return EstimateStatus.FLAT
     if short:
-        return Status.REFERENCE_SHORT
-    return Status.OK
+        return EstimateStatus.REFERENCE_SHORT
+    return EstimateStatus.OK
 
 
-def _best(stage: Stage) -> float:
+def _best(stage: FirstStage) -> float:
     """Return the highest 5-epoch mean of a stage, percent; minus infinity for no records."""
     return float(running_maximum(stage.accuracy)[-1]) if len(stage) else -math.inf
 
 
-def _bound(stage: Stage, reference: Stage | None, target: float) -> float | None:
+def _bound(stage: FirstStage, reference: FirstStage | None, target: float) -> float | None:
     """Return the epoch of equal LR time, where the reference reached the target."""
     if reference is None or _best(reference) < target:
         return None
@@ -208,15 +217,15 @@ def _band(ahead: Passages, passage: Interval, tails: tuple[float, ...]) -> Band:
     return Band(tuple((time + stage.lag).tolist()), median, low, high)
 
 
-def _short(target: float, level: float, small: LearningCurve, stage: Stage) -> Estimate:
+def _short(target: float, level: float, small: LearningCurve, stage: FirstStage) -> Estimate:
     """Return the estimate from a first stage of a few records, as under an LR that always falls."""
-    bare = _bare(target, level, Status.TOO_FEW, small)
+    bare = _bare(target, level, EstimateStatus.TOO_FEW, small)
     final = final_accuracy(small, stage)
     if final is not None and final >= target:
         last = float(small.epochs[-1])
         return replace(
             bare,
-            status=Status.REACHED,
+            status=EstimateStatus.REACHED,
             first_passage=Interval(last, 0.0, last),
             extra_epochs=Interval(0.0, 0.0, 0.0),
             reachable=1.0,
@@ -227,9 +236,9 @@ def _short(target: float, level: float, small: LearningCurve, stage: Stage) -> E
     return replace(bare, explanation=told)
 
 
-def _bare(target: float, level: float, status: Status, small: LearningCurve) -> Estimate:
+def _bare(target: float, level: float, status: EstimateStatus, small: LearningCurve) -> Estimate:
     """Return an estimate that has only a status: never, or wholly unknown."""
-    never = status in (Status.IMPOSSIBLE, Status.DIVERGED)
+    never = status in (EstimateStatus.IMPOSSIBLE, EstimateStatus.DIVERGED)
     watched = float(small.epochs[-1]) if len(small) else 0.0
     return Estimate(
         target=target,

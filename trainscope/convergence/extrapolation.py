@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from trainscope.convergence.ceiling import has_room
 from trainscope.convergence.passage import WINDOW, Floats, centred_mean, noise
-from trainscope.convergence.stage import Stage
+from trainscope.convergence.stage import FirstStage
 
 Bools = NDArray[np.bool_]
 
@@ -103,7 +103,7 @@ class Trends:
     fit: Floats
 
 
-def extrapolate(stage: Stage, levels: Floats, prior: Prior = PRIOR) -> Sight:
+def extrapolate(stage: FirstStage, levels: Floats, prior: Prior = PRIOR) -> Sight:
     """Return when the accuracy of a stage with at least four records reaches each level.
 
     Args:
@@ -129,7 +129,7 @@ def extrapolate(stage: Stage, levels: Floats, prior: Prior = PRIOR) -> Sight:
     return replace(found, in_sight=np.maximum(sight, has_room(stage)))
 
 
-def fit_trends(stage: Stage, prior: Prior) -> Trends:
+def fit_trends(stage: FirstStage, prior: Prior) -> Trends:
     """Fit the last stretch of a stage under every damping, by weighted least squares.
 
     Args:
@@ -155,7 +155,7 @@ def fit_trends(stage: Stage, prior: Prior) -> Trends:
     return Trends(mean_z - speed * mean_shape, speed, fit)
 
 
-def loss_slope(stage: Stage) -> float | None:
+def loss_slope(stage: FirstStage) -> float | None:
     """Return the fall of log loss per unit of log time over the last half; None if unknown.
 
     At most `STEEPEST`: a network that fits its training set sends the loss to zero at any speed,
@@ -170,14 +170,14 @@ def loss_slope(stage: Stage) -> float | None:
     return float(np.clip(-(s @ log_loss) / (s @ s), 0.0, STEEPEST))
 
 
-def _has_risen(stage: Stage) -> bool:
+def _has_risen(stage: FirstStage) -> bool:
     """Return whether the accuracy has risen at all: a curve still at its start shows no ceiling."""
     best = float(centred_mean(stage.accuracy).max())
     first = float(stage.accuracy[0]) if stage.start is None else stage.start[0]
     return best - first > max(3 * noise(stage.accuracy), 1e-9)
 
 
-def _by_luck(stage: Stage, levels: Floats) -> Floats:
+def _by_luck(stage: FirstStage, levels: Floats) -> Floats:
     """Return how far the scatter of the last half alone may carry a flat curve to each level.
 
     One at one standard deviation above its mean, nothing at `LUCKIEST`: a running maximum goes on

@@ -11,7 +11,7 @@ from trainscope.convergence.ceiling import ceiling
 from trainscope.convergence.extrapolation import Sight, extrapolate
 from trainscope.convergence.matching import Rising, match_levels, rising, unseen
 from trainscope.convergence.passage import WINDOW, Floats, first_passage, noise, running_maximum
-from trainscope.convergence.stage import Stage
+from trainscope.convergence.stage import FirstStage
 
 ACCURACY_SHARE = 0.7
 """Weight of accuracy against loss at equal variance: a level of loss is reached with a better
@@ -49,7 +49,7 @@ class Forecast:
     kind: Kind
 
 
-def forecast(small: Stage, reference: Stage | None, levels: Floats) -> Forecast:
+def forecast(small: FirstStage, reference: FirstStage | None, levels: Floats) -> Forecast:
     """Forecast the first passages of levels above the present one.
 
     Args:
@@ -68,7 +68,7 @@ def forecast(small: Stage, reference: Stage | None, levels: Floats) -> Forecast:
     return _matched(small, reference, levels, sight, watched)
 
 
-def tolerance(reference: Stage) -> float:
+def tolerance(reference: FirstStage) -> float:
     """Return the points by which a reference may miss a level that it is said to have reached.
 
     A reference on a plateau reaches the next hundredth of a point many epochs later, by luck.
@@ -76,7 +76,7 @@ def tolerance(reference: Stage) -> float:
     return TOLERANCE * noise(reference.accuracy) / float(np.sqrt(WINDOW))
 
 
-def reference_passages(reference: Stage, levels: Floats) -> tuple[Floats, Floats, Floats]:
+def reference_passages(reference: FirstStage, levels: Floats) -> tuple[Floats, Floats, Floats]:
     """Return a reference's log first passage of each level, its variance and its sight, [M] each.
 
     Levels that it has not reached are put where its own trend reaches them, as far as it does.
@@ -99,7 +99,7 @@ def reference_passages(reference: Stage, levels: Floats) -> tuple[Floats, Floats
 
 
 def _matched(
-    small: Stage, reference: Stage, levels: Floats, sight: Sight | None, watched: float
+    small: FirstStage, reference: FirstStage, levels: Floats, sight: Sight | None, watched: float
 ) -> Forecast:
     """Return the forecast that rests on a reference."""
     at, extra, in_sight = reference_passages(reference, levels)
@@ -149,7 +149,7 @@ def _later_than(now: float, centre: Floats, error: Floats) -> Floats:
 
 
 def _ratio(
-    small: Stage, reference: Stage, at: Floats, prior: float
+    small: FirstStage, reference: FirstStage, at: Floats, prior: float
 ) -> tuple[Floats, Floats, Floats, int]:
     """Return the log ratio of passages, and how sure it is.
 
@@ -179,7 +179,7 @@ def _ratio(
     return mean, variance, (means[0] - means[1]) ** 2, matched
 
 
-def _column(stage: Stage, name: str) -> tuple[Floats, float | None] | None:
+def _column(stage: FirstStage, name: str) -> tuple[Floats, float | None] | None:
     """Return accuracy, or minus log loss, and the untrained network's where it is known."""
     if name == "accuracy":
         return stage.accuracy, stage.start[0] if stage.start else None

@@ -7,18 +7,18 @@ import math
 from trainscope.convergence.calibration import Calibration
 from trainscope.convergence.curve import LearningCurve
 from trainscope.convergence.decay_gain import final_accuracy
-from trainscope.convergence.estimate import SENTENCES, Estimate, Interval, Status
+from trainscope.convergence.estimate import SENTENCES, Estimate, EstimateStatus, Interval
 from trainscope.convergence.forecast import RULE_ERROR
 from trainscope.convergence.plan import Plan
-from trainscope.convergence.stage import Stage
+from trainscope.convergence.stage import FirstStage
 
 
 def from_ends(
     small: LearningCurve,
     target: float,
     level: float,
-    stage: Stage,
-    reference: Stage,
+    stage: FirstStage,
+    reference: FirstStage,
     plan: Plan | None,
     calibration: Calibration,
 ) -> Estimate:
@@ -46,7 +46,7 @@ def from_ends(
         for p in (0.5, (1 - level) / 2, (1 + level) / 2)
     ]
     extra = [0.0 if done else max(0.0, end - first) for end in ends]
-    status = Status.REACHED if done else Status.TOO_FEW
+    status = EstimateStatus.REACHED if done else EstimateStatus.TOO_FEW
     text = (
         "No accuracy of the first LR stage is known, so that the estimate rests on equal LR time "
         f"alone: the reference's {reference.end:g} epochs at an LR {reference.lr / pace:.3g} times "

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trainscope.convergence.passage import Floats, first_passage, local_level, noise
-from trainscope.convergence.stage import SAME, Stage
+from trainscope.convergence.stage import SAME, FirstStage
 
 OFFSET = 0.7
 """Prior standard deviation of the log ratio about the log ratio of the learning rates."""
@@ -115,7 +115,7 @@ class Matches:
         return mean, prior_variance - np.einsum("ij,ij->j", cross, solved[:, :-1])
 
 
-def rising(stage: Stage, values: Floats, start: float | None) -> Rising:
+def rising(stage: FirstStage, values: Floats, start: float | None) -> Rising:
     """Return the smoothed curve of one column of a stage with at least two records."""
     at = stage.time
     if len(at) > KNOTS:  # a smooth curve needs no more, and every knot costs all records
@@ -135,7 +135,7 @@ def rising(stage: Stage, values: Floats, start: float | None) -> Rising:
     )
 
 
-def match_levels(small: Stage, values: Floats, reference: Rising) -> Matches:
+def match_levels(small: FirstStage, values: Floats, reference: Rising) -> Matches:
     """Return the log ratio of first passages at levels that the small run has reached.
 
     Args:

@@ -9,7 +9,7 @@ import numpy as np
 from trainscope.convergence.calibration import Calibration, Errors
 from trainscope.convergence.forecast import Forecast, forecast, tolerance
 from trainscope.convergence.passage import Floats, first_passage, running_maximum
-from trainscope.convergence.stage import Stage
+from trainscope.convergence.stage import FirstStage
 
 MEDIAN = 0.5
 STEPS = 48
@@ -36,7 +36,7 @@ class Passages:
         reach: [M], probability that each level is ever reached; falling.
     """
 
-    stage: Stage
+    stage: FirstStage
     best: Floats
     levels: Floats
     forecast: Forecast
@@ -84,7 +84,7 @@ class Passages:
         return float(np.interp(level, self.levels, self.reach))
 
 
-def passages(small: Stage, reference: Stage | None, calibration: Calibration) -> Passages:
+def passages(small: FirstStage, reference: FirstStage | None, calibration: Calibration) -> Passages:
     """Return the first passages of a watched stage.
 
     Args:
@@ -105,7 +105,7 @@ def passages(small: Stage, reference: Stage | None, calibration: Calibration) ->
     return Passages(small, best, levels, found, errors, reach)
 
 
-def _jumps(reference: Stage, above: float) -> Floats:
+def _jumps(reference: FirstStage, above: float) -> Floats:
     """Return the levels at which a reference pauses, and those just above, [2K].
 
     Where its running maximum stands still, the passage jumps with the level.

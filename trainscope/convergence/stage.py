@@ -14,7 +14,7 @@ SAME = 1e-6
 
 
 @dataclass(frozen=True)
-class Stage:
+class FirstStage:
     """The records before the first decay.
 
     Attributes:
@@ -43,7 +43,7 @@ class Stage:
         return len(self.time)
 
 
-def first_stage(curve: LearningCurve) -> Stage | None:
+def first_stage(curve: LearningCurve) -> FirstStage | None:
     """Return the records before the first decay; None for a curve with no epoch after 0."""
     if not len(curve.lr):
         return None
@@ -66,7 +66,7 @@ def first_stage(curve: LearningCurve) -> Stage | None:
         time = np.interp(time, np.append(0.0, edges), np.append(0.0, clock))
     keep &= time > 0  # an epoch at LR 0 has done nothing
     time = time[keep]
-    return Stage(
+    return FirstStage(
         time=time,
         accuracy=curve.accuracy[keep],
         loss=None if curve.loss is None else curve.loss[keep],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from trainscope.convergence.estimate import Status as Outlook
+from trainscope.convergence.estimate import EstimateStatus as Outlook
 from trainscope.records import ActionRecord, Columns, Json, Measurement, NetworkRecord, Status
 from trainscope.records.rows import number, quantity, speedup
 

@@ -16,12 +16,15 @@ from trainscope.records.epoch import EpochRecord, Taken
 from trainscope.records.files import write_text
 from trainscope.records.json_text import parse
 from trainscope.records.measurement import Json
+from trainscope.records.metric import ACCURACY, Metric
 from trainscope.records.origin import Pretraining, Pruning
 from trainscope.records.trainability import Trainability, trainability
 from trainscope.records.typed import listed, taken
 
 FAMILY = "trainscope.run/"
-SCHEMA = f"{FAMILY}1"
+SCHEMA = f"{FAMILY}2"
+READ = (f"{FAMILY}1", SCHEMA)
+"""Schemas that are read: the first one had accuracies alone."""
 UNKNOWN = "unknown"
 FILE_NAME = "run.json"
 
@@ -71,13 +74,14 @@ class Run:
         flops_per_sample: Multiply-adds of one sample, forward.
         flops: Multiply-adds spent on training: 3 times those of the samples trained on (backward
             counts as two forwards), masked weights left out; evaluation and probes are not counted.
-        start_accuracy: Test accuracy before the first step, percent.
+        start_metric: What the test measured before the first step, in the metric's unit.
         measurements: What probes found on the way.
         status: How far it came.
         given: Names of fields that a person stated and no log said.
         source: Who wrote the numbers: "trainscope", "csv", "lightning", ...
         environment: Versions and device.
         notes: What a reader should know, each one sentence.
+        metric: What the test measures: top-1 accuracy in percent unless told otherwise.
     """
 
     kind: Kind
@@ -96,25 +100,45 @@ class Run:
     parameters: int | None = None
     flops_per_sample: int | None = None
     flops: int | None = None
-    start_accuracy: float | None = None
+    start_metric: float | None = None
     measurements: tuple[Taken, ...] = ()
     status: RunStatus = RunStatus.FINISHED
     given: tuple[str, ...] = ()
     source: str = "trainscope"
     environment: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    metric: Metric = ACCURACY
 
     def __post_init__(self) -> None:
-        """Check the order of the epochs."""
+        """Check the order of the epochs and that all are of the Run's metric."""
+        others = {record.metric for record in self.epochs} - {self.metric}
+        if others:
+            raise ValueError(
+                f"the epochs of this Run hold {others.pop().label}, and its metric is "
+                f"{self.metric.label}"
+            )
+        fault = None if self.start_metric is None else self.metric.fault(self.start_metric)
+        if fault is not None:
+            raise ValueError(fault)
         numbers = [record.epoch for record in self.epochs]
         if any(after <= before for before, after in pairwise(numbers)):
             raise ValueError("the epochs of a Run ascend")
 
     @property
+    def final_metric(self) -> float | None:
+        """Return the test value of the last epoch that has one: never the best one."""
+        found = [r.test_metric for r in self.epochs if r.test_metric is not None]
+        return found[-1] if found else self.start_metric
+
+    @property
     def final_accuracy(self) -> float | None:
-        """Return the test accuracy of the last epoch that has one, percent: never the best one."""
-        found = [r.test_accuracy for r in self.epochs if r.test_accuracy is not None]
-        return found[-1] if found else self.start_accuracy
+        """Return `final_metric` where it is an accuracy, percent; None for any other metric."""
+        return self.final_metric if self.metric.is_accuracy else None
+
+    @property
+    def start_accuracy(self) -> float | None:
+        """Return `start_metric` where it is an accuracy, percent; None for any other metric."""
+        return self.start_metric if self.metric.is_accuracy else None
 
     @property
     def first_stage(self) -> int:
@@ -143,6 +167,8 @@ class Run:
     def trainability_accuracy(self, epochs: int | None = None) -> float | None:
         """Return TA: the mean test accuracy of the first N epochs, percent.
 
+        For another metric, its mean over these epochs, in its own unit.
+
         Comparable only under the same LR schedule and N. Source: Wang et al. (2023), Sec. 4.
 
         Args:
@@ -161,6 +187,8 @@ class Run:
     def trainability(self, epochs: int | None = None) -> Trainability:
         """Return TA with N, and what to know of it or why it is not known.
 
+        It is the mean of the Run's metric, whatever that is.
+
         The first LR stage is the epochs before the first decay, warm-up among them. It is the one
         that the LR schedule plans: of a run that ended within it TA is not known, unless N says
         over how many epochs it is to be. An LR that falls from epoch to epoch, as on a cosine, has
@@ -177,13 +205,14 @@ class Run:
     def __repr__(self) -> str:
         """Return one line: what was trained, how long, and where it ended."""
         done = self.epochs[-1].epoch if self.epochs else 0
-        ended = "" if self.final_accuracy is None else f", {self.final_accuracy:.2f} %"
+        final = self.final_metric
+        ended = "" if final is None else f", {self.metric.called(final, 2)}"
         what = self.architecture or "an unnamed network"
         how = f", {self.schedule}" if self.schedule else ""
         return f"<Run {self.kind} of {what}{how}: {done} epochs{ended}, {self.status}>"
 
     def as_dict(self) -> Json:
-        """Return the document of `trainscope.run/1` as a JSON object."""
+        """Return the document of `trainscope.run/2` as a JSON object."""
         return {
             "schema": SCHEMA,
             "kind": str(self.kind),
@@ -202,6 +231,8 @@ class Run:
             "parameters": self.parameters,
             "flops_per_sample": self.flops_per_sample,
             "flops": self.flops,
+            "metric": self.metric.to_json(),
+            "start_metric": self.start_metric,
             "start_accuracy": self.start_accuracy,
             "epochs": [record.to_json() for record in self.epochs],
             "measurements": [taken.to_json() for taken in self.measurements],
@@ -212,7 +243,7 @@ class Run:
         }
 
     def to_json(self) -> str:
-        """Return the document of `trainscope.run/1`, without NaN or Infinity."""
+        """Return the document of `trainscope.run/2`, without NaN or Infinity."""
         return json.dumps(self.as_dict(), indent=2, allow_nan=False, ensure_ascii=False)
 
     @classmethod
@@ -227,10 +258,13 @@ class Run:
         except ValueError as error:
             raise RecordError(f"this is no Run: it is not JSON ({error})") from error
         schema = raw.get("schema") if isinstance(raw, dict) else None
-        if schema != SCHEMA:
+        if schema not in READ:
             raise RecordError(
                 f"this is no Run that this version reads: its schema is {schema!r}, not '{SCHEMA}'"
             )
+        if schema != SCHEMA:
+            metric = {"metric": ACCURACY.to_json(), "start_metric": raw.get("start_accuracy")}
+            raw = {**raw, **metric}
         try:
             return cls._read(raw)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -240,10 +274,13 @@ class Run:
     @classmethod
     def _read(cls, raw: Json) -> Run:
         pruning, pretraining = raw["pruning"], raw["pretraining"]
+        metric = Metric.from_json(raw["metric"])
+        epochs = listed(raw["epochs"], "epochs")
         return taken(
             cls,
             raw,
-            epochs=tuple(map(EpochRecord.from_json, listed(raw["epochs"], "epochs"))),
+            metric=metric,
+            epochs=tuple(EpochRecord.from_json(epoch, metric) for epoch in epochs),
             pruning=None if pruning is None else Pruning.from_json(pruning),
             pretraining=None if pretraining is None else Pretraining.from_json(pretraining),
             measurements=tuple(map(Taken.from_json, listed(raw["measurements"], "measurements"))),

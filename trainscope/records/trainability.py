@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from trainscope.errors import RecordError
+from trainscope.records.metric import ACCURACY, Metric
 
 if TYPE_CHECKING:
     from trainscope.records.epoch import EpochRecord
@@ -21,27 +22,39 @@ _ENDS = {"interrupted": "was interrupted after", "diverged": "diverged within"}
 
 @dataclass(frozen=True, slots=True)
 class Trainability:
-    """The mean test accuracy of the first N epochs, or why there is none.
+    """The mean test value of the first N epochs, or why there is none.
 
     Attributes:
-        value: Percent; None where the accuracy of any of the N epochs is not known.
+        value: In the metric's unit; None where the value of any of the N epochs is not known.
         epochs: N; None where no first LR stage says it.
         note: What a reader should know of the value, or why it is None; "" for nothing.
+        metric: What was tested.
     """
 
     value: float | None
     epochs: int | None
     note: str = ""
+    metric: Metric = ACCURACY
+
+    @property
+    def name(self) -> str:
+        """Return "trainability accuracy", or "trainability" and the name of another metric."""
+        return trainability_name(self.metric)
 
     def __str__(self) -> str:
         """Return the value, N and the note."""
-        value = "unknown" if self.value is None else f"{self.value:.2f} %"
+        value = "unknown" if self.value is None else self.metric.written(self.value, 2)
         over = "" if self.epochs is None else f", N = {self.epochs}"
         return f"{value}{over}" + (f" ({self.note})" if self.note else "")
 
 
+def trainability_name(metric: Metric) -> str:
+    """Return what the mean of a metric over the first epochs is called."""
+    return "trainability accuracy" if metric.is_accuracy else f"trainability {metric.name}"
+
+
 def trainability(run: Run, epochs: int | None) -> Trainability:
-    """Return the mean test accuracy of the first N epochs of a run.
+    """Return the mean test value of the first N epochs of a run.
 
     Args:
         run: The run.
@@ -51,29 +64,35 @@ def trainability(run: Run, epochs: int | None) -> Trainability:
         RecordError: N is below 1.
     """
     if epochs is not None and epochs < 1:
-        raise RecordError(f"trainability accuracy is over at least one epoch, not {epochs}")
+        name = trainability_name(run.metric)
+        raise RecordError(f"{name} is over at least one epoch, not {epochs}")
+    value, n, note = _mean(run, epochs)
+    return Trainability(value, n, note, run.metric)
+
+
+def _mean(run: Run, epochs: int | None) -> tuple[float | None, int | None, str]:
+    """Return the mean, N and the note."""
     if not run.epochs:
-        return Trainability(None, epochs, "no epoch was recorded")
+        return None, epochs, "no epoch was recorded"
     last = run.epochs[-1].epoch
     n, why = (epochs, "") if epochs is not None else _stage(run)
     if n is None:
-        return Trainability(None, None, why)
+        return None, None, why
     if last < n:
         what = "the first LR stage has" if epochs is None else "N is"
         ended = _ENDS.get(str(run.status), "ends with")
-        return Trainability(
-            None, n, f"{what} {n} epochs and the run {ended} epoch {last}: N may be {last} at most"
-        )
+        note = f"{what} {n} epochs and the run {ended} epoch {last}: N may be {last} at most"
+        return None, n, note
     first = [record for record in run.epochs if record.epoch <= n]
-    known = [r.test_accuracy for r in first if r.test_accuracy is not None]
+    known = [r.test_metric for r in first if r.test_metric is not None]
     if len(known) < n:
-        return Trainability(
+        return (
             None,
             n,
-            f"the test accuracy is known after {len(known)} of the first {n} epochs, and the mean "
-            "is over all of them",
+            f"the test {run.metric.name} is known after {len(known)} of the first {n} epochs, and "
+            "the mean is over all of them",
         )
-    return Trainability(math.fsum(known) / n, n, why or _within(first))
+    return math.fsum(known) / n, n, why or _within(first)
 
 
 def _stage(run: Run) -> tuple[int | None, str]:

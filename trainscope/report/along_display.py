@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Self
 
-from trainscope.comparison.groups import Group, group
+from trainscope.comparison.settings import Setting, group
 from trainscope.records import Run
 from trainscope.report.layout import HEIGHT, WIDTH, finish, new_axes, whole_epochs
 from trainscope.report.series import AXES, Curve, along, axis_of, name_of
@@ -44,7 +44,7 @@ class AlongDisplay:
 
     @classmethod
     def from_groups(
-        cls, groups: Iterable[Group], *, probe: str, scalar: str, order: Sequence[str] = ()
+        cls, groups: Iterable[Setting], *, probe: str, scalar: str, order: Sequence[str] = ()
     ) -> Self:
         """Take what a probe measured on the way."""
         found = [along(item, probe, scalar) for item in groups]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from trainscope.comparison.comparison import MOST_ESTIMATES, Comparison
-from trainscope.comparison.groups import Group
+from trainscope.comparison.settings import Setting
 from trainscope.records import files
 from trainscope.report.along_display import AlongDisplay
 from trainscope.report.convergence_display import ConvergenceDisplay
@@ -88,7 +88,7 @@ def displays(comparison: Comparison) -> Iterator[Drawing]:
         yield from _diagnosis_displays(diagnosis, len(comparison.diagnoses) > 1)
 
 
-def _best(groups: Sequence[Group], most: int) -> tuple[list[Group], str]:
+def _best(groups: Sequence[Setting], most: int) -> tuple[list[Setting], str]:
     """Return the settings that end highest, in their order, and what a reader must know of it."""
     if len(groups) <= most:
         return list(groups), ""

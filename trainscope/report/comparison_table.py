@@ -13,9 +13,9 @@ from rich.text import Text
 
 from trainscope.comparison.comparison import Comparison
 from trainscope.comparison.facts import method_of, ratio_of, speedup_of
-from trainscope.comparison.groups import Group
-from trainscope.comparison.settings import schedule_text
-from trainscope.comparison.traps import Weight
+from trainscope.comparison.optimizer_settings import schedule_text
+from trainscope.comparison.settings import Setting
+from trainscope.comparison.traps import Severity
 from trainscope.records.rows import quantity
 from trainscope.report.table import diagnosis_table
 
@@ -66,7 +66,7 @@ class _Settings:
 
     def __rich_console__(self, _: Console, options: ConsoleOptions) -> RenderResult:
         groups, stage = self.comparison.groups, self.comparison.ta_epochs
-        shown: Sequence[Group] = groups
+        shown: Sequence[Setting] = groups
         if len(groups) > MOST_ROWS:
             best = sorted(range(len(groups)), key=lambda k: -(groups[k].mean or 0.0))[:MOST_ROWS]
             shown = [groups[k] for k in sorted(best)]
@@ -102,7 +102,7 @@ class _Settings:
         yield table
 
 
-def _cells(item: Group, stage: int | None) -> dict[str, str]:
+def _cells(item: Setting, stage: int | None) -> dict[str, str]:
     """Return a setting's row, by the names of the columns."""
     run, ta = item.first, item.ta(stage)
     ratio, speedup, text = ratio_of(run), speedup_of(run), schedule_text(run)
@@ -127,7 +127,7 @@ def _mean(mean: float | None, spread: float | None) -> str:
 
 
 def _traps(comparison: Comparison) -> list[RenderableType]:
-    heavy = [trap for trap in comparison.traps if trap.weight is Weight.WARNING]
+    heavy = [trap for trap in comparison.traps if trap.weight is Severity.WARNING]
     if not heavy:
         return []
     parts: list[RenderableType] = [Text(), Text("Traps", style="bold")]

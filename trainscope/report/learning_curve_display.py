@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from trainscope.comparison.groups import Group, group
+from trainscope.comparison.settings import Setting, group
 from trainscope.comparison.traps.convergence import decayed_too_early
 from trainscope.records import Run
 from trainscope.report.layout import HEIGHT, WIDTH, apart, finish, new_axes, whole_epochs
@@ -58,7 +58,7 @@ class LearningCurveDisplay:
     @classmethod
     def from_groups(
         cls,
-        groups: Iterable[Group],
+        groups: Iterable[Setting],
         *,
         x: X = "epoch",
         y: Y = "accuracy",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-from trainscope.comparison.groups import Group
+from trainscope.comparison.settings import Setting
 from trainscope.records import EpochRecord, Kind, Run
 from trainscope.records.rows import LABELS, PROBES
 
@@ -55,7 +55,7 @@ class Curve:
     drops: tuple[int, ...] = ()
 
 
-def epoch_axis(groups: Iterable[Group]) -> str:
+def epoch_axis(groups: Iterable[Setting]) -> str:
     """Name the axis of epochs: not "of retraining" where anything else is among the settings."""
     every = all(item.first.kind is Kind.RETRAIN for item in groups)
     return AXES["epoch"] if every else "epoch"
@@ -79,7 +79,7 @@ def lr_drops(rates: Sequence[float]) -> tuple[int, ...]:
     return drops if len(drops) * 3 <= len(rates) else ()
 
 
-def curve(item: Group, y: Y = "accuracy", x: X = "epoch") -> Curve | None:
+def curve(item: Setting, y: Y = "accuracy", x: X = "epoch") -> Curve | None:
     """Return a setting's curve over the epochs that most of its runs have; None without any.
 
     Args:
@@ -115,7 +115,7 @@ def curve(item: Group, y: Y = "accuracy", x: X = "epoch") -> Curve | None:
     )
 
 
-def along(item: Group, probe: str, scalar: str) -> tuple[Curve, str] | None:
+def along(item: Setting, probe: str, scalar: str) -> tuple[Curve, str] | None:
     """Return a measured number along retraining, and its unit; None where it was not measured.
 
     Args:
@@ -145,7 +145,7 @@ def along(item: Group, probe: str, scalar: str) -> tuple[Curve, str] | None:
     return found_curve, unit
 
 
-def measured_along(groups: Iterable[Group]) -> list[tuple[str, str]]:
+def measured_along(groups: Iterable[Setting]) -> list[tuple[str, str]]:
     """Return which numbers any setting has along retraining: (probe, scalar), in order."""
     taken = {
         (held.measurement.probe, name)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Self
 
-from trainscope.comparison.groups import Group, group
+from trainscope.comparison.settings import Setting, group
 from trainscope.records import Run
 from trainscope.report.layout import HEIGHT, SMALL, WIDTH, finish, fold, new_axes
 from trainscope.report.setting_points import AXES, Against, Number, Point, floor, points
@@ -63,7 +63,7 @@ class SettingDisplay:
     @classmethod
     def from_groups(
         cls,
-        groups: Sequence[Group],
+        groups: Sequence[Setting],
         *,
         number: Number = "accuracy",
         against: Against = "ratio",

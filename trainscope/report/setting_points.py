@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from trainscope.comparison.facts import method_of, ratio_of, schedule_of, speedup_of
-from trainscope.comparison.groups import Group, shared_first_stage
+from trainscope.comparison.settings import Setting, shared_first_stage
 from trainscope.records import RunStatus
 from trainscope.training.schedule import write_lr
 
@@ -42,7 +42,7 @@ class Point:
 
 
 def points(
-    groups: Sequence[Group], number: Number = "accuracy", against: Against = "ratio"
+    groups: Sequence[Setting], number: Number = "accuracy", against: Against = "ratio"
 ) -> list[Point]:
     """Return the numbers of all settings that have one.
 
@@ -83,7 +83,7 @@ def floor(points: Sequence[Point]) -> float | None:
     return low if any(point.value < low for point in points) else None
 
 
-def line_labels(groups: Sequence[Group]) -> list[str]:
+def line_labels(groups: Sequence[Setting]) -> list[str]:
     """Name the line that joins settings across ratios: the method and the LR schedule."""
     methods = {method_of(item.first) for item in groups}
     kinds = {str(item.first.kind) for item in groups}

@@ -105,7 +105,7 @@ def train(
                 lr=schedule.lr(epoch),
                 train_loss=loss,
                 test_loss=found.loss,
-                test_accuracy=found.accuracy,
+                test_metric=found.accuracy,
                 seconds=time.perf_counter() - begun,
             )
             records.append(record)

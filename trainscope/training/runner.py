@@ -206,7 +206,7 @@ def write_results(job: Job, state: State, folder: Path, status: RunStatus, devic
         parameters=parameters(module),
         flops_per_sample=cost,
         flops=TRAINING_PASSES * cost * len(job.train_split) * state.epoch,
-        start_accuracy=state.start_accuracy,
+        start_metric=state.start_accuracy,
         measurements=state.measurements,
         environment=_environment(device),
         notes=(*job.notes, *_notes(diverged)),

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 
 from trainscope.comparison.curves import run_curve
 from trainscope.comparison.facts import last_epoch
 from trainscope.comparison.grounds import share
-from trainscope.comparison.groups import Group
-from trainscope.comparison.slope import slope
-from trainscope.comparison.traps.trap import Trap, Weight
+from trainscope.comparison.settings import Setting
+from trainscope.comparison.traps.trap import Severity, Trap
 from trainscope.convergence import decayed_too_early as early_decay
 from trainscope.records import Run
 
@@ -24,7 +24,7 @@ LOSS_RATIO, LOSS_GAP = 3.0, 0.05
 """A training loss this many times, and nats, above another LR's is not converged."""
 
 
-def decayed_too_early(item: Group) -> Trap | None:
+def decayed_too_early(item: Setting) -> Trap | None:
     """Find an accuracy that still rose when the LR first dropped: Wang et al. (2023), Fig. 2."""
     curves = [run_curve(run) for run in item.runs]
     checked = [early for curve in curves if curve is not None and (early := early_decay(curve))]
@@ -44,7 +44,7 @@ def decayed_too_early(item: Group) -> Trap | None:
     )
 
 
-def not_converged(item: Group, others: Sequence[Group]) -> Trap | None:
+def not_converged(item: Setting, others: Sequence[Setting]) -> Trap | None:
     """Find an accuracy that still rises at the end, or a training loss that others left behind."""
     found = [
         (*rise, run.epochs[-1].epoch)
@@ -65,7 +65,7 @@ def not_converged(item: Group, others: Sequence[Group]) -> Trap | None:
     return _loss_left(item, others)
 
 
-def not_finished(item: Group, groups: Sequence[Group]) -> Trap | None:
+def not_finished(item: Setting, groups: Sequence[Setting]) -> Trap | None:
     """Find runs that were interrupted or diverged, and say what of their setting is left."""
     if item.finished:
         return None
@@ -88,7 +88,7 @@ def not_finished(item: Group, groups: Sequence[Group]) -> Trap | None:
     )
 
 
-def _loss_left(item: Group, others: Sequence[Group]) -> Trap | None:
+def _loss_left(item: Setting, others: Sequence[Setting]) -> Trap | None:
     found = []
     for other in others:
         ground = share([item, other])
@@ -111,7 +111,7 @@ def _loss_left(item: Group, others: Sequence[Group]) -> Trap | None:
     )
 
 
-def _final_loss(item: Group) -> float | None:
+def _final_loss(item: Setting) -> float | None:
     found = [run.epochs[-1].train_loss for run in item.runs if run.epochs]
     known = [loss for loss in found if loss is not None]
     return statistics.fmean(known) if known else None
@@ -139,7 +139,7 @@ def _middle(found: Sequence[tuple[float, float, int, int]]) -> tuple[float, ...]
     return sorted(found)[len(found) // 2]
 
 
-def best_epoch(item: Group) -> Trap | None:
+def best_epoch(item: Setting) -> Trap | None:
     """Find results that are, or could be, the best epoch's: selected on the test set."""
     told = [run for run in item.runs if run.settings.get("reported") == "best"]
     if told:
@@ -160,7 +160,7 @@ def best_epoch(item: Group) -> Trap | None:
         f"The best epoch is {gap:.2f} points above the last one on average: quoting it would be "
         "selection on the test set; the last epoch is used here.",
         {"gain": gap},
-        Weight.NOTE,
+        Severity.NOTE,
         (sum(value >= GAIN for value in gaps), len(item.runs)),
     )
 
@@ -168,3 +168,22 @@ def best_epoch(item: Group) -> Trap | None:
 def _best_over_last(run: Run) -> float | None:
     known = [r.test_accuracy for r in run.epochs if r.test_accuracy is not None]
     return max(known) - known[-1] if known else None
+
+
+def slope(values: Sequence[float]) -> tuple[float, float]:
+    """Return the least-squares slope per step and its standard error.
+
+    Args:
+        values: Three or more, at equal steps.
+
+    Raises:
+        ValueError: There are fewer than three.
+    """
+    count = len(values)
+    if count < 3:
+        raise ValueError(f"a slope with an error needs three values, not {count}")
+    middle, mean = (count - 1) / 2, math.fsum(values) / count
+    spread = count * (count**2 - 1) / 12
+    rise = math.fsum((i - middle) * (value - mean) for i, value in enumerate(values)) / spread
+    rest = math.fsum((v - mean - rise * (i - middle)) ** 2 for i, v in enumerate(values))
+    return rise, math.sqrt(rest / (count - 2) / spread)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from trainscope.comparison.grounds import kin
-from trainscope.comparison.groups import Group
+from trainscope.comparison.settings import Setting
 from trainscope.comparison.traps.convergence import (
     best_epoch,
     decayed_too_early,
@@ -18,7 +18,7 @@ from trainscope.comparison.traps.trap import Trap
 from trainscope.records import Diagnosis
 
 
-def detect(groups: Sequence[Group], diagnoses: Sequence[Diagnosis] = ()) -> list[Trap]:
+def detect(groups: Sequence[Setting], diagnoses: Sequence[Diagnosis] = ()) -> list[Trap]:
     """Return every trap that a setting fell into, group by group.
 
     How many of a group's runs a trap takes is its own. A setting is held against others only with

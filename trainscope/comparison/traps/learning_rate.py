@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from trainscope.comparison.facts import last_epoch
 from trainscope.comparison.grounds import share
-from trainscope.comparison.groups import Group
+from trainscope.comparison.settings import Setting
 from trainscope.comparison.significance import LEAST, ONE_SEED, untested, welch
-from trainscope.comparison.traps.trap import Trap, Weight
+from trainscope.comparison.traps.trap import Severity, Trap
 from trainscope.records import Diagnosis, Run
 
 
-def too_low(item: Group, others: Sequence[Group]) -> Trap | None:
+def too_low(item: Setting, others: Sequence[Setting]) -> Trap | None:
     """Find an LR that a larger one beats on the same pruned network within as many epochs.
 
     Rests on final accuracies and on TA: Wang et al. (2023), Sec. 4. How many epochs it would need
@@ -54,7 +54,7 @@ def too_low(item: Group, others: Sequence[Group]) -> Trap | None:
     )
 
 
-def above_ceiling(item: Group, diagnoses: Sequence[Diagnosis]) -> Trap | None:
+def above_ceiling(item: Setting, diagnoses: Sequence[Diagnosis]) -> Trap | None:
     """Find a first LR above the largest at which gradient descent on the whole loss is stable.
 
     The ceiling is 2/lambda_max, and 2 (1 + beta) / lambda_max with momentum beta (heavy ball);
@@ -77,7 +77,7 @@ def above_ceiling(item: Group, diagnoses: Sequence[Diagnosis]) -> Trap | None:
         f"It starts at LR {lr:g}, above {rule} = {ceiling:.3g} of the pruned network: the loss may "
         "jump at first; warm up, or start lower, if the curve shows it.",
         {"lr": lr, "ceiling": ceiling, "max_stable_lr": stable},
-        Weight.NOTE,
+        Severity.NOTE,
         (len(item.runs), len(item.runs)),
     )
 

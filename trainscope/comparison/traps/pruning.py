@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from trainscope.comparison.groups import Group
-from trainscope.comparison.traps.trap import Trap, Weight
+from trainscope.comparison.settings import Setting
+from trainscope.comparison.traps.trap import Severity, Trap
 from trainscope.records import Diagnosis, Kind
 
 STALE = 2.0
 """Points that recalibration alone must bring back."""
 
 
-def no_op(item: Group) -> Trap | None:
+def no_op(item: Setting) -> Trap | None:
     """Find a pruning method that left the network as it was."""
     run = item.first
     pruning = run.pruning
@@ -51,5 +51,5 @@ def stale_batch_norm(diagnosis: Diagnosis) -> Trap | None:
         f"{after:.1f} % to {mended:.1f} %: compare probes after recalibration, or part of the "
         "damage that they show is stale statistics.",
         {"after": after, "recalibrated": mended},
-        Weight.NOTE,
+        Severity.NOTE,
     )

@@ -9,7 +9,7 @@ from enum import StrEnum
 from trainscope.records import Json
 
 
-class Weight(StrEnum):
+class Severity(StrEnum):
     """How much a trap matters."""
 
     WARNING = "warning"
@@ -34,7 +34,7 @@ class Trap:
     label: str
     sentence: str
     evidence: Mapping[str, float] = field(default_factory=dict)
-    weight: Weight = Weight.WARNING
+    weight: Severity = Severity.WARNING
     runs: tuple[int, int] = (1, 1)
     epoch: int | None = None
 

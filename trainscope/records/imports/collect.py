@@ -66,7 +66,7 @@ class Cell:
 
 
 @dataclass
-class Collector:
+class EpochCollector:
     """Numbers by epoch and name.
 
     Attributes:

@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from trainscope.errors import RecordError
-from trainscope.records.imports.collect import Collector
+from trainscope.records.imports.collect import EpochCollector
 from trainscope.records.imports.log import COUNTED, Log, choose_run, no_column, number
 from trainscope.records.imports.names import (
     EPOCH,
@@ -50,7 +50,7 @@ def read(path: Path, asked: Mapping[str, str], run: str | None = None) -> Log:
     """
     names, rows = open_table(path)
     layout = _layout(path, names, asked, run)
-    collector = Collector(str(path), asked)
+    collector = EpochCollector(str(path), asked)
     collector.see(layout.names.values())
     reader = _Reader(path, layout, collector)
     for line, row in rows:
@@ -120,7 +120,7 @@ class _Reader:
 
     path: Path
     layout: _Layout
-    collector: Collector
+    collector: EpochCollector
     count: int = 0
     ends: int = 0
     sparse: bool = False

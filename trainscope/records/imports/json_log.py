@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from trainscope.errors import RecordError
-from trainscope.records.imports.collect import Collector
+from trainscope.records.imports.collect import EpochCollector
 from trainscope.records.imports.log import COUNTED, Log, choose_run, no_column, number
 from trainscope.records.imports.names import (
     ACCURACY,
@@ -139,7 +139,7 @@ def _read(
 ) -> Log:
     if run is not None:
         choose_run(str(path), [], run)
-    collector = Collector(str(path), asked)
+    collector = EpochCollector(str(path), asked)
     state = source == "hugging face"
     records = []
     for entry in raw:
@@ -182,7 +182,9 @@ def _read(
     return log
 
 
-def _record(entry: Mapping[str, Any], asked: Mapping[str, str], collector: Collector) -> _Record:
+def _record(
+    entry: Mapping[str, Any], asked: Mapping[str, str], collector: EpochCollector
+) -> _Record:
     flat: dict[str, Any] = {}
     for name, value in entry.items():
         inner = value.items() if isinstance(value, dict) and len(value) < 100 else ()

@@ -105,7 +105,7 @@ def run_from_log(
         seed=given.seed,
         parameters=given.parameters,
         flops=given.flops,
-        start_accuracy=None if start is None or not 0 <= scale * start <= 100 else scale * start,
+        start_metric=None if start is None or not 0 <= scale * start <= 100 else scale * start,
         given=given.names,
         source=log.source,
         notes=(_taken(log, rows, scale, given), *log.notes),
@@ -175,7 +175,7 @@ def _record(row: Mapping[str, float], scale: float, given: Given, path: Path) ->
             lr=lr,
             train_loss=row.get("train_loss"),
             test_loss=row.get("test_loss"),
-            test_accuracy=accuracy,
+            test_metric=accuracy,
             seconds=row.get("seconds"),
         )
     except ValueError as error:

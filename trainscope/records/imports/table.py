@@ -23,7 +23,7 @@ _NUMBER = re.compile(r"\s*[+-]?(?:\d+[.,]?\d*|[.,]\d+)(?:e[+-]?\d+)?\s*%?\s*|nan
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class LogTable:
     """A table as it was read.
 
     Attributes:
@@ -63,7 +63,7 @@ def refuse_twice(path: Path, columns: Iterable[str], names: Iterable[str]) -> No
             )
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path) -> LogTable:
     """Read a table with columns separated by commas, semicolons, tabs or blanks.
 
     The separator is the one that the header has most columns by. Where it is no comma, and no
@@ -78,7 +78,7 @@ def read_table(path: Path) -> Table:
         {name: row[k] if k < len(row) else None for k, name in enumerate(columns)}
         for _, row in cells
     ]
-    return Table(path, columns, rows)
+    return LogTable(path, columns, rows)
 
 
 def open_table(path: Path) -> tuple[tuple[str, ...], Iterator[tuple[int, list[str]]]]:

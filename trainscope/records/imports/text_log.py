@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trainscope.records.imports.collect import Collector
+from trainscope.records.imports.collect import EpochCollector
 from trainscope.records.imports.log import COUNTED, Log, choose_run
 from trainscope.records.imports.names import (
     ACCURACY,
@@ -56,7 +56,7 @@ def read(path: Path, asked: Mapping[str, str], run: str | None = None) -> Log:
     if run is not None:
         choose_run(str(path), [], run)
     check_file(path, MOST_BYTES)
-    reader = _Reader(Collector(str(path), asked))
+    reader = _Reader(EpochCollector(str(path), asked))
     for text in lines(path, cut=True):
         reader.take(text)
     return reader.log()
@@ -64,7 +64,7 @@ def read(path: Path, asked: Mapping[str, str], run: str | None = None) -> Log:
 
 @dataclass
 class _Reader:
-    collector: Collector
+    collector: EpochCollector
     epoch: int | None = None
     heading: str = ""
     rate: float | None = None

@@ -6,7 +6,7 @@ import json
 
 from trainscope.comparison.comparison import Comparison
 from trainscope.comparison.facts import final_accuracy, last_epoch
-from trainscope.comparison.groups import Group
+from trainscope.comparison.settings import Setting
 from trainscope.records import Run
 from trainscope.records.rows import quantity
 from trainscope.records.run import UNKNOWN
@@ -34,7 +34,7 @@ def runs(comparison: Comparison) -> str:
     return f'<h2 id="runs">Every run</h2>{table(heads, rows, "Every run", tall=tall)}'
 
 
-def _run_row(number: int, index: int, item: Group, run: Run) -> str:
+def _run_row(number: int, index: int, item: Setting, run: Run) -> str:
     final = final_accuracy(run)
     known = [r.test_accuracy for r in run.epochs if r.test_accuracy is not None]
     best = max(known, default=None)
@@ -70,7 +70,7 @@ def exact(comparison: Comparison) -> str:
     return f'<h2 id="exact">Exact settings</h2>{items}' if items else ""
 
 
-def _facts(item: Group) -> str:
+def _facts(item: Setting) -> str:
     raw = item.first.as_dict()
     for name in ("epochs", "measurements", "schema", "seed", "status"):
         raw.pop(name, None)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from trainscope.comparison.comparison import Comparison
-from trainscope.comparison.fairness import MOST_REASONS, Check, Fairness
-from trainscope.comparison.traps import Weight
+from trainscope.comparison.setups import MOST_REASONS, Check, Fairness
+from trainscope.comparison.traps import Severity
 from trainscope.records.page import diagnosis_html
 from trainscope.report.page.markup import escape, prose
 
@@ -89,7 +89,7 @@ def _pairs(comparison: Comparison) -> str:
 
 def traps(comparison: Comparison) -> str:
     """Return every trap with its evidence, the heavier ones first."""
-    ordered = sorted(comparison.traps, key=lambda trap: trap.weight is not Weight.WARNING)
+    ordered = sorted(comparison.traps, key=lambda trap: trap.weight is not Severity.WARNING)
     items = "".join(
         f'<li class="{trap.weight}"><strong>{escape(trap.label)}: {escape(trap.name)}</strong>'
         f"<div>{prose(trap.sentence)}</div>"

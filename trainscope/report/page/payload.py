@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from trainscope.comparison.comparison import Comparison
 from trainscope.comparison.findings import families_of
-from trainscope.comparison.groups import Group
+from trainscope.comparison.settings import Setting
 from trainscope.records import Json, Run
 from trainscope.report.page.markup import rounded
 from trainscope.report.page.plots import plots
@@ -49,7 +49,7 @@ def payload(comparison: Comparison) -> Json:
     }
 
 
-def _shown_first(groups: Sequence[Group]) -> list[int]:
+def _shown_first(groups: Sequence[Setting]) -> list[int]:
     """Return the settings shown before a reader chooses: those that the first findings are about.
 
     All of a few; else the first pruned network's, and others up to `FIRST_SHOWN` if it has few.

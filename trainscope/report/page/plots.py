@@ -11,7 +11,7 @@ import numpy as np
 from trainscope.comparison.comparison import MOST_ESTIMATES, Comparison
 from trainscope.comparison.estimates import GroupEstimate
 from trainscope.comparison.facts import final_accuracy
-from trainscope.comparison.groups import Group
+from trainscope.comparison.settings import Setting
 from trainscope.records import Json
 from trainscope.report.page.markup import rounded
 from trainscope.report.series import AXES, along, axis_of, epoch_axis, measured_along, name_of
@@ -40,7 +40,7 @@ def plots(comparison: Comparison) -> list[Json]:
     return found
 
 
-def _curves(groups: Sequence[Group]) -> list[Json]:
+def _curves(groups: Sequence[Setting]) -> list[Json]:
     runs = [run for item in groups for run in item.runs if len(run.epochs) > 1]
     if not runs:
         return []
@@ -80,7 +80,7 @@ def _curves(groups: Sequence[Group]) -> list[Json]:
     return found
 
 
-def _numbers(groups: Sequence[Group], ta_epochs: int | None) -> list[Json]:
+def _numbers(groups: Sequence[Setting], ta_epochs: int | None) -> list[Json]:
     found = []
     wanted: tuple[tuple[Number, Against, str], ...] = (
         ("ta", "ratio", f"Trainability accuracy, first {ta_epochs} epochs"),
@@ -124,13 +124,13 @@ def _numbers(groups: Sequence[Group], ta_epochs: int | None) -> list[Json]:
     return found
 
 
-def _seeds(item: Group, number: Number) -> list[int | None]:
+def _seeds(item: Setting, number: Number) -> list[int | None]:
     if number == "ta":
         return [run.seed for run in item.runs if len(run.epochs) > 1]
     return [run.seed for run in item.runs if final_accuracy(run) is not None]
 
 
-def _along(groups: Sequence[Group]) -> list[Json]:
+def _along(groups: Sequence[Setting]) -> list[Json]:
     found = []
     for probe, scalar in measured_along(groups):
         series: list[list[list[float | None]] | None] = []
@@ -227,7 +227,7 @@ def _passage(held: GroupEstimate) -> Json | None:
     }
 
 
-def _estimate(held: GroupEstimate, groups: Sequence[Group]) -> Json:
+def _estimate(held: GroupEstimate, groups: Sequence[Setting]) -> Json:
     return {
         "kind": "estimate",
         "title": f"When does {held.label} reach {held.target:.1f} %?",

@@ -11,9 +11,9 @@ from trainscope.comparison.facts import (
     ratio_of,
     speedup_of,
 )
-from trainscope.comparison.groups import Group
-from trainscope.comparison.settings import schedule_text
-from trainscope.comparison.traps import Weight
+from trainscope.comparison.optimizer_settings import schedule_text
+from trainscope.comparison.settings import Setting
+from trainscope.comparison.traps import Severity
 from trainscope.records import Json
 from trainscope.records.rows import quantity
 from trainscope.report.page.markup import cell, escape, figure, listed, prose, swatch, table
@@ -57,7 +57,7 @@ def _count(comparison: Comparison) -> str:
     total = len(comparison.traps)
     if not total:
         return ""
-    warned = sum(trap.weight is Weight.WARNING for trap in comparison.traps)
+    warned = sum(trap.weight is Severity.WARNING for trap in comparison.traps)
     notes = total - warned
     puts = "puts" if warned == 1 else "put"
     if not notes:
@@ -132,7 +132,7 @@ def settings(comparison: Comparison) -> str:
     return f'<h2 id="settings">Settings</h2>{table(heads, rows, "Settings")}'
 
 
-def _setting_row(index: int, item: Group, comparison: Comparison) -> str:
+def _setting_row(index: int, item: Setting, comparison: Comparison) -> str:
     run, ta = item.first, item.ta(comparison.ta_epochs)
     flops = next((held.flops for held in item.runs if held.flops is not None), None)
     traps = sum(trap.label == item.label for trap in comparison.traps)

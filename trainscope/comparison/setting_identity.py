@@ -1,10 +1,11 @@
-"""Short names that tell settings apart, and say nothing more."""
+"""What tells settings apart: keys to group runs by, and the short names of the groups."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from itertools import pairwise
 
 from trainscope.comparison.facts import (
     last_epoch,
@@ -14,11 +15,57 @@ from trainscope.comparison.facts import (
     schedule_of,
     speedup_of,
 )
-from trainscope.comparison.keys import extra_epochs, schedule_key
-from trainscope.comparison.pipelines import stage_epochs
-from trainscope.comparison.settings import NOT_SETTINGS, WORDED
+from trainscope.comparison.optimizer_settings import NOT_SETTINGS, WORDED, stated
+from trainscope.comparison.pipelines import stage_epochs, stage_schedule
 from trainscope.records import Kind, Run, RunStatus
 from trainscope.training.schedule import LRSchedule, write_lr
+
+
+def pruning_key(run: Run) -> Hashable:
+    """Return what was pruned and how, without the action's own seed; None for a dense network."""
+    pruning = run.pruning
+    if pruning is None:
+        return None
+    layers: Hashable = None
+    if pruning.ratio is None and pruning.action is not None:
+        layers = tuple((layer.name, layer.after) for layer in pruning.action.layers)
+    return (
+        pruning.structure,
+        pruning.scope,
+        pruning.criterion,
+        pruning.ratio,
+        None if pruning.speedup is None else round(pruning.speedup, 3),
+        pruning.epoch,
+        pruning.plan,
+        stage_epochs(run),
+        stage_schedule(run),
+        layers,
+    )
+
+
+def schedule_key(run: Run) -> Hashable:
+    """Return the LR schedule, however it is written, and its epochs."""
+    schedule = schedule_of(run)
+    if schedule is not None:
+        return tuple((stage.start, stage.lr) for stage in schedule.stages), schedule.total
+    return run.schedule, run.total or last_epoch(run)
+
+
+def settings_key(run: Run) -> str:
+    """Return the optimizer settings."""
+    return json.dumps(stated(run), sort_keys=True, default=str)
+
+
+def extra_epochs(longer: LRSchedule, shorter: LRSchedule) -> int | None:
+    """Return by how much a first LR stage was lengthened, all else being the same; else None."""
+    extra = longer.total - shorter.total
+    if extra <= 0 or [s.lr for s in longer.stages] != [s.lr for s in shorter.stages]:
+        return None
+    moved = [a.start - b.start for a, b in zip(longer.stages, shorter.stages, strict=True)]
+    held = next(
+        (k for k, (a, b) in enumerate(pairwise(shorter.stages), 1) if b.lr < a.lr), len(moved)
+    )
+    return extra if moved == [0] * held + [extra] * (len(moved) - held) else None
 
 
 def labels_of(runs: Sequence[Run]) -> list[str]:

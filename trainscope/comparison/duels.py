@@ -3,33 +3,30 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 
+from trainscope.comparison.bases import same_bases
 from trainscope.comparison.commands import retrain_line
-from trainscope.comparison.crossing import CrossVerdict, Outcome, cross_validate
+from trainscope.comparison.crossing import CrossOutcome, CrossVerdict, cross_validate
 from trainscope.comparison.facts import (
     SCRATCH,
     method_of,
     ratio_of,
     schedule_of,
     speedup_of,
-    write_base,
 )
-from trainscope.comparison.groups import Group
-from trainscope.comparison.keys import schedule_key, settings_key
+from trainscope.comparison.setting_identity import schedule_key, settings_key
+from trainscope.comparison.settings import Setting
 from trainscope.comparison.significance import LEVEL, Contrast, welch
 from trainscope.records import Json
-from trainscope.records.run import UNKNOWN
 
 MOST_METHODS = 4
 """With more methods than this at one compression, no pair is tested: see `crowded`."""
 MOST_COMMANDS = 6
-MOST_BASES = 3
 
-Arena = dict[str, dict[Hashable, Group]]
+Arena = dict[str, dict[Hashable, Setting]]
 """Settings that may be compared: by method, then by retraining setup."""
 
 
@@ -58,7 +55,7 @@ class Duel:
     @property
     def decided(self) -> bool:
         """Return whether the cross-validation has an outcome."""
-        return self.verdict is not None and self.verdict.outcome is not Outcome.UNDECIDED
+        return self.verdict is not None and self.verdict.outcome is not CrossOutcome.UNDECIDED
 
     def sentence(self) -> str:
         """Return the outcome in words."""
@@ -106,7 +103,7 @@ class Duel:
         }
 
 
-def duels(groups: Sequence[Group]) -> list[Duel]:
+def duels(groups: Sequence[Setting]) -> list[Duel]:
     """Return every pair of methods that was run at the same compression from known schedules."""
     found = []
     for where, arena in arenas(groups).items():
@@ -115,7 +112,7 @@ def duels(groups: Sequence[Group]) -> list[Duel]:
     return found
 
 
-def crowded(groups: Sequence[Group]) -> list[str]:
+def crowded(groups: Sequence[Setting]) -> list[str]:
     """Say where methods are too many to test in pairs, and how to narrow."""
     return [
         f"At {where}, {len(arena)} methods make {math.comb(len(arena), 2)} pairs, and of so many "
@@ -126,7 +123,7 @@ def crowded(groups: Sequence[Group]) -> list[str]:
     ]
 
 
-def arenas(groups: Sequence[Group]) -> dict[str, Arena]:
+def arenas(groups: Sequence[Setting]) -> dict[str, Arena]:
     """Return what may be compared, by its name: method, then retraining setup, then setting.
 
     Criteria at one ratio may differ a little in speedup; a ratio alone names the arena. Where only
@@ -155,12 +152,12 @@ def arenas(groups: Sequence[Group]) -> dict[str, Arena]:
     return found
 
 
-def _method(item: Group) -> str:
+def _method(item: Setting) -> str:
     method, kind = method_of(item.first), str(item.first.kind)
     return f"{method}" if kind == "retrain" else f"{method}, {kind}"
 
 
-def _arena(item: Group) -> tuple[str, str, str, str] | None:
+def _arena(item: Setting) -> tuple[str, str, str, str] | None:
     run, method = item.first, method_of(item.first)
     if method in (None, "dense") or item.mean is None or schedule_of(run) is None:
         return None
@@ -174,7 +171,7 @@ def _arena(item: Group) -> tuple[str, str, str, str] | None:
     return run.data or "", run.architecture or "", structure or "", size
 
 
-def _setup(item: Group) -> Hashable:
+def _setup(item: Setting) -> Hashable:
     return schedule_key(item.first), settings_key(item.first)
 
 
@@ -211,60 +208,13 @@ def _duel(where: str, arena: Arena, pair: tuple[str, str]) -> Duel:
     return Duel(where, pair, setups, None, None, tuple(missing[:MOST_COMMANDS]))
 
 
-def _single(where: str, pair: tuple[str, str], one: Group, two: Group) -> Duel:
+def _single(where: str, pair: tuple[str, str], one: Setting, two: Setting) -> Duel:
     held, told = same_bases((one, two), pair)
     difference = None if held is None else welch(held[0].finals, held[1].finals)
     return Duel(where, pair, (_name(one),), None, difference, (), told)
 
 
-def same_bases(
-    cells: Sequence[Group], methods: tuple[str, str]
-) -> tuple[tuple[Group, ...] | None, str]:
-    """Hold cells to the base models that all of them have, and say what follows from the others.
-
-    Args:
-        cells: Cells of two methods, the first method's at even places.
-        methods: Their names.
-
-    Returns:
-        The cells, None where they share no base model; and a sentence, "" where all is the same.
-    """
-    sets = [{run.base for run in item.runs} for item in cells]
-    common, union = set.intersection(*sets), set.union(*sets)
-    if common - {UNKNOWN}:
-        kept = common - {UNKNOWN}
-        held = tuple(
-            replace(item, runs=tuple(run for run in item.runs if run.base in kept))
-            for item in cells
-        )
-        if union == kept:
-            return held, ""
-        return held, f"Told from the {len(kept)} of {len(union)} base models that both share."
-    pretraining = [run.pretraining for item in cells for run in item.runs]
-    before = {p.accuracy for p in pretraining if p is not None and p.accuracy is not None}
-    if UNKNOWN in union and len(before) < 2:
-        return tuple(cells), "This holds if their base models are the same, which is not known."
-    told = "; ".join(f"{name}: {', '.join(_bases(cells[k::2]))}" for k, name in enumerate(methods))
-    lead = [statistics.fmean(item.mean or 0.0 for item in cells[k::2]) for k in (0, 1)]
-    ahead, behind = methods if lead[0] >= lead[1] else methods[::-1]
-    return None, (
-        f"{ahead} ends {abs(lead[0] - lead[1]):.2f} points above {behind}, but from another base "
-        f"model ({told}): whether the method or the base model did it cannot be "
-        "told."
-    )
-
-
-def _bases(cells: Sequence[Group]) -> list[str]:
-    """Name the base models of some cells, by their accuracy before pruning where unknown."""
-    found = []
-    for run in (run for item in cells for run in item.runs):
-        before = None if run.pretraining is None else run.pretraining.accuracy
-        unknown = "unknown" if before is None else f"{before:g} % before pruning"
-        found.append(unknown if run.base == UNKNOWN else write_base(run.base))
-    return sorted(set(found))[:MOST_BASES]
-
-
-def _name(item: Group) -> str:
+def _name(item: Setting) -> str:
     schedule = schedule_of(item.first)
     assert schedule is not None
     return f"{schedule} ({schedule.total} epochs)"

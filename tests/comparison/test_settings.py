@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 from comparisons import LARGE, OTHER_BASE, SMALL, SMALL_LONGER, five_settings, run, seeds
 
-from trainscope.comparison.groups import group, shared_first_stage
-from trainscope.comparison.keys import extra_epochs
+from trainscope.comparison.setting_identity import extra_epochs
+from trainscope.comparison.settings import group, shared_first_stage
 from trainscope.records import Kind, RunStatus
 from trainscope.training.schedule import constant, parse_schedule
 from trainscope.training.shapes import cosine, warm_up
