@@ -40,7 +40,7 @@ def print_facts(found: Inspection) -> None:
     """Print the facts, then a line for every tensor."""
     from rich.table import Table
 
-    from trainscope.records.rows import quantity
+    from trainscope.records.numbers import quantity
 
     facts = Table.grid(padding=(0, 2))
     how = f" ({found.recognised}, {found.num_classes} classes)" if found.architecture else ""

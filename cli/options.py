@@ -95,6 +95,15 @@ def no_titles_option(command: Command) -> Command:
     )(command)
 
 
+def task_option(command: Command) -> Command:
+    """Add what the network is asked to do."""
+    return click.option(
+        "--task",
+        help="What the network is asked to do: classification (the default), regression, "
+        "segmentation, language-modelling, or package.module:object for a task of yours.",
+    )(command)
+
+
 def network_options(command: Command) -> Command:
     """Add the checkpoint, how its architecture is found, and the data."""
     for add in reversed(
@@ -114,6 +123,7 @@ def network_options(command: Command) -> Command:
                 help="File that says at which output each folder of images stands: JSON or text.",
             ),
             click.option("--download", is_flag=True, help="Fetch the data where it is missing."),
+            task_option,
         )
     ):
         command = add(command)

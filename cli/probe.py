@@ -59,6 +59,11 @@ TOP = 3
     help="Epochs of each, N; by default 5, fewer (at least 2) for large training sets.",
 )
 @click.option(
+    "--retrain-steps",
+    type=click.IntRange(min=1),
+    help="Or its optimizer steps, tested five times on the way.",
+)
+@click.option(
     "--samples",
     type=click.IntRange(min=2),
     help="Pinned samples; by default 256, fewer for a costly network.",
@@ -105,6 +110,8 @@ def measure_and_write(
     probes: str = PROBES,
     retrain_lr: str = RETRAIN_LR,
     retrain_epochs: int | None = None,
+    retrain_steps: int | None = None,
+    task: str | None = None,
     top: int = TOP,
     ggn: bool = False,
     seed: int = 0,
@@ -128,7 +135,12 @@ def measure_and_write(
     from trainscope.report.files import output_folder, write_outcome
 
     chosen = build_probes(
-        probes, retrain_lr=retrain_lr, retrain_epochs=retrain_epochs, top=top, ggn=ggn
+        probes,
+        retrain_lr=retrain_lr,
+        retrain_epochs=retrain_epochs,
+        retrain_steps=retrain_steps,
+        top=top,
+        ggn=ggn,
     )
     kept = nullcontext() if output is None else output_folder(output, checkpoint)
     with kept, progress() as tell:
@@ -149,6 +161,7 @@ def measure_and_write(
             part=part,
             download=download,
             unsafe_load=unsafe_load,
+            task=task,
             progress=tell,
         )
         if output is None:
@@ -178,7 +191,13 @@ def asked_action(after: Path | None, *, seed: int, **options: Any) -> Action | N
 
 
 def build_probes(
-    names: str, *, retrain_lr: str, retrain_epochs: int | None, top: int, ggn: bool
+    names: str,
+    *,
+    retrain_lr: str,
+    retrain_epochs: int | None,
+    retrain_steps: int | None = None,
+    top: int,
+    ggn: bool,
 ) -> Sequence[Probe]:
     """Return the probes that the options describe."""
     from trainscope.probes import find
@@ -189,6 +208,7 @@ def build_probes(
         "trainability_accuracy": {
             "lrs": lrs,
             "epochs": retrain_epochs,
+            "steps": retrain_steps,
         },
         "curvature": {"top": top, "ggn": ggn},
     }

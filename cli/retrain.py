@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -20,10 +20,7 @@ from trainscope.cli.options import (
 from trainscope.cli.printing import remark
 from trainscope.cli.running import MEASURING, build_hook, run_and_show
 from trainscope.cli.schedule_options import build_schedule, schedule_options
-from trainscope.cli.training_options import build_settings, open_dataset, training_options
-
-if TYPE_CHECKING:
-    from trainscope.networks import Network
+from trainscope.cli.training_options import build_settings, open_both, training_options
 
 ACTION = ("ratio", "ratios", "structure", "scope", "criterion", "global_ranking")
 WEIGHTS = {
@@ -62,6 +59,7 @@ def command(
     data: str | None,
     class_index: Path | None,
     download: bool,
+    task: str | None,
     regrow: bool,
     weights: str,
     rewind_to: Path | None,
@@ -77,8 +75,6 @@ def command(
     command goes on where it stopped.
     """
     from trainscope.networks import open_checkpoint, regrown
-    from trainscope.networks.given import with_inputs_of
-    from trainscope.networks.trusting import open_as_asked
     from trainscope.records import Kind
     from trainscope.training.jobs import retraining_job, run_beside
 
@@ -88,20 +84,20 @@ def command(
     schedule = build_schedule(**options)
     nothing = asked["ratio"] is None and asked["ratios"] is None and ":" not in asked["structure"]
     action = None if nothing else build_action(**asked, seed=settings.seed)
-    base = open_as_asked(
-        checkpoint, remark, arch=arch, model=model, unsafe_load=unsafe_load, part=part
+    base, dataset = open_both(
+        checkpoint,
+        data,
+        task=task,
+        download=download,
+        class_index=class_index,
+        arch=arch,
+        model=model,
+        unsafe_load=unsafe_load,
+        part=part,
     )
     beside = run_beside(checkpoint, base)
     base = regrown(base) if regrow else base
     initial = None if rewind_to is None else open_checkpoint(rewind_to, arch=arch, model=model)
-    dataset = open_dataset(
-        data_of(base, data),
-        base.input_shape,
-        download=download,
-        class_index=class_index,
-        num_classes=base.num_classes,
-    )
-    base = with_inputs_of(base, dataset.input_shape, dataset.name)
     job, _ = retraining_job(
         base,
         dataset,
@@ -125,20 +121,3 @@ def command(
         hook=hook,
         name=f"retraining {base.architecture}",
     )
-
-
-def data_of(base: Network, data: str | None) -> str:
-    """Return the data that is asked for, else what a checkpoint remembers.
-
-    Raises:
-        DataError: Neither is there.
-    """
-    from trainscope.errors import DataError
-
-    found = data or base.remembered.data
-    if found is None:
-        raise DataError(
-            "the checkpoint does not remember what it was trained on: name it with --data, like "
-            "--data cifar10:ROOT"
-        )
-    return found

@@ -16,7 +16,7 @@ from trainscope.records.text import plain
 if TYPE_CHECKING:
     from trainscope.data import Dataset
     from trainscope.probes.hooks import ProbeHook
-    from trainscope.records import EpochRecord, Run
+    from trainscope.records import EpochRecord, Metric, Run
     from trainscope.training.job import Job
     from trainscope.training.runner import Watch
 
@@ -182,7 +182,7 @@ def line(record: EpochRecord, total: int) -> str:
     loss = "not finite" if record.train_loss is None else f"{record.train_loss:.4f}"
     return (
         f"epoch {record.epoch}/{total}  LR {write_lr(record.lr)}  train loss {loss}  "
-        f"test accuracy {record.test_accuracy:.2f} %"
+        f"test {record.metric.name} {_value(record.metric, record.test_metric)}"
     )
 
 
@@ -191,14 +191,14 @@ def summary(run: Run, folder: Path) -> str:
     from trainscope.records.rows import speedup
     from trainscope.training.folder import CHECKPOINT
 
-    ta = run.trainability()
+    ta, metric = run.trainability(), run.metric
     n = "" if ta.epochs is None else f", N = {ta.epochs}"
     note = f" ({ta.note})" if ta.note else ""
     files = ", ".join(name for name in ("run.json", CHECKPOINT) if (folder / name).exists())
     rows = [
         ("LR schedule", f"{run.schedule}, {run.total} epochs"),
-        ("final test accuracy", _percent(run.final_accuracy)),
-        (f"trainability accuracy{n}", f"{_percent(ta.value)}{note}"),
+        (f"final test {metric.name}", _value(metric, run.final_metric)),
+        (f"trainability {metric.name}{n}", f"{_value(metric, ta.value)}{note}"),
         ("FLOPs spent", "unknown" if run.flops is None else f"{run.flops:.4g} multiply-adds"),
         ("status", str(run.status)),
         ("written to", f"{folder} ({files})"),
@@ -214,8 +214,8 @@ def summary(run: Run, folder: Path) -> str:
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
 
-def _percent(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.2f} %"
+def _value(metric: Metric, value: float | None) -> str:
+    return "unknown" if value is None else metric.written(value, 2)
 
 
 def _clock(seconds: float) -> str:

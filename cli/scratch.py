@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from trainscope.cli.options import Place, part_option, regrow_option, unsafe_load_option
-from trainscope.cli.printing import remark
-from trainscope.cli.retrain import data_of
+from trainscope.cli.options import (
+    Place,
+    part_option,
+    regrow_option,
+    task_option,
+    unsafe_load_option,
+)
 from trainscope.cli.running import MEASURING, build_hook, run_and_show
 from trainscope.cli.schedule_options import build_schedule, schedule_options
 from trainscope.cli.train import DATA_HELP
-from trainscope.cli.training_options import build_settings, open_dataset, training_options
+from trainscope.cli.training_options import build_settings, open_both, training_options
 
 if TYPE_CHECKING:
     from trainscope.records import Run
@@ -54,6 +58,7 @@ if TYPE_CHECKING:
 @regrow_option
 @click.option("--data", help=DATA_HELP + " By default what --like remembers.")
 @click.option("--download", is_flag=True, help="Fetch the data where it is missing.")
+@task_option
 @schedule_options
 @training_options
 def command(
@@ -69,6 +74,7 @@ def command(
     regrow: bool,
     data: str | None,
     download: bool,
+    task: str | None,
     output: Path | None,
     device: str,
     as_json: bool,
@@ -80,15 +86,20 @@ def command(
     retraining, and its speedup. Otherwise say it with --recipe or --schedule.
     """
     from trainscope.networks import regrown
-    from trainscope.networks.given import with_inputs_of
-    from trainscope.networks.trusting import open_as_asked
     from trainscope.records import Kind
     from trainscope.training.jobs import run_beside, scratch_job
 
     measuring = {name: options.pop(name) for name in MEASURING}
     settings = build_settings(options)
-    network = open_as_asked(
-        like, remark, arch=arch, model=model, unsafe_load=unsafe_load, part=part
+    network, dataset = open_both(
+        like,
+        data,
+        task=task,
+        download=download,
+        arch=arch,
+        model=model,
+        unsafe_load=unsafe_load,
+        part=part,
     )
     run = run_beside(like, network)
     network = regrown(network) if regrow else network
@@ -96,8 +107,6 @@ def command(
         epochs = options["epochs"] or _epochs(budget, count, run, speedup)
         options |= {"recipe": f"F{epochs},{lr}", "epochs": None}
     schedule = build_schedule(**options)
-    dataset = open_dataset(data_of(network, data), network.input_shape, download=download)
-    network = with_inputs_of(network, dataset.input_shape, dataset.name)
     kind = Kind.SCRATCH_E if budget == "epochs" else Kind.SCRATCH_B
     job = scratch_job(network, dataset, schedule, settings, kind, retraining=run)
     hook, watched = build_hook(

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from trainscope.cli.options import task_option
 from trainscope.cli.running import MEASURING, build_hook, run_and_show
 from trainscope.cli.schedule_options import build_schedule, schedule_options
 from trainscope.cli.training_options import build_settings, open_dataset, training_options
@@ -21,6 +22,7 @@ DATA_HELP = "digits, mnist:ROOT, fashionmnist:ROOT, cifar10:ROOT, cifar100:ROOT,
 @click.option("--data", required=True, help=DATA_HELP)
 @click.option("--input-shape", help="CxHxW to which a folder of images is resized.")
 @click.option("--download", is_flag=True, help="Fetch the data where it is missing.")
+@task_option
 @schedule_options
 @training_options
 def command(
@@ -29,6 +31,7 @@ def command(
     data: str,
     input_shape: str | None,
     download: bool,
+    task: str | None,
     output: Path | None,
     device: str,
     as_json: bool,
@@ -45,7 +48,7 @@ def command(
     settings = build_settings(options)
     schedule = build_schedule(**options)
     name, shape = named_architecture(arch, model, input_shape)
-    dataset = open_dataset(data, shape, download=download)
+    dataset = open_dataset(data, shape, download=download, task=task)
     job = training_job(name, dataset, schedule, settings)
     hook, watched = build_hook(
         dataset, batch_size=settings.batch_size, seed=settings.seed, **measuring

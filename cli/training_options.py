@@ -12,6 +12,7 @@ from trainscope.cli.options import Place
 
 if TYPE_CHECKING:
     from trainscope.data import Dataset
+    from trainscope.networks import Network
     from trainscope.training.settings import Settings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -114,23 +115,54 @@ def build_settings(options: dict[str, Any]) -> Settings:
     return Settings(**{name: options.pop(name) for name in SETTINGS})
 
 
-def open_dataset(
-    spec: str,
-    input_shape: tuple[int, ...],
+def open_both(
+    checkpoint: Path,
+    data: str | None,
     *,
+    task: str | None,
     download: bool,
     class_index: Path | None = None,
-    num_classes: int = 0,
+    **opening: Any,
+) -> tuple[Network, Dataset]:
+    """Open a checkpoint and the labelled data that it is trained on.
+
+    Raises:
+        TrainscopeError: One of them cannot be opened, or there is nothing to train on.
+    """
+    from trainscope.cli.printing import remark
+    from trainscope.data import RandomInputs
+    from trainscope.diagnosis.opening import Opening
+    from trainscope.errors import DataError
+    from trainscope.task import find_task
+
+    how = Opening(remark, **opening, task=None if task is None else find_task(task))
+    network, dataset = how.network_and_data(
+        checkpoint, data, class_index=class_index, download=download
+    )
+    if not isinstance(dataset, RandomInputs):
+        return network, dataset
+    if data is not None:
+        raise DataError(f"{data} has no labels to train on: give a labelled set with --data")
+    raise DataError(
+        "the checkpoint does not remember what it was trained on: name it with --data, like "
+        "--data cifar10:ROOT"
+    )
+
+
+def open_dataset(
+    spec: str, input_shape: tuple[int, ...], *, download: bool, task: str | None = None
 ) -> Dataset:
-    """Return labelled data, its folders at a network's outputs where a class index says so.
+    """Return labelled data.
 
     Raises:
         DataError: It is not there, or it is random inputs, which nobody can train on.
     """
-    from trainscope.data import RandomInputs, load, with_class_index
+    from trainscope.data import RandomInputs, load
     from trainscope.errors import DataError
+    from trainscope.task import find_task
 
-    data = load(spec, input_shape, download=download)
+    asked = None if task is None else find_task(task)
+    data = load(spec, input_shape, download=download, task=asked)
     if isinstance(data, RandomInputs):
         raise DataError(f"{spec} has no labels to train on: give a labelled set with --data")
-    return data if class_index is None else with_class_index(data, class_index, num_classes)
+    return data

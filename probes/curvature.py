@@ -12,7 +12,7 @@ from trainscope.data import ProbeData
 from trainscope.errors import ProbeError
 from trainscope.probes.affine import custom_functions, not_affine
 from trainscope.probes.density import RESOLVED, spectral_density
-from trainscope.probes.evaluation import Evaluation, run
+from trainscope.probes.evaluation import Lent, run
 from trainscope.probes.footprint import Footprint, footprint
 from trainscope.probes.gradient import loss_unit
 from trainscope.probes.parameters import Measured, measured
@@ -130,7 +130,7 @@ class Curvature:
     def _keeps(self, found: Footprint, samples: int) -> bool:
         return found.graph is not None and 3 * found.graph * samples <= self.memory
 
-    def _measure(self, lent: Evaluation, data: ProbeData, found: Footprint) -> Measurement:
+    def _measure(self, lent: Lent, data: ProbeData, found: Footprint) -> Measurement:
         outputs = lent.outputs(lent.look)
         terms = lent.losses(outputs, lent.look)
         weights = measured(lent.network).used_by(terms)
@@ -173,7 +173,7 @@ class Curvature:
 
     def _report(
         self,
-        lent: Evaluation,
+        lent: Lent,
         weights: Measured,
         spectrum: Spectrum,
         trace: Trace,

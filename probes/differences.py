@@ -15,7 +15,7 @@ from torch import Tensor
 
 from trainscope.errors import ProbeError
 from trainscope.networks.copies import whole_copy
-from trainscope.probes.evaluation import Evaluation
+from trainscope.probes.evaluation import Lent
 from trainscope.probes.output_space import OutputSpace
 from trainscope.probes.parameters import Measured, measured
 from trainscope.probes.passes import NonFiniteError, derivative
@@ -37,7 +37,7 @@ class DifferenceProduct:
     """
 
     def __init__(
-        self, lent: Evaluation, weights: Measured, *, ggn: bool, generator: torch.Generator
+        self, lent: Lent, weights: Measured, *, ggn: bool, generator: torch.Generator
     ) -> None:
         """Copy the network in float64, and measure the error of a product.
 

@@ -29,7 +29,7 @@ class RandomNetworkError(ProbeError):
 
 
 @dataclass
-class Evaluation:
+class Lent:
     """A network lent for measuring, with the pinned samples in its own dtype and device.
 
     Attributes:
@@ -96,6 +96,8 @@ class Evaluation:
             NonFiniteError: One of them is NaN or infinite.
         """
         found = checked_outputs(self.task, self.model, batch)
+        if self.softmax:
+            _check_labels(self.task, found, batch)
         self.forward += self.task.size(batch)
         for leaf in tensors(found):
             if leaf.is_floating_point() and not bool(torch.isfinite(leaf).all()):
@@ -109,8 +111,6 @@ class Evaluation:
         Raises:
             ProbeError: Outputs and batch do not fit each other.
         """
-        if self.softmax:
-            _check_labels(self.task, outputs, batch)
         return self.task.losses(outputs, batch).flatten()
 
     @property
@@ -145,7 +145,7 @@ def _check_labels(task: Task, outputs: Outputs, batch: Batch) -> None:
 
 
 @contextmanager
-def evaluation(network: nn.Module, data: ProbeData) -> Iterator[Evaluation]:
+def evaluation(network: nn.Module, data: ProbeData) -> Iterator[Lent]:
     """Lend a network in eval mode, untouched afterwards, with all that a probe needs of it.
 
     Attention takes its math kernel and recurrent layers their plain one, since the fused ones have
@@ -173,7 +173,7 @@ def evaluation(network: nn.Module, data: ProbeData) -> Iterator[Evaluation]:
         count = data.task.size(batch)
         whole = behaviour.coupled is not None
         few = batch if whole else data.task.select(batch, torch.arange(min(2, count)))
-        yield Evaluation(
+        yield Lent(
             network=network,
             model=folded(network, data.task, few),
             task=data.task,
@@ -217,7 +217,7 @@ def run(
     name: str,
     network: nn.Module,
     data: ProbeData,
-    body: Callable[[Evaluation], Measurement],
+    body: Callable[[Lent], Measurement],
     *,
     loss: bool = True,
 ) -> Measurement:

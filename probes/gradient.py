@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from trainscope.data import ProbeData
-from trainscope.probes.evaluation import Evaluation, run
+from trainscope.probes.evaluation import Lent, run
 from trainscope.probes.footprint import footprint
 from trainscope.probes.jackknife import (
     GradientMoments,
@@ -118,7 +118,7 @@ class MeanGradient:
         return mean, mean_stderr((sums - mean * counts) * (len(counts) / counts.sum()))
 
 
-def mean_gradient(lent: Evaluation, weights: Measured) -> MeanGradient:
+def mean_gradient(lent: Lent, weights: Measured) -> MeanGradient:
     """Return the gradient of the mean loss over the pinned samples, and each sample's loss."""
     found: list[tuple[Tensor, Tensor]] = []
     total: list[Tensor] = []
@@ -143,7 +143,7 @@ def mean_gradient(lent: Evaluation, weights: Measured) -> MeanGradient:
     return MeanGradient(weights, weights.keep(total), sums, counts, places)
 
 
-def _measure(lent: Evaluation, graph: int | None) -> Measurement:
+def _measure(lent: Lent, graph: int | None) -> Measurement:
     gradient = mean_gradient(lent, measured(lent.network))
     weights, mean = gradient.weights, gradient.values
     if not weights.survivors:
@@ -196,7 +196,7 @@ def _measure(lent: Evaluation, graph: int | None) -> Measurement:
 
 
 def _squares(
-    lent: Evaluation, gradients: SampleGradients, mean: list[Tensor]
+    lent: Lent, gradients: SampleGradients, mean: list[Tensor]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return |g_i|² and <g_i, mean gradient> of every sample, [N] each."""
     squares, dots = [], []
@@ -274,7 +274,7 @@ def _norm(values: GradientMoments) -> np.ndarray:
     return np.sqrt(values.mean_square)
 
 
-def _residual(lent: Evaluation, outputs: Outputs, batch: Batch) -> list[list[Tensor]]:
+def _residual(lent: Lent, outputs: Outputs, batch: Batch) -> list[list[Tensor]]:
     """Return the gradient of each sample's loss at the outputs, scaled so that the mean is g."""
     scale = len(lent) / lent.terms
     return [[slope * scale for slope in OutputSpace(lent, outputs, batch).gradient]]

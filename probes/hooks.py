@@ -9,7 +9,7 @@ from typing import Any, Self
 from torch import nn
 from torch.optim import Optimizer
 
-from trainscope.data import ProbeData
+from trainscope.data import Given, ProbeData, pinned
 from trainscope.errors import ProbeError
 from trainscope.probes.careful import Told, measured
 from trainscope.probes.compact import compact
@@ -23,6 +23,7 @@ from trainscope.probes.when import Step, When, always, never
 from trainscope.probes.wrappers import is_first_rank, refuse_sharded, unwrap
 from trainscope.records import Measurement, Taken
 from trainscope.records.epoch import AFTER_ACTION, AFTER_CLIPPING, AFTER_STEP, BEFORE_ACTION
+from trainscope.task import Task, as_task
 
 _OWN = frozenset({"_network", "_watch", "_tell", "_recorder"})
 """What belongs to one hook alone; its copies begin without."""
@@ -47,14 +48,17 @@ class ProbeHook:
     Args:
         probes: Probes, or their names.
         when: When probes are due, by the steps done; step 0 is at `attach`.
-        data: Pinned samples for the probes; not needed without probes.
+        data: Pinned samples for the probes, or any loader (of which up to 256 samples are pinned,
+            the same at every step); not needed without probes.
+        task: What the network is asked to do, as a task or by name; by default classification.
         norms: When gradient norms are kept; None for never.
         per_layer: Keep each tensor's gradient norm too.
         sink: Where results go: a path (JSON lines), a sink, a function, or several of them. By
             default the list `hook.taken`.
 
     Raises:
-        ProbeError: Probes without data, or a probe that does not exist.
+        ProbeError: Probes without data, a probe that does not exist, or a task that is none.
+        DataError: The data holds no batches of the task.
     """
 
     def __init__(
@@ -62,7 +66,8 @@ class ProbeHook:
         probes: Iterable[Probe | str] = (),
         *,
         when: When = never,
-        data: ProbeData | None = None,
+        data: ProbeData | Given | None = None,
+        task: str | Task | None = None,
         norms: When | None = always,
         per_layer: bool = False,
         sink: object = None,
@@ -70,7 +75,9 @@ class ProbeHook:
         self.probes = tuple(find(p)() if isinstance(p, str) else p for p in probes)
         if self.probes and data is None:
             raise ProbeError("a hook with probes needs pinned samples: give it data")
-        self.when, self.data, self.norms, self.per_layer = when, data, norms, per_layer
+        asked = None if task is None else as_task(task)
+        self.data = None if data is None else pinned(data, asked)
+        self.when, self.norms, self.per_layer = when, norms, per_layer
         self.memory = Memory()
         targets = [self.memory] if sink is None else sink
         many = targets if isinstance(targets, list | tuple) else [targets]

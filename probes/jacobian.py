@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from trainscope.data import ProbeData
 from trainscope.errors import ProbeError
-from trainscope.probes.evaluation import Evaluation, run
+from trainscope.probes.evaluation import Lent, run
 from trainscope.probes.footprint import footprint
 from trainscope.probes.jackknife import mean_stderr, stderr
 from trainscope.probes.passes import NonFiniteError, derivative
@@ -105,7 +105,7 @@ class Jacobian:
         memory = None if found.graph is None else chunk * (each + found.graph)
         return Cost(forward=count, backward=count * rows, memory=memory)
 
-    def _measure(self, lent: Evaluation) -> Measurement:
+    def _measure(self, lent: Lent) -> Measurement:
         for parameter in lent.network.parameters():  # put back by `untouched`
             parameter.requires_grad_(False)
         coupled = lent.behaviour.coupled is not None
@@ -141,7 +141,7 @@ class _Jacobians:
         notes: What a reader must know of them, once they were made.
     """
 
-    def __init__(self, lent: Evaluation, options: Jacobian) -> None:
+    def __init__(self, lent: Lent, options: Jacobian) -> None:
         self.lent, self.options = lent, options
         self.notes: dict[str, str] = {}
         self._sketch: Tensor | None = None

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils import _pytree
 
 from trainscope.errors import ProbeError
-from trainscope.probes.evaluation import Evaluation
+from trainscope.probes.evaluation import Lent
 from trainscope.probes.passes import derivative
 from trainscope.task import Batch, Outputs
 from trainscope.task.batches import described, tensors
@@ -30,7 +30,7 @@ class OutputSpace:
         batch: The samples.
     """
 
-    lent: Evaluation
+    lent: Lent
     outputs: Outputs
     batch: Batch
 

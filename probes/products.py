@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from trainscope.probes.evaluation import Evaluation
+from trainscope.probes.evaluation import Lent
 from trainscope.probes.output_space import OutputSpace
 from trainscope.probes.parameters import Measured
 from trainscope.probes.passes import NonFiniteError, derivative
@@ -32,7 +32,7 @@ class MatrixProduct:
         count: Products made so far.
     """
 
-    def __init__(self, lent: Evaluation, measured: Measured, *, ggn: bool, keep: bool) -> None:
+    def __init__(self, lent: Lent, measured: Measured, *, ggn: bool, keep: bool) -> None:
         """Build nothing yet.
 
         Args:

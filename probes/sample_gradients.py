@@ -17,7 +17,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.func import functional_call, grad, vmap
 from torch.utils import _pytree
 
-from trainscope.probes.evaluation import Evaluation
+from trainscope.probes.evaluation import Lent
 from trainscope.probes.folding import ConvNorm
 from trainscope.probes.footprint import Forward
 from trainscope.probes.layer_rules import LayerRule, rule_for
@@ -44,7 +44,7 @@ class SampleGradients:
 
     def __init__(
         self,
-        lent: Evaluation,
+        lent: Lent,
         measured: Measured,
         graph_bytes: int | None,
         places: Sequence[int] = (0,),

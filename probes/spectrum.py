@@ -15,7 +15,7 @@ from trainscope.errors import ProbeError
 from trainscope.probes.density import Quadrature
 from trainscope.probes.differences import DifferenceProduct
 from trainscope.probes.eigenvalues import Eigenvalues, largest_eigenvalues
-from trainscope.probes.evaluation import Evaluation
+from trainscope.probes.evaluation import Lent
 from trainscope.probes.lanczos import Lanczos
 from trainscope.probes.parameters import Measured
 from trainscope.probes.passes import NotDifferentiableError
@@ -65,7 +65,7 @@ class NoMatrixError(ProbeError):
 
 
 def find_spectrum(
-    lent: Evaluation, weights: Measured, data: ProbeData, wanted: Wanted, custom: list[str]
+    lent: Lent, weights: Measured, data: ProbeData, wanted: Wanted, custom: list[str]
 ) -> Spectrum:
     """Return the ends and the density of the spectrum.
 
@@ -112,7 +112,7 @@ def find_spectrum(
 
 def _off(
     product: MatrixProduct,
-    lent: Evaluation,
+    lent: Lent,
     weights: Measured,
     data: ProbeData,
     wanted: Wanted,
@@ -137,7 +137,7 @@ def _off(
 
 def _grow(
     product: MatrixProduct | DifferenceProduct,
-    lent: Evaluation,
+    lent: Lent,
     generator: torch.Generator,
     wanted: Wanted,
 ) -> Spectrum:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainscope.probes.evaluation import Evaluation
+from trainscope.probes.evaluation import Lent
 from trainscope.probes.lanczos import Lanczos
 from trainscope.probes.products import Product
 from trainscope.probes.sample_gradients import SampleGradients
@@ -38,7 +38,7 @@ class Trace:
     method: str
 
 
-def exact_gauss_newton(lent: Evaluation, gradients: SampleGradients, classes: int) -> Trace:
+def exact_gauss_newton(lent: Lent, gradients: SampleGradients, classes: int) -> Trace:
     """Return the trace of the Gauss-Newton matrix, exactly, in one backward pass a class."""
     total = torch.zeros(len(gradients.measured.names), dtype=torch.float64)
     for batch in lent.batches(gradients.chunk(classes)):
@@ -49,7 +49,7 @@ def exact_gauss_newton(lent: Evaluation, gradients: SampleGradients, classes: in
 
 
 def sampled_gauss_newton(
-    lent: Evaluation, gradients: SampleGradients, draws: int, generator: torch.Generator
+    lent: Lent, gradients: SampleGradients, draws: int, generator: torch.Generator
 ) -> Trace:
     """Return an estimate of the trace of the Gauss-Newton matrix from random signs of classes.
 

@@ -6,18 +6,23 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from trainscope.data import ProbeData
 from trainscope.errors import ProbeError
 from trainscope.networks import flops
 from trainscope.networks.copies import whole_copy
+from trainscope.networks.given import call_of
 from trainscope.probes.behaviour import Behaviour, behaviour_of
 from trainscope.probes.evaluation import taken_batch
+from trainscope.probes.jackknife import stderr
 from trainscope.probes.probe import Need
 from trainscope.probes.untouched import untouched
 from trainscope.records import Cost, Measurement, Scalar, Status
+from trainscope.records.metric import ACCURACY
+from trainscope.records.retrained import CURVES, CURVES_METRIC, START, START_METRIC
 from trainscope.records.run import EpochRecord
 from trainscope.training.evaluation import TEST_BATCH
 from trainscope.training.loop import Evaluation, Settings, evaluate, train
@@ -27,6 +32,10 @@ MOST_EPOCHS, FEWEST_EPOCHS = 5, 2
 DEFAULT_PASSES = 100_000
 """Training samples passed at one LR by default, within the bounds above."""
 _NOT_FINITE = "the network's logits on the test half hold NaN or infinite values"
+FEWEST_BATCHES = 8
+"""Batches of the test half below which they show no spread."""
+TESTS = 5
+"""Tests on the way where steps are asked for."""
 MOST_WORK = 3e13
 """Multiply-adds a column that are begun without being asked for: about 20 minutes of a laptop."""
 
@@ -38,16 +47,19 @@ class TrainabilityAccuracy:
     .. math:: \mathrm{TA} = \frac{1}{N} \sum_{e=1}^{N} a_e
 
     with :math:`a_e` the top-1 test accuracy, percent, after epoch e of retraining at a constant
-    learning rate. Source: Wang et al. (2023), Sec. 4, who give no code and do not say which
-    accuracy they average: compare TAs only under the same LR schedule, N and settings.
+    learning rate; of another task its metric, whose name and unit the notes and `metric` say.
+    Source: Wang et al. (2023), Sec. 4, who give no code and do not say which accuracy they average:
+    compare TAs only under the same LR schedule, N and settings.
 
     The standard error is over test samples (each one's share of the N epochs in which it was
-    right); the spread over seeds of retraining comes on top and is not measured here.
+    right; of other metrics the jackknife over batches of the test half); the spread over seeds of
+    retraining comes on top and is not measured here.
 
     Attributes:
         lrs: Learning rates, each tried on a copy of its own; the scalar `ta` is the first one's.
         epochs: N, the length of the first LR stage. By default 5, down to 2 for a large training
             half; where even that would take a laptop much of an hour, the probe is skipped.
+        steps: Optimizer steps in the place of epochs, tested `TESTS` times on the way.
         settings: The optimizer and the rest. `seed` is taken from the data.
     """
 
@@ -56,6 +68,7 @@ class TrainabilityAccuracy:
 
     lrs: tuple[float, ...] = (1e-2,)
     epochs: int | None = None
+    steps: int | None = None
     settings: Settings = field(default_factory=Settings)
 
     def __post_init__(self) -> None:
@@ -68,14 +81,19 @@ class TrainabilityAccuracy:
             raise ProbeError(f"trainability_accuracy: {self.lrs} are no learning rates")
         if len(set(self.lrs)) < len(self.lrs):
             raise ProbeError(f"trainability_accuracy: {self.lrs} names a learning rate twice")
-        if not self.lrs or (self.epochs is not None and self.epochs < 1):
+        counts = [each for each in (self.epochs, self.steps) if each is not None]
+        if not self.lrs or min(counts, default=1) < 1:
             raise ProbeError("trainability_accuracy needs a learning rate and at least one epoch")
+        if self.epochs is not None and self.steps is not None:
+            raise ProbeError("trainability_accuracy takes a number of epochs or of steps, not both")
 
     def measure(self, network: nn.Module, data: ProbeData) -> Measurement:
         """Retrain a copy at each learning rate. The network itself is untouched.
 
         Scalars: `ta` and `ta@LR` for each LR (percent); `start_accuracy`, the test accuracy before
-        the first step (percent). Arrays: `lrs`; `epoch_accuracies` and `epoch_losses` [LRs][N].
+        the first step (percent). Arrays: `lrs`; `epoch_accuracies` and `epoch_losses` [LRs][N];
+        `metric`, its name, unit and direction; `steps`, those of one epoch, where steps were asked
+        for. Of a metric that is no accuracy, `start_metric` and `epoch_metrics`.
         """
         if data.train is None or data.test is None:
             return Measurement.skipped(self.name, f"needs {Need.TRAINING}")
@@ -89,12 +107,15 @@ class TrainabilityAccuracy:
             behaviour = behaviour_of(network, taken_batch(network, data), data)
             if behaviour.constant_loss is not None:
                 return Measurement.skipped(self.name, behaviour.constant_loss)
-            start = evaluate(network, data.test)
+            start = evaluate(network, data.test, data.task)
             runs = [self._retrain(network, data, lr) for lr in self.lrs]
         scalars = {"ta": _ta(runs[0])}
         for lr, run in zip(self.lrs, runs, strict=True):
             scalars[f"ta@{write_lr(lr)}"] = _ta(run)
-        scalars["start_accuracy"] = _start(start)
+        metric = data.task.metric
+        accuracy = metric.is_accuracy
+        curves = [[record.test_metric for record, _ in run] for run in runs]
+        scalars[START if accuracy else START_METRIC] = _start(start)
         diverged = [
             f"{write_lr(lr)} (epoch {record.epoch})"
             for lr, run in zip(self.lrs, runs, strict=True)
@@ -111,8 +132,10 @@ class TrainabilityAccuracy:
             scalars=scalars,
             arrays={
                 "lrs": list(self.lrs),
-                "epoch_accuracies": [[r.test_accuracy for r, _ in run] for run in runs],
+                CURVES if accuracy else CURVES_METRIC: curves,
                 "epoch_losses": [[r.train_loss for r, _ in run] for run in runs],
+                "metric": [metric.name, metric.unit, metric.better],
+                **({} if self.steps is None else {"steps": [self._each()]}),
             },
             cost=self._cost(data, time.perf_counter() - begun),
             notes=self._notes(data) | _remarks(behaviour),
@@ -134,6 +157,8 @@ class TrainabilityAccuracy:
             data.test,
             constant(lr, self._epochs(data)),
             self._settings(data),
+            task=data.task,
+            steps_per_epoch=None if self.steps is None else self._each(),
             on_epoch=lambda record, found: epochs.append((record, found)),
         )
         return epochs
@@ -144,6 +169,8 @@ class TrainabilityAccuracy:
     def _cost(self, data: ProbeData, seconds: float) -> Cost:
         train_size = len(data.train) if data.train is not None else 0
         test_size = len(data.test) if data.test is not None else 0
+        if self.steps is not None:
+            train_size = self._each() * self.settings.batch_size
         rounds = self._epochs(data) * len(self.lrs)
         forward = rounds * (train_size + test_size) + test_size
         return Cost(seconds, forward, rounds * train_size)
@@ -151,15 +178,24 @@ class TrainabilityAccuracy:
     def _epochs(self, data: ProbeData) -> int:
         if self.epochs is not None:
             return self.epochs
+        if self.steps is not None:
+            return min(TESTS, self.steps)
         size = max(1, 0 if data.train is None else len(data.train))
         return min(MOST_EPOCHS, max(FEWEST_EPOCHS, DEFAULT_PASSES // size))
 
+    def _each(self) -> int:
+        """Return the steps of what counts as an epoch where steps are asked for."""
+        assert self.steps is not None
+        return -(-self.steps // min(TESTS, self.steps))
+
     def _too_much(self, network: nn.Module, data: ProbeData) -> str | None:
         """Return why the default number of epochs is not begun, if it costs too much."""
-        if self.epochs is not None:
+        if self.epochs is not None or self.steps is not None:
             return None
         cost = self._cost(data, 0.0)
-        work = (cost.forward + 2 * cost.backward) * flops(network, tuple(data.inputs.shape[1:]))
+        one = data.task.select(data.batch, torch.arange(1))
+        each = flops(network, call_of(network, one, data.task))
+        work = (cost.forward + 2 * cost.backward) * each
         if work <= MOST_WORK:
             return None
         return (
@@ -172,10 +208,15 @@ class TrainabilityAccuracy:
         lrs = " and ".join(f"0:{write_lr(lr)}" for lr in self.lrs)
         chosen = self.settings
         how = f"momentum {chosen.momentum:g}, " if chosen.optimizer == "sgd" else ""
+        metric, span = data.task.metric, f"N = {epochs} epochs"
+        if self.steps is not None:
+            span = f"{epochs * self._each()} steps, tested every {self._each()}, {epochs} times"
+        tested = "top-1 test accuracy, percent" if metric == ACCURACY else f"test {metric.label}"
         return {
-            "accuracy": f"top-1 test accuracy, percent, mean over the first N = {epochs} "
-            "epochs of retraining",
-            "schedule": f"{lrs}, {epochs} epochs",
+            "accuracy" if metric.is_accuracy else "metric": (
+                f"{tested}, mean over the first {span} of retraining"
+            ),
+            "schedule": f"{lrs}, {span.removeprefix('N = ')}",
             "settings": f"{chosen.optimizer}, {how}weight decay {chosen.weight_decay:g}, "
             f"batch size {chosen.batch_size}",
             "comparable": "only under the same LR schedule, N and settings",
@@ -186,7 +227,8 @@ def _ta(run: list[tuple[EpochRecord, Evaluation]]) -> Scalar:
     """Return the TA of one retraining, or the reason why a diverged one has none."""
     lost = _lost(run)
     if lost is not None:
-        return Scalar(None, "%", reason=f"retraining diverged in epoch {lost.epoch}")
+        unit = lost.metric.unit
+        return Scalar(None, unit, reason=f"retraining diverged in epoch {lost.epoch}")
     return _mean([found for _, found in run])
 
 
@@ -196,7 +238,9 @@ def _lost(run: list[tuple[EpochRecord, Evaluation]]) -> EpochRecord | None:
 
 
 def _start(found: Evaluation) -> Scalar:
-    return Scalar(None, "%", reason=_NOT_FINITE) if found.loss is None else _mean([found])
+    if found.loss is None:
+        return Scalar(None, found.task.metric.unit, reason=_NOT_FINITE)
+    return _mean([found])
 
 
 def _remarks(behaviour: Behaviour) -> dict[str, str]:
@@ -210,8 +254,27 @@ def _remarks(behaviour: Behaviour) -> dict[str, str]:
 
 
 def _mean(evaluations: list[Evaluation]) -> Scalar:
-    """Return the mean accuracy with its standard error over test samples."""
-    shares: Tensor = torch.stack([found.correct.double() for found in evaluations]).mean(0)
+    """Return the mean metric over epochs with its standard error over test samples."""
+    correct = [found.correct for found in evaluations]
+    if any(right is None for right in correct):
+        return _mean_metric(evaluations)
+    shares = torch.stack([right.double() for right in correct if right is not None]).mean(0)
     count = shares.numel()
-    stderr = float(shares.std()) / count**0.5 if count > 1 else None
-    return Scalar.of(100 * float(shares.mean()), "%", None if stderr is None else 100 * stderr)
+    error = 100 * float(shares.std()) / count**0.5 if count > 1 else None
+    return Scalar.of(100 * float(shares.mean()), "%", error)
+
+
+def _mean_metric(evaluations: list[Evaluation]) -> Scalar:
+    """Return the mean of any metric, and its jackknife error over batches of the test half."""
+    unit = evaluations[0].task.metric.unit
+    values = [found.metric for found in evaluations]
+    if any(value is None for value in values):
+        return Scalar(None, unit, reason="the metric on the test half is no finite number")
+    error = None
+    parts = len(evaluations[0].parts)
+    if parts >= FEWEST_BATCHES:
+        left = [[found.without(part) for found in evaluations] for part in range(parts)]
+        if all(value is not None for row in left for value in row):
+            error = stderr(np.asarray(left, dtype=np.float64).mean(1))
+    mean = float(np.mean(np.asarray(values, dtype=np.float64)))
+    return Scalar.of(mean, unit, error)

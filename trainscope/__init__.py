@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from trainscope.probes.hooks import ProbeHook
     from trainscope.records import Diagnosis, Measurement, Run
     from trainscope.sparsify import Action
+    from trainscope.task import Task
     from trainscope.training.schedule import LRSchedule, parse_schedule
 
     __version__: str
@@ -33,6 +34,7 @@ _HOMES = {
     "Network": "trainscope.networks",
     "Outcome": "trainscope.diagnosis",
     "ProbeHook": "trainscope.probes.hooks",
+    "Task": "trainscope.task",
     "Run": "trainscope.records",
     "TrainscopeError": "trainscope.errors",
     "compare": "trainscope.comparison.comparison",
@@ -44,6 +46,8 @@ _HOMES = {
     "parse_schedule": "trainscope.training.schedule",
     "save_checkpoint": "trainscope.networks",
 }
+_ROOMS = ("task", "probes", "data")
+"""Rooms whose names a person needs beside those above: `trainscope.task.FromLoss`."""
 _OTHER_NAMES = {"estimate": "estimate_extra_epochs"}
 
 __all__ = [
@@ -58,6 +62,7 @@ __all__ = [
     "Outcome",
     "ProbeHook",
     "Run",
+    "Task",
     "TrainscopeError",
     "__version__",
     "compare",
@@ -77,6 +82,8 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("trainscope-pruning")
+    if name in _ROOMS:
+        return import_module(f"trainscope.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'trainscope' has no attribute '{name}'")
     return getattr(import_module(_HOMES[name]), _OTHER_NAMES.get(name, name))

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from trainscope.data import ProbeData
 from trainscope.diagnosis import examine
 from trainscope.diagnosis.inputs import equal_batches
 from trainscope.errors import ProbeError
@@ -33,8 +34,10 @@ def test_the_batch_size_of_probes_does_not_change_recalibration(network):
 
 
 def test_recalibration_batches_are_equal():
-    assert [len(part) for part in equal_batches(torch.zeros(150, 1))] == [64, 64]
-    assert [len(part) for part in equal_batches(torch.zeros(20, 1))] == [20]
+    base = Network(torch.nn.Identity(), "identity", (1,), 1)
+    for samples, sizes in ((150, [64, 64]), (20, [20])):
+        parts = equal_batches(base, ProbeData("zeros", torch.zeros(samples, 1)))
+        assert [part.size for part in parts] == sizes
 
 
 def test_a_frozen_network_keeps_the_rest_of_its_diagnosis(network):

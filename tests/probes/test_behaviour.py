@@ -229,7 +229,8 @@ def test_ordinary_networks_are_neither(name: str) -> None:
     one = case(name)
     network = one.network.float()
     with untouched(network):
-        found = behaviour_of(network, one.data.inputs.float(), one.data.inputs)
+        data = replace(one.data, inputs=one.data.inputs.float())
+        found = behaviour_of(network, data.batch, data)
     assert (found.random, found.coupled, found.draws) == (None, None, False)
 
 
@@ -270,7 +271,7 @@ def test_a_network_is_looked_at_once_for_all_probes() -> None:
         first, second = spent(Jacobian()), spent(Jacobian())
         other = Watched().double().eval()
         with untouched(other):
-            assert behaviour_of(other, one.data.inputs, one.data.inputs).classes == 3
+            assert behaviour_of(other, one.data.batch, one.data).classes == 3
     assert alone == first
     assert first - second == 8 + 8 + 1 + 1  # twice the same samples, two of them alone
 

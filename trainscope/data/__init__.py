@@ -3,9 +3,9 @@
 from trainscope.data.class_index import with_class_index
 from trainscope.data.dataset import Dataset
 from trainscope.data.given import Given, given_data
-from trainscope.data.pin import pin, pin_random
+from trainscope.data.pin import pin, pin_random, pinned
 from trainscope.data.probe_data import LabelSource, ProbeData
-from trainscope.data.spec import RandomInputs, load
+from trainscope.data.spec import RandomInputs, is_factory, load
 from trainscope.data.split import Augment, Split, TensorSplit
 
 __all__ = [
@@ -18,8 +18,10 @@ __all__ = [
     "Split",
     "TensorSplit",
     "given_data",
+    "is_factory",
     "load",
     "pin",
     "pin_random",
+    "pinned",
     "with_class_index",
 ]

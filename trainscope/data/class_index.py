@@ -82,7 +82,7 @@ def read_class_index(path: Path) -> dict[str, int]:
     return index
 
 
-def with_class_index(data: Dataset, path: Path, num_classes: int) -> Dataset:
+def with_class_index(data: Dataset, path: Path, num_classes: int | None) -> Dataset:
     """Return folders of images with the labels that a class index gives their names.
 
     Args:
@@ -102,6 +102,8 @@ def with_class_index(data: Dataset, path: Path, num_classes: int) -> Dataset:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise DataError(f"{path} does not name the classes {', '.join(missing[:3])}{more}")
     outputs = [index[name] for name in data.classes]
+    if num_classes is None:
+        raise DataError("--class-index is of classes, and this network does not tell any apart")
     if not 0 <= min(outputs) <= max(outputs) < num_classes:
         raise DataError(f"{path} puts a class at {max(outputs)}; the network has {num_classes}")
     if len(set(outputs)) < len(outputs):

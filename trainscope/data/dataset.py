@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
+from torch import Tensor
+
 from trainscope.data.split import Split
-from trainscope.task import Classification, Task
+from trainscope.task import Batch, Classification, Task
 
 
 @dataclass(frozen=True)
@@ -31,3 +34,20 @@ class Dataset:
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     task: Task = field(default_factory=Classification)
+
+    @property
+    def first_batch(self) -> Batch:
+        """The first two samples of the test half."""
+        return self.test.batch(torch.arange(min(2, len(self.test))))
+
+    @property
+    def plain(self) -> bool:
+        """Whether its batches are floating-point inputs with one class index each."""
+        batch = self.first_batch
+        pair = isinstance(batch, tuple) and len(batch) == 2
+        if not pair or type(self.task) is not Classification:
+            return False
+        inputs, labels = batch
+        if not isinstance(inputs, Tensor) or not isinstance(labels, Tensor):
+            return False
+        return inputs.is_floating_point() and labels.ndim == 1

@@ -6,9 +6,11 @@ import torch
 from torch import nn
 
 from trainscope.data.dataset import Dataset
+from trainscope.data.given import Given, given_data
 from trainscope.data.probe_data import ProbeData
 from trainscope.data.spec import RandomInputs
-from trainscope.errors import DataError
+from trainscope.errors import DataError, TaskError
+from trainscope.task import Task
 from trainscope.task.modes import eval_mode
 
 
@@ -34,6 +36,31 @@ def pin(data: Dataset, samples: int, *, batch_size: int = 128, seed: int = 0) ->
         batch_size=batch_size,
         seed=seed,
     )
+
+
+HOOK_SAMPLES = 256
+"""Samples that are pinned of a loader given to a hook."""
+
+
+def pinned(
+    data: ProbeData | Given, task: Task | None = None, *, samples: int = HOOK_SAMPLES
+) -> ProbeData:
+    """Return pinned samples as they are, and those of any data that a person brings.
+
+    Args:
+        data: Pinned samples, a loader, or whatever `given_data` takes.
+        task: What its batches are for; by default classification.
+        samples: How many of a loader's are pinned.
+
+    Raises:
+        DataError: It holds no batches of the task.
+        TaskError: Pinned samples are of another task.
+    """
+    if isinstance(data, ProbeData):
+        if task is not None and task != data.task:
+            raise TaskError("the pinned samples are of another task: give the task with them")
+        return data
+    return pin(given_data(data, task=task), samples)
 
 
 LABEL_BATCH = 128

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trainscope.data import embedded, folder, torchvision_sets
@@ -11,6 +11,7 @@ from trainscope.data.dataset import Dataset
 from trainscope.data.given import given_data
 from trainscope.errors import DataError
 from trainscope.foreign import find_callable, reason, working_directory
+from trainscope.task import Task
 
 FORMS = (
     "digits, mnist:ROOT, fashionmnist:ROOT, cifar10:ROOT, cifar100:ROOT, imagefolder:ROOT, "
@@ -31,7 +32,7 @@ class RandomInputs:
 
 
 def load(
-    spec: str, input_shape: tuple[int, ...], *, download: bool = False
+    spec: str, input_shape: tuple[int, ...], *, download: bool = False, task: Task | None = None
 ) -> Dataset | RandomInputs:
     """Return the data that a text names.
 
@@ -40,10 +41,27 @@ def load(
             of the user's own that returns a loader, or a pair of them, train and test.
         input_shape: (C, H, W) of the network, to which folders of images are resized.
         download: Fetch what torchvision can fetch.
+        task: What the batches are for; by default classification.
 
     Raises:
         DataError: The text is of no form, or the data is not where it says.
     """
+    found = _named(spec, input_shape, download=download, task=task)
+    if task is None or isinstance(found, RandomInputs):
+        return found
+    return replace(found, task=task)
+
+
+def is_factory(spec: str) -> bool:
+    """Tell whether a text names a function of the user's own."""
+    kind = spec.partition(":")[0]
+    known = kind in (*torchvision_sets.KNOWN, "imagefolder", "random")
+    return not known and re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", spec) is not None
+
+
+def _named(
+    spec: str, input_shape: tuple[int, ...], *, download: bool, task: Task | None
+) -> Dataset | RandomInputs:
     kind, colon, rest = spec.partition(":")
     if spec == "digits":
         return embedded.digits()
@@ -55,12 +73,12 @@ def load(
         return torchvision_sets.load(kind, Path(rest).expanduser(), download=download)
     if colon and rest and kind == "imagefolder":
         return folder.load(Path(rest).expanduser(), input_shape)
-    if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", spec):
-        return _made(spec)
+    if is_factory(spec):
+        return _made(spec, task)
     raise DataError(f"no data is named '{spec}': write one of {FORMS} or random:CxHxW")
 
 
-def _made(spec: str) -> Dataset:
+def _made(spec: str, task: Task | None) -> Dataset:
     """Return the data that a function of the user's own makes."""
     factory = find_callable(spec, "--data", DataError)
     try:
@@ -68,4 +86,4 @@ def _made(spec: str) -> Dataset:
             made = factory()
     except Exception as error:  # whatever the user's code raises
         raise DataError(f"--data {spec} failed: {reason(error)}") from error
-    return given_data(made, spec)  # type: ignore[arg-type]
+    return given_data(made, spec, task)  # type: ignore[arg-type]

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from trainscope.data import Given, ProbeData
 from trainscope.diagnosis.inputs import data_notes, default_samples, network_notes, pin_inputs
@@ -20,10 +20,11 @@ from trainscope.diagnosis.opening import Opening, Progress, Subject
 from trainscope.diagnosis.outlook import outlook
 from trainscope.diagnosis.standing import standing
 from trainscope.diagnosis.verdict import verdict
-from trainscope.errors import ActionError, NoOpError, ProbeError
+from trainscope.errors import ActionError, NoOpError, ProbeError, TaskError
 from trainscope.networks import Network, digest, flops, parameters
 from trainscope.networks.copies import whole_copy
 from trainscope.networks.device import find_device
+from trainscope.networks.example import Example
 from trainscope.networks.threads import suited_threads
 from trainscope.probes import Probe, attempt, find, lacking
 from trainscope.probes.behaviour import checked_once
@@ -38,6 +39,7 @@ from trainscope.sparsify import (
     sparsify,
     unchanged,
 )
+from trainscope.task import FromLoss, Task, as_task
 
 PROBES = ("trainability_accuracy", "gradient", "jacobian", "curvature")
 MAX_SEED = 2**63 - 2
@@ -82,6 +84,12 @@ def examine(
     download: bool = False,
     unsafe_load: bool = False,
     part: str | None = None,
+    task: str | Task | None = None,
+    loss: Callable[..., Any] | None = None,
+    metric: Callable[..., Any] | None = None,
+    better: str = "lower",
+    retrain_epochs: int | None = None,
+    retrain_steps: int | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
     """Open a network and measure it; after an action, measure again and say what that did.
@@ -95,8 +103,8 @@ def examine(
         action: Any other action, in the place of `ratio`.
         after: The pruned network, where somebody else pruned it: a file, a network or a module.
         data: As `--data` takes it, or what a person brings: a `DataLoader`, a map-style data set
-            or any iterable of batches `(inputs, labels)`, or a pair of them, train and test. By
-            default what the checkpoint remembers, else Gaussian inputs.
+            or any iterable of batches (tuples or dictionaries of tensors), or a pair of them, train
+            and test. By default what the checkpoint remembers, else Gaussian inputs.
         probes: Names, or probes with options.
         samples: How many pinned samples; by default 256, fewer for a costly network.
         batch_size: How many samples a probe may hold at once.
@@ -109,16 +117,27 @@ def examine(
         download: Fetch what torchvision can fetch.
         unsafe_load: Load a whole pickled network with its own code, which runs it.
         part: Which network, where the file holds several, like "student".
+        task: What the network is asked to do: a `trainscope.task.Task` or its name; by default
+            classification.
+        loss: Or a loss of the user's own, called with outputs and targets (`task.FromLoss`).
+        metric: Its metric, likewise; by default the loss.
+        better: "higher" or "lower", of that metric.
+        retrain_epochs: Epochs of the trainability accuracy.
+        retrain_steps: Or its optimizer steps.
         progress: Told what is done next.
 
     Raises:
         TrainscopeError: The checkpoint, the data, the action or an option is at fault.
     """
     tell = progress or (lambda _: None)
-    chosen = [_as_probe(probe) for probe in probes]
+    retraining = {"epochs": retrain_epochs, "steps": retrain_steps}
+    chosen = [_as_probe(probe, retraining) for probe in probes]
+    asked = _asked_task(task, loss, metric, better)
     _check(chosen, samples=samples, batch_size=batch_size, seed=seed)
     _check_action(ratio, action, after)
-    opening = Opening(tell, arch, model, input_shape, unsafe_load=unsafe_load, part=part)
+    opening = Opening(
+        tell, arch, model, input_shape, unsafe_load=unsafe_load, part=part, task=asked
+    )
     tell("opening the checkpoint")
     base, source = opening.network_and_data(
         network,
@@ -130,12 +149,12 @@ def examine(
     done = None
     if after is not None:
         tell("comparing the pruned network with the dense one")
-        pruned = opening.network(after, like=base)
-        done = given_action(base.module, pruned.module, base.input_shape)
+        pruned = opening.network(after, like=base, data=source)
+        done = given_action(base.module, pruned.module, base.inputs)
     elif action is not None or ratio is not None:
         tell("applying the sparsifying action")
         done = _sparsified(base, action or Action(ratio=ratio, seed=seed))
-    cost = flops(base.module, base.input_shape)
+    cost = flops(base.module, base.inputs)
     with suited_threads(cost):
         count = samples or default_samples(cost)
         pinned, extra = pin_inputs(source, base, count, batch_size, seed, cost)
@@ -163,7 +182,7 @@ def examine(
     diagnosis = Diagnosis(
         network=record,
         action=None if done is None else done.record,
-        data=DataRecord(pinned.name, len(pinned.inputs), pinned.label_source),
+        data=DataRecord(pinned.name, len(pinned), pinned.label_source),
         probes=measured,
         verdict=lines,
         environment=_environment(where),
@@ -264,19 +283,43 @@ def _sparsified(base: Network, action: Action) -> Sparsified:
         ActionError: The action cannot be done, or masks of the network's own hold it already.
     """
     try:
-        return sparsify(base.module, action, base.input_shape)
+        return sparsify(base.module, action, base.inputs)
     except NoOpError as error:
         if not any(each.how == "zeros" for each in base.before):
             raise
-        return unchanged(base.module, action, base.input_shape, error)
+        return unchanged(base.module, action, base.inputs, error)
 
 
-def _as_probe(probe: str | Probe) -> Probe:
-    return find(probe)() if isinstance(probe, str) else probe
+def _as_probe(probe: str | Probe, retraining: Mapping[str, int | None]) -> Probe:
+    """Return a probe by its name, a retraining one with what is asked of it."""
+    if not isinstance(probe, str):
+        return probe
+    kind: Callable[..., Probe] = find(probe)
+    return kind(**retraining) if probe == "trainability_accuracy" else kind()
+
+
+def _asked_task(
+    task: str | Task | None,
+    loss: Callable[..., Any] | None,
+    metric: Callable[..., Any] | None,
+    better: str,
+) -> Task | None:
+    """Return the task that is asked for; None where nothing is.
+
+    Raises:
+        TaskError: There are two, it is none, or there is a metric without a loss.
+    """
+    if loss is not None:
+        if task is not None:
+            raise TaskError("task and loss are given together, and each is what to do: give one")
+        return FromLoss(loss, metric, better=better)
+    if metric is not None:
+        raise TaskError("a metric is given without a loss: give both, or a task with a metric")
+    return None if task is None else as_task(task)
 
 
 def _columns(
-    base: nn.Module, pruned: nn.Module | None, extra: list[Tensor], device: torch.device
+    base: nn.Module, pruned: nn.Module | None, extra: list[Example], device: torch.device
 ) -> dict[str, nn.Module | None]:
     """Return the network of each column, on the device; those given stay where they are."""
     if pruned is None:
@@ -284,7 +327,7 @@ def _columns(
     after = _on(pruned, device)
     recalibrated = None
     if has_batch_norm(after):
-        recalibrated = recalibrate_batch_norm(after, [part.to(device) for part in extra])
+        recalibrated = recalibrate_batch_norm(after, extra)
     return {"before": _on(base, device), "after": after, "recalibrated": recalibrated}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -21,10 +22,14 @@ from trainscope.data import (
 )
 from trainscope.errors import DataError
 from trainscope.networks import Network, check_classes, noticed
-from trainscope.networks.given import given_network, with_inputs_of
+from trainscope.networks.example import Example
+from trainscope.networks.given import call_of, given_network, with_inputs_of
 from trainscope.networks.guess_shape import guess_input_shape
 from trainscope.records import Columns
 from trainscope.sparsify import has_batch_norm
+from trainscope.task import Classification, Task
+from trainscope.task.batches import suited_inputs
+from trainscope.task.task import Common
 
 MOST_SAMPLES = 256
 SAMPLE_FLOPS = 8e9
@@ -37,46 +42,93 @@ RECALIBRATION_FLOPS = 256e9
 
 
 def open_data(
-    network: Network,
-    given: str | Given | None,
-    *,
-    class_index: Path | None = None,
-    download: bool = False,
+    given: str | Given, shape: tuple[int, ...], task: Task, *, download: bool = False
+) -> Dataset | RandomInputs:
+    """Return the data that is asked for, for a task.
+
+    Args:
+        given: Data as `--data` takes it, or as a person brings it (`trainscope.data.given`).
+        shape: (C, H, W), to which folders of images are resized.
+        task: What its batches are for.
+        download: Fetch what torchvision can fetch.
+
+    Raises:
+        DataError: The data is not there, or its batches are not of the task.
+    """
+    if isinstance(given, str):
+        return load(given, shape, download=download, task=task)
+    return given_data(given, task=task)
+
+
+def is_plain(data: Dataset | RandomInputs) -> bool:
+    """Tell whether data is floating-point inputs with one class index each."""
+    return isinstance(data, RandomInputs) or data.plain
+
+
+def suited(data: Dataset, module: nn.Module) -> Dataset:
+    """Return data whose task knows how many parts of a longer batch the module takes."""
+    count = suited_inputs(module, data.first_batch)
+    if count is None or not isinstance(data.task, Common) or data.task.inputs is not None:
+        return data
+    return replace(data, task=data.task.taking(count))
+
+
+def fitted(
+    network: Network, data: Dataset | RandomInputs, class_index: Path | None
 ) -> tuple[Network, Dataset | RandomInputs]:
-    """Return the data that is asked for, else what the network remembers, else Gaussian inputs.
+    """Return a classifier with the data's input shape where it takes that too, and the data.
 
     Args:
         network: The opened network.
-        given: Data as `--data` takes it, or as a person brings it (`trainscope.data.given`).
+        data: Floating-point inputs with class indices.
         class_index: A file that puts folders of images at the network's outputs.
-        download: Fetch what torchvision can fetch.
-
-    Returns:
-        The network, with the data's input shape where it takes that too, and the data.
 
     Raises:
-        DataError: The data is not there or does not fit the network.
+        DataError: They do not fit each other.
     """
-    if given is None:
-        given = network.remembered.data or RandomInputs(tuple(network.input_shape)).name
-    if isinstance(given, str):
-        data = load(given, tuple(network.input_shape), download=download)
-        name = given
-    else:
-        data = given_data(given)
-        name = data.name
     shape = data.shape if isinstance(data, RandomInputs) else data.input_shape
-    network = with_inputs_of(network, shape, name)
-    if isinstance(data, Dataset) and class_index is not None:
+    network = with_inputs_of(network, shape, data.name)
+    return network, _indexed(network, data, class_index)
+
+
+def tried(
+    network: Network, data: Dataset | RandomInputs, class_index: Path | None = None
+) -> tuple[Network, Dataset | RandomInputs]:
+    """Return a network of any kind with what a batch of the data shows of it, and the data.
+
+    Raises:
+        CheckpointError: It does not take the batch, or its outputs do not fit the task.
+        DataError: The data has other classes.
+    """
+    if isinstance(data, RandomInputs):
+        found = given_network(network.module, (torch.zeros(2, *data.shape),), Classification())
+    else:
+        found = given_network(network.module, data.first_batch, data.task)
+    network = replace(
+        network,
+        input_shape=found.input_shape,
+        num_classes=found.num_classes,
+        example=found.example,
+    )
+    return network, _indexed(network, data, class_index)
+
+
+def _indexed(
+    network: Network, data: Dataset | RandomInputs, class_index: Path | None
+) -> Dataset | RandomInputs:
+    if isinstance(data, RandomInputs):
+        return data
+    if class_index is not None:
         data = with_class_index(data, class_index, network.num_classes)
-    if isinstance(data, Dataset) and data.num_classes is not None:
-        check_classes(network, data.num_classes, name)
-    return network, data
+    if data.num_classes is not None and type(data.task) is Classification:
+        check_classes(network, data.num_classes, data.name)
+    return data
 
 
 def open_module(
     module: nn.Module,
     given: str | Given | None,
+    task: Task,
     *,
     input_shape: tuple[int, ...] | None = None,
     class_index: Path | None = None,
@@ -87,33 +139,28 @@ def open_module(
     Args:
         module: Not changed.
         given: As in `open_data`; there must be some.
+        task: What the module is asked to do.
         input_shape: Of images that are resized to the network; found by trying where not given.
-        class_index: As in `open_data`.
+        class_index: As in `fitted`.
         download: Fetch what torchvision can fetch.
 
     Raises:
         DataError: There is no data, or it is at fault.
-        CheckpointError: The module does not take it, or returns no logits.
+        CheckpointError: The module does not take it, or its outputs do not fit the task.
     """
     if given is None:
         raise DataError(
             "a module does not say what data it takes: give data=loader, or data='random:1x28x28'"
         )
-    if isinstance(given, str):
-        folder = given.startswith("imagefolder:")
-        shape = input_shape or (guess_input_shape(module) if folder else ())
-        data = load(given, shape, download=download)
-    else:
-        data = given_data(given)
-    if isinstance(data, RandomInputs):
-        return noticed(given_network(module, torch.zeros(2, *data.shape))), data
-    inputs, _ = data.test.batch(torch.arange(min(2, len(data.test))))
-    network = noticed(given_network(module, inputs))
-    if class_index is not None:
-        data = with_class_index(data, class_index, network.num_classes)
-    if data.num_classes is not None:
-        check_classes(network, data.num_classes, data.name)
-    return network, data
+    folder = isinstance(given, str) and given.startswith("imagefolder:")
+    shape = input_shape or (guess_input_shape(module) if folder else ())
+    data = open_data(given, shape, task, download=download)
+    if not isinstance(data, RandomInputs):
+        data = suited(data, module)
+    inner = module.module if isinstance(module, nn.DataParallel) else module
+    named = Network(inner, type(inner).__name__, (), None, "the module that was given")
+    network, data = tried(named, data, class_index)
+    return noticed(network), data
 
 
 def default_samples(cost: int) -> int:
@@ -131,32 +178,40 @@ def pin_inputs(
     batch_size: int,
     seed: int,
     cost: int,
-) -> tuple[ProbeData, list[Tensor]]:
+) -> tuple[ProbeData, list[Example]]:
     """Return the pinned samples, and others to recalibrate batch norm on."""
     more = int(min(RECALIBRATION_SAMPLES, max(64, RECALIBRATION_FLOPS // max(cost, 1))))
     if isinstance(source, RandomInputs):
         pinned = pin_random(source, base.module, count, batch_size=batch_size, seed=seed)
         other = torch.Generator().manual_seed(seed + 1)
         inputs = torch.randn(more, *source.shape, generator=other)
-        return pinned, equal_batches(inputs)
+        return pinned, equal_batches(base, ProbeData(source.name, inputs))
     pinned = pin(source, count, batch_size=batch_size, seed=seed)
-    if pinned.labels is not None and int(pinned.labels.max()) >= base.num_classes:
-        raise DataError(
-            f"{source.name} has a label {int(pinned.labels.max())} and the network gives "
-            f"{base.num_classes} logits: give the data that the network was trained on"
-        )
+    labels, classes = pinned.labels, base.num_classes
+    if type(source.task) is Classification and isinstance(labels, Tensor) and classes is not None:
+        largest = int(labels.max())
+        if largest >= classes:
+            raise DataError(
+                f"{source.name} has a label {largest} and the network gives {classes} logits: "
+                "give the data that the network was trained on"
+            )
     if not has_batch_norm(base.module):
         return pinned, []
-    return pinned, equal_batches(pin(source, more, seed=seed + 1).inputs)
+    return pinned, equal_batches(base, pin(source, more, seed=seed + 1))
 
 
-def equal_batches(inputs: Tensor) -> list[Tensor]:
-    """Return inputs in batches of one size for recalibration, which counts each batch alike.
+def equal_batches(base: Network, data: ProbeData) -> list[Example]:
+    """Return samples in batches of one size for recalibration, which counts each batch alike.
 
     The size is fixed, so that no option of the probes changes the statistics; a rest is left out.
     """
-    parts = list(torch.split(inputs, RECALIBRATION_BATCH))
-    return [part for part in parts if len(part) == len(parts[0])]
+    parts = [
+        data.task.select(data.batch, indices)
+        for indices in torch.split(torch.arange(len(data)), RECALIBRATION_BATCH)
+    ]
+    sizes = [data.task.size(part) for part in parts]
+    whole = [part for part, size in zip(parts, sizes, strict=True) if size == sizes[0]]
+    return [call_of(base.module, part, data.task) for part in whole]
 
 
 def data_notes(data: ProbeData) -> list[str]:
@@ -168,9 +223,9 @@ def data_notes(data: ProbeData) -> list[str]:
             "give --data to measure on its own data. Batch norm recalibrated on them is another "
             "network than the one that was trained, so the verdict leaves that column aside."
         )
-    if len(data.inputs) < FEW_SAMPLES:
+    if len(data) < FEW_SAMPLES:
         notes.append(
-            f"Only {len(data.inputs)} samples are pinned, so numbers that are means over samples "
+            f"Only {len(data)} samples are pinned, so numbers that are means over samples "
             "are rough: --samples takes more, at a proportional cost."
         )
     return notes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from trainscope.convergence import LearningCurve, estimate_extra_epochs, loss_at_ends
 from trainscope.records import Columns, Json, Measurement
+from trainscope.records.retrained import retrained
 
 LEVEL = 0.8
 SETTLED = 3
@@ -39,20 +40,15 @@ def outlook(columns: Columns) -> tuple[Json, ...]:
 
 
 def _curves(measurement: Measurement) -> dict[float, LearningCurve]:
-    arrays = measurement.arrays
-    found = {}
-    rows = zip(
-        arrays.get("lrs", []),
-        arrays.get("epoch_accuracies", []),
-        arrays.get("epoch_losses", []),
-        strict=False,
-    )
-    for lr, accuracies, losses in rows:
+    told, found = retrained(measurement), {}
+    if not told.metric.is_accuracy or told.steps is not None:
+        return {}  # the estimator is built on accuracies of whole epochs
+    for lr, accuracies, losses in zip(told.lrs, told.curves, told.losses, strict=False):
         if None in losses:  # it diverged
             continue
         found[lr] = LearningCurve(
             epochs=list(range(len(accuracies) + 1)),
-            accuracy=[measurement.get("start_accuracy"), *accuracies],
+            accuracy=[told.start, *accuracies],
             lr=lr,
             loss=[None, *loss_at_ends(losses, [lr] * len(losses))],
         )
@@ -60,5 +56,5 @@ def _curves(measurement: Measurement) -> dict[float, LearningCurve]:
 
 
 def _end(curve: LearningCurve) -> float:
-    retrained = curve.accuracy[curve.epochs > 0]  # epoch 0 is before the first step
-    return float(retrained[-SETTLED:].mean())
+    after = curve.accuracy[curve.epochs > 0]  # epoch 0 is before the first step
+    return float(after[-SETTLED:].mean())

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from trainscope.records import Measurement
-from trainscope.records.rows import number
+from trainscope.records.numbers import number
+from trainscope.records.retrained import retrained
 
 
 def standing(probes: Mapping[str, Measurement]) -> tuple[str, ...]:
@@ -24,19 +25,23 @@ def standing(probes: Mapping[str, Measurement]) -> tuple[str, ...]:
 
 
 def _accuracy(measured: Measurement | None) -> str | None:
-    start, reached = _value(measured, "start_accuracy"), _value(measured, "ta")
-    if measured is None or start is None:
+    told, reached = None if measured is None else retrained(measured), _value(measured, "ta")
+    if told is None or told.start is None:
         return None
-    line = f"Test accuracy: {start:.1f} % as the network stands"
+    metric, start = told.metric, told.start
+    line = f"Test {metric.name}: {metric.written(start)} as the network stands"
     if reached is None:
         return f"{line}."
-    lr, epochs = measured.arrays["lrs"][0], len(measured.arrays["epoch_accuracies"][0])
-    moved = reached - start
-    way = "above" if moved >= 0 else "below"
+    gap = metric.points(metric.sign * (reached - start), start)
+    unit = "points" if metric.unit == "%" else "%"
+    way = "better" if gap >= 0 else "worse"
+    if metric.is_accuracy:
+        way = "above it" if gap >= 0 else "below it"
+    title = told.title[0].upper() + told.title[1:]
     return (
-        f"{line}. Trainability accuracy at LR {lr:g}: {reached:.1f} % (mean top-1 test accuracy of "
-        f"the first {epochs} epoch{'s' * (epochs > 1)} of training on), {abs(moved):.1f} points "
-        f"{way} it."
+        f"{line}. {title} at LR {told.lrs[0]:g}: {metric.written(reached)} (mean {told.tested} of "
+        f"the first {told.span if told.span != 'epoch' else '1 epoch'} of training on), "
+        f"{abs(gap):.1f} {unit} {way}."
     )
 
 

@@ -6,7 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from trainscope.convergence.estimate import EstimateStatus as Outlook
 from trainscope.records import ActionRecord, Columns, Json, Measurement, NetworkRecord, Status
-from trainscope.records.rows import number, quantity, speedup
+from trainscope.records.metric import Metric
+from trainscope.records.numbers import number, quantity
+from trainscope.records.retrained import retrained
+from trainscope.records.rows import speedup
 
 NOTICEABLE = 1.5
 """A ratio within 1/1.5 to 1.5 is called about the same."""
@@ -61,14 +64,17 @@ def _action(network: NetworkRecord, action: ActionRecord) -> str:
 
 
 def _accuracy(columns: Columns) -> Iterator[str]:
-    before, after = (c.get("start_accuracy") for c in _pair(columns))
+    dense, pruned = map(retrained, _pair(columns))
+    before, after = dense.start, pruned.start
     if before is None or after is None:
         return
-    moved = "fell" if after < before else "went"
-    line = f"Test accuracy {moved} from {before:.1f} % to {after:.1f} % at the action"
-    mended = _value(columns.recalibrated, "start_accuracy")
+    metric = dense.metric
+    moved = "fell" if metric.is_accuracy and after < before else "went"
+    what = f"Test {metric.name}"
+    line = f"{what} {moved} from {metric.written(before)} to {metric.written(after)} at the action"
+    mended = None if columns.recalibrated is None else retrained(columns.recalibrated).start
     if mended is not None:
-        line += f"; with batch norm recalibrated, and no retraining, it is {mended:.1f} %"
+        line += f"; with batch norm recalibrated, and no retraining, it is {metric.written(mended)}"
     yield line + "."
 
 
@@ -132,13 +138,13 @@ def _curvature(columns: Columns, retraining: Columns | None) -> Iterator[str]:
         f"The largest LR at which plain gradient descent is stable, 2/λmax, is {number(new)} after "
         f"the action{which}, {number(old)} before"
     )
-    retrained = None
+    tried = None
     if retraining is not None:  # of the network that the ceiling is of
-        retrained = retraining.after if columns.recalibrated is None else retraining.recalibrated
-    above = [lr for lr in ([] if retrained is None else _lrs(retrained)) if lr > new]
-    if above and retrained is not None:
+        tried = retraining.after if columns.recalibrated is None else retraining.recalibrated
+    above = [lr for lr in ([] if tried is None else retrained(tried).lrs) if lr > new]
+    if above and tried is not None:
         line += f"; {' and '.join(f'{lr:g}' for lr in above)} above it can overshoot at first"
-        if retrained.status is Status.OK:
+        if tried.status is Status.OK:
             line += ", and did not diverge when this network was retrained"
     yield line + "."
 
@@ -149,33 +155,45 @@ def _retraining(columns: Columns) -> Iterator[str]:
     for which, found in (("dense", dense), ("pruned", pruned)):
         if found.status is Status.NONFINITE:
             yield f"The {which} network's {found.reason}: use a smaller LR, or warm up."
-    lrs, epochs = _lrs(pruned), _curves(pruned)
-    for lr, curve, losses in zip(lrs, epochs, _losses(pruned), strict=True):
+    told = retrained(pruned)
+    metric = told.metric
+    for lr, curve, losses in zip(told.lrs, told.curves, told.losses, strict=False):
         if None in losses or len(curve) < 2:
             continue
-        rise = curve[-1] - curve[-2]
-        if rise > max(INTACT_POINTS, _noise(columns)):
+        gain = metric.points(metric.sign * (curve[-1] - curve[-2]), curve[-1])
+        if gain > max(INTACT_POINTS, metric.points(_noise(columns), curve[-1])):
+            how = "rising" if metric.sign > 0 else "falling"
+            each = "an epoch" if told.steps is None else f"every {told.steps} steps"
             yield (
-                f"At LR {lr:g} the accuracy is still rising by {rise:.1f} points an epoch after "
-                f"{len(curve)} epochs: do not decay the LR, or stop, there."
+                f"At LR {lr:g} the {metric.name} is still {how} by {_points(metric, gain)} {each} "
+                f"after {told.span.partition(',')[0]}: do not decay the LR, or stop, there."
             )
+
+
+def _points(metric: Metric, gap: float) -> str:
+    """Write a difference: in points of a percentage, else in percent of the level."""
+    return f"{gap:.1f} points" if metric.unit == "%" else f"{gap:.1f} %"
 
 
 def _trainability(columns: Columns) -> Iterator[str]:
     dense, pruned = _pair(columns)
-    before, after = dense.get("ta"), pruned.get("ta")
+    before, after, told = dense.get("ta"), pruned.get("ta"), retrained(pruned)
     if before is None or after is None:
         return
-    lr, count = _lrs(pruned)[0], len(_curves(pruned)[0])
+    metric, lr = told.metric, told.lrs[0]
     line = (
-        f"Trainability accuracy at LR {lr:g} (mean top-1 test accuracy of the first "
-        f"{_counted(count).removeprefix('1 ')}) is {after:.1f} %, {before:.1f} % for the dense "
-        "network"
+        f"{told.title.capitalize() if metric.is_accuracy else 'Trainability ' + metric.name} at LR "
+        f"{lr:g} (mean {told.tested} of the first {told.span}) is {metric.written(after)}, "
+        f"{metric.written(before)} for the dense network"
     )
-    start, bound = columns.before.get("start_accuracy"), max(INTACT_POINTS, _noise(columns))
-    if start is not None and start - before > max(HARMFUL_POINTS, bound):
-        line += f": this LR harms the dense network itself, which starts from {start:.1f} %"
-    elif before - after <= bound:
+    start, noise = retrained(dense).start, _noise(columns)
+    bound = max(INTACT_POINTS, metric.points(noise, before))
+    harm = None if start is None else metric.points(metric.sign * (start - before), start)
+    if harm is not None and start is not None and harm > max(HARMFUL_POINTS, bound):
+        line += (
+            f": this LR harms the dense network itself, which starts from {metric.written(start)}"
+        )
+    elif metric.points(metric.sign * (before - after), before) <= bound:
         line += f": trainability is intact at LR {lr:g}"
     yield line + "."
 
@@ -216,19 +234,6 @@ def _estimate(found: Json) -> str:
 
 def _counted(epochs: int) -> str:
     return "1 epoch" if epochs == 1 else f"{epochs} epochs"
-
-
-def _losses(measurement: Measurement) -> list[list[float | None]]:
-    held = measurement.arrays.get("epoch_losses")
-    return list(held) if held else [[] for _ in _lrs(measurement)]
-
-
-def _lrs(measurement: Measurement) -> list[float]:
-    return list(measurement.arrays.get("lrs", []))
-
-
-def _curves(measurement: Measurement) -> list[list[float]]:
-    return list(measurement.arrays.get("epoch_accuracies", []))
 
 
 def _value(measurement: Measurement | None, name: str) -> float | None:

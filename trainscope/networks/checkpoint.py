@@ -11,7 +11,7 @@ from torch import nn
 
 from trainscope.errors import CheckpointError, RecordError
 from trainscope.networks import registry
-from trainscope.networks.custom import open_custom
+from trainscope.networks.custom import Trial, open_custom
 from trainscope.networks.factory import from_factory
 from trainscope.networks.fit import Fit, fit
 from trainscope.networks.geometry import apply_geometry
@@ -34,6 +34,7 @@ def open_checkpoint(
     model: str | None = None,
     input_shape: tuple[int, ...] | None = None,
     part: str | None = None,
+    trial: Trial | None = None,
 ) -> Network:
     """Open a checkpoint as a network on the CPU, in eval mode, running no code of the file's.
 
@@ -48,6 +49,7 @@ def open_checkpoint(
         model: "package.module:factory", a network of the user's own; importing it runs its code.
         input_shape: The shape of one input, (C, H, W), where it is not the architecture's.
         part: Which network to take, where the file holds several, like "student".
+        trial: How to try a network of the user's own that is no classifier of single inputs.
 
     Raises:
         CheckpointError: The file cannot be read, holds no network, or holds one that does not fit;
@@ -60,7 +62,7 @@ def open_checkpoint(
     with torch.random.fork_rng(devices=[]):
         made = None if model is None else (model, from_factory(model))
         try:
-            return _open(contents_of(Path(path)), arch, made, input_shape, part)
+            return _open(contents_of(Path(path)), arch, made, input_shape, part, trial)
         except CheckpointError as error:
             raise CheckpointError(f"{path}: {error}") from error
 
@@ -100,6 +102,7 @@ def _open(
     made: tuple[str, nn.Module] | None = None,
     input_shape: tuple[int, ...] | None = None,
     part: str | None = None,
+    trial: Trial | None = None,
 ) -> Network:
     weights = weights_of(contents.state_dict)
     if part is not None:
@@ -107,7 +110,7 @@ def _open(
     shape = input_shape or contents.input_shape
     named = contents.architecture or ""
     if made is not None:
-        network = _custom(*made, weights, shape)
+        network = _custom(*made, weights, shape, trial)
     elif arch is None and ":" in named:
         # A file may not choose what is imported: only the person who opens it may.
         raise CheckpointError(
@@ -131,9 +134,13 @@ def _open(
 
 
 def _custom(
-    spec: str, module: nn.Module, weights: Weights, shape: tuple[int, ...] | None
+    spec: str,
+    module: nn.Module,
+    weights: Weights,
+    shape: tuple[int, ...] | None,
+    trial: Trial | None,
 ) -> Network:
-    opened = open_custom(spec, module, weights, shape)
+    opened = open_custom(spec, module, weights, shape, trial)
     notes = []
     if opened.guessed:
         size = "x".join(map(str, opened.input_shape))
@@ -145,6 +152,7 @@ def _custom(
         num_classes=opened.num_classes,
         recognised="--model",
         notes=tuple(notes),
+        example=opened.example,
     )
     return _narrowed(network, from_factory(spec, opened.num_classes)) if opened.pruned else network
 

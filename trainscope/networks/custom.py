@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import nn
 
 from trainscope.errors import CheckpointError
+from trainscope.networks.example import Example
 from trainscope.networks.factory import from_factory
 from trainscope.networks.forward import check_forward
 from trainscope.networks.guess_shape import guess_input_shape
 from trainscope.networks.masks import set_masks
 from trainscope.networks.meta import Shapes, shapes_of
+from trainscope.networks.network import Network
 from trainscope.networks.parts import forms_of
 from trainscope.networks.rebuild import (
     fill,
@@ -33,17 +36,27 @@ class Custom:
         num_classes: Width of its logits.
         pruned: It was resized to narrower tensors.
         guessed: Nobody said the input shape; it was found by trying.
+        example: A call of it, where its inputs are not one floating-point tensor.
     """
 
     module: nn.Module
     input_shape: tuple[int, ...]
-    num_classes: int
+    num_classes: int | None
     pruned: bool
     guessed: bool
+    example: Example | None = None
+
+
+Trial = Callable[[nn.Module], Network]
+"""Tries a module on a batch of what it is for, and returns what it takes and tells apart."""
 
 
 def open_custom(
-    spec: str, module: nn.Module, weights: Weights, input_shape: tuple[int, ...] | None = None
+    spec: str,
+    module: nn.Module,
+    weights: Weights,
+    input_shape: tuple[int, ...] | None = None,
+    trial: Trial | None = None,
 ) -> Custom:
     """Load weights and masks strictly into a network that a factory made.
 
@@ -52,6 +65,7 @@ def open_custom(
         module: What it made without being told the classes.
         weights: Names may carry wrappers' prefixes.
         input_shape: The shape of one input; None finds it.
+        trial: How to try it where it is no classifier of single inputs.
 
     Raises:
         CheckpointError: The factory fails, the tensors do not fit its network (the first that
@@ -69,6 +83,9 @@ def open_custom(
     resize(module, found)
     fill(module, weights.tensors, assign=False)
     set_masks(module.eval(), weights.masks)
+    if trial is not None:
+        tried = trial(module)
+        return Custom(module, tried.input_shape, tried.num_classes, pruned, False, tried.example)
     guessed = input_shape is None and not hasattr(module, "input_shape")
     shape = input_shape or guess_input_shape(module)
     return Custom(module, shape, check_forward(module, shape, spec, regroup=True), pruned, guessed)

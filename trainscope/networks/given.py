@@ -3,62 +3,119 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from trainscope.errors import CheckpointError, DataError
+from trainscope.errors import CheckpointError, DataError, TaskError
 from trainscope.foreign import reason
+from trainscope.networks.example import Example
 from trainscope.networks.forward import check_forward
 from trainscope.networks.guess_shape import GUESSED
 from trainscope.networks.network import Network
+from trainscope.task import Batch, Classification, Outputs, Task
+from trainscope.task.batches import beside, targets, tensors
+from trainscope.task.modes import eval_mode
 
 
-def given_network(module: nn.Module, inputs: Tensor) -> Network:
+def given_network(module: nn.Module, batch: Batch, task: Task) -> Network:
     """Return a module as a Network, in its own mode and on its own device.
 
     Args:
         module: Run once in eval mode without gradients; modes and random states are put back.
-        inputs: [N, ...], of which two are put forward.
+        batch: Of the task; at most two samples are put forward.
+        task: What the module is asked to do.
 
     Raises:
-        CheckpointError: It does not take such inputs, or does not return logits [N, classes].
+        CheckpointError: It does not take such a batch, or its outputs do not fit the task.
     """
     if isinstance(module, nn.DataParallel):
         module = module.module
     name = type(module).__name__
-    shape = tuple(inputs.shape[1:])
-    like = next((p for p in module.parameters() if p.is_floating_point()), inputs)
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
+    few = task.select(batch, torch.arange(min(2, task.size(batch))))
+    like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
+    example = call_of(module, few, task)
+    shape = tuple(tensors((example.args, dict(example.kwargs)))[0].shape[1:])
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            # A copy: a forward pass may write into its input.
-            out = module(inputs[:2].detach().to(device=like.device, dtype=like.dtype, copy=True))
+        with torch.no_grad(), eval_mode(module), torch.random.fork_rng(devices=[]):
+            out = task.outputs(module, beside(few, like) if like.numel() else few)
+    except TaskError as error:
+        raise CheckpointError(f"{name}: {error}") from error
     except Exception as error:  # whatever the module's own code raises
         raise CheckpointError(
             f"{name} does not take inputs of shape {'x'.join(map(str, shape))}: {reason(error)}"
         ) from error
-    finally:
-        for part, mode in modes:
-            part.training = mode
-    if not isinstance(out, Tensor) or out.ndim != 2 or len(out) != len(inputs[:2]):
-        what = (
-            f"a tensor of shape {tuple(out.shape)}"
-            if isinstance(out, Tensor)
-            else f"a {type(out).__name__}"
-        )
-        raise CheckpointError(
-            f"{name} returns {what} for {len(inputs[:2])} inputs and not logits of shape "
-            "[samples, classes]: wrap it in a module that does"
-        )
+    plain = len(example.args) == 1 and not example.kwargs and _is_floating(example.args[0])
     return Network(
         module=module,
         architecture=name,
         input_shape=shape,
-        num_classes=int(out.shape[1]),
+        num_classes=_classes(name, out, few, task),
         recognised="the module that was given",
+        example=None if plain else example,
     )
+
+
+def _is_floating(value: object) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
+
+
+def _classes(name: str, outputs: Outputs, batch: Batch, task: Task) -> int | None:
+    """Return the number of classes of a classifier.
+
+    Raises:
+        CheckpointError: The outputs do not fit the task.
+    """
+    if not isinstance(task, Classification):
+        return None
+    out, count = task.logits(outputs), task.size(batch)
+    labels = targets(batch, task.inputs)
+    if isinstance(labels, Tensor) and (labels.ndim > 1 or type(task) is not Classification):
+        try:
+            logits, _ = task.labelled(outputs, batch)
+        except TaskError as error:
+            raise CheckpointError(f"{name}: {error}") from error
+        return int(logits.shape[1])
+    if out.ndim != 2 or len(out) != count:
+        what = f"a tensor of shape {tuple(out.shape)}"
+        if not isinstance(outputs, Tensor):
+            what = f"a {type(outputs).__name__} with {what}"
+        raise CheckpointError(
+            f"{name} returns {what} for {count} inputs and not logits of shape "
+            "[samples, classes]: wrap it in a module that does, or name its task (task=, --task)"
+        )
+    return int(out.shape[1])
+
+
+class _Called(BaseException):
+    """A call that was caught before it was made."""
+
+
+def call_of(module: nn.Module, batch: Batch, task: Task) -> Example:
+    """Return what a task calls a module with; the call is not made.
+
+    Raises:
+        CheckpointError: The task does not call it.
+    """
+    found: list[Example] = []
+
+    def catch(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        found.append(Example(args, kwargs))
+        raise _Called
+
+    handle = module.register_forward_pre_hook(catch, with_kwargs=True, prepend=True)
+    try:
+        task.outputs(module, batch)
+    except _Called:
+        return found[0]
+    except TaskError as error:
+        raise CheckpointError(f"{type(module).__name__}: {error}") from error
+    except Exception as error:  # whatever a task of the user's raises
+        raise CheckpointError(f"{type(task).__name__} fails on a batch: {reason(error)}") from error
+    finally:
+        handle.remove()
+    raise CheckpointError(f"{type(task).__name__} does not call the network")
 
 
 def with_inputs_of(network: Network, shape: tuple[int, ...], data: str) -> Network:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from trainscope.errors import DataError
+from trainscope.networks.example import Example, Inputs
 from trainscope.records import PrunedBefore
 
 
@@ -40,30 +41,38 @@ class Network:
         module: The network, in eval mode, on the CPU unless it was moved.
         architecture: Its name in the registry, or "package.module:factory".
         input_shape: The shape of one input, (C, H, W).
-        num_classes: The width of its logits.
+        num_classes: The width of its logits; None where it does not tell classes apart.
         recognised: How the architecture was found, in a few words.
         format: The format of the file it came from.
         remembered: What training left in the file.
         notes: What a person should be told about how it was opened, each one sentence.
         geometry: Classes and settings of layers that are not the architecture's own, by name.
         before: What had been pruned in it before it was opened.
+        example: A call of it, where its inputs are not one floating-point tensor.
     """
 
     module: nn.Module
     architecture: str
     input_shape: tuple[int, ...]
-    num_classes: int
+    num_classes: int | None
     recognised: str = ""
     format: str = ""
     remembered: Remembered = field(default_factory=Remembered)
     notes: tuple[str, ...] = ()
     geometry: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     before: tuple[PrunedBefore, ...] = ()
+    example: Example | None = None
+
+    @property
+    def inputs(self) -> Inputs:
+        """What its forward pass can be tried on: an example of a call, or the shape of an input."""
+        return self.input_shape if self.example is None else self.example
 
     def __repr__(self) -> str:
         """Return one line: the architecture, its inputs and its classes."""
         shape = "x".join(map(str, self.input_shape))
-        return f"<Network {self.architecture}, inputs {shape}, {self.num_classes} classes>"
+        classes = "" if self.num_classes is None else f", {self.num_classes} classes"
+        return f"<Network {self.architecture}, inputs {shape}{classes}>"
 
 
 def check_classes(network: Network, classes: int, data: str) -> None:
@@ -77,7 +86,7 @@ def check_classes(network: Network, classes: int, data: str) -> None:
     Raises:
         DataError: The counts differ.
     """
-    if classes != network.num_classes:
+    if network.num_classes is not None and classes != network.num_classes:
         way = (
             ", or put its folders at the network's outputs with --class-index"
             if data.startswith("imagefolder:") and classes < network.num_classes

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from trainscope.errors import ActionError
 from trainscope.networks.copies import whole_copy
 from trainscope.networks.cost import dense_flops, flops
+from trainscope.networks.example import Inputs
 from trainscope.networks.masks import drop_masks, masks_of, set_masks
 from trainscope.networks.network import Network
 from trainscope.networks.weights import MULTIPLIED, Weight, inputs_last, outputs_first, weights_in
@@ -36,12 +37,12 @@ def noticed(network: Network) -> Network:
     module = network.module
     masks = masks_of(module)
     if masks:
-        before.append(_masked(module, masks, "masks", network.input_shape))
+        before.append(_masked(module, masks, "masks", network.inputs))
     zeros = find_zeros(module)
     if zeros.masks:
         module = whole_copy(module)
         set_masks(module, zeros.masks, persistent=False)
-        before.append(_masked(module, zeros.masks, "zeros", network.input_shape))
+        before.append(_masked(module, zeros.masks, "zeros", network.inputs))
         notes.append(before[-1].sentence())
     if zeros.blank:
         verb = "is" if len(zeros.blank) == 1 else "are"
@@ -89,11 +90,11 @@ def narrower(dense: nn.Module, network: Network) -> PrunedBefore:
         if after < before:
             layers.append(LayerChange(weight.label, before, after))
     total = sum(layer.before for layer in layers)
-    faster = _speedup(dense, network.module, network.input_shape)
+    faster = _speedup(dense, network.module, network.inputs)
     return PrunedBefore("narrower", "filter", tuple(layers), total, faster)
 
 
-def _speedup(dense: nn.Module, pruned: nn.Module, shape: tuple[int, ...]) -> float | None:
+def _speedup(dense: nn.Module, pruned: nn.Module, shape: Inputs) -> float | None:
     """Return the FLOPs of a network without its masks / those of its pruned form, if both run."""
     try:
         return dense_flops(dense, shape) / flops(pruned, shape)
@@ -107,7 +108,7 @@ def _outputs(module: nn.Module, weight: Weight) -> int:
 
 
 def _masked(
-    module: nn.Module, masks: Mapping[str, Tensor], how: str, shape: tuple[int, ...]
+    module: nn.Module, masks: Mapping[str, Tensor], how: str, shape: Inputs
 ) -> PrunedBefore:
     weights = {weight.name: weight for weight in weights_in(module)}
     layers = [

@@ -12,7 +12,7 @@ from torch import nn
 from trainscope.errors import CheckpointError
 from trainscope.foreign import working_directory
 from trainscope.networks.checkpoint import open_checkpoint
-from trainscope.networks.custom import open_custom
+from trainscope.networks.custom import Trial, open_custom
 from trainscope.networks.network import Network
 from trainscope.networks.origin import noticed
 from trainscope.networks.readers import contents_of
@@ -29,6 +29,7 @@ def open_as_asked(
     model: str | None = None,
     unsafe_load: bool = False,
     part: str | None = None,
+    trial: Trial | None = None,
 ) -> Network:
     """Open a checkpoint without running its code, or with it where that is asked for.
 
@@ -39,13 +40,14 @@ def open_as_asked(
         model: Likewise.
         unsafe_load: Run the file's code.
         part: Which network, as `open_checkpoint` takes it.
+        trial: Likewise.
 
     Raises:
         CheckpointError: As `open_checkpoint` or `open_trusting`; or an architecture is named for a
             file that brings its own.
     """
     if not unsafe_load:
-        return open_checkpoint(path, arch=arch, model=model, part=part)
+        return open_checkpoint(path, arch=arch, model=model, part=part, trial=trial)
     if arch is not None or model is not None or part is not None:
         raise CheckpointError(
             "--unsafe-load takes the network that the file brings: leave --arch, --model and "
@@ -53,11 +55,14 @@ def open_as_asked(
         )
     names = _classes(Path(path))
     tell(f"running the file's own code, as asked: {', '.join(names) or 'it names none'}")
-    return open_trusting(path)
+    return open_trusting(path, trial=trial)
 
 
 def open_trusting(
-    path: str | os.PathLike[str], *, input_shape: tuple[int, ...] | None = None
+    path: str | os.PathLike[str],
+    *,
+    input_shape: tuple[int, ...] | None = None,
+    trial: Trial | None = None,
 ) -> Network:
     """Load a whole pickled network with its own classes, which runs the file's code.
 
@@ -67,6 +72,7 @@ def open_trusting(
     Args:
         path: The file.
         input_shape: The shape of one input, (C, H, W); found by trying where it is not given.
+        trial: As `open_checkpoint` takes it.
 
     Raises:
         CheckpointError: The file cannot be loaded, or holds no network.
@@ -89,7 +95,8 @@ def open_trusting(
     kind = type(module)
     spec = f"{kind.__module__}:{kind.__qualname__}"
     try:
-        opened = open_custom(spec, module.float(), weights_of(module.state_dict()), input_shape)
+        weights = weights_of(module.state_dict())
+        opened = open_custom(spec, module.float(), weights, input_shape, trial)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
     network = Network(
@@ -97,6 +104,7 @@ def open_trusting(
         architecture=spec,
         input_shape=opened.input_shape,
         num_classes=opened.num_classes,
+        example=opened.example,
         recognised="--unsafe-load",
         format=f"whole pickled network ({kind.__module__}.{kind.__qualname__})",
         notes=("It was loaded with its own code, as --unsafe-load asked for.",),

@@ -29,7 +29,7 @@ class NetworkRecord:
         flops: Multiply-adds of one sample.
         digest: SHA-256 of its weights: the base model's identity.
         input_shape: The shape of one input, (C, H, W).
-        num_classes: The width of its logits.
+        num_classes: The width of its logits; None where it does not tell classes apart.
         recognised: How its architecture was found.
         format: The format of its checkpoint.
         before: What had been pruned in it before it was opened.
@@ -40,7 +40,7 @@ class NetworkRecord:
     flops: int
     digest: str
     input_shape: tuple[int, ...] = ()
-    num_classes: int = 0
+    num_classes: int | None = 0
     recognised: str = ""
     format: str = ""
     before: tuple[PrunedBefore, ...] = ()

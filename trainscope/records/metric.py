@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 from trainscope.records.measurement import Json
-from trainscope.records.rows import estimate, number
+from trainscope.records.numbers import estimate, number
 from trainscope.records.typed import taken
 
 HIGHER, LOWER = "higher", "lower"

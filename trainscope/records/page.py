@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trainscope.records.rows import has_recalibrated, quantity, reasons, rows, speedup
+from trainscope.records.numbers import quantity
+from trainscope.records.rows import has_recalibrated, reasons, rows, speedup
 from trainscope.records.text import escape
 
 if TYPE_CHECKING:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trainscope.records.action import ActionRecord
 from trainscope.records.columns import COLUMNS, Columns
 from trainscope.records.measurement import Measurement, Scalar, Status
+from trainscope.records.numbers import estimate, number
+from trainscope.records.retrained import START_METRIC, retrained
 
 if TYPE_CHECKING:
     from trainscope.records.diagnosis import Diagnosis
@@ -93,40 +94,6 @@ def reasons(diagnosis: Diagnosis) -> list[str]:
     return list(found)
 
 
-def number(value: float) -> str:
-    """Write a number with four significant digits, in the form that is shortest to read."""
-    if value == 0:
-        return "0"
-    size = math.floor(math.log10(abs(value)))
-    if -3 <= size < 5:
-        return f"{value:.{max(0, 3 - size)}f}"
-    return f"{value:.2e}"
-
-
-def estimate(value: float, stderr: float) -> str:
-    """Write a number as far as its standard error reaches, of which two digits are written.
-
-    An error that four digits of the number do not show is left out.
-    """
-    if stderr < 1e-4 * abs(value):
-        return number(value)
-    if stderr == 0:
-        return "0 ± 0"
-    size = math.floor(math.log10(max(abs(value), stderr)))
-    places = 1 - math.floor(math.log10(stderr))
-    if -3 <= size < 5 and places <= 6:
-        return f"{value:.{max(0, places)}f} ± {stderr:.{max(0, places)}f}"
-    return f"{value:.{max(0, places + size)}e} ± {stderr:.1e}"
-
-
-def quantity(count: float) -> str:
-    """Write a count with k, M or G: 21.3 M."""
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if count >= size:
-            return f"{count / size:.2f} {letter}"
-    return f"{count:.0f}"
-
-
 def _probe(name: str, columns: Columns) -> list[Row]:
     title = PROBES.get(name, name)
     measured = [columns.before, columns.after, columns.recalibrated]
@@ -139,14 +106,17 @@ def _probe(name: str, columns: Columns) -> list[Row]:
     damage = columns.damage()
     out = []
     first = next((label for label in names if label.startswith("ta@")), None)
+    told = next(retrained(m) for m in measured if m is not None)
     for label in names:
         if label == first:  # `ta` again
             continue
         found = [None if column is None else column.scalars.get(label) for column in measured]
         unit = next((scalar.unit for scalar in found if scalar is not None), "")
-        text = LABELS.get(label, label.replace("ta@", "TA at LR "))
-        if label == "ta" and first is not None:
-            text = first.replace("ta@", "TA at LR ")
+        mean = "TA" if told.metric.is_accuracy else told.title
+        shown = first if label == "ta" and first is not None else label
+        text = LABELS.get(shown, shown.replace("ta@", f"{mean} at LR "))
+        if label == START_METRIC:
+            text = f"{told.tested}, not retrained"
         ratio = f"×{number(damage[label])}" if label in damage else ""
         cells = (_cell(found[0]), _cell(found[1]), _cell(found[2]), ratio)
         out.append(Row(title, f"{text} [{unit}]" if unit else text, cells))

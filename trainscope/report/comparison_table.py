@@ -16,7 +16,7 @@ from trainscope.comparison.facts import method_of, ratio_of, speedup_of
 from trainscope.comparison.optimizer_settings import schedule_text
 from trainscope.comparison.settings import Setting
 from trainscope.comparison.traps import Severity
-from trainscope.records.rows import quantity
+from trainscope.records.numbers import quantity
 from trainscope.report.table import diagnosis_table
 
 MOST_ROWS = 40

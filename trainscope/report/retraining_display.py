@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from trainscope.records import Diagnosis
+from trainscope.records.retrained import retrained
 from trainscope.report.layout import HEIGHT, WIDTH, finish, new_axes
 from trainscope.report.style import COLOURS, DASHES, LABELS, measured
 
@@ -17,28 +19,37 @@ if TYPE_CHECKING:
 
 @dataclass
 class RetrainingDisplay:
-    """Test accuracies of the first epochs of retraining.
+    """The test metric over the first epochs of retraining.
 
     Attributes:
-        curves: Accuracies (percent; before the first epoch, then after each) by column and LR.
+        curves: Its values (before the first epoch, then after each) by column and LR.
+        tested: What they are, with their unit.
+        epoch: What an epoch is.
     """
 
     title: ClassVar[str] = "First epochs of retraining"
     size: ClassVar[tuple[float, float]] = (WIDTH, HEIGHT)
     curves: Mapping[tuple[str, float], Sequence[float]]
+    tested: str = "top-1 test accuracy [%]"
+    epoch: str = "epoch"
     ax_: Axes = field(init=False, repr=False)
     figure_: Figure = field(init=False, repr=False)
 
     @classmethod
     def from_diagnosis(cls, diagnosis: Diagnosis) -> Self:
         """Take the curves from a Diagnosis whose trainability accuracy was measured."""
-        columns = measured(diagnosis.probes["trainability_accuracy"], "epoch_accuracies")
+        columns = measured(diagnosis.probes["trainability_accuracy"], "epoch_losses")
+        told = {name: retrained(measurement) for name, measurement in columns.items()}
+        one = next(iter(told.values()))
+        unit, steps = one.metric.unit, one.steps
         return cls(
             {
-                (name, lr): [m.get("start_accuracy") or 0.0, *curve]
-                for name, m in columns.items()
-                for lr, curve in zip(m.arrays["lrs"], m.arrays["epoch_accuracies"], strict=True)
-            }
+                (name, lr): [math.nan if each.start is None else each.start, *curve]
+                for name, each in told.items()
+                for lr, curve in zip(each.lrs, each.curves, strict=True)
+            },
+            tested=f"{one.tested} [{unit}]" if unit else one.tested,
+            epoch="epoch" if steps is None else f"part of {steps} steps",
         )
 
     def plot(self, ax: Axes | None = None, *, title: str | None = None) -> Self:
@@ -58,7 +69,7 @@ class RetrainingDisplay:
             )
         longest = max(len(curve) for curve in self.curves.values())
         self.ax_.set_xticks(range(0, longest, max(1, longest // 10)))
-        self.ax_.set_xlabel("epoch of retraining (0: not retrained)")
-        self.ax_.set_ylabel("top-1 test accuracy [%]")
+        self.ax_.set_xlabel(f"{self.epoch} of retraining (0: not retrained)")
+        self.ax_.set_ylabel(self.tested)
         self.figure_ = finish(self.ax_, self.title if title is None else title)
         return self

@@ -7,7 +7,8 @@ from rich.table import Table
 from rich.text import Text
 
 from trainscope.records import Diagnosis
-from trainscope.records.rows import has_recalibrated, quantity, reasons, rows, speedup
+from trainscope.records.numbers import quantity
+from trainscope.records.rows import has_recalibrated, reasons, rows, speedup
 
 
 def diagnosis_table(diagnosis: Diagnosis) -> RenderableType:

@@ -29,6 +29,16 @@ def mapped(change: Callable[[Tensor], Tensor], batch: Batch) -> Batch:
     return _pytree.tree_map_only(Tensor, change, batch)
 
 
+def beside(batch: Batch, weight: Tensor) -> Batch:
+    """Return a batch on a weight's device, its floating-point tensors in the weight's dtype."""
+
+    def moved(leaf: Tensor) -> Tensor:
+        dtype = weight.dtype if leaf.is_floating_point() else leaf.dtype
+        return leaf.to(device=weight.device, dtype=dtype)
+
+    return mapped(moved, batch)
+
+
 def size_of(batch: Batch) -> int:
     """Return the number of samples: the length of the first tensor with an axis.
 

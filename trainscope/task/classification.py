@@ -36,11 +36,24 @@ class Classification(Common):
         return first_tensor(outputs)
 
     def labelled(self, outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return logits [positions, C] and the labels of those that count, [positions].
+        """Return logits [positions, C] and labels [positions] of the positions that count.
 
         Raises:
             TaskError: There are no labels, or they do not fit the logits.
         """
+        logits, labels = self._matched(outputs, batch)
+        counted = labels != self._ignored
+        return (logits, labels) if bool(counted.all()) else (logits[counted], labels[counted])
+
+    def loss(self, outputs: Outputs, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
+        """Return the mean cross-entropy of a training step, a scalar, without a wait for it."""
+        logits, labels = self._matched(outputs, batch)
+        return F.cross_entropy(
+            logits, labels, ignore_index=self._ignored, label_smoothing=label_smoothing
+        )
+
+    def _matched(self, outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return logits [positions, C] and labels [positions], those that do not count too."""
         logits, labels = self.logits(outputs), self._labels(batch)
         labels = labels.to(logits.device)
         if logits.ndim == 1 and len(labels) == 1:  # a batch of one, its axis squeezed away
@@ -55,10 +68,7 @@ class Classification(Common):
             )
         if second and (not last or self._classes_second):
             logits = logits.movedim(1, -1)
-        logits, labels = logits.reshape(-1, logits.shape[-1]), labels.reshape(-1)
-        if labels.numel() and (counted := labels != self._ignored).logical_not().any():
-            logits, labels = logits[counted], labels[counted]
-        return logits, labels
+        return logits.reshape(-1, logits.shape[-1]), labels.reshape(-1)
 
     def losses(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return the cross-entropy of each label, nats."""

@@ -110,9 +110,13 @@ class FromLoss(Common):
             if self.measure is None:
                 return float(self.loss(outputs, batch)) * count, count
             found = self._said("metric", self.measure, outputs, batch).double()
-        return (float(found.sum()), float(found.numel())) if found.ndim else (
-            float(found) * count,
-            count,
+        return (
+            (float(found.sum()), float(found.numel()))
+            if found.ndim
+            else (
+                float(found) * count,
+                count,
+            )
         )
 
     def signal(self, outputs: Outputs) -> Tensor | None:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from trainscope.data import Split
+from trainscope.task import Batch, Classification, Outputs, Task, mean_loss, metric_value
+from trainscope.task.batches import beside, mapped
+from trainscope.task.modes import eval_mode
+from trainscope.task.task import Amount
 
 TEST_BATCH = 512
-"""Test samples put forward at once."""
+"""Test samples put forward at once; of tasks other than classification an eighth of it."""
+FEWEST_PARTS = 32
+"""A test half of such a task is put forward in so many parts, for a standard error over them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,38 +26,90 @@ class Evaluation:
     """A network on a test half.
 
     Attributes:
-        loss: Mean cross-entropy, nats; None where it is not finite.
-        correct: [N], True where the largest logit is the label's.
+        task: What it was asked to do.
+        loss: The mean of the loss terms; None where it is not finite.
+        parts: The metric's sum and count of each batch, in an order that is always the same.
+        correct: [N], True where the largest logit is the label's, where one label a sample is
+            compared; None for other tasks.
     """
 
+    task: Task
     loss: float | None
-    correct: Tensor
+    parts: tuple[tuple[Amount, Amount], ...]
+    correct: Tensor | None = None
 
     @property
-    def accuracy(self) -> float:
-        """Return the top-1 accuracy, percent."""
-        return 100.0 * float(self.correct.double().mean())
+    def metric(self) -> float | None:
+        """Return the task's metric over the whole half; None where it is no number."""
+        if self.correct is not None:
+            return 100.0 * float(self.correct.double().mean())
+        return metric_value(self.task, *added(self.parts))
+
+    def without(self, part: int) -> float | None:
+        """Return the metric over all batches but one."""
+        return metric_value(self.task, *added([*self.parts[:part], *self.parts[part + 1 :]]))
+
+
+def added(parts: Sequence[tuple[Amount, Amount]]) -> tuple[Amount, Amount]:
+    """Return the sums and counts of batches, added up."""
+    totals, counts = zip(*parts, strict=True)
+    return sum(totals[1:], totals[0]), sum(counts[1:], counts[0])
 
 
 @torch.no_grad()
-def evaluate(network: nn.Module, split: Split, *, batch_size: int = TEST_BATCH) -> Evaluation:
+def evaluate(
+    network: nn.Module, split: Split, task: Task | None = None, *, batch_size: int | None = None
+) -> Evaluation:
     """Measure a network, in eval mode, on a test half, on the device where it is.
 
     Modes are put back, also when it raises. The network gets copies, into which it may write.
+
+    Args:
+        network: Any.
+        split: The test half.
+        task: What the network is asked to do; by default classification.
+        batch_size: Samples put forward at once; by default 512, or few enough that there are
+            `FEWEST_PARTS` batches for a task that is no classification.
     """
-    weight = next(network.parameters(), torch.empty(0))
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    losses, correct = [], []
-    try:
-        for indices in torch.split(torch.arange(len(split)), batch_size):
-            inputs, labels = split.batch(indices)
-            logits = network(inputs.to(weight, copy=True)).double()
-            labels = labels.to(logits.device)
-            losses.append(nn.functional.cross_entropy(logits, labels, reduction="sum"))
-            correct.append(logits.argmax(1) == labels)
-    finally:
-        for module, mode in modes:
-            module.training = mode
-    mean = math.fsum(torch.stack(losses).tolist()) / len(split)
-    return Evaluation(mean if math.isfinite(mean) else None, torch.cat(correct).cpu())
+    task = task or Classification()
+    size = batch_size or _size(task, len(split))
+    weight = next((p for p in network.parameters() if p.is_floating_point()), torch.empty(0))
+    total = terms = 0.0
+    parts, correct = [], []
+    with eval_mode(network):
+        for indices in torch.split(torch.arange(len(split)), size):
+            batch = beside(split.batch(indices), weight)
+            outputs = mapped(_exact, task.outputs(network, batch))
+            lost, count = _loss(task, outputs, batch)
+            total, terms = total + lost, terms + count
+            parts.append(task.score(outputs, batch))
+            if type(task) is Classification:
+                logits, labels = task.labelled(outputs, batch)
+                correct.append((logits.argmax(1) == labels).cpu())
+    mean = total / terms if terms else math.nan
+    single = len(correct) and sum(map(len, correct)) == len(split)
+    return Evaluation(
+        task,
+        mean if math.isfinite(mean) else None,
+        tuple(parts),
+        torch.cat(correct) if single else None,
+    )
+
+
+def _size(task: Task, samples: int) -> int:
+    if type(task) is Classification:
+        return TEST_BATCH
+    return max(1, min(TEST_BATCH // 8, samples // FEWEST_PARTS))
+
+
+def _exact(values: Tensor) -> Tensor:
+    return values.double() if values.is_floating_point() else values
+
+
+def _loss(task: Task, outputs: Outputs, batch: Batch) -> tuple[float, float]:
+    """Return the sum of a batch's loss terms and their number."""
+    if hasattr(task, "loss") and not isinstance(task, Classification):
+        size = float(task.size(batch))  # one number for a batch counts by its samples
+        return float(mean_loss(task, outputs, batch)) * size, size
+    found = task.losses(outputs, batch)
+    return float(found.sum()), float(found.numel())

@@ -11,10 +11,13 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from trainscope.data import Dataset, Split
-from trainscope.errors import DataError
+from trainscope.errors import DataError, TaskError
 from trainscope.networks import Network, digest
 from trainscope.records import Json, Kind, Pretraining, Pruning
 from trainscope.records.run import UNKNOWN
+from trainscope.task import Classification, Task
+from trainscope.task.batches import beside, tensors
+from trainscope.task.modes import eval_mode
 from trainscope.training.schedule import LRSchedule
 from trainscope.training.settings import Settings
 
@@ -54,6 +57,7 @@ class Job:
             "kind": str(self.kind),
             "architecture": self.network.architecture,
             "data": self.dataset.name,
+            **_task_of(self.dataset.task),
             "train samples": len(self.train_split),
             "test samples": len(self.dataset.test),
             "schedule": str(self.schedule),
@@ -102,37 +106,45 @@ def difference(old: Json, new: Json) -> str | None:
     return None
 
 
+def _task_of(task: Task) -> Json:
+    """Return a task in plain words; nothing for plain classification, which needs none."""
+    return {} if task == Classification() else {"task": repr(task)}
+
+
 @torch.no_grad()
 def check_fit(network: Network, dataset: Dataset) -> None:
-    """Check that a network takes a data set's inputs and tells its classes apart.
+    """Check that a network takes a data set's batches and does its task.
 
     Raises:
         DataError: It does not.
     """
-    split = dataset.test
+    split, task = dataset.test, dataset.task
     name, takes = network.architecture, tuple(network.input_shape)
-    if tuple(dataset.input_shape) != takes:
+    if type(task) is Classification and tuple(dataset.input_shape) != takes:
         raise DataError(
             f"{dataset.name} has inputs {_by(dataset.input_shape)} and {name} takes {_by(takes)}: "
             "give the data that it was trained on with --data"
         )
     if not len(split):
         raise DataError(f"{dataset.name} has no test samples")
-    inputs, _ = split.batch(torch.arange(1))
-    weight = next(network.module.parameters(), inputs)
-    modes = [(module, module.training) for module in network.module.modules()]
-    network.module.eval()
+    batch = split.batch(torch.arange(1))
+    weight = next(network.module.parameters(), torch.empty(0))
     try:
-        logits = network.module(inputs.to(weight))
-    except (RuntimeError, ValueError) as error:
+        with eval_mode(network.module):
+            outputs = task.outputs(network.module, beside(batch, weight))
+    except (RuntimeError, ValueError, TypeError) as error:
         first = str(error).splitlines()[0]
+        shape = _by(tensors(batch)[0].shape[1:])
         raise DataError(
-            f"{name} does not take the inputs {_by(inputs.shape[1:])} of {dataset.name}: {first}"
+            f"{name} does not take the inputs {shape} of {dataset.name}: {first}"
         ) from error
-    finally:
-        for module, mode in modes:
-            module.training = mode
-    classes = dataset.num_classes
+    if type(task) is not Classification:
+        try:
+            task.losses(outputs, beside(batch, weight))
+        except TaskError as error:
+            raise DataError(f"{name} does not fit {dataset.name}: {error}") from error
+        return
+    logits, classes = task.logits(outputs), dataset.num_classes
     if logits.ndim != 2 or (classes is not None and logits.shape[1] != classes):
         raise DataError(
             f"{dataset.name} has {classes} classes and {name} tells "

@@ -10,6 +10,7 @@ from trainscope.data import Dataset
 from trainscope.errors import ActionError, DataError, RecordError
 from trainscope.networks import Network, Remembered, digest, noticed
 from trainscope.networks.forward import check_forward
+from trainscope.networks.given import given_network
 from trainscope.networks.masks import keep_masks
 from trainscope.records import Kind, Pretraining, Pruning, Run
 from trainscope.records.run import FILE_NAME
@@ -34,6 +35,10 @@ def training_job(
             "--model package.module:factory"
         )
     module = fresh_network(architecture, dataset.num_classes, settings.seed)
+    if not dataset.plain:
+        network = given_network(module, dataset.first_batch, dataset.task)
+        network = replace(network, architecture=architecture, recognised="")
+        return Job(Kind.TRAIN, network, dataset, schedule, settings)
     classes = dataset.num_classes or check_forward(module, dataset.input_shape, architecture)
     network = Network(module, architecture, dataset.input_shape, classes)
     return Job(Kind.TRAIN, network, dataset, schedule, settings)
@@ -76,7 +81,7 @@ def retraining_job(
             raise ActionError(f"a {weights} needs a sparsifying action: give one with --ratio")
         return _as_it_is(base, dataset, schedule, settings, pretraining), None
     free = any(not each.held for each in base.before)
-    done = sparsify(base.module, action, base.input_shape, hold_zeros=not free)
+    done = sparsify(base.module, action, base.inputs, hold_zeros=not free)
     network = replace(base, module=done.module, remembered=Remembered())
     if weights is Kind.WINNING_TICKET:
         if initial is None:
@@ -84,7 +89,7 @@ def retraining_job(
                 "a winning ticket needs the weights to rewind to: give the checkpoint of the "
                 "untrained network with --rewind-to"
             )
-        network = replace(network, module=rewound(initial, done, base.input_shape))
+        network = replace(network, module=rewound(initial, done, base.inputs))
     elif weights is Kind.RANDOM_REINIT:
         network = reinitialised(network, settings.seed)
     pruning = Pruning.of(done.record, None if pretrained is None else pretrained.epochs)

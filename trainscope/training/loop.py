@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from itertools import chain, count, islice
 from typing import Protocol
 
 import torch
@@ -15,6 +16,7 @@ from torch.optim import Optimizer
 from trainscope.data import Split
 from trainscope.records.epoch import BEFORE_CLIPPING, EpochRecord
 from trainscope.sparsify.masks import hold_masks, masks_of
+from trainscope.task import Classification, Task
 from trainscope.training.evaluation import Evaluation, evaluate
 from trainscope.training.schedule import LRSchedule
 from trainscope.training.settings import Settings
@@ -51,6 +53,8 @@ def train(
     schedule: LRSchedule,
     settings: Settings | None = None,
     *,
+    task: Task | None = None,
+    steps_per_epoch: int | None = None,
     stepper: Stepper | None = None,
     start: int = 0,
     stop: int | None = None,
@@ -71,6 +75,8 @@ def train(
         test_split: The test half, measured after every epoch.
         schedule: The learning rate of every epoch, and how many there are.
         settings: Everything else.
+        task: What the network is asked to do; by default classification.
+        steps_per_epoch: Steps after which an epoch ends; by default when all samples were passed.
         stepper: A running optimizer to go on with; a fresh one otherwise.
         start: Epochs already done.
         stop: The epoch to end after; by default the schedule's last.
@@ -81,11 +87,10 @@ def train(
     Returns:
         One record an epoch, from `start` on.
     """
-    settings = settings or Settings()
-    stepper = stepper or Stepper(network, settings, schedule.lr(start))
+    settings, task = settings or Settings(), task or Classification()
+    stepper = stepper or Stepper(network, settings, schedule.lr(start), task)
     device = stepper.weight.device
-    size = settings.batch_size
-    steps = _steps(len(train_split), size)
+    steps = _steps(len(train_split), settings.batch_size, steps_per_epoch)
     records: list[EpochRecord] = []
     with ExitStack() as held:
         held.enter_context(torch.enable_grad())  # also for a caller who has it off
@@ -98,14 +103,15 @@ def train(
         for epoch in range(start, schedule.total if stop is None else stop):
             begun = time.perf_counter()
             stepper.set_lr(schedule.lr(epoch))
-            loss = _epoch(stepper, train_split, epoch, observers, on_step)
-            found = evaluate(network, test_split)
+            loss = _epoch(stepper, train_split, epoch, steps, observers, on_step)
+            found = evaluate(network, test_split, task)
             record = EpochRecord(
                 epoch=epoch + 1,
                 lr=schedule.lr(epoch),
                 train_loss=loss,
                 test_loss=found.loss,
-                test_metric=found.accuracy,
+                test_metric=found.metric,
+                metric=task.metric,
                 seconds=time.perf_counter() - begun,
             )
             records.append(record)
@@ -118,6 +124,7 @@ def _epoch(
     stepper: Stepper,
     split: Split,
     epoch: int,
+    steps: int,
     observers: Sequence[Observer],
     on_step: OnStep | None,
 ) -> float | None:
@@ -128,7 +135,7 @@ def _epoch(
     augment = split.augment if settings.augment else None
     stepper.network.train()
     total = torch.zeros((), dtype=torch.float64, device=stepper.weight.device)
-    seen, steps = 0, _steps(len(split), settings.batch_size)
+    seen = 0
 
     def look() -> None:
         for observer in observers:
@@ -136,16 +143,22 @@ def _epoch(
 
     # Without clipping the optimizer's own hook sees the same gradient.
     before_clipping = look if observers and settings.clip is not None else None
-    for done, indices in enumerate(_batches(len(split), settings.batch_size, generator), 1):
-        inputs, labels = split.batch(indices)
-        if augment is not None:
-            inputs = augment(inputs, generator)
-        total += len(indices) * stepper.step(inputs, labels, before_clipping)
+    for done, indices in enumerate(_drawn(len(split), settings.batch_size, generator, steps), 1):
+        batch = split.batch(indices)
+        if augment is not None:  # of images alone, which come in pairs
+            batch = (augment(batch[0], generator), *batch[1:])
+        total += len(indices) * stepper.step(batch, before_clipping)
         seen += len(indices)
         if on_step is not None:
             on_step(epoch, done, steps)
     mean = float(total) / max(seen, 1)
     return mean if math.isfinite(mean) else None
+
+
+def _drawn(samples: int, size: int, generator: torch.Generator, steps: int) -> Iterator[Tensor]:
+    """Yield the indices of so many batches; all samples are passed before one comes again."""
+    passes = (_batches(samples, size, generator) for _ in count())
+    return islice(chain.from_iterable(passes), steps)
 
 
 def _batches(samples: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
@@ -154,6 +167,7 @@ def _batches(samples: int, size: int, generator: torch.Generator) -> Iterator[Te
             yield indices
 
 
-def _steps(samples: int, size: int) -> int:
+def _steps(samples: int, size: int, most: int | None = None) -> int:
     whole, rest = divmod(samples, size)
-    return whole + (rest > 1 or samples == 1)
+    steps = whole + (rest > 1 or samples == 1)
+    return steps if most is None else most

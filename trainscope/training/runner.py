@@ -76,7 +76,7 @@ def run_job(job: Job, folder: Path, *, device: str = "cpu", watch: Watch | None 
         if done is not None:
             (folder / STATE).unlink(missing_ok=True)  # killed between its last two steps
             return done
-        with suited_threads(flops(job.network.module, job.network.input_shape)):
+        with suited_threads(flops(job.network.module, job.network.inputs)):
             return _run(job, folder, device, watch)
 
 
@@ -110,7 +110,7 @@ class Training:
         self.job, self.path, self.watch = job, path, watch
         self.key = key_of(job.frozen())
         self.module = job.network.module.to(device)
-        self.stepper = Stepper(self.module, job.settings, job.schedule.lr(0))
+        self.stepper = Stepper(self.module, job.settings, job.schedule.lr(0), job.dataset.task)
         found = load_state(path, self.key)
         if found is None:
             self.state = self.fresh_state()
@@ -119,9 +119,10 @@ class Training:
 
     def fresh_state(self) -> State:
         """Return the state before the first step."""
-        accuracy = evaluate(self.module, self.job.dataset.test).accuracy
+        found = evaluate(self.module, self.job.dataset.test, self.job.dataset.task).metric
         network, engine = self.module.state_dict(), self.stepper.state_dict()
-        return State(self.key, 0, network, engine, accuracy, (), ())
+        metric = self.job.dataset.task.metric
+        return State(self.key, 0, network, engine, found, (), (), metric)
 
     def take_up(self, state: State) -> None:
         """Go on from a state."""
@@ -139,6 +140,7 @@ class Training:
             self.job.dataset.test,
             self.job.schedule,
             self.job.settings,
+            task=self.job.dataset.task,
             stepper=self.stepper,
             start=self.state.epoch,
             stop=stop,
@@ -154,9 +156,10 @@ class Training:
             epoch=record.epoch,
             network=self.module.state_dict(),
             engine=self.stepper.state_dict(),
-            start_accuracy=self.state.start_accuracy,
+            start_metric=self.state.start_metric,
             records=(*self.state.records, record),
             measurements=(*self.state.measurements, *taken),
+            metric=self.state.metric,
         )
         save_state(self.path, self.state)
         if self.watch.on_epoch is not None:
@@ -174,7 +177,6 @@ def write_results(job: Job, state: State, folder: Path, status: RunStatus, devic
     diverged = _diverged(state)
     if diverged is not None and status is RunStatus.FINISHED:
         status = RunStatus.DIVERGED
-    last = state.records[-1] if state.records else None
     schedule = job.schedule
     network = replace(
         job.network,
@@ -184,10 +186,10 @@ def write_results(job: Job, state: State, folder: Path, status: RunStatus, devic
             schedule=str(schedule),
             epochs=state.epoch,
             seed=job.settings.seed,
-            accuracy=state.start_accuracy if last is None else last.test_accuracy,
+            accuracy=_accuracy(job, state),
         ),
     )
-    cost = flops(module, network.input_shape)
+    cost = flops(module, network.inputs)
     run = Run(
         kind=job.kind,
         status=status,
@@ -206,7 +208,8 @@ def write_results(job: Job, state: State, folder: Path, status: RunStatus, devic
         parameters=parameters(module),
         flops_per_sample=cost,
         flops=TRAINING_PASSES * cost * len(job.train_split) * state.epoch,
-        start_metric=state.start_accuracy,
+        start_metric=state.start_metric,
+        metric=job.dataset.task.metric,
         measurements=state.measurements,
         environment=_environment(device),
         notes=(*job.notes, *_notes(diverged)),
@@ -217,6 +220,13 @@ def write_results(job: Job, state: State, folder: Path, status: RunStatus, devic
         (folder / CHECKPOINT).unlink(missing_ok=True)
     run.save(folder / FILE_NAME)
     return run
+
+
+def _accuracy(job: Job, state: State) -> float | None:
+    """Return the test accuracy at the end, percent; None where the task has another metric."""
+    if not job.dataset.task.metric.is_accuracy:
+        return None
+    return state.records[-1].test_metric if state.records else state.start_metric
 
 
 def _diverged(state: State) -> int | None:

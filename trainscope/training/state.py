@@ -16,8 +16,10 @@ from trainscope.errors import CheckpointError, TrainscopeError
 from trainscope.networks.readers.container import load
 from trainscope.records import EpochRecord, Taken
 from trainscope.records.files import replacing
+from trainscope.records.metric import ACCURACY, Metric
 
-FORMAT = "trainscope.training/2"
+FORMAT = "trainscope.training/3"
+EARLIER = "trainscope.training/2"  # of accuracies alone
 STATE = "state.pt"
 
 
@@ -30,18 +32,20 @@ class State:
         epoch: Epochs done.
         network: The state dict of the network.
         engine: That of the stepper: optimizer and loss scaler.
-        start_accuracy: Test accuracy before the first step, percent.
+        start_metric: What the test measured before the first step, in the metric's unit.
         records: What happened so far.
         measurements: What was measured so far.
+        metric: What the test measures.
     """
 
     key: str
     epoch: int
     network: Mapping[str, Any]
     engine: Mapping[str, Any]
-    start_accuracy: float | None
+    start_metric: float | None
     records: tuple[EpochRecord, ...]
     measurements: tuple[Taken, ...]
+    metric: Metric = ACCURACY
 
 
 def save_state(path: Path, state: State) -> None:
@@ -56,7 +60,8 @@ def save_state(path: Path, state: State) -> None:
         "epoch": state.epoch,
         "network": dict(state.network),
         "engine": dict(state.engine),
-        "start_accuracy": state.start_accuracy,
+        "start_metric": state.start_metric,
+        "metric": state.metric.to_json(),
         "records": json.dumps([record.to_json() for record in state.records]),
         "measurements": json.dumps([taken.to_json() for taken in state.measurements]),
     }
@@ -90,20 +95,22 @@ def load_state(path: Path, key: str | None = None) -> State | None:
 def _checked(raw: Any, key: str | None) -> State:
     """Return a state as it was written, by its digest: no number in it needs to be checked."""
     found = raw.get("format") if isinstance(raw, Mapping) else None
-    if found != FORMAT:
+    if found not in (FORMAT, EARLIER):
         earlier = str(found).startswith(FORMAT.partition("/")[0])
         raise CheckpointError(f"it is {'an earlier trainscope' if earlier else 'no training'}'s")
     if raw["digest"] != _digest({name: part for name, part in raw.items() if name != "digest"}):
         raise CheckpointError("it was changed since it was written")
     if key not in (None, raw["key"]):
         raise CheckpointError("it is another run's")
+    metric = ACCURACY if found == EARLIER else Metric.from_json(raw["metric"])
     return State(
         key=raw["key"],
         epoch=raw["epoch"],
         network=raw["network"],
         engine=raw["engine"],
-        start_accuracy=raw["start_accuracy"],
-        records=tuple(EpochRecord.from_json(r) for r in json.loads(raw["records"])),
+        start_metric=raw["start_accuracy" if found == EARLIER else "start_metric"],
+        records=tuple(EpochRecord.from_json(r, metric) for r in json.loads(raw["records"])),
+        metric=metric,
         measurements=tuple(Taken.from_json(t) for t in json.loads(raw["measurements"])),
     )
 

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from trainscope.errors import ActionError
+from trainscope.task import Batch, Classification, Task, mean_loss
+from trainscope.task.batches import beside, mapped
 from trainscope.training.settings import Settings
 
 
@@ -36,10 +38,21 @@ class Stepper:
         network: Trained in place, on the device where it is.
         settings: Optimizer, clipping, label smoothing and precision.
         lr: The learning rate until `set_lr` changes it.
+        task: What the network is asked to do.
+
+    Raises:
+        ActionError: There is nothing to train, or labels are to be smoothed where there are none.
     """
 
-    def __init__(self, network: nn.Module, settings: Settings, lr: float) -> None:
-        self.network, self.settings = network, settings
+    def __init__(
+        self, network: nn.Module, settings: Settings, lr: float, task: Task | None = None
+    ) -> None:
+        self.network, self.settings, self.task = network, settings, task or Classification()
+        if settings.label_smoothing and not isinstance(self.task, Classification):
+            raise ActionError(
+                f"label smoothing is of classification, and this is {type(self.task).__name__}: "
+                "leave it out"
+            )
         self.optimizer = make_optimizer(network, settings, lr)
         self.weight = next(network.parameters())
         self.dtype = _autocast_dtype(settings, self.weight)
@@ -51,28 +64,27 @@ class Stepper:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
 
-    def step(
-        self, inputs: Tensor, labels: Tensor, before_clipping: Callable[[], None] | None = None
-    ) -> Tensor:
+    def step(self, batch: Batch, before_clipping: Callable[[], None] | None = None) -> Tensor:
         """Take one step.
 
         Args:
-            inputs: [N, C, H, W].
-            labels: [N].
+            batch: Of the task.
             before_clipping: Called when the (unscaled) gradient is there.
 
         Returns:
             The mean loss of the batch before the step, on the device, without a wait for it.
         """
         settings, kind = self.settings, self.weight.device.type
+        batch = beside(batch, self.weight)
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(kind, self.dtype, enabled=self.dtype is not None):
-            logits = self.network(inputs.to(self.weight, copy=True))  # it may write into it
-            loss = nn.functional.cross_entropy(
-                logits.float() if self.dtype else logits,
-                labels.to(self.weight.device),
-                label_smoothing=settings.label_smoothing,
-            )
+            outputs = self.task.outputs(self.network, batch)
+            if self.dtype is not None:
+                outputs = mapped(_full, outputs)
+            if isinstance(self.task, Classification):
+                loss = self.task.loss(outputs, batch, settings.label_smoothing)
+            else:
+                loss = mean_loss(self.task, outputs, batch)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         if before_clipping is not None or settings.clip is not None:
             self.scaler.unscale_(self.optimizer)
@@ -93,6 +105,10 @@ class Stepper:
         self.optimizer.load_state_dict(state["optimizer"])
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
+
+
+def _full(values: Tensor) -> Tensor:
+    return values.float() if values.is_floating_point() else values
 
 
 def _autocast_dtype(settings: Settings, weight: Tensor) -> torch.dtype | None:

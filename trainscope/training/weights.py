@@ -10,6 +10,7 @@ from torch import nn
 
 from trainscope.errors import ActionError
 from trainscope.networks import Network, build, from_factory
+from trainscope.networks.example import Inputs
 from trainscope.networks.masks import apply_masks, masks_of, set_masks
 from trainscope.sparsify import Sparsified
 from trainscope.sparsify.coupled import coupled
@@ -56,20 +57,20 @@ def reinitialised(network: Network, seed: int) -> Network:
     return replace(network, module=module.eval())
 
 
-def rewound(initial: Network, pruned: Sparsified, input_shape: tuple[int, ...]) -> nn.Module:
+def rewound(initial: Network, pruned: Sparsified, inputs: Inputs) -> nn.Module:
     """Return a pruned network with the weights that its survivors had in an earlier network.
 
     Args:
         initial: The network before any action at an earlier epoch, as epoch 0; not touched.
         pruned: What the action did to the trained network.
-        input_shape: The shape of one input, (C, H, W).
+        inputs: The shape of one input, or an example of a call.
 
     Raises:
         ActionError: The networks are not of one shape.
     """
     module = copy.deepcopy(initial.module)
     if pruned.record.structure == "filter":
-        cutter = (inner if pruned.record.scope == "inner" else coupled)(module, input_shape)
+        cutter = (inner if pruned.record.scope == "inner" else coupled)(module, inputs)
         removed = {
             candidate.name: torch.tensor(pruned.removed[candidate.name])
             for candidate in cutter.candidates

@@ -58,7 +58,7 @@ def read(obj: object) -> Contents:
     classes, shape = obj.get("num_classes"), obj.get("input_shape")
     if not is_state_dict(state) or not isinstance(architecture, str):
         raise _incomplete("state_dict or architecture")
-    if not _counts([classes]):
+    if "num_classes" not in obj or (classes is not None and not _counts([classes])):
         raise _incomplete("num_classes")
     if not isinstance(shape, list | tuple) or not _counts(shape):
         raise _incomplete("input_shape")
@@ -69,7 +69,7 @@ def read(obj: object) -> Contents:
     if not _is_geometry(geometry):
         raise _incomplete("geometry")
     assert isinstance(state, Mapping)
-    assert isinstance(classes, int)
+    assert classes is None or isinstance(classes, int)
     return Contents(
         state_dict=state,
         format="trainscope checkpoint",

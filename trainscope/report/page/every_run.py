@@ -8,7 +8,7 @@ from trainscope.comparison.comparison import Comparison
 from trainscope.comparison.facts import final_accuracy, last_epoch
 from trainscope.comparison.settings import Setting
 from trainscope.records import Run
-from trainscope.records.rows import quantity
+from trainscope.records.numbers import quantity
 from trainscope.records.run import UNKNOWN
 from trainscope.report.page.markup import cell, escape, prose, swatch, table
 

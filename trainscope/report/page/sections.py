@@ -15,7 +15,7 @@ from trainscope.comparison.optimizer_settings import schedule_text
 from trainscope.comparison.settings import Setting
 from trainscope.comparison.traps import Severity
 from trainscope.records import Json
-from trainscope.records.rows import quantity
+from trainscope.records.numbers import quantity
 from trainscope.report.page.markup import cell, escape, figure, listed, prose, swatch, table
 
 LEADING = 4

@@ -1,0 +1,73 @@
+"""What a trainability accuracy holds, whatever the metric is that it is the mean of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trainscope.records.measurement import Measurement
+from trainscope.records.metric import ACCURACY, Metric
+
+START, CURVES = "start_accuracy", "epoch_accuracies"
+"""Names of an accuracy's scalar and array; of any other metric they are the two below."""
+START_METRIC, CURVES_METRIC = "start_metric", "epoch_metrics"
+
+
+@dataclass(frozen=True)
+class Retrained:
+    """Short retrainings at several LRs, read from a Measurement.
+
+    Attributes:
+        metric: What the test measures.
+        start: Its value before the first step; None where it is not known.
+        lrs: The learning rates.
+        curves: Its values after each epoch, [LRs][N].
+        losses: The training losses likewise; None where one is not finite.
+        steps: Optimizer steps of what counts as an epoch here; None for whole epochs.
+    """
+
+    metric: Metric
+    start: float | None
+    lrs: list[float]
+    curves: list[list[float]]
+    losses: list[list[float | None]]
+    steps: int | None
+
+    @property
+    def epochs(self) -> int:
+        """The number of tests, N."""
+        return len(self.curves[0]) if self.curves else 0
+
+    @property
+    def span(self) -> str:
+        """What the mean is taken over: "5 epochs", or "200 steps, tested every 40"."""
+        if self.steps is not None:
+            return f"{self.steps * self.epochs} steps, tested every {self.steps}"
+        return "epoch" if self.epochs == 1 else f"{self.epochs} epochs"
+
+    @property
+    def title(self) -> str:
+        """What the mean is called: "trainability accuracy", or "trainability RMSE"."""
+        return f"trainability {self.metric.name}"
+
+    @property
+    def tested(self) -> str:
+        """What is tested: "top-1 test accuracy", or "test RMSE"."""
+        return f"{'top-1 ' if self.metric == ACCURACY else ''}test {self.metric.name}"
+
+
+def retrained(measurement: Measurement) -> Retrained:
+    """Read a trainability accuracy; one that was skipped has no LRs."""
+    arrays = measurement.arrays
+    told = arrays.get("metric")
+    metric = ACCURACY if told is None else Metric(*map(str, told))
+    names = (START, CURVES) if metric.is_accuracy else (START_METRIC, CURVES_METRIC)
+    lrs = list(arrays.get("lrs", []))
+    steps = arrays.get("steps")
+    return Retrained(
+        metric=metric,
+        start=measurement.get(names[0]),
+        lrs=lrs,
+        curves=[list(curve) for curve in arrays.get(names[1], [])],
+        losses=[list(each) for each in arrays.get("epoch_losses", [[] for _ in lrs])],
+        steps=None if not steps else int(steps[0]),
+    )
