@@ -93,6 +93,23 @@ def reasons(diagnosis: Diagnosis) -> list[str]:
     return list(found)
 
 
+def notes(diagnosis: Diagnosis) -> list[str]:
+    """Return what is missing or must be known beside the numbers, each one sentence."""
+    return [*reasons(diagnosis), *_comparable(diagnosis), *diagnosis.notes]
+
+
+def _comparable(diagnosis: Diagnosis) -> list[str]:
+    """Return what the TA is comparable with: it never stands without its schedule."""
+    columns = diagnosis.probes.get("trainability_accuracy")
+    held = {} if columns is None else columns.before.notes
+    if not held:
+        return []
+    return [
+        f"TA: {held['accuracy']}, LR schedule {held['schedule']}, {held['settings']}; "
+        f"comparable {held['comparable']}."
+    ]
+
+
 def number(value: float) -> str:
     """Write a number with four significant digits, in the form that is shortest to read."""
     if value == 0:
