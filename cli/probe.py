@@ -81,7 +81,7 @@ TOP = 3
 @click.option(
     "--output",
     type=Place(file_okay=False, path_type=Path),
-    help="Folder for diagnosis.json, the pruned checkpoint and the figures.",
+    help="Folder for the page diagnosis.html, diagnosis.json, the pruned network and figures.",
 )
 @no_titles_option
 def command(

@@ -54,6 +54,7 @@ def test_the_bare_command_on_its_own_checkpoint(checkpoint, tmp_path):
     made = {path.name for path in (tmp_path / "out").iterdir()}
     assert made == {
         "diagnosis.json",
+        "diagnosis.html",
         "pruned.pt",
         "retraining.png",
         "gradient_norms.png",

@@ -1,46 +1,19 @@
 from __future__ import annotations
 
-import json
 import math
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import pytest
 from comparisons import LARGE, SMALL, five_settings, run, seeds
 from diagnoses import diagnosis
+from pages import Balance, data_of
 
 from trainscope.comparison.comparison import compare
 from trainscope.comparison.traps import Severity, Trap
 from trainscope.errors import RecordError
 from trainscope.report.page.build import page_html, write_page
 from trainscope.report.page.payload import MOST_EPOCHS, payload
-
-VOID = {"meta", "link", "input", "br", "hr", "line", "img", "wbr"}
-
-
-class Balance(HTMLParser):
-    """Fails on tags that are not closed in order."""
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.ids = [], []
-
-    def handle_starttag(self, tag, attrs):
-        self.ids += [value for name, value in attrs if name == "id"]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        pass
-
-    def handle_endtag(self, tag):
-        if tag not in VOID:
-            assert self.open.pop() == tag, f"</{tag}> closes something else"
-
-
-def data_of(html):
-    return json.loads(re.search(r'id="data">(.*?)</script>', html, re.DOTALL)[1])
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,10 @@ import re
 from dataclasses import replace
 
 import pytest
-from browser import NEEDED, dump, play
+from browser import NEEDED, play
 from comparisons import five_settings
 from diagnoses import diagnosis
+from pages import phone_width
 
 from trainscope.comparison.comparison import compare
 from trainscope.records import Measurement, Scalar, Taken
@@ -71,10 +72,6 @@ PLAY = """
   out.resources = performance.getEntriesByType("resource").map((entry) => entry.name);
   return out;
 """
-
-NARROW = """<script>
-setTimeout(() => parent.postMessage([document.documentElement.scrollWidth, innerWidth], "*"), 300);
-</script>"""
 
 
 def comparison():
@@ -149,14 +146,6 @@ def test_dark_light_paper_and_names(seen):
 
 
 def test_it_fits_a_phone(tmp_path):
-    page = page_html(comparison()).replace("</body>", NARROW + "</body>")
-    (tmp_path / "phone.html").write_text(page, encoding="utf-8")
-    frame = (
-        "<script>addEventListener('message', (e) => {"
-        "document.title = e.data.join(' ');});</script>"
-        '<iframe src="phone.html" width="360" height="700" style="border:0"></iframe>'
-    )
-    dom = dump(f"<!doctype html><title></title>{frame}", tmp_path)
-    scroll, inner = map(int, re.search(r"<title>(\d+) (\d+)</title>", dom).groups())
+    scroll, inner = phone_width(page_html(comparison()), tmp_path)
     assert inner == 360
     assert scroll <= inner

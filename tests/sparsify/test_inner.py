@@ -247,8 +247,8 @@ class Undecided(nn.Module):
         return self.fc(mean if mean.sum() > 0 else -mean)
 
 
-def test_a_network_that_fx_cannot_trace_is_told_of_scope_all():
-    with pytest.raises(ActionError, match=r"torch\.fx cannot trace Undecided .*--scope all"):
+def test_a_network_without_inner_filters_is_told_of_scope_all():
+    with pytest.raises(ActionError, match=r"no convolution or MLP is inner .*--scope all"):
         inner(Undecided(), (3, 8, 8))
     done = sparsify(Undecided(), Action(ratio=0.5, scope="all"), (3, 8, 8))
     assert done.module.conv.out_channels == 4

@@ -1,3 +1,4 @@
+import copy
 import re
 
 import pytest
@@ -7,7 +8,7 @@ from reference.zeroed import lived_in, zeroed
 from torch import nn
 
 from trainscope.sparsify import Action, sparsify
-from trainscope.sparsify.inner import inner
+from trainscope.sparsify.inner import dependent, exported, inner, traced
 
 SHAPE = (3, 4, 4)
 
@@ -80,6 +81,18 @@ def test_what_cannot_be_followed_is_left_alone_with_its_reason(name):
     cutter = inner(Between(operation, channels), SHAPE)
     assert [candidate.name for candidate in cutter.candidates] == ["after"]
     assert re.search(why, cutter.spared["conv"])
+
+
+@pytest.mark.parametrize("name", [*FOLLOWED, *BLOCKED])
+def test_the_ways_around_a_trace_follow_the_same_operations(name):
+    torch.manual_seed(0)
+    operation, channels, _ = BLOCKED.get(name) or (FOLLOWED[name], 8, "")
+    network = lived_in(Between(operation, channels))
+    expected = [candidate.name for candidate in traced(network, SHAPE).candidates]
+    assert expected == (["after"] if name in BLOCKED else ["conv", "after"])
+    for way in (exported, dependent):
+        cutter = way(copy.deepcopy(network), SHAPE)
+        assert [candidate.name for candidate in cutter.candidates] == expected
 
 
 class Gate(nn.Module):

@@ -12,6 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from trainscope.networks.example import Inputs, as_example
 from trainscope.networks.masks import masks_of
 from trainscope.networks.meta import meta_copy, plain_copy
 
@@ -25,7 +26,7 @@ def parameters(module: nn.Module) -> int:
     )
 
 
-def flops(module: nn.Module, input_shape: tuple[int, ...]) -> int:
+def flops(module: nn.Module, inputs: Inputs) -> int:
     """Return the multiply-adds of convolutions, linear layers and attention for one sample.
 
     No bias, normalisation, activation or pooling is counted, as in the tables of the pruning
@@ -33,28 +34,28 @@ def flops(module: nn.Module, input_shape: tuple[int, ...]) -> int:
 
     Args:
         module: Not touched: a copy without numbers is run on the meta device.
-        input_shape: The shape of one input, (C, H, W).
+        inputs: The shape of one input, or an example of a call: its cost is shared by its samples.
 
     Raises:
         RuntimeError: The network does not take such an input.
     """
-    by_weight, rest = _multiply_adds(module, input_shape)
+    by_weight, rest = _multiply_adds(module, inputs)
     return round(rest + sum(_at_density(module, by_weight).values()))
 
 
-def dense_flops(module: nn.Module, input_shape: tuple[int, ...]) -> int:
+def dense_flops(module: nn.Module, inputs: Inputs) -> int:
     """Return the multiply-adds of one sample as `flops` does, as if there were no masks."""
-    by_weight, rest = _multiply_adds(module, input_shape)
+    by_weight, rest = _multiply_adds(module, inputs)
     return rest + sum(by_weight.values())
 
 
-def layer_flops(module: nn.Module, input_shape: tuple[int, ...]) -> dict[str, int]:
+def layer_flops(module: nn.Module, inputs: Inputs) -> dict[str, int]:
     """Return the multiply-adds of one sample for each convolution and linear layer, in order used.
 
     The packed projection of an attention layer goes by the attention layer's own name; products
     that involve no weight (scores times values) belong to no layer. Otherwise as `flops`.
     """
-    by_weight, _ = _multiply_adds(module, input_shape)
+    by_weight, _ = _multiply_adds(module, inputs)
     layers: dict[str, float] = defaultdict(float)
     for name, count in _at_density(module, by_weight).items():
         layers[name.rpartition(".")[0]] += count
@@ -67,24 +68,26 @@ def _at_density(module: nn.Module, by_weight: dict[str, int]) -> dict[str, float
     return {name: count * densities.get(name, 1.0) for name, count in by_weight.items()}
 
 
-def _multiply_adds(module: nn.Module, input_shape: tuple[int, ...]) -> tuple[dict[str, int], int]:
+def _multiply_adds(module: nn.Module, inputs: Inputs) -> tuple[dict[str, int], int]:
     """Return the multiply-adds by weight, and of products that involve none."""
     try:
-        return _count(meta_copy(module), input_shape)
+        return _count(meta_copy(module), inputs)
     except (NotImplementedError, RuntimeError):
         # A network that looks at the values it computes cannot run without numbers.
         with torch.random.fork_rng(devices=[]):
-            return _count(plain_copy(module), input_shape)
+            return _count(plain_copy(module), inputs)
 
 
-def _count(twin: nn.Module, input_shape: tuple[int, ...]) -> tuple[dict[str, int], int]:
+def _count(twin: nn.Module, inputs: Inputs) -> tuple[dict[str, int], int]:
     # Weights that need gradients keep attention off its fused kernels, which nothing can count.
     weights = {name: weight.requires_grad_() for name, weight in _weights(twin)}
-    like = next(iter(weights.values()), torch.empty(0))
+    example = as_example(inputs, samples=1)
     counter = _Counter(weights)
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-        twin(torch.zeros((1, *input_shape), device=like.device, dtype=like.dtype))
-    return dict(counter.by_weight), counter.rest
+        example.run(twin)
+    samples = example.size
+    each = {name: round(count / samples) for name, count in counter.by_weight.items()}
+    return each, round(counter.rest / samples)
 
 
 def _weights(twin: nn.Module) -> list[tuple[str, Tensor]]:

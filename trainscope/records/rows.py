@@ -94,6 +94,24 @@ def reasons(diagnosis: Diagnosis) -> list[str]:
     return list(found)
 
 
+def notes(diagnosis: Diagnosis) -> list[str]:
+    """Return what is missing or must be known beside the numbers, each one sentence."""
+    return [*reasons(diagnosis), *_comparable(diagnosis), *diagnosis.notes]
+
+
+def _comparable(diagnosis: Diagnosis) -> list[str]:
+    """Return what the TA is comparable with: it never stands without its schedule."""
+    columns = diagnosis.probes.get("trainability_accuracy")
+    held = {} if columns is None else columns.before.notes
+    if not held:
+        return []
+    which = "TA" if "accuracy" in held else "Trainability"
+    return [
+        f"{which}: {held.get('accuracy') or held.get('metric')}, LR schedule {held['schedule']}, {held['settings']}; "
+        f"comparable {held['comparable']}."
+    ]
+
+
 def _probe(name: str, columns: Columns) -> list[Row]:
     title = PROBES.get(name, name)
     measured = [columns.before, columns.after, columns.recalibrated]

@@ -15,10 +15,11 @@ from trainscope.networks.readers import own
 from trainscope.records import files
 from trainscope.records.diagnosis import FAMILY
 from trainscope.report.figures import FIGURES, diagnosis_figures
+from trainscope.report.page.diagnosis_page import diagnosis_page
 from trainscope.report.pictures import write
 from trainscope.sparsify.given import GIVEN
 
-PRUNED, DIAGNOSIS = "pruned.pt", "diagnosis.json"
+PRUNED, DIAGNOSIS, PAGE = "pruned.pt", "diagnosis.json", "diagnosis.html"
 INSTEAD = "choose another --output"
 
 
@@ -41,7 +42,7 @@ def output_folder(folder: Path, source: Path | None = None) -> Iterator[None]:
 
 
 def write_outcome(outcome: Outcome, folder: Path, *, titles: bool = True) -> list[Path]:
-    """Write diagnosis.json, the figures, and pruned.pt where the network was pruned here.
+    """Write diagnosis.json, its page, the figures, and pruned.pt where it was pruned here.
 
     All are written beside their places before the first takes its own; the Diagnosis comes last.
 
@@ -70,6 +71,8 @@ def write_outcome(outcome: Outcome, folder: Path, *, titles: bool = True) -> lis
             pruned = add(PRUNED)
             torch.save(own.write(outcome.pruned), pruned)
             pruned.flush()
+        page = add(PAGE)
+        page.write(diagnosis_page(outcome.diagnosis).encode("utf-8", "backslashreplace"))
         for name, figure in diagnosis_figures(outcome.diagnosis, titles=titles):
             file = add(name)
             write(figure, file)
@@ -83,7 +86,7 @@ def _check_names(folder: Path, source: Path | None) -> None:
             f"the pruned network would be written over {source}, which is measured: give another "
             "folder with --output"
         )
-    names = (PRUNED, DIAGNOSIS, *(f"{name}.png" for name in FIGURES))
+    names = (PRUNED, DIAGNOSIS, PAGE, *(f"{name}.png" for name in FIGURES))
     found = next((name for name in names if (folder / name).exists()), None)
     if found is not None and not _holds_diagnosis(folder):
         raise RecordError(

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from trainscope.records import Diagnosis
 from trainscope.records.numbers import quantity
-from trainscope.records.rows import has_recalibrated, reasons, rows, speedup
+from trainscope.records.rows import has_recalibrated, notes, rows, speedup
 
 
 def diagnosis_table(diagnosis: Diagnosis) -> RenderableType:
@@ -16,7 +16,7 @@ def diagnosis_table(diagnosis: Diagnosis) -> RenderableType:
     parts: list[RenderableType] = [_heading(diagnosis), Text(), _numbers(diagnosis), Text()]
     parts.append(Text("Verdict", style="bold"))
     parts += [_bullet(line) for line in diagnosis.verdict]
-    asides = [*reasons(diagnosis), *_asides(diagnosis), *diagnosis.notes]
+    asides = notes(diagnosis)
     if asides:
         parts += [Text(), Text("Notes", style="bold")]
         parts += [_bullet(line, "dim") for line in asides]
@@ -66,18 +66,6 @@ def _numbers(diagnosis: Diagnosis) -> Table:
             table.add_row(Text(probe, "bold"))
         table.add_row("  " + row.label, *(row.cells[place] for place in kept))
     return table
-
-
-def _asides(diagnosis: Diagnosis) -> list[str]:
-    """Return what the TA is comparable with: it never stands without its schedule."""
-    columns = diagnosis.probes.get("trainability_accuracy")
-    notes = {} if columns is None else columns.before.notes
-    if not notes:
-        return []
-    return [
-        f"TA: {notes['accuracy']}, LR schedule {notes['schedule']}, {notes['settings']}; "
-        f"comparable {notes['comparable']}."
-    ]
 
 
 def _bullet(line: str, style: str = "") -> Table:

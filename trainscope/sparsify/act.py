@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from torch import Tensor, nn
+from torch import nn
 
 from trainscope.errors import ActionError, NoOpError
 from trainscope.networks.copies import whole_copy
 from trainscope.networks.cost import flops, parameters
+from trainscope.networks.example import Inputs, as_example
 from trainscope.networks.masks import keep_masks, set_masks
 from trainscope.networks.weights import CONVOLUTION, LINEAR, weights_in
 from trainscope.networks.zeros import find_zeros
@@ -20,7 +21,14 @@ from trainscope.sparsify.candidate import shares_of, why_untouched
 from trainscope.sparsify.filters import cut_filters
 from trainscope.sparsify.outcome import Outcome
 from trainscope.sparsify.unstructured import mask_weights
-from trainscope.sparsify.verify import check_outputs, check_weights, first_line, run, run_before
+from trainscope.sparsify.verify import (
+    Outputs,
+    check_outputs,
+    check_weights,
+    first_line,
+    run,
+    run_before,
+)
 from trainscope.sparsify.widths import Width, find_widths, set_widths
 
 
@@ -46,7 +54,7 @@ class Sparsified:
 def sparsify(
     network: nn.Module,
     action: Action,
-    input_shape: tuple[int, ...],
+    input_shape: Inputs,
     *,
     hold_zeros: bool = True,
 ) -> Sparsified:
@@ -57,7 +65,9 @@ def sparsify(
     Args:
         network: Not touched.
         action: What to do.
-        input_shape: The shape of one input, (C, H, W).
+        input_shape: The shape of one input, (C, H, W), or an example of a call: a tensor, a tuple
+            of arguments, or a dictionary of arguments by name, of any dtypes (token ids stay
+            whole numbers).
         hold_zeros: Take weights that are exactly zero without a mask, more than chance explains,
             as pruned before: the copy gets masks for them.
 
@@ -69,7 +79,9 @@ def sparsify(
     Raises:
         ActionError: Weights that are not finite, a network that cannot be followed or cut, an
             input shape that does not fit, or an action that would prune nothing.
+        DataError: The example has no tensor in it.
     """
+    inputs = as_example(input_shape)
     check_weights(network)
     before = run_before(network, input_shape)
     pruned, notes = _working_copy(network, hold_zeros=hold_zeros)
@@ -77,7 +89,7 @@ def sparsify(
     trained = {name: parameter.requires_grad for name, parameter in pruned.named_parameters()}
     modes = [(module, module.training) for module in pruned.modules()]
     apply = cut_filters if action.structure == "filter" else mask_weights
-    outcome = apply(pruned, action, input_shape)
+    outcome = apply(pruned, action, inputs)
     for name, parameter in pruned.named_parameters():
         parameter.requires_grad_(trained[name])
         parameter.grad = None
@@ -85,9 +97,9 @@ def sparsify(
         module.training = mode
     widths: tuple[Width, ...] = ()
     if action.structure == "filter" and action.scope == "all":
-        widths = find_widths(network, input_shape, {layer.before for layer in outcome.layers})
-    after, told = _run_after(pruned, input_shape, action, widths)
-    check_outputs(before, after)
+        widths = find_widths(network, inputs, {layer.before for layer in outcome.layers})
+    after, told = _run_after(pruned, inputs, action, widths)
+    check_outputs(before, after, inputs.size)
     left = parameters(pruned)
     if left >= dense:
         raise ActionError(
@@ -115,9 +127,7 @@ def sparsify(
     return Sparsified(pruned, record, notes, outcome.removed)
 
 
-def unchanged(
-    network: nn.Module, action: Action, input_shape: tuple[int, ...], error: NoOpError
-) -> Sparsified:
+def unchanged(network: nn.Module, action: Action, inputs: Inputs, error: NoOpError) -> Sparsified:
     """Return a copy of a network that an action found done: its record says that nothing went."""
     pruned, notes = _working_copy(network, hold_zeros=True)
     record = ActionRecord(
@@ -128,7 +138,7 @@ def unchanged(
         ratios=dict(action.ratios),
         global_ranking=action.global_ranking,
         parameters=parameters(pruned),
-        flops=flops(pruned, input_shape),
+        flops=flops(pruned, inputs),
         speedup=1.0,
         layers=(),
         meaning="nothing: as many weights are zero already",
@@ -186,12 +196,12 @@ def _ratio(action: Action) -> float | None:
 
 
 def _run_after(
-    pruned: nn.Module, input_shape: tuple[int, ...], action: Action, widths: tuple[Width, ...]
-) -> tuple[list[Tensor], tuple[str, ...]]:
+    pruned: nn.Module, inputs: Inputs, action: Action, widths: tuple[Width, ...]
+) -> tuple[Outputs, tuple[str, ...]]:
     """Run the pruned network, its attributes that repeat a width put right."""
     changed = set_widths(pruned, widths)
     try:
-        outputs = run(pruned, input_shape)
+        outputs = run(pruned, inputs)
     except Exception as error:
         raise ActionError(
             f"the pruned {type(pruned).__name__} does not run ({first_line(error)}), so scope "

@@ -14,6 +14,9 @@ from trainscope.sparsify.criteria import Subject
 
 FIRST = "the first convolution is spared"
 OUTPUT = "its outputs are the network's"
+RESIDUAL = "its outputs meet a residual addition"
+OTHER_KIND = "only convolutions are pruned"
+EXPECTED = (FIRST, RESIDUAL, OUTPUT, OTHER_KIND)
 """Why layers are spared in every network: nobody need be told each time."""
 
 

@@ -1,104 +1,111 @@
-"""Walks a trace of a network and follows its channels through every operation."""
+"""Where a network's channels are made and read, found in a trace by torch.fx or torch.export."""
 
 from __future__ import annotations
 
+import inspect
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 from torch.nn.utils import parametrize
 
 from trainscope.errors import ActionError
+from trainscope.networks.example import Example, Inputs, as_example
 from trainscope.networks.meta import meta_copy
-from trainscope.sparsify.layers import LEAVES, MAKERS, Channels
-from trainscope.sparsify.layout import Layout
-from trainscope.sparsify.operations import FUNCTIONS
+from trainscope.sparsify.layers import MAKERS, Channels
 from trainscope.sparsify.step import Step
+from trainscope.sparsify.verify import first_line
+from trainscope.sparsify.walk import Failed, LeafTracer, Walk
 
 
-class _Failed:
-    """The value of an operation that could not be run."""
+class UntraceableError(ActionError):
+    """A network whose graph cannot be had in one way; the message is the reason alone."""
 
 
-class _Tracer(fx.Tracer):
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, LEAVES) or super().is_leaf_module(m, module_qualified_name)
+class _Interpreter(fx.Interpreter):
+    """Runs a trace on the meta device, following the channels of each value."""
 
-
-class _Walk(fx.Interpreter):
-    """Runs a trace on the meta device, keeping the layout of each value."""
-
-    def __init__(self, traced: fx.GraphModule, channels: Channels, names: dict[nn.Module, str]):
+    def __init__(self, traced: fx.GraphModule, names: dict[nn.Module, str]):
         super().__init__(traced)
-        self.channels, self.names = channels, names
-        self.layouts: dict[fx.Node, Layout] = {}
-        self.called: set[nn.Module] = set()
-        self.driven: set[fx.Node] = set()  # what depends on the network's input
+        self.walk, self.names = Walk(), names
 
     def run_node(self, n: fx.Node) -> Any:
         """Run one node; a node that fails counts as an unknown operation."""
         try:
             value = super().run_node(n)
         except Exception:
-            value = _Failed()
-        layout = None
-        if n.op == "placeholder" or not self.driven.isdisjoint(n.all_input_nodes):
-            self.driven.add(n)
-        if n.op == "output":
-            self._outputs(n)
+            value = Failed()
+        if n.op == "placeholder":
+            self.walk.driven.add(n)
+        elif n.op == "output":
+            self.walk.outputs(n.all_input_nodes)
         elif n.op in ("call_module", "call_function", "call_method"):
-            layout = self._follow(n, value)
-        if layout is not None:
-            self.layouts[n] = layout
+            module = self.fetch_attr(str(n.target)) if n.op == "call_module" else None
+            args, kwargs = self.fetch_args_kwargs_from_env(n)
+            step = Step(
+                *(n, n.all_input_nodes, n.args, n.kwargs, args, kwargs, value),
+                groups=self.walk.channels.groups,
+                layouts=self.walk.layouts,
+            )
+            self.walk.take(step, "" if module is None else self.names[module], module)
         return value
 
-    def _follow(self, node: fx.Node, value: object) -> Layout | None:
-        module = self.fetch_attr(str(node.target)) if node.op == "call_module" else None
-        what = _describe(node, module)
-        layout = None
-        if isinstance(value, Tensor):
-            args, kwargs = self.fetch_args_kwargs_from_env(node)
-            step = Step(node, args, kwargs, value, self.channels.groups, self.layouts)
-            if module is not None:
-                self.called.add(module)
-                layout = self.channels.layout(step, self.names[module], module)
-                if node not in self.driven:
-                    step.groups.block(layout, "the network's input does not reach it")
-            elif any(inner in self.layouts for inner in node.all_input_nodes):
-                rule = FUNCTIONS.get(_function_name(node))
-                layout = None if rule is None else rule(step)
-        elif not isinstance(value, _Failed) and not _holds_tensors(value):
-            return None  # a shape, a number: nothing that carries channels
-        elif module is not None:
-            self.called.add(module)
-        if layout is None:
-            for inner in node.all_input_nodes:
-                self.channels.groups.block(self.layouts.get(inner), f"its outputs feed {what}")
-        return layout
 
-    def _outputs(self, node: fx.Node) -> None:
-        for inner in node.all_input_nodes:
-            for group in self.channels.groups.of(self.layouts.get(inner)):
-                group.output = True
+def walk_traced(meta: nn.Module, example: Example) -> Walk:
+    """Follow a network's channels through its trace by `torch.fx`.
+
+    Args:
+        meta: The network on the meta device.
+        example: The inputs of a call.
+
+    Raises:
+        Exception: Whatever torch raises where it cannot trace the network.
+    """
+    own = example.beside(meta)
+    signature = inspect.signature(meta.forward)
+    bound = signature.bind(*own.args, **own.kwargs)
+    # What the call leaves out has its default in the trace too, and decides branches there.
+    left_out = {
+        name: parameter.default
+        for name, parameter in signature.parameters.items()
+        if name not in bound.arguments and parameter.default is not parameter.empty
+    }
+    bound.apply_defaults()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        graph = LeafTracer().trace(meta, concrete_args=left_out or None)
+    names = {module: name for name, module in meta.named_modules()}
+    interpreter = _Interpreter(fx.GraphModule(meta, graph), names)
+    with torch.no_grad():
+        interpreter.run(*bound.args, *bound.kwargs.values())
+    return interpreter.walk
 
 
-def follow(network: nn.Module, input_shape: tuple[int, ...]) -> Channels:
+def follow(
+    network: nn.Module,
+    inputs: Inputs,
+    walk: Callable[[nn.Module, Example], Walk] = walk_traced,
+) -> Channels:
     """Return where a network's channels are made, read and cut along.
 
     Args:
-        network: Any module that `torch.fx` can trace. It is not changed.
-        input_shape: The shape of one input, (C, H, W).
+        network: Not changed.
+        inputs: The shape of one input, or an example of a call.
+        walk: How the graph is had: `walk_traced`, or `walk_exported` of another module.
 
     Raises:
-        ActionError: `torch.fx` cannot trace the network.
+        UntraceableError: The graph cannot be had in this way.
     """
-    meta = meta_copy(network)
-    channels, called = _walk(meta, input_shape)
-    unused = _unused(meta, called)
+    meta, example = meta_copy(network), as_example(inputs)
+    walked = _walked(walk, meta, example)
+    channels = walked.channels
+    unused = _unused(meta, walked.called)
     if unused:  # auxiliary heads read channels too, in training: follow them there
         try:
-            channels, _ = _walk(meta.train(), input_shape)
-        except ActionError:
+            channels = _walked(walk, meta.train(), example).channels
+        except UntraceableError:
             unused = [name for name in unused if name in channels.makers]
         for name in unused:
             if name in channels.makers:
@@ -113,23 +120,21 @@ def follow(network: nn.Module, input_shape: tuple[int, ...]) -> Channels:
     return channels
 
 
-def named_widths(
-    meta: nn.Module, input_shape: tuple[int, ...]
-) -> list[tuple[str, tuple[tuple[str, int], ...]]]:
+def named_widths(meta: nn.Module, inputs: Inputs) -> list[tuple[str, tuple[tuple[str, int], ...]]]:
     """Return what each `NamedWidth` of a network counts, once for each reshape that uses it.
 
     Args:
         meta: A network on the meta device, in whose attributes the widths are.
-        input_shape: The shape of one input, (C, H, W).
+        inputs: The shape of one input, or an example of a call.
 
     Returns:
         The width's name, and for each run of its channels a layer that makes them and how often
         each is repeated. A width whose channels no layer makes is left out.
 
     Raises:
-        ActionError: `torch.fx` cannot trace the network.
+        UntraceableError: `torch.fx` cannot trace the network.
     """
-    groups = _walk(meta, input_shape)[0].groups
+    groups = _walked(walk_traced, meta, as_example(inputs)).channels.groups
     return [
         (name, tuple((groups[s.group].layers[0], s.repeat) for s in layout.segments))
         for name, layout in groups.widths
@@ -137,22 +142,11 @@ def named_widths(
     ]
 
 
-def _walk(meta: nn.Module, shape: tuple[int, ...]) -> tuple[Channels, set[nn.Module]]:
+def _walked(walk: Callable[[nn.Module, Example], Walk], meta: nn.Module, example: Example) -> Walk:
     try:
-        graph = _Tracer().trace(meta)
+        return walk(meta, example)
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ActionError(
-            f"torch.fx cannot trace {type(meta).__name__} ({reason}), so its inner layers are not "
-            "known; prune every coupled group instead, with --scope all"
-        ) from error
-    channels = Channels()
-    names = {module: name for name, module in meta.named_modules()}
-    walk = _Walk(fx.GraphModule(meta, graph), channels, names)
-    dtype = next((p.dtype for p in meta.parameters() if p.is_floating_point()), torch.float32)
-    with torch.no_grad():
-        walk.run(torch.empty(2, *shape, dtype=dtype, device="meta"))
-    return channels, walk.called
+        raise UntraceableError(first_line(error).rstrip(". ")) from error
 
 
 def _unused(network: nn.Module, called: set[nn.Module]) -> list[str]:
@@ -177,24 +171,3 @@ def _uncuttable(network: nn.Module) -> dict[str, str]:
             if other != name:
                 found[name] = found[other] = f"{other} and {name} share a weight"
     return found
-
-
-def _function_name(node: fx.Node) -> str:
-    target = node.target
-    name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
-    return name.rstrip("_")
-
-
-def _describe(node: fx.Node, module: nn.Module | None) -> str:
-    if module is None:
-        return f"the operation {_function_name(node)}"
-    kind = type(module).__name__
-    return f"{'an' if kind[0] in 'AEIO' else 'a'} {kind}"
-
-
-def _holds_tensors(value: object) -> bool:
-    if isinstance(value, (list, tuple)):
-        return any(_holds_tensors(inner) for inner in value)
-    if isinstance(value, dict):
-        return any(_holds_tensors(inner) for inner in value.values())
-    return isinstance(value, (Tensor, _Failed))

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from trainscope.errors import ActionError
+from trainscope.networks.example import Inputs, as_example, tensors_of
 from trainscope.networks.masks import drop_masks, masks_of, set_masks
 from trainscope.sparsify.candidate import OUTPUT, Candidate, Removed, left_alone, shares_of
 from trainscope.sparsify.criteria import Subject
-from trainscope.sparsify.verify import called_modules, example, first_line
+from trainscope.sparsify.verify import called_modules, first_line
 
-_RECORDED = (_ConvNd, nn.Linear, _BatchNorm)
+_RECORDED = (_ConvNd, nn.Linear, _BatchNorm, _InstanceNorm)
 
 
 class CoupledCutter:
@@ -31,9 +34,9 @@ class CoupledCutter:
     noun, unit = "coupled group", "channels"
 
     def __init__(
-        self, network: nn.Module, graph: Any, unused: list[str], masks: Mapping[str, Tensor]
+        self, network: nn.Module, graph: Any, used: list[str], masks: Mapping[str, Tensor]
     ):
-        self._network, self._graph, self._unused = network, graph, unused
+        self._network, self._graph, self._used = network, graph, used
         self._masks = masks
         self._names = {module: name for name, module in network.named_modules()}
         self.spared: dict[str, str] = {}
@@ -47,7 +50,7 @@ class CoupledCutter:
                 self.spared.update(dict.fromkeys(layers, why))
         order = {name: place for place, name in enumerate(self._names.values())}
         self.candidates = tuple(sorted(found, key=lambda candidate: order[candidate.name]))
-        untold = {name: why for name, why in self.spared.items() if why != OUTPUT}
+        untold = {name: why for name, why in self.spared.items() if self._is_told(name, why)}
         self.notes = left_alone(untold, shares_of(network))
 
     def cut(self, removed: Removed) -> dict[str, tuple[int, ...]]:
@@ -72,6 +75,10 @@ class CoupledCutter:
         _mask_marked(self._network, self._masks)
         return {name: tuple(sorted(indices)) for name, indices in gone.items()}
 
+    def _is_told(self, name: str, why: str) -> bool:
+        """Say whether a person must be told why a layer is spared."""
+        return why != OUTPUT
+
     def _is_output(self, dep: Any) -> bool:
         return bool(self._graph.is_out_channel_pruning_fn(dep.handler))
 
@@ -83,7 +90,7 @@ class CoupledCutter:
         made = [
             self._names[dep.target.module]
             for dep, _ in group
-            if self._is_output(dep) and _is_maker(dep.target.module)
+            if self._is_output(dep) and is_maker(dep.target.module)
         ]
         return list(dict.fromkeys(made)) or [self._names[group[0].dep.target.module]]
 
@@ -98,9 +105,9 @@ class CoupledCutter:
             parts = _parts(module)
             if parts > 1 and (len(places) != size or size % parts or size // parts < 2):
                 return f"the {parts} parts of a {type(module).__name__} cannot be cut evenly"
-        if not set(layers).isdisjoint(self._unused):
+        if not set(layers).issubset(self._used):
             return "used in training only"
-        if not _is_maker(self._network.get_submodule(layers[0])):
+        if not is_maker(self._network.get_submodule(layers[0])):
             return "no convolution or linear layer of its own makes its channels"
         return None
 
@@ -117,7 +124,7 @@ class CoupledCutter:
                 continue
             # Row i belongs to channel i of the group's first layer.
             rows = torch.tensor(item.idxs)[torch.argsort(torch.tensor(item.root_idxs))]
-            if _is_maker(module):
+            if is_maker(module):
                 weight = module.weight.detach()
                 if getattr(module, "transposed", False):
                     weight = weight.transpose(0, 1)
@@ -129,39 +136,25 @@ class CoupledCutter:
         return Candidate(subject, tuple(layers), size, chunks, aligned=True)
 
 
-def coupled(network: nn.Module, input_shape: tuple[int, ...]) -> CoupledCutter:
+def coupled(network: nn.Module, inputs: Inputs) -> CoupledCutter:
     """Find every coupled group of a network.
 
     Args:
         network: Cut in place by the result's `cut`. Torch-Pruning needs gradients for every
             parameter and leaves eval mode behind, so this sets both; the caller puts them back.
-        input_shape: The shape of one input, (C, H, W).
+        inputs: The shape of one input, or an example of a call.
 
     Raises:
         ActionError: Torch-Pruning cannot follow the network, or nothing can be pruned.
     """
-    import torch_pruning
-
     masks = masks_of(network)
     if any(name.endswith("_orig") for name in masks):
         raise ActionError(
             "scope all cannot cut what torch.nn.utils.prune computes at every call; use "
             "--scope inner, or save the network's state dict and open that"
         )
-    drop_masks(network)
-    for parameter in network.parameters():
-        if parameter.is_floating_point():
-            parameter.requires_grad_(True)
-    graph = torch_pruning.DependencyGraph()
-    used = called_modules(network, input_shape)
-    unused = [n for n, m in network.named_modules() if _is_maker(m) and n not in used]
-    inputs = example(network, input_shape)
     try:
-        with torch.enable_grad(), warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-            warnings.simplefilter("ignore")
-            forward = _forward_with_heads if unused else None
-            graph.build_dependency(network, inputs, forward_fn=forward, verbose=False)
-            cutter = CoupledCutter(network, graph, unused, masks)
+        cutter = by_dependencies(network, inputs, partial(CoupledCutter, masks=masks))
     except Exception as error:
         raise ActionError(
             f"Torch-Pruning cannot follow {type(network).__name__} "
@@ -171,6 +164,53 @@ def coupled(network: nn.Module, input_shape: tuple[int, ...]) -> CoupledCutter:
     if not cutter.candidates:
         raise ActionError("nothing can be pruned: no channels are coupled that are not the outputs")
     return cutter
+
+
+_Made = TypeVar("_Made")
+
+
+def by_dependencies(
+    network: nn.Module,
+    inputs: Inputs,
+    make: Callable[[nn.Module, Any, list[str]], _Made],
+) -> _Made:
+    """Make a cutter of Torch-Pruning's graph of a network.
+
+    Args:
+        network: As for `coupled`; its masks go, and whoever calls has them.
+        inputs: The shape of one input, or an example of a call.
+        make: Gets the network, the graph, and the layers that are used, in order.
+
+    Raises:
+        Exception: Whatever Torch-Pruning raises where it cannot follow the network.
+    """
+    import torch_pruning
+
+    drop_masks(network)
+    for parameter in network.parameters():
+        if parameter.is_floating_point():
+            parameter.requires_grad_(True)
+    graph = torch_pruning.DependencyGraph()
+    used = called_modules(network, inputs)
+    heads = any(is_maker(m) and n not in used for n, m in network.named_modules())
+
+    def forward(network: nn.Module, _: object) -> Any:
+        if heads:
+            _train_heads(network)
+        return as_example(inputs).run(network)
+
+    def transform(outputs: Any) -> list[Tensor]:
+        found = [leaf for leaf in tensors_of(outputs).values() if leaf.grad_fn is not None]
+        if not found:
+            raise RuntimeError("its outputs have no gradient")
+        return found
+
+    with torch.enable_grad(), warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        warnings.simplefilter("ignore")
+        graph.build_dependency(
+            network, (), forward_fn=forward, output_transform=transform, verbose=False
+        )
+        return make(network, graph, used)
 
 
 @torch.no_grad()
@@ -189,17 +229,17 @@ def _mask_marked(network: nn.Module, masks: Mapping[str, Tensor]) -> None:
     set_masks(network, left)
 
 
-def _forward_with_heads(network: nn.Module, inputs: Tensor) -> Any:
-    """Run a network with the auxiliary heads that it has in training: they read channels too.
+def _train_heads(network: nn.Module) -> None:
+    """Switch on the auxiliary heads that a network has in training: they read channels too.
 
     Torch's own layers stay in eval mode, so that no running statistic moves.
     """
     for module in network.modules():
         module.training = not type(module).__module__.startswith("torch.nn")
-    return network(inputs.clone())  # it may write into them
 
 
-def _is_maker(module: object) -> bool:
+def is_maker(module: object) -> bool:
+    """Say whether a module makes channels: a depthwise convolution only passes them on."""
     if isinstance(module, _ConvNd):
         return not (module.groups == module.in_channels > 1)
     return isinstance(module, nn.Linear)

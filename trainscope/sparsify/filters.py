@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from trainscope.errors import ActionError
+from trainscope.networks.example import Inputs
 from trainscope.networks.weights import CONVOLUTION, LINEAR, weights_in
 from trainscope.records import LayerChange
 from trainscope.sparsify.action import Action
@@ -27,20 +28,20 @@ from trainscope.sparsify.outcome import Outcome, percent
 from trainscope.sparsify.ratios import assign
 
 
-def cut_filters(network: nn.Module, action: Action, input_shape: tuple[int, ...]) -> Outcome:
+def cut_filters(network: nn.Module, action: Action, inputs: Inputs) -> Outcome:
     """Take filters out of a network, in place.
 
     Args:
         network: Changed in place.
         action: With structure "filter".
-        input_shape: The shape of one input, (C, H, W).
+        inputs: The shape of one input, or an example of a call.
 
     Raises:
         ActionError: The network cannot be followed, or nothing would be pruned.
     """
-    scope: Callable[[nn.Module, tuple[int, ...]], Cutter]
+    scope: Callable[[nn.Module, Inputs], Cutter]
     scope = inner if action.scope == "inner" else coupled
-    cutter = scope(network, input_shape)
+    cutter = scope(network, inputs)
     ratios = assign(
         [candidate.layers for candidate in cutter.candidates],
         action.ratio,

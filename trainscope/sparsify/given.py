@@ -12,6 +12,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from trainscope.errors import ActionError
 from trainscope.networks.copies import whole_copy
 from trainscope.networks.cost import flops, parameters
+from trainscope.networks.example import Inputs, as_example
 from trainscope.networks.masks import SUFFIX, masks_of, set_masks
 from trainscope.records import ActionRecord, LayerChange
 from trainscope.sparsify.act import Sparsified
@@ -59,7 +60,7 @@ class _Pair:
         return max(0, int((self.after == 0).sum()) - round(was))
 
 
-def given_action(base: nn.Module, pruned: nn.Module, input_shape: tuple[int, ...]) -> Sparsified:
+def given_action(base: nn.Module, pruned: nn.Module, inputs: Inputs) -> Sparsified:
     """Describe what was done to a network by comparing its weights before and after.
 
     Layers are paired by name. A layer with fewer outputs was cut; weights that are zero now and
@@ -70,7 +71,7 @@ def given_action(base: nn.Module, pruned: nn.Module, input_shape: tuple[int, ...
     Args:
         base: The network before. Not touched.
         pruned: The network after, perhaps retrained. Not touched.
-        input_shape: The shape of one input.
+        inputs: The shape of one input, or an example of a call.
 
     Returns:
         The pruned network as it was given (a copy with masks, which are no part of its state dict,
@@ -83,7 +84,8 @@ def given_action(base: nn.Module, pruned: nn.Module, input_shape: tuple[int, ...
     """
     check_weights(base)
     check_weights(pruned)
-    check_outputs(run_before(base, input_shape), run(pruned, input_shape))
+    samples = as_example(inputs).size
+    check_outputs(run_before(base, inputs), run(pruned, inputs), samples)
     pairs, notes = _pairs(base, pruned)
     cut = [pair for pair in pairs if pair.narrower and not pair.follows]
     masked = [pair for pair in pairs if pair.zeroed]
@@ -104,7 +106,7 @@ def given_action(base: nn.Module, pruned: nn.Module, input_shape: tuple[int, ...
             "the second that is not in the first; give the pruned network with --after"
         )
     moved = _moved(pairs)
-    remaining = flops(module, input_shape)
+    remaining = flops(module, inputs)
     record = ActionRecord(
         structure=GIVEN,
         scope=" and ".join(word for word, there in (("cut", cut), ("masked", masked)) if there)
@@ -113,7 +115,7 @@ def given_action(base: nn.Module, pruned: nn.Module, input_shape: tuple[int, ...
         ratio=_uniform(cut or masked, cut=bool(cut)),
         parameters=left,
         flops=remaining,
-        speedup=flops(base, input_shape) / remaining if remaining else 1.0,
+        speedup=flops(base, inputs) / remaining if remaining else 1.0,
         layers=tuple(_change(pair, cut=bool(cut)) for pair in cut or masked),
         meaning=_meaning(cut, masked, held),
     )

@@ -1,168 +1,47 @@
-"""The scope `inner`: filters whose outputs meet no residual addition (Wang et al., 2023)."""
+"""The scope `inner`: filters whose outputs meet no residual addition (Wang et al., 2023).
+
+Three ways find them, and give the same filters where they work: a trace by `torch.fx`, which shows
+the network's code as it is written; the graph of `torch.export`, for one shape; and the groups of
+Torch-Pruning. What the last two find is tried before it is believed.
+"""
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Mapping
+from functools import partial
 
-import torch
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvNd
+from torch import nn
 
 from trainscope.errors import ActionError
-from trainscope.sparsify.candidate import FIRST, OUTPUT, Candidate, Removed, left_alone, shares_of
-from trainscope.sparsify.channels import follow
-from trainscope.sparsify.criteria import Subject
-from trainscope.sparsify.cut import keep_depthwise, keep_inputs, keep_outputs
-from trainscope.sparsify.layers import Channels
-from trainscope.sparsify.layout import Group, Layout
+from trainscope.networks.example import Inputs
+from trainscope.networks.masks import masks_of
+from trainscope.sparsify.candidate import Cutter
+from trainscope.sparsify.channels import UntraceableError, follow
+from trainscope.sparsify.coupled import by_dependencies
+from trainscope.sparsify.coupled_inner import CoupledInnerCutter
+from trainscope.sparsify.exported import walk_exported
+from trainscope.sparsify.inner_cutter import InnerCutter
+from trainscope.sparsify.trial import failing
+from trainscope.sparsify.verify import first_line
 
-_RESIDUAL = "its outputs meet a residual addition"
-_OTHER_KIND = "only convolutions are pruned"
-_EXPECTED = (FIRST, _RESIDUAL, OUTPUT, _OTHER_KIND)
-
-
-class InnerCutter:
-    """Cuts inner convolutions or, in a network that has none, the hidden units of its MLPs."""
-
-    def __init__(self, network: nn.Module, channels: Channels):
-        self._network, self._channels = network, channels
-        groups = channels.groups
-        self._roots = [root for root in groups.roots() if groups[root].layers]
-        order = {name: place for place, name in enumerate(channels.makers)}
-        for root in self._roots:  # the first convolution, if there is one, is the layer ranked
-            groups[root].layers.sort(key=lambda name: (not self._is_convolution(name), order[name]))
-        self._first = next((n for n in channels.makers if self._is_convolution(n)), None)
-        self._read_by_layers = {
-            groups.root(segment.group)
-            for layout in channels.readers.values()
-            for segment in layout.segments
-        }
-        chosen = self._choose(linear=False)
-        self.noun, self.unit = "inner convolution", "filters"
-        if not chosen:
-            chosen = self._choose(linear=True)
-            self.noun, self.unit = "MLP", "hidden units"
-        self._of = {groups[root].layers[0]: root for root in chosen}
-        self.candidates = tuple(self._candidate(root) for root in chosen)
-        self.spared = {
-            name: self._why_not(groups[root], name) or _OTHER_KIND
-            for root in self._roots
-            if root not in chosen
-            for name in groups[root].layers
-        }
-        self.notes = self._notes(linear=self.unit != "filters")
-
-    def cut(self, removed: Removed) -> dict[str, tuple[int, ...]]:
-        """Cut the network in place; return the outputs that went, by layer (norms too)."""
-        channels, groups = self._channels, self._channels.groups
-        gone = {self._of[name]: indices for name, indices in removed.items()}
-        outputs: dict[str, Tensor] = {}
-        for name, number in channels.makers.items():
-            if groups.root(number) in gone:
-                outputs[name] = gone[groups.root(number)]
-                module = self._network.get_submodule(name)
-                # Inputs before outputs: a grouped convolution's rows are told by its outputs.
-                self._cut_inputs(name, module, gone)
-                keep_outputs(module, _kept(_outputs_of(module), outputs[name]))
-            elif name in channels.readers:
-                self._cut_inputs(name, self._network.get_submodule(name), gone)
-        for name, layout in channels.along.items():
-            indices = self._cut_along(name, layout, gone)
-            if len(indices):
-                outputs[name] = indices
-        return {name: tuple(indices.tolist()) for name, indices in outputs.items()}
-
-    def _cut_inputs(self, name: str, module: nn.Module, gone: dict[int, Tensor]) -> None:
-        layout = self._channels.readers.get(name)
-        if layout is None:
-            return
-        indices = self._channels.groups.indices(layout, gone)
-        if len(indices):
-            keep_inputs(module, _kept(self._channels.groups.width(layout), indices))
-
-    def _cut_along(self, name: str, layout: Layout, gone: dict[int, Tensor]) -> Tensor:
-        groups, module = self._channels.groups, self._network.get_submodule(name)
-        indices, width = groups.indices(layout, gone), groups.width(layout)
-        if not len(indices):
-            return indices
-        if not isinstance(module, _ConvNd):
-            keep_outputs(module, _kept(width, indices))
-            return indices
-        times = module.out_channels // module.in_channels
-        longer = groups.indices(layout.repeated(times), gone)
-        keep_depthwise(module, _kept(width * times, longer), _kept(width, indices))
-        return longer
-
-    def _choose(self, *, linear: bool) -> list[int]:
-        groups = self._channels.groups
-        return [
-            root
-            for root in self._roots
-            if groups[root].linear == linear
-            and self._why_not(groups[root]) is None
-            # Hidden units are those between two linear layers.
-            and (not linear or root in self._read_by_layers)
-        ]
-
-    def _why_not(self, group: Group, name: str | None = None) -> str | None:
-        """Return why a group, or one layer of it, is not in scope; None where it is."""
-        if self._first in ([name] if name else group.layers):
-            return FIRST
-        if group.residual:
-            return _RESIDUAL
-        if group.output:
-            return OUTPUT
-        if group.blocked:
-            return group.blocked
-        if group.chunks > 1 and (group.size % group.chunks or group.size == group.chunks):
-            return f"the {group.chunks} groups of a grouped convolution cannot be cut evenly"
-        if self._first in group.layers:
-            return f"its outputs go with those of {self._first}, the first convolution"
-        return None
-
-    def _candidate(self, root: int) -> Candidate:
-        """Describe a group; its first layer is the one that is ranked."""
-        group = self._channels.groups[root]
-        name = group.layers[0]
-        module = self._network.get_submodule(name)
-        weight: Tensor = cast(Tensor, module.weight).detach()
-        if isinstance(module, _ConvNd) and module.transposed:
-            weight = weight.transpose(0, 1)
-        scales = []
-        for along, layout in self._channels.along.items():
-            norm = self._network.get_submodule(along)
-            reads = [(self._channels.groups.root(s.group), s.repeat) for s in layout.segments]
-            if isinstance(norm, _BatchNorm) and norm.affine and reads == [(root, 1)]:
-                scales.append(norm.weight.detach())
-        subject = Subject(name, weight.flatten(1), tuple(scales[:1]), (f"{name}.weight",))
-        return Candidate(subject, tuple(group.layers), group.size, group.chunks)
-
-    def _is_convolution(self, name: str) -> bool:
-        return isinstance(self._network.get_submodule(name), _ConvNd)
-
-    def _notes(self, *, linear: bool) -> tuple[str, ...]:
-        """Name the layers of a kind that are left out for a reason one might not expect."""
-        groups, makers = self._channels.groups, self._channels.makers
-        untold = {
-            name: why
-            for name, why in self.spared.items()
-            if groups[makers[name]].linear == linear and why not in _EXPECTED
-        }
-        return left_alone(untold, shares_of(self._network))
+_TRIED = (
+    "the cut of each was tried first, in a copy: its outputs are those of the network with the "
+    "same filters at zero"
+)
 
 
-def inner(network: nn.Module, input_shape: tuple[int, ...]) -> InnerCutter:
+def inner(network: nn.Module, inputs: Inputs) -> Cutter:
     """Find what the scope `inner` can cut in a network.
 
     Args:
-        network: Cut in place by the result's `cut`.
-        input_shape: The shape of one input, (C, H, W).
+        network: Cut in place by the result's `cut`. Where Torch-Pruning is needed, it is left
+            without masks, in eval mode and with gradients asked for, as by `coupled`.
+        inputs: The shape of one input, or an example of a call.
 
     Raises:
-        ActionError: `torch.fx` cannot trace the network, or nothing in it is in scope.
+        ActionError: No way can follow the network, or nothing in it is in scope.
     """
-    cutter = InnerCutter(network, follow(network, input_shape))
+    cutter = _found(network, inputs)
     if not cutter.candidates:
         reasons = "; ".join(f"{name}: {why}" for name, why in list(cutter.spared.items())[:3])
         raise ActionError(
@@ -173,11 +52,78 @@ def inner(network: nn.Module, input_shape: tuple[int, ...]) -> InnerCutter:
     return cutter
 
 
-def _kept(width: int, gone: Tensor) -> Tensor:
-    mask = torch.ones(width, dtype=torch.bool)
-    mask[gone] = False
-    return torch.nonzero(mask).flatten()
+def _found(network: nn.Module, inputs: Inputs) -> Cutter:
+    """Return a cutter by the first way that works, with a note where that is not the first one."""
+    name = type(network).__name__
+    try:
+        return traced(network, inputs)
+    except UntraceableError as error:
+        why = f"torch.fx cannot trace {name} ({error})"
+    try:
+        cutter: InnerCutter | CoupledInnerCutter = exported(network, inputs)
+        note = f"{why}, so its inner layers were found with torch.export; {_TRIED}"
+    except UntraceableError as error:
+        why = f"{why}, torch.export cannot export it ({error})"
+        try:
+            cutter = dependent(network, inputs)
+        except UntraceableError as last:
+            raise ActionError(
+                f"{why}, and Torch-Pruning cannot follow it ({last}), so its inner layers are not "
+                "known; use the structure unstructured"
+            ) from last
+        note = f"{why}, so its inner layers are coupled groups that Torch-Pruning found; {_TRIED}"
+    cutter.notes = (note, *cutter.notes)
+    return cutter
 
 
-def _outputs_of(module: nn.Module) -> int:
-    return int(module.out_channels if isinstance(module, _ConvNd) else module.out_features)  # type: ignore[arg-type]
+def traced(network: nn.Module, inputs: Inputs) -> InnerCutter:
+    """Find the inner filters in a trace by `torch.fx`.
+
+    Raises:
+        UntraceableError: It cannot trace the network.
+    """
+    return InnerCutter(network, follow(network, inputs))
+
+
+def exported(network: nn.Module, inputs: Inputs) -> InnerCutter:
+    """Find the inner filters in the graph of `torch.export`, and try them.
+
+    Raises:
+        UntraceableError: It cannot export the network.
+    """
+    channels = follow(network, inputs, walk_exported)
+    cutter = InnerCutter(network, channels)
+    failed = failing(network, inputs, cutter.candidates, lambda copy: InnerCutter(copy, channels))
+    for name, why in failed.items():
+        channels.groups[channels.makers[name]].blocked = why
+    return InnerCutter(network, channels) if failed else cutter
+
+
+def dependent(network: nn.Module, inputs: Inputs) -> CoupledInnerCutter:
+    """Find the inner filters in Torch-Pruning's graph, and try them.
+
+    Args:
+        network: As for `coupled`.
+        inputs: The shape of one input, or an example of a call.
+
+    Raises:
+        UntraceableError: Torch-Pruning cannot follow the network.
+    """
+    masks = masks_of(network)
+    if any(name.endswith("_orig") for name in masks):
+        raise UntraceableError("torch.nn.utils.prune computes its weights at every call")
+
+    def made(module: nn.Module, *, linear: bool, blocked: Mapping[str, str]) -> CoupledInnerCutter:
+        own = masks if module is network else {}  # a trial needs none
+        make = partial(CoupledInnerCutter, masks=own, linear=linear, blocked=blocked)
+        return by_dependencies(module, inputs, make)
+
+    try:
+        linear = not made(network, linear=False, blocked={}).candidates
+        cutter = made(network, linear=linear, blocked={})
+        failed = failing(
+            network, inputs, cutter.candidates, partial(made, linear=linear, blocked={})
+        )
+        return made(network, linear=linear, blocked=failed) if failed else cutter
+    except Exception as error:
+        raise UntraceableError(f"{type(error).__name__}: {first_line(error)}") from error

@@ -7,7 +7,7 @@ has no rule, the walk marks every group that the operation touches as one that c
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from torch import Tensor
 
@@ -124,7 +124,7 @@ def reshape(step: Step) -> Layout | None:
     for axis, size in enumerate(new):
         if math.prod(new[:axis]) != before or size == 1:
             continue
-        if _is_fixed(sizes, axis):  # a width written into the code would be wrong after the cut
+        if _is_fixed(step, axis):  # a width written into the code would be wrong after the cut
             step.groups.block(layout, "its outputs are reshaped to a width written into the code")
             return None
         if size in (old[layout.axis], old[layout.axis] * after):
@@ -142,11 +142,12 @@ def expand(step: Step) -> Layout | None:
     if layout is None or step.value.ndim != step.source.ndim:
         return None
     same = step.value.shape[layout.axis] == step.source.shape[layout.axis]
-    return layout if same and not _is_fixed(step.sizes(raw=True), layout.axis) else None
+    return layout if same and not _is_fixed(step, layout.axis) else None
 
 
-def _is_fixed(sizes: Sequence[object], axis: int) -> bool:
-    if axis >= len(sizes) or isinstance(sizes[axis], NamedWidth):
+def _is_fixed(step: Step, axis: int) -> bool:
+    sizes = step.sizes(raw=True)
+    if not step.literal or axis >= len(sizes) or isinstance(sizes[axis], NamedWidth):
         return False
     return isinstance(sizes[axis], int) and sizes[axis] != -1
 
@@ -196,6 +197,23 @@ def getitem(step: Step) -> Layout | None:
     return layout.on(layout.axis - sum(isinstance(i, int) for i in index[: layout.axis]))
 
 
+def select(step: Step) -> Layout | None:
+    """One place of an axis that is not the channels' (ATen's `select`)."""
+    layout, ndim = step.layout, step.source.ndim
+    dim = step.argument(1, "dim") % ndim
+    if layout is None or layout.axis == dim:
+        return None
+    return layout.on(layout.axis - (dim < layout.axis))
+
+
+def part(step: Step) -> Layout | None:
+    """Places of an axis that is not the channels', or all channels (ATen's `slice`)."""
+    layout = step.layout
+    if layout is None:
+        return None
+    return layout if step.value.shape[layout.axis] == step.source.shape[layout.axis] else None
+
+
 def concatenate(step: Step) -> Layout | None:
     """Concatenation: along the channels one layout after the other, else the same channels."""
     raw, values = step.argument(0, "tensors", raw=True), step.argument(0, "tensors")
@@ -230,13 +248,15 @@ FUNCTIONS: dict[str, Rule] = {
         "relu relu6 leaky_relu elu selu celu gelu silu mish sigmoid tanh hardswish hardsigmoid "
         "hardtanh softplus softsign logsigmoid dropout dropout1d dropout2d dropout3d alpha_dropout "
         "feature_dropout contiguous clone detach float double half bfloat16 to type neg abs exp "
-        "sqrt square clamp clip pow stochastic_depth",
+        "sqrt square clamp clip pow stochastic_depth alias to_copy",
     ),
     **_named(
         spatial,
         "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d "
         "adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d "
-        "adaptive_max_pool3d interpolate",
+        "adaptive_max_pool3d interpolate upsample_nearest1d upsample_nearest2d upsample_nearest3d "
+        "max_pool1d_with_indices max_pool2d_with_indices max_pool3d_with_indices "
+        "upsample_linear1d upsample_bilinear2d upsample_trilinear3d upsample_bicubic2d",
     ),
     **_named(addition, "add iadd sub isub radd rsub subtract"),
     **_named(
@@ -254,5 +274,7 @@ FUNCTIONS: dict[str, Rule] = {
     "squeeze": squeeze,
     "unsqueeze": unsqueeze,
     "getitem": getitem,
+    "select": select,
+    "slice": part,
 }
 """Rules by the name of a function or method, trailing underscores (in place) taken off."""

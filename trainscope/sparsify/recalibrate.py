@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from trainscope.errors import DataError
 from trainscope.networks.copies import whole_copy
+from trainscope.networks.example import Inputs, as_example
 
 
 def has_batch_norm(network: nn.Module) -> bool:
@@ -17,7 +18,7 @@ def has_batch_norm(network: nn.Module) -> bool:
     return bool(_norms(network))
 
 
-def recalibrate_batch_norm(network: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
+def recalibrate_batch_norm(network: nn.Module, batches: Iterable[Inputs]) -> nn.Module:
     """Return a copy whose batch norms have their running statistics taken anew over inputs.
 
     Means and variances are the plain averages of the batches' own over all batches (variances
@@ -27,7 +28,8 @@ def recalibrate_batch_norm(network: nn.Module, batches: Iterable[Tensor]) -> nn.
 
     Args:
         network: Not touched.
-        batches: Inputs [N, C, H, W], N above 1; give equal batches, for each counts the same.
+        batches: Inputs [N, ...], N above 1, or examples of a call: tuples of arguments or
+            dictionaries of arguments by name. Give equal batches, for each counts the same.
 
     Raises:
         DataError: There are no batches, or one is too small for a variance.
@@ -41,14 +43,15 @@ def recalibrate_batch_norm(network: nn.Module, batches: Iterable[Tensor]) -> nn.
         norm.train()
         norm.reset_running_stats()
         norm.momentum = None  # torch's word for a cumulative average
-    count, weight = 0, next(copied.parameters(), torch.empty(0))
+    count = 0
     with torch.no_grad():
         for batch in batches:
             try:
-                copied(batch.to(weight.dtype, copy=True))  # it may write into it
+                as_example(batch).run(copied)
             except ValueError as error:
+                size = as_example(batch).size
                 raise DataError(
-                    f"a batch of {len(batch)} is too small to take batch-norm statistics of; "
+                    f"a batch of {size} is too small to take batch-norm statistics of; "
                     "give batches of at least 2"
                 ) from error
             count += 1

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from trainscope.errors import ActionError, NoOpError
+from trainscope.networks.example import Inputs
 from trainscope.networks.masks import masks_of, set_masks
 from trainscope.networks.weights import (
     BILINEAR,
@@ -41,7 +42,7 @@ class _Row:
     ratio: float
 
 
-def mask_weights(network: nn.Module, action: Action, input_shape: tuple[int, ...]) -> Outcome:
+def mask_weights(network: nn.Module, action: Action, inputs: Inputs) -> Outcome:
     """Mask weights of convolutions, linear, bilinear and recurrent layers and attention, in place.
 
     Scope `inner` spares the first convolution and the classifier; `all` spares none. Masks that
@@ -52,12 +53,12 @@ def mask_weights(network: nn.Module, action: Action, input_shape: tuple[int, ...
     Args:
         network: Given boolean buffers `NAME_mask`; masked weights are set to zero.
         action: With structure "unstructured" or "N:M".
-        input_shape: The shape of one input, (C, H, W).
+        inputs: The shape of one input, or an example of a call.
 
     Raises:
         ActionError: Nothing would be pruned (`NoOpError` where that is because masks did it).
     """
-    weights, spared = _in_scope(network, action, input_shape)
+    weights, spared = _in_scope(network, action, inputs)
     if action.n_m is not None:
         for weight in weights:
             if weight.kind == BILINEAR:
@@ -143,11 +144,11 @@ def _keep_n_of_m(weight: Weight, scores: Tensor, n: int, m: int) -> Tensor:
 
 
 def _in_scope(
-    network: nn.Module, action: Action, input_shape: tuple[int, ...]
+    network: nn.Module, action: Action, inputs: Inputs
 ) -> tuple[list[Weight], dict[str, str]]:
     """Return the weights in scope, in forward order, and why the others are not."""
     every = weights_in(network)
-    called = called_modules(network, input_shape)
+    called = called_modules(network, inputs)
     spared = {w.label: why_untouched(w) for w in every if w.kind not in MULTIPLIED}
     found = [w for w in every if w.kind in MULTIPLIED]
     spared |= {w.label: "not used in eval mode" for w in found if w.layer not in called}

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree
 
 from trainscope.errors import ActionError
+from trainscope.networks.example import Inputs, as_example, described, tensors_of
 
-
-def example(network: nn.Module, input_shape: tuple[int, ...]) -> Tensor:
-    """Return two Gaussian inputs [2, *input_shape], always the same, as the network takes them."""
-    like = next((p for p in network.parameters() if p.is_floating_point()), torch.empty(0))
-    generator = torch.Generator().manual_seed(0)
-    drawn = torch.randn(2, *input_shape, generator=generator)
-    return drawn.to(device=like.device, dtype=like.dtype)
+Outputs = dict[str, Tensor]
+"""The tensors of a network's outputs by their place in them: "" for a tensor, "['logits']"."""
 
 
 def check_weights(network: nn.Module) -> None:
@@ -31,8 +26,8 @@ def check_weights(network: nn.Module) -> None:
             )
 
 
-def run(network: nn.Module, input_shape: tuple[int, ...]) -> list[Tensor]:
-    """Return the outputs for `example`, in eval mode; the modes are put back.
+def run(network: nn.Module, inputs: Inputs) -> Outputs:
+    """Return the outputs for an example, in eval mode, by place; the modes are put back.
 
     The random states are not advanced: eval mode draws nothing.
     """
@@ -40,14 +35,14 @@ def run(network: nn.Module, input_shape: tuple[int, ...]) -> list[Tensor]:
     network.eval()
     try:
         with torch.no_grad():
-            outputs = network(example(network, input_shape))
+            outputs = as_example(inputs).run(network)
     finally:
         for module, mode in modes:
             module.training = mode
-    return [leaf for leaf in _pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
+    return tensors_of(outputs)
 
 
-def called_modules(network: nn.Module, input_shape: tuple[int, ...]) -> list[str]:
+def called_modules(network: nn.Module, inputs: Inputs) -> list[str]:
     """Name the modules that a forward pass in eval mode uses, in the order of their calls."""
     order: list[str] = []
     handles = []
@@ -60,42 +55,49 @@ def called_modules(network: nn.Module, input_shape: tuple[int, ...]) -> list[str
 
         handles.append(module.register_forward_pre_hook(note))
     try:
-        run(network, input_shape)
+        run(network, inputs)
     finally:
         for handle in handles:
             handle.remove()
     return list(dict.fromkeys(order))
 
 
-def run_before(network: nn.Module, input_shape: tuple[int, ...]) -> list[Tensor]:
+def run_before(network: nn.Module, inputs: Inputs) -> Outputs:
     """Return the outputs of the network as given.
 
     Raises:
         ActionError: It does not run on such inputs.
     """
     try:
-        return run(network, input_shape)
+        return run(network, inputs)
     except Exception as error:
-        shape = "x".join(map(str, input_shape))
         raise ActionError(
-            f"{type(network).__name__} does not run on inputs of shape {shape} "
-            f"({first_line(error)}); give the input shape that it was made for"
+            f"{type(network).__name__} does not run on {described(inputs)} ({first_line(error)}); "
+            "give the input shape that it was made for, or an example of its inputs"
         ) from error
 
 
-def check_outputs(before: list[Tensor], after: list[Tensor]) -> None:
-    """Compare outputs before and after the action.
+def check_outputs(before: Outputs, after: Outputs, samples: int) -> None:
+    """Compare outputs before and after the action, whatever tree of tensors they are.
+
+    The first axis of an output may change its length where it does not count the samples: a
+    detector finds as many boxes as it finds.
+
+    Args:
+        before: The outputs of the network given, by place.
+        after: Those of the pruned network.
+        samples: How many samples both were given.
 
     Raises:
-        ActionError: A shape has changed, or finite outputs are finite no more.
+        ActionError: A place or a shape has changed, or finite outputs are finite no more.
     """
-    if [leaf.shape for leaf in before] != [leaf.shape for leaf in after]:
+    if _shapes(before, samples) != _shapes(after, samples):
         raise ActionError(
-            f"the action changed the network's outputs from {_shapes(before)} to {_shapes(after)}; "
+            f"the action changed the network's outputs from {_words(before)} to {_words(after)}; "
             "this network cannot be cut in this scope"
         )
-    for old, new in zip(before, after, strict=True):
-        if torch.isfinite(old).all() and not torch.isfinite(new).all():
+    for place, old in before.items():
+        if torch.isfinite(old).all() and not torch.isfinite(after[place]).all():
             raise ActionError(
                 "the pruned network's outputs are not finite where the dense network's are; "
                 "prune less, or look for a layer that divides by what was pruned"
@@ -107,5 +109,18 @@ def first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def _shapes(outputs: list[Tensor]) -> str:
-    return ", ".join("x".join(map(str, leaf.shape)) for leaf in outputs)
+def _shapes(outputs: Outputs, samples: int) -> dict[str, tuple[int | None, ...]]:
+    found: dict[str, tuple[int | None, ...]] = {}
+    for place, leaf in outputs.items():
+        counts = leaf.ndim > 0 and len(leaf) != samples
+        found[place] = (None, *leaf.shape[1:]) if counts else tuple(leaf.shape)
+    return found
+
+
+def _words(outputs: Outputs) -> str:
+    if not outputs:
+        return "no tensors"
+    return ", ".join(
+        " ".join(filter(None, (place, "x".join(map(str, leaf.shape)) or "a number")))
+        for place, leaf in outputs.items()
+    )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from trainscope.errors import ActionError
+from trainscope.networks.example import Inputs
 from trainscope.networks.meta import meta_copy
 from trainscope.sparsify.channels import named_widths
 from trainscope.sparsify.layout import NamedWidth
@@ -39,14 +40,12 @@ class Width:
         return f"{self.module}.{self.attribute}" if self.module else self.attribute
 
 
-def find_widths(
-    network: nn.Module, input_shape: tuple[int, ...], changed: set[int]
-) -> tuple[Width, ...]:
+def find_widths(network: nn.Module, inputs: Inputs, changed: set[int]) -> tuple[Width, ...]:
     """Find the attributes that a network reshapes channels by.
 
     Args:
         network: As it was before the cut; not touched.
-        input_shape: The shape of one input, (C, H, W).
+        inputs: The shape of one input, or an example of a call.
         changed: Widths that layers had and have no more; attributes of another value are let be.
 
     Returns:
@@ -66,7 +65,7 @@ def find_widths(
     if not places:
         return ()
     try:
-        used = named_widths(twin, input_shape)
+        used = named_widths(twin, inputs)
     except ActionError:
         return ()
     return tuple(Width(*places[name], segments) for name, segments in used)

@@ -151,14 +151,14 @@ function estimate(plot) {
   return { ...plot.spec, series, range: [Math.max(0, low - 0.6 * Math.max(top - low, 1)), top], lines: [{ y: plot.target, label: plot.aim }] };
 }
 
-const KINDS = { curves, along, numbers, histogram, estimate };
+const KINDS = { curves, along, numbers, histogram, estimate, lines: measuredLines, layers };
 
 function render() {
   for (const box of document.querySelectorAll(".figure[data-plot]")) {
     const plot = DATA.plots[+box.dataset.plot], area = box.querySelector(".canvas");
-    const spec = KINDS[plot.kind](plot);
-    draw(area, { title: plot.title, width: state.width, ...spec });
-    if (plot.kind === "histogram" || plot.kind === "estimate" || plot.spec.sweep) legend(box.querySelector(".legend"), spec.series);
+    const spec = { title: plot.title, width: state.width, ...KINDS[plot.kind](plot) };
+    if (plot.kind === "layers") drawLayers(area, spec); else draw(area, spec);
+    if (["histogram", "estimate", "lines", "layers"].includes(plot.kind) || plot.spec.sweep) legend(box.querySelector(".legend"), spec.series);
   }
   for (const chip of document.querySelectorAll(".chip")) {
     const s = +chip.dataset.setting, some = runsOf(s).length, all = DATA.settings[s].runs.length;

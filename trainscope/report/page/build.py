@@ -1,28 +1,25 @@
-"""Putting the page together: one file that asks nothing of any network."""
+"""Putting the page of a comparison together."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from importlib import resources
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from trainscope.comparison.comparison import Comparison
 from trainscope.records.files import write_text
 from trainscope.report.page import every_run, judgement, sections
-from trainscope.report.page.markup import escape, listed
+from trainscope.report.page.markup import listed
 from trainscope.report.page.payload import payload
+from trainscope.report.page.shell import OPENING, shell
 
-# Nothing may be fetched, whatever a record says.
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
+FOOTER = (
+    "Accuracies are top-1, in percent, of the last epoch; spreads are standard deviations over "
+    "seeds; FLOPs are multiply-adds."
+)
 
 
 def page_html(comparison: Comparison, title: str | None = None) -> str:
     """Return the whole page: verdict, plots, every number, exact settings.
-
-    Styles, script and data are inline; the page makes no request, works by keyboard, in light and
-    dark, on a phone and on paper.
 
     Args:
         comparison: What it shows.
@@ -44,35 +41,7 @@ def page_html(comparison: Comparison, title: str | None = None) -> str:
             f"<h2>Notes</h2>{listed(comparison.notes)}" if comparison.notes else "",
         )
     )
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<title>{escape(heading)} – trainscope</title>
-<link rel="icon" href="data:,">
-<style>
-{_file("style.css")}</style>
-</head>
-<body>
-<a class="skip" href="#verdict">To the verdict</a>
-<header class="top"><div><h1>{escape(heading)}</h1><p>{escape(_subtitle(comparison))}</p></div>
-<div class="tools"><button type="button" id="theme">Dark</button>
-<button type="button" id="print">Print</button></div></header>
-<main>{body}
-<noscript><p>The plots need JavaScript; every number is in the tables.</p></noscript></main>
-<footer>Made by trainscope {escape(_version())}. Accuracies are top-1, in percent, of the last
-epoch; spreads are standard deviations over seeds; FLOPs are multiply-adds.</footer>
-<script type="application/json" id="data">{_embedded(data)}</script>
-<script>
-{_file("plot.js")}
-{_file("rows.js")}
-{_file("layout.js")}
-{_file("app.js")}</script>
-</body>
-</html>
-"""
+    return shell(heading, _subtitle(comparison), body, data, FOOTER)
 
 
 def write_page(comparison: Comparison, path: Path, title: str | None = None) -> None:
@@ -81,7 +50,7 @@ def write_page(comparison: Comparison, path: Path, title: str | None = None) -> 
     Raises:
         RecordError: The file cannot be written.
     """
-    write_text(path, page_html(comparison, title), over="<!doctype html>")
+    write_text(path, page_html(comparison, title), over=OPENING)
 
 
 def _title(comparison: Comparison) -> str:
@@ -120,21 +89,3 @@ def _subtitle(comparison: Comparison) -> str:
     found = len(comparison.diagnoses)
     words += [f"{found} Diagnos{'is' if found == 1 else 'es'}"] if found else []
     return " · ".join(words)
-
-
-def _embedded(data: object) -> str:
-    """Return JSON that cannot end the script element that holds it."""
-    text = json.dumps(data, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
-
-
-def _file(name: str) -> str:
-    folder = resources.files("trainscope.report.page")
-    return (folder / name).read_text(encoding="utf-8")
-
-
-def _version() -> str:
-    try:
-        return version("trainscope-pruning")
-    except PackageNotFoundError:
-        return ""

@@ -12,7 +12,10 @@ DIGITS = 5
 DASHES = ("none", "7 4", "2 3", "9 3 2 3")
 
 __all__ = ["cell", "escape", "figure", "listed", "prose", "rounded", "swatch", "table"]
-_WHOLE = re.compile(r"(?:LR )?\d[\d.]*e-?\d+|\d[\d.]*(?: ± [\d.]+)? %|p = \d[\d.]*\d")
+_WHOLE = re.compile(
+    r"(?:LR )?\d[\d.]*e-?\d+|LR \d[\d.]*\d|\d[\d.]*(?: ± [\d.]+)? %|p = \d[\d.]*\d"
+    r"|\d[\d.]* [kMG]\b|2/λmax|--\w[\w-]*"
+)
 
 
 def prose(text: str) -> str:
@@ -70,9 +73,9 @@ def table(
     )
 
 
-def figure(index: int, title: str, note: str, *, narrow: bool = False) -> str:
-    """Return the place of a plot; a narrow one takes half the place of others."""
-    kind = "figure narrow" if narrow else "figure"
+def figure(index: int, title: str, note: str, *, narrow: bool = False, high: bool = False) -> str:
+    """Return the place of a plot; a narrow one takes half the place of others, a high one more."""
+    kind = "figure" + " narrow" * narrow + " high" * high
     return (
         f'<figure class="{kind}" data-plot="{index}"><figcaption>{escape(title)}'
         f'<span>{prose(note)}</span></figcaption><div class="legend"></div>'

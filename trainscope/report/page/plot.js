@@ -111,6 +111,7 @@ function draw(box, spec) {
   if (spec.cats && !names) { svg.remove(); rows(box, spec, shown, ys, width); return; }
   const bottom = height - PAD.bottom - (names ? 13 * (names.deep - 1) : 0);
   const x = spec.cats ? scale(-0.5, spec.cats.length - 0.5, PAD.left, right)
+    : spec.xlinear ? symlog(xs[0], xs[1], PAD.left + 6, right, spec.xlinear)
     : scale(xs[0], xs[1], PAD.left + 6, right, spec.xlog, spec.from0);
   const y = scale(ys[0], ys[1], bottom, PAD.top, spec.ylog);
   axes(svg, spec, x, y, right, bottom, height, names);

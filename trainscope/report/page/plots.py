@@ -36,7 +36,7 @@ def plots(comparison: Comparison) -> list[Json]:
     for diagnosis in comparison.diagnoses:
         columns = diagnosis.probes.get("jacobian")
         if columns is not None and measured(columns, "singular_values"):
-            found.append(_singular_values(diagnosis, columns))
+            found.append(singular_values(diagnosis, columns))
     return found
 
 
@@ -163,7 +163,8 @@ def _along(groups: Sequence[Setting]) -> list[Json]:
     return found
 
 
-def _singular_values(diagnosis: Any, columns: Any) -> Json:
+def singular_values(diagnosis: Any, columns: Any) -> Json:
+    """Return the densities of all singular values, before and after."""
     values = {
         name: np.concatenate([np.asarray(row, float) for row in m.arrays["singular_values"]])
         for name, m in measured(columns, "singular_values").items()
