@@ -103,7 +103,7 @@ def _runs(card: Mapping[str, Any]) -> list[Run]:
         _check(card, key, int, "a whole number")
     for key in ("pretraining_schedule", "stage_schedule"):
         if key in card:
-            parse_schedule(card[key], MAX_EPOCHS)
+            parse_schedule(card[key], MAX_EPOCHS, recorded=True)
     accuracies = _accuracies(card)
     ratio, speedup, spread = card.get("ratio"), card.get("speedup"), card.get("spread")
     if spread is not None and not (0 <= spread <= 100 and len(accuracies) == 1):
@@ -140,7 +140,7 @@ def _run(card: Mapping[str, Any], accuracy: float | None, seed: int | None) -> R
     if text is not None and total is None:
         raise ValueError("a schedule needs its total: give `epochs` too")
     if text is not None and total is not None:
-        parse_schedule(text, total)
+        parse_schedule(text, total, recorded=True)
     kind = Kind(card["kind"]) if "kind" in card else Kind.RETRAIN
     settings = card.get("settings", {})
     if not isinstance(settings, dict):
