@@ -84,7 +84,7 @@ class LRSchedule:
                     f"LR schedule '{self}': epochs must ascend, but {after} follows {before}"
                 )
         for stage in self.stages:
-            if not (0 < stage.lr or (self.recorded and stage.lr == 0)) or stage.lr > MAX_LR:
+            if not (stage.lr > 0 or (self.recorded and stage.lr == 0)) or stage.lr > MAX_LR:
                 raise ScheduleError(
                     f"LR schedule '{self}': {stage} is no learning rate in (0, {MAX_LR:g}]"
                 )

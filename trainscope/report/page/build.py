@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from trainscope.comparison.comparison import Comparison
-from trainscope.records.files import write_text
+from trainscope.records.files import MADE, write_text
 from trainscope.report.page import every_run, judgement, sections
 from trainscope.report.page.markup import escape, listed
 from trainscope.report.page.payload import payload
@@ -48,6 +48,7 @@ def page_html(comparison: Comparison, title: str | None = None) -> str:
 <html lang="en">
 <head>
 <meta charset="utf-8">
+<meta name="generator" content="{MADE}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="{POLICY}">
 <title>{escape(heading)} – trainscope</title>
@@ -79,9 +80,9 @@ def write_page(comparison: Comparison, path: Path, title: str | None = None) -> 
     """Write the page in one step, over an earlier page at most.
 
     Raises:
-        RecordError: The file cannot be written.
+        RecordError: The file cannot be written, or one is there that trainscope did not write.
     """
-    write_text(path, page_html(comparison, title), over="<!doctype html>")
+    write_text(path, page_html(comparison, title), over=MADE)
 
 
 def _title(comparison: Comparison) -> str:
