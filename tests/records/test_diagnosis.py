@@ -137,6 +137,7 @@ def test_quantities_have_letters():
         ("epoch_accuracies", [[1.0], [None]], "something else than numbers"),
         ("singular_values", [[1.0, -1.0]], "negative"),
         ("density_y", [1.0, 2.0, 3.0], "has 3 values, and density_x has 2"),
+        ("lrs", [], "has 2 values, and lrs has 0"),
         ("density_x", [0.0, True], "something else than numbers"),
     ],
 )
@@ -151,10 +152,11 @@ def test_arrays_that_do_not_fit_are_refused(name, values, said):
         "density_y": [1.0, 0.0],
         "anything": [{"of": "others"}],
     }
-    probe = Measurement("p", arrays=whole)
+    probe = Measurement("gradient", arrays=whole)
     raw = json.loads(json.dumps(probe.to_json()))
-    assert Measurement.from_json("p", raw) == probe
+    assert Measurement.from_json("gradient", raw) == probe
     raw["arrays"][name] = values
+    Measurement.from_json("of_others", raw | {"arrays": {name: [1.0]}})
     found = json.loads(diagnosis().to_json())
     found["probes"]["jacobian"]["before"] = raw
     with pytest.raises(RecordError, match=said):

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+PROBES = ("trainability_accuracy", "gradient", "jacobian", "curvature")
+"""The probes whose arrays are known; another package may give the same names to others."""
 TEXTS = ("layers", "layer_kinds")
 """Arrays of names."""
 ROWS = ("singular_values", "epoch_accuracies", "epoch_losses")
 """Arrays of rows of numbers."""
-GAPS = ("layer_norms", "layer_rms", "layer_traces", "norms", "epoch_losses")
+GAPS = ("layer_norms", "layer_rms", "layer_traces", "epoch_losses")
 """Arrays with None where a number could not be had."""
-NUMBERS = (*ROWS, *GAPS, "lrs", "density_x", "density_y", "eigenvalues", "sample_norms", "steps")
+NUMBERS = (*ROWS, *GAPS, "lrs", "density_x", "density_y", "eigenvalues", "sample_norms")
 BESIDE = {
     **dict.fromkeys(("layer_norms", "layer_rms", "layer_traces", "layer_kinds"), "layers"),
     **dict.fromkeys(("epoch_accuracies", "epoch_losses"), "lrs"),
     **dict.fromkeys(("density_y", "density_stderr"), "density_x"),
-    "norms": "steps",
 }
 """Which array each array stands beside, value by value."""
 
@@ -25,13 +26,15 @@ def check_arrays(arrays: Mapping[str, Any], probe: str) -> None:
     """See that arrays which are known by their names hold what these say.
 
     Args:
-        arrays: By name; of others, as probes of other packages have, nothing is asked.
-        probe: Of the measurement, for the message.
+        arrays: By name; of names that are not known, nothing is asked.
+        probe: Of the measurement; of one of another package nothing is asked either.
 
     Raises:
         ValueError: One has no numbers where numbers belong, no names, no rows, or another length
             than the one that it stands beside.
     """
+    if probe not in PROBES:
+        return
     for name, values in arrays.items():
         where = f"the array {name} of the probe {probe}"
         if not isinstance(values, list):
@@ -47,8 +50,8 @@ def check_arrays(arrays: Mapping[str, Any], probe: str) -> None:
             if name == "singular_values" and min(flat, default=0) < 0:
                 raise ValueError(f"{where} holds a negative number")
         other = BESIDE.get(name)
-        held = arrays.get(other, values) if other is not None else values
-        if isinstance(held, list) and len(held) != len(values):
+        held = () if other is None else arrays.get(other, ())
+        if other is not None and isinstance(held, list | tuple) and len(held) != len(values):
             raise ValueError(f"{where} has {len(values)} values, and {other} has {len(held)}")
 
 
