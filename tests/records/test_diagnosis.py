@@ -136,8 +136,9 @@ def test_quantities_have_letters():
         ("epoch_accuracies", [1.0, 2.0], "something else than rows"),
         ("epoch_accuracies", [[1.0], [None]], "something else than numbers"),
         ("singular_values", [[1.0, -1.0]], "negative"),
-        ("density_y", [1.0, 2.0, 3.0], "has 3 values, and density_x has 2"),
+        ("density_y", [1.0, 2.0, 3.0], "density_x .* has 2 values, and density_y has 3"),
         ("lrs", [], "has 2 values, and lrs has 0"),
+        ("density_y", [], "has 2 values, and density_y has 0"),
         ("density_x", [0.0, True], "something else than numbers"),
     ],
 )

@@ -18,6 +18,7 @@ BESIDE = {
     **dict.fromkeys(("layer_norms", "layer_rms", "layer_traces", "layer_kinds"), "layers"),
     **dict.fromkeys(("epoch_accuracies", "epoch_losses"), "lrs"),
     **dict.fromkeys(("density_y", "density_stderr"), "density_x"),
+    "density_x": "density_y",
 }
 """Which array each array stands beside, value by value."""
 
