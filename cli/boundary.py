@@ -99,7 +99,7 @@ def told(error: BaseException, *, debug: bool) -> int:
     shown = what if len(what) <= 300 else f"{what[:300]}…"
     remark(
         f"trainscope: this is a bug in trainscope ({shown}); please report this line, the command "
-        f"and what --debug prints in the issue tracker of trainscope's repository"
+        f"and what --debug prints, as 'Reporting a bug' in trainscope's README.md says"
     )
     return BUG
 

@@ -42,19 +42,22 @@ def command(
     """
     from trainscope.comparison.comparison import compare
     from trainscope.comparison.reading import read
+    from trainscope.records.files import refuse_others
 
+    if output is not None:
+        refuse_others(output)
     found = read(runs)
     comparison = compare(found.runs, found.diagnoses, found.notes)
     written = []  # before anything is printed, which may fail
+    if figures is not None:
+        from trainscope.report.comparison_figures import write_comparison_figures
+
+        written += write_comparison_figures(comparison, figures, titles=not no_titles)
     if output is not None:
         from trainscope.report.page.build import write_page
 
         write_page(comparison, output, title)
         written.append(output)
-    if figures is not None:
-        from trainscope.report.comparison_figures import write_comparison_figures
-
-        written += write_comparison_figures(comparison, figures, titles=not no_titles)
     if as_json:
         say_json(json.dumps(comparison.as_dict(), indent=2, allow_nan=False, ensure_ascii=False))
     else:

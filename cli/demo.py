@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 ARCHITECTURE = "digits_resnet"
 SCHEDULE, EPOCHS = "0:1e-2,10:1e-3,15:1e-4", 20
+PAGE = "report.html"
 RATIO = 0.9
 RETRAINING = ("F12,1e-2", "F12,3e-3", "F12,1e-3", "F12,3e-3(+36)")
 SEEDS = 3
@@ -37,10 +38,12 @@ def command(output: Path, seed: int) -> None:
     minute on a laptop; everything it prints is measured in that run.
     """
     from trainscope.cli.probe import measure_and_write, show
+    from trainscope.records.files import refuse_others
     from trainscope.report.files import output_folder
 
     checkpoint = output / "checkpoint.pt"
     check_checkpoint(checkpoint)
+    refuse_others(output / PAGE)
     with output_folder(output):
         pretrain(checkpoint, seed)
     remark(f"\nNow: trainscope probe {checkpoint} --ratio {RATIO} --output {output}\n")
@@ -111,7 +114,7 @@ def retrain(
                 if run.status is RunStatus.INTERRUPTED:  # its state is kept: stop here, go on there
                     raise KeyboardInterrupt
                 runs.append(run)
-    comparison, page = compare(runs, [diagnosis]), output / "report.html"
+    comparison, page = compare(runs, [diagnosis]), output / PAGE
     write_page(comparison, page)
     return comparison, page
 

@@ -41,8 +41,11 @@ def command(
     """
     import json
 
+    from trainscope.report.pictures import kind_of_picture
     from trainscope.training.recipe import parse_recipe
 
+    if plot is not None:
+        kind_of_picture(plot)
     if ":" in recipe:
         schedule = build_schedule(recipe=None, schedule=recipe, epochs=epochs, said="", **options)
         pruning_epoch, pretraining = None, None

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import nn
 
 from trainscope.data import ProbeData
 from trainscope.errors import TrainscopeError
-from trainscope.probes.probe import Need, Probe, lacking
+from trainscope.probes.probe import Need, Probe, lacking, tried
 from trainscope.probes.untouched import untouched
 from trainscope.probes.wrappers import waits_for_ranks
 from trainscope.records import Measurement
@@ -55,7 +56,8 @@ def measured(
             probe.name, "SyncBatchNorm waits for the other ranks when the network trains"
         )
     device = next((p.device for p in network.parameters()), torch.device("cpu"))
-    try:
+
+    def measure() -> Measurement:
         # The probe itself leaves no trace; one of a third party may.
         with (
             untouched(network),
@@ -63,9 +65,9 @@ def measured(
             torch.autocast(device.type, enabled=False),
             torch.compiler.set_stance("force_eager"),  # compiled code has no second derivatives
         ):
-            found: object = probe.measure(network, data.to(device))
-    except Exception as error:
-        return Measurement.skipped(probe.name, tell(probe.name, error))
+            return probe.measure(network, data.to(device))
+
+    found: object = tried(probe.name, measure, partial(tell, probe.name))
     if not isinstance(found, Measurement):
         return Measurement.skipped(probe.name, f"it returned a {type(found).__name__}")
     return found

@@ -28,7 +28,7 @@ from trainscope.probes.trace import (
 )
 from trainscope.records import Cost, Measurement, Scalar, Status
 
-_UNIT = "loss/param²"
+_UNIT = "nats/weight²"
 
 
 @dataclass(frozen=True)

@@ -47,8 +47,8 @@ class Gradient:
     S = (sum ‖g_i‖² - N ‖g‖²) / (N - 1) estimates tr Sigma and ‖g‖² - S / N estimates ‖G‖², both
     without bias. Then
 
-    - `norm` = ‖g‖, loss/param, which the sampling noise makes longer than ‖G‖ on average;
-    - `norm_unbiased` = sqrt(‖g‖² - S / N), loss/param, the root of the unbiased estimate of ‖G‖²;
+    - `norm` = ‖g‖, nats/weight, which the sampling noise makes longer than ‖G‖ on average;
+    - `norm_unbiased` = sqrt(‖g‖² - S / N), nats/weight, the root of the unbiased estimate of ‖G‖²;
     - `loss`, nats of a cross-entropy;
     - `snr` = ‖G‖² / tr Sigma of one sample's gradient, a pure number (a batch of B has B times
       as much); zero or below where no signal can be told from noise;
@@ -170,7 +170,7 @@ def _measure(lent: Lent, graph: int | None) -> Measurement:
         return Measurement(
             "gradient",
             scalars={
-                "norm": Scalar.of(norm, "loss/param"),
+                "norm": Scalar.of(norm, "nats/weight"),
                 **_none_of("a sample's gradient depends on its batch", "norm_unbiased"),
                 "loss": Scalar.of(loss, loss_unit(lent.task)),
                 **_none_of("a sample's gradient depends on its batch", "snr", "noise_scale"),
@@ -185,7 +185,7 @@ def _measure(lent: Lent, graph: int | None) -> Measurement:
     return Measurement(
         "gradient",
         scalars={
-            "norm": Scalar.of(norm, "loss/param", function_of(pair, _norm)[1]),
+            "norm": Scalar.of(norm, "nats/weight", function_of(pair, _norm)[1]),
             "norm_unbiased": unbiased,
             "loss": Scalar.of(loss, loss_unit(lent.task), loss_error),
             **rest,
@@ -210,7 +210,7 @@ def _squares(
     return each.cpu().numpy(), along.cpu().numpy()
 
 
-_UNITS = {"norm_unbiased": "loss/param", "snr": "", "noise_scale": "samples"}
+_UNITS = {"norm_unbiased": "nats/weight", "snr": "", "noise_scale": "samples"}
 
 
 def _none_of(reason: str, *names: str) -> dict[str, Scalar]:
@@ -255,9 +255,9 @@ def _root(signal: float, error: float | None, count: int) -> Scalar:
     error = math.inf if error is None else widened(error, count)
     if signal > 2 * error:
         value = math.sqrt(signal)
-        return Scalar.of(value, "loss/param", value - math.sqrt(signal - error))
+        return Scalar.of(value, "nats/weight", value - math.sqrt(signal - error))
     bound = f": at most {math.sqrt(max(signal, 0) + 2 * error):.3g}" if error < math.inf else ""
-    return Scalar(None, "loss/param", reason=f"{_WEAK}{bound}; give more samples")
+    return Scalar(None, "nats/weight", reason=f"{_WEAK}{bound}; give more samples")
 
 
 def _inverse(snr: float, error: float | None, count: int) -> Scalar:

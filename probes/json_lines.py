@@ -10,9 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from trainscope.errors import ProbeError
 from trainscope.records import Taken
 
 log = logging.getLogger(__name__)
+
+_OURS = b'{"probe": '
+"""How every line begins."""
 
 
 class JsonLines:
@@ -22,10 +26,14 @@ class JsonLines:
 
     Args:
         path: The file; its folder is made where it is missing.
+
+    Raises:
+        ProbeError: The file is there and begins with something else than a measurement.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        _refuse_others(self.path)
         self._file: int | None = None
 
     def __str__(self) -> str:
@@ -79,6 +87,22 @@ class JsonLines:
             except (ValueError, LookupError, TypeError):
                 log.warning("line %d of %s is no measurement: it is left out", number, path)
         return found
+
+
+def _refuse_others(path: Path) -> None:
+    """Refuse to append to a file of another program; one that cannot be read is told in writing."""
+    try:
+        if not path.is_file():
+            return
+        with path.open("rb") as file:
+            begin = file.read(4096).lstrip()
+    except OSError:
+        return
+    if begin and not _OURS.startswith(begin[: len(_OURS)]):  # the first line may have been torn
+        raise ProbeError(
+            f"{path} is there already and holds no measurements, so none are appended to it: give "
+            "another name, or move it away"
+        )
 
 
 def _is_torn(path: Path) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from importlib.metadata import entry_points
 from typing import Protocol, runtime_checkable
@@ -61,20 +61,40 @@ def find(name: str) -> type[Probe]:
     return loaded
 
 
-def attempt(probe: Probe, network: nn.Module, data: ProbeData) -> Measurement:
-    """Measure; where the probe cannot, return a skipped measurement with the reason.
+def reason_of(error: Exception) -> str:
+    """Return why a probe did not measure: what an error says of the network, the data, the memory.
 
-    So one probe, or one column, never takes the rest of a diagnosis with it. Errors that are not
-    the network's or the data's are bugs, and pass.
+    Raises:
+        Exception: The error, where it is of no such kind: it is a bug of the probe.
+    """
+    if isinstance(error, TrainscopeError):
+        return str(error)
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return "there is not enough memory; give a smaller --batch-size or fewer --samples"
+    raise error
+
+
+def tried(
+    name: str, measure: Callable[[], Measurement], reason: Callable[[Exception], str] = reason_of
+) -> Measurement:
+    """Return what was measured; where it could not be, a skipped measurement with the reason.
+
+    So one probe, or one column, never takes the rest of a diagnosis, or a training, with it.
+
+    Args:
+        name: The probe's.
+        measure: Does it.
+        reason: Returns the reason that an error is, or raises it; by default as `reason_of`.
     """
     try:
-        return probe.measure(network, data)
-    except TrainscopeError as error:
-        return Measurement.skipped(probe.name, str(error))
-    except (MemoryError, torch.OutOfMemoryError):
-        return Measurement.skipped(
-            probe.name, "there is not enough memory; give a smaller --batch-size or fewer --samples"
-        )
+        return measure()
+    except Exception as error:
+        return Measurement.skipped(name, reason(error))
+
+
+def attempt(probe: Probe, network: nn.Module, data: ProbeData) -> Measurement:
+    """Measure; a probe that cannot is skipped with the reason, and one that has a bug raises."""
+    return tried(probe.name, lambda: probe.measure(network, data))
 
 
 def lacking(probe: Probe, data: ProbeData) -> Need | None:

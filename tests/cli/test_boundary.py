@@ -94,7 +94,7 @@ def raising(monkeypatch):
         (PermissionError(errno.EACCES, "Permission denied", "/x/y"), 2, "/x/y: "),
         (KeyboardInterrupt(), 130, "interrupted"),
         (KeyError("x"), 1, "this is a bug in trainscope (KeyError: 'x'); please report"),
-        (RuntimeError("shapes\ndiffer"), 1, "issue tracker"),
+        (RuntimeError("shapes\ndiffer"), 1, "'Reporting a bug' in trainscope's README.md"),
         (AssertionError(), 1, "this is a bug in trainscope (AssertionError);"),
     ],
 )

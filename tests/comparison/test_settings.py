@@ -3,10 +3,21 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from comparisons import LARGE, OTHER_BASE, SMALL, SMALL_LONGER, five_settings, run, seeds
+from comparisons import (
+    LARGE,
+    OTHER_BASE,
+    SETTINGS,
+    SMALL,
+    SMALL_LONGER,
+    five_settings,
+    run,
+    seeds,
+)
 
+from trainscope.comparison.commands import retrain_line
+from trainscope.comparison.facts import schedule_of
 from trainscope.comparison.setting_identity import extra_epochs
-from trainscope.comparison.settings import group, shared_first_stage
+from trainscope.comparison.settings import group, natural, shared_first_stage
 from trainscope.records import Kind, RunStatus
 from trainscope.training.schedule import constant, parse_schedule
 from trainscope.training.shapes import cosine, warm_up
@@ -103,3 +114,29 @@ def test_rows_are_called_by_their_methods_where_schedules_are_not_known():
         "A · 2.50×",
     ]
     assert labels([row("A", 2.0), row("A", 2.5)]) == ["2.00×", "2.50×"]
+
+
+def test_a_rate_of_zero_in_a_log_is_a_known_schedule():
+    plain = run("0:1e-2,18:1e-3,19:1e-4", 20)
+    rates = [0.0] + [record.lr for record in plain.epochs[1:-1]] + [0.0]
+    epochs = tuple(replace(record, lr=lr) for record, lr in zip(plain.epochs, rates, strict=True))
+    told = "0:0,1:1e-2,18:1e-3,19:0"
+    for schedule in (told, None):
+        found = schedule_of(replace(plain, epochs=epochs, schedule=schedule))
+        assert found is not None
+        assert str(found) == told
+        assert found.rates() == rates
+        (line,) = retrain_line(plain, found, plain)
+        assert "trainscope" not in line  # it would refuse to train so
+        assert told in line
+    (line,) = retrain_line(plain, schedule_of(plain), plain)
+    assert line.startswith("trainscope retrain")
+
+
+def test_settings_are_in_the_order_of_their_numbers():
+    sizes = (16, 2, 128, 1024)
+    made = [run(settings=SETTINGS | {"batch_size": size}) for size in sizes]
+    assert labels(made) == [f"batch size {size}" for size in sorted(sizes)]
+    assert sorted(["x10", "x2", "10", "2", "1e-3", "5e-4", "a"], key=natural) == [
+        *("5e-4", "1e-3", "2", "10", "a", "x2", "x10"),
+    ]

@@ -11,6 +11,7 @@ import torch
 from torch.serialization import set_crc32_options
 
 from trainscope.errors import CheckpointError
+from trainscope.networks.inspection import inspect_checkpoint
 from trainscope.networks.readers import contents_of
 from trainscope.networks.readers.container import load
 
@@ -136,6 +137,45 @@ def test_tensors_of_other_kinds_are_described_and_not_built(tmp_path, kind):
     assert held["a"].shape == ((32,) if kind == "nested" else (4, 4))
     assert advice in held["a"].problem
     assert torch.equal(held["b"], torch.ones(2))
+
+
+def _by_channel(x):
+    points = torch.tensor([3, 0, -2, 5])
+    return torch.quantize_per_channel(x, torch.full((4,), 0.1), points, 0, torch.qint8)
+
+
+ZEROS = {  # of each, the share that is zero when it is made plain
+    "coo": lambda x: x.to_sparse(),
+    "coo of rows": lambda x: x.to_sparse(1),
+    "coo with a stored zero": lambda x: (x + 1).to_sparse() * x.to_sparse(),
+    "csr": lambda x: x.to_sparse_csr(),
+    "csc": lambda x: x.to_sparse_csc(),
+    "bsr": lambda x: x.to_sparse_bsr((2, 2)),
+    "qint8": lambda x: torch.quantize_per_tensor(x, 0.1, 0, torch.qint8),
+    "quint8 with a zero point": lambda x: torch.quantize_per_tensor(x, 0.1, 7, torch.quint8),
+    "qint32, turned": lambda x: torch.quantize_per_tensor(x, 0.1, -3, torch.qint32).t(),
+    "by channel": _by_channel,
+}
+
+
+@pytest.mark.parametrize("kind", ZEROS)
+@pytest.mark.filterwarnings("ignore")
+def test_zeros_of_sparse_and_quantised_tensors_are_counted(tmp_path, kind):
+    plain = torch.tensor([[0.0, 1, 0, -2], [0.5, 0, 0, 0], [0, 0, 0.01, 3], [0, 0, 0, 1]])
+    made = ZEROS[kind](plain)
+    torch.save({"a": made, "b": torch.ones(2)}, tmp_path / "a.pt")
+    (found,) = [each for each in inspect_checkpoint(tmp_path / "a.pt").tensors if each.name == "a"]
+    dense = made.dequantize() if made.is_quantized else made.to_dense()
+    assert found.zeros == pytest.approx((dense == 0).double().mean().item())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_zeros_that_cannot_be_told_are_not_read(tmp_path):
+    twice = torch.sparse_coo_tensor([[0, 0], [1, 1]], [1.0, -1.0], (2, 2))
+    wide = torch.quantize_per_tensor(torch.zeros(1), 0.1, 0, torch.qint8).expand(2**20)
+    torch.save({"twice": twice, "wide": wide}, tmp_path / "a.pt")
+    found = inspect_checkpoint(tmp_path / "a.pt").tensors
+    assert {each.name: each.zeros for each in found} == {"twice": None, "wide": None}
 
 
 PLAIN = ["float8_e4m3fn", "float8_e5m2", "float16", "bfloat16", "float64", "uint16", "int8", "bool"]

@@ -218,3 +218,84 @@ def test_counting_leaves_no_trace():
 def test_a_wrong_input_shape_raises():
     with pytest.raises(RuntimeError):
         flops(_small(), (3, 9, 9))
+
+
+class _Used(nn.Module):
+    """A layer as it is called, with one output."""
+
+    def __init__(self, part, call):
+        super().__init__()
+        self.part, self.call = part, call
+
+    def forward(self, inputs):
+        return self.call(self.part, inputs)
+
+
+def _first(part, inputs):
+    return part(inputs)[0]
+
+
+STEPS, WIDE, IN = 5, 7, 4
+GATE = IN * WIDE + WIDE * WIDE
+ATTENDED = 4 * STEPS * 8 * 8 + 2 * STEPS * STEPS * 8
+KINDS = {
+    "bilinear": (_Used(nn.Bilinear(4, 4, 3), lambda m, x: m(x, x)), (4,), 4 * 4 * 3),
+    "bilinear, by step": (
+        _Used(nn.Bilinear(4, 4, 3), lambda m, x: m(x, x)),
+        (STEPS, 4),
+        STEPS * 4 * 4 * 3,
+    ),
+    "attention": (
+        _Used(nn.MultiheadAttention(8, 2, batch_first=True), lambda m, x: m(x, x, x)[0]),
+        (STEPS, 8),
+        ATTENDED,
+    ),
+    "rnn": (_Used(nn.RNN(IN, WIDE, batch_first=True), _first), (STEPS, IN), STEPS * GATE),
+    "lstm": (_Used(nn.LSTM(IN, WIDE, batch_first=True), _first), (STEPS, IN), 4 * STEPS * GATE),
+    "lstm with a projection": (
+        _Used(nn.LSTM(IN, WIDE, proj_size=3, batch_first=True), _first),
+        (STEPS, IN),
+        STEPS * (4 * (IN * WIDE + 3 * WIDE) + 3 * WIDE),
+    ),
+    "gru, both ways, two layers": (
+        _Used(nn.GRU(IN, WIDE, 2, bidirectional=True, batch_first=True), _first),
+        (STEPS, IN),
+        2 * 3 * STEPS * (GATE + 2 * WIDE * WIDE + WIDE * WIDE),
+    ),
+    "rnn cell": (nn.RNNCell(IN, WIDE), (IN,), GATE),
+    "lstm cell": (_Used(nn.LSTMCell(IN, WIDE), _first), (IN,), 4 * GATE),
+    "gru cell": (nn.GRUCell(IN, WIDE), (IN,), 3 * GATE),
+    "transposed, 1-d": (nn.ConvTranspose1d(4, 6, 3, stride=2), (4, 5), 5 * 4 * 6 * 3),
+    "transposed, grouped": (
+        nn.ConvTranspose2d(4, 6, 3, stride=2, groups=2),
+        (4, 5, 5),
+        25 * 4 * 3 * 9,
+    ),
+    "transposed, 3-d": (nn.ConvTranspose3d(4, 6, 3), (4, 3, 3, 3), 27 * 4 * 6 * 27),
+    "3-d": (nn.Conv3d(4, 6, 3), (4, 5, 5, 5), 27 * 4 * 6 * 27),
+    "embedding": (_Used(nn.Embedding(10, 3), lambda m, x: m(x.long())), (STEPS,), 0),
+    "matrix times vector": (
+        _Used(nn.Linear(4, 3), lambda m, x: torch.addmv(m.bias, m.weight, x[0])),
+        (4,),
+        12,
+    ),
+    "vector times vector": (
+        _Used(nn.Linear(4, 1), lambda m, x: torch.stack([m.weight[0] @ row for row in x])),
+        (4,),
+        4,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_layer_is_counted_as_by_hand(kind):
+    module, shape, by_hand = KINDS[kind]
+    assert flops(module, shape) == by_hand
+
+
+def test_a_masked_bilinear_layer_counts_by_its_density():
+    module, shape, by_hand = KINDS["bilinear"]
+    mask = torch.zeros(3, 4, 4, dtype=torch.bool)
+    mask[:, 0] = True
+    set_masks(module, {"part.weight": mask})
+    assert flops(module, shape) == by_hand // 4

@@ -123,3 +123,49 @@ def test_estimates_are_written_as_far_as_they_are_known(value, stderr, text):
 
 def test_quantities_have_letters():
     assert [quantity(n) for n in (12, 97_000, 3.66e9)] == ["12", "97.00 k", "3.66 G"]
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "said"),
+    [
+        ("layer_norms", [1.0], "has 1 values, and layers has 2"),
+        ("layer_norms", [1.0, "x"], "mixes text and numbers|something else than numbers"),
+        ("layer_norms", "ab", "is no list"),
+        ("layers", [1.0, 2.0], "something else than names"),
+        ("epoch_accuracies", [[1.0]], "has 1 values, and lrs has 2"),
+        ("epoch_accuracies", [[1.0], []], "something else than rows"),
+        ("epoch_accuracies", [1.0, 2.0], "something else than rows"),
+        ("epoch_accuracies", [[1.0], [None]], "something else than numbers"),
+        ("singular_values", [[1.0, -1.0]], "negative"),
+        ("density_y", [1.0, 2.0, 3.0], "density_x .* has 2 values, and density_y has 3"),
+        ("lrs", [], "has 2 values, and lrs has 0"),
+        ("density_y", [], "has 2 values, and density_y has 0"),
+        ("density_x", [0.0, True], "something else than numbers"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(name, values, said):
+    whole = {
+        "layers": ["a", "b"],
+        "layer_norms": [1.0, None],
+        "lrs": [1e-2, 1e-3],
+        "epoch_accuracies": [[1.0, 2.0], [1.0]],
+        "singular_values": [[1.0], [2.0, 3.0]],
+        "density_x": [0.0, 1.0],
+        "density_y": [1.0, 0.0],
+        "anything": [{"of": "others"}],
+    }
+    probe = Measurement("gradient", arrays=whole)
+    raw = json.loads(json.dumps(probe.to_json()))
+    assert Measurement.from_json("gradient", raw) == probe
+    raw["arrays"][name] = values
+    Measurement.from_json("of_others", raw | {"arrays": {name: [1.0]}})
+    found = json.loads(diagnosis().to_json())
+    found["probes"]["jacobian"]["before"] = raw
+    with pytest.raises(RecordError, match=said):
+        Diagnosis.from_json(json.dumps(found))
+
+
+def test_units_of_earlier_versions_are_read_in_the_words_of_today():
+    raw = {"value": 1.0, "stderr": None, "unit": "loss/param²"}
+    assert Scalar.from_json(raw) == Scalar(1.0, "nats/weight²")
+    assert Scalar.from_json(raw | {"unit": "loss/param"}).unit == "nats/weight"

@@ -172,6 +172,6 @@ def test_a_file_of_another_kind_is_not_written_over(tmp_path):
     write_text(path, "", over="<html>")
     write_text(path, "<html>old", over="<html>")
     write_text(path, "<html>new", over="<html>")
-    with pytest.raises(RecordError, match="is there already, and is not what would be written"):
+    with pytest.raises(RecordError, match="there already and trainscope did not write it"):
         write_text(path, "{}", over="schema")
     assert text_of(path) == "<html>new"

@@ -7,6 +7,7 @@ import pytest
 from trainscope.errors import RecordError
 from trainscope.records.imports import Given, run_from_log
 from trainscope.records.imports.names import meaning
+from trainscope.records.imports.words import NUMBER
 
 CONSTANT = Given(rates=(0.1,) * 9, schedule="0:1e-1", total=9)
 
@@ -209,3 +210,40 @@ def test_what_is_no_log_is_one_sentence(tmp_path, name, content, said):
     with pytest.raises(RecordError, match=said) as caught:
         accuracies(tmp_path / name, content, Given())
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        ("valLoss", "loss"),
+        ("testacc", "accuracy"),
+        ("trainacc1", "accuracy"),
+        ("accuracyval", "accuracy"),
+        ("Top-1 accuracy", "accuracy"),
+        ("learningRate", "lr"),
+        ("lr-SGD", "lr"),
+        ("globalStep", "step"),
+        ("ITERS", "step"),
+        ("Epoch", "epoch"),
+        ("duration", "seconds"),
+        ("S", "seconds"),
+        ("5s", "seconds"),
+    ],
+)
+def test_every_kind_of_name_is_known(name: str, field: str) -> None:
+    found = meaning(name)
+    assert found is not None
+    assert found.field == field
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("a -0.5 b +.5 c 5. d 5 e 1e-3", [-0.5, 0.5, 5.0, 5.0, 1e-3]),
+        ("loss nan acc 5% loss -inf acc 3s", ["nan", 5.0, "-inf", 3.0]),
+        ("0:09:11 loss 1.5 2024-01-02 x1 v1.2.3 1,234", [1.5, 2024.0, 234.0]),
+    ],
+)
+def test_numbers_in_a_line(text: str, numbers: list[float | str]) -> None:
+    found = [text[m.start() : m.end("value")] for m in NUMBER.finditer(text) if m["clock"] is None]
+    assert [repr(float(n)) for n in found] == [repr(float(n)) for n in numbers]

@@ -16,6 +16,7 @@ from trainscope.training.budget import scratch_epochs
 from trainscope.training.jobs import retraining_job, run_beside, scratch_job
 from trainscope.training.recipe import parse_recipe
 from trainscope.training.runner import Watch, run_job
+from trainscope.training.schedule import parse_schedule
 from trainscope.training.settings import Settings
 from trainscope.training.stem import epoch_folder, pretrain
 from trainscope.training.weights import reinitialised, rewound
@@ -193,3 +194,9 @@ def test_budgets():
         scratch_epochs("flops", pretrain=60, retrain=60)
     with pytest.raises(ScheduleError, match="--epochs"):
         scratch_epochs("epochs", pretrain=0, retrain=0)
+
+
+def test_nobody_is_trained_by_a_recorded_schedule_with_a_rate_of_zero():
+    recorded = parse_schedule("0:1e-2,1:0", 2, recorded=True)
+    with pytest.raises(ScheduleError, match="1:0 is no learning rate"):
+        retraining_job(pretrained().network, few_digits(), None, recorded, Settings())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -93,3 +94,19 @@ def test_a_schedule_cannot_be_made_wrong_by_hand():
         LRSchedule((), 5)
     with pytest.raises(ScheduleError, match="no learning rate"):
         LRSchedule((Stage(0, math.nan),), 5)
+
+
+def test_a_rate_of_zero_is_known_from_a_record_and_never_trained_with():
+    recorded = parse_schedule("0:0,1:1e-2,2:0", 4, recorded=True)
+    assert recorded.rates() == [0, 1e-2, 0, 0]
+    assert recorded == from_rates([0.0, 1e-2, 0.0, 0.0], recorded=True)
+    assert parse_schedule("0:1e-2", 4) == parse_schedule("0:1e-2", 4, recorded=True)
+    for make in (
+        lambda: parse_schedule("0:1e-2,2:0", 4),
+        lambda: from_rates([0.0, 1e-2]),
+        lambda: parse_schedule("0:-1e-2", 4, recorded=True),
+        lambda: from_rates([-1e-2], recorded=True),
+        lambda: replace(recorded, recorded=False),
+    ):
+        with pytest.raises(ScheduleError):
+            make()

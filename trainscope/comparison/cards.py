@@ -10,10 +10,12 @@ from typing import Any
 
 from trainscope.errors import RecordError, ScheduleError
 from trainscope.records import Kind, Pretraining, Pruning, Run
+from trainscope.records.reading import text_of
 from trainscope.records.run import UNKNOWN
 from trainscope.records.typed import LARGEST
 from trainscope.training.schedule import MAX_EPOCHS, parse_schedule
 
+MOST_BYTES = 16 * 2**20
 TEXTS = (
     *("method", "data", "architecture", "base", "structure", "scope", "plan", "schedule"),
     *("pretraining_schedule", "stage_schedule"),
@@ -45,11 +47,9 @@ def read_cards(path: Path, *, strict: bool = True) -> list[Run]:
     Raises:
         RecordError: The file cannot be read, or a card says something impossible.
     """
+    text = text_of(path, MOST_BYTES)
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not text"
-        raise RecordError(f"{path} cannot be read: {reason}") from error
+        raw = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # numbers of any length, tables of any depth
         if not strict:
             return []
@@ -103,7 +103,7 @@ def _runs(card: Mapping[str, Any]) -> list[Run]:
         _check(card, key, int, "a whole number")
     for key in ("pretraining_schedule", "stage_schedule"):
         if key in card:
-            parse_schedule(card[key], MAX_EPOCHS)
+            parse_schedule(card[key], MAX_EPOCHS, recorded=True)
     accuracies = _accuracies(card)
     ratio, speedup, spread = card.get("ratio"), card.get("speedup"), card.get("spread")
     if spread is not None and not (0 <= spread <= 100 and len(accuracies) == 1):
@@ -140,7 +140,7 @@ def _run(card: Mapping[str, Any], accuracy: float | None, seed: int | None) -> R
     if text is not None and total is None:
         raise ValueError("a schedule needs its total: give `epochs` too")
     if text is not None and total is not None:
-        parse_schedule(text, total)
+        parse_schedule(text, total, recorded=True)
     kind = Kind(card["kind"]) if "kind" in card else Kind.RETRAIN
     settings = card.get("settings", {})
     if not isinstance(settings, dict):

@@ -26,7 +26,7 @@ def retrain_line(
     base: str | None = None,
     seeds: Sequence[int | None] = (0,),
 ) -> list[str]:
-    """Return the commands, one a seed; one line of words where trainscope cannot prune like that.
+    """Return the commands, one a seed; one line of words where trainscope cannot do that.
 
     What stands in capitals, like CHECKPOINT and ROOT, is for the reader to fill in.
 
@@ -37,7 +37,8 @@ def retrain_line(
         base: The base model's digest or name, to name the checkpoint by.
         seeds: The seeds.
     """
-    if _can_prune(method):
+    rates = [stage.lr for stage in schedule.stages]  # nobody trains at LR 0, and logs have it
+    if _can_prune(method) and min(rates) > 0:
         return [retrain_command(method, schedule, setup, base=base, seed=seed) for seed in seeds]
     known = [str(seed) for seed in seeds if seed is not None]
     last = f", seed{'s' if len(known) > 1 else ''} {', '.join(known)}" if known else ""

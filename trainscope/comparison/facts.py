@@ -34,15 +34,15 @@ def schedule_of(run: Run) -> LRSchedule | None:
         total = run.total or (run.epochs[-1].epoch if run.epochs else None)
         return None if total is None else _parsed(run.schedule, total)
     rates = [record.lr for record in run.epochs]
-    if not rates or run.epochs[-1].epoch != len(rates) or min(rates) <= 0:
+    if not rates or run.epochs[-1].epoch != len(rates) or min(rates) < 0:
         return None
-    return from_rates(rates)
+    return from_rates(rates, recorded=True)
 
 
 @cache
 def _parsed(text: str, total: int) -> LRSchedule | None:
     try:
-        return parse_schedule(text, total)
+        return parse_schedule(text, total, recorded=True)
     except ScheduleError:
         return None
 

@@ -143,7 +143,9 @@ def _sum(*parts: int | None) -> int | None:
 def _read(text: str | None, epochs: int) -> Stages | None:
     """Return the first so many epochs of a schedule as written; None where it cannot be read."""
     try:
-        return None if text is None else joined([_plain(parse_schedule(text, MAX_EPOCHS), epochs)])
+        if text is None:
+            return None
+        return joined([_plain(parse_schedule(text, MAX_EPOCHS, recorded=True), epochs)])
     except ScheduleError:
         return None
 

@@ -14,14 +14,13 @@ from trainscope.errors import RecordError
 from trainscope.records import Diagnosis, Kind, Run
 from trainscope.records import diagnosis as diagnosis_record
 from trainscope.records import run as run_record
+from trainscope.records.reading import text_of
 from trainscope.records.run import UNKNOWN
 
 SUFFIXES = (".json", ".toml")
 FAMILIES = ("trainscope.run/", "trainscope.diagnosis/")
 LOGS = (".csv", ".tsv", ".txt", ".log", ".jsonl")
 IN_LOGS = ('"log_history"', '"epoch"')
-MOST_BYTES = 512 * 2**20
-"""A record larger than this is none of ours."""
 
 
 @dataclass(frozen=True)
@@ -162,13 +161,7 @@ def _within(folder: Path) -> Iterator[Path]:
 def _read_file(path: Path, *, named: bool) -> Sequence[Run | Diagnosis]:
     if path.suffix == ".toml":
         return read_cards(path, strict=named)
-    try:
-        if path.stat().st_size > MOST_BYTES:
-            raise RecordError(f"{path} is larger than any record: it is not read")
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not text"
-        raise RecordError(f"{path} cannot be read: {reason}") from error
+    text = text_of(path)
     schema = _schema(text)
     if schema is None and named:
         _refuse_log(path, text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections import Counter
 from collections.abc import Hashable, Iterable
@@ -25,6 +26,7 @@ from trainscope.comparison.setting_identity import (
 from trainscope.records import Run, RunStatus
 
 SHORTEST_STAGE = 3
+_NUMBER = re.compile(r"([0-9]+(?:\.[0-9]+)?(?:e[-+]?[0-9]+)?)")
 
 
 @dataclass(frozen=True)
@@ -198,14 +200,24 @@ def _setting(run: Run) -> Hashable:
 def _order(run: Run) -> tuple[object, ...]:
     schedule = schedule_of(run)
     lr = max((s.lr for s in schedule.stages), default=0.0) if schedule else 0.0
-    words = (run.data, run.architecture, str(run.kind), method_of(run))
+    words = [natural(word or "") for word in (run.data, run.architecture, str(run.kind))]
     return (
-        tuple(word or "" for word in words[:2]),
+        tuple(words[:2]),
         ratio_of(run) or 0.0,
         speedup_of(run) or 0.0,
-        tuple(word or "" for word in words[2:]),
+        (*words[2:], natural(method_of(run) or "")),
         -lr,
         run.status is not RunStatus.FINISHED,
         last_epoch(run) or 0,
-        settings_key(run),
+        natural(settings_key(run)),
     )
+
+
+def natural(text: str) -> tuple[str | float, ...]:
+    """Return a key that sorts texts by the numbers in them: 2 before 10.
+
+    >>> sorted(["10", "2", "x 1e-3", "x 5e-4"], key=natural)
+    ['2', '10', 'x 5e-4', 'x 1e-3']
+    """
+    parts = _NUMBER.split(text)  # text, number, text, ..: like is compared with like
+    return tuple(float(part) if k % 2 else part for k, part in enumerate(parts))

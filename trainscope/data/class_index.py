@@ -12,7 +12,8 @@ from torch import Tensor
 
 from trainscope.data.dataset import Dataset
 from trainscope.data.split import Augment, Split
-from trainscope.errors import DataError
+from trainscope.errors import DataError, RecordError
+from trainscope.records.reading import text_of
 
 MOST_BYTES = 16 * 2**20
 _FORMS = (
@@ -60,12 +61,9 @@ def read_class_index(path: Path) -> dict[str, int]:
         DataError: The file is not there, or is of no such form.
     """
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise DataError(f"{path} is larger than any class index: {_FORMS}")
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "it is not text"
-        raise DataError(f"the class index {path} cannot be read: {why}") from error
+        text = text_of(path, MOST_BYTES, failed=f"the class index {path} cannot be read")
+    except RecordError as error:
+        raise DataError(str(error)) from error
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -17,6 +17,27 @@ from trainscope.networks.masks import masks_of
 from trainscope.networks.meta import meta_copy, plain_copy
 
 
+def _trilinear(*factors: Any, out_val: Any, **_: Any) -> int:
+    """Return twice the multiply-adds of a bilinear layer: two inputs and an output a weight."""
+    first, weight, _ = factors[:3]
+    return 2 * int(weight.numel()) * int(first.shape[0])
+
+
+def _matrix_times_vector(*factors: Any, out_val: Any, **_: Any) -> int:
+    """Return twice the multiply-adds of a matrix by a vector, of two vectors too."""
+    matrix = max((each for each in factors if isinstance(each, Tensor)), key=Tensor.numel)
+    return 2 * int(matrix.numel())
+
+
+_aten = torch.ops.aten
+FORMULAS: Mapping[Any, Callable[..., int]] = {
+    **flop_registry,
+    _aten._trilinear: _trilinear,
+    **dict.fromkeys((_aten.mv, _aten.addmv, _aten.dot, _aten.vdot), _matrix_times_vector),
+}
+"""Twice the multiply-adds of each product: torch's own formulas, and of those that it lacks."""
+
+
 def parameters(module: nn.Module) -> int:
     """Count the parameters; masked ones are not counted, shared ones once."""
     masks = masks_of(module)
@@ -27,7 +48,7 @@ def parameters(module: nn.Module) -> int:
 
 
 def flops(module: nn.Module, inputs: Inputs) -> int:
-    """Return the multiply-adds of convolutions, linear layers and attention for one sample.
+    """Return the multiply-adds of one sample: convolutions, linear and bilinear layers, attention.
 
     No bias, normalisation, activation or pooling is counted, as in the tables of the pruning
     papers. A masked layer counts by its density: what hardware that skips zeros would need.
@@ -115,7 +136,7 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         """Run one operator and count it if it is a product; see torch.utils.flop_counter."""
         kwargs = kwargs or {}
-        formula: Callable[..., int] | None = flop_registry.get(func.overloadpacket)
+        formula: Callable[..., int] | None = FORMULAS.get(func.overloadpacket)
         if formula is None:
             with self:
                 decomposed = func.decompose(*args, **kwargs)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 NESTED, SPARSE, QUANTISED, META = "nested", "sparse", "quantised", "meta"
 COMPLEX, PACKED, FOREIGN = "complex", "packed", "foreign"
@@ -29,12 +30,15 @@ class Described:
         dtype: Its type, like "float32"; with its layout, like "float32, sparse_coo".
         shape: Its shape; of a nested tensor that of its parts in one row.
         stored: The bytes that the file has of it.
+        count: Returns the share of its elements that are exactly zero, or None where the file is
+            not right; None where that cannot be told from its parts.
     """
 
     kind: str
     dtype: str
     shape: tuple[int, ...]
     stored: int = 0
+    count: Callable[[], float | None] | None = field(default=None, compare=False, repr=False)
 
     @property
     def problem(self) -> str:

@@ -179,7 +179,8 @@ def _is_weight(name: str, value: Tensor | Described) -> bool:
 
 def _facts(name: str, value: Tensor | Described, read: bool) -> TensorFacts:
     if isinstance(value, Described):
-        return TensorFacts(name, value.shape, value.dtype, None)
+        share = value.count() if read and value.count is not None else None
+        return TensorFacts(name, value.shape, value.dtype, share)
     counted = read and value.numel() and kind_of(value) != PACKED
     zeros = int((value == 0).sum()) / value.numel() if counted else None
     return TensorFacts(name, tuple(value.shape), word_of(value.dtype), zeros)

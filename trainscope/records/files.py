@@ -28,12 +28,18 @@ else:
 Written = IO[bytes]
 """What `replacing` lends."""
 
+MADE = "Made by trainscope"
+"""Stands in every picture and page of ours, so that no other is ever written over."""
 ELSEWHERE = "write elsewhere"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a full disk, a quota, a limit on sizes
 
 
+_BEGINNING, _END = 4096, 2**17
+"""Bytes in which a mark is looked for."""
+
+
 @contextmanager
-def replacing(path: Path, *, make: bool = True) -> Iterator[Written]:
+def replacing(path: Path, *, make: bool = True, over: str | None = None) -> Iterator[Written]:
     """Lend a file to write; on leaving, it takes the place of `path` in one step.
 
     The bytes are on the disk before the name changes, so that a crash at any moment leaves the old
@@ -44,10 +50,14 @@ def replacing(path: Path, *, make: bool = True) -> Iterator[Written]:
     Args:
         path: The file.
         make: Make the folders that are missing.
+        over: The mark that a file which is there must have to be replaced, see `refuse_others`.
 
     Raises:
-        RecordError: The file cannot be written; one sentence that starts with its path.
+        RecordError: The file cannot be written, or one is there that is another program's; one
+            sentence that starts with its path.
     """
+    if over is not None:
+        refuse_others(path, over)
     with refusing(path):
         target = Path(os.path.realpath(path))
         if target.exists() and not target.is_file():
@@ -79,27 +89,37 @@ def write_text(path: Path, text: str, *, over: str | None = None) -> None:
     Args:
         path: The file.
         text: What it holds from now on.
-        over: What a file that is there must have near its beginning to be replaced, if not empty.
+        over: The mark that a file which is there must have to be replaced, see `refuse_others`.
 
     Raises:
         RecordError: The file cannot be written, or one is there that nobody may replace.
     """
-    if over is not None:
-        _check_kind(path, over)
-    with replacing(path) as file:
+    with replacing(path, over=over) as file:
         file.write(text.encode("utf-8", "backslashreplace"))
 
 
-def _check_kind(path: Path, mark: str) -> None:
+def refuse_others(path: Path, mark: str = MADE) -> None:
+    """Refuse to write over a file that is not ours: one that has content and not our mark.
+
+    Args:
+        path: The file; where there is none, or a device or a pipe, there is nothing to refuse.
+        mark: Words that stand near the beginning of ours; in a PDF they may stand near the end.
+
+    Raises:
+        RecordError: The file is another program's, or cannot be looked at.
+    """
     with refusing(path):
         if not path.is_file():
             return
         with path.open("rb") as file:
-            start = file.read(4096)
-    if start and mark.encode() not in start:
+            seen = file.read(_BEGINNING)
+            if seen.startswith(b"%PDF"):
+                file.seek(max(0, os.fstat(file.fileno()).st_size - _END))
+                seen += file.read()
+    if seen and mark.encode() not in seen:
         raise RecordError(
-            f"{path} is there already, and is not what would be written: give another name, or "
-            "move it away"
+            f"{path} is there already and trainscope did not write it, so it is not replaced: give "
+            "another name, or move it away"
         )
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
 from trainscope.errors import UnknownNameError
+from trainscope.records.arrays import check_arrays
 from trainscope.records.typed import taken
 
 Json = dict[str, Any]
@@ -16,6 +17,10 @@ Json = dict[str, Any]
 
 Array = list[Any]
 """Numbers, None where a number could not be had, or names; or a list of such lists."""
+
+
+FORMER_UNITS = {"loss/param": "nats/weight", "loss/param²": "nats/weight²"}
+"""Units as earlier versions wrote them, and as they are written now: the same quantities."""
 
 
 class Status(StrEnum):
@@ -70,8 +75,9 @@ class Scalar:
 
     @classmethod
     def from_json(cls, raw: Json) -> Scalar:
-        """Return the Scalar that `to_json` wrote."""
-        return taken(cls, {"reason": None, **raw})
+        """Return the Scalar that `to_json` wrote; units of earlier versions in today's words."""
+        found = taken(cls, {"reason": None, **raw})
+        return replace(found, unit=FORMER_UNITS.get(found.unit, found.unit))
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,11 +175,18 @@ class Measurement:
 
     @classmethod
     def from_json(cls, probe: str, raw: Json) -> Measurement:
-        """Return the Measurement that `to_json` wrote."""
-        return taken(
+        """Return the Measurement that `to_json` wrote.
+
+        Raises:
+            KeyError: Something is missing.
+            ValueError: Something is not what it should be, or has another length.
+        """
+        found = taken(
             cls,
             {"notes": {}, **raw},
             probe=probe,
             scalars={name: Scalar.from_json(value) for name, value in raw["scalars"].items()},
             cost=Cost.from_json(raw["cost"]),
         )
+        check_arrays(found.arrays, probe)
+        return found

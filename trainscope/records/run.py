@@ -18,6 +18,7 @@ from trainscope.records.json_text import parse
 from trainscope.records.measurement import Json
 from trainscope.records.metric import ACCURACY, Metric
 from trainscope.records.origin import Pretraining, Pruning
+from trainscope.records.reading import text_of
 from trainscope.records.trainability import Trainability, trainability
 from trainscope.records.typed import listed, taken
 
@@ -303,11 +304,7 @@ class Run:
         """
         path = Path(path)
         file = path / FILE_NAME if path.is_dir() else path
-        try:
-            text = file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is not text"
-            raise RecordError(f"no Run can be read from {file}: {reason}") from error
+        text = text_of(file, failed=f"no Run can be read from {file}")
         try:
             return cls.from_json(text)
         except RecordError as error:

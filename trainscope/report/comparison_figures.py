@@ -121,16 +121,21 @@ def write_comparison_figures(
 
     Args:
         comparison: What to draw.
-        folder: Made where it is missing; files of the same names are replaced.
+        folder: Made where it is missing; earlier figures of the same names are replaced.
         formats: Of `trainscope.report.pictures.KINDS`.
         titles: Whether they have titles; those in papers have captions.
 
     Raises:
-        RecordError: The folder cannot be written to.
+        RecordError: The folder cannot be written to, or has a file of such a name that trainscope
+            did not write; then nothing is written.
     """
     paths = []
+    drawings = list(displays(comparison))
+    for name, _, _ in drawings:
+        for form in formats:
+            files.refuse_others(folder / f"{name}.{form}")
     with files.folder(folder):
-        for name, display, note in displays(comparison):
+        for name, display, note in drawings:
             figure = picture(display, title=None if titles else "", note=note)
             for form in formats:
                 paths.append(folder / f"{name}.{form}")

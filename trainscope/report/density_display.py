@@ -62,7 +62,7 @@ class DensityDisplay:
         reach = min(float(np.abs(x).max()) for x, _ in self.densities.values())
         if reach > 0:  # columns can differ by decades: the narrowest one sets the linear part
             self.ax_.set_xscale("symlog", linthresh=10 ** np.floor(np.log10(reach / 5)))
-        self.ax_.set_xlabel("eigenvalue [nats / weight²] (dotted: largest)")
+        self.ax_.set_xlabel("eigenvalue [nats/weight²] (dotted: largest)")
         self.ax_.set_ylabel("spectral density")
         self.figure_ = finish(self.ax_, self.title if title is None else title)
         return self

@@ -62,7 +62,7 @@ def write_outcome(outcome: Outcome, folder: Path, *, titles: bool = True) -> lis
 
         def add(name: str) -> files.Written:
             paths.append(folder / name)
-            return whole.enter_context(files.replacing(paths[-1]))
+            return whole.enter_context(files.replacing(paths[-1], over=_mark(name)))
 
         diagnosis = add(DIAGNOSIS)  # left last, and so named last
         diagnosis.write((outcome.diagnosis.to_json() + "\n").encode("utf-8", "backslashreplace"))
@@ -93,6 +93,13 @@ def _check_names(folder: Path, source: Path | None) -> None:
             f"{folder} already holds a {found} that no diagnosis wrote: give another folder with "
             "--output"
         )
+    for name in names:
+        files.refuse_others(folder / name, _mark(name))
+
+
+def _mark(name: str) -> str:
+    """Return what a file of this name has near its beginning where a diagnosis wrote it."""
+    return {PRUNED: own.KIND, DIAGNOSIS: FAMILY}.get(name, files.MADE)
 
 
 def _same(first: Path, second: Path) -> bool:

@@ -94,7 +94,7 @@ class GradientDisplay:
             self._panel(part, names)
             if len(panels) > 1:
                 part.set_ylabel(PANELS[kind])
-        drawn[-1].set_xlabel("gradient norm [nats / weight]")
+        drawn[-1].set_xlabel("gradient norm [nats/weight]")
         for names, part in zip(panels.values(), drawn, strict=True):
             _name_rows(part, names)
         self.norms_ax_ = drawn[1] if len(drawn) > 1 else None

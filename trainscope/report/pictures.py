@@ -9,26 +9,29 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from trainscope.errors import RecordError
-from trainscope.records.files import replacing
+from trainscope.records.files import MADE, refuse_others, replacing
 from trainscope.records.text import plain
 from trainscope.report.layout import INK, SMALL, Display
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-KINDS = ("png", "svg", "pdf")
+MARKED = {"png": "Software", "svg": "Creator", "pdf": "Creator"}
+"""Where each kind of picture says what wrote it."""
+KINDS = tuple(MARKED)
 DPI = 160
 
 
 def kind_of_picture(path: Path) -> str:
-    """Return the kind of picture that a file's name ends in.
+    """Return the kind of picture that a file's name ends in; ask before the work begins.
 
     Raises:
-        RecordError: It ends in none of KINDS.
+        RecordError: It ends in none of KINDS, or a file is there that trainscope did not write.
     """
     kind = path.suffix.removeprefix(".").lower()
     if kind not in KINDS:
         raise RecordError(f"{path} is no picture: end its name in .png, .svg or .pdf")
+    refuse_others(path)
     return kind
 
 
@@ -51,7 +54,7 @@ def picture(display: Display, *, title: str | None = None, note: str = "") -> Fi
 
 
 def write(figure: Figure, file: IO[bytes], kind: str = "png") -> None:
-    """Write a figure into an open file; names from files are no formulas and no commands."""
+    """Write a figure with our mark; names from files are no formulas and no commands in it."""
     from matplotlib.text import Text
 
     for text in figure.findobj(Text):
@@ -61,17 +64,18 @@ def write(figure: Figure, file: IO[bytes], kind: str = "png") -> None:
             text.set_parse_math(False)
             text.set_text("\n".join(plain(line) for line in held.split("\n")))
     with _any_letters():
-        figure.savefig(file, format=kind, dpi=DPI)
+        figure.savefig(file, format=kind, dpi=DPI, metadata={MARKED[kind]: MADE})
 
 
 def save(figure: Figure, path: Path) -> None:
     """Write a figure in one step, of the kind that its name ends in.
 
     Raises:
-        RecordError: The file cannot be written, or the name ends in no kind of picture.
+        RecordError: The file cannot be written, the name ends in no kind of picture, or a file is
+            there that trainscope did not write.
     """
     kind = kind_of_picture(path)
-    with replacing(path) as file:
+    with replacing(path, over=MADE) as file:
         write(figure, file, kind)
 
 
@@ -79,10 +83,11 @@ def save_alone(display: Display, path: Path, *, title: str | None = None) -> Non
     """Draw into a file of its own.
 
     Raises:
-        RecordError: The file cannot be written, its folder is missing, or it has no known ending.
+        RecordError: The file cannot be written, its folder is missing, it has no known ending, or
+            one is there that trainscope did not write.
     """
     kind = kind_of_picture(path)
-    with replacing(path, make=False) as file:
+    with replacing(path, make=False, over=MADE) as file:
         write(picture(display, title=title), file, kind)
 
 

@@ -50,6 +50,14 @@ class Job:
     watched: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Refuse a schedule that only a record may have.
+
+        Raises:
+            ScheduleError: An epoch has the learning rate 0.
+        """
+        replace(self.schedule, recorded=False)
+
     def frozen(self) -> Json:
         """Return all that decides what comes out, in plain types."""
         action = None if self.pruning is None else self.pruning.action

@@ -61,10 +61,13 @@ class LRSchedule:
     Attributes:
         stages: The stages, by their first epoch.
         total: The number of epochs.
+        recorded: Whether it is from a record: there a warm-up may begin at 0, and a cosine end
+            there. Nobody is trained by a schedule with a learning rate of 0.
     """
 
     stages: tuple[Stage, ...]
     total: int
+    recorded: bool = field(default=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         """Check the order and the range of the stages.
@@ -81,7 +84,7 @@ class LRSchedule:
                     f"LR schedule '{self}': epochs must ascend, but {after} follows {before}"
                 )
         for stage in self.stages:
-            if not 0 < stage.lr <= MAX_LR:
+            if not (stage.lr > 0 or (self.recorded and stage.lr == 0)) or stage.lr > MAX_LR:
                 raise ScheduleError(
                     f"LR schedule '{self}': {stage} is no learning rate in (0, {MAX_LR:g}]"
                 )
@@ -123,14 +126,16 @@ class LRSchedule:
         return math.fsum(self.rates())
 
 
-def from_rates(rates: list[float]) -> LRSchedule:
+def from_rates(rates: list[float], *, recorded: bool = False) -> LRSchedule:
     """Return the schedule with a learning rate for every epoch; equal neighbours share a stage.
 
     Args:
         rates: A learning rate an epoch, at least one.
+        recorded: Whether they are from a record, where 0 is one too.
     """
     starts = [0, *(i + 1 for i, (a, b) in enumerate(pairwise(rates)) if a != b)] if rates else []
-    return LRSchedule(tuple(Stage(start, rates[start]) for start in starts), len(rates))
+    stages = tuple(Stage(start, rates[start]) for start in starts)
+    return LRSchedule(stages, len(rates), recorded)
 
 
 def constant(lr: float, epochs: int, *, text: str = "") -> LRSchedule:
@@ -138,12 +143,13 @@ def constant(lr: float, epochs: int, *, text: str = "") -> LRSchedule:
     return LRSchedule((Stage(0, lr, text),), epochs)
 
 
-def parse_schedule(text: str, total: int) -> LRSchedule:
+def parse_schedule(text: str, total: int, *, recorded: bool = False) -> LRSchedule:
     """Read the notation `0:1e-2,30:1e-3`.
 
     Args:
         text: Stages `epoch:LR` with commas between them and no blanks.
         total: The number of epochs.
+        recorded: Whether it is from a record, where 0 is a learning rate too.
 
     Raises:
         ScheduleError: The text is not of the notation; the message points at the character.
@@ -160,7 +166,7 @@ def parse_schedule(text: str, total: int) -> LRSchedule:
         position, lr = _take(text, position, _NUMBER, "a learning rate like 1e-2")
         stages.append(Stage(int(epoch), float(lr), lr))
         if position == len(text):
-            return LRSchedule(tuple(stages), total)
+            return LRSchedule(tuple(stages), total, recorded)
         position, _ = _take(text, position, re.compile(","), "',' between stages, or the end")
 
 

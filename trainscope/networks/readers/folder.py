@@ -14,16 +14,19 @@ from typing import Any
 
 from torch import Tensor
 
-from trainscope.errors import CheckpointError
+from trainscope.errors import CheckpointError, RecordError
 from trainscope.networks.readers.container import first_bytes, load
 from trainscope.networks.readers.contents import Contents
 from trainscope.networks.readers.numbers import whole_of
 from trainscope.networks.readers.safetensors_file import is_safetensors, tensors_of
 from trainscope.networks.state_dict import is_state_dict
+from trainscope.records.reading import text_of
 
 CONFIG = "config.json"
 WHOLE = ("model.safetensors", "pytorch_model.safetensors", "pytorch_model.bin")
 SHARDED = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+MOST_JSON = 64 * 2**20
+"""Bytes of a configuration, or of an index of shards."""
 _SHARD = re.compile(r"-\d+-of-\d+\.")
 
 
@@ -90,8 +93,8 @@ def _tensors(file: Path) -> dict[str, Tensor]:
 
 def _json(file: Path) -> dict[str, Any]:
     try:
-        read = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        read = json.loads(text_of(file, MOST_JSON))
+    except (RecordError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{file.name} is damaged; download the folder again") from error
     if not isinstance(read, dict):
         raise CheckpointError(f"{file.name} is no JSON object; download the folder again")

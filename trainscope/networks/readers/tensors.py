@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
+from math import prod
 from typing import Any
 
 import torch
@@ -44,6 +46,9 @@ STORAGES = {
 
 _WHOLE_BYTES = re.compile(r"b?float\d+(_\w+)?|complex\d+|bool|u?int(8|16|32|64)")
 """Types whose values are what their bytes say; quantised ones, and parts of a byte, are not."""
+
+_WHOLE = {torch.qint8: torch.int8, torch.quint8: torch.uint8, torch.qint32: torch.int32}
+"""The whole numbers that quantised types are stored as."""
 
 _MOST_DIMENSIONS = 64
 
@@ -81,6 +86,63 @@ class Storage:
             return torch.empty(size, dtype=dtype)
         flat = torch.frombuffer(self.data, dtype=torch.uint8, count=count * dtype.itemsize)
         return flat.view(dtype).as_strided(size, stride, offset)
+
+
+def zeros_of_quantised(
+    storage: Storage, offset: object, shape: tuple[int, ...], stride: object, scheme: object
+) -> float | None:
+    """Return the share of whole numbers that equal their zero point; None where none is stated.
+
+    Args:
+        storage: The whole numbers.
+        offset: Of the first of them.
+        shape: Of the tensor.
+        stride: Of the tensor.
+        scheme: (name, scale, zero point), or (name, scales, zero points, axis) by channel.
+    """
+    dtype, total = _WHOLE.get(storage.dtype), prod(shape)
+    if dtype is None or not 0 < total * dtype.itemsize <= len(storage.data):
+        return None
+    if type(offset) is not int or not isinstance(scheme, tuple):
+        return None
+    point = scheme[2] if len(scheme) in (3, 4) else None
+    if len(scheme) == 4:  # by channel
+        axis = scheme[3]
+        if type(axis) is not int or not 0 <= axis < len(shape) or not isinstance(point, Tensor):
+            return None
+        if tuple(point.shape) != (shape[axis],):
+            return None
+        point = point.reshape([-1 if k == axis else 1 for k in range(len(shape))])
+    elif type(point) is not int:
+        return None
+    try:
+        numbers = storage.view(offset, shape, _shape(stride), dtype)
+        return int((numbers == point).sum()) / total
+    except (ValueError, RuntimeError):
+        return None
+
+
+def zeros_of_sparse(
+    values: Tensor, shape: tuple[int, ...], indices: object, *, compressed: bool
+) -> float | None:
+    """Return the share of elements that are zero; None where two values may share a place.
+
+    Args:
+        values: Those that are stored.
+        shape: Of the tensor.
+        indices: Of a tensor of coordinates, [dimensions, stored values].
+        compressed: Whether rows or columns are compressed; then every value has its own place.
+    """
+    total = prod(shape)
+    if not compressed:
+        if not isinstance(indices, Tensor) or indices.ndim != 2 or values.ndim < 1:
+            return None
+        if indices.is_floating_point() or indices.shape[1] != values.shape[0]:
+            return None
+        if torch.unique(indices, dim=1).shape[1] != indices.shape[1]:
+            return None
+    held = int(torch.count_nonzero(values))
+    return None if held > total or not total else 1 - held / total
 
 
 def dtype_of(named: object) -> torch.dtype:
@@ -126,7 +188,7 @@ def _strided(storage: object, offset: object, size: object, stride: object, *_: 
     if not isinstance(storage, Storage) or type(offset) is not int:
         raise ValueError("a tensor without a storage")
     if not _WHOLE_BYTES.fullmatch(word_of(storage.dtype)):
-        return _quantised(storage, offset, size)
+        return _quantised(storage, offset, size, stride)
     return storage.view(offset, _shape(size), _shape(stride))
 
 
@@ -148,10 +210,14 @@ def _parameter(data: object, *_: object) -> object:
     return data
 
 
-def _quantised(storage: object, _offset: object, size: object, *_: object) -> Described:
+def _quantised(
+    storage: object, offset: object, size: object, stride: object, scheme: object = (), *_: object
+) -> Described:
     if not isinstance(storage, Storage):
         raise ValueError("a tensor without a storage")
-    return Described(QUANTISED, word_of(storage.dtype), _shape(size), len(storage.data))
+    shape, held = _shape(size), len(storage.data)
+    count = partial(zeros_of_quantised, storage, offset, shape, stride, scheme)
+    return Described(QUANTISED, word_of(storage.dtype), shape, held, count)
 
 
 def _sparse(layout: object, data: object, *_: object) -> Described:
@@ -163,7 +229,9 @@ def _sparse(layout: object, data: object, *_: object) -> Described:
         raise ValueError("a sparse tensor without values")
     word = f"{word_of(values.dtype)}, {layout.removeprefix('torch.')}"
     stored = sum(each.nbytes for each in data if isinstance(each, Tensor))
-    return Described(SPARSE, word, _shape(shape), stored)
+    indices = None if compressed else data[0]
+    count = partial(zeros_of_sparse, values, _shape(shape), indices, compressed=compressed)
+    return Described(SPARSE, word, _shape(shape), stored, count)
 
 
 def _meta(dtype: object, size: object, *_: object) -> Described:

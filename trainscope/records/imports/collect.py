@@ -113,13 +113,24 @@ class EpochCollector:
         Raises:
             RecordError: There are too many epochs or numbers for a log of a training.
         """
-        own = [(name, value, use) for name, value in values.items() if (use := self._use(name))]
-        # A test at the end is of an epoch that has passed, but of a name of its own.
-        telling = [name for name, _, use in own if use != _RATE] or [name for name, _, _ in own]
+        own, uses, back, rates_back = [], set(), False, False
         passed = self.passed
-        if any(name in passed and passed[name] > epoch for name in telling):
+        for name, value in values.items():
+            use = self._use(name)
+            if use is None:
+                continue
+            own.append((name, value, use))
+            uses.add(use)
+            if passed.get(name, -1) > epoch:
+                if use == _RATE:
+                    rates_back = True
+                else:
+                    back = True
+        # A test at the end is of an epoch that has passed, but of a name of its own.
+        if back or (rates_back and uses == {_RATE}):
             self._begin_again(epoch)
-        if any(use == _BARE for _, _, use in own) and any(use == _TRAINED for _, _, use in own):
+            passed = self.passed
+        if _BARE in uses and _TRAINED in uses:
             for name, _, use in own:
                 if use == _BARE:
                     self.beside[name] = self.beside.get(name, 0) + 1

@@ -48,6 +48,15 @@ _RATES = frozenset(
 _STEPS = frozenset(("step", "steps", "iter", "iters", "iteration", "iterations"))
 _TIME = frozenset(("time", "seconds", "sec", "secs", "duration", "s"))
 _METRICS = ("acc", "accuracy", "loss", "lr", "acc1", "top1")
+_PARTS = {
+    "".join(pair): pair for split in SPLITS for m in _METRICS for pair in ([split, m], [m, split])
+}
+_CAPITAL = re.compile(r"([a-z0-9])([A-Z])")
+_BETWEEN = re.compile(r"[^a-z0-9@]+")
+_PROMISING = re.compile(
+    r"loss|acc|prec|top|lr|learn|epoch|step|iter|time|sec|dur|(?<![a-z])s(?![a-z])"
+)
+"""Every name that means anything has one of these in it; most words of a log have none."""
 _WORDS = re.compile(r"[a-z]*@?\d+(?![a-z])|[a-z]+@?\d*|@\d+")
 
 
@@ -135,9 +144,14 @@ def _is_accuracy(word: str) -> bool | None:
 
 
 def _words(name: str) -> list[str]:
-    spaced = re.sub(r"([a-z0-9])([A-Z])", r"\1 \2", name[:200])
+    name = name[:200]
+    spaced = name.lower()
+    if spaced != name:
+        spaced = _CAPITAL.sub(r"\1 \2", name).lower()
     words: list[str] = []
-    for part in re.split(r"[^a-z0-9@]+", spaced.lower()):
+    if _PROMISING.search(spaced) is None:
+        return words
+    for part in _BETWEEN.split(spaced):
         for word in _WORDS.findall(part):
             words += _parted(word)
     merged: list[str] = []
@@ -152,13 +166,4 @@ def _words(name: str) -> list[str]:
 
 def _parted(word: str) -> list[str]:
     """Part words that are written as one, like testacc, train_loss without its stroke."""
-    if word in SPLITS:
-        return [word]
-    for split in SPLITS:
-        rest = word.removeprefix(split)
-        if rest != word and rest in _METRICS:
-            return [split, rest]
-        rest = word.removesuffix(split)
-        if rest != word and rest in _METRICS:
-            return [rest, split]
-    return [word]
+    return _PARTS.get(word) or [word]

@@ -29,6 +29,8 @@ from trainscope.records.imports.words import Line, Pair, read_line
 MOST_BYTES = 16 * 2**20
 MOST_BEFORE = 10_000
 """Lines that are held before the first epoch."""
+MOST_KINDS = 20_000
+"""Names whose kind is kept."""
 ONCE = "The log has its LR before the first epoch alone: it was taken to hold for all of them."
 AGAIN = "A test after the last epoch's own was left out."
 _DIGIT = re.compile("[0-9]")
@@ -73,6 +75,7 @@ class _Reader:
     tested: set[str] = field(default_factory=set)
     left_out: bool = False
     rates_within: bool = False
+    kinds: dict[str, tuple[bool, bool, bool]] = field(default_factory=dict)
 
     def take(self, text: str) -> None:
         """Take a line."""
@@ -142,7 +145,7 @@ class _Reader:
         starred = line.text.lstrip().startswith("* ") and found.field == ACCURACY
         split = split or (TRAIN if line.batch else TEST if starred else self.heading)
         name = pair.name if found.split or not split else f"{split}/{pair.name}"
-        if "ema" in line.text[: pair.at].lower().split(":")[0].replace("(", " ").split():
+        if line.averaged(pair.at):
             name = f"ema {name}"
         if not line.batch:
             return name, pair.value
@@ -156,15 +159,37 @@ class _Reader:
         value = pair.average if line.ended and pair.average is not None else own
         return f"{name} (batches)", value
 
+    def _kind(self, name: str) -> tuple[bool, bool, bool]:
+        """Return whether a name is of a test accuracy, of an LR, and of training."""
+        kind = self.kinds.get(name)
+        if kind is None:
+            found = meaning(name)
+            kind = (
+                is_test_accuracy(name, self.collector.asked),
+                found is not None and found.field == LR,
+                found is not None and found.split == TRAIN,
+            )
+            if len(self.kinds) < MOST_KINDS:
+                self.kinds[name] = kind
+        return kind
+
     def _give(self, line: Line, values: dict[str, float]) -> None:
-        rate = next((v for n, v in values.items() if (m := meaning(n)) and m.field == LR), None)
-        if rate is not None:
-            self.rate = rate
+        tests, rates, trained = [], [], False
+        for name in values:
+            is_test, is_rate, is_trained = self._kind(name)
+            if is_test:
+                tests.append(name)
+            if is_rate:
+                rates.append(name)
+            trained |= is_trained
+        if rates:
+            self.rate = values[rates[0]]
             self.rates_within |= self.epoch is not None
             if line.epoch is None and not line.batch:
-                values = {n: v for n, v in values.items() if not (m := meaning(n)) or m.field != LR}
-        tests = [name for name in values if is_test_accuracy(name, self.collector.asked)]
-        if not tests and any((m := meaning(name)) and m.split == TRAIN for name in values):
+                for name in rates:
+                    del values[name]
+                tests = [name for name in tests if name in values]
+        if not tests and trained:
             self.tested.clear()
         if self.epoch is None:
             if len(self.before) < MOST_BEFORE:

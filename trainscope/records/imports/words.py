@@ -6,22 +6,26 @@ import math
 import re
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import NamedTuple
 
 from trainscope.records.imports.names import SPLITS, STEP, TRAIN, meaning, split_of
 
-_NUMBER = re.compile(
-    r"(?<!\d)(?P<clock>\d++(?::\d\d++)++(?:\.\d++)?)"  # 0:09:11 is no number
-    r"|(?<![\w@.\-/])"
-    r"(?P<value>[-+]?(?:\d++\.?\d*+|\.\d++)(?:[eE][-+]?\d++)?|[-+]?(?:nan|inf)\b)"
-    r"(?P<of>\s?/\s?\d++(?!\s?/))?(?P<unit>\s?%|s(?!\w))?(?!\w|[.,]\d|\s?/\s?\d)",
-    re.IGNORECASE,
+# The first character is read before anything else is asked, so that a search skips all others.
+NUMBER = re.compile(
+    r"[-+.\dnNiI](?:(?<=\d)(?<!\d\d)(?P<clock>\d*+(?::\d\d++)++(?:\.\d++)?)"  # 0:09:11: none
+    r"|(?<![\w@.\-/].)"
+    r"(?P<value>(?:(?<=\d)\d*+\.?\d*+|(?<=\.)\d++|(?<=[-+])(?:\d++\.?\d*+|\.\d++))"
+    r"(?:[eE][-+]?\d++)?"
+    r"|(?:(?<=[nN])[aA][nN]|(?<=[iI])[nN][fF]|(?<=[-+])(?:[nN][aA][nN]|[iI][nN][fF]))\b)"
+    r"(?P<of>\s?/\s?\d++(?!\s?/))?(?P<unit>\s?%|[sS](?!\w))?(?!\w|[.,]\d|\s?/\s?\d))"
 )
 _EPOCH = re.compile(
     r"\bepoch\b['\"]?\s*+(?:\((?P<split>\w++)\))?\s*+[:=#-]?\s*+['\"\[]?\s*+(?P<number>\d++)"
     r"(?P<fraction>\.\d++)?(?!\w|[.,]\d)(?P<of>\s?/\s?\d++)?",
     re.IGNORECASE,
 )
-_WORD = re.compile(r"(?<![A-Za-z0-9_])[A-Za-z]++(?![A-Za-z0-9_])")
+_FIRST = "".join(sorted({word[0] + word[0].upper() for word in SPLITS}))
+_DATA = re.compile(rf"[{_FIRST}](?<![A-Za-z0-9_].)[A-Za-z]++(?![A-Za-z0-9_])")
 _ENDS = re.compile(r"[|;,\t(){}\[\]<>]|\s{2,}|\s[-–—]\s")
 _NOT_AN_EPOCH = re.compile(
     r"\b(best|total|max|num|warmup|every|per|last|start|final)\b[^|]*$", re.IGNORECASE
@@ -63,6 +67,7 @@ class Line:
         ended: Whether it is, or is at the last batch, counted from 0.
         split: The data that it names with its epoch.
         words: Where it names data, once that was asked for.
+        ema: Whether it names averaged weights anywhere, likewise.
     """
 
     text: str
@@ -73,14 +78,26 @@ class Line:
     ended: bool = False
     split: str = ""
     words: list[tuple[int, str]] | None = field(default=None, repr=False)
+    ema: bool | None = field(default=None, repr=False)
 
     def split_at(self, place: int) -> str:
         """Return the data that was last named to the left of a place, "" for none."""
         if self.words is None:
-            found = ((match.start(), match[0]) for match in _WORD.finditer(self.text))
+            found = [(match.start(), match[0]) for match in _DATA.finditer(self.text)]
             self.words = [(at, word) for at, word in found if word.lower() in SPLITS]
-        left = [word for at, word in self.words if at < place]
-        return split_of(left[-1]) if left else self.split
+        last = ""
+        for at, word in self.words:
+            if at < place:
+                last = word
+        return split_of(last) if last else self.split
+
+    def averaged(self, place: int) -> bool:
+        """Tell whether a place is said to be of averaged weights, before the first colon."""
+        if self.ema is None:
+            self.ema = "ema" in self.text.lower()
+        if not self.ema:
+            return False
+        return "ema" in self.text[:place].lower().split(":")[0].replace("(", " ").split()
 
 
 def read_line(text: str) -> Line:
@@ -93,12 +110,13 @@ def read_line(text: str) -> Line:
     end = 0
     last: Pair | None = None
     lone: float | None = None  # a number behind the word `train` alone
-    for match in _NUMBER.finditer(text):
-        clock, written, of, _ = match.groups()
+    for match in NUMBER.finditer(text):
+        clock, rest, of, _ = match.groups()
         start = match.start()
-        if clock:
+        if clock is not None:
             end, last = match.end(), None
             continue
+        written = text[start] + rest
         if epoch_from <= start < epoch_to:
             end, last, lone = epoch_to, None, None
             continue
@@ -133,8 +151,7 @@ def _count(line: Line, done: float, of: float) -> None:
     line.complete, line.ended = done == of, of - done <= 1
 
 
-@dataclass(frozen=True, slots=True)
-class _Label:
+class _Label(NamedTuple):
     """What stands between two numbers.
 
     Attributes:
@@ -160,6 +177,7 @@ class _Label:
 def _label(between: str) -> _Label:
     words = _ENDS.split(between.rstrip(" \t:=([{\"'<"))[-1].split()[-MOST_WORDS:]
     name = " ".join(words).strip("*:=\"'# ")
+    counts, train, useful = _use(name)
     return _Label(
         name=name,
         length=len(between) - between.rfind(words[0]) if words else 0,
@@ -168,9 +186,9 @@ def _label(between: str) -> _Label:
         and words[-1].lower() in _PART_OF_A_NAME
         and between[-1:].isspace()
         and "=" not in between[-2:],
-        counts=_counts_batches(name),
-        train=split_of(name) == TRAIN,
-        useful=bool(name) and meaning(name) is not None,
+        counts=counts,
+        train=train,
+        useful=useful,
     )
 
 
@@ -190,11 +208,15 @@ def _read_epoch(line: Line) -> tuple[int, int]:
     return (-1, -1)
 
 
-def _counts_batches(name: str) -> bool:
-    words = name.lower().split()
+@lru_cache(maxsize=20_000)
+def _use(name: str) -> tuple[bool, bool, bool]:
+    """Return whether a name counts batches, is training's alone, and means anything."""
     found = meaning(name)
     counts = found is not None and found.field == STEP
-    return counts or all(split_of(word) or word.strip(":") in _BATCH for word in words)
+    words = name.lower().split()
+    if not counts and found is None:
+        counts = all(word in SPLITS or word.strip(":") in _BATCH for word in words)
+    return counts, split_of(name) == TRAIN, bool(words) and found is not None
 
 
 def _value(text: str) -> float:

@@ -6,11 +6,11 @@ from collections import Counter
 from pathlib import Path
 
 from trainscope.comparison.comparison import Comparison
-from trainscope.records.files import write_text
+from trainscope.records.files import MADE, write_text
 from trainscope.report.page import every_run, judgement, sections
 from trainscope.report.page.markup import listed
 from trainscope.report.page.payload import payload
-from trainscope.report.page.shell import OPENING, shell
+from trainscope.report.page.shell import shell
 
 FOOTER = (
     "Accuracies are top-1, in percent, of the last epoch; spreads are standard deviations over "
@@ -48,9 +48,9 @@ def write_page(comparison: Comparison, path: Path, title: str | None = None) -> 
     """Write the page in one step, over an earlier page at most.
 
     Raises:
-        RecordError: The file cannot be written.
+        RecordError: The file cannot be written, or one is there that trainscope did not write.
     """
-    write_text(path, page_html(comparison, title), over=OPENING)
+    write_text(path, page_html(comparison, title), over=MADE)
 
 
 def _title(comparison: Comparison) -> str:

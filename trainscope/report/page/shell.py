@@ -7,12 +7,11 @@ from importlib import resources
 from importlib.metadata import PackageNotFoundError, version
 
 from trainscope.records import Json
+from trainscope.records.files import MADE
 from trainscope.report.page.markup import escape
 
 # Nothing may be fetched, whatever a record says.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
-OPENING = "<!doctype html>"
-"""How a page begins: what may be written over."""
 SCRIPTS = ("plot.js", "rows.js", "measured.js", "layout.js", "app.js")
 
 
@@ -29,10 +28,11 @@ def shell(heading: str, subtitle: str, body: str, data: Json, footer: str) -> st
         data: What the script draws: settings, runs and plots.
         footer: HTML that follows the version.
     """
-    return f"""{OPENING}
+    return f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
+<meta name="generator" content="{MADE}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="{POLICY}">
 <title>{escape(heading)} – trainscope</title>
