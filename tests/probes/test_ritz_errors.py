@@ -262,3 +262,12 @@ def test_of_an_exhausted_start_the_first_part_alone_is_a_quadrature() -> None:
     read = Quadrature.of(krylov)
     assert read.now.values == pytest.approx([1.0, 3.0])
     assert read.earlier is read.now
+
+
+def test_what_another_start_has_shown_need_only_be_met_to_the_tolerance() -> None:
+    values = torch.cat([vector(10.0, 5.0), torch.linspace(0.0, 1.0, 40, dtype=torch.float64)])
+    start = torch.randn(42, generator=seeded(2), dtype=torch.float64)
+    met = largest(torch.diag(values), start, 1, at_least=[10.008])
+    assert met.converged
+    assert met.krylov.steps == largest(torch.diag(values), start, 1).krylov.steps
+    assert not largest(torch.diag(values), start, 1, at_least=[10.02], most_steps=30).converged

@@ -35,7 +35,7 @@ def linear() -> tuple[nn.Module, ProbeData]:
 def test_the_gauss_newton_trace_of_a_linear_network() -> None:
     """It is the mean of (1 - sum p²) (|x|² + 1), by hand."""
     network, data = linear()
-    p = network(data.inputs).softmax(1)
+    p = network(data.inputs).softmax(1).detach()
     spread = 1 - p.square().sum(1)
     weight = float((spread * data.inputs.square().sum(1)).mean())
     bias = float(spread.mean())
