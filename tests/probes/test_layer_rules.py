@@ -123,3 +123,15 @@ def test_layers_without_a_rule() -> None:
         type("L", (nn.Linear,), {})(3, 3),
     ):
         assert rule_for(layer) is None
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_parameters_that_are_not_asked_for_are_left_out(name: str) -> None:
+    layer, x = built(name)
+    rule = rule_for(layer)
+    d = torch.randn((1, *layer(x).shape), generator=seeded(3), dtype=torch.float64)
+    every = rule.squares(x, d, {id(p): None for p in rule.owned()})
+    for p in rule.owned():
+        found = rule.squares(x, d, {id(p): None})
+        assert found.keys() == {id(p)}
+        assert torch.equal(found[id(p)], every[id(p)])

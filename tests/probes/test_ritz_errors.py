@@ -271,3 +271,11 @@ def test_what_another_start_has_shown_need_only_be_met_to_the_tolerance() -> Non
     assert met.converged
     assert met.krylov.steps == largest(torch.diag(values), start, 1).krylov.steps
     assert not largest(torch.diag(values), start, 1, at_least=[10.02], most_steps=30).converged
+
+
+def test_each_value_that_another_start_has_shown_must_be_met() -> None:
+    values = torch.cat([vector(10.0, 5.0), torch.linspace(0.0, 1.0, 40, dtype=torch.float64)])
+    start = torch.randn(42, generator=seeded(2), dtype=torch.float64)
+    found = largest(torch.diag(values), start, 2, at_least=[9.0, 6.0], most_steps=30)
+    assert not found.converged
+    assert largest(torch.diag(values), start, 2, at_least=[9.0, 5.0], most_steps=30).converged
