@@ -54,8 +54,9 @@ class Quadrature:
     @classmethod
     def of(cls, run: Lanczos) -> Quadrature:
         """Read a Lanczos run with a random start; its basis is not kept."""
-        now = run.ritz()
-        earlier = now if run.exhausted else run.ritz(max(1, run.steps - 2))
+        now = run.parts()[0]
+        exact = 0 in run.betas
+        earlier = now if exact else run.parts(max(1, run.steps - 2))[0]
         return cls(now, earlier, run.basis.shape[1])
 
 

@@ -1,4 +1,14 @@
-"""The largest eigenvalues of a curvature matrix, with a bound on the error of each."""
+"""The largest eigenvalues of a curvature matrix, with a bound on the error of each.
+
+A residual only says that some eigenvalue is near, and the gap in finer bounds (Kato-Temple) is that
+to the next eigenvalue, which a cluster hides. What bounds the largest eigenvalue is that the start
+is random. The product p of (x - Ritz value) over the Ritz values is, of all polynomials of its
+degree, the one whose value at the matrix, times the start, is shortest: b, the product of Lanczos'
+betas. So p(x)^2 w <= b^2 at an eigenvalue x whose eigenvector holds the share w of the start. A
+random start has at least w = (c / sqrt P)^2, but for a small chance, along every vector. Near a
+Ritz value with the residual r and the share v this says |x - value| <= r sqrt(v / w) (van
+Dorsselaer, Hochstenbach, van der Vorst 2000).
+"""
 
 from __future__ import annotations
 
@@ -9,8 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainscope.probes.lanczos import Lanczos, Values
+from trainscope.probes.lanczos import Lanczos, Ritz, Values
 from trainscope.probes.products import Product
+
+CHANCE = 1e-3
+"""The chance that a random start has a smaller part along an eigenvector than the bounds trust."""
+_SMALLEST_PART = CHANCE * (np.pi / 2) ** 0.5  # of a normal variable, below which it is so seldom
 
 
 @dataclass(frozen=True)
@@ -19,7 +33,11 @@ class Eigenvalues:
 
     Attributes:
         values: The largest k (fewer where the matrix is smaller), largest first.
-        errors: A bound on each one's error, no finer than the rounding of the products.
+        errors: A bound on the distance of each from the true eigenvalue of its rank, rounding of
+            the products included. It fails where the start has hardly a part along an eigenvector,
+            a chance of `CHANCE` for a random start, or none. Of eigenvalues that are equal, or
+            nearer to each other than the bound, one start may see only one; the next rank then
+            holds the eigenvalue after them.
         smallest: The smallest Ritz value; at or above the smallest eigenvalue.
         smallest_error: A bound on its error.
         converged: True where every value is within the tolerance.
@@ -45,6 +63,7 @@ def largest_eigenvalues(
     most_steps: int = 100,
     least_steps: int = 1,
     at_least: Sequence[float] | None = None,
+    random_share: float = 1.0,
 ) -> Eigenvalues:
     """Grow a Krylov space until the largest eigenvalues are known to a relative tolerance.
 
@@ -59,38 +78,77 @@ def largest_eigenvalues(
         least_steps: Go on to at least this many (or until the space is exhausted).
         at_least: Lower bounds for the largest eigenvalues, largest first: Ritz values of another
             start, which show an eigenvalue that this start has not met yet. For the same reason
-            several eigenvalues must stay within the tolerance for `count` + 2 further products.
+            several eigenvalues must stay within the tolerance for `count` + 2 further products,
+            and where the space is exhausted, fresh vectors are drawn until one shows no more.
+        random_share: The share of the squared length of the start that is a random vector's.
     """
+    least = random_share * _SMALLEST_PART**2 / len(start)
     bounds = np.full(count, -np.inf)
     if at_least is not None:
         bounds[: len(at_least)] = at_least[:count]
+    wanted = min(count, len(start))
     confirm = 0 if count == 1 else count + 2
     standing = 0
     krylov = Lanczos(product, start, generator, dtype)
     while True:
         krylov.grow()
-        ritz = krylov.ritz()
-        wanted = min(count, krylov.basis.shape[1])
-        values, errors = ritz.values[::-1][:wanted], ritz.errors[::-1][:wanted]
-        floor = 1e-3 * float(np.abs(ritz.values).max())
-        # An invariant subspace is exact for what its start can see; a random start sees all.
-        known = len(values) == wanted or krylov.exhausted
-        allowed = tolerance * np.maximum(np.abs(values), floor)
+        *older, newest = krylov.parts()
+        known = [each.values for each in older]  # exactly
+        ends = newest.values[::-1] + _reach(newest, wanted, least)
+        every = _descending([*known, newest.values])
+        values = every[:wanted]
+        errors = _descending([*known, ends])[: len(values)] - values
+        allowed = tolerance * np.maximum(np.abs(values), 1e-3 * float(np.abs(every).max()))
         met = values + allowed >= bounds[: len(values)]
-        converged = known and bool(met.all() and (errors <= allowed).all())
+        # A fresh vector shows what equal eigenvalues hide from the start.
+        shown = count == 1 or not (older or krylov.exhausted) or krylov.full
+        shown = shown or ends[0] <= values[-1] + allowed[-1]
+        converged = len(values) == wanted and bool(met.all() and (errors <= allowed).all())
+        converged = converged and shown
         standing = standing + 1 if converged else 0
         enough = krylov.steps >= least_steps and standing > confirm
         if krylov.full or krylov.steps >= most_steps:
             break
         if converged and (enough or krylov.exhausted):
             break
-    # No bound is finer than the rounding of the products.
-    rounding = krylov.rounding * float(np.abs(ritz.values).max())
+    mirrored = Ritz(-newest.values[::-1], newest.residuals[::-1], newest.weights[::-1])
+    lowest = float(newest.values[0] - _reach(mirrored, 1, least)[0])
+    rounding = krylov.rounding * float(np.abs(every).max())
     return Eigenvalues(
         values=values.copy(),
-        errors=np.maximum(errors, rounding),
-        smallest=float(ritz.values[0]),
-        smallest_error=max(float(ritz.errors[0]), rounding),
+        errors=errors + rounding,
+        smallest=float(every[-1]),
+        smallest_error=max(0.0, float(every[-1]) - lowest) + rounding,
         converged=converged,
         krylov=krylov,
     )
+
+
+def _descending(values: Sequence[Values]) -> Values:
+    return np.sort(np.concatenate(values))[::-1]
+
+
+def _reach(ritz: Ritz, count: int, least: float) -> Values:
+    """Return how far above its Ritz value the eigenvalue of the same rank can be, largest first.
+
+    Args:
+        ritz: The Ritz values.
+        count: For so many of the largest; the rest is 0.
+        least: The smallest share of the start along an eigenvector.
+    """
+    values = ritz.values[::-1]
+    near = (ritz.residuals * np.sqrt(ritz.weights / least))[::-1]
+    reach = np.zeros(len(values))
+    for j in range(min(count, len(values))):
+        if not near[j]:
+            continue
+        apart = np.delete(values, j) - values[j]
+        gap = values[j - 1] - values[j] if j else np.inf
+        tried = near[j] * np.geomspace(1e-3, 1e3, 241)
+        tried = tried[tried < gap]
+        with np.errstate(divide="ignore"):
+            grown = np.log(np.abs(1 - tried[:, None] / apart)).sum(1) + np.log(tried / near[j])
+        beyond = tried[grown >= 0]
+        # Where the polynomial is small all the way to the next value, so is what is known there.
+        reach[j] = beyond[0] if len(beyond) else gap + reach[j - 1]
+    return reach

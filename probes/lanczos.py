@@ -17,18 +17,18 @@ _COLUMNS = 2**20
 
 @dataclass(frozen=True)
 class Ritz:
-    """Approximate eigenvalues, ascending, and what bounds their error.
+    """Approximate eigenvalues, ascending, and what bounds their distance from true ones.
 
     Attributes:
         values: [m].
-        errors: A bound on each one's distance from an eigenvalue, [m]: the smaller of the residual
-            and residual^2 / gap (Kato-Temple), the gap being that to the nearest other Ritz value.
-        weights: Squared first components of the eigenvectors of the tridiagonal matrix, [m]: the
-            weights of a quadrature for the starting vector.
+        residuals: |A u - value * u| of each one's unit vector u, [m]. Some eigenvalue is no
+            farther from the value; not always the one that the value seems to stand for.
+        weights: The squared parts of the starting vector along the vectors, [m]: the weights of a
+            quadrature for it.
     """
 
     values: Values
-    errors: Values
+    residuals: Values
     weights: Values
 
 
@@ -116,19 +116,26 @@ class Lanczos:
         """Tell whether the products so far can be those of a symmetric matrix."""
         return self.skew <= max(1e-4, 8 * self.rounding) * self._scale()
 
-    def ritz(self, steps: int | None = None) -> Ritz:
-        """Return the eigenvalues of T, after so many steps (default all), with their bounds."""
+    @property
+    def values(self) -> Values:
+        """Return the Ritz values of all parts, ascending, [steps]."""
+        return np.sort(np.concatenate([part.values for part in self.parts()]))
+
+    def parts(self, steps: int | None = None) -> list[Ritz]:
+        """Return the Ritz values after so many steps (default all), by what they started from.
+
+        There is one part unless the space was exhausted: each fresh vector begins another, whose
+        weights are by that vector. All but the last are eigenvalues.
+        """
         steps = self.steps if steps is None else steps
-        off, last = self.betas[: steps - 1], self.betas[steps - 1]
-        matrix = np.diag(self.alphas[:steps]) + np.diag(off, 1) + np.diag(off, -1)
-        values, vectors = np.linalg.eigh(matrix)
-        residuals = np.abs(last * vectors[-1])
-        apart = np.concatenate([[np.inf], np.diff(values), [np.inf]])
-        gaps = np.minimum(apart[:-1], apart[1:]) - residuals
-        if len(values) == 1:  # one Ritz value says nothing of the gap
-            gaps[:] = -1
-        temple = np.divide(residuals**2, gaps, where=gaps > 0, out=np.full_like(gaps, np.inf))
-        return Ritz(values, np.minimum(residuals, temple), vectors[0] ** 2)
+        begins = [0, *(i + 1 for i, beta in enumerate(self.betas[: steps - 1]) if beta == 0)]
+        found = []
+        for begin, end in zip(begins, [*begins[1:], steps], strict=True):
+            off = self.betas[begin : end - 1]
+            matrix = np.diag(self.alphas[begin:end]) + np.diag(off, 1) + np.diag(off, -1)
+            values, vectors = np.linalg.eigh(matrix)
+            found.append(Ritz(values, np.abs(self.betas[end - 1] * vectors[-1]), vectors[0] ** 2))
+        return found
 
     def _scale(self) -> float:
         """Return a lower estimate of the matrix's norm."""

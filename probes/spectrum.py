@@ -153,12 +153,13 @@ def _grow(
         while krylov.steps < wanted.density_steps and not krylov.exhausted:
             krylov.grow()
         runs.append(Quadrature.of(krylov))
-    first = start()
+    first, share = start(), 1.0
     if not wanted.density_vectors:
         # The gradient lies mostly along the top eigenvectors; the random part sees the rest.
         gradient = product.gradient()
         if size := float(gradient.norm()):
             first = gradient / size + first / first.norm()
+            share = 1 / float(first.norm()) ** 2
     top = largest_eigenvalues(
         product,
         first,
@@ -169,6 +170,7 @@ def _grow(
         most_steps=wanted.most_products,
         least_steps=wanted.density_steps if wanted.density_vectors else 1,
         at_least=runs[0].now.values[::-1].tolist() if runs else None,
+        random_share=share,
     )
     if wanted.density_vectors:
         runs.append(Quadrature.of(top.krylov))

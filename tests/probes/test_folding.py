@@ -1,0 +1,102 @@
+"""Folding of batch norms with statistics that matter, and where it must not be done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainscope.probes.folding import ConvNorm, folded
+
+INPUTS = torch.randn(3, 2, 6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def drawn(network: nn.Module) -> nn.Module:
+    """Return a network in eval mode with parameters, statistics and eps far from the usual."""
+    generator = torch.Generator().manual_seed(1)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps = 0.3
+        tensors = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+        for tensor in tensors:
+            if tensor.is_floating_point():
+                with torch.no_grad():
+                    tensor.copy_(0.2 + torch.rand(tensor.shape, generator=generator))
+    return network.double().eval()
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+def test_folding_with_every_part_of_a_norm(affine: bool, bias: bool) -> None:
+    network = drawn(nn.Sequential(nn.Conv2d(2, 4, 3, bias=bias), nn.BatchNorm2d(4, affine=affine)))
+    model = folded(network, INPUTS)
+    assert any(isinstance(module, ConvNorm) for module in model.modules())
+    parameters = list(network.parameters())
+    conv, norm = network
+    inverse = 1 / (norm.running_var + 0.3).sqrt()
+    by_hand = (conv(INPUTS) - norm.running_mean[:, None, None]) * inverse[:, None, None]
+    if affine:
+        by_hand = by_hand * norm.weight[:, None, None] + norm.bias[:, None, None]
+    outs = by_hand, model(INPUTS)
+    assert torch.allclose(*outs, rtol=0, atol=1e-13)
+    grads = [torch.autograd.grad(out.sin().sum(), parameters) for out in outs]
+    for got, expected in zip(*grads, strict=True):
+        assert torch.allclose(got, expected, rtol=0, atol=1e-11)
+
+
+class ConvTwice(nn.Module):
+    """A convolution whose two outputs go through the norm, and around it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(2, 2, 3, padding=1), nn.BatchNorm2d(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(self.norm(self.conv(x)))
+
+
+class NormTwice(ConvTwice):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(F.relu(self.norm(self.conv(x))))
+
+
+class Counting(ConvTwice):
+    """Each call gives another result, which a trace cannot know."""
+
+    calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return self.norm(self.conv(x)) * (1 + 1e-3 * self.calls)
+
+
+class Writing(ConvTwice):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x.mul_(2)))
+
+
+def of_batch() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3, track_running_stats=False))
+
+
+@pytest.mark.parametrize("build", [ConvTwice, NormTwice, Counting, of_batch])
+def test_what_folding_would_change_is_left(build: Callable[[], nn.Module]) -> None:
+    network = drawn(build())
+    assert folded(network, INPUTS) is network
+
+
+@pytest.mark.parametrize("hook", ["forward_pre", "full_backward", "full_backward_pre", "forward"])
+def test_a_hook_of_any_kind_keeps_a_network_as_it_is(hook: str) -> None:
+    network = drawn(nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4)))
+    getattr(network[0], f"register_{hook}_hook")(lambda *_: None)
+    assert folded(network, INPUTS) is network
+
+
+def test_the_inputs_that_folding_is_checked_on_are_not_changed() -> None:
+    inputs = INPUTS.clone()
+    network = drawn(Writing())
+    assert folded(network, inputs) is not network
+    assert torch.equal(inputs, INPUTS)

@@ -1,0 +1,82 @@
+"""Products with the Hessian and the Gauss-Newton matrix of a network of twenty weights."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainscope.data import ProbeData
+from trainscope.probes.evaluation import evaluation
+from trainscope.probes.parameters import measured
+from trainscope.probes.passes import NonFiniteError
+from trainscope.probes.products import MatrixProduct
+from trainscope.sparsify.masks import set_masks
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def tiny() -> tuple[nn.Module, ProbeData, Tensor]:
+    """Return a network, five samples in batches of two, and its mask of survivors, flat."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 3)).double()
+    keep = torch.tensor([[1, 0], [1, 1], [0, 1]], dtype=torch.bool)
+    set_masks(network, {"0.weight": keep})
+    inputs = torch.randn(5, 2, generator=seeded(1), dtype=torch.float64)
+    data = ProbeData("t", inputs, torch.tensor([0, 1, 2, 2, 0]), batch_size=2)
+    kept = torch.cat([keep.flatten(), torch.ones(15, dtype=torch.bool)])
+    return network, data, kept
+
+
+def matrices(network: nn.Module, data: ProbeData) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradient, the Hessian and the Gauss-Newton matrix by all weights."""
+    shapes = {n: p.shape for n, p in network.named_parameters()}
+    sizes = [shape.numel() for shape in shapes.values()]
+
+    def logits(flat: Tensor) -> Tensor:
+        parts = zip(shapes.items(), flat.split(sizes), strict=True)
+        weights = {name: part.view(shape) for (name, shape), part in parts}
+        return torch.func.functional_call(network, weights, (data.inputs,))
+
+    def loss(flat: Tensor) -> Tensor:
+        return F.cross_entropy(logits(flat), data.labels)
+
+    point = torch.cat([p.detach().flatten() for p in network.parameters()])
+    jacobian = torch.func.jacrev(logits)(point)
+    p = logits(point).softmax(1)
+    inner = torch.diag_embed(p) - p[:, :, None] * p[:, None]
+    ggn = torch.einsum("nci,ncd,ndj->ij", jacobian, inner, jacobian) / len(p)
+    return torch.func.grad(loss)(point), torch.func.jacrev(torch.func.grad(loss))(point), ggn
+
+
+@pytest.mark.parametrize("ggn", [False, True])
+@pytest.mark.parametrize("keep", [False, True])
+def test_products_are_those_of_the_dense_matrix(ggn: bool, keep: bool) -> None:
+    network, data, kept = tiny()
+    gradient, hessian, gauss_newton = matrices(network, data)
+    matrix = (gauss_newton if ggn else hessian)[kept][:, kept]
+    with evaluation(network, data) as lent:
+        product = MatrixProduct(lent, measured(network), ggn=ggn, keep=keep)
+        before = (lent.forward, lent.backward)
+        for seed in range(2):
+            vector = torch.randn(19, generator=seeded(seed), dtype=torch.float64)
+            assert torch.allclose(product(vector), matrix @ vector, rtol=0, atol=1e-14)
+        assert product.count == 2
+        graphs = 1 if keep else 2  # a graph of its own for each product, unless it is kept
+        assert lent.forward - before[0] == 5 * graphs
+        assert lent.backward - before[1] == 5 * (graphs + 4)
+        assert torch.allclose(product.gradient(), gradient[kept], rtol=0, atol=1e-14)
+
+
+def test_a_product_that_overflows_is_no_product() -> None:
+    network, data, _ = tiny()
+    with evaluation(network.float(), replace(data, inputs=data.inputs.float())) as lent:
+        product = MatrixProduct(lent, measured(network), ggn=False, keep=True)
+        with pytest.raises(NonFiniteError, match="NaN or infinite"):
+            product(torch.full((19,), 3e38))

@@ -1,0 +1,141 @@
+"""Per-sample gradients: how many samples at once, and the method's choice where rules mislead."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from trainscope.data import ProbeData
+from trainscope.probes.evaluation import evaluation
+from trainscope.probes.parameters import measured
+from trainscope.probes.sample_gradients import SampleGradients
+from trainscope.sparsify.masks import set_masks
+
+INPUTS = torch.randn(6, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def network_of(*layers: nn.Module) -> nn.Module:
+    generator = torch.Generator().manual_seed(1)
+    network = nn.Sequential(*layers).double().eval()
+    for parameter in network.parameters():
+        with torch.no_grad():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    return network
+
+
+def pair(logits: Tensor) -> Tensor:
+    return torch.stack([logits.softmax(1), logits.cos()])
+
+
+def by_hand(network: nn.Module, along: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return squares [parameters, N] and dots [N] from one backward pass each."""
+    weights = measured(network)
+    squares = torch.zeros(len(weights.names), len(INPUTS), dtype=torch.float64)
+    dots = torch.zeros(len(INPUTS), dtype=torch.float64)
+    for i in range(len(INPUTS)):
+        logits = network(INPUTS[i : i + 1])
+        for r in pair(logits.detach()):
+            grads = torch.autograd.grad(logits, weights.tensors, r, retain_graph=True)
+            for k, g in enumerate(weights.keep(grads)):
+                squares[k, i] += g.square().sum()
+                dots[i] += (g * along[k]).sum()
+    return squares, dots
+
+
+@pytest.mark.parametrize("method", ["layer rules", "vectorised", "one by one"])
+def test_masks_samples_and_cotangents_are_told_apart(method: str) -> None:
+    network = network_of(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 3))
+    keep = torch.tensor([[1, 0, 1], [0, 1, 1], [1, 1, 0], [0, 0, 1]], dtype=torch.bool)
+    set_masks(network, {"0.weight": keep})
+    weights = measured(network)
+    generator = torch.Generator().manual_seed(2)
+    along = weights.keep(
+        [torch.randn(t.shape, generator=generator, dtype=t.dtype) for t in weights.tensors]
+    )
+    data = ProbeData("s", INPUTS, torch.zeros(6, dtype=torch.int64))
+    with evaluation(network, data) as lent:
+        gradients = SampleGradients(lent, weights, None)
+        assert gradients.method == "layer rules"
+        gradients.method = method
+        squares, dots = gradients(lent.inputs, pair, along)
+        alone, zeros = gradients(lent.inputs, pair)
+    expected = by_hand(network, along)
+    assert torch.allclose(squares, expected[0], rtol=1e-11, atol=1e-14)
+    assert torch.allclose(dots, expected[1], rtol=1e-11, atol=1e-13)
+    assert torch.equal(alone, squares)
+    assert not zeros.any()
+
+
+class Shared(nn.Module):
+    """One layer, called twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.one(torch.tanh(self.one(x)))
+
+
+class Folding(nn.Module):
+    """Samples turned into twice as many rows, which a layer's rule cannot tell apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = torch.stack([x, 2 * x], 1).view(-1, 3)
+        return self.one(rows).view(len(x), 2, 3).sum(1)
+
+
+class Behind(nn.Module):
+    """A parameter of no layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.scale = nn.Linear(3, 3), nn.Parameter(torch.ones(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.one(x) * self.scale
+
+
+class Leaking(nn.Module):
+    """A little of a weight's gradient passes the layer by."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.one(x) + 0.2 * self.one.bias
+
+
+@pytest.mark.parametrize("build", [Shared, Folding, Behind, Leaking])
+def test_rules_that_would_be_wrong_are_not_taken(build: type[nn.Module]) -> None:
+    network = network_of(build())
+    weights = measured(network)
+    along = [torch.ones_like(t) for t in weights.tensors]
+    data = ProbeData("s", INPUTS, torch.zeros(6, dtype=torch.int64))
+    with evaluation(network, data) as lent:
+        gradients = SampleGradients(lent, weights, None)
+        assert gradients.method == "vectorised"
+        squares, dots = gradients(lent.inputs, pair, along)
+    expected = by_hand(network, along)
+    assert torch.allclose(squares, expected[0], rtol=1e-11)
+    assert torch.allclose(dots, expected[1], rtol=1e-11, atol=1e-13)
+
+
+def test_fewer_samples_at_once_where_each_takes_more_memory() -> None:
+    network = network_of(nn.Linear(3, 3))
+    data = ProbeData("s", INPUTS, torch.zeros(6, dtype=torch.int64), batch_size=4)
+    with evaluation(network, data) as lent:
+        gradients = SampleGradients(lent, measured(network), 2**20)
+        assert gradients.chunk(4) == 2**28 // (2**20 * 8)
+        assert gradients.chunk(60) == 4
+        assert gradients.chunk(10**6) == 1
+        gradients.method = "vectorised"  # the gradients of nine weights and three biases
+        assert gradients.chunk(60) == 2**28 // (2**20 * 5 + 2 * 8 * 12)
+        gradients.method = "one by one"
+        assert gradients.chunk(60) == 4
