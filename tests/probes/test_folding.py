@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainscope.probes.folding import ConvNorm, folded
+from trainscope.task import Classification
 
 INPUTS = torch.randn(3, 2, 6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
@@ -32,7 +33,7 @@ def drawn(network: nn.Module) -> nn.Module:
 @pytest.mark.parametrize("bias", [True, False])
 def test_folding_with_every_part_of_a_norm(affine: bool, bias: bool) -> None:
     network = drawn(nn.Sequential(nn.Conv2d(2, 4, 3, bias=bias), nn.BatchNorm2d(4, affine=affine)))
-    model = folded(network, INPUTS)
+    model = folded(network, Classification(), INPUTS)
     assert any(isinstance(module, ConvNorm) for module in model.modules())
     parameters = list(network.parameters())
     conv, norm = network
@@ -85,18 +86,18 @@ def of_batch() -> nn.Module:
 @pytest.mark.parametrize("build", [ConvTwice, NormTwice, Counting, of_batch])
 def test_what_folding_would_change_is_left(build: Callable[[], nn.Module]) -> None:
     network = drawn(build())
-    assert folded(network, INPUTS) is network
+    assert folded(network, Classification(), INPUTS) is network
 
 
 @pytest.mark.parametrize("hook", ["forward_pre", "full_backward", "full_backward_pre", "forward"])
 def test_a_hook_of_any_kind_keeps_a_network_as_it_is(hook: str) -> None:
     network = drawn(nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4)))
     getattr(network[0], f"register_{hook}_hook")(lambda *_: None)
-    assert folded(network, INPUTS) is network
+    assert folded(network, Classification(), INPUTS) is network
 
 
 def test_the_inputs_that_folding_is_checked_on_are_not_changed() -> None:
     inputs = INPUTS.clone()
     network = drawn(Writing())
-    assert folded(network, inputs) is not network
+    assert folded(network, Classification(), inputs) is not network
     assert torch.equal(inputs, INPUTS)

@@ -35,7 +35,8 @@ def test_batches_count_by_their_size_and_masked_weights_not_at_all() -> None:
     network, data, rows = linear(5)
     with evaluation(network, data) as lent:
         before = lent.backward
-        weights, mean, losses = mean_gradient(lent, measured(network))
+        found = mean_gradient(lent, measured(network))
+        weights, mean, losses = found.weights, found.values, found.sums
         assert lent.backward - before == 5
     flat = torch.cat([each.flatten() for each in mean])
     assert torch.allclose(flat, rows.mean(0), rtol=0, atol=1e-15)

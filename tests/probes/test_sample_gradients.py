@@ -24,8 +24,8 @@ def network_of(*layers: nn.Module) -> nn.Module:
     return network
 
 
-def pair(logits: Tensor) -> Tensor:
-    return torch.stack([logits.softmax(1), logits.cos()])
+def pair(logits: Tensor, _: object = None) -> list[list[Tensor]]:
+    return [[logits.detach().softmax(1)], [logits.detach().cos()]]
 
 
 def by_hand(network: nn.Module, along: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -35,7 +35,7 @@ def by_hand(network: nn.Module, along: list[Tensor]) -> tuple[Tensor, Tensor]:
     dots = torch.zeros(len(INPUTS), dtype=torch.float64)
     for i in range(len(INPUTS)):
         logits = network(INPUTS[i : i + 1])
-        for r in pair(logits.detach()):
+        for (r,) in pair(logits):
             grads = torch.autograd.grad(logits, weights.tensors, r, retain_graph=True)
             for k, g in enumerate(weights.keep(grads)):
                 squares[k, i] += g.square().sum()
@@ -58,8 +58,8 @@ def test_masks_samples_and_cotangents_are_told_apart(method: str) -> None:
         gradients = SampleGradients(lent, weights, None)
         assert gradients.method == "layer rules"
         gradients.method = method
-        squares, dots = gradients(lent.inputs, pair, along)
-        alone, zeros = gradients(lent.inputs, pair)
+        squares, dots = gradients(lent.batch, pair, along)
+        alone, zeros = gradients(lent.batch, pair)
     expected = by_hand(network, along)
     assert torch.allclose(squares, expected[0], rtol=1e-11, atol=1e-14)
     assert torch.allclose(dots, expected[1], rtol=1e-11, atol=1e-13)
@@ -121,7 +121,7 @@ def test_rules_that_would_be_wrong_are_not_taken(build: type[nn.Module]) -> None
     with evaluation(network, data) as lent:
         gradients = SampleGradients(lent, weights, None)
         assert gradients.method == "vectorised"
-        squares, dots = gradients(lent.inputs, pair, along)
+        squares, dots = gradients(lent.batch, pair, along)
     expected = by_hand(network, along)
     assert torch.allclose(squares, expected[0], rtol=1e-11)
     assert torch.allclose(dots, expected[1], rtol=1e-11, atol=1e-13)

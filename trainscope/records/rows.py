@@ -106,8 +106,9 @@ def _comparable(diagnosis: Diagnosis) -> list[str]:
     if not held:
         return []
     which = "TA" if "accuracy" in held else "Trainability"
+    what = held.get("accuracy") or held.get("metric")
     return [
-        f"{which}: {held.get('accuracy') or held.get('metric')}, LR schedule {held['schedule']}, {held['settings']}; "
+        f"{which}: {what}, LR schedule {held['schedule']}, {held['settings']}; "
         f"comparable {held['comparable']}."
     ]
 

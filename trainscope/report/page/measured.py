@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import isfinite
+
 import numpy as np
 
 from trainscope.records import Diagnosis, Json
@@ -19,7 +21,7 @@ MOST_POINTS = 300
 def measured_plots(diagnosis: Diagnosis) -> list[Json]:
     """Return what there is to draw; of a probe that was not measured, nothing."""
     drawn = (
-        ("trainability_accuracy", "epoch_accuracies", _retraining),
+        ("trainability_accuracy", "epoch_losses", _retraining),
         ("jacobian", "singular_values", _singular_values),
         ("curvature", "density_x", _density),
         ("gradient", "layer_norms", _gradient),
@@ -45,14 +47,14 @@ def _retraining(diagnosis: Diagnosis) -> list[Json]:
             "colour": COLUMN_COLOURS[column],
             "dash": lrs.index(lr),
             "knots": True,
-            "points": [[epoch, rounded(value)] for epoch, value in enumerate(curve)],
+            "points": [[k, rounded(value)] for k, value in enumerate(curve) if isfinite(value)],
         }
         for (column, lr), curve in display.curves.items()
     ]
     spec = {
-        "xlabel": "epoch of retraining (0: not retrained)",
+        "xlabel": f"{display.epoch} of retraining (0: not retrained)",
         "xshort": "epoch",
-        "ylabel": "top-1 test accuracy [%]",
+        "ylabel": display.tested,
         "from0": True,
     }
     note = "Colours tell columns, dashes learning rates."
