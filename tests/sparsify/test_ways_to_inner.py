@@ -83,7 +83,7 @@ def check_exact(network, removed, cut, inputs):
 
 @pytest.mark.parametrize("name", ["mixture", "u-net"])
 @pytest.mark.parametrize("wrap", [Sized, Choosy])
-def test_a_network_that_cannot_be_traced_is_cut_all_the_same(name, wrap):
+def test_a_network_that_cannot_be_traced_is_cut_all_the_same(name, wrap, capfd):
     network, shape = built(name)
     network = wrap(network)
     done = sparsify(network, Action(ratio=0.4), shape)
@@ -92,6 +92,7 @@ def test_a_network_that_cannot_be_traced_is_cut_all_the_same(name, wrap):
     assert how in done.notes[0]
     inputs = torch.randn(3, *shape, dtype=torch.float64)
     check_exact(network, done.removed, done.module, inputs)
+    assert capfd.readouterr() == ("", "")  # torch prints graphs that it gives up
 
 
 def test_filters_whose_zeros_turn_into_numbers_are_cut_too():
@@ -130,6 +131,33 @@ def test_a_cut_that_would_be_wrong_is_found_by_trial():
     cutter = inner(lived_in(Shifted()), (3, 4, 4))
     assert [c.name for c in cutter.candidates] == ["plain"]
     assert cutter.spared["rolled"] == "a trial cut of its outputs changed more than those"
+
+
+class Recurrent(nn.Module):
+    """An LSTM reads one convolution: Torch-Pruning cannot follow that one, and can the other."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 1)
+        self.inner = nn.Conv2d(4, 6, 1)
+        self.read = nn.Conv2d(6, 6, 1)
+        self.lstm = nn.LSTM(6, 5, batch_first=True)
+        self.head = nn.Linear(5, 2)
+
+    def forward(self, inputs):
+        features = self.read(torch.relu(self.inner(self.stem(inputs)))).flatten(2)
+        if features.sum() > 1e9:
+            features = -features
+        return self.head(self.lstm(features.transpose(1, 2))[0])
+
+
+def test_a_layer_that_torch_pruning_cannot_follow_is_left_alone_by_itself():
+    torch.manual_seed(0)
+    network = lived_in(Recurrent())
+    done = sparsify(network, Action(ratio=0.5), (3, 4, 4))
+    assert [layer.name for layer in done.record.layers] == ["inner"]
+    assert "left alone: read (Torch-Pruning cannot follow its outputs)" in " ".join(done.notes)
+    check_exact(network, done.removed, done.module, torch.randn(2, 3, 4, 4).double())
 
 
 def test_masks_and_modes_survive_the_way_through_torch_pruning():

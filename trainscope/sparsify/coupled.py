@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -41,7 +41,7 @@ class CoupledCutter:
         self._names = {module: name for name, module in network.named_modules()}
         self.spared: dict[str, str] = {}
         found: list[Candidate] = []
-        for group in graph.get_all_groups(root_module_types=[_ConvNd, nn.Linear]):
+        for group in self._groups():
             layers = self._makers(group)
             why = self._why_not(group, layers)
             if why is None:
@@ -52,6 +52,11 @@ class CoupledCutter:
         self.candidates = tuple(sorted(found, key=lambda candidate: order[candidate.name]))
         untold = {name: why for name, why in self.spared.items() if self._is_told(name, why)}
         self.notes = left_alone(untold, shares_of(network))
+
+    def _groups(self, ignored: Sequence[nn.Module] = ()) -> list[Any]:
+        """Return Torch-Pruning's groups, but for those with a layer that is to be ignored."""
+        kinds = [_ConvNd, nn.Linear]
+        return list(self._graph.get_all_groups(list(ignored), root_module_types=kinds))
 
     def cut(self, removed: Removed) -> dict[str, tuple[int, ...]]:
         """Cut the network in place; return the outputs that went, by layer (norms too)."""

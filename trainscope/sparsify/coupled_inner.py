@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -51,6 +51,25 @@ class CoupledInnerCutter(CoupledCutter):
         self._biases = {id(getattr(module, "bias", None)) for module in modules.values()}
         self._biases.discard(id(None))
         super().__init__(network, graph, used, masks)
+
+    def _groups(self, ignored: Sequence[nn.Module] = ()) -> list[Any]:
+        """Return the groups; layers whose outputs Torch-Pruning cannot follow are left alone."""
+        try:
+            return super()._groups()
+        except Exception:
+            failed = [m for m in self._graph.module2node if is_maker(m) and not self._follows(m)]
+        why = "Torch-Pruning cannot follow its outputs"
+        self.spared.update(dict.fromkeys((self._names[module] for module in failed), why))
+        return super()._groups(failed)
+
+    def _follows(self, module: nn.Module) -> bool:
+        pruner = self._graph.get_pruner_of_module(module)
+        every = list(range(pruner.get_out_channels(module)))
+        try:
+            self._graph.get_pruning_group(module, pruner.prune_out_channels, every)
+        except Exception:
+            return False
+        return True
 
     def _makers(self, group: Any) -> list[str]:
         """Name the layers that make the channels, the one that is ranked first."""

@@ -6,9 +6,11 @@ of torch's layers are taken together as that call, so that both graphs are read 
 
 from __future__ import annotations
 
+import io
 import logging
 import operator
 import warnings
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from itertools import groupby
 from typing import Any
@@ -95,8 +97,15 @@ class _Leaves(nn.Module):
 def _export(meta: nn.Module, example: Example) -> torch.export.ExportedProgram:
     level = logging.root.manager.disable
     logging.disable(logging.ERROR)  # what cannot be exported is told once, in a note
+    said = io.StringIO()  # torch prints the graph as far as it came
     try:
-        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), torch.no_grad():
+        with (
+            redirect_stdout(said),
+            redirect_stderr(said),
+            warnings.catch_warnings(),
+            torch.random.fork_rng(devices=[]),
+            torch.no_grad(),
+        ):
             warnings.simplefilter("ignore")
             return torch.export.export(meta, example.args, dict(example.kwargs), strict=False)
     finally:
