@@ -44,7 +44,7 @@ def test_lr_time_is_the_running_sum_of_the_lr():
     assert times[-1] == pytest.approx(run().lr_time)
 
 
-@pytest.mark.parametrize("y", ["accuracy", "loss"])
+@pytest.mark.parametrize("y", ["metric", "loss"])
 @pytest.mark.parametrize("x", ["epoch", "lr_time"])
 def test_learning_curves_have_a_line_a_setting_and_units(x, y):
     shown = LearningCurveDisplay.from_runs(five_settings(2), x=x, y=y).plot(axes())
@@ -52,7 +52,7 @@ def test_learning_curves_have_a_line_a_setting_and_units(x, y):
     assert [line.get_label() for line in lines] == [
         *("LR 1e-1", "LR 1e-2", "LR 1e-3", "LR 1e-3 (+60)", "LR 1e-4")
     ]
-    assert ("[%]" if y == "accuracy" else "[nats]") in shown.ax_.get_ylabel()
+    assert ("[%]" if y == "metric" else "[nats]") in shown.ax_.get_ylabel()
     assert shown.ax_.get_xscale() == ("log" if x == "lr_time" else "linear")
     assert shown.figure_ is shown.ax_.figure
     assert len({line.get_color() for line in lines}) == 5
@@ -155,7 +155,7 @@ def test_what_a_figure_leaves_out_is_said_in_it(tmp_path):
     lrs = [f"{k}e-3" for k in range(1, 21)]
     made = compare([run(f"0:{lr},10:1e-5") for lr in lrs])
     shown = {drawing.name: drawing for drawing in displays(made)}
-    note = "14 of 20 settings shown: those that end highest"
+    note = "14 of 20 settings shown: those that end best"
     assert shown["accuracy"].note == shown["loss"].note == note
     ends = {item.label: item.mean for item in made.groups}
     drawn = {curve.label for curve in shown["accuracy"].display.curves}
@@ -182,7 +182,7 @@ def test_a_diverged_run_sets_no_axis_and_is_marked():
     guesses = tuple(replace(record, test_metric=10.0) for record in lost.epochs)
     lost = replace(lost, status=RunStatus.DIVERGED, epochs=guesses)
     runs = [*five_settings(1), lost]
-    for number in ("ta", "accuracy"):
+    for number in ("ta", "final"):
         shown = SettingDisplay.from_runs(runs, number=number).plot(axes())
         finite = [point.value for point in shown.points if not point.diverged]
         assert len(finite) == 5

@@ -78,6 +78,7 @@ def labels_of(runs: Sequence[Run]) -> list[str]:
         return rows
     parts, kinds = [[""] * len(runs)], [_kind(run) for run in runs]
     for write in (
+        lambda run: run.metric.label,
         lambda run: run.data or "data unknown",
         lambda run: run.architecture or "network unknown",
         _kind,

@@ -83,8 +83,18 @@ class Line:
         return split_of(left[-1]) if left else self.split
 
 
-def read_line(text: str) -> Line:
-    """Read a line."""
+def ends_in(name: str, given: str) -> bool:
+    """Tell whether a name is one that a person gave, with words before it or not."""
+    return name == given or name.endswith((f" {given}", f"/{given}", f"_{given}"))
+
+
+def read_line(text: str, wanted: frozenset[str] = frozenset()) -> Line:
+    """Read a line.
+
+    Args:
+        text: The line.
+        wanted: Names that mean something, beside those that are known.
+    """
     if "\x1b" in text:
         text = _MARKUP.sub("", text)
     text = text[:MOST_CHARACTERS]
@@ -103,7 +113,7 @@ def read_line(text: str) -> Line:
             end, last, lone = epoch_to, None, None
             continue
         between = text[end:start]
-        label = _label(between)
+        label = _label(between, wanted)
         if label.bracket and last is not None and not of:
             last.average, end, last = _value(written), match.end(), None
             continue
@@ -157,7 +167,7 @@ class _Label:
 
 
 @lru_cache(maxsize=20_000)
-def _label(between: str) -> _Label:
+def _label(between: str, wanted: frozenset[str]) -> _Label:
     words = _ENDS.split(between.rstrip(" \t:=([{\"'<"))[-1].split()[-MOST_WORDS:]
     name = " ".join(words).strip("*:=\"'# ")
     return _Label(
@@ -170,7 +180,8 @@ def _label(between: str) -> _Label:
         and "=" not in between[-2:],
         counts=_counts_batches(name),
         train=split_of(name) == TRAIN,
-        useful=bool(name) and meaning(name) is not None,
+        useful=bool(name)
+        and (meaning(name) is not None or any(ends_in(name, one) for one in wanted)),
     )
 
 
