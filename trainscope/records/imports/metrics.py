@@ -70,7 +70,7 @@ def _known(name: str) -> Metric | None:
     found = meaning(name)
     if found is not None and found.field in (ACCURACY, LOSS):
         return TOP1 if found.field == ACCURACY else TEST_LOSS
-    for word in words_of(name):
+    for word in (*re.split(r"[^a-z0-9@]+", name.lower()), *words_of(name)):
         for pattern, metric in KNOWN:
             if re.fullmatch(pattern, word):
                 return metric
