@@ -194,7 +194,7 @@ def test_runs_of_two_metrics_are_never_held_against_each_other():
     assert "One metric at a time" in told.fairness_sentence()
     assert told.fairness.advice[0] == "Compare one metric at a time."
     alone = compare(accuracies)
-    mine = [trap for trap in told.traps if trap.label.startswith("accuracy (%) · ")]
+    mine = [trap for trap in told.traps if trap.label.startswith("accuracy · ")]
     assert [trap.evidence for trap in mine] == [trap.evidence for trap in alone.traps]
     for line in told.facts():
         assert not ("loss" in line and re.search(r"\.\d %", line))
