@@ -108,7 +108,7 @@ VALUES = np.array([[4.0, 2.0, 1.0], [9.0, 3.0, 0.001], [5.0, 0.004, 0.0], [2.0, 
 
 def summary(values=VALUES, dead=None, eps=1e-6):
     dead = np.zeros((len(values), 3), dtype=bool) if dead is None else dead
-    return _summary(values, dead, eps)
+    return _summary(values, dead, eps, "logit/input")
 
 
 def test_singular_values_are_summed_up_as_they_are_defined():
