@@ -280,3 +280,11 @@ def test_each_value_that_another_start_has_shown_must_be_met() -> None:
     found = largest(torch.diag(values), start, 2, at_least=[9.0, 6.0], most_steps=30)
     assert not found.converged
     assert largest(torch.diag(values), start, 2, at_least=[9.0, 5.0], most_steps=30).converged
+
+
+def test_a_quadrature_is_compared_with_that_of_two_steps_earlier() -> None:
+    krylov = lanczos(torch.diag(torch.arange(9.0, dtype=torch.float64)), torch.ones(9), 5)
+    read = Quadrature.of(krylov)
+    assert len(read.now.values) == 5
+    assert read.earlier.values == pytest.approx(krylov.parts(3)[0].values)
+    assert Quadrature.of(lanczos(diagonal(1.0, 2.0, 3.0), torch.ones(3), 1)).size == 3
