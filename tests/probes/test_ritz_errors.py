@@ -288,3 +288,11 @@ def test_a_quadrature_is_compared_with_that_of_two_steps_earlier() -> None:
     assert len(read.now.values) == 5
     assert read.earlier.values == pytest.approx(krylov.parts(3)[0].values)
     assert Quadrature.of(lanczos(diagonal(1.0, 2.0, 3.0), torch.ones(3), 1)).size == 3
+
+
+def test_the_smallest_is_that_of_all_parts() -> None:
+    """The start sees -5 and 3; fresh vectors see 3 alone."""
+    found = largest(diagonal(-5.0, *[3.0] * 30), torch.ones(31), 3)
+    assert found.values == pytest.approx([3.0, 3.0, 3.0])
+    assert found.smallest == pytest.approx(-5.0)
+    assert found.smallest_error < 1e-12
