@@ -19,7 +19,7 @@ from trainscope.records.before import shares
 from trainscope.sparsify.action import Action
 from trainscope.sparsify.candidate import shares_of, why_untouched
 from trainscope.sparsify.filters import cut_filters
-from trainscope.sparsify.outcome import Outcome
+from trainscope.sparsify.removal import Removal
 from trainscope.sparsify.unstructured import mask_weights
 from trainscope.sparsify.verify import (
     Outputs,
@@ -163,7 +163,7 @@ def _working_copy(network: nn.Module, *, hold_zeros: bool) -> tuple[nn.Module, t
     )
 
 
-def _left_alone(network: nn.Module, action: Action, outcome: Outcome) -> tuple[LayerLeft, ...]:
+def _left_alone(network: nn.Module, action: Action, outcome: Removal) -> tuple[LayerLeft, ...]:
     """Name every weight that was not pruned, with its share of the parameters."""
     sizes, changed = shares_of(network), {layer.name for layer in outcome.layers}
     rows = []
