@@ -21,7 +21,9 @@ FILE = Place(exists=True, path_type=Path)
 
 @click.command("estimate")
 @click.argument("run", type=FILE)
-@click.option("--target", type=float, help="Accuracy to reach, percent.")
+@click.option(
+    "--target", type=float, help="Accuracy to reach, percent, or a value of RUN's own metric."
+)
 @click.option(
     "--match",
     type=FILE,
@@ -73,7 +75,7 @@ def command(
     if reference is not None:
         check_reference(small, reference)
     if target is not None:
-        check_target(target)
+        check_target(target, small.metric)
     elif reference is not None:
         target = final_level(reference)
     assert target is not None
@@ -96,7 +98,8 @@ def command(
         say_json(json.dumps(estimate.to_json(), indent=2, allow_nan=False))
         return
     chance = f"{100 * level:g} % interval"
-    say(f"target           {target:.2f} %{' after the decays' if schedule else ''}")
+    decays = " after the decays" if schedule else ""
+    say(f"target           {small.metric.written(target, 2)}{decays}")
     say(f"status           {estimate.status}")
     rough = estimate.status is EstimateStatus.TOO_FEW and bool(estimate.curve.epochs)
     if estimate.status in (EstimateStatus.TOO_FEW, EstimateStatus.EMPTY) and not rough:

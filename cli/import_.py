@@ -64,6 +64,16 @@ def stated_options(command: Callable[..., Any]) -> Callable[..., Any]:
     help="The unit of its accuracies; by default told by their size.",
 )
 @click.option(
+    "--metric",
+    help="The name of the test's metric in the log, where it is no accuracy: ppl, val_mIoU.",
+)
+@click.option(
+    "--better",
+    type=click.Choice(["higher", "lower"]),
+    help="Which direction of --metric is better; well-known names say it themselves.",
+)
+@click.option("--unit", help="The unit of --metric, like % or dB.")
+@click.option(
     "--kind", type=click.Choice(KINDS), default="retrain", show_default=True, help="What was run."
 )
 @click.option(
@@ -98,6 +108,9 @@ def command(
     run: str | None,
     columns: tuple[str, ...],
     accuracy: str | None,
+    metric: str | None,
+    better: str | None,
+    unit: str | None,
     kind: str,
     untrained_first: bool,
     first_epoch: int | None,
@@ -110,12 +123,14 @@ def command(
 ) -> None:
     """Make a Run from LOG: a table, JSON, TensorBoard's events, or a text log.
 
-    LOG is a file or the folder that holds it. What was taken for what is said on stderr. What the
+    LOG is a file or the folder that holds it. Its test accuracy is the metric of the Run, else its
+    test loss, else what --metric names. What was taken for what is said on stderr. What the
     log does not say is said by options, and the Run marks it as given.
     """
     from trainscope.cli.schedule_options import build_schedule
     from trainscope.records import Kind
     from trainscope.records.imports import Given, run_from_log
+    from trainscope.records.imports.metrics import metric_of
     from trainscope.records.run import FILE_NAME
 
     planned = None
@@ -131,13 +146,19 @@ def command(
             pretrain_schedule=None,
             pretrain_epochs=None,
         )
+    named = _pairs(columns, "--column", known=True)
+    if metric is not None and "test_accuracy" in named:
+        raise click.UsageError("--metric and --column test_accuracy=NAME name the same: give one.")
+    if metric is None and (better is not None or unit is not None):
+        raise click.UsageError("--better and --unit are of --metric NAME: give that too.")
     given = Given(
         kind=Kind(kind),
         schedule=None if planned is None else str(planned),
         total=None if planned is None else planned.total,
         rates=() if planned is None else tuple(planned.rates()),
         settings=_pairs(settings, "--setting", known=False),
-        columns=_pairs(columns, "--column", known=True),
+        columns=named if metric is None else {**named, "test_accuracy": metric},
+        metric=None if metric is None else metric_of(metric, better, unit),
         percent=None if accuracy is None else accuracy == "percent",
         untrained_first=untrained_first,
         first_epoch=first_epoch,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from trainscope.records import (
     EpochRecord,
     Kind,
     LayerChange,
+    Metric,
     Pretraining,
     Pruning,
     Run,
@@ -91,6 +93,32 @@ def run(
 def seeds(count: int = 3, **options: Any) -> list[Run]:
     """Return the same run with several seeds."""
     return [run(seed=seed, **options) for seed in range(count)]
+
+
+ERROR = Metric("error", "%", "lower")
+
+
+def told_by(made: Run, metric: Metric, value: Callable[[float], float]) -> Run:
+    """Return a run of accuracies as one that is told by another metric."""
+
+    def of(accuracy: float | None) -> float | None:
+        return None if accuracy is None else value(accuracy)
+
+    epochs = tuple(
+        replace(record, test_metric=of(record.test_metric), metric=metric) for record in made.epochs
+    )
+    start = of(made.start_metric)
+    return replace(made, metric=metric, epochs=epochs, start_metric=start)
+
+
+def eighths(made: Run) -> Run:
+    """Return a run whose accuracies are eighths, which 100 less is exact of."""
+    return told_by(made, made.metric, lambda accuracy: round(8 * accuracy) / 8)
+
+
+def mirrored(made: Run) -> Run:
+    """Return a run as told by its error: what its accuracy lacks of 100 %."""
+    return told_by(made, ERROR, lambda accuracy: 100.0 - accuracy)
 
 
 def five_settings(count: int = 3) -> list[Run]:

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from trainscope.comparison.cards import published, read_cards
 from trainscope.comparison.comparison import compare
-from trainscope.comparison.facts import final_accuracy
+from trainscope.comparison.facts import final_value
 from trainscope.comparison.fairness import fairness
 from trainscope.errors import RecordError
 from trainscope.report.comparison_table import comparison_table
@@ -94,7 +94,7 @@ def test_the_rows_of_the_growing_regularization_table_have_its_drops():
     held = [card for path in published() if "imagenet_" in path.name for card in read_cards(path)]
     table = [card for card in held if "ICLR 2021" in card.notes[0]]
     found = {
-        (method(card), card.pruning.speedup): card.pretraining.accuracy - final_accuracy(card)
+        (method(card), card.pruning.speedup): card.pretraining.accuracy - final_value(card)
         for card in table
     }
     assert len(found) == len(table)
@@ -112,8 +112,8 @@ def test_two_methods_with_all_facts_stated_are_fair(speedup):
 
 
 def test_the_kind_of_lr_decay_outweighs_the_methods():
-    step, cosine = sorted(map(final_accuracy, cards("hrank")))
-    rivals = [final_accuracy(card) for card in cards("imagenet_2.6x")]
+    step, cosine = sorted(map(final_value, cards("hrank")))
+    rivals = [final_value(card) for card in cards("imagenet_2.6x")]
     assert cosine - step > 3 * (max(rivals) - min(rivals))
 
 
@@ -152,15 +152,15 @@ def test_the_tables_of_the_paper_are_there_whole(number):
     assert len(held) == COUNTS[number]
     assert all(f"Table {number}" in card.notes[0] for card in held)
     assert all(card.base == "unknown" for card in held)
-    assert all((final_accuracy(card) is None) is (number == 3) for card in held)
+    assert all((final_value(card) is None) is (number == 3) for card in held)
 
 
 def test_figures_are_those_of_the_tables():
-    found = {(1, method(c), c.pruning.speedup): final_accuracy(c) for c in cards("table1")}
+    found = {(1, method(c), c.pruning.speedup): final_value(c) for c in cards("table1")}
     assert STATED.items() <= found.items()
     for ratio, column in BLOCKS.items():
         rows = [card for card in cards("table4") if card.pruning.ratio == ratio]
-        assert [final_accuracy(card) for card in rows] == [float(text) for text in column.split()]
+        assert [final_value(card) for card in rows] == [float(text) for text in column.split()]
     assert {card.pruning.ratio: card.pruning.speedup for card in cards("table4")} == {
         0.1: 1.11,
         0.3: 1.41,
@@ -175,18 +175,18 @@ def test_figures_are_those_of_the_tables():
     ):
         rows = cards(f"table{number}")
         assert {card.pruning.speedup for card in rows} == speedups
-        assert [final_accuracy(card) for card in rows[::6]] == list(map(float, finals.split()))
+        assert [final_value(card) for card in rows[::6]] == list(map(float, finals.split()))
     spreads = [card.settings["spread"] for card in cards("table7")]
     assert spreads[-6:] == [0.37, 0.10, 0.17, 0.04, 0.15, 0.11]
 
 
 def test_the_pruned_rows_of_table_4_are_those_of_table_5_where_both_have_them():
     one = {
-        (card.pruning.epoch, card.schedule): final_accuracy(card)
+        (card.pruning.epoch, card.schedule): final_value(card)
         for card in cards("table4")
         if card.pruning.ratio == 0.95
     }
-    two = {(card.pruning.epoch, card.schedule): final_accuracy(card) for card in cards("table5")}
+    two = {(card.pruning.epoch, card.schedule): final_value(card) for card in cards("table5")}
     both = one.keys() & two.keys()
     assert len(both) == 6
     assert {key: one[key] for key in both} == {key: two[key] for key in both}

@@ -7,7 +7,7 @@ from comparisons import SMALL, run
 from diagnoses import diagnosis
 
 from trainscope.comparison.cards import read_cards
-from trainscope.comparison.facts import final_accuracy
+from trainscope.comparison.facts import final_value
 from trainscope.comparison.fairness import fairness
 from trainscope.comparison.reading import read
 from trainscope.comparison.settings import group
@@ -105,7 +105,7 @@ def test_cards_are_runs(tmp_path):
     path = tmp_path / "card.toml"
     path.write_text(CARD, encoding="utf-8")
     a, other, b = read_cards(path)
-    assert [final_accuracy(made) for made in (a, other, b)] == [75.1, 75.3, 75.9]
+    assert [final_value(made) for made in (a, other, b)] == [75.1, 75.3, 75.9]
     assert (a.total, a.pruning.criterion, a.source, a.seed) == (90, "A", "card", 0)
     assert b.schedule is None
     assert "method" in a.given
@@ -205,7 +205,7 @@ def test_cards_state_the_pruning_stage_and_may_lack_an_accuracy(tmp_path):
     stage = one.pruning.stage_epochs, one.pruning.stage_schedule, one.pruning.stage_flops
     assert stage == (10, "0:1e-3,5:1e-4", 123)
     assert (one.pretraining.schedule, one.pretraining.epochs) == ("0:1e-1", 30)
-    assert (final_accuracy(one), final_accuracy(two)) == (75.0, None)
+    assert (final_value(one), final_value(two)) == (75.0, None)
     first, second = group([one, two])
     assert (first.spread, second.mean, second.spread) == (0.2, None, None)
     assert fairness([one, two]).strictest == "S1"

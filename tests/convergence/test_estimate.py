@@ -13,8 +13,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from trainscope.convergence import Estimate, EstimateStatus, LearningCurve, estimate_extra_epochs
-from trainscope.convergence.estimate import SENTENCES
+from trainscope.convergence.estimate import SENTENCES, sentence
 from trainscope.errors import RecordError, ScheduleError
+from trainscope.records import Metric
 
 PLAN = {"schedule": "0:1e-3,30:1e-4,45:1e-5", "total_epochs": 60}
 
@@ -41,7 +42,7 @@ def learning_curves(draw, least: int = 0):
 
 def check(estimate: Estimate) -> None:
     """Check what holds of every estimate."""
-    said = SENTENCES[estimate.status]
+    said = sentence(estimate.status)
     said = (
         "The target is reached" if estimate.status is EstimateStatus.REACHED else said.split(":")[0]
     )
@@ -425,3 +426,51 @@ def test_epochs_that_are_counted_on_are_said():
     for epochs in (range(1, 31), range(5, 155, 5), range(31)):
         curve = LearningCurve(epochs, [*accuracy, 79.0][: len(epochs)], 1e-3)
         assert "first epoch with a record" not in estimate_extra_epochs(curve, 78).explanation
+
+
+@pytest.mark.parametrize("target", [40.0, 70.0, 74.9, 80.0, 100.5])
+@pytest.mark.parametrize("with_reference", [False, True])
+@pytest.mark.parametrize("options", [{}, PLAN])
+def test_an_error_is_estimated_as_the_accuracy_that_it_leaves(target, with_reference, options):
+    small, large = curve(12, pace=4.0, noise=0.2), curve(30, lr=1.0, noise=0.2, seed=1)
+    plain = estimate_extra_epochs(small, target, large if with_reference else None, **options)
+    other = estimate_extra_epochs(
+        error_of(small), 100 - target, error_of(large) if with_reference else None, **options
+    )
+    assert other.status == plain.status
+    for name in ("first_passage", "extra_epochs"):
+        for part in ("median", "low", "high"):
+            expected = getattr(getattr(plain, name), part)
+            assert getattr(getattr(other, name), part) == pytest.approx(expected)
+    assert other.reachable == pytest.approx(plain.reachable)
+    assert other.curve.median == pytest.approx([100 - value for value in plain.curve.median])
+    assert other.curve.low == pytest.approx([100 - value for value in plain.curve.high])
+    assert other.curve.high == pytest.approx([100 - value for value in plain.curve.low])
+    assert "accuracy" not in other.explanation
+    assert str(other.to_json()["metric"]["better"]) == "lower"
+
+
+def test_the_words_of_an_error_have_its_direction():
+    found = estimate_extra_epochs(error_of(curve(12, pace=4.0)), 30.0)
+    assert found.explanation.startswith("The error is still falling.")
+    assert "points above the target; the error moves by -" in found.explanation
+    assert "<Estimate to error 30.00 %:" in repr(found)
+    none = estimate_extra_epochs(error_of(curve(12)), -1.0)
+    assert none.explanation == "No error is below 0 %."
+
+
+def test_a_metric_without_an_end_is_refused_with_what_to_do():
+    loss = Metric("loss", "", "lower")
+    small = LearningCurve(range(1, 9), [2.0 / k for k in range(1, 9)], 0.1, metric=loss)
+    with pytest.raises(RecordError, match=r"percent alone, and this run is told by its loss: give"):
+        estimate_extra_epochs(small, 0.1)
+    with pytest.raises(
+        RecordError, match=r"told by its accuracy \(%\) and the reference by its err"
+    ):
+        estimate_extra_epochs(curve(12), 60.0, error_of(curve(30)))
+
+
+def error_of(held):
+    """Return a curve as told by its error."""
+    error = Metric("error", "%", "lower")
+    return LearningCurve(held.epochs, 100 - held.accuracy, held.lr[0], held.loss, metric=error)

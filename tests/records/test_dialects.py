@@ -11,6 +11,7 @@ import pytest
 
 from trainscope.errors import RecordError
 from trainscope.records.imports import Given, run_from_log
+from trainscope.records.metric import LOSS
 
 LOGS = Path(__file__).parent / "logs"
 
@@ -67,18 +68,23 @@ def test_the_example_of_imagenet_has_no_lr_and_says_what_to_do():
     assert [r.lr for r in run.epochs] == [0.1, 0.01]
 
 
-@pytest.mark.parametrize(
-    ("name", "said"),
-    [
-        ("hugging_face_lm", "eval_loss is another metric, and a Run holds accuracy alone"),
-        ("modded_nanogpt.txt", "val_loss is another metric"),
-        ("ultralytics_detection.csv", r"metrics/mAP50\(B\), .* is another metric"),
-    ],
-)
-def test_other_metrics_are_not_taken_for_accuracies(name, said):
+def test_other_metrics_are_not_taken_for_accuracies_nor_the_loss_of_a_part_for_the_loss():
+    said = r"metrics/mAP50\(B\), .* is another metric, to be named with --metric"
     with pytest.raises(RecordError, match=said) as caught:
-        run_from_log(LOGS / name)
+        run_from_log(LOGS / "ultralytics_detection.csv")
     assert "\n" not in str(caught.value)
+
+
+def test_a_log_of_losses_alone_is_a_run_told_by_its_loss():
+    run = run_from_log(LOGS / "hugging_face_lm")
+    assert run.metric == LOSS
+    assert [r.test_metric for r in run.epochs] == [r.test_loss for r in run.epochs]
+    assert "the metric, loss, from 'eval_loss' (lower is better)" in run.notes[0]
+    assert "no test accuracy: its test loss, 'eval_loss', is the metric" in " ".join(run.notes)
+    with pytest.raises(RecordError, match="give the LR schedule with --schedule"):
+        run_from_log(LOGS / "modded_nanogpt.txt")
+    speedrun = run_from_log(LOGS / "modded_nanogpt.txt", Given(rates=(0.1,) * 9))
+    assert (speedrun.metric, speedrun.final_metric) == (LOSS, 4.6012)
 
 
 def test_another_metric_is_taken_where_it_was_asked_for_and_said():

@@ -21,10 +21,6 @@ from trainscope.report.setting_display import SettingDisplay
 from trainscope.report.style import SERIES
 
 
-def axes():
-    return Figure().subplots()
-
-
 def test_a_curve_is_the_mean_with_the_lowest_and_highest_seed():
     runs = seeds(3)
     (item,) = group(runs)
@@ -44,21 +40,21 @@ def test_lr_time_is_the_running_sum_of_the_lr():
     assert times[-1] == pytest.approx(run().lr_time)
 
 
-@pytest.mark.parametrize("y", ["accuracy", "loss"])
+@pytest.mark.parametrize("y", ["metric", "loss"])
 @pytest.mark.parametrize("x", ["epoch", "lr_time"])
-def test_learning_curves_have_a_line_a_setting_and_units(x, y):
+def test_learning_curves_have_a_line_a_setting_and_units(x, y, axes):
     shown = LearningCurveDisplay.from_runs(five_settings(2), x=x, y=y).plot(axes())
     lines = [line for line in shown.ax_.lines if len(line.get_xdata()) > 1]
     assert [line.get_label() for line in lines] == [
         *("LR 1e-1", "LR 1e-2", "LR 1e-3", "LR 1e-3 (+60)", "LR 1e-4")
     ]
-    assert ("[%]" if y == "accuracy" else "[nats]") in shown.ax_.get_ylabel()
+    assert ("[%]" if y == "metric" else "[nats]") in shown.ax_.get_ylabel()
     assert shown.ax_.get_xscale() == ("log" if x == "lr_time" else "linear")
     assert shown.figure_ is shown.ax_.figure
     assert len({line.get_color() for line in lines}) == 5
 
 
-def test_a_decay_that_came_too_early_is_ringed():
+def test_a_decay_that_came_too_early_is_ringed(axes):
     shown = LearningCurveDisplay.from_runs(five_settings(2)).plot(axes())
     assert shown.early
     assert set(shown.early.values()) <= {10, 70}
@@ -67,7 +63,7 @@ def test_a_decay_that_came_too_early_is_ringed():
     assert not LearningCurveDisplay.from_runs(five_settings(2), y="loss").early
 
 
-def test_settings_stand_side_by_side_or_against_the_ratio():
+def test_settings_stand_side_by_side_or_against_the_ratio(axes):
     alone = SettingDisplay.from_runs(five_settings(2)).plot(axes())
     assert [text.get_text() for text in alone.ax_.get_xticklabels()][1] == "LR 1e-2"
     sweep = [m for r in (0.5, 0.9) for s in (LARGE, SMALL) for m in seeds(2, ratio=r, schedule=s)]
@@ -78,7 +74,7 @@ def test_settings_stand_side_by_side_or_against_the_ratio():
     assert sorted({point.x for point in shown.points}) == [0.5, 0.9]
 
 
-def test_measurements_along_retraining():
+def test_measurements_along_retraining(axes):
     taken = tuple(
         Taken(
             Measurement("jacobian", scalars={"mean_jsv": Scalar.of(value, "logit/input")}),
@@ -101,7 +97,7 @@ def lines_of(ax):
     return {line.get_label(): (line.get_color(), line.get_linestyle()) for line in known}
 
 
-def test_a_setting_has_one_colour_in_every_figure():
+def test_a_setting_has_one_colour_in_every_figure(axes):
     taken = tuple(
         Taken(
             Measurement("step_gradient", scalars={"mean_norm": Scalar.of(1.0 / k, "nats/weight")}),
@@ -155,7 +151,7 @@ def test_what_a_figure_leaves_out_is_said_in_it(tmp_path):
     lrs = [f"{k}e-3" for k in range(1, 21)]
     made = compare([run(f"0:{lr},10:1e-5") for lr in lrs])
     shown = {drawing.name: drawing for drawing in displays(made)}
-    note = "14 of 20 settings shown: those that end highest"
+    note = "14 of 20 settings shown: those that end best"
     assert shown["accuracy"].note == shown["loss"].note == note
     ends = {item.label: item.mean for item in made.groups}
     drawn = {curve.label for curve in shown["accuracy"].display.curves}
@@ -177,12 +173,12 @@ def test_lines_over_ratios_are_all_drawn():
     assert shown["final_ratio"].note == ""
 
 
-def test_a_diverged_run_sets_no_axis_and_is_marked():
+def test_a_diverged_run_sets_no_axis_and_is_marked(axes):
     lost = run("0:1e3")
     guesses = tuple(replace(record, test_metric=10.0) for record in lost.epochs)
     lost = replace(lost, status=RunStatus.DIVERGED, epochs=guesses)
     runs = [*five_settings(1), lost]
-    for number in ("ta", "accuracy"):
+    for number in ("ta", "final"):
         shown = SettingDisplay.from_runs(runs, number=number).plot(axes())
         finite = [point.value for point in shown.points if not point.diverged]
         assert len(finite) == 5
@@ -196,7 +192,7 @@ def test_a_diverged_run_sets_no_axis_and_is_marked():
     assert time.ax_.get_xlim()[1] < 100 < lost.lr_time
 
 
-def test_a_pretraining_among_the_runs_is_on_an_axis_of_epochs():
+def test_a_pretraining_among_the_runs_is_on_an_axis_of_epochs(axes):
     retrained = LearningCurveDisplay.from_runs(five_settings()).plot(axes())
     assert retrained.ax_.get_xlabel().startswith("epoch of retraining")
     dense = replace(run(), kind=Kind.TRAIN, pruning=None)
@@ -204,7 +200,7 @@ def test_a_pretraining_among_the_runs_is_on_an_axis_of_epochs():
     assert both.ax_.get_xlabel().startswith("epoch (")
 
 
-def test_points_of_one_ratio_stand_apart():
+def test_points_of_one_ratio_stand_apart(axes):
     sweep = [m for r in (0.5, 0.9) for s in (LARGE, SMALL) for m in seeds(2, ratio=r, schedule=s)]
     shown = SettingDisplay.from_runs(sweep).plot(axes())
     first, second = (bars.lines[0].get_xdata() for bars in shown.ax_.containers)
@@ -232,7 +228,7 @@ def test_a_legend_of_many_settings_covers_no_data(count, name):
     assert box.height > 200
 
 
-def test_the_label_of_an_axis_fits():
+def test_the_label_of_an_axis_fits(axes):
     taken = tuple(
         Taken(
             Measurement("step_gradient", scalars={"mean_norm": Scalar.of(1.0, "nats/weight")}),

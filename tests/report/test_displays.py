@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from diagnoses import diagnosis
-from matplotlib.figure import Figure
 from rich.console import Console
 
 from trainscope.records import Columns, Measurement
@@ -19,11 +18,7 @@ from trainscope.report.singular_values_display import SingularValuesDisplay
 from trainscope.report.table import diagnosis_table
 
 
-def axes():
-    return Figure().subplots()
-
-
-def test_singular_values_integrate_to_one_per_decade():
+def test_singular_values_integrate_to_one_per_decade(axes):
     shown = SingularValuesDisplay.from_diagnosis(diagnosis()).plot(axes())
     outlines = [patch for patch in shown.ax_.patches if not patch.get_fill()]
     assert len(outlines) == 3
@@ -33,7 +28,7 @@ def test_singular_values_integrate_to_one_per_decade():
     assert shown.figure_ is shown.ax_.figure
 
 
-def test_gradient_norms_keep_the_networks_order_through_renamed_layers():
+def test_gradient_norms_keep_the_networks_order_through_renamed_layers(axes):
     columns = diagnosis().probes["gradient"]
     after = replace(columns.after, arrays={"layers": ["fc.weight"], "layer_norms": [2.0]})
     display = GradientDisplay.from_diagnosis(
@@ -45,13 +40,13 @@ def test_gradient_norms_keep_the_networks_order_through_renamed_layers():
     assert lines["after"].get_xdata().tolist() == [2.0]
 
 
-def test_density_marks_the_largest_eigenvalue():
+def test_density_marks_the_largest_eigenvalue(axes):
     display = DensityDisplay.from_diagnosis(diagnosis()).plot(axes())
     dotted = [line for line in display.ax_.lines if line.get_linestyle() == ":"]
     assert [line.get_xdata()[0] for line in dotted] == [4.0, 20.0, 400.0]
 
 
-def test_retraining_starts_at_the_accuracy_without_retraining():
+def test_retraining_starts_at_the_accuracy_without_retraining(axes):
     display = RetrainingDisplay.from_diagnosis(diagnosis()).plot(axes())
     lines = {line.get_label(): line for line in display.ax_.lines}
     assert lines["after, LR 0.001"].get_ydata().tolist() == [12.0, 20.0, 35.0, 50.0]

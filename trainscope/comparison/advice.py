@@ -25,7 +25,7 @@ def advise(groups: Sequence[Setting]) -> tuple[str, ...]:
     Args:
         groups: Two or more, whose comparison is not fair.
     """
-    best = max(groups, key=lambda item: item.mean if item.mean is not None else -1.0)
+    best = max(groups, key=lambda item: item.quality)
     others = [item for item in groups if item is not best]
     lines = dict.fromkeys((*_one_at_a_time(groups), *_state(groups)))
     if lines:
@@ -58,7 +58,12 @@ def _one_network(other: Setting, best: Setting) -> bool:
 
 def _one_at_a_time(groups: Sequence[Setting]) -> list[str]:
     """Say what to split by: what S1 asks for and is known to differ."""
-    words = {"data": "data set", "architecture": "network", "compression": "compression"}
+    words = {
+        "metric": "metric",
+        "data": "data set",
+        "architecture": "network",
+        "compression": "compression",
+    }
     apart = [
         word
         for name, word in words.items()

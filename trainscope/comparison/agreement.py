@@ -21,7 +21,7 @@ from trainscope.comparison.pipelines import (
 from trainscope.comparison.reasons import MOST_VALUES, Disagreement, listed, numbers, who
 from trainscope.comparison.settings import Setting
 from trainscope.comparison.sizes import compressions, epochs, flops, stated_size
-from trainscope.records import Run
+from trainscope.records import Metric, Run
 from trainscope.training.schedule import write_lr
 
 LONGEST_SCHEDULE = 60
@@ -125,6 +125,7 @@ def _write_schedule(value: Hashable) -> str:
 
 
 FACTS = {
+    "metric": Fact("metrics", lambda run: run.metric, lambda value: cast(Metric, value).label),
     "data": Fact("data sets", lambda run: run.data),
     "architecture": Fact("networks", lambda run: run.architecture),
     "base": Fact("base models", base_of, lambda value: write_base(str(value))),

@@ -87,11 +87,12 @@ def same_bases(
     if UNKNOWN in union and len(before) < 2:
         return tuple(cells), "This holds if their base models are the same, which is not known."
     told = "; ".join(f"{name}: {', '.join(_bases(cells[k::2]))}" for k, name in enumerate(methods))
-    lead = [statistics.fmean(item.mean or 0.0 for item in cells[k::2]) for k in (0, 1)]
+    lead = [statistics.fmean(item.quality for item in cells[k::2]) for k in (0, 1)]
+    metric = cells[0].metric
     ahead, behind = methods if lead[0] >= lead[1] else methods[::-1]
     return None, (
-        f"{ahead} ends {abs(lead[0] - lead[1]):.2f} points above {behind}, but from another base "
-        f"model ({told}): whether the method or the base model did it cannot be "
+        f"{ahead} ends {metric.gap(abs(lead[0] - lead[1]))} {metric.ahead} {behind}, but from "
+        f"another base model ({told}): whether the method or the base model did it cannot be "
         "told."
     )
 

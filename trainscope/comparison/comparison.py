@@ -11,11 +11,12 @@ from trainscope.comparison.estimates import GroupEstimate, estimates
 from trainscope.comparison.facts import method_of, ratio_of, speedup_of
 from trainscope.comparison.fairness import fairness
 from trainscope.comparison.findings import findings
+from trainscope.comparison.reasons import listed
 from trainscope.comparison.settings import Setting, group, shared_first_stage
 from trainscope.comparison.setups import Fairness
 from trainscope.comparison.traps import Severity, Trap, detect
 from trainscope.comparison.within import one_at_a_time, within
-from trainscope.records import Diagnosis, Json, Run
+from trainscope.records import Diagnosis, Json, Metric, Run
 
 SCHEMA = "trainscope.comparison/1"
 MOST_PAIRED = 16
@@ -175,7 +176,11 @@ def compare(
         crowded=tuple(crowded(groups)),
         traps=tuple(traps),
         estimates=tuple(estimates(groups, unconverged)),
-        notes=(*notes, *_copies(len(held) - sum(len(item.runs) for item in groups))),
+        notes=(
+            *notes,
+            *_copies(len(held) - sum(len(item.runs) for item in groups)),
+            *_metrics(groups),
+        ),
         ta_epochs=shared_first_stage(groups),
         within=loosest,
         within_methods=among,
@@ -194,6 +199,29 @@ def _copies(count: int) -> list[str]:
     return [f"{count} of the runs {what}, counted once"]
 
 
+def _metrics(groups: Sequence[Setting]) -> list[str]:
+    """Say what follows from metrics that are several, or that the estimate is not known for."""
+    held: dict[Metric, int] = {}
+    for item in groups:
+        held[item.metric] = held.get(item.metric, 0) + 1
+    notes = []
+    if len(held) > 1:
+        told = listed(
+            [f"{m.label} for {n} setting{'' if n == 1 else 's'}" for m, n in held.items()]
+        )
+        notes.append(
+            f"The runs are told by {len(held)} metrics, {told}: no setting is held against one of "
+            "another metric."
+        )
+    others = [metric.name for metric, count in held.items() if metric.unit != "%" and count > 1]
+    if others:
+        notes.append(
+            f"No extra epochs are estimated for {listed(others)}: how far off the estimate is was "
+            "found for metrics in percent alone."
+        )
+    return notes
+
+
 def _new(found: Sequence[Duel], fair: Fairness | None) -> list[Duel]:
     """Leave out commands that were given already; a fair comparison needs none."""
     given = set() if fair is None else {line.removeprefix("Run: ") for line in fair.advice}
@@ -207,6 +235,7 @@ def _new(found: Sequence[Duel], fair: Fairness | None) -> list[Duel]:
 
 def _group_dict(item: Setting, ta_epochs: int | None) -> Json:
     run, ta = item.first, item.ta(ta_epochs)
+    final = {"mean": item.mean, "spread": item.spread, "values": item.finals}
     flops = [held.flops for held in item.runs if held.flops is not None]
     return {
         "setting": item.label,
@@ -219,6 +248,8 @@ def _group_dict(item: Setting, ta_epochs: int | None) -> Json:
         "schedule": run.schedule,
         "epochs": item.epochs,
         "ta": None if ta is None else {"mean": ta[0], "spread": ta[1], "epochs": ta_epochs},
-        "accuracy": {"mean": item.mean, "spread": item.spread, "values": item.finals},
+        "metric": item.metric.to_json(),
+        "final": final,
+        "accuracy": final if item.metric.is_accuracy else None,
         "flops": max(flops, default=None),
     }

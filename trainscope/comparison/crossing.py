@@ -21,7 +21,8 @@ from trainscope.comparison.significance import (
     seeds_needed,
     welch,
 )
-from trainscope.records import Json
+from trainscope.records import Json, Metric
+from trainscope.records.metric import ACCURACY
 
 EACH = LEVEL / 2
 """The level of each of the two contrasts: together they keep to `LEVEL`."""
@@ -38,7 +39,9 @@ class CrossOutcome(StrEnum):
 
 @dataclass(frozen=True)
 class CrossVerdict:
-    """The outcome and what it rests on. Differences are first method minus second, in points.
+    """The outcome and what it rests on: by how much the first method is better than the second.
+
+    Of accuracies that is first minus second, in points; where lower is better, second minus first.
 
     Attributes:
         outcome: Who wins.
@@ -80,8 +83,9 @@ def cross_validate(
     *,
     methods: tuple[str, str] = ("A", "B"),
     setups: tuple[str, str] = ("a", "b"),
+    metric: Metric = ACCURACY,
 ) -> CrossVerdict:
-    """Decide between two methods from final accuracies under two setups.
+    """Decide between two methods from final values under two setups.
 
     Two contrasts are tested (Welch, two-sided): the difference averaged over the setups, and the
     interaction. Each is tested at 2.5 %, so that one of them is claimed without cause at most one
@@ -91,14 +95,19 @@ def cross_validate(
     this is right.
 
     Args:
-        first_own: The first method under the first setup, percent, one value a seed.
+        first_own: The first method under the first setup, in the metric's unit, one value a seed.
         second_other: The second method under the first setup.
         first_other: The first method under the second setup.
         second_own: The second method under the second setup.
         methods: Their names.
         setups: Their names.
+        metric: What the values are of.
     """
-    cells = (first_own, second_other, first_other, second_own)
+    cells = tuple(
+        [metric.sign * value for value in cell]
+        for cell in (first_own, second_other, first_other, second_own)
+    )
+    first_own, second_other, first_other, second_own = cells
     main = contrast(cells, (0.5, -0.5, 0.5, -0.5))
     interaction = contrast(cells, (1.0, -1.0, -1.0, 1.0))
     under = (welch(first_own, second_other), welch(first_other, second_own))
@@ -118,7 +127,9 @@ def cross_validate(
         )
     elif same and main.p < EACH:
         outcome = CrossOutcome.FIRST if lead.value > 0 else CrossOutcome.SECOND
-    sentence = _sentence(outcome, main, interaction, under, effect, better, cells, methods, setups)
+    sentence = _sentence(
+        outcome, main, interaction, under, effect, better, cells, methods, setups, metric
+    )
     return CrossVerdict(outcome, main, interaction, under, effect, better, sentence)
 
 
@@ -132,25 +143,27 @@ def _sentence(
     cells: Sequence[Sequence[float]],
     methods: tuple[str, str],
     setups: tuple[str, str],
+    metric: Metric,
 ) -> str:
     size = "" if effect is None else f", Hedges' g {abs(effect):.1f}"
     if outcome in (CrossOutcome.FIRST, CrossOutcome.SECOND):
         winner, loser = methods if outcome is CrossOutcome.FIRST else methods[::-1]
         return (
-            f"{winner} wins: it is ahead of {loser} under both setups, by {abs(main.value):.2f} "
-            f"points on average ({written(main, flip=outcome is CrossOutcome.SECOND)}{size})."
+            f"{winner} wins: it is ahead of {loser} under both setups, by "
+            f"{metric.gap(abs(main.value))} on average "
+            f"({written(main, metric, flip=outcome is CrossOutcome.SECOND)}{size})."
         )
     if outcome is CrossOutcome.INTERACT:
         assert better is not None
         ahead, behind = methods if better.value > 0 else methods[::-1]
         last = (
-            f"by its better cell {ahead} is ahead of {behind} by {abs(better.value):.2f} points "
-            f"({written(better, flip=better.value < 0)})"
+            f"by its better cell {ahead} is ahead of {behind} by {metric.gap(abs(better.value))} "
+            f"({written(better, metric, flip=better.value < 0)})"
             if better.significant
-            else f"their better cells do not differ significantly ({written(better)})"
+            else f"their better cells do not differ significantly ({written(better, metric)})"
         )
         told = " and ".join(
-            _lead(part, methods, setup) for part, setup in zip(under, setups, strict=True)
+            _lead(part, methods, setup, metric) for part, setup in zip(under, setups, strict=True)
         )
         return (
             f"The two interact: {told} (interaction p = {interaction.p:.2g}), so neither method is "
@@ -163,24 +176,27 @@ def _sentence(
     more = f"; about {wanted} seeds a cell would show it" if wanted and wanted < 1000 else ""
     return (
         f"Undecided between {methods[0]} and {methods[1]}: the average difference is "
-        f"{main.value:+.2f} points ({written(main)}){more}."
+        f"{metric.gap(metric.sign * main.value, sign='+')} "
+        f"({written(main, metric, flip=metric.sign < 0)}){more}."
     )
 
 
-def _lead(part: Contrast, methods: tuple[str, str], setup: str) -> str:
+def _lead(part: Contrast, methods: tuple[str, str], setup: str, metric: Metric) -> str:
     if not part.significant:
-        return f"under {setup} they do not differ ({part.value:+.2f} points, p = {part.p:.2g})"
+        apart = metric.gap(metric.sign * part.value, sign="+")
+        return f"under {setup} they do not differ ({apart}, p = {part.p:.2g})"
     ahead = methods[0] if part.value > 0 else methods[1]
-    return f"under {setup} {ahead} is ahead by {abs(part.value):.2f} points"
+    return f"under {setup} {ahead} is ahead by {metric.gap(abs(part.value))}"
 
 
-def written(part: Contrast, *, flip: bool = False) -> str:
+def written(part: Contrast, metric: Metric = ACCURACY, *, flip: bool = False) -> str:
     """Return "95 % interval 0.3 to 1.2, p = 0.004"."""
     low, high = (-part.high, -part.low) if flip else (part.low, part.high)
     p = f"p = {part.p:.2g}" if part.p >= 1e-4 else "p < 0.0001"
     if not math.isfinite(low):
         return "one seed: no interval"
-    return f"95 % interval {low:+.2f} to {high:+.2f}, {p}"
+    ends = [metric.change(end, sign="+").split(" ")[0] for end in (low, high)]
+    return f"95 % interval {ends[0]} to {ends[1]}, {p}"
 
 
 def _json(part: Contrast) -> Json:

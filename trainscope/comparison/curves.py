@@ -10,27 +10,29 @@ from trainscope.comparison.settings import Setting
 from trainscope.convergence import LearningCurve, loss_at_ends
 from trainscope.convergence.stage import SAME, first_stage
 from trainscope.errors import RecordError
-from trainscope.records import EpochRecord, Run
+from trainscope.records import EpochRecord, Metric, Run
 from trainscope.records.imports.table import LogTable, read_table
+from trainscope.records.metric import ACCURACY
 
 FEWEST_EPOCHS = 4
 """Fewer epochs than this make no curve."""
 
 
 def run_curve(run: Run) -> LearningCurve | None:
-    """Return the learning curve of one run; None with too few accuracies."""
-    known = [record for record in run.epochs if record.test_accuracy is not None and record.lr > 0]
+    """Return the learning curve of one run; None with too few values."""
+    known = [record for record in run.epochs if record.test_metric is not None and record.lr > 0]
     if len(known) < FEWEST_EPOCHS:
         return None
     return LearningCurve(
         epochs=[record.epoch for record in known],
-        accuracy=[record.test_accuracy or 0.0 for record in known],
+        accuracy=[record.test_metric or 0.0 for record in known],
         lr=[record.lr for record in known],
+        metric=run.metric,
     )
 
 
 def mean_curve(item: Setting, epochs: int | None = None) -> LearningCurve | None:
-    """Return the learning curve of a setting, averaged over its seeds; None without accuracies.
+    """Return the learning curve of a setting, averaged over its seeds; None without values.
 
     Args:
         item: The setting.
@@ -40,7 +42,7 @@ def mean_curve(item: Setting, epochs: int | None = None) -> LearningCurve | None
     for run in item.runs:
         for record in run.epochs:
             if (
-                record.test_accuracy is not None
+                record.test_metric is not None
                 and record.lr > 0
                 and (epochs is None or record.epoch <= epochs)
             ):
@@ -53,7 +55,7 @@ def mean_curve(item: Setting, epochs: int | None = None) -> LearningCurve | None
     known = all(loss is not None for held in losses for loss in held)
     return LearningCurve(
         epochs=list(kept),
-        accuracy=[statistics.fmean(r.test_accuracy or 0.0 for r in held) for held in kept.values()],
+        accuracy=[statistics.fmean(r.test_metric or 0.0 for r in held) for held in kept.values()],
         lr=[held[0].lr for held in kept.values()],
         loss=loss_at_ends(
             [statistics.fmean(x or 0.0 for x in held) for held in losses],
@@ -62,6 +64,7 @@ def mean_curve(item: Setting, epochs: int | None = None) -> LearningCurve | None
         if known
         else None,
         momentum=item.first.number("momentum"),
+        metric=item.metric,
     )
 
 
@@ -90,13 +93,13 @@ def read_curve(path: Path) -> LearningCurve:
     return curve
 
 
-def check_target(target: float) -> None:
+def check_target(target: float, metric: Metric = ACCURACY) -> None:
     """Refuse a share of 1 in the place of an accuracy in percent.
 
     Raises:
         RecordError: The target is above 0 and at most 1.
     """
-    if 0 < target <= 1:
+    if metric.is_accuracy and 0 < target <= 1:
         raise RecordError(
             f"the target is an accuracy in percent, and {target:g} would be less than any network "
             f"reaches: write {100 * target:g} for a share of {target:g}"

@@ -20,7 +20,8 @@ from trainscope.comparison.facts import (
 from trainscope.comparison.setting_identity import schedule_key, settings_key
 from trainscope.comparison.settings import Setting
 from trainscope.comparison.significance import LEVEL, Contrast, welch
-from trainscope.records import Json
+from trainscope.records import Json, Metric
+from trainscope.records.metric import ACCURACY
 
 MOST_METHODS = 4
 """With more methods than this at one compression, no pair is tested: see `crowded`."""
@@ -39,9 +40,10 @@ class Duel:
         methods: Their names.
         setups: The names of the setups: one that both have, or each one's best.
         verdict: The cross-validated verdict; None where cells are missing or one setup is shared.
-        difference: First minus second under the one shared setup; None otherwise.
+        difference: By how much the first is better under the one shared setup; None otherwise.
         missing: Commands that would fill the missing cells, one a seed.
         bases: What the base models do to the outcome, a sentence; "" where they are the same.
+        metric: What they are told by.
     """
 
     where: str
@@ -51,6 +53,7 @@ class Duel:
     difference: Contrast | None
     missing: tuple[str, ...]
     bases: str = ""
+    metric: Metric = ACCURACY
 
     @property
     def decided(self) -> bool:
@@ -73,18 +76,19 @@ class Duel:
                 ahead, behind = (first, second) if part.value > 0 else (second, first)
                 return (
                     f"Under {self.setups[0]}, {ahead} is ahead of {behind} by "
-                    f"{abs(part.value):.2f} points (p = {part.p:.2g}); one setup does not show "
-                    "that it is the better method: cross-validate with another LR schedule."
+                    f"{self.metric.gap(abs(part.value))} (p = {part.p:.2g}); one setup does not "
+                    "show that it is the better method: cross-validate with another LR schedule."
                 )
             if math.isinf(part.low):
                 ahead, behind = (first, second) if part.value > 0 else (second, first)
                 return (
-                    f"Under {self.setups[0]}, {ahead} ends {abs(part.value):.2f} points above "
-                    f"{behind} (one seed: no test)."
+                    f"Under {self.setups[0]}, {ahead} ends {self.metric.gap(abs(part.value))} "
+                    f"{self.metric.ahead} {behind} (one seed: no test)."
                 )
             return (
                 f"Under {self.setups[0]}, {first} and {second} do not differ at the level of "
-                f"{LEVEL:.0%} ({part.value:+.2f} points, p = {part.p:.2g})."
+                f"{LEVEL:.0%} ({self.metric.gap(self.metric.sign * part.value, sign='+')}, "
+                f"p = {part.p:.2g})."
             )
         return (
             f"{first} was run under {self.setups[0]} and {second} under {self.setups[1]}: to tell "
@@ -140,12 +144,12 @@ def arenas(groups: Sequence[Setting]) -> dict[str, Arena]:
         if key is not None
     ]
     twice = {cell[0] for cell in cells if cells.count(cell) > 1}
-    told = [k for k in range(4) if len({key[k] for key in keys if key is not None}) > 1]
+    told = [k for k in range(5) if len({key[k] for key in keys if key is not None}) > 1]
     found: dict[str, Arena] = {}
     for item, key in zip(groups, keys, strict=True):
         if key is None:
             continue
-        where = " ".join(key[k] for k in sorted({*told, 3}))
+        where = " ".join(key[k] for k in sorted({*told, 4}))
         if key in twice:  # one seed with several base models: each is compared by itself
             where += f" from base {item.first.base[:12]}"
         found.setdefault(where, {}).setdefault(_method(item), {})[_setup(item)] = item
@@ -157,7 +161,7 @@ def _method(item: Setting) -> str:
     return f"{method}" if kind == "retrain" else f"{method}, {kind}"
 
 
-def _arena(item: Setting) -> tuple[str, str, str, str] | None:
+def _arena(item: Setting) -> tuple[str, str, str, str, str] | None:
     run, method = item.first, method_of(item.first)
     if method in (None, "dense") or item.mean is None or schedule_of(run) is None:
         return None
@@ -168,7 +172,7 @@ def _arena(item: Setting) -> tuple[str, str, str, str] | None:
     ratio, speedup = ratio_of(run), speedup_of(run)
     size = f"{speedup or 0:.1f}×" if ratio is None else f"ratio {ratio:g}"
     structure = run.pruning.structure if run.pruning else None
-    return run.data or "", run.architecture or "", structure or "", size
+    return run.metric.label, run.data or "", run.architecture or "", structure or "", size
 
 
 def _setup(item: Setting) -> Hashable:
@@ -177,7 +181,8 @@ def _setup(item: Setting) -> Hashable:
 
 def _duel(where: str, arena: Arena, pair: tuple[str, str]) -> Duel:
     one, two = (arena[name] for name in pair)
-    best = [max(cells, key=lambda key: cells[key].mean or 0.0) for cells in (one, two)]
+    metric = next(iter(one.values())).metric
+    best = [max(cells, key=lambda key: cells[key].quality) for cells in (one, two)]
     if best[0] == best[1]:
         shared = [key for key in one if key in two and key != best[0]]
         if not shared:
@@ -189,9 +194,11 @@ def _duel(where: str, arena: Arena, pair: tuple[str, str]) -> Duel:
         square = (one[first], two[first], one[second], two[second])
         held, told = same_bases(square, pair)
         if held is None:
-            return Duel(where, pair, setups, None, None, (), told)
-        verdict = cross_validate(*(item.finals for item in held), methods=pair, setups=setups)
-        return Duel(where, pair, setups, verdict, None, (), told)
+            return Duel(where, pair, setups, None, None, (), told, metric)
+        verdict = cross_validate(
+            *(item.finals for item in held), methods=pair, setups=setups, metric=metric
+        )
+        return Duel(where, pair, setups, verdict, None, (), told, metric)
     missing: list[str] = []
     for cells, key, other in ((two, first, one), (one, second, two)):
         if key not in cells:
@@ -205,13 +212,13 @@ def _duel(where: str, arena: Arena, pair: tuple[str, str]) -> Duel:
                 base=method.first.base,
                 seeds=[run.seed for run in setup.runs],
             )
-    return Duel(where, pair, setups, None, None, tuple(missing[:MOST_COMMANDS]))
+    return Duel(where, pair, setups, None, None, tuple(missing[:MOST_COMMANDS]), "", metric)
 
 
 def _single(where: str, pair: tuple[str, str], one: Setting, two: Setting) -> Duel:
     held, told = same_bases((one, two), pair)
-    difference = None if held is None else welch(held[0].finals, held[1].finals)
-    return Duel(where, pair, (_name(one),), None, difference, (), told)
+    difference = None if held is None else welch(held[0].qualities, held[1].qualities)
+    return Duel(where, pair, (_name(one),), None, difference, (), told, one.metric)
 
 
 def _name(item: Setting) -> str:

@@ -35,7 +35,7 @@ class GroupEstimate:
     Attributes:
         label: The setting.
         reference: The setting with the larger LR that it is held against.
-        target: The accuracy to reach, percent.
+        target: What to reach, in the metric's unit.
         watched: The epochs of its first LR stage that the estimate has seen.
         result: The estimator's answer.
         small: The curve watched.
@@ -69,14 +69,15 @@ class GroupEstimate:
     def sentence(self) -> str:
         """Return the estimate in words."""
         extra = self.result.extra_epochs
-        aim = f"the {self.target:.1f} % of {self.reference}{self.given and f' {self.given}'}"
+        goal = self.result.metric.called(self.target)
+        aim = f"the {goal} of {self.reference}{self.given and f' {self.given}'}"
         why = f" {self.result.doubt}" if self.result.doubt else ""
         if self.never:
             return (
                 f"{self.label} is not expected to reach {aim}, however long it is retrained.{why}"
             )
         if self.unreachable and not self.converged:
-            cause = "the trend is to level off below it"
+            cause = f"the trend is to level off {self.result.metric.behind} it"
             if self.result.status is EstimateStatus.REFERENCE_SHORT:
                 cause = f"{self.reference} itself gets there only by its decays"
             return (
@@ -127,6 +128,8 @@ def _goes_on(longer: Setting, shorter: Setting) -> bool:
 def estimates(groups: Sequence[Setting], unconverged: Collection[str] = ()) -> list[GroupEstimate]:
     """Estimate the extra epochs of every setting that a larger LR beats on one pruned network.
 
+    The metric is in percent: how far off estimates are is not known for others.
+
     Each watches the mean over seeds of its first LR stage; the target is the final accuracy of the
     best setting with a larger LR and the same optimizer settings, both on the pruned networks that
     the two share.
@@ -136,7 +139,8 @@ def estimates(groups: Sequence[Setting], unconverged: Collection[str] = ()) -> l
         unconverged: The labels of those that a trap says had not converged.
     """
     behind: list[tuple[float, Ground]] = []
-    for family in kin([item for item in groups if item.lr is not None and item.mean is not None]):
+    known = [item for item in groups if item.lr is not None and item.mean is not None]
+    for family in kin([item for item in known if item.metric.unit == "%"]):
         for item in family:
             if any(_goes_on(other, item) for other in family):
                 continue  # the longer run is the evidence, and an estimate from less is none
@@ -149,7 +153,7 @@ def estimates(groups: Sequence[Setting], unconverged: Collection[str] = ()) -> l
                 continue
             ground = max(rivals, key=_ends_highest)
             own, best = ground.groups
-            ahead = welch(best.finals, own.finals)
+            ahead = welch(best.qualities, own.qualities)
             sure = ahead.significant or untested(best.finals, own.finals)
             if best.first.epochs and ahead.value >= LEAST and sure:
                 behind.append((ahead.value, ground))
@@ -160,7 +164,7 @@ def estimates(groups: Sequence[Setting], unconverged: Collection[str] = ()) -> l
 
 def _ends_highest(ground: Ground) -> tuple[float, float]:
     other = ground.groups[-1]
-    return other.mean or 0.0, other.lr or 0.0
+    return other.quality, other.lr or 0.0
 
 
 def _condition(ground: Ground) -> str:

@@ -17,10 +17,10 @@ def last_epoch(run: Run) -> int | None:
     return run.epochs[-1].epoch if run.epochs else run.total
 
 
-def final_accuracy(run: Run) -> float | None:
-    """Return the accuracy of the last epoch, or the published one of a run card, percent."""
+def final_value(run: Run) -> float | None:
+    """Return the metric's value in the last epoch, or the published accuracy of a run card."""
     if run.epochs:
-        return run.final_accuracy
+        return run.final_metric
     reported = run.settings.get("accuracy") if run.source == "card" else None
     return float(reported) if reported is not None else None
 

@@ -8,8 +8,8 @@ from trainscope.comparison.facts import pretraining_epochs, ratio_of, schedule_o
 from trainscope.comparison.grounds import kin, widest
 from trainscope.comparison.learning_rates import (
     MOST_LRS,
-    accuracy,
     learning_rates,
+    level,
     longer_first_stages,
     lr_name,
 )
@@ -17,6 +17,8 @@ from trainscope.comparison.pipelines import stage_epochs
 from trainscope.comparison.setting_identity import schedule_key, settings_key
 from trainscope.comparison.settings import SHORTEST_STAGE, Setting, shared_first_stage
 from trainscope.comparison.significance import untested, welch
+from trainscope.records import Metric
+from trainscope.records.trainability import trainability_name
 
 MOST_FAMILIES = 3
 """So many pruned networks are written about, those with the most settings first."""
@@ -106,23 +108,26 @@ def _trainability(family: Sequence[Setting]) -> Iterator[str]:
         return
     where = f" {ground.partial}" if ground.partial else ""
     ordered = [held for _, held in sorted(by_lr.items(), reverse=True)]
+    metric = family[0].metric
     if len(ordered) > MOST_LRS:  # the table has them all
-        ordered = [max(ordered, key=lambda held: held[1]), min(ordered, key=lambda held: held[1])]
-    told = ", ".join(f"{ta:.1f} % at {lr_name(item)}" for item, ta in ordered)
+        ranked = sorted(ordered, key=lambda held: metric.sign * held[1])
+        ordered = [ranked[-1], ranked[0]]
+    told = ", ".join(f"{metric.written(ta)} at {lr_name(item)}" for item, ta in ordered)
+    name = trainability_name(metric)
     yield (
-        f"Trainability accuracy (mean test accuracy of the first {epochs} epochs){where} is "
-        f"{told}: how fast retraining recovers, told before any decay."
+        f"{name[0].upper()}{name[1:]} (mean test {metric.name} of the first {epochs} epochs)"
+        f"{where} is {told}: how fast retraining recovers, told before any decay."
     )
 
 
 def _ratios(groups: Sequence[Setting]) -> Iterator[str]:
     """Does the gap between LRs grow with the ratio? Told of the method with the most settings."""
-    by_method: dict[tuple[str | int | None, ...], dict[Hashable, dict[float, Setting]]] = {}
+    by_method: dict[tuple[Hashable, ...], dict[Hashable, dict[float, Setting]]] = {}
     for item in groups:
         ratio, schedule, run = ratio_of(item.first), schedule_of(item.first), item.first
         known = schedule is not None and item.mean is not None and item.finished
         if ratio and known and run.pruning is not None:
-            kind = (run.pruning.structure, str(run.kind), run.data, run.architecture)
+            kind = (run.pruning.structure, str(run.kind), run.data, run.architecture, run.metric)
             stages = (pretraining_epochs(run), stage_epochs(run))
             key = (run.pruning.criterion, *stages, *kind, settings_key(run))
             line = by_method.setdefault(key, {}).setdefault(schedule_key(run), {})
@@ -138,9 +143,9 @@ def _ratios(groups: Sequence[Setting]) -> Iterator[str]:
     rows.sort(key=lambda held: -(held[low].lr or 0.0))
     if len({held[low].lr for held in rows}) < 2:
         return
+    metric = rows[0][low].metric
     told = ", ".join(
-        f"{lr_name(held[low])} {held[low].mean:.1f} → {held[high].mean:.1f} %"
-        for held in rows[:MOST_LRS]
+        f"{lr_name(held[low])} {_from_to(held[low], held[high])}" for held in rows[:MOST_LRS]
     )
     after = f" after epoch {method[1]}" if len({key[1] for key in by_method}) > 1 else ""
     whose = f"{method[0]}{after}: " if len(by_method) > 1 else ""
@@ -149,12 +154,21 @@ def _ratios(groups: Sequence[Setting]) -> Iterator[str]:
         for r in (low, high)
     ]
     more = (
-        f"; the gap between LRs grows from {gaps[0]:.1f} to {gaps[1]:.1f} points with the damage"
-        if gaps[1] > gaps[0] + GROWS
+        f"; the gap between LRs grows from {metric.change(gaps[0], 1).split(' ')[0]} to "
+        f"{metric.gap(gaps[1], 1)} with the damage"
+        if metric.points(gaps[1] - gaps[0], rows[0][high].mean or 0.0) > GROWS
         else ""
     )
     start = f"{whose}from" if whose else "From"
     yield f"{start} ratio {low:g} to {high:g}, {told}{more}."
+
+
+def _from_to(one: Setting, other: Setting) -> str:
+    """Return "95.1 → 93.2 %", with the name of a metric that is no accuracy."""
+    first, last = (one.metric.written(item.mean or 0.0) for item in (one, other))
+    unit = f" {one.metric.unit}" if one.metric.unit else ""
+    name = "" if one.metric.is_accuracy else f"{one.metric.name} "
+    return f"{name}{first.removesuffix(unit)} → {last}"
 
 
 def _plain(groups: Sequence[Setting]) -> list[str]:
@@ -162,32 +176,36 @@ def _plain(groups: Sequence[Setting]) -> list[str]:
     ended = [item for item in groups if item.finished]
     if groups and not ended:
         return ["No run came to the end of its schedule, so none is ranked."]
-    by_data: dict[str | None, list[Setting]] = {}
+    by_data: dict[tuple[Metric, str | None], list[Setting]] = {}
     for item in ended:
         if item.mean is not None:
-            by_data.setdefault(item.first.data, []).append(item)
+            by_data.setdefault((item.metric, item.first.data), []).append(item)
     if not by_data:
-        return ["No run has an accuracy."] if groups else []
-    # Accuracies on two data sets are not ranked.
+        name = groups[0].metric.name if groups else ""
+        a = "an" if name[:1] in "aeiou" else "a"
+        return [f"No run has {a} {name}."] if groups else []
+    # Values on two data sets, or of two metrics, are not ranked.
+    several = len({data for _, data in by_data}) > 1
     return [
-        _best(held, "" if len(by_data) == 1 else f"On {data or 'data unknown'}, ")
-        for data, held in list(by_data.items())[:MOST_FAMILIES]
+        _best(held, f"On {data or 'data unknown'}, " if several else "")
+        for (_, data), held in list(by_data.items())[:MOST_FAMILIES]
     ]
 
 
 def _best(groups: Sequence[Setting], where: str) -> str:
-    ordered = sorted(groups, key=lambda item: -(item.mean or 0.0))
-    best = ordered[0]
+    ordered = sorted(groups, key=lambda item: -item.quality)
+    best, metric = ordered[0], groups[0].metric
     if len(ordered) == 1 and where:
         where = "" if best.label == best.first.data else where
-        return f"{where}{best.label} ends at {accuracy(best)}."
-    line = f"{where}{'the' if where else 'The'} best setting is {best.label} with {accuracy(best)}"
+        return f"{where}{best.label} ends at {level(best)}."
+    line = f"{where}{'the' if where else 'The'} best setting is {best.label} with {level(best)}"
     if len(ordered) == 1:
         return line + "."
-    gap = welch(best.finals, ordered[1].finals)
+    gap = welch(best.qualities, ordered[1].qualities)
     if not gap.value:
-        level = f"{where}{best.label} and {ordered[1].label} end highest, both with"
-        return f"{level} {accuracy(best).split(' ')[0]} %."
+        top = "highest" if metric.sign > 0 else "lowest"
+        both = f"{where}{best.label} and {ordered[1].label} end {top}, both with"
+        return f"{both} {metric.called(best.mean or 0.0)}."
     none = untested(best.finals, ordered[1].finals)
     sure = "one seed: no test" if none else f"p = {gap.p:.2g}"
-    return f"{line}, {gap.value:.2f} points above {ordered[1].label} ({sure})."
+    return f"{line}, {metric.gap(gap.value)} {metric.ahead} {ordered[1].label} ({sure})."

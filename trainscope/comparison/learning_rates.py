@@ -42,32 +42,34 @@ def _told(ground: Ground, epochs: int, more: str = "") -> Iterator[str]:
     held = ground.groups
     if len({item.lr for item in held}) < 2:
         return
-    best, lowest = (pick(held, key=lambda item: item.mean or 0.0) for pick in (max, min))
+    metric = held[0].metric
+    best, lowest = (pick(held, key=lambda item: item.quality) for pick in (max, min))
     ordered = sorted(held, key=lambda item: -(item.lr or 0.0))
     names = [lr_name(item) for item in ordered]
     if len(set(names)) < len(names):
         names = [item.label for item in ordered]
     named = dict(zip((item.label for item in ordered), names, strict=True))
     shown = ordered if len(ordered) <= MOST_LRS else [best, lowest]
-    told = ", ".join(f"{named[item.label]} {accuracy(item)}" for item in shown)
+    told = ", ".join(f"{named[item.label]} {level(item)}" for item in shown)
     if len(shown) < len(ordered):
-        told = f"of {len(ordered)}, the best and the lowest are {told}"
-    gap = welch(best.finals, lowest.finals)
+        told = f"of {len(ordered)}, the best and the {metric.worst} are {told}"
+    gap = welch(best.qualities, lowest.qualities)
+    behind = metric.points(gap.value, best.mean or 0.0)
     start = f"After {epochs} epochs{more}"
     if ground.partial:
         start += f" {ground.partial},"
     between = f"between {named[best.label]} and {named[lowest.label]}" if len(held) > 2 else ""
-    cause = f"The gap of {gap.value:.1f} points {between} {ground.cause}.".replace("  ", " ")
+    cause = f"The gap of {metric.gap(gap.value, 1)} {between} {ground.cause}.".replace("  ", " ")
     if untested(best.finals, lowest.finals):
         yield (
-            f"{start} the learning rates end {gap.value:.1f} points apart (one seed: no test): "
-            f"{told}." + (f" {cause}" if gap.value > LEAST else "")
+            f"{start} the learning rates end {metric.gap(gap.value, 1)} apart (one seed: no test): "
+            f"{told}." + (f" {cause}" if behind > LEAST else "")
         )
     elif gap.significant:
         yield f"{start} the learning rate decides: {told}. {cause}"
-    elif gap.value > LEAST:
+    elif behind > LEAST:
         yield (
-            f"{start} the learning rates end {gap.value:.1f} points apart, which "
+            f"{start} the learning rates end {metric.gap(gap.value, 1)} apart, which "
             f"these seeds cannot tell from chance (p = {gap.p:.2g}): {told}."
         )
     else:
@@ -105,41 +107,47 @@ def _rival(family: Sequence[Setting], chain: Sequence[Setting]) -> Ground | None
         and (last_epoch(other.first) or latest + 1) <= latest
         and (ground := share([*chain, other])) is not None
     ]
-    return max(found, key=lambda ground: ground.groups[-1].mean or 0.0, default=None)
+    return max(found, key=lambda ground: ground.groups[-1].quality, default=None)
 
 
 def _chain(family: Sequence[Setting], own: Ground, chain: Sequence[Setting]) -> str:
     against = _rival(family, chain)
     ground = own if against is None else against
     short, *longer = ground.groups if against is None else ground.groups[:-1]
-    done, start = last_epoch(short.first), short.mean or 0.0
+    done, start, metric = last_epoch(short.first), short.mean or 0.0, short.metric
     extras = " / ".join(str(_extra(item, short)) for item in longer)
-    ends = " / ".join(f"{item.mean:.1f}" for item in longer)
-    last = max(longer, key=lambda item: item.mean or 0.0)
+    values = [metric.written(value) for value in (start, *(item.mean or 0.0 for item in longer))]
+    unit = f" {metric.unit}" if metric.unit else ""
+    begun, *ends = (value.removesuffix(unit) for value in values)
+    last = max(longer, key=lambda item: item.quality)
     top = last.mean or 0.0
+    gained = last.quality > short.quality
     where = f"{ground.partial[0].upper()}{ground.partial[1:]}, " if ground.partial else ""
     name = lr_name(short)
-    line = f"{where}{extras} more first-stage epochs take {name} from {start:.1f} to {ends} %"
+    word = "" if metric.is_accuracy else f" from {metric.name}"
+    line = f"{where}{extras} more first-stage epochs take {name}{word or ' from'} {begun} to "
+    line += f"{' / '.join(ends)}{unit}"
     best = None if against is None else against.groups[-1]
-    if best is None or best.mean is None or best.mean <= start:
+    if best is None or best.mean is None or best.quality <= short.quality:
         alone = " (one seed: no test)" if untested(short.finals, last.finals) else ""
-        why = f": it had not converged after {done} epochs" if top > start else ""
+        why = f": it had not converged after {done} epochs" if gained else ""
         return f"{line}{alone}{why}."
     single = untested(best.finals, last.finals)
     test = " (one seed: no test)" if single else ""
     given = "if the pruned network is the same, " if ground.known is Known.UNKNOWN else ""
     name = lr_name(best) if last_epoch(best.first) == done else best.label
-    aim = f"the {best.mean:.1f} % of {name}"
+    aim = f"the {metric.called(best.mean)} of {name}"
     closed = (top - start) / (best.mean - start)
-    if closed >= CLOSED and best.mean - top < LEAST:
-        level = "past" if top > best.mean + PAST else "level with"
-        level = f"the best of them {level}" if len(longer) > 1 else level
+    short_of = metric.points(best.quality - last.quality, best.mean)
+    if closed >= CLOSED and short_of < LEAST:
+        where_to = "past" if -short_of > PAST else "level with"
+        where_to = f"the best of them {where_to}" if len(longer) > 1 else where_to
         return (
-            f"{line}, {level} {aim}{test}: {given}the large LR gets there sooner, not further; the "
-            "small one had not converged."
+            f"{line}, {where_to} {aim}{test}: {given}the large LR gets there sooner, not further; "
+            "the small one had not converged."
         )
     if not single:
-        test = f" (what is left: p = {welch(best.finals, last.finals).p:.2g})"
+        test = f" (what is left: p = {welch(best.qualities, last.qualities).p:.2g})"
     if closed > 0:
         end = f": {given}most of the gap was time" if closed >= 0.5 else ""
         return f"{line} and close {100 * closed:.0f} % of its gap to {aim}{test}{end}."
@@ -152,8 +160,7 @@ def lr_name(item: Setting) -> str:
     return "LR ?" if item.lr is None else f"LR {write_lr(item.lr)}"
 
 
-def accuracy(item: Setting) -> str:
-    """Return "97.3 ± 0.6 %"."""
-    several = item.spread is not None and len(item.finals) > 1  # a published ± is no test
-    spread = f" ± {item.spread:.1f}" if several else ""
-    return f"{item.mean:.1f}{spread} %"
+def level(item: Setting) -> str:
+    """Return "97.3 ± 0.6 %", with the name of a metric that is no accuracy."""
+    several = len(item.finals) > 1  # a published ± is no test
+    return item.metric.called(item.mean or 0.0, spread=item.spread if several else None)

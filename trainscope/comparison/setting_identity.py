@@ -76,8 +76,11 @@ def labels_of(runs: Sequence[Run]) -> list[str]:
     """
     if None in map(schedule_of, runs) and (rows := _rows(runs)):
         return rows
+    metrics = {run.metric for run in runs}
+    by_name = len({metric.name for metric in metrics}) == len(metrics)
     parts, kinds = [[""] * len(runs)], [_kind(run) for run in runs]
     for write in (
+        lambda run: run.metric.name if by_name else run.metric.label,
         lambda run: run.data or "data unknown",
         lambda run: run.architecture or "network unknown",
         _kind,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import statistics
 from collections import Counter
@@ -9,7 +10,7 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 
 from trainscope.comparison.facts import (
-    final_accuracy,
+    final_value,
     last_epoch,
     method_of,
     pretraining_epochs,
@@ -23,7 +24,7 @@ from trainscope.comparison.setting_identity import (
     schedule_key,
     settings_key,
 )
-from trainscope.records import Run, RunStatus
+from trainscope.records import Metric, Run, RunStatus
 
 SHORTEST_STAGE = 3
 _NUMBER = re.compile(r"([0-9]+(?:\.[0-9]+)?(?:e[-+]?[0-9]+)?)")
@@ -47,19 +48,34 @@ class Setting:
         return self.runs[0]
 
     @property
+    def metric(self) -> Metric:
+        """Return what its runs are told by."""
+        return self.first.metric
+
+    @property
     def finals(self) -> list[float]:
-        """Return the final accuracies that are known, percent, in the order of the runs."""
-        found = [final_accuracy(run) for run in self.runs]
-        return [accuracy for accuracy in found if accuracy is not None]
+        """Return the final values that are known, in the order of the runs."""
+        found = [final_value(run) for run in self.runs]
+        return [value for value in found if value is not None]
 
     @property
     def mean(self) -> float | None:
-        """Return the mean final accuracy, percent; None where none is known."""
+        """Return the mean final value, in the metric's unit; None where none is known."""
         return statistics.fmean(self.finals) if self.finals else None
 
     @property
+    def qualities(self) -> list[float]:
+        """Return the final values with the metric's sign: the larger the better."""
+        return [self.metric.sign * value for value in self.finals]
+
+    @property
+    def quality(self) -> float:
+        """Return the mean with the metric's sign, to rank by; -inf where none is known."""
+        return -math.inf if self.mean is None else self.metric.sign * self.mean
+
+    @property
     def spread(self) -> float | None:
-        """Return the standard deviation of the final accuracies over seeds.
+        """Return the standard deviation of the final values over seeds.
 
         For one run it is None, unless it is a run card's mean whose deviation was published.
         """
@@ -75,13 +91,13 @@ class Setting:
         return counts.most_common(1)[0][0] if counts else None
 
     def ta(self, epochs: int | None = None) -> tuple[float, float | None] | None:
-        """Return TA: its mean and standard deviation over seeds, percent.
+        """Return TA: its mean and standard deviation over seeds, in the metric's unit.
 
         Args:
             epochs: N; by default the first LR stage.
 
         Returns:
-            None where no accuracy was recorded in those epochs, or no run came so far; no
+            None where no value was recorded in those epochs, or no run came so far; no
             deviation for one run.
         """
         long = [run for run in self.runs if len(run.epochs) > 1]
@@ -128,12 +144,14 @@ class Setting:
     def pruned_alike(self) -> Hashable:
         """Return what two groups share that were pruned in one way; None for a dense network.
 
+        The metric is a part of it, as values of two metrics are never held against each other.
+
         Their base models may differ, or be unknown: `grounds.share` tells.
         """
         run = self.first
         if run.pruning is None:
             return None
-        return run.architecture, run.data, str(run.kind), pruning_key(run)
+        return run.metric, run.architecture, run.data, str(run.kind), pruning_key(run)
 
 
 def shared_first_stage(groups: Iterable[Setting]) -> int | None:
@@ -181,7 +199,7 @@ def _distinct(runs: Iterable[Run]) -> list[Run]:
     found: dict[Hashable, Run] = {}
     for place, run in enumerate(runs):
         row = place if run.source == "card" else None
-        key = (_key(run), run.base, run.seed, run.epochs, final_accuracy(run), row)
+        key = (_key(run), run.base, run.seed, run.epochs, final_value(run), row)
         found.setdefault(key, run)
     return list(found.values())
 
@@ -192,7 +210,8 @@ def _key(run: Run) -> Hashable:
 
 def _setting(run: Run) -> Hashable:
     return (
-        *(str(run.kind), run.architecture, run.data, pruning_key(run), schedule_key(run)),
+        *(run.metric, str(run.kind), run.architecture, run.data, pruning_key(run)),
+        schedule_key(run),
         *(settings_key(run), pretraining_epochs(run)),
     )
 
@@ -202,6 +221,7 @@ def _order(run: Run) -> tuple[object, ...]:
     lr = max((s.lr for s in schedule.stages), default=0.0) if schedule else 0.0
     words = [natural(word or "") for word in (run.data, run.architecture, str(run.kind))]
     return (
+        run.metric.label,
         tuple(words[:2]),
         ratio_of(run) or 0.0,
         speedup_of(run) or 0.0,

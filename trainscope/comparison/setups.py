@@ -30,7 +30,7 @@ class Setup:
     crosses: bool = False
 
 
-_S1 = ("data", "architecture", "compression")
+_S1 = ("metric", "data", "architecture", "compression")
 _S2 = ("base", *_S1)
 _S31 = ("epochs", *_S2)
 _S32 = ("schedule", "settings", *_S31)

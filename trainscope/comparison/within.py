@@ -41,17 +41,19 @@ def within(groups: Sequence[Setting]) -> tuple[str | None, tuple[str, ...]]:
 def one_at_a_time(groups: Sequence[Setting]) -> str:
     """Judge settings of one data set, network and compression by themselves, where these differ.
 
+    Those of one metric are always judged by themselves.
+
     Returns:
-        What the strictest of these sets is, one sentence; "" where no two settings share all three.
+        What the strictest of these sets is, one sentence; "" where no two settings share all of it.
     """
     sizes = _sizes(groups)
-    keys = [
-        (item.first.data or "", item.first.architecture or "", size)
+    keys: list[tuple[str, ...]] = [
+        (item.metric.label, item.first.data or "", item.first.architecture or "", size)
         for item, size in zip(groups, sizes, strict=True)
     ]
-    names = ("data set", "network", "compression")
-    told = [k for k in range(3) if len({key[k] for key in keys}) > 1]
-    sets: dict[tuple[str, str, str], list[Setting]] = {}
+    names = ("metric", "data set", "network", "compression")
+    told = [k for k in range(4) if len({key[k] for key in keys}) > 1]
+    sets: dict[tuple[str, ...], list[Setting]] = {}
     for item, key in zip(groups, keys, strict=True):
         sets.setdefault(key, []).append(item)
     judged = [(key, held, fairness(held)) for key, held in sets.items() if len(held) > 1]

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from trainscope.convergence.epoch_loss import loss_at_ends
 from trainscope.convergence.passage import Floats
 from trainscope.errors import RecordError
-from trainscope.records import Run
+from trainscope.records import Metric, Run
 from trainscope.records.imports.table import read_table
+from trainscope.records.metric import ACCURACY
 
 MOST_GAPS = 0.2
 """Share of the losses that may be missing."""
 COLUMNS = ("epoch", "lr", "accuracy", "loss")
 Column = Sequence[float | None] | Floats
+Values = TypeVar("Values", float, Floats)
 
 
 class LearningCurve:
-    """The accuracy of one retraining, epoch by epoch, counted from the start of retraining.
+    """The test values of one retraining, epoch by epoch, counted from the start of retraining.
 
     Records are put in the order of their epochs, and records of one epoch are averaged, so that
     the order of ties does not matter. A record without a finite accuracy tells only the LR of its
@@ -28,13 +31,14 @@ class LearningCurve:
 
     Attributes:
         epochs: [N], increasing, 0 or more. Any unit will do: only ratios of epochs matter.
-        accuracy: [N], percent.
+        accuracy: [N], in the metric's unit: percent for accuracies.
         loss: [N], training loss in nats, NaN at epoch 0 where it was not recorded there; None
             where it was not recorded for all other epochs.
         lr_epochs: [M], every epoch with a known LR, whether or not it has an accuracy.
         lr: [M], the learning rate of each.
         momentum: The momentum coefficient, for the record; the estimate reads it off the curves.
         diverged: True where the accuracy stopped being finite before the records stopped.
+        metric: What `accuracy` holds: an accuracy, or another metric of either direction.
     """
 
     epochs: Floats
@@ -44,6 +48,7 @@ class LearningCurve:
     lr: Floats
     momentum: float | None
     diverged: bool
+    metric: Metric
 
     def __init__(
         self,
@@ -52,15 +57,17 @@ class LearningCurve:
         lr: Column | float,
         loss: Column | None = None,
         momentum: float | None = None,
+        metric: Metric = ACCURACY,
     ) -> None:
         """Check and order the records.
 
         Args:
             epochs: [N].
-            accuracy: [N], percent; NaN or None where it was not measured.
+            accuracy: [N], in the metric's unit; NaN or None where it was not measured.
             lr: [N], or one number for all.
             loss: [N], nats, or None.
             momentum: The momentum coefficient, where known.
+            metric: What `accuracy` holds.
 
         Raises:
             RecordError: Lengths differ, an epoch is not finite or negative, or a learning rate is
@@ -86,6 +93,12 @@ class LearningCurve:
             self.loss = _without_gaps(self.epochs, _by_epoch(e[finite], x[finite])[1])
         self.momentum = momentum
         self.diverged = _diverged(e, finite)
+        self.metric = metric
+
+    @property
+    def quality(self) -> Floats:
+        """Return what rises as the run gets better, [N]: see `turned`."""
+        return turned(self.metric, self.accuracy)
 
     def __len__(self) -> int:
         """Return the number of epochs with a finite accuracy."""
@@ -94,11 +107,11 @@ class LearningCurve:
     def __repr__(self) -> str:
         """Return the length, the LRs and the last accuracy."""
         if not len(self):
-            return "LearningCurve(no accuracy)"
+            return f"LearningCurve(no {self.metric.name})"
         rates = ", ".join(f"{lr:g}" for lr in dict.fromkeys(self.lr.tolist()))
         return (
             f"LearningCurve({len(self)} records to epoch {self.epochs[-1]:g}, lr {rates}, "
-            f"accuracy {self.accuracy[-1]:.2f} %)"
+            f"{self.metric.name} {self.metric.written(float(self.accuracy[-1]), 2)})"
         )
 
     @classmethod
@@ -141,20 +154,20 @@ class LearningCurve:
 
     @classmethod
     def from_run(cls, run: Run) -> LearningCurve:
-        """Read a Run: its test accuracies and training losses, and its start as epoch 0.
+        """Read a Run: its test values and training losses, and its start as epoch 0.
 
         The training loss of a Run is a mean over the epoch; it is carried to the epoch's end, where
         the accuracy is measured.
         """
         epochs: list[float | None] = [float(record.epoch) for record in run.epochs]
-        accuracy = [record.test_accuracy for record in run.epochs]
+        accuracy = [record.test_metric for record in run.epochs]
         rates: list[float | None] = [record.lr for record in run.epochs]
         means = [record.train_loss for record in run.epochs]
         loss = loss_at_ends(means, [record.lr for record in run.epochs])
-        if run.start_accuracy is not None:
-            epochs, accuracy = [0.0, *epochs], [run.start_accuracy, *accuracy]
+        if run.start_metric is not None:
+            epochs, accuracy = [0.0, *epochs], [run.start_metric, *accuracy]
             rates, loss = [None, *rates], [None, *loss]
-        return cls(epochs, accuracy, rates, loss, run.number("momentum"))
+        return cls(epochs, accuracy, rates, loss, run.number("momentum"), run.metric)
 
     @classmethod
     def from_file(cls, path: str | Path) -> LearningCurve:
@@ -167,6 +180,17 @@ class LearningCurve:
         if file.is_dir() or file.suffix.lower() == ".json":
             return cls.from_run(Run.load(file))
         return cls.from_csv(file)
+
+
+def turned(metric: Metric, values: Values) -> Values:
+    """Return values as what rises with quality, or such as values again: it is its own inverse.
+
+    Where lower is better it is what a percentage lacks of 100, so that an error is to the estimate
+    what the accuracy is; of other metrics it is the negative value.
+    """
+    if metric.sign > 0:
+        return values
+    return 100.0 - values if metric.unit == "%" else -values
 
 
 def _column(name: str, values: Iterable[float | None], length: int | None = None) -> Floats:

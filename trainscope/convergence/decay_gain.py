@@ -50,26 +50,27 @@ class Gain:
         return np.maximum(self.mean + nodes * self.stderr, 0.0), weights
 
 
-def final_accuracy(curve: LearningCurve, stage: FirstStage) -> float | None:
-    """Return the accuracy after the decays, percent; None where there is none."""
-    after = curve.accuracy[curve.epochs > stage.end + stage.lag]
+def final_quality(curve: LearningCurve, stage: FirstStage) -> float | None:
+    """Return what rises with quality as it is after the decays; None where there is none."""
+    after = curve.quality[curve.epochs > stage.end + stage.lag]
     return float(after[-LAST:].mean()) if stage.decayed and len(after) else None
 
 
 def final_level(curve: LearningCurve) -> float:
-    """Return the accuracy that a run ended with, percent: the mean of its last records.
+    """Return the value that a run ended with, in its unit: the mean of its last records.
 
     Raises:
-        RecordError: The run has no accuracy.
+        RecordError: The run has no value.
     """
     if not len(curve):
-        raise RecordError("the run to match has no accuracy; give --target, or another run")
+        name = curve.metric.name
+        raise RecordError(f"the run to match has no {name}; give --target, or another run")
     return float(curve.accuracy[-LAST:].mean())
 
 
 def observed_gain(curve: LearningCurve, stage: FirstStage) -> float | None:
     """Return the gain of a run that has decayed, percent; None where it has not."""
-    final = final_accuracy(curve, stage)
+    final = final_quality(curve, stage)
     if final is None or not len(stage):
         return None
     return max(final - float(centred_mean(stage.accuracy)[-1]), 0.0)
@@ -101,4 +102,4 @@ def decay_gain(
             spread = mean * float(np.hypot(0.3, SHRINK_ERROR * apart))
             return Gain(mean, max(spread, jitter / 2), "the reference's decays")
     mean = PER_NOISE * jitter
-    return Gain(mean, mean, "the noise of the accuracy from epoch to epoch")
+    return Gain(mean, mean, f"the noise of the {curve.metric.name} from epoch to epoch")

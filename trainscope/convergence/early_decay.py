@@ -16,7 +16,7 @@ SIGNIFICANT = 2.0
 MOST_PAIRED = 400
 """Records whose pairs are looked at, the last ones."""
 WORTH = 0.5
-"""Points of accuracy per doubling of the stage below which a longer one is not worth it."""
+"""Points per doubling of the stage (`Metric.points`) below which a longer one is not worth it."""
 
 
 def log_slope(stage: FirstStage) -> tuple[float, float]:
@@ -70,17 +70,25 @@ def early_decay(curve: LearningCurve) -> EarlyDecay | None:
     slope, stderr = log_slope(stage)
     slope = min(slope, _median_slope(stage))
     last = float(stage.time[-1])
-    # A line in log epochs goes on above 100 %; an accuracy does not.
-    left = 100.0 - float(centred_mean(stage.accuracy)[-1])
+    metric, now = curve.metric, float(centred_mean(stage.accuracy)[-1])
+    # A line in log epochs goes on above 100 %; an accuracy does not, nor a loss below 0.
+    left = 100.0 - now if metric.unit == "%" else -now if now < 0 and metric.sign < 0 else np.inf
     doubling = min(slope * float(np.log(2)), left)
     epoch = last + stage.lag
-    early = slope > SIGNIFICANT * stderr and doubling >= WORTH
-    rise = f"{slope / last:+.3f} points an epoch (standard error {stderr / last:.3f})"
+    early = slope > SIGNIFICANT * stderr and metric.points(doubling, now) >= WORTH
+    error = f"(standard error {metric.change(stderr / last, 3).split(' ')[0]})"
     if early:
+        moves = "rising" if metric.sign > 0 else "falling"
         text = (
-            f"The LR dropped too early: at epoch {epoch:g} the accuracy was still rising by "
-            f"{rise}, so that a first stage twice as long may add up to {doubling:.1f} points."
+            f"The LR dropped too early: at epoch {epoch:g} the {metric.name} was still {moves} by "
+            f"{metric.change(slope / last, 3)} an epoch {error}, so that a first stage twice as "
+            f"long may {'add' if metric.sign > 0 else 'take off'} up to "
+            f"{metric.change(doubling, 1)}."
         )
     else:
-        text = f"The LR did not drop too early: at epoch {epoch:g} the accuracy moved by {rise}."
+        moved = metric.change(metric.sign * slope / last, 3, "+")
+        text = (
+            f"The LR did not drop too early: at epoch {epoch:g} the {metric.name} moved by "
+            f"{moved} an epoch {error}."
+        )
     return EarlyDecay(epoch, slope / last, stderr / last, doubling, early, text)

@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 from enum import StrEnum
 
-from trainscope.records import Json
+from trainscope.records import Json, Metric
+from trainscope.records.metric import ACCURACY
 
 
 class EstimateStatus(StrEnum):
@@ -19,27 +20,42 @@ class EstimateStatus(StrEnum):
     FLAT = "flat"
     TOO_FEW = "too few epochs"
     REFERENCE_SHORT = "reference never reaches the target"
-    IMPOSSIBLE = "target above 100"
+    IMPOSSIBLE = "impossible target"
     DIVERGED = "diverged"
     EMPTY = "no records"
 
 
 SENTENCES = {
-    EstimateStatus.OK: "The accuracy is still rising.",
+    EstimateStatus.OK: "The {name} is still {rising}.",
     EstimateStatus.REACHED: "The target is reached within the epochs watched.",
-    EstimateStatus.UNREACHABLE: "At this LR the accuracy is expected to level off below the "
+    EstimateStatus.UNREACHABLE: "At this LR the {name} is expected to level off {behind} the "
     "target: it is more likely than not that more epochs do not reach it.",
-    EstimateStatus.FALLING: "The accuracy is falling now: the numbers hold only if it turns.",
-    EstimateStatus.FLAT: "The accuracy does not rise now, so the curve itself says little of when "
+    EstimateStatus.FALLING: "The {name} is {falling} now: the numbers hold only if it turns.",
+    EstimateStatus.FLAT: "The {name} does not {rise} now, so the curve itself says little of when "
     "it will.",
     EstimateStatus.TOO_FEW: "Fewer than six epochs were watched: the numbers are rough, and "
     "without a reference there are none below four.",
     EstimateStatus.REFERENCE_SHORT: "The reference does not reach the target in its first LR "
     "stage; its own trend was carried on.",
-    EstimateStatus.IMPOSSIBLE: "No accuracy is above 100 %.",
-    EstimateStatus.DIVERGED: "The last records have no finite accuracy: the run has diverged.",
-    EstimateStatus.EMPTY: "The curve has no record with a finite accuracy.",
+    EstimateStatus.IMPOSSIBLE: "No {name} is {ahead} {limit} %.",
+    EstimateStatus.DIVERGED: "The last records have no finite {name}: the run has diverged.",
+    EstimateStatus.EMPTY: "The curve has no record with a finite {name}.",
 }
+"""With places for the words of a metric: see `sentence`."""
+
+
+def sentence(status: EstimateStatus, metric: Metric = ACCURACY) -> str:
+    """Return the sentence of a status, in the words of a metric."""
+    up = metric.sign > 0
+    return SENTENCES[status].format(
+        name=metric.name,
+        rise="rise" if up else "fall",
+        rising="rising" if up else "falling",
+        falling="falling" if up else "rising",
+        ahead=metric.ahead,
+        behind=metric.behind,
+        limit="100" if up else "0",
+    )
 
 
 @dataclass(frozen=True)
@@ -85,16 +101,16 @@ class Band:
 
 @dataclass(frozen=True)
 class EarlyDecay:
-    """How fast the accuracy was still rising when the LR first dropped.
+    """How fast the accuracy, or another metric, was still improving when the LR first dropped.
 
     Attributes:
         epoch: The last epoch of the first stage.
-        slope: Percent per epoch, from the last part of the stage.
+        slope: Improvement per epoch in the metric's unit, from the last part of the stage.
         stderr: Its standard error.
-        per_doubling: Percent that doubling the stage would still have added along that slope, at
-            most: the slope per doubling of the epochs.
+        per_doubling: Improvement that doubling the stage would still have brought along that slope,
+            at most: the slope per doubling of the epochs.
         too_early: True where the slope is above zero by two standard errors and a doubling would
-            have added at least half a percent.
+            have brought at least half a point (`Metric.points`).
         explanation: One sentence.
     """
 
@@ -115,7 +131,7 @@ class Estimate:
     """When a small LR reaches a target, and how many epochs to add for it.
 
     Attributes:
-        target: Percent.
+        target: In the metric's unit.
         level: Probability that the intervals are to hold the truth with.
         first_passage: Epoch, counted from the start of retraining, at which the running maximum
             of the centred 5-epoch mean of the accuracy first reaches the target if the present LR
@@ -132,6 +148,7 @@ class Estimate:
         doubt: Of these, the one that says why the target may be out of reach; "" for none.
         curve: The predicted accuracy.
         early_decay: Whether the curve decayed too early; None where it has no decay.
+        metric: What target and curve are values of.
     """
 
     target: float
@@ -145,18 +162,20 @@ class Estimate:
     doubt: str = ""
     curve: Band = Band()
     early_decay: EarlyDecay | None = None
+    metric: Metric = ACCURACY
 
     def __repr__(self) -> str:
         """Return one line: the target, the extra epochs and their interval, the status."""
         extra = self.extra_epochs
         return (
-            f"<Estimate to {self.target:g} %: {extra.median:.4g} extra epochs ({extra.low:.4g} to "
-            f"{extra.high:.4g}, {self.level:.0%} interval), {self.status}>"
+            f"<Estimate to {self.metric.called(self.target, 2)}: {extra.median:.4g} extra epochs "
+            f"({extra.low:.4g} to {extra.high:.4g}, {self.level:.0%} interval), {self.status}>"
         )
 
     def to_json(self) -> Json:
         """Return the attributes as a JSON object; null for infinity."""
         return {
+            "metric": self.metric.to_json(),
             "target": self.target,
             "level": self.level,
             "first_passage": self.first_passage.to_json(),

@@ -7,14 +7,15 @@ import math
 import numpy as np
 
 from trainscope.convergence.ceiling import ceiling
-from trainscope.convergence.curve import LearningCurve
+from trainscope.convergence.curve import LearningCurve, turned
 from trainscope.convergence.decay_gain import Gain
 from trainscope.convergence.early_decay import log_slope
-from trainscope.convergence.estimate import SENTENCES, EstimateStatus, Interval
+from trainscope.convergence.estimate import EstimateStatus, Interval, sentence
 from trainscope.convergence.passage import running_maximum
 from trainscope.convergence.passages import Passages
 from trainscope.convergence.plan import Plan
 from trainscope.convergence.stage import SAME, FirstStage
+from trainscope.records import Metric
 
 UNLIKELY = 0.2
 """Probability below which a target is said to be most likely out of reach."""
@@ -26,6 +27,7 @@ DOUBTFUL = 0.5
 
 def explain(
     status: EstimateStatus,
+    metric: Metric,
     ahead: Passages,
     reference: FirstStage | None,
     gain: Gain,
@@ -41,6 +43,7 @@ def explain(
 
     Args:
         status: As all that follows, of the estimate.
+        metric: What is estimated; what follows is what rises with its quality.
         ahead: The passages.
         reference: The stage of the reference that was used.
         gain: Of the decays.
@@ -51,15 +54,19 @@ def explain(
         final: The accuracy after the run's own decays, percent.
         in_doubt: What `doubt` says.
     """
-    sentences = [_said(status, ahead, target, extra, reachable, final), _evidence(ahead, target)]
+    sentences = [
+        _said(status, metric, ahead, target, extra, reachable, final),
+        _evidence(metric, ahead, target),
+    ]
     if status is not EstimateStatus.REACHED:
         sentences.append(_basis(ahead, reference))
     if in_doubt:
         sentences.append(in_doubt)
     if plan is not None and plan.tail and (final is None or final < target):
         sentences.append(
-            f"The decays are taken to add {gain.mean:.1f} points (standard error "
-            f"{gain.stderr:.1f}; from {gain.source}) and {plan.tail:.1f} epochs' worth of LR time."
+            f"The decays are taken to {'add' if metric.sign > 0 else 'take off'} "
+            f"{gain.mean:.1f} points (standard error {gain.stderr:.1f}; from {gain.source}) and "
+            f"{'' if metric.sign > 0 else 'to add '}{plan.tail:.1f} epochs' worth of LR time."
         )
     pace = 1.0 if plan is None else ahead.stage.lr / plan.lr
     if plan is not None and abs(pace - 1) > SAME:
@@ -72,6 +79,7 @@ def explain(
 
 def _said(
     status: EstimateStatus,
+    metric: Metric,
     ahead: Passages,
     target: float,
     extra: Interval,
@@ -80,29 +88,37 @@ def _said(
 ) -> str:
     """Return the sentence of the status, as far as the numbers carry it."""
     if status is EstimateStatus.REACHED and final is not None and ahead.best[-1] < target:
-        return f"The target is reached after the decays: the last records have {final:.2f} %."
+        return (
+            "The target is reached after the decays: the last records have "
+            f"{_written(metric, final)}."
+        )
     if status is EstimateStatus.REACHED and extra.median > 0:
         return "The target is reached within the epochs watched, but later than the plan decays."
     if status is EstimateStatus.UNREACHABLE and reachable < UNLIKELY:
         return (
-            "At this LR the accuracy is expected to level off below the target: more epochs will "
-            "most likely not reach it."
+            f"At this LR the {metric.name} is expected to level off {metric.behind} the target: "
+            "more epochs will most likely not reach it."
         )
-    return SENTENCES[status]
+    return sentence(status, metric)
 
 
-def _evidence(ahead: Passages, target: float) -> str:
+def _written(metric: Metric, quality: float) -> str:
+    return metric.written(turned(metric, quality), 2)
+
+
+def _evidence(metric: Metric, ahead: Passages, target: float) -> str:
     """Return where the curve stands and how fast it moves."""
     stage, best = ahead.stage, float(ahead.best[-1])
-    side = "below" if best < target else "above"
+    side = metric.behind if best < target else metric.ahead
     text = (
         f"After {stage.time[-1] + stage.lag:g} epochs at LR {stage.lr:g} the best 5-epoch mean is "
-        f"{best:.2f} %, {abs(target - best):.2f} points {side} the target"
+        f"{_written(metric, best)}, {abs(target - best):.2f} points {side} the target"
     )
     slope, stderr = log_slope(stage)
     if math.isfinite(stderr):
+        doubling = metric.sign * slope * math.log(2)
         text += (
-            f"; the accuracy moves by {slope * math.log(2):+.2f} points a doubling of the epochs "
+            f"; the {metric.name} moves by {doubling:+.2f} points a doubling of the epochs "
             f"(standard error {stderr * math.log(2):.2f})"
         )
     return text + "."
@@ -122,17 +138,21 @@ def _basis(ahead: Passages, reference: FirstStage | None) -> str:
 
 
 def doubt(
-    status: EstimateStatus, ahead: Passages, reference: FirstStage | None, target: float
+    status: EstimateStatus,
+    metric: Metric,
+    ahead: Passages,
+    reference: FirstStage | None,
+    target: float,
 ) -> str:
     """Return the sentence that says why a target may be out of reach; "" where nothing says so."""
     if status is EstimateStatus.REACHED or reference is None or ahead.forecast.kind != "matched":
         return ""
     top = ceiling(ahead.stage, reference)
     if top is not None and float(top.in_reach(np.array([target]))[0]) < DOUBTFUL:
-        side = "above" if top.ahead < 0 else "below"
+        side = metric.ahead if top.ahead < 0 else metric.behind
         return (
             f"Only {top.left:.1%} of the training loss is left, and at equal training loss the "
-            f"reference's accuracy is {abs(top.ahead):.2f} points {side} this one's (standard "
+            f"reference's {metric.name} is {abs(top.ahead):.2f} points {side} this one's (standard "
             f"error {top.stderr:.2f}), which leaves the target in doubt."
         )
     if status is not EstimateStatus.UNREACHABLE:
@@ -154,7 +174,7 @@ def about_the_records(told: str, status: EstimateStatus, small: LearningCurve, w
     epochs = small.epochs[small.epochs > 0]
     if status is EstimateStatus.TOO_FEW and len(epochs) >= FEWEST:
         told = told.replace(
-            SENTENCES[status],
+            sentence(status, small.metric),
             f"The first LR stage holds {watched} of the {len(epochs)} epochs watched, as the LR "
             f"falls after it, and a first passage is estimated from {FEWEST} epochs at a constant "
             "LR or more: the numbers are rough, and without a reference there are none below "

@@ -8,16 +8,16 @@ from dataclasses import replace
 import numpy as np
 
 from trainscope.convergence.calibration import Calibration, load
-from trainscope.convergence.curve import LearningCurve
-from trainscope.convergence.decay_gain import Gain, decay_gain, final_accuracy
+from trainscope.convergence.curve import LearningCurve, turned
+from trainscope.convergence.decay_gain import Gain, decay_gain, final_quality
 from trainscope.convergence.early_decay import early_decay, log_slope
 from trainscope.convergence.estimate import (
     NEVER,
-    SENTENCES,
     Band,
     Estimate,
     EstimateStatus,
     Interval,
+    sentence,
 )
 from trainscope.convergence.explanation import about_the_records, doubt, explain
 from trainscope.convergence.forecast import ENOUGH
@@ -27,6 +27,7 @@ from trainscope.convergence.passages import Passages, passages
 from trainscope.convergence.plan import Plan, read_plan
 from trainscope.convergence.stage import FirstStage, first_stage
 from trainscope.errors import RecordError
+from trainscope.records import Metric
 
 HALF = 0.5
 POINTS = 60
@@ -50,11 +51,15 @@ def estimate_extra_epochs(
     *,
     calibration: Calibration | None = None,
 ) -> Estimate:
-    """Estimate when a retraining reaches a target accuracy, and how many epochs to add for it.
+    """Estimate when a retraining reaches a target, and how many epochs to add for it.
+
+    The metric is in percent, of either direction: an error is estimated as the accuracy that it
+    leaves. How far off the estimates are is not known for metrics without an end at 0 or 100 %.
 
     Args:
         small: The run that is watched: its first epochs at a constant LR, or all of it.
-        target: Accuracy to reach, percent. With a schedule, after its decays.
+        target: Accuracy to reach, percent, or another value of the curves' metric. With a
+            schedule, after its decays.
         reference: A run of the same network and data at a larger LR, where there is one.
         level: Probability that the intervals are to hold the truth with, between 0 and 1.
         schedule: The planned retraining, like `0:1e-3,30:1e-4,45:1e-5`.
@@ -65,13 +70,17 @@ def estimate_extra_epochs(
         The estimate. It never raises for a strange curve: its status says what is wrong.
 
     Raises:
-        RecordError: The target or the level is not a number in range.
+        RecordError: The target or the level is not a number in range, the metric is not in percent,
+            or the reference has another.
         ScheduleError: The schedule cannot be read.
     """
     if not math.isfinite(target):
-        raise RecordError(f"the target must be an accuracy in percent, not {target}")
+        what = "an accuracy" if small.metric.is_accuracy else f"a value of {small.metric.name}"
+        raise RecordError(f"the target must be {what} in percent, not {target}")
     if not 0 < level < 1:
         raise RecordError(f"the level must lie between 0 and 1, like 0.8, not {level}")
+    _check_metrics(small, reference)
+    goal = turned(small.metric, target)
     plan = None if schedule is None else read_plan(schedule, total_epochs)
     stage = first_stage(small)
     its = None if reference is None else first_stage(reference)
@@ -79,9 +88,9 @@ def estimate_extra_epochs(
         return from_ends(small, target, level, stage, its, plan, calibration or load())
     if not len(small) or stage is None:
         return _bare(target, level, EstimateStatus.EMPTY, small)
-    if target > 100.0:
+    if goal > 100.0:
         return _bare(target, level, EstimateStatus.IMPOSSIBLE, small)
-    reached = _best(stage) >= target
+    reached = _best(stage) >= goal
     if small.diverged and not reached:
         return _bare(target, level, EstimateStatus.DIVERGED, small)
     usable = its if its is not None and len(its) else None
@@ -93,36 +102,37 @@ def estimate_extra_epochs(
         if plan is not None and not plan.tail
         else decay_gain(small, stage, reference, its)
     )
-    final = final_accuracy(small, stage)
-    after = final is not None and final >= target
+    final = final_quality(small, stage)
+    after = final is not None and final >= goal
     tails = (HALF, (1 - level) / 2, (1 + level) / 2)
-    passage = Interval(*(ahead.quantile(p, target) + stage.lag for p in tails))
+    passage = Interval(*(ahead.quantile(p, goal) + stage.lag for p in tails))
     if after:
         extra, reachable = Interval(0.0, 0.0, 0.0), 1.0
     elif plan is None:
         watched = stage.end + stage.lag
         ends = (passage.median, passage.low, passage.high)
         extra = Interval(*(max(0.0, end - watched) for end in ends))
-        reachable = ahead.reachable(target)
+        reachable = ahead.reachable(goal)
     else:
-        extra, reachable = _planned(ahead, gain, target, tails, plan)
-    status = EstimateStatus.REACHED if after else _status(ahead, usable, target, reachable)
-    in_doubt = doubt(status, ahead, usable, target)
+        extra, reachable = _planned(ahead, gain, goal, tails, plan)
+    status = EstimateStatus.REACHED if after else _status(ahead, usable, goal, reachable)
+    in_doubt = doubt(status, small.metric, ahead, usable, goal)
     return Estimate(
         target=target,
         level=level,
         first_passage=passage,
         extra_epochs=extra,
         reachable=reachable,
-        lr_time_bound=_bound(stage, usable, target),
+        lr_time_bound=_bound(stage, usable, goal),
         status=status,
         explanation=about_the_records(
             explain(
                 status,
+                small.metric,
                 ahead,
                 usable,
                 gain,
-                target,
+                goal,
                 plan,
                 extra=extra,
                 reachable=reachable,
@@ -134,9 +144,30 @@ def estimate_extra_epochs(
             len(stage),
         ),
         doubt=in_doubt,
-        curve=_band(ahead, passage, tails),
+        curve=_band(ahead, passage, tails, small.metric),
         early_decay=early_decay(small),
+        metric=small.metric,
     )
+
+
+def _check_metrics(small: LearningCurve, reference: LearningCurve | None) -> None:
+    """Refuse what the estimate is not known to hold for.
+
+    Raises:
+        RecordError: The metric is not in percent, or the reference has another.
+    """
+    metric = small.metric
+    if metric.unit != "%":
+        raise RecordError(
+            f"how far off the estimate is was found for metrics in percent alone, and this run is "
+            f"told by its {metric.label}: give a log of it with an accuracy, or read off "
+            "`trainscope compare` where the curves meet over LR time"
+        )
+    if reference is not None and reference.metric != metric:
+        raise RecordError(
+            f"the run is told by its {metric.label} and the reference by its "
+            f"{reference.metric.label}: give both by one metric"
+        )
 
 
 def _planned(
@@ -199,8 +230,8 @@ def _bound(stage: FirstStage, reference: FirstStage | None, target: float) -> fl
     return passage * reference.lr / stage.lr + stage.lag
 
 
-def _band(ahead: Passages, passage: Interval, tails: tuple[float, ...]) -> Band:
-    """Return the predicted accuracy from the last watched epoch to well past the passage."""
+def _band(ahead: Passages, passage: Interval, tails: tuple[float, ...], metric: Metric) -> Band:
+    """Return the predicted values from the last watched epoch to well past the passage."""
     stage = ahead.stage
     last = float(stage.time[-1])
     ends = [end - stage.lag for end in (passage.high, passage.median) if math.isfinite(end)]
@@ -212,25 +243,25 @@ def _band(ahead: Passages, passage: Interval, tails: tuple[float, ...]) -> Band:
         seen = np.isfinite(log_time)
         x = np.concatenate(([np.log(last)], log_time[seen]))
         y = np.concatenate((ahead.best[-1:], ahead.levels[seen]))
-        rows.append(tuple(np.interp(np.log(time), x, y).tolist()))
-    median, high, low = rows
+        rows.append(tuple(turned(metric, np.interp(np.log(time), x, y)).tolist()))
+    median, high, low = rows if metric.sign > 0 else (rows[0], rows[2], rows[1])
     return Band(tuple((time + stage.lag).tolist()), median, low, high)
 
 
 def _short(target: float, level: float, small: LearningCurve, stage: FirstStage) -> Estimate:
     """Return the estimate from a first stage of a few records, as under an LR that always falls."""
     bare = _bare(target, level, EstimateStatus.TOO_FEW, small)
-    final = final_accuracy(small, stage)
-    if final is not None and final >= target:
+    final = final_quality(small, stage)
+    if final is not None and final >= turned(small.metric, target):
         last = float(small.epochs[-1])
         return replace(
             bare,
             status=EstimateStatus.REACHED,
-            first_passage=Interval(last, 0.0, last),
+            first_passage=Interval(last, min(stage.end + stage.lag, last), last),
             extra_epochs=Interval(0.0, 0.0, 0.0),
             reachable=1.0,
             explanation="The target is reached after the decays: the last records have "
-            f"{final:.2f} %.",
+            f"{small.metric.written(turned(small.metric, final), 2)}.",
         )
     told = about_the_records(bare.explanation, bare.status, small, len(stage))
     return replace(bare, explanation=told)
@@ -248,6 +279,7 @@ def _bare(target: float, level: float, status: EstimateStatus, small: LearningCu
         reachable=0.0 if never else HALF,
         lr_time_bound=None,
         status=status,
-        explanation=SENTENCES[status],
+        explanation=sentence(status, small.metric),
         early_decay=early_decay(small),
+        metric=small.metric,
     )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 from trainscope.convergence.calibration import Calibration
-from trainscope.convergence.curve import LearningCurve
-from trainscope.convergence.decay_gain import final_accuracy
-from trainscope.convergence.estimate import SENTENCES, Estimate, EstimateStatus, Interval
+from trainscope.convergence.curve import LearningCurve, turned
+from trainscope.convergence.decay_gain import final_quality
+from trainscope.convergence.estimate import Estimate, EstimateStatus, Interval, sentence
 from trainscope.convergence.forecast import RULE_ERROR
 from trainscope.convergence.plan import Plan
 from trainscope.convergence.stage import FirstStage
@@ -29,7 +29,7 @@ def from_ends(
 
     Args:
         small: The run; its accuracies, if any, come after its decays.
-        target: Percent.
+        target: In the metric's unit.
         level: Probability that the interval is to hold the truth with.
         stage: The small run's first stage, without records.
         reference: The reference's first stage.
@@ -40,7 +40,8 @@ def from_ends(
     first = stage.end + stage.lag if plan is None else plan.first
     pace = stage.lr if plan is None else plan.lr
     bound = reference.end * reference.lr / pace
-    done = (final_accuracy(small, stage) or -math.inf) >= target
+    final = final_quality(small, stage)
+    done = final is not None and final >= turned(small.metric, target)
     ends = [
         bound * math.exp(RULE_ERROR * float(errors.quantile(p)))
         for p in (0.5, (1 - level) / 2, (1 + level) / 2)
@@ -48,9 +49,9 @@ def from_ends(
     extra = [0.0 if done else max(0.0, end - first) for end in ends]
     status = EstimateStatus.REACHED if done else EstimateStatus.TOO_FEW
     text = (
-        "No accuracy of the first LR stage is known, so that the estimate rests on equal LR time "
-        f"alone: the reference's {reference.end:g} epochs at an LR {reference.lr / pace:.3g} times "
-        "as large."
+        f"No {small.metric.name} of the first LR stage is known, so that the estimate rests on "
+        f"equal LR time alone: the reference's {reference.end:g} epochs at an LR "
+        f"{reference.lr / pace:.3g} times as large."
     )
     return Estimate(
         target=target,
@@ -60,5 +61,6 @@ def from_ends(
         reachable=1.0 if done else 0.5,
         lr_time_bound=bound,
         status=status,
-        explanation=f"{SENTENCES[status]} {text}",
+        metric=small.metric,
+        explanation=f"{sentence(status, small.metric)} {text}",
     )

@@ -20,7 +20,7 @@ class FirstStage:
     Attributes:
         time: [N], LR time: the sum of LR over epochs divided by `lr`, so that it is the number of
             epochs at `lr` that would have done as much; equal to the epoch but for a warmup.
-        accuracy: [N], percent.
+        accuracy: [N], what rises as the run gets better (`LearningCurve.quality`): percent.
         loss: [N], nats, or None.
         lr: The LR of the stage: its largest.
         start: (accuracy, loss) of epoch 0 where it was recorded.
@@ -60,7 +60,7 @@ def first_stage(curve: LearningCurve) -> FirstStage | None:
     start = None
     if len(curve) and curve.epochs[0] == 0:
         loss = None if curve.loss is None or not curve.loss[0] > 0 else float(curve.loss[0])
-        start = (float(curve.accuracy[0]), loss)
+        start = (float(curve.quality[0]), loss)
     time = curve.epochs
     if clock is not edges:
         time = np.interp(time, np.append(0.0, edges), np.append(0.0, clock))
@@ -68,7 +68,7 @@ def first_stage(curve: LearningCurve) -> FirstStage | None:
     time = time[keep]
     return FirstStage(
         time=time,
-        accuracy=curve.accuracy[keep],
+        accuracy=curve.quality[keep],
         loss=None if curve.loss is None else curve.loss[keep],
         lr=peak,
         start=start,

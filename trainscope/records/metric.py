@@ -59,6 +59,11 @@ class Metric:
         return "below" if self.better == HIGHER else "above"
 
     @property
+    def worst(self) -> str:
+        """Return "lowest" or "highest": where the worst of several values is."""
+        return "lowest" if self.better == HIGHER else "highest"
+
+    @property
     def label(self) -> str:
         """Return the title of an axis: the name, with the unit in brackets where there is one."""
         return f"{self.name} ({self.unit})" if self.unit else self.name
@@ -105,8 +110,8 @@ class Metric:
         text = self.written(value, places, spread)
         return text if self.is_accuracy else f"{self.name} {text}"
 
-    def gap(self, difference: float, places: int = 2, sign: str = "") -> str:
-        """Write a difference with its unit, like "1.20 points" or "0.0123 in loss".
+    def change(self, difference: float, places: int = 2, sign: str = "") -> str:
+        """Write a difference with its unit, where the metric is named: "1.20 points", "0.0123".
 
         Args:
             difference: Of two values.
@@ -117,7 +122,12 @@ class Metric:
             return f"{difference:{sign}.{places}f} points"
         plus = "+" if sign and difference > 0 else ""
         text = f"{plus}{number(difference)}"
-        return f"{text} {self.unit}" if self.unit else f"{text} in {self.name}"
+        return f"{text} {self.unit}" if self.unit else text
+
+    def gap(self, difference: float, places: int = 2, sign: str = "") -> str:
+        """Write a difference as `change`, and of what it is: "1.20 points", "0.0123 in loss"."""
+        text = self.change(difference, places, sign)
+        return text if self.unit else f"{text} in {self.name}"
 
     def to_json(self) -> Json:
         """Return the fields."""

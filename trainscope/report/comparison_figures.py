@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,31 +10,32 @@ from typing import Any, NamedTuple
 
 from trainscope.comparison.comparison import MOST_ESTIMATES, Comparison
 from trainscope.comparison.settings import Setting
-from trainscope.records import files
+from trainscope.records import Metric, files
+from trainscope.records.metric import ACCURACY
 from trainscope.report.along_display import AlongDisplay
 from trainscope.report.convergence_display import ConvergenceDisplay
 from trainscope.report.layout import Display
 from trainscope.report.learning_curve_display import LearningCurveDisplay
 from trainscope.report.pictures import picture, save
-from trainscope.report.series import X, Y, along, curve, measured_along
+from trainscope.report.series import X, Y, along, by_metric, curve, measured_along
 from trainscope.report.setting_display import SettingDisplay
 from trainscope.report.setting_points import Against, Number
 
 FORMATS = ("svg", "png")
 MOST_LINES = 14
-"""More lines than this cannot be told apart; the settings that end highest are drawn."""
+"""More lines than this cannot be told apart; the settings that end best are drawn."""
 MOST_POINTS = 40
 """So many settings stand side by side."""
 CURVES: tuple[tuple[str, Y, X], ...] = (
-    ("accuracy", "accuracy", "epoch"),
-    ("accuracy_lr_time", "accuracy", "lr_time"),
+    ("{metric}", "metric", "epoch"),
+    ("{metric}_lr_time", "metric", "lr_time"),
     ("loss", "loss", "epoch"),
     ("loss_lr_time", "loss", "lr_time"),
 )
 SETTINGS: tuple[tuple[str, Number, Against], ...] = (
     ("ta", "ta", "ratio"),
-    ("final_ratio", "accuracy", "ratio"),
-    ("final_speedup", "accuracy", "speedup"),
+    ("final_ratio", "final", "ratio"),
+    ("final_speedup", "final", "speedup"),
 )
 
 
@@ -56,9 +58,32 @@ def displays(comparison: Comparison) -> Iterator[Drawing]:
 
     A setting has the same colour in all of them, and on the page.
     """
+    order = [item.label for item in comparison.groups]
+    several = by_metric(comparison.groups)
+    for metric, own in several:
+        yield from _of_metric(own, order, metric, len(several) > 1)
     groups = comparison.groups
-    order = [item.label for item in groups]
-    for name, y, x in CURVES:
+    for probe, scalar in measured_along(groups):
+        held, note = _best([item for item in groups if along(item, probe, scalar)], MOST_LINES)
+        if held:
+            display = AlongDisplay.from_groups(held, probe=probe, scalar=scalar, order=order)
+            yield Drawing(f"along_{scalar}", display, note)
+    for place, found in enumerate(comparison.estimates[:MOST_ESTIMATES], 1):
+        places = order.index(found.label), order.index(found.reference)
+        future = ConvergenceDisplay.from_estimate(found.result, found.small, found.large, places)
+        yield Drawing(f"estimate_{place}", future)
+    for diagnosis in comparison.diagnoses:
+        yield from _diagnosis_displays(diagnosis, len(comparison.diagnoses) > 1)
+
+
+def _of_metric(
+    groups: Sequence[Setting], order: Sequence[str], metric: Metric, several: bool
+) -> Iterator[Drawing]:
+    """Yield the figures of the settings that are told by one metric."""
+    word = "accuracy" if metric == ACCURACY else "test_" + re.sub(r"\W+", "_", metric.name.lower())
+    tail = f"_{word}" if several else ""
+    for form, y, x in CURVES:
+        name = form.format(metric=word) if y == "metric" else form + tail
         held, note = _best([item for item in groups if curve(item, y, x)], MOST_LINES)
         curves = LearningCurveDisplay.from_groups(held, x=x, y=y, order=order)
         if any(len(one.x) > 1 for one in curves.curves):
@@ -74,27 +99,16 @@ def displays(comparison: Comparison) -> Iterator[Drawing]:
             held, note = _best([item for item in groups if item.label in labels], most)
             kept = {item.label for item in held}
             points = [point for point in shown.points if point.label in kept]
-            yield Drawing(name, replace(shown, points=points), note)
-    for probe, scalar in measured_along(groups):
-        held, note = _best([item for item in groups if along(item, probe, scalar)], MOST_LINES)
-        if held:
-            display = AlongDisplay.from_groups(held, probe=probe, scalar=scalar, order=order)
-            yield Drawing(f"along_{scalar}", display, note)
-    for place, found in enumerate(comparison.estimates[:MOST_ESTIMATES], 1):
-        places = order.index(found.label), order.index(found.reference)
-        future = ConvergenceDisplay.from_estimate(found.result, found.small, found.large, places)
-        yield Drawing(f"estimate_{place}", future)
-    for diagnosis in comparison.diagnoses:
-        yield from _diagnosis_displays(diagnosis, len(comparison.diagnoses) > 1)
+            yield Drawing(name + tail, replace(shown, points=points), note)
 
 
 def _best(groups: Sequence[Setting], most: int) -> tuple[list[Setting], str]:
-    """Return the settings that end highest, in their order, and what a reader must know of it."""
+    """Return the settings that end best, in their order, and what a reader must know of it."""
     if len(groups) <= most:
         return list(groups), ""
-    ordered = sorted(range(len(groups)), key=lambda k: -(groups[k].mean or 0.0))
+    ordered = sorted(range(len(groups)), key=lambda k: -groups[k].quality)
     kept = [groups[k] for k in sorted(ordered[:most])]
-    return kept, f"{most} of {len(groups)} settings shown: those that end highest"
+    return kept, f"{most} of {len(groups)} settings shown: those that end best"
 
 
 def _diagnosis_displays(diagnosis: Any, several: bool) -> Iterator[Drawing]:

@@ -16,11 +16,13 @@ from trainscope.comparison.facts import method_of, ratio_of, speedup_of
 from trainscope.comparison.optimizer_settings import schedule_text
 from trainscope.comparison.settings import Setting
 from trainscope.comparison.traps import Severity
+from trainscope.records import Metric
 from trainscope.records.numbers import quantity
+from trainscope.report.series import common, heading, mean_spread, ta_axis
 from trainscope.report.table import diagnosis_table
 
 MOST_ROWS = 40
-"""More settings than this are on the page, not on the terminal: those that end highest are here."""
+"""More settings than this are on the page, not on the terminal: those that end best are here."""
 MOST_TRAPS = 12
 LONGEST_SCHEDULE = 40
 NOTHING = "–"
@@ -68,14 +70,18 @@ class _Settings:
         groups, stage = self.comparison.groups, self.comparison.ta_epochs
         shown: Sequence[Setting] = groups
         if len(groups) > MOST_ROWS:
-            best = sorted(range(len(groups)), key=lambda k: -(groups[k].mean or 0.0))[:MOST_ROWS]
+            best = sorted(range(len(groups)), key=lambda k: -groups[k].quality)[:MOST_ROWS]
             shown = [groups[k] for k in sorted(best)]
-        rows = [_cells(item, stage) for item in shown]
+        metric = common(groups)
+        rows = [_cells(item, stage, metric) for item in shown]
         widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in rows[0]}
         widths[SETTING] = min(widths[SETTING], LEAST_NAME)
         left_out = []
         full = sum(widths.values()) + 2 * len(widths)
-        for name in ("FLOPs", "TA [%]"):  # a column of nothing goes first, without a word
+        for name in (
+            "FLOPs",
+            ta_axis(metric, stage),
+        ):  # a column of nothing goes first, without a word
             if full > options.max_width and all(row.get(name) == NOTHING for row in rows):
                 full -= widths.pop(name) + 2
         for name in EXTRA:
@@ -92,7 +98,7 @@ class _Settings:
             table.add_row(*(Text(row[name]) for name in widths))
         notes = [f"left out where it is narrow: {', '.join(left_out)}"] if left_out else []
         if len(groups) > len(shown):
-            notes.append(f"{len(shown)} of {len(groups)} settings, those that end highest")
+            notes.append(f"{len(shown)} of {len(groups)} settings, those that end best")
         methods = {method_of(item.first) for item in groups}
         method = methods.pop() if len(methods) == 1 else None
         if method not in (None, "dense"):
@@ -102,8 +108,15 @@ class _Settings:
         yield table
 
 
-def _cells(item: Setting, stage: int | None) -> dict[str, str]:
-    """Return a setting's row, by the names of the columns."""
+def _cells(item: Setting, stage: int | None, metric: Metric | None) -> dict[str, str]:
+    """Return a setting's row, by the names of the columns.
+
+    Args:
+        item: The setting.
+        stage: N of the trainability.
+        metric: What all settings are told by; None where the cells name the metric.
+    """
+    final = NOTHING if item.mean is None else _mean(item, metric, item.mean, item.spread)
     run, ta = item.first, item.ta(stage)
     ratio, speedup, text = ratio_of(run), speedup_of(run), schedule_text(run)
     flops = next((held.flops for held in item.runs if held.flops is not None), None)
@@ -114,16 +127,16 @@ def _cells(item: Setting, stage: int | None) -> dict[str, str]:
         "speedup": NOTHING if speedup is None else f"{speedup:.2f}×",
         LR: text if len(text) <= LONGEST_SCHEDULE else text[: LONGEST_SCHEDULE - 1] + "…",
         "epochs": NOTHING if item.epochs is None else str(item.epochs),
-        f"TA@{stage} [%]" if stage else "TA [%]": NOTHING if ta is None else _mean(*ta),
-        "final [%]": _mean(item.mean, item.spread),
+        ta_axis(metric, stage): NOTHING if ta is None else _mean(item, metric, *ta),
+        heading("final", metric): final,
         "FLOPs": NOTHING if flops is None else quantity(flops),
     }
 
 
-def _mean(mean: float | None, spread: float | None) -> str:
-    if mean is None:
-        return NOTHING
-    return f"{mean:.2f}" if spread is None else f"{mean:.2f} ± {spread:.2f}"
+def _mean(item: Setting, metric: Metric | None, mean: float, spread: float | None) -> str:
+    if metric is None:
+        return f"{item.metric.name} {item.metric.written(mean, 2, spread)}"
+    return mean_spread(metric, mean, spread)
 
 
 def _traps(comparison: Comparison) -> list[RenderableType]:

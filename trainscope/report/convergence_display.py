@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from trainscope.convergence import Estimate, LearningCurve
 from trainscope.report.layout import HEIGHT, WIDTH, finish, new_axes
+from trainscope.report.series import test_axis
 from trainscope.report.style import series_style
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ TARGET = "#444444"
 
 @dataclass
 class ConvergenceDisplay:
-    """The accuracies watched, the prediction with its band, the reference and the target.
+    """The values watched, the prediction with its band, the reference and the target.
 
     Attributes:
         estimate: What was estimated.
@@ -54,7 +55,8 @@ class ConvergenceDisplay:
     @property
     def title(self) -> str:
         """The target, and what became of it."""
-        return f"Target {self.estimate.target:.2f} %: {self.estimate.status}"
+        target = self.estimate.metric.called(self.estimate.target, 2)
+        return f"Target {target}: {self.estimate.status}"
 
     def plot(self, ax: Axes | None = None, *, title: str | None = None) -> Self:
         """Draw the curves over log epochs, and the interval of the first passage on the target."""
@@ -71,13 +73,14 @@ class ConvergenceDisplay:
             self.ax_.fill_between(
                 band.epochs, band.low, band.high, color=predicted, alpha=0.15, linewidth=0
             )
-        target = self.estimate.target
-        self.ax_.axhline(target, color=TARGET, lw=0.8, ls=":", label=f"target, {target:.2f} %")
+        target, metric = self.estimate.target, self.estimate.metric
+        aim = f"target, {metric.written(target, 2)}"
+        self.ax_.axhline(target, color=TARGET, lw=0.8, ls=":", label=aim)
         self._passage()
         self.ax_.set_xscale("log")
         self.ax_.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
         self.ax_.set_xlabel("epoch of retraining")
-        self.ax_.set_ylabel("top-1 test accuracy [%]")
+        self.ax_.set_ylabel(test_axis(metric))
         self.figure_ = finish(self.ax_, self.title if title is None else title)
         return self
 

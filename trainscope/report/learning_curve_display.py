@@ -1,4 +1,4 @@
-"""Accuracy or loss of retraining, setting by setting."""
+"""The test's metric or the loss of retraining, setting by setting."""
 
 from __future__ import annotations
 
@@ -8,22 +8,29 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from trainscope.comparison.settings import Setting, group
 from trainscope.comparison.traps.convergence import decayed_too_early
-from trainscope.records import Run
+from trainscope.records import Metric, Run
+from trainscope.records.metric import ACCURACY
 from trainscope.report.layout import HEIGHT, WIDTH, apart, finish, new_axes, whole_epochs
-from trainscope.report.series import AXES, Curve, X, Y, curve, epoch_axis
+from trainscope.report.series import (
+    AXES,
+    Curve,
+    X,
+    Y,
+    curve,
+    epoch_axis,
+    far,
+    one_metric,
+    span,
+    test_axis,
+)
 from trainscope.report.style import styles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-ROOM = 0.4
-"""An accuracy axis starts this share of the spread of the final values under the lowest of them."""
-
 APART = 9.0
 """Points from one mark of a curve to the next."""
-FAR = 30.0
-"""Points under the top from which on a setting (a diverged one) no longer sets the axis."""
 
 
 @dataclass
@@ -33,25 +40,27 @@ class LearningCurveDisplay:
     Attributes:
         curves: One curve a setting: the mean over seeds, with the smallest and the largest.
         x: "epoch", or "lr_time", over which curves of different LRs lie over one another.
-        y: "accuracy" or "loss".
+        y: "metric" or "loss": the test's, or the training loss.
         early: The epoch of a first LR drop that came too early, by setting; ringed.
         order: All settings that are compared, where a figure draws some of them: a setting's place
             there is its colour in every figure.
         epochs: What the axis of epochs is called.
+        metric: What the test measured, the same in all curves.
     """
 
     size: ClassVar[tuple[float, float]] = (WIDTH, HEIGHT)
     curves: Sequence[Curve]
     x: X = "epoch"
-    y: Y = "accuracy"
+    y: Y = "metric"
     early: Mapping[str, int] = field(default_factory=dict)
     order: Sequence[str] = ()
     epochs: str = AXES["epoch"]
+    metric: Metric = ACCURACY
     ax_: Axes = field(init=False, repr=False)
     figure_: Figure = field(init=False, repr=False)
 
     @classmethod
-    def from_runs(cls, runs: Iterable[Run], *, x: X = "epoch", y: Y = "accuracy") -> Self:
+    def from_runs(cls, runs: Iterable[Run], *, x: X = "epoch", y: Y = "metric") -> Self:
         """Group runs by setting and take their curves."""
         return cls.from_groups(group(runs), x=x, y=y)
 
@@ -61,20 +70,27 @@ class LearningCurveDisplay:
         groups: Iterable[Setting],
         *,
         x: X = "epoch",
-        y: Y = "accuracy",
+        y: Y = "metric",
         order: Sequence[str] = (),
     ) -> Self:
-        """Take the curves of settings; those without recorded epochs have none."""
+        """Take the curves of settings; those without recorded epochs have none.
+
+        Raises:
+            RecordError: They are of several metrics.
+        """
         held = list(groups)
+        metric = one_metric(held)
         found = [curve(item, y, x) for item in held]
-        traps = [decayed_too_early(item) for item in held] if y == "accuracy" else []
+        traps = [decayed_too_early(item) for item in held] if y == "metric" else []
         early = {trap.label: trap.epoch for trap in traps if trap and trap.epoch is not None}
-        return cls([one for one in found if one is not None], x, y, early, order, epoch_axis(held))
+        return cls(
+            [one for one in found if one is not None], x, y, early, order, epoch_axis(held), metric
+        )
 
     @property
     def title(self) -> str:
         """What the figure shows."""
-        return "Test accuracy" if self.y == "accuracy" else "Training loss"
+        return f"Test {self.metric.name}" if self.y == "metric" else "Training loss"
 
     def plot(self, ax: Axes | None = None, *, title: str | None = None) -> Self:
         """Draw a line a setting, a band from the lowest to the highest seed, and the LR drops."""
@@ -86,7 +102,7 @@ class LearningCurveDisplay:
                 self.ax_.fill_between(
                     held.x, held.low, held.high, color=style["color"], alpha=0.15, linewidth=0
                 )
-        self.ax_.set_ylabel(AXES[self.y])
+        self.ax_.set_ylabel(test_axis(self.metric) if self.y == "metric" else AXES[self.y])
         self._limit()
         told = self._mark(drawn)
         name = self.epochs if self.x == "epoch" else AXES[self.x]
@@ -102,15 +118,15 @@ class LearningCurveDisplay:
             whole_epochs(self.ax_)
         if self.y == "loss" and all(min(held.mean) > 0 for held in self.curves):
             self.ax_.set_yscale("log")
-        elif self.y == "accuracy" and self.curves:
-            top = max(max(held.high) for held in self.curves)
-            near = [held for held in self.curves if held.mean[-1] > top - FAR]
-            ends = [held.mean[-1] for held in near] or [top]
+        elif self.y == "metric" and self.curves:
+            best = self.metric.best(v for held in self.curves for v in (*held.high, *held.low))
+            assert best is not None
+            near = [held for held in self.curves if not far(self.metric, held.mean[-1], best)]
+            ends = [held.mean[-1] for held in near] or [best]
             if self.x == "lr_time" and near:
                 # A diverged run's LR may be thousands of times the others'.
                 self.ax_.set_xlim(*_widened([x for held in near for x in held.x]))
-            low = min(ends) - ROOM * max(top - min(ends), 1.0)
-            self.ax_.set_ylim(max(low, 0.0), min(top + 0.05 * (top - low), 100.5))
+            self.ax_.set_ylim(*span(self.metric, ends, best))
 
     def _mark(self, drawn: Sequence[Mapping[str, Any]]) -> str:
         """Mark the LR drops of every curve where they stand apart; return what marks mean.

@@ -9,21 +9,27 @@ from itertools import pairwise
 from typing import Literal
 
 from trainscope.comparison.settings import Setting
-from trainscope.records import EpochRecord, Kind, Run
+from trainscope.errors import RecordError
+from trainscope.records import EpochRecord, Kind, Metric, Run
+from trainscope.records.metric import ACCURACY
 from trainscope.records.rows import LABELS, PROBES
+from trainscope.records.trainability import trainability_name
 
-Y = Literal["accuracy", "loss"]
+Y = Literal["metric", "loss"]
 X = Literal["epoch", "lr_time"]
 AXES = {
     "epoch": "epoch of retraining",
     "lr_time": "LR time: sum of LR over the epochs",
-    "accuracy": "top-1 test accuracy [%]",
     "loss": "training loss [nats]",
 }
 _READ: dict[str, Callable[[EpochRecord], float | None]] = {
-    "accuracy": lambda record: record.test_accuracy,
+    "metric": lambda record: record.test_metric,
     "loss": lambda record: record.train_loss,
 }
+ROOM = 0.4
+"""An axis of test values starts this share of the final values' spread behind the last of them."""
+FAR, FAR_OF_OTHERS = 30.0, 300.0
+"""Points behind the best, and hundredths of its level, from which on a setting sets no axis."""
 ALONG = {
     ("jacobian", "mean_jsv"): "mean JSV",
     ("gradient", "norm"): "gradient norm",
@@ -55,6 +61,99 @@ class Curve:
     drops: tuple[int, ...] = ()
 
 
+def by_metric(groups: Sequence[Setting]) -> list[tuple[Metric, list[Setting]]]:
+    """Return the settings of every metric by themselves: no axis holds two of them."""
+    held: dict[Metric, list[Setting]] = {}
+    for item in groups:
+        held.setdefault(item.metric, []).append(item)
+    return list(held.items())
+
+
+def one_metric(groups: Sequence[Setting]) -> Metric:
+    """Return the metric of settings that are drawn on one axis; accuracy for none.
+
+    Raises:
+        RecordError: There are several.
+    """
+    held = by_metric(groups)
+    if len(held) > 1:
+        told = ", ".join(metric.label for metric, _ in held)
+        raise RecordError(f"one axis holds one metric, and these settings have {told}: draw each")
+    return held[0][0] if held else ACCURACY
+
+
+def test_axis(metric: Metric) -> str:
+    """Return what stands along an axis of test values: their name, with the unit in brackets."""
+    if metric == ACCURACY:
+        return "top-1 test accuracy [%]"
+    return f"test {metric.name} [{metric.unit}]" if metric.unit else f"test {metric.name}"
+
+
+def ta_axis(metric: Metric | None, epochs: int | None = None) -> str:
+    """Return the short name of trainability in tables and along axes: "TA@10 [%]".
+
+    Args:
+        metric: What it is of; None for several.
+        epochs: N, where it is to be told.
+    """
+    over = f"@{epochs}" if epochs else ""
+    if metric is None:
+        return f"trainability{over}"
+    name = "TA" if metric.is_accuracy else trainability_name(metric)
+    return f"{name}{over} [{metric.unit}]" if metric.unit else f"{name}{over}"
+
+
+def mean_spread(metric: Metric, mean: float | None, spread: float | None) -> str:
+    """Return "97.80 ± 0.70" without its unit, as a table has it; a dash where it is not known."""
+    if mean is None:
+        return "–"
+    unit = f" {metric.unit}" if metric.unit else ""
+    return metric.written(mean, 2, spread).removesuffix(unit)
+
+
+def common(groups: Sequence[Setting]) -> Metric | None:
+    """Return the metric that all settings are told by; None where they are several."""
+    held = by_metric(groups)
+    return held[0][0] if len(held) == 1 else None
+
+
+def heading(what: str, metric: Metric | None) -> str:
+    """Return the head of a column, like "final [%]" or "final loss"; every metric's if None."""
+    if metric is None:
+        return what
+    name = what if metric.is_accuracy else f"{what} {metric.name}"
+    return f"{name} [{metric.unit}]" if metric.unit else name
+
+
+def span(metric: Metric, ends: Sequence[float], best: float) -> tuple[float, float]:
+    """Return the ends of an axis about where curves end, not where they start.
+
+    Args:
+        metric: What the values are of.
+        ends: Where the curves end.
+        best: The best value of any.
+    """
+    sign = metric.sign
+    top, worst = sign * best, min(sign * end for end in ends)
+    least = 1.0 if metric.unit == "%" else abs(best) / 100
+    low = worst - ROOM * max(top - worst, least)
+    low, high = sorted((sign * low, sign * (top + 0.05 * (top - low))))
+    if metric.unit != "%":
+        return low, high
+    return max(low, 0.0 if sign > 0 else -0.5), min(high, 100.5)
+
+
+def far(metric: Metric, value: float, best: float) -> bool:
+    """Tell whether a curve ends so far behind the best that it sets no axis: it diverged."""
+    gap = metric.points(metric.sign * (best - value), best)
+    return gap >= (FAR if metric.unit == "%" else FAR_OF_OTHERS)
+
+
+def capital(text: str) -> str:
+    """Return a name with a capital, as the head of a column."""
+    return f"{text[:1].upper()}{text[1:]}"
+
+
 def epoch_axis(groups: Iterable[Setting]) -> str:
     """Name the axis of epochs: not "of retraining" where anything else is among the settings."""
     every = all(item.first.kind is Kind.RETRAIN for item in groups)
@@ -79,20 +178,20 @@ def lr_drops(rates: Sequence[float]) -> tuple[int, ...]:
     return drops if len(drops) * 3 <= len(rates) else ()
 
 
-def curve(item: Setting, y: Y = "accuracy", x: X = "epoch") -> Curve | None:
+def curve(item: Setting, y: Y = "metric", x: X = "epoch") -> Curve | None:
     """Return a setting's curve over the epochs that most of its runs have; None without any.
 
     Args:
         item: The setting.
-        y: "accuracy" (test, percent) or "loss" (training, nats).
+        y: "metric" (of the test, in its unit) or "loss" (training, nats).
         x: "epoch", or "lr_time".
     """
     values: dict[int, list[float]] = {}
     places: dict[int, float] = {}
     lrs: dict[int, float] = {}
     for run in item.runs:
-        if x == "epoch" and y == "accuracy" and run.epochs and run.start_accuracy is not None:
-            values.setdefault(0, []).append(run.start_accuracy)
+        if x == "epoch" and y == "metric" and run.epochs and run.start_metric is not None:
+            values.setdefault(0, []).append(run.start_metric)
             places[0], lrs[0] = 0.0, run.epochs[0].lr
         for record, time in zip(run.epochs, lr_times(run), strict=True):
             value = _READ[y](record)

@@ -1,16 +1,18 @@
-"""One number a setting: final accuracy or TA, against the ratio, the speedup, or side by side."""
+"""One number a setting: its final value or TA, against the ratio, the speedup, or side by side."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Self
 
 from trainscope.comparison.settings import Setting, group
-from trainscope.records import Run
+from trainscope.records import Metric, Run
+from trainscope.records.metric import ACCURACY
+from trainscope.records.trainability import trainability_name
 from trainscope.report.layout import HEIGHT, SMALL, WIDTH, finish, fold, new_axes
+from trainscope.report.series import one_metric, ta_axis, test_axis
 from trainscope.report.setting_points import AXES, Against, Number, Point, floor, points
 from trainscope.report.style import styles
 
@@ -33,29 +35,31 @@ FRAME, NARROWEST = 1.1, 3.0
 
 @dataclass
 class SettingDisplay:
-    """Final accuracy or TA of every setting.
+    """Final test value or trainability of every setting.
 
     With two ratios (or speedups) or more it is drawn against them, a line a method and schedule;
     else the settings stand side by side.
 
     Attributes:
         points: The numbers.
-        number: "accuracy" or "ta".
+        number: "final" or "ta".
         against: "ratio" or "speedup".
         order: All settings that are compared, where a figure draws some of them: a setting's place
             there is its colour in every figure. A line has its first setting's.
+        metric: What the numbers are values of.
     """
 
     points: Sequence[Point]
-    number: Number = "accuracy"
+    number: Number = "final"
     against: Against = "ratio"
     order: Sequence[str] = ()
+    metric: Metric = ACCURACY
     ax_: Axes = field(init=False, repr=False)
     figure_: Figure = field(init=False, repr=False)
 
     @classmethod
     def from_runs(
-        cls, runs: Iterable[Run], *, number: Number = "accuracy", against: Against = "ratio"
+        cls, runs: Iterable[Run], *, number: Number = "final", against: Against = "ratio"
     ) -> Self:
         """Group runs by setting and take their numbers."""
         return cls.from_groups(group(runs), number=number, against=against)
@@ -65,12 +69,17 @@ class SettingDisplay:
         cls,
         groups: Sequence[Setting],
         *,
-        number: Number = "accuracy",
+        number: Number = "final",
         against: Against = "ratio",
         order: Sequence[str] = (),
     ) -> Self:
-        """Take the numbers of settings."""
-        return cls(points(groups, number, against), number, against, order)
+        """Take the numbers of settings.
+
+        Raises:
+            RecordError: They are of several metrics.
+        """
+        metric = one_metric(groups)
+        return cls(points(groups, number, against), number, against, order, metric)
 
     @property
     def sweeps(self) -> bool:
@@ -80,7 +89,10 @@ class SettingDisplay:
     @property
     def title(self) -> str:
         """What the figure shows."""
-        return "Final accuracy" if self.number == "accuracy" else "Trainability accuracy"
+        if self.number == "final":
+            return f"Final {self.metric.name}"
+        name = trainability_name(self.metric)
+        return f"{name[0].upper()}{name[1:]}"
 
     @property
     def size(self) -> tuple[float, float]:
@@ -99,7 +111,8 @@ class SettingDisplay:
         ratios stand side by side, or, where their names are long, in rows.
         """
         self.ax_ = new_axes(ax, self.size)
-        name = "final test accuracy [%]" if self.number == "accuracy" else "TA [%]"
+        name = test_axis(self.metric).removeprefix("top-1 ")
+        name = f"final {name}" if self.number == "final" else ta_axis(self.metric)
         if self.sweeps:
             self._plot_sweep(self.ax_)
         elif self._fits(_inches(self.ax_)):
@@ -172,40 +185,52 @@ class SettingDisplay:
             return
         ax.set_xlim(*limits)
         for index, (point, colour) in enumerate(self._coloured()):
-            if point.value < (floor(self.points) or -math.inf):
-                edge = ax.get_yaxis_transform()
-                ax.plot([EDGE / 2], [index], "<", color=colour, transform=edge)
-                self._say(ax, point, colour, (EDGE / 2, index), (7, 0), edge, "left")
+            if self._outside(point):
+                edge, up = ax.get_yaxis_transform(), self.metric.sign > 0
+                at = EDGE / 2 if up else 1 - EDGE / 2
+                ax.plot([at], [index], "<" if up else ">", color=colour, transform=edge)
+                shift, side = (7 if up else -7, 0), "left" if up else "right"
+                self._say(ax, point, colour, (at, index), shift, edge, side)
 
     def _coloured(self) -> list[tuple[Point, str]]:
         drawn = styles((point.label for point in self.points), self.order)
         return [(p, style["color"]) for p, style in zip(self.points, drawn, strict=True)]
 
+    def _outside(self, point: Point) -> bool:
+        """Tell whether a point is worse than the worst that the axis shows."""
+        worst, sign = floor(self.points, self.metric.sign), self.metric.sign
+        return worst is not None and sign * point.value < sign * worst
+
     def _limits(self) -> tuple[float, float] | None:
-        """Return the ends of the axis of accuracies where something is left out below it."""
-        low = floor(self.points)
-        if low is None:
+        """Return the ends of the axis of values where something is left out beyond it."""
+        sign = self.metric.sign
+        worst = floor(self.points, sign)
+        if worst is None:
             return None
-        high = max(max(p.value + (p.spread or 0.0), *p.values) for p in self.points)
-        room = 0.12 * ((high - low) or 1.0)
-        return low - room, high + room / 2
+        tops = [sign * p.value + (p.spread or 0.0) for p in self.points]
+        high = max(*tops, *(sign * value for p in self.points for value in p.values))
+        room = 0.12 * ((high - sign * worst) or 1.0)
+        low, high = sorted((worst - sign * room, sign * (high + room / 2)))
+        return low, high
 
     def _mark_outside(self, ax: Axes, places: Sequence[tuple[float, Point, str]]) -> None:
         """Mark the points that the axis leaves out, each by an arrow at the edge and its value.
 
         Texts that would stand on one another stand above one another.
         """
-        low, limits = floor(self.points), self._limits()
-        if low is None or limits is None:
+        limits = self._limits()
+        if limits is None:
             return
+        up = self.metric.sign > 0
         ax.set_ylim(*limits)
         edge, held = ax.get_xaxis_transform(), ax.get_xlim()
         wide = LETTER * len("10.0 %, diverged") / _inches(ax) * (held[1] - held[0]) * 1.15
         taken: list[list[tuple[float, float]]] = []
         for x, point, colour in sorted(places, key=lambda place: place[0]):
-            if point.value >= low:
+            if not self._outside(point):
                 continue
-            ax.plot([x], [EDGE], "v", color=colour, transform=edge)
+            height = EDGE if up else 1 - EDGE
+            ax.plot([x], [height], "v" if up else "^", color=colour, transform=edge)
             side = "left" if x + wide <= held[1] else "right"
             span = (x, x + wide) if side == "left" else (x - wide, x)
             level = next(
@@ -215,7 +240,8 @@ class SettingDisplay:
             if level == len(taken):
                 taken.append([])
             taken[level].append(span)
-            at, shift = (x, EDGE + LEVEL * level), (6 if side == "left" else -6, 0)
+            height += LEVEL * level if up else -LEVEL * level
+            at, shift = (x, height), (6 if side == "left" else -6, 0)
             self._say(ax, point, colour, at, shift, edge, side)
 
     def _say(
@@ -229,7 +255,7 @@ class SettingDisplay:
         side: str,
     ) -> None:
         ax.annotate(
-            f"{point.value:.1f} %, diverged",
+            f"{self.metric.written(point.value)}, diverged",
             *(at, shift),
             xycoords=transform,
             textcoords="offset points",

@@ -13,7 +13,7 @@ from trainscope.comparison.settings import Setting, shared_first_stage
 from trainscope.records import RunStatus
 from trainscope.training.schedule import write_lr
 
-Number = Literal["accuracy", "ta"]
+Number = Literal["final", "ta"]
 Against = Literal["ratio", "speedup"]
 AXES = {"ratio": "ratio", "speedup": "speedup (dense FLOPs / pruned FLOPs)"}
 
@@ -26,7 +26,7 @@ class Point:
         line: What it is joined with: method and LR schedule.
         label: The setting.
         x: Its ratio or speedup; None where that is not known.
-        value: The mean over seeds, percent.
+        value: The mean over seeds, in the metric's unit.
         spread: The standard deviation over seeds; None for one run.
         values: Every seed's.
         diverged: Whether a run diverged.
@@ -42,13 +42,13 @@ class Point:
 
 
 def points(
-    groups: Sequence[Setting], number: Number = "accuracy", against: Against = "ratio"
+    groups: Sequence[Setting], number: Number = "final", against: Against = "ratio"
 ) -> list[Point]:
     """Return the numbers of all settings that have one.
 
     Args:
-        groups: The settings.
-        number: "accuracy" (final, percent), or "ta" over the shortest first LR stage of all.
+        groups: The settings, of one metric.
+        number: "final" (the last test value), or "ta" over the shortest first LR stage of all.
         against: "ratio" or "speedup".
     """
     shortest = shared_first_stage(groups)
@@ -72,15 +72,17 @@ def points(
     return found
 
 
-def floor(points: Sequence[Point]) -> float | None:
-    """Return the lowest value that the axis is to show; None for all of them.
+def floor(points: Sequence[Point], sign: int = 1) -> float | None:
+    """Return the worst value that the axis is to show; None for all of them.
 
     A setting with a diverged run may lie tens of points under the others, which would then look
     alike: it does not set the axis, and is marked at its edge.
     """
     known = [point for point in points if not point.diverged]
-    low = min((min(p.value - (p.spread or 0.0), *p.values) for p in known), default=-math.inf)
-    return low if any(point.value < low for point in points) else None
+    ends = [sign * p.value - (p.spread or 0.0) for p in known]
+    ends += [sign * value for p in known for value in p.values]
+    low = min(ends, default=-math.inf)
+    return sign * low if any(sign * point.value < low for point in points) else None
 
 
 def line_labels(groups: Sequence[Setting]) -> list[str]:

@@ -12,7 +12,7 @@ from trainscope.comparison.grounds import share
 from trainscope.comparison.settings import Setting
 from trainscope.comparison.traps.trap import Severity, Trap
 from trainscope.convergence import decayed_too_early as early_decay
-from trainscope.records import Run
+from trainscope.records import Metric, Run
 
 SHORTEST = 4
 """Epochs that a slope is read from, at least."""
@@ -25,19 +25,20 @@ LOSS_RATIO, LOSS_GAP = 3.0, 0.05
 
 
 def decayed_too_early(item: Setting) -> Trap | None:
-    """Find an accuracy that still rose when the LR first dropped: Wang et al. (2023), Fig. 2."""
+    """Find a metric that still improved when the LR first dropped: Wang et al. (2023), Fig. 2."""
     curves = [run_curve(run) for run in item.runs]
     checked = [early for curve in curves if curve is not None and (early := early_decay(curve))]
     found = sorted((early for early in checked if early.too_early), key=lambda early: early.slope)
     if len(found) * 2 <= len(item.runs):
         return None
-    early = found[len(found) // 2]
+    early, metric = found[len(found) // 2], item.metric
     return Trap(
         "decayed too early",
         item.label,
-        f"The accuracy was still rising by {early.slope:.2f} ± {early.stderr:.2f} points an epoch "
-        f"when the LR dropped at epoch {early.epoch:.0f}; a first LR stage twice as long may add "
-        f"up to {early.per_doubling:.1f} points.",
+        f"The {metric.name} was still {'rising' if metric.sign > 0 else 'falling'} by "
+        f"{_rate(metric, early.slope, early.stderr)} when the LR dropped at epoch "
+        f"{early.epoch:.0f}; a first LR stage twice as long may "
+        f"{'add' if metric.sign > 0 else 'take off'} up to {metric.change(early.per_doubling, 1)}.",
         {"slope": early.slope, "stderr": early.stderr, "per_doubling": early.per_doubling},
         runs=(len(found), len(item.runs)),
         epoch=round(early.epoch),
@@ -45,19 +46,21 @@ def decayed_too_early(item: Setting) -> Trap | None:
 
 
 def not_converged(item: Setting, others: Sequence[Setting]) -> Trap | None:
-    """Find an accuracy that still rises at the end, or a training loss that others left behind."""
+    """Find a metric that still improves at the end, or a training loss that others left behind."""
     found = [
         (*rise, run.epochs[-1].epoch)
         for run in item.runs
-        if len(run.epochs) > 2 * SHORTEST and (rise := _rise(_last_stage(run)))
+        if len(run.epochs) > 2 * SHORTEST and (rise := _rise(_last_stage(run), run.metric))
     ]
+    metric = item.metric
     if found and len(found) * 2 > len(item.runs):
         rate, error, window, last = _middle(found)
         return Trap(
             "not converged",
             item.label,
-            f"The accuracy still rises by {rate:.2f} ± {error:.2f} points an epoch over the last "
-            f"{window:.0f} epochs: the final accuracy is not what this setting can reach.",
+            f"The {metric.name} still {'rises' if metric.sign > 0 else 'falls'} by "
+            f"{_rate(metric, rate, error)} over the last {window:.0f} epochs: the final "
+            f"{metric.name} is not what this setting can reach.",
             {"slope": rate, "stderr": error, "epochs": window},
             runs=(len(found), len(item.runs)),
             epoch=int(last),
@@ -78,7 +81,7 @@ def not_finished(item: Setting, groups: Sequence[Setting]) -> Trap | None:
         f"it is not in the mean of {kept[0].label}, which is over the {len(kept[0].runs)} that "
         "finished"
         if kept
-        else "the final accuracy is that of the last epoch, not of the schedule"
+        else f"the final {item.metric.name} is that of the last epoch, not of the schedule"
     )
     return Trap(
         str(item.first.status),
@@ -118,19 +121,25 @@ def _final_loss(item: Setting) -> float | None:
 
 
 def _last_stage(run: Run) -> list[float | None]:
-    """Return the accuracies under the last LR, of the last quarter at most: decays lift too."""
+    """Return the values under the last LR, of the last quarter at most: decays lift too."""
     last = run.epochs[-1].lr
-    kept = [r.test_accuracy for r in run.epochs if r.lr <= last]
+    kept = [r.test_metric for r in run.epochs if r.lr <= last]
     return kept[-max(SHORTEST, len(run.epochs) // 4) :]
 
 
-def _rise(accuracies: Sequence[float | None]) -> tuple[float, float, int] | None:
-    """Return slope, error and epochs of a stretch that clearly rises, or None."""
-    known = [value for value in accuracies if value is not None]
-    if len(known) < max(SHORTEST, len(accuracies)):
+def _rate(metric: Metric, rate: float, error: float) -> str:
+    """Return "0.52 ± 0.03 points an epoch"."""
+    value, *unit = metric.change(rate).split(" ", 1)
+    return " ".join([value, "±", metric.change(error).split(" ")[0], *unit, "an epoch"])
+
+
+def _rise(values: Sequence[float | None], metric: Metric) -> tuple[float, float, int] | None:
+    """Return improvement, error and epochs of a stretch that clearly gets better, or None."""
+    known = [metric.sign * value for value in values if value is not None]
+    if len(known) < max(SHORTEST, len(values)):
         return None
     rate, error = slope(known)
-    sure = rate > SURE * error and rate * len(known) >= GAIN
+    sure = rate > SURE * error and metric.points(rate * len(known), known[-1]) >= GAIN
     return (rate, error, len(known)) if sure else None
 
 
@@ -146,27 +155,32 @@ def best_epoch(item: Setting) -> Trap | None:
         return Trap(
             "test-set selection",
             item.label,
-            "The accuracy reported is that of the best epoch, chosen on the test set: the last "
-            "epoch's is lower or the same.",
+            f"The {item.metric.name} reported is that of the best epoch, chosen on the test set: "
+            f"the last epoch's is {'lower' if item.metric.sign > 0 else 'higher'} or the same.",
             runs=(len(told), len(item.runs)),
         )
     gaps = [gap for run in item.runs if (gap := _best_over_last(run)) is not None]
-    if not gaps or statistics.fmean(gaps) < GAIN:
+    gap = statistics.fmean(gaps) if gaps else 0.0
+    metric = item.metric
+    if not gaps or metric.points(gap, item.mean or 0.0) < GAIN:
         return None
-    gap = statistics.fmean(gaps)
     return Trap(
         "test-set selection",
         item.label,
-        f"The best epoch is {gap:.2f} points above the last one on average: quoting it would be "
-        "selection on the test set; the last epoch is used here.",
+        f"The best epoch is {metric.gap(gap)} {metric.ahead} the last one on average: quoting it "
+        "would be selection on the test set; the last epoch is used here.",
         {"gain": gap},
         Severity.NOTE,
-        (sum(value >= GAIN for value in gaps), len(item.runs)),
+        (
+            sum(metric.points(value, item.mean or 0.0) >= GAIN for value in gaps),
+            len(item.runs),
+        ),
     )
 
 
 def _best_over_last(run: Run) -> float | None:
-    known = [r.test_accuracy for r in run.epochs if r.test_accuracy is not None]
+    sign = run.metric.sign
+    known = [sign * r.test_metric for r in run.epochs if r.test_metric is not None]
     return max(known) - known[-1] if known else None
 
 

@@ -10,6 +10,7 @@ from trainscope.comparison.settings import Setting
 from trainscope.comparison.significance import LEAST, ONE_SEED, untested, welch
 from trainscope.comparison.traps.trap import Severity, Trap
 from trainscope.records import Diagnosis, Run
+from trainscope.records.trainability import trainability_name
 
 
 def too_low(item: Setting, others: Sequence[Setting]) -> Trap | None:
@@ -28,11 +29,13 @@ def too_low(item: Setting, others: Sequence[Setting]) -> Trap | None:
     ]
     if not rivals:
         return None
-    ground = max(rivals, key=lambda ground: ground.groups[1].mean or 0.0)
+    ground = max(rivals, key=lambda ground: ground.groups[1].quality)
     own, best = ground.groups
-    ahead = welch(best.finals, own.finals)
+    ahead = welch(best.qualities, own.qualities)
     single = untested(best.finals, own.finals)
-    if ahead.value < (ONE_SEED if single else LEAST) or not (single or ahead.significant):
+    metric = item.metric
+    behind = metric.points(ahead.value, best.mean or 0.0)
+    if behind < (ONE_SEED if single else LEAST) or not (single or ahead.significant):
         return None
     evidence = {"behind": ahead.value}
     stages = [stage for stage in (own.first_stage, best.first_stage) if stage is not None]
@@ -40,13 +43,17 @@ def too_low(item: Setting, others: Sequence[Setting]) -> Trap | None:
     if len(stages) == 2:
         mine, their = own.ta(min(stages)), best.ta(min(stages))
         if mine is not None and their is not None:
+            name = "TA" if metric.is_accuracy else trainability_name(metric)
             evidence |= {"ta": mine[0], "reference_ta": their[0]}
-            ta = f"; TA over {min(stages)} epochs is {mine[0]:.1f} % against {their[0]:.1f} %"
+            ta = (
+                f"; {name} over {min(stages)} epochs is {metric.written(mine[0])} against "
+                f"{metric.written(their[0])}"
+            )
     test = "one seed: no test" if single else f"p = {ahead.p:.2g}"
     return Trap(
         "LR below what the damage needs",
         item.label,
-        f"It ends {ahead.value:.2f} points below {best.label} {ground.where}, in "
+        f"It ends {metric.gap(ahead.value)} {metric.behind} {best.label} {ground.where}, in "
         f"{last_epoch(item.first)} epochs against {last_epoch(best.first)} ({test}){ta}: use the "
         "larger LR.",
         evidence,

@@ -14,10 +14,11 @@ from trainscope.errors import RecordError
 from trainscope.records.imports.log import (
     IN_WORDS,
     Log,
-    is_another_metric,
+    NoAccuracyError,
     listed,
     no_accuracy,
     no_column,
+    test_loss,
 )
 from trainscope.records.imports.names import (
     ACCURACY,
@@ -28,6 +29,7 @@ from trainscope.records.imports.names import (
     TRAIN,
     Meaning,
     meaning,
+    split_in,
 )
 
 _RATE, _BARE, _TRAINED, _KNOWN = "rate", "accuracy of unnamed data", "training loss", "known"
@@ -201,11 +203,13 @@ class EpochCollector:
         own |= {name: counts[name] for name in self.asked.values() if name in counts}
         taken = choose(own, self.asked, self.path, self.names)
         if batches and "test_accuracy" not in taken:
-            raise RecordError(
+            error = NoAccuracyError(
                 f"{self.path} has no test accuracy: '{min(batches)}' has several values an epoch "
                 "beside the training loss, so it is of training batches; log the accuracy of the "
                 "test data, or say with --column test_accuracy=NAME which name it has"
             )
+            error.loss = test_loss(counts)
+            raise error
         if "test_accuracy" not in taken:
             raise no_accuracy(self.path, self.names)
         seconds = taken.get("seconds")
@@ -240,8 +244,6 @@ class EpochCollector:
                 )
             )
         name = found.taken["test_accuracy"]
-        if "test_accuracy" in self.asked and is_another_metric(name):
-            found.notes.append(f"'{name}' stands in the place of the test accuracy, as asked for.")
         if "test_accuracy" not in self.asked and _is_bare_accuracy(name):
             meant = [meaning(other) for other in self.passed]
             if not any(m and m.field == ACCURACY and m.split == TRAIN for m in meant):
@@ -298,8 +300,7 @@ def choose(
 
 
 def _trained(name: str) -> bool:
-    found = meaning(name)
-    return found is not None and found.split == TRAIN
+    return split_in(name) == TRAIN
 
 
 def _is(name: str, given: str) -> bool:

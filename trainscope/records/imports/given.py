@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from trainscope.records.metric import Metric
 from trainscope.records.origin import Pretraining, Pruning
 from trainscope.records.run import Kind
 
@@ -40,6 +41,7 @@ class Given:
         columns: The names that fields have in the log, where they are not known by themselves.
         percent: True: accuracies are percentages; False: shares of 1; None: told by their size.
         untrained_first: Epoch 0 of the log is the network before the first step.
+        metric: The metric that the column named for the test accuracy holds, where it is another.
         first_epoch: The log's number of the first epoch of this training; None: told by the log.
     """
 
@@ -69,6 +71,7 @@ class Given:
     percent: bool | None = None
     untrained_first: bool = False
     first_epoch: int | None = None
+    metric: Metric | None = None
 
     @property
     def names(self) -> tuple[str, ...]:

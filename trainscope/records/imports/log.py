@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from trainscope.errors import RecordError
-from trainscope.records.imports.names import ACCURACY, LOSS, TRAIN, meaning
+from trainscope.records.imports.names import ACCURACY, LOSS, TEST, TRAIN, meaning
 
 FIELDS = ("epoch", "step", "lr", "train_loss", "test_loss", "test_accuracy", "seconds")
 IN_WORDS = {
@@ -19,7 +19,7 @@ IN_WORDS = {
     "test_accuracy": "test accuracy",
     "seconds": "seconds",
 }
-COUNTED = "The log does not say its epochs; each value of the accuracy counts as one."
+COUNTED = "The log does not say its epochs; each test value counts as one."
 
 _METRIC = re.compile(r"map|iou|bleu|rouge|f1|auc|perplexity|ppl|wer|dice|psnr|mse|mae", re.I)
 
@@ -73,27 +73,60 @@ def no_column(path: str, name: str, names: Iterable[str]) -> RecordError:
     return RecordError(f"{path} has no column '{name}': it has {listed(names)}")
 
 
-def no_accuracy(path: str, names: Iterable[str]) -> RecordError:
+class NoAccuracyError(RecordError):
+    """A log has no test accuracy.
+
+    Attributes:
+        loss: The name of its test loss, where one is the surest; else "".
+    """
+
+    loss: str = ""
+
+
+def no_accuracy(path: str, names: Iterable[str]) -> NoAccuracyError:
     """Return the error for a log without a test accuracy, with what it has in its place."""
     names = list(names)
+    error = NoAccuracyError(_no_accuracy(path, names))
+    error.loss = test_loss(names)
+    return error
+
+
+def test_loss(names: Iterable[str]) -> str:
+    """Return the name that is surest to be of the test loss; "" for none, or for several.
+
+    Of a box, a mask and the like, each with a loss of its own, none is the loss.
+    """
+    names = list(names)
+    ranks = {
+        name: (m.ema, m.per_step, m.strange, m.split != TEST)
+        for name in names
+        if (m := meaning(name)) and m.field == LOSS and m.split not in (TRAIN, "")
+    }
+    plain = {name: rank for name, rank in ranks.items() if not rank[2]}
+    others = any(_METRIC.search(name) for name in names)
+    ranks = plain or (ranks if len(ranks) == 1 and not others else {})
+    best = [name for name, rank in ranks.items() if rank == min(ranks.values())]
+    return best[0] if len(best) == 1 else ""
+
+
+def _no_accuracy(path: str, names: Sequence[str]) -> str:
     meant = [(name, meaning(name)) for name in names]
     trained = [name for name, m in meant if m and m.field == ACCURACY and m.split == TRAIN]
     tests = [name for name, m in meant if m and m.field == ACCURACY and m.split != TRAIN]
     if tests:
-        return RecordError(
-            f"{path} has no epoch with a test accuracy: '{tests[0]}' has no number in it"
-        )
+        return f"{path} has no epoch with a test accuracy: '{tests[0]}' has no number in it"
     metrics = [name for name in names if _METRIC.search(name)]
     losses = [name for name, m in meant if m and m.field == LOSS and m.split not in (TRAIN, "")]
     if trained:
         why = f", as {listed(trained, 3)} is of training data"
     elif metrics or losses:
-        why = f": {listed(metrics or losses, 3)} is another metric, and a Run holds accuracy alone"
+        why = f": {listed(metrics or losses, 3)} is another metric, to be named with --metric"
     else:
         why = " that is known by its name"
-    return RecordError(
+    return (
         f"{path} has no test accuracy{why}; it has {listed(names)}: let the training log one, or "
-        "name the column that has it with --column test_accuracy=NAME"
+        "name the column that has it with --column test_accuracy=NAME, or another metric with "
+        "--metric NAME"
     )
 
 

@@ -99,10 +99,23 @@ def meaning(name: str) -> Meaning | None:
     return Meaning(field, split, len(strange), ema, per_step)
 
 
+def words_of(name: str) -> list[str]:
+    """Return the words of a name that do not say of which data it is, in small letters."""
+    return [word for word in _words(name) if word not in SPLITS]
+
+
+def split_in(name: str) -> str:
+    """Return the data that a name says it is of: TRAIN where that is among several, "" for none."""
+    splits = [SPLITS[word] for word in _words(name) if word in SPLITS]
+    return TRAIN if TRAIN in splits else splits[-1] if splits else ""
+
+
 def is_test_accuracy(name: str, asked: Mapping[str, str]) -> bool:
     """Tell whether a name may be of the test accuracy, or was said to be by the person."""
     if "test_accuracy" in asked:
-        return name.endswith(asked["test_accuracy"])
+        given = asked["test_accuracy"]
+        trained = split_in(name) == TRAIN and split_in(given) != TRAIN
+        return name.endswith(given) and not trained
     found = meaning(name)
     return found is not None and found.field == ACCURACY and found.split != TRAIN
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from trainscope.errors import RecordError
@@ -10,10 +11,12 @@ from trainscope.records.epoch import EpochRecord
 from trainscope.records.imports import csv_log, event_file, json_log, tensorboard, text_log
 from trainscope.records.imports.folder import find_log
 from trainscope.records.imports.given import Given
-from trainscope.records.imports.log import IN_WORDS, Log
+from trainscope.records.imports.log import IN_WORDS, Log, NoAccuracyError, is_another_metric
+from trainscope.records.imports.names import TRAIN, split_in
 from trainscope.records.imports.numbering import number_epochs
 from trainscope.records.imports.table import is_table
 from trainscope.records.imports.text_file import MOST_BYTES, beginning, check_file
+from trainscope.records.metric import ACCURACY, LOSS, Metric
 from trainscope.records.notation import write_stages
 from trainscope.records.run import UNKNOWN, Run
 
@@ -64,7 +67,8 @@ def run_from_log(
 ) -> Run:
     """Make a Run from what another tool wrote.
 
-    What was taken for what is the first of the Run's notes.
+    What was taken for what is the first of the Run's notes. A log that has a test loss and no test
+    accuracy becomes a Run whose metric is the loss.
 
     Args:
         path: The log, or the folder that holds it.
@@ -73,22 +77,36 @@ def run_from_log(
         run: The name of one run, of a folder or file of several.
 
     Raises:
-        RecordError: The log cannot be read, has no accuracy, has no learning rate and none is
-            given, or holds several runs of which none is named.
+        RecordError: The log cannot be read, has neither an accuracy nor a test loss, has no
+            learning rate and none is given, or holds several runs of which none is named.
     """
     given = given or Given()
     kind = NAMES.get(format or "", format)
     if path.is_dir() and kind != "tensorboard":
         path, run = find_log(path, run)
-    log = FORMATS[kind or recognise(path)](path, given.columns, run)
+    read = FORMATS[kind or recognise(path)]
+    try:
+        log = read(path, given.columns, run)
+    except NoAccuracyError as error:
+        if not error.loss or "test_accuracy" in given.columns:
+            raise
+        columns = {**given.columns, "test_accuracy": error.loss}
+        given = replace(given, columns=columns, metric=LOSS)
+        log = read(path, columns, run)
+        log.notes.append(
+            f"The log has no test accuracy: its test loss, '{error.loss}', is the metric of this "
+            "Run, and lower is better; --metric NAME takes another."
+        )
+    _check_asked(log, given, path)
     number_epochs(log, given, str(path))
     rows = [row for row in log.rows if "test_accuracy" in row or "train_loss" in row]
     if not any("test_accuracy" in row for row in rows):
-        raise RecordError(f"{path} has no epoch with a test accuracy")
-    scale = _scale(rows, given, log)
+        raise RecordError(f"{path} has no epoch with a test value")
+    metric = _metric(rows, given)
+    scale = _scale(rows, given, log, metric)
     logged = any("lr" in row for row in rows)
     _carry_rates(rows, given, log)
-    epochs = tuple(_record(row, scale, given, path) for row in rows)
+    epochs = tuple(_record(row, scale, given, path, metric) for row in rows)
     _compare(epochs, given, logged, log)
     start = log.start_accuracy
     return Run(
@@ -105,14 +123,45 @@ def run_from_log(
         seed=given.seed,
         parameters=given.parameters,
         flops=given.flops,
-        start_metric=None if start is None or not 0 <= scale * start <= 100 else scale * start,
+        start_metric=None if start is None or metric.fault(scale * start) else scale * start,
         given=given.names,
         source=log.source,
-        notes=(_taken(log, rows, scale, given), *log.notes),
+        notes=(_taken(log, rows, scale, given, metric), *log.notes),
+        metric=metric,
     )
 
 
-def _taken(log: Log, rows: list[dict[str, float]], scale: float, given: Given) -> str:
+def _check_asked(log: Log, given: Given, path: Path) -> None:
+    """Say where another number stands in the place of the accuracy, and refuse training values.
+
+    Raises:
+        RecordError: The metric that was named is there of training data alone.
+    """
+    name = log.taken["test_accuracy"]
+    if given.metric is not None and split_in(name) == TRAIN:
+        raise RecordError(
+            f"{path} has '{given.columns['test_accuracy']}' of training data alone, and a Run's "
+            "metric is of the test: let the training log it of validation or test data"
+        )
+    if given.metric is None and "test_accuracy" in given.columns and is_another_metric(name):
+        log.notes.append(
+            f"'{name}' stands in the place of the test accuracy, as asked for; --metric says what "
+            "it is."
+        )
+
+
+def _metric(rows: list[dict[str, float]], given: Given) -> Metric:
+    """Return the metric; one that may be in percent is not where its values do not allow it."""
+    metric = ACCURACY if given.metric is None else given.metric
+    values = [row["test_accuracy"] for row in rows if "test_accuracy" in row]
+    if metric.unit == "%" and metric != ACCURACY and (min(values) < 0 or max(values) > 100):
+        return replace(metric, unit="")
+    return metric
+
+
+def _taken(
+    log: Log, rows: list[dict[str, float]], scale: float, given: Given, metric: Metric
+) -> str:
     """Say what was taken for what."""
     parts = []
     for part, words in IN_WORDS.items():
@@ -121,21 +170,30 @@ def _taken(log: Log, rows: list[dict[str, float]], scale: float, given: Given) -
         if part == "epoch" and not name:
             parts.append("epochs counted")
         elif name and there:
+            if part == "test_accuracy" and metric != ACCURACY:
+                words = f"the metric, {metric.name},"
             parts.append(f"{words} from '{name}'")
         elif part == "lr" and given.rates:
             parts.append("LR as given")
         if part == "test_accuracy":
-            parts[-1] += ", a share of 1" if scale == 100 else " in percent"
+            unit = f" in {metric.unit}" if metric.unit else ""
+            unit = " in percent" if metric.unit == "%" else unit
+            parts[-1] += ", a share of 1" if scale == 100 else unit
+            if metric != ACCURACY:
+                parts[-1] += f" ({metric.better} is better)"
     return f"Read as {log.source}: {', '.join(parts)}."
 
 
-def _scale(rows: list[dict[str, float]], given: Given, log: Log) -> float:
-    """Return what makes the log's accuracies percentages."""
+def _scale(rows: list[dict[str, float]], given: Given, log: Log, metric: Metric) -> float:
+    """Return what makes the log's values percentages, where the metric is in percent."""
+    if metric.unit != "%":
+        return 1.0
     if given.percent is not None:
         return 1.0 if given.percent else 100.0
     if max(row.get("test_accuracy", 0.0) for row in rows) > 1:
         return 1.0
-    log.notes.append("The log's accuracies are at most 1, so they were read as shares of 1.")
+    what = "accuracies" if metric == ACCURACY else f"values of {metric.name}"
+    log.notes.append(f"The log's {what} are at most 1, so they were read as shares of 1.")
     return 100.0
 
 
@@ -152,7 +210,9 @@ def _carry_rates(rows: list[dict[str, float]], given: Given, log: Log) -> None:
         log.notes.append("Where the log has no LR for an epoch, the one of the epoch before holds.")
 
 
-def _record(row: Mapping[str, float], scale: float, given: Given, path: Path) -> EpochRecord:
+def _record(
+    row: Mapping[str, float], scale: float, given: Given, path: Path, metric: Metric
+) -> EpochRecord:
     epoch = int(row["epoch"])
     lr = row.get("lr")
     if lr is None:
@@ -177,6 +237,7 @@ def _record(row: Mapping[str, float], scale: float, given: Given, path: Path) ->
             test_loss=row.get("test_loss"),
             test_metric=accuracy,
             seconds=row.get("seconds"),
+            metric=metric,
         )
     except ValueError as error:
         raise RecordError(f"{path}, epoch {epoch}: {error}") from error

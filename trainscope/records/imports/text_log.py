@@ -22,9 +22,10 @@ from trainscope.records.imports.names import (
     TRAIN,
     is_test_accuracy,
     meaning,
+    split_in,
 )
 from trainscope.records.imports.text_file import check_file, lines
-from trainscope.records.imports.words import Line, Pair, read_line
+from trainscope.records.imports.words import Line, Pair, ends_in, read_line
 
 MOST_BYTES = 16 * 2**20
 MOST_BEFORE = 10_000
@@ -76,6 +77,11 @@ class _Reader:
     left_out: bool = False
     rates_within: bool = False
     kinds: dict[str, tuple[bool, bool, bool]] = field(default_factory=dict)
+    wanted: frozenset[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Take the names that a person gave."""
+        self.wanted = frozenset(self.collector.asked.values())
 
     def take(self, text: str) -> None:
         """Take a line."""
@@ -85,7 +91,7 @@ class _Reader:
             return
         if "(" in text and _SETTINGS.match(text):
             return
-        line = read_line(text)
+        line = read_line(text, self.wanted)
         if "learning rate" in text and _REDUCED.search(text):  # from the next epoch on
             self.rate = line.pairs[-1].value if line.pairs else self.rate
             return
@@ -136,6 +142,12 @@ class _Reader:
     def _named(self, line: Line, pair: Pair) -> tuple[str, float | None]:
         """Return the full name of a number, with its data, and what counts of it."""
         found = meaning(pair.name)
+        given = next((name for name in self.wanted if ends_in(pair.name, name)), None)
+        if found is None and given is not None:
+            split = split_in(pair.name) or line.split_at(pair.at)
+            split = split or (TRAIN if line.batch else self.heading)
+            told = pair.value if pair.average is None else pair.average
+            return f"{split}/{given}" if split else given, told
         if found is None or found.field in (LR, SECONDS):
             return (
                 pair.name,

@@ -100,8 +100,18 @@ class Line:
         return "ema" in self.text[:place].lower().split(":")[0].replace("(", " ").split()
 
 
-def read_line(text: str) -> Line:
-    """Read a line."""
+def ends_in(name: str, given: str) -> bool:
+    """Tell whether a name is one that a person gave, with words before it or not."""
+    return name == given or name.endswith((f" {given}", f"/{given}", f"_{given}"))
+
+
+def read_line(text: str, wanted: frozenset[str] = frozenset()) -> Line:
+    """Read a line.
+
+    Args:
+        text: The line.
+        wanted: Names that mean something, beside those that are known.
+    """
     if "\x1b" in text:
         text = _MARKUP.sub("", text)
     text = text[:MOST_CHARACTERS]
@@ -121,7 +131,7 @@ def read_line(text: str) -> Line:
             end, last, lone = epoch_to, None, None
             continue
         between = text[end:start]
-        label = _label(between)
+        label = _label(between, wanted)
         if label.bracket and last is not None and not of:
             last.average, end, last = _value(written), match.end(), None
             continue
@@ -174,7 +184,7 @@ class _Label(NamedTuple):
 
 
 @lru_cache(maxsize=20_000)
-def _label(between: str) -> _Label:
+def _label(between: str, wanted: frozenset[str]) -> _Label:
     words = _ENDS.split(between.rstrip(" \t:=([{\"'<"))[-1].split()[-MOST_WORDS:]
     name = " ".join(words).strip("*:=\"'# ")
     counts, train, useful = _use(name)
@@ -188,7 +198,7 @@ def _label(between: str) -> _Label:
         and "=" not in between[-2:],
         counts=counts,
         train=train,
-        useful=useful,
+        useful=useful or (bool(name) and any(ends_in(name, one) for one in wanted)),
     )
 
 

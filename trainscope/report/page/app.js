@@ -4,7 +4,7 @@
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const COLOURS = 7, DASHES = ["none", "7 4", "2 3", "9 3 2 3"];
 const state = { off: new Set(), seeds: false, full: false, first: false, width: 0 };
-const FAR = 30;  // points below the top at which a setting no longer sets the axis
+const FAR = 30;  // points behind the best at which a setting no longer sets the axis
 
 const colourOf = (s) => `var(--s${s % COLOURS})`;
 const dashOf = (s) => DASHES[Math.floor(s / COLOURS) % DASHES.length];
@@ -46,7 +46,7 @@ function meanCurve(s, y, byTime, runs = runsOf(s), last = Infinity) {
 function curves(plot) {
   const series = [], byTime = plot.x === "t";
   DATA.settings.forEach((setting, s) => {
-    if (!isOn(s)) return;
+    if (!isOn(s) || !plot.of.includes(s)) return;
     const base = { label: setting.label, colour: colourOf(s), dash: dashOf(s) };
     if (state.seeds) for (const r of runsOf(s)) {
       const run = DATA.runs[r], values = run[plot.y] || [];
@@ -59,13 +59,18 @@ function curves(plot) {
   });
   const spec = { ...plot.spec, series };
   if (plot.y === "a" && !state.full && !state.first) {
-    const ends = series.filter((s) => !s.quiet && s.points.length).map((s) => s.points[s.points.length - 1][1]);
-    const tops = series.filter((s) => !s.quiet).flatMap((s) => s.points.map((p) => p[1]));
+    // Everything is turned so that more is better, and turned back at the end.
+    const last = (s) => plot.sign * s.points[s.points.length - 1][1];
+    const ends = series.filter((s) => !s.quiet && s.points.length).map(last);
+    const tops = series.filter((s) => !s.quiet).flatMap((s) => s.points.map((p) => plot.sign * p[1]));
     if (ends.length) {
-      const top = Math.max(...tops), near = ends.some((end) => end > top - FAR);
-      for (const s of series) s.far = near && s.points.length > 0 && s.points[s.points.length - 1][1] <= top - FAR;
-      const low = Math.min(...ends.filter((end) => end > top - FAR), top);
-      spec.range = [Math.max(0, low - 0.4 * Math.max(top - low, 1)), top];
+      const top = Math.max(...tops), far = plot.percent ? FAR : 10 * FAR * Math.abs(top) / 100;
+      const near = ends.some((end) => end > top - far);
+      for (const s of series) s.far = near && s.points.length > 0 && last(s) <= top - far;
+      const low = Math.min(...ends.filter((end) => end > top - far), top);
+      const least = plot.percent ? 1 : Math.abs(top) / 100, bottom = low - 0.4 * Math.max(top - low, least);
+      spec.range = plot.sign < 0 ? [-top, -bottom] : [plot.percent ? Math.max(0, bottom) : bottom, top];
+      spec.tail = plot.sign < 0;
     }
   }
   return spec;
@@ -85,8 +90,9 @@ function along(plot) {
 
 function numbers(plot) {
   const shown = plot.points.filter((p) => isOn(p.s));
-  const low = floor(shown), range = low === null ? {} : { range: [low[0], low[1]] };
-  const under = (points) => (low === null ? [] : points.filter((p) => p[1] < low[2]));
+  const sign = plot.spec.sign, low = floor(shown, sign), up = sign > 0;
+  const range = low === null ? {} : { range: up ? [low[0], low[1]] : [-low[1], -low[0]], tail: !up };
+  const under = (points) => (low === null ? [] : points.filter((p) => sign * p[1] < low[2]));
   if (plot.spec.sweep) {
     const lines = [...new Set(plot.points.map((p) => p.line))], series = [];
     lines.forEach((name) => {
@@ -108,14 +114,14 @@ function numbers(plot) {
   return { ...plot.spec, ...range, cats: shortened(shown.map((p) => DATA.settings[p.s].short)), series };
 }
 
-/* Where a diverged setting lies under all others, which would then look alike: the bottom and the
-   top of an axis without it, and the lowest value of the others. */
-function floor(points) {
+/* Where a diverged setting is worse than all others, which would then look alike: the ends of an
+   axis without it, and the worst value of the others; all with the sign by which more is better. */
+function floor(points, sign) {
   const known = points.filter((p) => !p.lost);
   if (state.full || !known.length) return null;
-  const ends = (p) => [p.v - (p.sd || 0), p.v + (p.sd || 0), ...p.vals];
+  const ends = (p) => [p.v - (p.sd || 0), p.v + (p.sd || 0), ...p.vals].map((v) => sign * v);
   const low = Math.min(...known.flatMap(ends)), high = Math.max(...points.flatMap(ends));
-  return points.some((p) => p.v < low) ? [low - 0.14 * (high - low || 1), high, low] : null;
+  return points.some((p) => sign * p.v < low) ? [low - 0.14 * (high - low || 1), high, low] : null;
 }
 
 /* Names without the parts that all of them share. */
@@ -147,8 +153,10 @@ function estimate(plot) {
     label: when.label, colour: "var(--ink)", points: [[when.median, plot.target]],
     spans: [[when.low, when.high ?? 1e9, plot.target]],
   });
-  const low = Math.min(...seen.points.slice(-1).map((p) => p[1]), plot.target, ...rest.map((p) => p[1])), top = Math.max(plot.target, ...rest.map((p) => p[1]));
-  return { ...plot.spec, series, range: [Math.max(0, low - 0.6 * Math.max(top - low, 1)), top], lines: [{ y: plot.target, label: plot.aim }] };
+  const shown = [...seen.points.slice(-1).map((p) => p[1]), plot.target, ...rest.map((p) => p[1])].map((v) => plot.sign * v);
+  const low = Math.min(...shown), top = Math.max(plot.sign * plot.target, ...rest.map((p) => plot.sign * p[1]));
+  const bottom = low - 0.6 * Math.max(top - low, 1), up = plot.sign > 0;
+  return { ...plot.spec, series, range: up ? [Math.max(0, bottom), top] : [-top, -bottom], tail: !up, lines: [{ y: plot.target, label: plot.aim }] };
 }
 
 const KINDS = { curves, along, numbers, histogram, estimate, lines: measuredLines, layers };

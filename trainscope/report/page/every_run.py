@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 
 from trainscope.comparison.comparison import Comparison
-from trainscope.comparison.facts import final_accuracy, last_epoch
+from trainscope.comparison.facts import final_value, last_epoch
 from trainscope.comparison.settings import Setting
-from trainscope.records import Run
+from trainscope.records import Metric, Run
 from trainscope.records.numbers import quantity
 from trainscope.records.run import UNKNOWN
 from trainscope.report.page.markup import cell, escape, prose, swatch, table
+from trainscope.report.series import capital, common, heading, mean_spread, ta_axis
 
 BLANK = (("start", UNKNOWN), ("end", UNKNOWN))
 """Facts of a Run that are not worth a line where they are unknown."""
@@ -20,24 +21,24 @@ def runs(comparison: Comparison) -> str:
     """Return the table of runs, each with a box that shows it in the plots."""
     if not comparison.groups:
         return ""
+    metric = common(comparison.groups)
     heads = [
-        *(("", False), ("Setting", False), ("Seed", True), ("Final [%]", True)),
-        *(("Best [%]", True), ("TA [%]", True), ("Epochs", True)),
+        *(("", False), ("Setting", False), ("Seed", True), (heading("Final", metric), True)),
+        *((heading("Best", metric), True), (capital(ta_axis(metric)), True), ("Epochs", True)),
         *(("LR time", True), ("Parameters", True), ("Base model", False), ("Status", False)),
     ]
     rows, number = [], 0
     for index, item in enumerate(comparison.groups):
         for run in item.runs:
-            rows.append(_run_row(number, index, item, run))
+            rows.append(_run_row(number, index, item, run, named=metric is None))
             number += 1
     tall = len(rows) > 20
     return f'<h2 id="runs">Every run</h2>{table(heads, rows, "Every run", tall=tall)}'
 
 
-def _run_row(number: int, index: int, item: Setting, run: Run) -> str:
-    final = final_accuracy(run)
-    known = [r.test_accuracy for r in run.epochs if r.test_accuracy is not None]
-    best = max(known, default=None)
+def _run_row(number: int, index: int, item: Setting, run: Run, *, named: bool) -> str:
+    final = final_value(run)
+    best = run.metric.best(r.test_metric for r in run.epochs if r.test_metric is not None)
     ta = run.trainability_accuracy() if len(run.epochs) > 1 else None
     time = run.lr_time if run.epochs else None
     done = last_epoch(run)
@@ -47,9 +48,9 @@ def _run_row(number: int, index: int, item: Setting, run: Run) -> str:
         f'aria-label="Show {name}"></td>'
         f'<td class="s" data-v="{escape(item.label)}">{swatch(index)}{prose(item.label)}</td>'
         + cell("–" if run.seed is None else str(run.seed), run.seed, kind="n")
-        + cell("–" if final is None else f"{final:.2f}", final, kind="n")
-        + cell("–" if best is None else f"{best:.2f}", best, kind="n")
-        + cell("–" if ta is None else f"{ta:.2f}", ta, kind="n")
+        + value_cell(run.metric, final, named=named)
+        + value_cell(run.metric, best, named=named)
+        + value_cell(run.metric, ta, named=named)
         + cell("–" if done is None else str(done), done, kind="n")
         + cell("–" if time is None else f"{time:.4g}", time, kind="n")
         + cell(
@@ -59,6 +60,17 @@ def _run_row(number: int, index: int, item: Setting, run: Run) -> str:
         + cell(f"{run.kind}, {run.status}", kind="nb")
         + "</tr>"
     )
+
+
+def value_cell(
+    metric: Metric, value: float | None, spread: float | None = None, *, named: bool
+) -> str:
+    """Return a cell of a test value, with its metric's name and unit where heads do not say it."""
+    if named and value is not None:
+        text = f"{metric.name} {metric.written(value, 2, spread)}"
+    else:
+        text = mean_spread(metric, value, spread)
+    return cell(text, value, kind="n")
 
 
 def exact(comparison: Comparison) -> str:

@@ -76,10 +76,10 @@ def _run(run: Run) -> Json:
     losses = [rounded(record.train_loss) for record in records]
     return {
         "seed": run.seed,
-        "a0": rounded(run.start_accuracy),
+        "a0": rounded(run.start_metric),
         "e": [record.epoch for record in records],
         "t": [rounded(times[k]) for k in kept],
-        "a": [rounded(record.test_accuracy) for record in records],
+        "a": [rounded(record.test_metric) for record in records],
         "l": losses if any(loss is not None for loss in losses) else None,
         "d": [run.epochs[k].epoch for k in lr_drops([record.lr for record in run.epochs])],
     }

@@ -102,10 +102,12 @@ function draw(box, spec) {
     el("text", { x: width / 2, y: height / 2, class: "empty", "text-anchor": "middle" }, svg, "Nothing shown: choose a setting above.");
     return;
   }
-  if (spec.range) ys = [Math.max(spec.range[0], Math.min(ys[0], spec.range[0])), Math.max(ys[1], spec.range[1])];
+  // An axis ends where its range does at the worse end, and takes all in at the better one.
+  if (spec.range && spec.tail) ys = [Math.min(ys[0], spec.range[0]), spec.range[1]];
+  else if (spec.range) ys = [spec.range[0], Math.max(ys[1], spec.range[1])];
   for (const line of spec.lines || []) if (line.y !== undefined) ys = [Math.min(ys[0], line.y), Math.max(ys[1], line.y)];
   if (spec.ylog) ys = [ys[0] / 1.15, ys[1] * 1.15];
-  else { const room = (ys[1] - ys[0]) * 0.05 || 1; ys = [ys[0] - (spec.range ? 0 : room), ys[1] + room]; }
+  else { const room = (ys[1] - ys[0]) * 0.05 || 1; ys = [ys[0] - (spec.range && !spec.tail ? 0 : room), ys[1] + (spec.tail ? 0 : room)]; }
   const right = width - PAD.right;
   const names = spec.cats ? underPoints(spec.cats, (right - PAD.left) / spec.cats.length) : null;
   if (spec.cats && !names) { svg.remove(); rows(box, spec, shown, ys, width); return; }
@@ -123,7 +125,7 @@ function draw(box, spec) {
   for (const s of shown) lineOf(area, s, x, y);
   const taken = [];
   const outside = shown.flatMap((s) => (s.outside || []).map((p) => [s, p]));
-  for (const [s, p] of outside.sort((a, b) => a[1][0] - b[1][0])) below(svg, s, p, x, right, bottom, taken);
+  for (const [s, p] of outside.sort((a, b) => a[1][0] - b[1][0])) beyond(svg, s, p, x, right, bottom, taken, spec);
   if (!spec.cats) pointer(box, svg, shown, spec, x, y, right, bottom);
   else hover(box, svg, shown, spec, x, y);
 }
@@ -170,18 +172,18 @@ function xTicks(grid, text, x, left, right, bottom) {
   }
 }
 
-/* A value under the axis: an arrow at its edge, with the value; texts that would touch stack up. */
-function below(svg, s, p, x, right, bottom, taken) {
-  const cx = x.at(p[0]), cy = bottom - 9, left = cx > right - 110, wide = 112;
+/* A value beyond the axis: an arrow at its edge, with the value; texts that would touch stack up. */
+function beyond(svg, s, p, x, right, bottom, taken, spec) {
+  const over = spec.tail, cx = x.at(p[0]), cy = over ? PAD.top + 9 : bottom - 9, left = cx > right - 110, wide = 112;
   const from = left ? cx - wide : cx, level = [0, 1, 2, 3, 4, 5, 6, 7].find((k) => !taken.some((one) =>
     one.level === k && from < one.from + wide && from + wide > one.from)) ?? 8;
   taken.push({ level, from });
   const group = el("g", { class: "below" }, svg);
-  el("path", { d: `M${cx - 5.5} ${cy - 4}h11l-5.5 9.5z`, fill: s.colour, class: "mark" }, group);
-  el("text", { x: cx + (left ? -9 : 9), y: cy + 4 - 15 * level, "text-anchor": left ? "end" : "start" }, group, lost(p[1]));
+  el("path", { d: over ? `M${cx - 5.5} ${cy + 4}h11l-5.5 -9.5z` : `M${cx - 5.5} ${cy - 4}h11l-5.5 9.5z`, fill: s.colour, class: "mark" }, group);
+  el("text", { x: cx + (left ? -9 : 9), y: cy + 4 - (over ? -15 : 15) * level, "text-anchor": left ? "end" : "start" }, group, lost(p[1], spec));
 }
 
-const lost = (value) => `${value.toFixed(1)} %, diverged`;
+const lost = (value, spec) => `${spec.unit === "%" ? value.toFixed(1) : +value.toPrecision(4)}${spec.unit ? ` ${spec.unit}` : ""}, diverged`;
 
 function rule(area, line, x, y, right, bottom) {
   const at = line.y !== undefined

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from trainscope.comparison.comparison import MOST_ESTIMATES, Comparison
 from trainscope.comparison.estimates import GroupEstimate
-from trainscope.comparison.facts import final_accuracy
+from trainscope.comparison.facts import final_value
 from trainscope.comparison.settings import Setting
-from trainscope.records import Json
+from trainscope.records import Json, Metric
+from trainscope.records.trainability import trainability_name
 from trainscope.report.page.markup import rounded
-from trainscope.report.series import AXES, along, axis_of, epoch_axis, measured_along, name_of
+from trainscope.report.series import (
+    AXES,
+    along,
+    axis_of,
+    by_metric,
+    epoch_axis,
+    measured_along,
+    name_of,
+    ta_axis,
+    test_axis,
+)
 from trainscope.report.setting_points import AXES as SETTING_AXES
 from trainscope.report.setting_points import Against, Number, points
 from trainscope.report.style import LABELS, measured
@@ -28,10 +39,15 @@ COLUMN_COLOURS = {"before": 0, "after": 1, "recalibrated": 2}
 def plots(comparison: Comparison) -> list[Json]:
     """Return what there is to draw, in the order of the page."""
     groups = comparison.groups
-    found = _curves(groups)
+    found = []
+    places = {item.label: k for k, item in enumerate(groups)}
+    several = by_metric(groups)
+    for metric, held in several:
+        found += _curves(held, metric, [places[item.label] for item in held], len(several) > 1)
     drawn = [held for held in comparison.estimates if _future(held)]
     found += [_estimate(held, groups) for held in drawn[:MOST_ESTIMATES]]
-    found += _numbers(groups, comparison.ta_epochs)
+    for metric, held in several:
+        found += _numbers(held, metric, places, comparison.ta_epochs)
     found += _along(groups)
     for diagnosis in comparison.diagnoses:
         columns = diagnosis.probes.get("jacobian")
@@ -40,7 +56,9 @@ def plots(comparison: Comparison) -> list[Json]:
     return found
 
 
-def _curves(groups: Sequence[Setting]) -> list[Json]:
+def _curves(
+    groups: Sequence[Setting], metric: Metric, of: Sequence[int], several: bool
+) -> list[Json]:
     runs = [run for item in groups for run in item.runs if len(run.epochs) > 1]
     if not runs:
         return []
@@ -49,8 +67,9 @@ def _curves(groups: Sequence[Setting]) -> list[Json]:
     for y, known in (("a", True), ("l", loss)):
         if not known:
             continue
-        name = "accuracy" if y == "a" else "loss"
-        title = "Test accuracy" if y == "a" else "Training loss"
+        title = f"Test {metric.name}" if y == "a" else "Training loss"
+        if several and y == "l":
+            title += f" of runs told by {metric.name}"
         for x, place, more in (
             (
                 "e",
@@ -62,7 +81,7 @@ def _curves(groups: Sequence[Setting]) -> list[Json]:
             spec = {
                 "xlabel": epoch_axis(groups) if place == "epoch" else AXES[place],
                 "xshort": "epoch" if x == "e" else "LR time",
-                "ylabel": AXES[name],
+                "ylabel": test_axis(metric) if y == "a" else AXES["loss"],
                 "xlog": x == "t",
                 "ylog": y == "l",
                 "from0": x == "e",
@@ -74,20 +93,25 @@ def _curves(groups: Sequence[Setting]) -> list[Json]:
                     "note": more,
                     "x": x,
                     "y": y,
+                    "of": of,
+                    "sign": metric.sign,
+                    "percent": metric.unit == "%",
                     "spec": spec,
                 }
             )
     return found
 
 
-def _numbers(groups: Sequence[Setting], ta_epochs: int | None) -> list[Json]:
+def _numbers(
+    groups: Sequence[Setting], metric: Metric, places: Mapping[str, int], ta_epochs: int | None
+) -> list[Json]:
     found = []
+    ta = trainability_name(metric)
     wanted: tuple[tuple[Number, Against, str], ...] = (
-        ("ta", "ratio", f"Trainability accuracy, first {ta_epochs} epochs"),
-        ("accuracy", "ratio", "Final accuracy"),
-        ("accuracy", "speedup", "Final accuracy against speedup"),
+        ("ta", "ratio", f"{ta[0].upper()}{ta[1:]}, first {ta_epochs} epochs"),
+        ("final", "ratio", f"Final {metric.name}"),
+        ("final", "speedup", f"Final {metric.name} against speedup"),
     )
-    places = {item.label: k for k, item in enumerate(groups)}
     for number, against, title in wanted:
         shown = points(groups, number, against)
         sweep = len({point.x for point in shown if point.x is not None}) > 1
@@ -103,7 +127,9 @@ def _numbers(groups: Sequence[Setting], ta_epochs: int | None) -> list[Json]:
                 + ("" if sweep else " Small dots: single runs."),
                 "spec": {
                     "xlabel": SETTING_AXES[against] if sweep else "setting",
-                    "ylabel": "TA [%]" if number == "ta" else "final top-1 test accuracy [%]",
+                    "ylabel": ta_axis(metric) if number == "ta" else f"final {test_axis(metric)}",
+                    "sign": metric.sign,
+                    "unit": metric.unit,
                     "sweep": sweep,
                 },
                 "points": [
@@ -127,7 +153,7 @@ def _numbers(groups: Sequence[Setting], ta_epochs: int | None) -> list[Json]:
 def _seeds(item: Setting, number: Number) -> list[int | None]:
     if number == "ta":
         return [run.seed for run in item.runs if len(run.epochs) > 1]
-    return [run.seed for run in item.runs if final_accuracy(run) is not None]
+    return [run.seed for run in item.runs if final_value(run) is not None]
 
 
 def _along(groups: Sequence[Setting]) -> list[Json]:
@@ -229,19 +255,21 @@ def _passage(held: GroupEstimate) -> Json | None:
 
 
 def _estimate(held: GroupEstimate, groups: Sequence[Setting]) -> Json:
+    metric = held.result.metric
     return {
         "kind": "estimate",
-        "title": f"When does {held.label} reach {held.target:.1f} %?",
+        "title": f"When does {held.label} reach {metric.called(held.target)}?",
         "note": held.sentence(),
         "s": next(k for k, item in enumerate(groups) if item.label == held.label),
         "target": rounded(held.target),
-        "aim": f"{held.target:.1f} %: {held.reference}",
+        "aim": f"{metric.written(held.target)}: {held.reference}",
+        "sign": metric.sign,
         "curve": _predicted(held),
         "passage": _passage(held),
         "spec": {
             "xlabel": AXES["epoch"],
             "xshort": "epoch",
-            "ylabel": AXES["accuracy"],
+            "ylabel": test_axis(metric),
             "xlog": True,
         },
     }

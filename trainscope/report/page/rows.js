@@ -25,16 +25,17 @@ function rows(box, spec, shown, ys, width) {
   el("line", { x1: left, x2: right, y1: bottom, y2: bottom, class: "axis" }, grid);
   lines.forEach((own, k) => textLines(text, own, { x: left - 8, y: y.at(k) + 4 - 6.5 * (own.length - 1), "text-anchor": "end" }, spec.cats[k]));
   fit(el("text", { x: (left + right) / 2, y: height - 6, "text-anchor": "middle", class: "label" }, svg, spec.ylabel), right - left);
-  for (const s of shown) rowOf(svg, s, x, y, left);
+  for (const s of shown) rowOf(svg, s, x, y, spec.tail ? right : left, spec);
   hover(box, svg, shown, spec, x, y, true);
 }
 
-function rowOf(svg, s, x, y, left) {
+function rowOf(svg, s, x, y, edge, spec) {
   const [k, value] = s.points[0], cy = y.at(k);
   if ((s.outside || []).length) {
     const group = el("g", { class: "below" }, svg);
-    el("path", { d: `M${left + 12} ${cy - 5.5}v11l-9.5 -5.5z`, fill: s.colour, class: "mark" }, group);
-    el("text", { x: left + 17, y: cy + 4 }, group, lost(value));
+    const over = spec.tail, way = over ? -1 : 1;
+    el("path", { d: `M${edge + 12 * way} ${cy - 5.5}v11l${-9.5 * way} -5.5z`, fill: s.colour, class: "mark" }, group);
+    el("text", { x: edge + 17 * way, y: cy + 4, "text-anchor": over ? "end" : "start" }, group, lost(value, spec));
     return;
   }
   const group = el("g", { "data-series": s.label }, svg);

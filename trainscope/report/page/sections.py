@@ -16,7 +16,9 @@ from trainscope.comparison.settings import Setting
 from trainscope.comparison.traps import Severity
 from trainscope.records import Json
 from trainscope.records.numbers import quantity
+from trainscope.report.page.every_run import value_cell
 from trainscope.report.page.markup import cell, escape, figure, listed, prose, swatch, table
+from trainscope.report.series import capital, common, heading, ta_axis
 
 LEADING = 4
 """Findings above the plots; the others follow them."""
@@ -121,12 +123,12 @@ def settings(comparison: Comparison) -> str:
     """Return the table of settings."""
     if not comparison.groups:
         return ""
-    stage = comparison.ta_epochs
+    stage, metric = comparison.ta_epochs, common(comparison.groups)
     heads = [
         *(("Setting", False), ("Runs", True), ("Method", False), ("Ratio", True)),
         *(("Speedup", True), ("LR schedule", False), ("Epochs", True)),
-        (f"TA@{stage} [%]" if stage else "TA [%]", True),
-        *(("Final [%]", True), ("FLOPs", True), ("Traps", True)),
+        (capital(ta_axis(metric, stage)), True),
+        *((heading("Final", metric), True), ("FLOPs", True), ("Traps", True)),
     ]
     rows = (_setting_row(k, item, comparison) for k, item in enumerate(comparison.groups))
     return f'<h2 id="settings">Settings</h2>{table(heads, rows, "Settings")}'
@@ -134,6 +136,7 @@ def settings(comparison: Comparison) -> str:
 
 def _setting_row(index: int, item: Setting, comparison: Comparison) -> str:
     run, ta = item.first, item.ta(comparison.ta_epochs)
+    named = common(comparison.groups) is None
     flops = next((held.flops for held in item.runs if held.flops is not None), None)
     traps = sum(trap.label == item.label for trap in comparison.traps)
     ratio, speedup = ratio_of(run), speedup_of(run)
@@ -150,16 +153,9 @@ def _setting_row(index: int, item: Setting, comparison: Comparison) -> str:
         + cell("–" if speedup is None else f"{speedup:.2f}×", speedup, kind="n")
         + f"<td><code>{stages}</code></td>"
         + cell("–" if item.epochs is None else str(item.epochs), item.epochs, kind="n")
-        + cell(mean_spread(*ta) if ta else "–", ta[0] if ta else None, kind="n")
-        + cell(mean_spread(item.mean, item.spread), item.mean, kind="n")
+        + value_cell(item.metric, *(ta or (None, None)), named=named)
+        + value_cell(item.metric, item.mean, item.spread, named=named)
         + cell("–" if flops is None else quantity(flops), flops, kind="n")
         + cell(str(traps) if traps else "", traps, kind="n")
         + "</tr>"
     )
-
-
-def mean_spread(mean: float | None, spread: float | None) -> str:
-    """Return "97.8 ± 0.7", "97.80" for one run, or a dash."""
-    if mean is None:
-        return "–"
-    return f"{mean:.2f}" if spread is None else f"{mean:.2f} ± {spread:.2f}"
