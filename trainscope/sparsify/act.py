@@ -30,6 +30,7 @@ from trainscope.sparsify.verify import (
     run_before,
 )
 from trainscope.sparsify.widths import Width, find_widths, set_widths
+from trainscope.task.modes import kept_modes
 
 
 @dataclass(frozen=True)
@@ -87,14 +88,12 @@ def sparsify(
     pruned, notes = _working_copy(network, hold_zeros=hold_zeros)
     dense, cost = parameters(pruned), flops(pruned, input_shape)
     trained = {name: parameter.requires_grad for name, parameter in pruned.named_parameters()}
-    modes = [(module, module.training) for module in pruned.modules()]
     apply = cut_filters if action.structure == "filter" else mask_weights
-    outcome = apply(pruned, action, inputs)
+    with kept_modes(pruned):
+        outcome = apply(pruned, action, inputs)
     for name, parameter in pruned.named_parameters():
         parameter.requires_grad_(trained[name])
         parameter.grad = None
-    for module, mode in modes:
-        module.training = mode
     widths: tuple[Width, ...] = ()
     if action.structure == "filter" and action.scope == "all":
         widths = find_widths(network, inputs, {layer.before for layer in outcome.layers})
