@@ -12,8 +12,8 @@ from trainscope.comparison.settings import Setting
 from trainscope.errors import RecordError
 from trainscope.records import EpochRecord, Kind, Metric, Run
 from trainscope.records.metric import ACCURACY
-from trainscope.records.rows import LABELS, PROBES
 from trainscope.records.trainability import trainability_name
+from trainscope.report.rows import LABELS, PROBES
 
 Y = Literal["metric", "loss"]
 X = Literal["epoch", "lr_time"]

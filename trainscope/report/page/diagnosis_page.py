@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from trainscope.records import ActionRecord, Diagnosis
+from trainscope.records.action import speedup
 from trainscope.records.numbers import quantity
-from trainscope.records.rows import has_recalibrated, notes, rows, speedup
 from trainscope.report.page.markup import cell, escape, figure, listed, prose, table
 from trainscope.report.page.measured import measured_plots
 from trainscope.report.page.shell import shell
+from trainscope.report.rows import has_recalibrated, notes, rows
 from trainscope.sparsify.given import GIVEN
 
 LEADING = 4

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from trainscope.records.action import ActionRecord
+from trainscope.records import Diagnosis
 from trainscope.records.columns import COLUMNS, Columns
 from trainscope.records.measurement import Measurement, Scalar, Status
 from trainscope.records.numbers import estimate, number
 from trainscope.records.retrained import START_METRIC, retrained
-
-if TYPE_CHECKING:
-    from trainscope.records.diagnosis import Diagnosis
 
 LABELS = {
     "ta": "trainability accuracy (TA)",
@@ -56,13 +52,6 @@ class Row:
     probe: str
     label: str
     cells: tuple[str, str, str, str]
-
-
-def speedup(action: ActionRecord) -> str:
-    """Write the speedup, and for masks that it takes sparse kernels to have it."""
-    text = f"{action.speedup:.2f}×"
-    thinner = action.structure == "filter" or action.scope == "cut"
-    return text if thinner else f"{text} in theory, with sparse kernels"
 
 
 def has_recalibrated(diagnosis: Diagnosis) -> bool:
