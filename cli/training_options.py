@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from trainscope.cli.options import Place
+from trainscope.cli.options import Place, probes_option
 
 if TYPE_CHECKING:
     from trainscope.data import Dataset
@@ -80,7 +80,7 @@ def training_options(command: Command) -> Command:
                 show_default=True,
                 help="Keep the gradient's norm at every step.",
             ),
-            click.option("--probes", help="Probes to run on the way, with commas between them."),
+            probes_option(),
             click.option(
                 "--probe-epochs", help="After which epochs, like 0,1,5; by default after each."
             ),

@@ -21,6 +21,7 @@ from trainscope.report.series import (
     axis_of,
     by_metric,
     epoch_axis,
+    is_logarithmic,
     measured_along,
     name_of,
     ta_axis,
@@ -181,7 +182,8 @@ def _along(groups: Sequence[Setting]) -> list[Json]:
                     "xlabel": AXES["epoch"],
                     "xshort": "epoch",
                     "ylabel": axis_of(name, unit),
-                    "ylog": all(row[2] is not None and row[2] > 0 for row in known),
+                    "ylog": is_logarithmic(probe, scalar)
+                    and all(row[2] is not None and row[2] > 0 for row in known),
                 },
                 "series": series,
             }
