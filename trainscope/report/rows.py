@@ -24,11 +24,13 @@ class Row:
         probe: The probe's name in words.
         label: The number's name and unit.
         cells: Before, after, recalibrated and the damage; "" where there is none.
+        better: "higher" or "lower"; "" where neither is better in itself.
     """
 
     probe: str
     label: str
     cells: tuple[str, str, str, str]
+    better: str = ""
 
 
 def has_recalibrated(diagnosis: Diagnosis) -> bool:
@@ -107,7 +109,9 @@ def _probe(name: str, columns: Columns) -> list[Row]:
         text = said.label(firsts.get(label, label), metric)
         ratio = f"×{number(damage[label])}" if label in damage else ""
         cells = (_cell(found[0]), _cell(found[1]), _cell(found[2]), ratio)
-        out.append(Row(said.title, f"{text} [{unit}]" if unit else text, cells))
+        spec = said.spec(label)
+        better = "" if spec is None else spec.better
+        out.append(Row(said.title, f"{text} [{unit}]" if unit else text, cells, better))
     return out
 
 

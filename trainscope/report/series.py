@@ -268,6 +268,12 @@ def name_of(probe: str, scalar: str) -> str:
     return said.label(scalar) if said.spec(scalar) else f"{said.title} {scalar}"
 
 
+def better_sentence(probe: str, scalar: str) -> str:
+    """Return " Higher is better.", " Lower is better.", or "" where neither is."""
+    spec = description(probe).spec(scalar)
+    return f" {capital(spec.better)} is better." if spec and spec.better else ""
+
+
 def is_logarithmic(probe: str, scalar: str) -> bool:
     """Return whether a measured number stands on a logarithmic axis where it is above 0."""
     spec = description(probe).spec(scalar)

@@ -80,7 +80,8 @@ def _numbers(diagnosis: Diagnosis) -> str:
             name = f'<th scope="rowgroup" colspan="{len(kept) + 1}">{escape(probe)}</th>'
             body.append(f'<tr class="probe">{name}</tr>')
         cells = "".join(cell(row.cells[k], kind="n") for k in kept)
-        body.append(f'<tr><th scope="row">{escape(row.label)}</th>{cells}</tr>')
+        hint = f' title="{row.better} is better"' if row.better else ""
+        body.append(f'<tr><th scope="row"{hint}>{escape(row.label)}</th>{cells}</tr>')
     one = "" if diagnosis.action else " one"
     columns = "".join(f'<th scope="col" class="n">{heads[k]}</th>' for k in kept)
     return (

@@ -19,6 +19,7 @@ from trainscope.report.series import (
     AXES,
     along,
     axis_of,
+    better_sentence,
     by_metric,
     epoch_axis,
     is_logarithmic,
@@ -177,7 +178,8 @@ def _along(groups: Sequence[Setting]) -> list[Json]:
             {
                 "kind": "along",
                 "title": f"{name[:1].upper()}{name[1:]} along retraining",
-                "note": "Epoch 0: after the action, not retrained.",
+                "note": "Epoch 0: after the action, not retrained."
+                + better_sentence(probe, scalar),
                 "spec": {
                     "xlabel": AXES["epoch"],
                     "xshort": "epoch",
