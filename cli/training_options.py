@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from trainscope.cli.options import Place, probes_option
+from trainscope.training.settings import PRECISIONS
 
 if TYPE_CHECKING:
     from trainscope.data import Dataset
@@ -67,7 +68,7 @@ def training_options(command: Command) -> Command:
             ),
             click.option(
                 "--precision",
-                type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
+                type=click.Choice(PRECISIONS),
                 default="auto",
                 show_default=True,
                 help="Mixed where the device has it, or as said.",
