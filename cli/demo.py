@@ -47,7 +47,8 @@ def command(output: Path, seed: int) -> None:
     refuse_others(output / PAGE)
     with output_folder(output):
         pretrain(checkpoint, seed)
-    remark(f"\nNow: trainscope probe {checkpoint} --ratio {RATIO} --output {output}\n")
+    for line in ("", f"Now: trainscope probe {checkpoint} --ratio {RATIO} --output {output}", ""):
+        remark(line)
     outcome, paths = measure_and_write(checkpoint, output, ratio=RATIO, seed=seed)
     show(outcome)
     say()
