@@ -12,6 +12,7 @@ from trainscope.cli.printing import remark, say
 
 if TYPE_CHECKING:
     from trainscope.comparison.comparison import Comparison
+    from trainscope.data import Dataset
     from trainscope.records import Diagnosis
 
 ARCHITECTURE = "digits_resnet"
@@ -46,7 +47,8 @@ def command(output: Path, seed: int) -> None:
     refuse_others(output / PAGE)
     with output_folder(output):
         pretrain(checkpoint, seed)
-    remark(f"\nNow: trainscope probe {checkpoint} --ratio {RATIO} --output {output}\n")
+    for line in ("", f"Now: trainscope probe {checkpoint} --ratio {RATIO} --output {output}", ""):
+        remark(line)
     outcome, paths = measure_and_write(checkpoint, output, ratio=RATIO, seed=seed)
     show(outcome)
     say()
@@ -85,35 +87,22 @@ def retrain(
     """Retrain the pruned network under several LR schedules, and write the page about it."""
     from trainscope.cli.progress import progress
     from trainscope.comparison.comparison import compare
-    from trainscope.data import load
-    from trainscope.data.dataset import Dataset
-    from trainscope.networks import flops, open_checkpoint
-    from trainscope.networks.threads import suited_threads
-    from trainscope.records.run import RunStatus
+    from trainscope.networks import open_checkpoint
     from trainscope.report.page.build import write_page
     from trainscope.sparsify import Action
-    from trainscope.training.job import key_of
-    from trainscope.training.jobs import retraining_job
-    from trainscope.training.loop import Settings
-    from trainscope.training.recipe import parse_recipe
-    from trainscope.training.runner import run_job
+    from trainscope.training.grid import run_grid
 
     base = open_checkpoint(checkpoint)
-    data = load("digits", tuple(base.input_shape))
-    assert isinstance(data, Dataset)
-    runs = []
-    with progress() as tell, suited_threads(flops(base.module, base.input_shape)):
-        for recipe in RETRAINING:
-            for number in range(seed, seed + SEEDS):
-                schedule = parse_recipe(recipe).schedule()
-                job, _ = retraining_job(
-                    base, data, Action(ratio=RATIO), schedule, Settings(seed=number)
-                )
-                tell(f"retraining, {recipe}, seed {number}: {schedule}, {schedule.total} epochs")
-                run = run_job(job, output / "runs" / f"retrain-{key_of(job.frozen())}")
-                if run.status is RunStatus.INTERRUPTED:  # its state is kept: stop here, go on there
-                    raise KeyboardInterrupt
-                runs.append(run)
+    with progress() as tell:
+        runs = run_grid(
+            base,
+            digits(tuple(base.input_shape)),
+            Action(ratio=RATIO),
+            recipes=RETRAINING,
+            seeds=range(seed, seed + SEEDS),
+            folder=output / "runs",
+            tell=tell,
+        )
     comparison, page = compare(runs, [diagnosis]), output / PAGE
     write_page(comparison, page)
     return comparison, page
@@ -121,31 +110,19 @@ def retrain(
 
 def pretrain(checkpoint: Path, seed: int) -> None:
     """Train the digits network and save it."""
-    import torch
-
     from trainscope.cli.progress import progress
-    from trainscope.data import load
-    from trainscope.data.dataset import Dataset
-    from trainscope.networks import Network, Remembered, build, flops, save_checkpoint
+    from trainscope.networks import save_checkpoint
     from trainscope.networks.registry import input_shape
-    from trainscope.networks.threads import suited_threads
-    from trainscope.training.loop import Settings, train
+    from trainscope.training.loop import Settings
+    from trainscope.training.pretrained import pretrained_network
     from trainscope.training.schedule import parse_schedule
 
-    shape = input_shape(ARCHITECTURE)
-    data = load("digits", shape)
-    assert isinstance(data, Dataset)
-    assert data.train is not None
-    assert data.num_classes is not None
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        module = build(ARCHITECTURE, data.num_classes)
-    with progress() as tell, suited_threads(flops(module, shape)):
+    data = digits(input_shape(ARCHITECTURE))
+    with progress() as tell:
         tell(f"pretraining {ARCHITECTURE} on {data.name}: {SCHEDULE}, {EPOCHS} epochs")
-        records = train(
-            module,
-            data.train,
-            data.test,
+        network = pretrained_network(
+            ARCHITECTURE,
+            data,
             parse_schedule(SCHEDULE, EPOCHS),
             Settings(seed=seed),
             on_epoch=lambda record, _: tell(
@@ -153,11 +130,14 @@ def pretrain(checkpoint: Path, seed: int) -> None:
                 f"{record.test_accuracy:.1f} %"
             ),
         )
-    network = Network(
-        module.eval(),
-        ARCHITECTURE,
-        shape,
-        data.num_classes,
-        remembered=Remembered("digits", SCHEDULE, EPOCHS, seed, records[-1].test_accuracy),
-    )
     save_checkpoint(checkpoint, network)
+
+
+def digits(shape: tuple[int, ...]) -> Dataset:
+    """Return the handwritten digits."""
+    from trainscope.data import load
+    from trainscope.data.dataset import Dataset
+
+    data = load("digits", shape)
+    assert isinstance(data, Dataset)
+    return data

@@ -6,10 +6,13 @@ import errno
 import os
 import re
 from collections.abc import Callable
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+
+from trainscope.records.arrays import PROBES
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -192,6 +195,23 @@ def build_action(
         global_ranking=global_ranking,
         seed=seed,
     )
+
+
+def probes_option(default: str | None = None) -> Callable[[Command], Command]:
+    """Return the option `--probes`, whose help names every installed probe."""
+    which = "Which" if default else "Probes to run on the way"
+    return click.option(
+        "--probes",
+        default=default,
+        show_default=default is not None,
+        help=f"{which}, with commas between them; installed: {', '.join(_installed())}.",
+    )
+
+
+def _installed() -> list[str]:
+    """Return the names of all installed probes, ours first; nothing is imported for them."""
+    names = {point.name for point in entry_points(group="trainscope.probes")}
+    return [*(name for name in PROBES if name in names), *sorted(names.difference(PROBES))]
 
 
 def probe_names(text: str) -> list[str]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -21,11 +22,6 @@ from trainscope.cli.running import (
 from trainscope.cli.schedule_options import build_pretraining, build_schedule, shape_options
 from trainscope.cli.train import DATA_HELP, named_architecture
 from trainscope.cli.training_options import build_settings, open_dataset, training_options
-
-if TYPE_CHECKING:
-    from trainscope.sparsify import Action
-    from trainscope.training.job import Job
-    from trainscope.training.recipe import Recipe
 
 
 @click.command("pipeline")
@@ -77,11 +73,10 @@ def command(
     from trainscope.networks import open_checkpoint
     from trainscope.networks.device import find_device
     from trainscope.records import Kind
-    from trainscope.training.folder import CHECKPOINT
     from trainscope.training.job import key_of
-    from trainscope.training.jobs import retraining_job, run_beside, training_job
+    from trainscope.training.jobs import training_job
+    from trainscope.training.pipeline import pipeline_job, pruning_epoch
     from trainscope.training.recipe import parse_recipe
-    from trainscope.training.stem import epoch_folder, pretrain
 
     find_device(device)
     measuring = {name: options.pop(name) for name in MEASURING}
@@ -96,29 +91,25 @@ def command(
     name, shape = named_architecture(None if model else arch, model, input_shape)
     dataset = open_dataset(data, shape, download=download)
     first = training_job(name, dataset, pretraining, settings)
-    epoch = _pruning_epoch(read, speedup, first, action)
-    if epoch > pretraining.total:
-        raise ScheduleError(
-            f"the pruning epoch {epoch} lies beyond the {pretraining.total} epochs of pretraining"
-        )
-    folder = stem or Path("runs") / f"stem-{key_of(first.frozen())}"
-    with kept_on_interrupt(folder), watching(None, f"pretraining {name}") as watch:
-        kept = pretrain(first, folder, epoch, device=device, watch=watch)
-    base = open_checkpoint(kept / CHECKPOINT, model=model)
-    initial = open_checkpoint(epoch_folder(folder, 0) / CHECKPOINT, model=model)
-    job, _ = retraining_job(
-        base,
-        dataset,
-        action,
-        schedule,
-        settings,
-        pretraining=run_beside(kept / CHECKPOINT, base),
-        weights=Kind(WEIGHTS[weights]),
-        initial=initial,
-    )
     hook, watched = build_hook(
         dataset, batch_size=settings.batch_size, seed=settings.seed, **measuring
     )
+    epoch, divided = pruning_epoch(read, first, action, speedup)
+    if divided is not None:
+        remark(f"pruning epoch {epoch} ({read.pretrain} / {divided:.4g})")
+    folder = stem or Path("runs") / f"stem-{key_of(first.frozen())}"
+    with kept_on_interrupt(folder), watching(None, f"pretraining {name}") as watch:
+        job = pipeline_job(
+            first,
+            action,
+            schedule,
+            folder=folder,
+            epoch=epoch,
+            weights=Kind(WEIGHTS[weights]),
+            opened=partial(open_checkpoint, model=model),
+            device=device,
+            watch=watch,
+        )
     for note in job.notes:
         remark(note)
     run_and_show(
@@ -129,21 +120,3 @@ def command(
         hook=hook,
         name=f"retraining {name}",
     )
-
-
-def _pruning_epoch(recipe: Recipe, speedup: float | None, job: Job, action: Action) -> int:
-    """Return the pruning epoch; a squeezed one is divided by the action's own speedup.
-
-    The speedup of a uniform ratio does not depend on the weights, so that the untrained network
-    tells it; under a global ranking this is an estimate, and a `--speedup` overrides it.
-    """
-    from trainscope.sparsify import sparsify
-
-    if recipe.squeezed and speedup is None:
-        network = job.network
-        speedup = sparsify(network.module, action, network.input_shape).record.speedup
-    epoch = recipe.pruning_epoch(speedup)
-    assert epoch is not None
-    if recipe.squeezed:
-        remark(f"pruning epoch {epoch} ({recipe.pretrain} / {speedup:.4g})")
-    return epoch

@@ -18,10 +18,12 @@ from trainscope.cli.options import (
     no_titles_option,
     part_option,
     probe_names,
+    probes_option,
     shape_option,
     unsafe_load_option,
 )
 from trainscope.cli.printing import remark, say, say_json
+from trainscope.records.arrays import PROBES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     from trainscope.probes import Probe
     from trainscope.sparsify import Action
 
-PROBES = "trainability_accuracy,gradient,jacobian,curvature"
 RETRAIN_LR = "1e-2,1e-3"
 TOP = 3
 
@@ -44,9 +45,7 @@ TOP = 3
     type=click.Path(path_type=Path),
     help="The network after somebody else's action: what was done is worked out from the two.",
 )
-@click.option(
-    "--probes", default=PROBES, show_default=True, help="Which, with commas between them."
-)
+@probes_option(default=",".join(PROBES))
 @click.option(
     "--retrain-lr",
     default=RETRAIN_LR,
@@ -107,7 +106,7 @@ def measure_and_write(
     output: Path | None,
     *,
     titles: bool = True,
-    probes: str = PROBES,
+    probes: str = ",".join(PROBES),
     retrain_lr: str = RETRAIN_LR,
     retrain_epochs: int | None = None,
     retrain_steps: int | None = None,

@@ -188,7 +188,7 @@ def line(record: EpochRecord, total: int) -> str:
 
 def summary(run: Run, folder: Path) -> str:
     """Write what a Run came to, in a few lines."""
-    from trainscope.records.rows import speedup
+    from trainscope.records.action import speedup
     from trainscope.training.folder import CHECKPOINT
 
     ta, metric = run.trainability(), run.metric

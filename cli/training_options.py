@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from trainscope.cli.options import Place
+from trainscope.cli.options import Place, probes_option
+from trainscope.training.settings import PRECISIONS
 
 if TYPE_CHECKING:
     from trainscope.data import Dataset
@@ -67,7 +68,7 @@ def training_options(command: Command) -> Command:
             ),
             click.option(
                 "--precision",
-                type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
+                type=click.Choice(PRECISIONS),
                 default="auto",
                 show_default=True,
                 help="Mixed where the device has it, or as said.",
@@ -80,7 +81,7 @@ def training_options(command: Command) -> Command:
                 show_default=True,
                 help="Keep the gradient's norm at every step.",
             ),
-            click.option("--probes", help="Probes to run on the way, with commas between them."),
+            probes_option(),
             click.option(
                 "--probe-epochs", help="After which epochs, like 0,1,5; by default after each."
             ),

@@ -8,7 +8,8 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
-from trainscope.probes.probe import GROUP, Need, Probe, attempt, available, find, lacking
+from trainscope.probes.probe import DescribedProbe, Need, Probe, attempt, available, find, lacking
+from trainscope.probes.scalar_spec import GROUP, ScalarSpec
 from trainscope.probes.untouched import random_states, untouched
 
 if TYPE_CHECKING:
@@ -19,10 +20,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Curvature",
+    "DescribedProbe",
     "Gradient",
     "Jacobian",
     "Need",
     "Probe",
+    "ScalarSpec",
     "TrainabilityAccuracy",
     "attempt",
     "available",

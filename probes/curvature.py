@@ -19,6 +19,7 @@ from trainscope.probes.parameters import Measured, measured
 from trainscope.probes.passes import NonFiniteError
 from trainscope.probes.probe import Need
 from trainscope.probes.sample_gradients import SampleGradients
+from trainscope.probes.scalar_spec import ScalarSpec
 from trainscope.probes.spectrum import NoMatrixError, Spectrum, Wanted, find_spectrum
 from trainscope.probes.trace import (
     Trace,
@@ -78,6 +79,13 @@ class Curvature:
     memory: int = 2**30
 
     name: ClassVar[str] = "curvature"
+    title: ClassVar[str] = "Loss curvature"
+    scalars: ClassVar[tuple[ScalarSpec, ...]] = (
+        ScalarSpec("top_eigenvalue", "top Hessian eigenvalue", _UNIT, drawn="log"),
+        ScalarSpec("smallest_eigenvalue", "smallest Hessian eigenvalue", _UNIT),
+        ScalarSpec("trace", "Hessian trace", _UNIT, drawn="log"),
+        ScalarSpec("max_stable_lr", "largest stable LR, 2/λmax", "LR", "higher"),
+    )
     needs: ClassVar[frozenset[Need]] = frozenset({Need.INPUTS, Need.LABELS})
 
     def __post_init__(self) -> None:

@@ -26,6 +26,7 @@ from trainscope.probes.parameters import Measured, measured
 from trainscope.probes.passes import NonFiniteError, derivative
 from trainscope.probes.probe import Need
 from trainscope.probes.sample_gradients import SampleGradients
+from trainscope.probes.scalar_spec import ScalarSpec
 from trainscope.records import Cost, Measurement, Scalar
 from trainscope.task import (
     Batch,
@@ -66,6 +67,14 @@ class Gradient:
     """
 
     name: ClassVar[str] = "gradient"
+    title: ClassVar[str] = "Gradient"
+    scalars: ClassVar[tuple[ScalarSpec, ...]] = (
+        ScalarSpec("norm", "gradient norm", "nats/weight", drawn="log"),
+        ScalarSpec("norm_unbiased", "gradient norm, unbiased", "nats/weight"),
+        ScalarSpec("loss", "loss", "nats", "lower"),
+        ScalarSpec("snr", "gradient signal-to-noise", "", "higher"),
+        ScalarSpec("noise_scale", "simple noise scale", "samples"),
+    )
     needs: ClassVar[frozenset[Need]] = frozenset({Need.INPUTS, Need.LABELS})
 
     def measure(self, network: nn.Module, data: ProbeData) -> Measurement:

@@ -20,6 +20,7 @@ from trainscope.probes.footprint import footprint
 from trainscope.probes.jackknife import mean_stderr, stderr
 from trainscope.probes.passes import NonFiniteError, derivative
 from trainscope.probes.probe import Need
+from trainscope.probes.scalar_spec import ScalarSpec
 from trainscope.probes.singular_values import singular_values
 from trainscope.records import Cost, Measurement, Scalar
 from trainscope.task import Batch
@@ -69,6 +70,17 @@ class Jacobian:
     sketch: int = 64
 
     name: ClassVar[str] = "jacobian"
+    title: ClassVar[str] = "Jacobian singular values"
+    scalars: ClassVar[tuple[ScalarSpec, ...]] = (
+        ScalarSpec("mean_jsv", "mean JSV", "logit/input", drawn="log"),
+        ScalarSpec("std_over_mean", "JSV std / mean", "", "lower"),
+        ScalarSpec("max_jsv", "largest JSV", "logit/input"),
+        ScalarSpec("min_jsv", "smallest JSV", "logit/input"),
+        ScalarSpec("condition_number", "condition number", "", "lower"),
+        ScalarSpec("share_below_1e-3", "JSVs under 1e-3 of the largest", "", "lower"),
+        ScalarSpec("dead_outputs", "dead outputs", "outputs", "lower"),
+        ScalarSpec("singular_samples", "samples with a singular Jacobian", "samples", "lower"),
+    )
     needs: ClassVar[frozenset[Need]] = frozenset({Need.INPUTS})
 
     def __post_init__(self) -> None:

@@ -12,9 +12,8 @@ from torch import nn
 
 from trainscope.data import ProbeData
 from trainscope.errors import ProbeError, TrainscopeError
+from trainscope.probes.scalar_spec import GROUP, ScalarSpec
 from trainscope.records import Cost, Measurement
-
-GROUP = "trainscope.probes"
 
 
 class Need(StrEnum):
@@ -29,6 +28,8 @@ class Need(StrEnum):
 class Probe(Protocol):
     """One thing that can be measured on a network. A frozen dataclass; its fields are its options.
 
+    Its `title` and its `scalars`, see `DescribedProbe`, are how reports call what it measures.
+
     A probe leaves no trace: weights, buffers, gradients, hooks, modes, `requires_grad` and every
     random state are bit for bit what they were, also when it raises (see `untouched`).
     """
@@ -41,6 +42,16 @@ class Probe(Protocol):
 
     def estimate(self, network: nn.Module, data: ProbeData) -> Cost:
         """Return what `measure` is expected to take, without running the network."""
+
+
+class DescribedProbe(Probe, Protocol):
+    """A Probe that says how it and its numbers are called; any other has its plain names.
+
+    Tables, pages, `--probes`, figures along retraining and the docs read these two.
+    """
+
+    title: str
+    scalars: tuple[ScalarSpec, ...]
 
 
 def available() -> Mapping[str, type[Probe]]:

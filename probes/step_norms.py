@@ -7,11 +7,13 @@ import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from trainscope.networks.masks import masks_of
+from trainscope.probes.scalar_spec import ScalarSpec
 from trainscope.probes.when import Step
 from trainscope.records import Measurement, Scalar, Status, Taken
 
@@ -35,6 +37,15 @@ class StepNorms:
         network: Unwrapped: names are its parameters'.
         per_layer: Keep each tensor's norm too.
     """
+
+    title: ClassVar[str] = "Gradient of each step"
+    scalars: ClassVar[tuple[ScalarSpec, ...]] = (
+        ScalarSpec("norm", "gradient norm of a step", "nats/weight"),
+        ScalarSpec(
+            "mean_norm", "gradient norm, mean over an epoch's steps", "nats/weight", drawn="log"
+        ),
+        ScalarSpec("max_norm", "gradient norm, largest of an epoch's steps", "nats/weight"),
+    )
 
     def __init__(self, network: nn.Module, per_layer: bool = False) -> None:
         self.per_layer = per_layer

@@ -19,6 +19,7 @@ from trainscope.probes.behaviour import Behaviour, behaviour_of
 from trainscope.probes.evaluation import taken_batch
 from trainscope.probes.jackknife import stderr
 from trainscope.probes.probe import Need
+from trainscope.probes.scalar_spec import ScalarSpec
 from trainscope.probes.untouched import untouched
 from trainscope.records import Cost, Measurement, Scalar, Status
 from trainscope.records.metric import ACCURACY
@@ -64,6 +65,13 @@ class TrainabilityAccuracy:
     """
 
     name: ClassVar[str] = "trainability_accuracy"
+    title: ClassVar[str] = "Trainability accuracy"
+    scalars: ClassVar[tuple[ScalarSpec, ...]] = (
+        ScalarSpec("ta", "trainability {metric}", "%", "higher"),
+        ScalarSpec("ta@*", "{TA} at LR {at}", "%", "higher"),
+        ScalarSpec(START, "test {metric}, not retrained", "%", "higher"),
+        ScalarSpec(START_METRIC, "test {metric}, not retrained", "%"),
+    )
     needs: ClassVar[frozenset[Need]] = frozenset({Need.TRAINING})
 
     lrs: tuple[float, ...] = (1e-2,)

@@ -14,6 +14,11 @@ from trainscope.data import ProbeData
 from trainscope.sparsify.masks import set_masks
 
 
+def seeded(seed: int) -> torch.Generator:
+    """Return a generator of random numbers."""
+    return torch.Generator().manual_seed(seed)
+
+
 @dataclass(frozen=True)
 class Case:
     name: str

@@ -31,6 +31,7 @@ def retraining(start: float, *curves: list[float], lrs=(1e-2, 1e-3)) -> Measurem
         {"ta": means[0], "start_accuracy": start},
         lrs=list(lrs[: len(curves)]),
         epoch_accuracies=list(curves),
+        epoch_losses=[[1.0 / (k + 1) for k in range(len(curve))] for curve in curves],
     )
     error = {name: Scalar.of(s.value, "%", 0.3) for name, s in found.scalars.items()}
     notes = {"accuracy": "top-1", "schedule": "0:1e-2", "settings": "sgd", "comparable": "only so"}

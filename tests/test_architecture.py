@@ -89,6 +89,15 @@ def test_every_package_is_listed():
     assert listed == there
 
 
+def test_no_public_class_name_stands_twice():
+    places: dict[str, list[str]] = {}
+    for module, path in modules():
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(module)
+    assert {name: held for name, held in places.items() if len(held) > 1} == {}
+
+
 @pytest.mark.parametrize("module", LIGHT)
 def test_light_modules_do_not_load_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"

@@ -9,6 +9,8 @@ import click
 import pytest
 
 from trainscope.cli.main import COMMANDS, main
+from trainscope.probes.scalar_spec import described
+from trainscope.records.arrays import PROBES
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -43,3 +45,19 @@ def test_links_between_pages_lead_somewhere():
     for page in [*DOCS.rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]:
         for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             assert (page.parent / link).exists(), f"{page.name} links to {link}"
+
+
+def scalars_table() -> str:
+    """Return the table of all numbers, as the probes' own words make it."""
+    rows = [
+        f"| {probe} | `{spec.name}` | {spec.label} | {spec.unit} | {spec.better} |"
+        for probe in PROBES
+        for spec in described(probe).scalars
+    ]
+    head = ["| probe | name | in tables | unit | better |", "|---|---|---|---|---|"]
+    return "\n".join([*head, *rows]) + "\n"
+
+
+def test_the_table_of_numbers_is_what_the_probes_say():
+    table = scalars_table()
+    assert table in (DOCS / "probes.md").read_text(encoding="utf-8"), f"it should be\n{table}"

@@ -40,7 +40,7 @@ def test_a_demo_that_is_stopped_begins_no_other_run(tmp_path, monkeypatch):
         begun.append(folder)
         return Run(Kind.RETRAIN, (), status=RunStatus.INTERRUPTED)
 
-    monkeypatch.setattr("trainscope.training.runner.run_job", stopped)
+    monkeypatch.setattr("trainscope.training.grid.run_job", stopped)
     with pytest.raises(KeyboardInterrupt):
         demo.retrain(tmp_path / "checkpoint.pt", diagnosis(), tmp_path, seed=0)
     assert len(begun) == 1

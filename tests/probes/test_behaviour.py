@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -23,16 +23,9 @@ from trainscope.probes.probe import Probe
 from trainscope.probes.trainability_accuracy import TrainabilityAccuracy
 from trainscope.probes.untouched import untouched
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 PROBES: list[Probe] = [Gradient(), Jacobian(), Curvature()]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks this small are slower on two threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 class Small(nn.Module):

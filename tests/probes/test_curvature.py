@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from cases import Plain, case
+from cases import Plain, case, seeded
 from reference.dense import Dense
 from torch import Tensor, nn
 
@@ -19,20 +18,9 @@ from trainscope.probes.density import Quadrature, spectral_density
 from trainscope.probes.eigenvalues import largest_eigenvalues
 from trainscope.probes.lanczos import Lanczos
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SEEDS = range(20)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks this small are slower on two threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.mark.parametrize("name", ["tied", "attention"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -19,16 +18,9 @@ from trainscope.probes.lanczos import Lanczos
 from trainscope.probes.parameters import measured
 from trainscope.probes.products import MatrixProduct
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TIGHT = 1e-10
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks this small are slower on two threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(params=BUILDERS, scope="module")

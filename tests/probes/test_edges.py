@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -20,17 +19,10 @@ from trainscope.probes.jacobian import Jacobian
 from trainscope.probes.probe import Probe, available, find
 from trainscope.probes.trainability_accuracy import TrainabilityAccuracy
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 PROBES: list[Probe] = [Gradient(), Jacobian(), Curvature()]
 LABELLED: list[Probe] = [Gradient(), Curvature()]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks this small are slower on two threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def test_the_entry_points_find_the_probes() -> None:

@@ -7,15 +7,12 @@ from collections.abc import Iterable
 import numpy as np
 import pytest
 import torch
+from cases import seeded
 from torch import Tensor
 
 from trainscope.probes import eigenvalues, lanczos
 from trainscope.probes.eigenvalues import largest_eigenvalues
 from trainscope.probes.lanczos import Lanczos, Ritz
-
-
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def grown(matrix: Tensor, start: Tensor, steps: int, dtype: torch.dtype = torch.float64) -> Lanczos:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from cases import seeded
 from torch import Tensor, nn
 
 from trainscope.probes.folding import ConvNorm
@@ -33,10 +34,6 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
         WIDE,
     ),
 }
-
-
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def normed(norm: nn.BatchNorm2d | nn.BatchNorm1d) -> nn.Module:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import BUILDERS, Plain, Residual, case
+from cases import BUILDERS, Plain, Residual, case, seeded
 from torch import Tensor, nn
 
 from trainscope.data import ProbeData
@@ -19,18 +17,7 @@ from trainscope.probes.footprint import footprint
 from trainscope.probes.parameters import measured
 from trainscope.probes.sample_gradients import SampleGradients
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks this small are slower on two threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_small_singular_values_survive_a_condition_of_1e8() -> None:

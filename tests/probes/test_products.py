@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from cases import seeded
 from torch import Tensor, nn
 
 from trainscope.data import ProbeData
@@ -15,10 +16,6 @@ from trainscope.probes.parameters import measured
 from trainscope.probes.passes import NonFiniteError
 from trainscope.probes.products import MatrixProduct
 from trainscope.sparsify.masks import set_masks
-
-
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def tiny() -> tuple[nn.Module, ProbeData, Tensor]:

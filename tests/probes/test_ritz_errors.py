@@ -5,15 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from cases import seeded
 from torch import Tensor
 
 from trainscope.probes.density import Quadrature
 from trainscope.probes.eigenvalues import largest_eigenvalues
 from trainscope.probes.lanczos import Lanczos
-
-
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def lanczos(matrix: Tensor, start: Tensor, steps: int, dtype: torch.dtype = torch.float64):

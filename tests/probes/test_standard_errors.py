@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
@@ -17,16 +15,9 @@ from trainscope.probes.gradient import Gradient
 from trainscope.probes.jackknife import widened
 from trainscope.probes.lanczos import Lanczos
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SEEDS = range(24)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks this small are slower on two threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def population(width: float) -> tuple[nn.Module, Tensor, Tensor, float, float]:

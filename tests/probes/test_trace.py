@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from cases import seeded
 from torch import Tensor, nn
 
 from trainscope.data import ProbeData
@@ -18,10 +19,6 @@ from trainscope.probes.trace import (
     exact_gauss_newton,
     sampled_gauss_newton,
 )
-
-
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def linear() -> tuple[nn.Module, ProbeData]:

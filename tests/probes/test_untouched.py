@@ -23,16 +23,9 @@ from trainscope.probes.jacobian import Jacobian
 from trainscope.probes.probe import Probe
 from trainscope.probes.untouched import untouched
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 PROBES: list[Probe] = [Gradient(), Jacobian(), Curvature(), Curvature(ggn=True, density_vectors=0)]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks this small are slower on two threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def state(network: nn.Module) -> list[object]:

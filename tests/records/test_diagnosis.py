@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from trainscope.errors import RecordError
 from trainscope.records import Columns, Diagnosis, Measurement, Scalar
 from trainscope.records.numbers import estimate, number, quantity
-from trainscope.records.rows import has_recalibrated, reasons, rows
+from trainscope.report.rows import has_recalibrated, reasons, rows
 
 
 def test_json_round_trips_exactly():

@@ -12,9 +12,9 @@ from pages import Balance, data_of, phone_width
 
 from trainscope.records import Columns, LayerChange, LayerLeft, Measurement
 from trainscope.records.measurement import Status
-from trainscope.records.rows import notes, rows
 from trainscope.report.page.diagnosis_page import diagnosis_page
 from trainscope.report.page.markup import escape
+from trainscope.report.rows import notes, rows
 
 
 def whole():

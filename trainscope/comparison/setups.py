@@ -21,13 +21,11 @@ class Setup:
         meaning: What must agree, in words.
         facts: The names of what must agree (`agreement.disagreements`), that which no looser setup
             asks for first: it is the reason to name.
-        crosses: Compares pipelines by their budget, whatever their base models.
     """
 
     name: str
     meaning: str
     facts: tuple[str, ...]
-    crosses: bool = False
 
 
 _S1 = ("metric", "data", "architecture", "compression")
@@ -49,8 +47,8 @@ SETUPS = (
 
 _ALL = "of pretraining, pruning and retraining together"
 CROSSING = (
-    Setup("SX-A", f"S1 with the same epochs {_ALL}", ("total_epochs", *_S1), True),
-    Setup("SX-B", f"S1 with the same FLOPs {_ALL}", ("total_flops", *_S1), True),
+    Setup("SX-A", f"S1 with the same epochs {_ALL}", ("total_epochs", *_S1)),
+    Setup("SX-B", f"S1 with the same FLOPs {_ALL}", ("total_flops", *_S1)),
 )
 RECOMMENDED = "S3.2"
 """The loosest setup that the paper recommends for comparing pruning methods."""

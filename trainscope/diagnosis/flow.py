@@ -30,6 +30,7 @@ from trainscope.probes import Probe, attempt, find, lacking
 from trainscope.probes.behaviour import checked_once
 from trainscope.probes.probe import Need
 from trainscope.records import Columns, Cost, DataRecord, Diagnosis, Measurement, NetworkRecord
+from trainscope.records.arrays import PROBES
 from trainscope.sparsify import (
     Action,
     Sparsified,
@@ -41,7 +42,6 @@ from trainscope.sparsify import (
 )
 from trainscope.task import FromLoss, Task, as_task
 
-PROBES = ("trainability_accuracy", "gradient", "jacobian", "curvature")
 MAX_SEED = 2**63 - 2
 """The largest seed: torch takes up to 2^63 - 1, and the next one is used too."""
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from trainscope.convergence.estimate import EstimateStatus as Outlook
 from trainscope.records import ActionRecord, Columns, Json, Measurement, NetworkRecord, Status
+from trainscope.records.action import speedup
 from trainscope.records.metric import Metric
 from trainscope.records.numbers import number, quantity
 from trainscope.records.retrained import retrained
-from trainscope.records.rows import speedup
 
 NOTICEABLE = 1.5
 """A ratio within 1/1.5 to 1.5 is called about the same."""

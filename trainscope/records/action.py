@@ -103,3 +103,10 @@ class ActionRecord:
             ),
             global_ranking=raw.get("global", False),
         )
+
+
+def speedup(action: ActionRecord) -> str:
+    """Write the speedup, and for masks that it takes sparse kernels to have it."""
+    text = f"{action.speedup:.2f}×"
+    thinner = action.structure == "filter" or action.scope == "cut"
+    return text if thinner else f"{text} in theory, with sparse kernels"

@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 PROBES = ("trainability_accuracy", "gradient", "jacobian", "curvature")
-"""The probes whose arrays are known; another package may give the same names to others."""
+"""Our own probes, in the order of tables. All are run unless others are asked for.
+
+Their arrays are known; another package may give the same names to others.
+"""
 TEXTS = ("layers", "layer_kinds")
 """Arrays of names."""
 ROWS = ("singular_values", "epoch_accuracies", "epoch_losses")

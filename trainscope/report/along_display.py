@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 from trainscope.comparison.settings import Setting, group
 from trainscope.records import Run
 from trainscope.report.layout import HEIGHT, WIDTH, finish, new_axes, whole_epochs
-from trainscope.report.series import AXES, Curve, along, axis_of, name_of
+from trainscope.report.series import AXES, Curve, along, axis_of, is_logarithmic, name_of
 from trainscope.report.style import styles
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class AlongDisplay:
-    """Mean JSV, gradient norm or curvature along retraining.
+    """Any number that its probe wants drawn, as mean JSV, along retraining.
 
     Attributes:
         curves: One curve a setting that was measured.
@@ -27,6 +27,7 @@ class AlongDisplay:
         unit: Its unit.
         order: All settings that are compared, where a figure draws some of them: a setting's place
             there is its colour in every figure.
+        logarithmic: Whether its axis is, where all values are above 0.
     """
 
     size: ClassVar[tuple[float, float]] = (WIDTH, HEIGHT)
@@ -34,6 +35,7 @@ class AlongDisplay:
     name: str
     unit: str = ""
     order: Sequence[str] = ()
+    logarithmic: bool = True
     ax_: Axes = field(init=False, repr=False)
     figure_: Figure = field(init=False, repr=False)
 
@@ -50,7 +52,8 @@ class AlongDisplay:
         found = [along(item, probe, scalar) for item in groups]
         known = [held for held in found if held is not None]
         unit = next((unit for _, unit in known), "")
-        return cls([held for held, _ in known], name_of(probe, scalar), unit, order)
+        name, logarithmic = name_of(probe, scalar), is_logarithmic(probe, scalar)
+        return cls([held for held, _ in known], name, unit, order, logarithmic)
 
     @property
     def title(self) -> str:
@@ -58,12 +61,13 @@ class AlongDisplay:
         return f"{self.name[:1].upper()}{self.name[1:]} along retraining"
 
     def plot(self, ax: Axes | None = None, *, title: str | None = None) -> Self:
-        """Draw a line a setting, on a logarithmic axis where all values are above 0."""
+        """Draw a line a setting."""
         self.ax_ = new_axes(ax, self.size)
         drawn = styles((held.label for held in self.curves), self.order)
         for held, style in zip(self.curves, drawn, strict=True):
             self.ax_.plot(held.x, held.mean, marker="o", markersize=3, label=held.label, **style)
-        if self.curves and all(min(held.mean) > 0 for held in self.curves):
+        above = bool(self.curves) and all(min(held.mean) > 0 for held in self.curves)
+        if self.logarithmic and above:
             self.ax_.set_yscale("log")
         whole_epochs(self.ax_)
         self.ax_.set_xlabel(AXES["epoch"])

@@ -12,8 +12,8 @@ from trainscope.comparison.settings import Setting
 from trainscope.errors import RecordError
 from trainscope.records import EpochRecord, Kind, Metric, Run
 from trainscope.records.metric import ACCURACY
-from trainscope.records.rows import LABELS, PROBES
 from trainscope.records.trainability import trainability_name
+from trainscope.report.rows import description
 
 Y = Literal["metric", "loss"]
 X = Literal["epoch", "lr_time"]
@@ -30,14 +30,6 @@ ROOM = 0.4
 """An axis of test values starts this share of the final values' spread behind the last of them."""
 FAR, FAR_OF_OTHERS = 30.0, 300.0
 """Points behind the best, and hundredths of its level, from which on a setting sets no axis."""
-ALONG = {
-    ("jacobian", "mean_jsv"): "mean JSV",
-    ("gradient", "norm"): "gradient norm",
-    ("step_gradient", "mean_norm"): "gradient norm, mean over an epoch's steps",
-    ("curvature", "top_eigenvalue"): "top Hessian eigenvalue",
-    ("curvature", "trace"): "Hessian trace",
-}
-"""The numbers that are followed along retraining."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,14 +238,19 @@ def along(item: Setting, probe: str, scalar: str) -> tuple[Curve, str] | None:
 
 def measured_along(groups: Iterable[Setting]) -> list[tuple[str, str]]:
     """Return which numbers any setting has along retraining: (probe, scalar), in order."""
-    taken = {
-        (held.measurement.probe, name)
-        for item in groups
-        for run in item.runs
-        for held in run.measurements
-        for name in held.measurement.scalars
-    }
-    return [key for key in ALONG if key in taken]
+    taken: dict[str, set[str]] = {}
+    for item in groups:
+        for run in item.runs:
+            for held in run.measurements:
+                taken.setdefault(held.measurement.probe, set()).update(held.measurement.scalars)
+    return [
+        (probe, name)
+        for probe, names in taken.items()
+        for spec in description(probe).scalars
+        if spec.drawn
+        for name in sorted(names)
+        if description(probe).spec(name) is spec
+    ]
 
 
 def axis_of(name: str, unit: str) -> str:
@@ -267,4 +264,17 @@ def axis_of(name: str, unit: str) -> str:
 
 def name_of(probe: str, scalar: str) -> str:
     """Return a measured number's name in words."""
-    return ALONG.get((probe, scalar)) or LABELS.get(scalar, f"{PROBES.get(probe, probe)} {scalar}")
+    said = description(probe)
+    return said.label(scalar) if said.spec(scalar) else f"{said.title} {scalar}"
+
+
+def better_sentence(probe: str, scalar: str) -> str:
+    """Return " Higher is better.", " Lower is better.", or "" where neither is."""
+    spec = description(probe).spec(scalar)
+    return f" {capital(spec.better)} is better." if spec and spec.better else ""
+
+
+def is_logarithmic(probe: str, scalar: str) -> bool:
+    """Return whether a measured number stands on a logarithmic axis where it is above 0."""
+    spec = description(probe).spec(scalar)
+    return spec is None or spec.drawn != "linear"

@@ -7,8 +7,9 @@ from rich.table import Table
 from rich.text import Text
 
 from trainscope.records import Diagnosis
+from trainscope.records.action import speedup
 from trainscope.records.numbers import quantity
-from trainscope.records.rows import has_recalibrated, notes, rows, speedup
+from trainscope.report.rows import has_recalibrated, notes, rows
 
 
 def diagnosis_table(diagnosis: Diagnosis) -> RenderableType:

@@ -19,7 +19,7 @@ from trainscope.records.before import shares
 from trainscope.sparsify.action import Action
 from trainscope.sparsify.candidate import shares_of, why_untouched
 from trainscope.sparsify.filters import cut_filters
-from trainscope.sparsify.outcome import Outcome
+from trainscope.sparsify.removal import Removal
 from trainscope.sparsify.unstructured import mask_weights
 from trainscope.sparsify.verify import (
     Outputs,
@@ -30,6 +30,7 @@ from trainscope.sparsify.verify import (
     run_before,
 )
 from trainscope.sparsify.widths import Width, find_widths, set_widths
+from trainscope.task.modes import kept_modes
 
 
 @dataclass(frozen=True)
@@ -87,14 +88,12 @@ def sparsify(
     pruned, notes = _working_copy(network, hold_zeros=hold_zeros)
     dense, cost = parameters(pruned), flops(pruned, input_shape)
     trained = {name: parameter.requires_grad for name, parameter in pruned.named_parameters()}
-    modes = [(module, module.training) for module in pruned.modules()]
     apply = cut_filters if action.structure == "filter" else mask_weights
-    outcome = apply(pruned, action, inputs)
+    with kept_modes(pruned):
+        outcome = apply(pruned, action, inputs)
     for name, parameter in pruned.named_parameters():
         parameter.requires_grad_(trained[name])
         parameter.grad = None
-    for module, mode in modes:
-        module.training = mode
     widths: tuple[Width, ...] = ()
     if action.structure == "filter" and action.scope == "all":
         widths = find_widths(network, inputs, {layer.before for layer in outcome.layers})
@@ -163,7 +162,7 @@ def _working_copy(network: nn.Module, *, hold_zeros: bool) -> tuple[nn.Module, t
     )
 
 
-def _left_alone(network: nn.Module, action: Action, outcome: Outcome) -> tuple[LayerLeft, ...]:
+def _left_alone(network: nn.Module, action: Action, outcome: Removal) -> tuple[LayerLeft, ...]:
     """Name every weight that was not pruned, with its share of the parameters."""
     sizes, changed = shares_of(network), {layer.name for layer in outcome.layers}
     rows = []

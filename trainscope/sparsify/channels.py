@@ -14,8 +14,8 @@ from torch.nn.utils import parametrize
 from trainscope.errors import ActionError
 from trainscope.networks.example import Example, Inputs, as_example
 from trainscope.networks.meta import meta_copy
+from trainscope.sparsify.graph_step import GraphStep
 from trainscope.sparsify.layers import MAKERS, Channels
-from trainscope.sparsify.step import Step
 from trainscope.sparsify.verify import first_line
 from trainscope.sparsify.walk import Failed, LeafTracer, Walk
 
@@ -44,7 +44,7 @@ class _Interpreter(fx.Interpreter):
         elif n.op in ("call_module", "call_function", "call_method"):
             module = self.fetch_attr(str(n.target)) if n.op == "call_module" else None
             args, kwargs = self.fetch_args_kwargs_from_env(n)
-            step = Step(
+            step = GraphStep(
                 *(n, n.all_input_nodes, n.args, n.kwargs, args, kwargs, value),
                 groups=self.walk.channels.groups,
                 layouts=self.walk.layouts,

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from trainscope.networks.example import Example, tensors_of
-from trainscope.sparsify.step import Step
+from trainscope.sparsify.graph_step import GraphStep
 from trainscope.sparsify.walk import LeafTracer, Walk
 
 _WITH_INDICES = frozenset(
@@ -144,11 +144,11 @@ def _step(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     value: Any = None,
-) -> Step:
+) -> GraphStep:
     def value_of(inner: fx.Node) -> Any:
         return inner.meta.get("val")
 
-    return Step(
+    return GraphStep(
         node=node,
         reads=reads,
         raw_args=args,

@@ -24,11 +24,11 @@ from trainscope.sparsify.choose import choose
 from trainscope.sparsify.coupled import coupled
 from trainscope.sparsify.criteria import Context, find
 from trainscope.sparsify.inner import inner
-from trainscope.sparsify.outcome import Outcome, percent
 from trainscope.sparsify.ratios import assign
+from trainscope.sparsify.removal import Removal, percent
 
 
-def cut_filters(network: nn.Module, action: Action, inputs: Inputs) -> Outcome:
+def cut_filters(network: nn.Module, action: Action, inputs: Inputs) -> Removal:
     """Take filters out of a network, in place.
 
     Args:
@@ -71,7 +71,7 @@ def cut_filters(network: nn.Module, action: Action, inputs: Inputs) -> Outcome:
     notes = (*cutter.notes, *selection.notes, *_without_filters(network, cutter.spared, parameters))
     filters = [c.count for c, ratio in zip(cutter.candidates, ratios, strict=True) if ratio > 0]
     gone = sum(len(indices) for indices in selection.removed.values())
-    return Outcome(meaning, layers, removed, notes, cutter.spared, gone / sum(filters))
+    return Removal(meaning, layers, removed, notes, cutter.spared, gone / sum(filters))
 
 
 def _without_filters(

@@ -17,7 +17,7 @@ from trainscope.networks.masks import SUFFIX, masks_of, set_masks
 from trainscope.records import ActionRecord, LayerChange
 from trainscope.sparsify.act import Sparsified
 from trainscope.sparsify.candidate import some
-from trainscope.sparsify.outcome import percent
+from trainscope.sparsify.removal import percent
 from trainscope.sparsify.verify import check_outputs, check_weights, run, run_before
 
 GIVEN = "given"

@@ -10,9 +10,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from trainscope.sparsify.graph_step import GraphStep
 from trainscope.sparsify.layout import Groups, Layout, Segment
 from trainscope.sparsify.operations import elementwise, flattened, spatial
-from trainscope.sparsify.step import Step
 
 MAKERS = (_ConvNd, nn.Linear)
 """The layers that make new channels."""
@@ -53,7 +53,7 @@ class Channels:
     readers: dict[str, Layout] = field(default_factory=dict)
     along: dict[str, Layout] = field(default_factory=dict)
 
-    def layout(self, step: Step, name: str, module: nn.Module) -> Layout | None:
+    def layout(self, step: GraphStep, name: str, module: nn.Module) -> Layout | None:
         """Return the layout of a module's output, None where nothing is known of it."""
         if isinstance(module, _ConvNd):
             if module.groups == module.in_channels > 1 and not module.transposed:
@@ -81,7 +81,7 @@ class Channels:
         else:
             table[name] = layout
 
-    def _convolution(self, step: Step, name: str, module: _ConvNd) -> Layout | None:
+    def _convolution(self, step: GraphStep, name: str, module: _ConvNd) -> Layout | None:
         layout = step.layout
         if layout is not None:
             single = len(layout.segments) == 1 and layout.segments[0].repeat == 1
@@ -98,14 +98,14 @@ class Channels:
             self.groups.block(made, "a grouped transposed convolution is not cut")
         return made
 
-    def _depthwise(self, step: Step, name: str, module: _ConvNd) -> Layout | None:
+    def _depthwise(self, step: GraphStep, name: str, module: _ConvNd) -> Layout | None:
         layout = step.layout
         if layout is None or layout.axis != 1:
             return None
         self._read(name, layout, self.along)
         return layout.repeated(module.out_channels // module.in_channels)
 
-    def _linear(self, step: Step, name: str, module: nn.Linear) -> Layout | None:
+    def _linear(self, step: GraphStep, name: str, module: nn.Linear) -> Layout | None:
         layout = step.layout
         if layout is not None:
             if layout.axis != step.source.ndim - 1:
@@ -114,7 +114,7 @@ class Channels:
                 self._read(name, layout, self.readers)
         return self._made(name, module.out_features, step.value.ndim - 1, linear=True)
 
-    def _along(self, step: Step, name: str, module: nn.Module) -> Layout | None:
+    def _along(self, step: GraphStep, name: str, module: nn.Module) -> Layout | None:
         layout = step.layout
         if layout is None or layout.axis != 1:
             return None

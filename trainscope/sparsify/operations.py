@@ -11,19 +11,19 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from trainscope.sparsify.graph_step import GraphStep
 from trainscope.sparsify.layout import Layout, NamedWidth, Segment
-from trainscope.sparsify.step import Step
 
-Rule = Callable[[Step], Layout | None]
+Rule = Callable[[GraphStep], Layout | None]
 
 
-def elementwise(step: Step) -> Layout | None:
+def elementwise(step: GraphStep) -> Layout | None:
     """Each number by itself: the layout stays."""
     layout = step.layout
     return layout if layout is not None and step.value.shape == step.source.shape else None
 
 
-def spatial(step: Step) -> Layout | None:
+def spatial(step: GraphStep) -> Layout | None:
     """Pooling, padding and resizing: each channel by itself, channels on axis 1."""
     layout = step.layout
     if layout is None or layout.axis != 1 or step.value.ndim != step.source.ndim:
@@ -31,7 +31,7 @@ def spatial(step: Step) -> Layout | None:
     return layout if step.value.shape[1] == step.source.shape[1] else None
 
 
-def pad(step: Step) -> Layout | None:
+def pad(step: GraphStep) -> Layout | None:
     """Padding, where it leaves the channels alone."""
     layout, pads = step.layout, step.argument(1, "pad")
     if layout is None or layout.axis >= step.value.ndim - len(pads) // 2:
@@ -39,17 +39,17 @@ def pad(step: Step) -> Layout | None:
     return layout
 
 
-def addition(step: Step) -> Layout | None:
+def addition(step: GraphStep) -> Layout | None:
     """Sum or difference: of two tensors, a residual addition."""
     return _binary(step, residual=True)
 
 
-def product(step: Step) -> Layout | None:
+def product(step: GraphStep) -> Layout | None:
     """Product, quotient, maximum, expansion to another tensor: the channels are the same ones."""
     return _binary(step, residual=False)
 
 
-def _binary(step: Step, *, residual: bool) -> Layout | None:
+def _binary(step: GraphStep, *, residual: bool) -> Layout | None:
     raw = (step.argument(0, "input", raw=True), step.argument(1, "other", raw=True))
     values = (step.source, step.argument(1, "other"))
     pairs = [(step.layout_of(r), v) for r, v in zip(raw, values, strict=True)]
@@ -81,7 +81,7 @@ def _binary(step: Step, *, residual: bool) -> Layout | None:
     return found[0].on(step.value.ndim + axis) if found else None
 
 
-def reduce(step: Step) -> Layout | None:
+def reduce(step: GraphStep) -> Layout | None:
     """Mean, sum and the like over axes other than the channels'."""
     layout, dims = step.layout, step.argument(1, "dim")
     if layout is None or dims is None:
@@ -95,13 +95,13 @@ def reduce(step: Step) -> Layout | None:
     return layout.on(layout.axis - sum(axis < layout.axis for axis in axes))
 
 
-def flatten(step: Step) -> Layout | None:
+def flatten(step: GraphStep) -> Layout | None:
     """Flattening from the channels on: each channel is repeated for each of its positions."""
     start, end = step.argument(1, "start_dim", 0), step.argument(2, "end_dim", -1)
     return flattened(step, start, end)
 
 
-def flattened(step: Step, start: int, end: int) -> Layout | None:
+def flattened(step: GraphStep, start: int, end: int) -> Layout | None:
     """Return the layout after flattening axes `start` to `end`."""
     layout, shape = step.layout, step.source.shape
     start, end = start % len(shape), end % len(shape)
@@ -114,7 +114,7 @@ def flattened(step: Step, start: int, end: int) -> Layout | None:
     return layout.repeated(math.prod(shape[layout.axis + 1 : end + 1]))
 
 
-def reshape(step: Step) -> Layout | None:
+def reshape(step: GraphStep) -> Layout | None:
     """View or reshape that keeps the channels on one axis, or flattens all that follows them."""
     layout, old, new = step.layout, step.source.shape, step.value.shape
     if layout is None:
@@ -136,7 +136,7 @@ def reshape(step: Step) -> Layout | None:
     return None
 
 
-def expand(step: Step) -> Layout | None:
+def expand(step: GraphStep) -> Layout | None:
     """Expansion of axes other than the channels'."""
     layout = step.layout
     if layout is None or step.value.ndim != step.source.ndim:
@@ -145,14 +145,14 @@ def expand(step: Step) -> Layout | None:
     return layout if same and not _is_fixed(step, layout.axis) else None
 
 
-def _is_fixed(step: Step, axis: int) -> bool:
+def _is_fixed(step: GraphStep, axis: int) -> bool:
     sizes = step.sizes(raw=True)
     if not step.literal or axis >= len(sizes) or isinstance(sizes[axis], NamedWidth):
         return False
     return isinstance(sizes[axis], int) and sizes[axis] != -1
 
 
-def permute(step: Step) -> Layout | None:
+def permute(step: GraphStep) -> Layout | None:
     """Reordering of axes."""
     layout, order = step.layout, step.sizes()
     if layout is None or not order:
@@ -160,7 +160,7 @@ def permute(step: Step) -> Layout | None:
     return layout.on([axis % step.source.ndim for axis in order].index(layout.axis))
 
 
-def transpose(step: Step) -> Layout | None:
+def transpose(step: GraphStep) -> Layout | None:
     """Exchange of two axes."""
     layout, ndim = step.layout, step.source.ndim
     if layout is None:
@@ -169,7 +169,7 @@ def transpose(step: Step) -> Layout | None:
     return layout.on({one: two, two: one}.get(layout.axis, layout.axis))
 
 
-def squeeze(step: Step) -> Layout | None:
+def squeeze(step: GraphStep) -> Layout | None:
     """Removal of axes of length one, the channels' not among them."""
     layout, shape = step.layout, step.source.shape
     dims = step.argument(1, "dim")
@@ -180,13 +180,13 @@ def squeeze(step: Step) -> Layout | None:
     return layout.on(layout.axis - sum(axis < layout.axis for axis in gone))
 
 
-def unsqueeze(step: Step) -> Layout | None:
+def unsqueeze(step: GraphStep) -> Layout | None:
     """A new axis of length one."""
     layout, dim = step.layout, step.argument(1, "dim") % step.value.ndim
     return None if layout is None else layout.on(layout.axis + (dim <= layout.axis))
 
 
-def getitem(step: Step) -> Layout | None:
+def getitem(step: GraphStep) -> Layout | None:
     """Indexing that takes all channels."""
     layout, index = step.layout, step.args[1]
     index = index if isinstance(index, tuple) else (index,)
@@ -197,7 +197,7 @@ def getitem(step: Step) -> Layout | None:
     return layout.on(layout.axis - sum(isinstance(i, int) for i in index[: layout.axis]))
 
 
-def select(step: Step) -> Layout | None:
+def select(step: GraphStep) -> Layout | None:
     """One place of an axis that is not the channels' (ATen's `select`)."""
     layout, ndim = step.layout, step.source.ndim
     dim = step.argument(1, "dim") % ndim
@@ -206,7 +206,7 @@ def select(step: Step) -> Layout | None:
     return layout.on(layout.axis - (dim < layout.axis))
 
 
-def part(step: Step) -> Layout | None:
+def part(step: GraphStep) -> Layout | None:
     """Places of an axis that is not the channels', or all channels (ATen's `slice`)."""
     layout = step.layout
     if layout is None:
@@ -214,7 +214,7 @@ def part(step: Step) -> Layout | None:
     return layout if step.value.shape[layout.axis] == step.source.shape[layout.axis] else None
 
 
-def concatenate(step: Step) -> Layout | None:
+def concatenate(step: GraphStep) -> Layout | None:
     """Concatenation: along the channels one layout after the other, else the same channels."""
     raw, values = step.argument(0, "tensors", raw=True), step.argument(0, "tensors")
     layouts = [step.layout_of(part) for part in raw]

@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from trainscope.errors import DataError
 from trainscope.networks.copies import whole_copy
 from trainscope.networks.example import Inputs, as_example
+from trainscope.task.modes import eval_mode
 
 
 def has_batch_norm(network: nn.Module) -> bool:
@@ -36,15 +37,13 @@ def recalibrate_batch_norm(network: nn.Module, batches: Iterable[Inputs]) -> nn.
     """
     copied = whole_copy(network)
     norms = _norms(copied)
-    modes = [(module, module.training) for module in copied.modules()]
     momenta = [norm.momentum for norm in norms]
-    copied.eval()
-    for norm in norms:
-        norm.train()
-        norm.reset_running_stats()
-        norm.momentum = None  # torch's word for a cumulative average
     count = 0
-    with torch.no_grad():
+    with torch.no_grad(), eval_mode(copied):
+        for norm in norms:
+            norm.train()
+            norm.reset_running_stats()
+            norm.momentum = None  # torch's word for a cumulative average
         for batch in batches:
             try:
                 as_example(batch).run(copied)
@@ -59,8 +58,6 @@ def recalibrate_batch_norm(network: nn.Module, batches: Iterable[Inputs]) -> nn.
         raise DataError("there are no inputs to recalibrate the batch norms on; give some")
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
-    for module, mode in modes:
-        module.training = mode
     return copied
 
 

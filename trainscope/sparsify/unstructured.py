@@ -26,8 +26,8 @@ from trainscope.sparsify.candidate import FIRST, OUTPUT, left_alone, shares_of, 
 from trainscope.sparsify.choose import lowest, lowest_of_all
 from trainscope.sparsify.criteria import Context, Subject, find
 from trainscope.sparsify.n_m import fits, keep_n_of_m
-from trainscope.sparsify.outcome import Outcome, percent
 from trainscope.sparsify.ratios import assign, to_prune
+from trainscope.sparsify.removal import Removal, percent
 from trainscope.sparsify.verify import called_modules
 
 _TWO_INPUTS = "it has two inputs, and N:M takes consecutive weights of one"
@@ -42,7 +42,7 @@ class _Row:
     ratio: float
 
 
-def mask_weights(network: nn.Module, action: Action, inputs: Inputs) -> Outcome:
+def mask_weights(network: nn.Module, action: Action, inputs: Inputs) -> Removal:
     """Mask weights of convolutions, linear, bilinear and recurrent layers and attention, in place.
 
     Scope `inner` spares the first convolution and the classifier; `all` spares none. Masks that
@@ -97,7 +97,7 @@ def mask_weights(network: nn.Module, action: Action, inputs: Inputs) -> Outcome:
     untold = {name: why for name, why in spared.items() if why not in (FIRST, OUTPUT)}
     notes.extend(left_alone(untold, shares_of(network)))
     counted = rows if action.global_ranking else [row for row, _ in changed]
-    return Outcome(
+    return Removal(
         _meaning(action, counted),
         tuple(
             LayerChange(row.weight.label, int(row.mask.sum()), int(mask.sum()))

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from trainscope.errors import ActionError
 from trainscope.networks.example import Inputs, as_example, described, tensors_of
+from trainscope.task.modes import eval_mode
 
 Outputs = dict[str, Tensor]
 """The tensors of a network's outputs by their place in them: "" for a tensor, "['logits']"."""
@@ -31,15 +32,8 @@ def run(network: nn.Module, inputs: Inputs) -> Outputs:
 
     The random states are not advanced: eval mode draws nothing.
     """
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        with torch.no_grad():
-            outputs = as_example(inputs).run(network)
-    finally:
-        for module, mode in modes:
-            module.training = mode
-    return tensors_of(outputs)
+    with torch.no_grad(), eval_mode(network):
+        return tensors_of(as_example(inputs).run(network))
 
 
 def called_modules(network: nn.Module, inputs: Inputs) -> list[str]:

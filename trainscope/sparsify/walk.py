@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from torch import Tensor, fx, nn
 
 from trainscope.networks.example import tensors_of
+from trainscope.sparsify.graph_step import GraphStep
 from trainscope.sparsify.layers import LEAVES, Channels
 from trainscope.sparsify.layout import Layout
 from trainscope.sparsify.operations import FUNCTIONS
-from trainscope.sparsify.step import Step
 
 
 class Failed:
@@ -33,7 +33,7 @@ class Walk:
         self.driven: set[fx.Node] = set()
         self.called: set[nn.Module] = set()
 
-    def take(self, step: Step, name: str = "", module: nn.Module | None = None) -> None:
+    def take(self, step: GraphStep, name: str = "", module: nn.Module | None = None) -> None:
         """Follow the channels through a function, or a call of the module of that name."""
         if not self.driven.isdisjoint(step.reads):
             self.driven.add(step.node)

@@ -1,4 +1,4 @@
-"""Eval mode for a while."""
+"""Train and eval mode, lent and put back."""
 
 from __future__ import annotations
 
@@ -9,12 +9,19 @@ from torch import nn
 
 
 @contextmanager
-def eval_mode(network: nn.Module) -> Iterator[nn.Module]:
-    """Lend a network in eval mode; every module's own mode is put back, also by an exception."""
+def kept_modes(network: nn.Module) -> Iterator[nn.Module]:
+    """Lend a network; every module's own mode is put back, also by an exception."""
     modes = [(module, module.training) for module in network.modules()]
-    network.eval()
     try:
         yield network
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+@contextmanager
+def eval_mode(network: nn.Module) -> Iterator[nn.Module]:
+    """Lend a network in eval mode; every module's own mode is put back, also by an exception."""
+    with kept_modes(network):
+        network.eval()
+        yield network

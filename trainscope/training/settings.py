@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from trainscope.errors import ScheduleError
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Settings:
             "clip": (self.clip is None or 0 < self.clip < float("inf"), "above 0"),
             "optimizer": (self.optimizer in ("sgd", "adamw"), "sgd or adamw"),
             "precision": (
-                self.precision in ("auto", "fp32", "bf16", "fp16"),
+                self.precision in PRECISIONS,
                 "auto, fp32, bf16 or fp16",
             ),
         }

@@ -52,8 +52,8 @@ class Inert:
         self.state = state if isinstance(state, dict) else {"": state}
 
 
-class Walk:
-    """A walk through modules, which a pickle can put inside each other, or shared, without end."""
+class Nesting:
+    """Counts nested modules, which a pickle can put inside each other, or shared, without end."""
 
     def __init__(self) -> None:
         self._left = MOST_STEPS

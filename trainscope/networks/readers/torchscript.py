@@ -10,7 +10,7 @@ from trainscope.errors import CheckpointError
 from trainscope.networks.described import Described
 from trainscope.networks.readers.container import load_script
 from trainscope.networks.readers.contents import Contents
-from trainscope.networks.readers.inert import Inert, Walk
+from trainscope.networks.readers.inert import Inert, Nesting
 
 
 def read(path: Path) -> Contents:
@@ -38,10 +38,10 @@ def read(path: Path) -> Contents:
 
 def _tensors(network: object) -> dict[str, Tensor | Described]:
     found: dict[str, Tensor | Described] = {}
-    waiting, walk = [("", network)], Walk()
+    waiting, nesting = [("", network)], Nesting()
     while waiting:
         prefix, module = waiting.pop()
-        walk.enter(prefix, len(module.state) if isinstance(module, Inert) else 0)
+        nesting.enter(prefix, len(module.state) if isinstance(module, Inert) else 0)
         if not isinstance(module, Inert) or not module.named.startswith("__torch__."):
             continue
         for name, value in module.state.items():

@@ -15,7 +15,7 @@ from trainscope.networks.described import Described
 from trainscope.networks.network import Remembered
 from trainscope.networks.readers import averages
 from trainscope.networks.readers.contents import KIND, Contents, is_plain
-from trainscope.networks.readers.inert import Inert, Walk
+from trainscope.networks.readers.inert import Inert, Nesting
 from trainscope.networks.readers.numbers import accuracy_of, whole_of
 from trainscope.records.text import shortened
 
@@ -71,11 +71,11 @@ def _network(obj: object) -> Inert | None:
 
 def _tree(network: Inert) -> Iterator[tuple[str, Inert]]:
     """Yield every module with its name, parents first."""
-    waiting, walk = [("", network)], Walk()
+    waiting, nesting = [("", network)], Nesting()
     while waiting:
         name, module = waiting.pop()
         places = [_mapping(module.state.get(place)) for place in ("_parameters", "_buffers")]
-        walk.enter(name, len(module.state) + sum(map(len, places)))
+        nesting.enter(name, len(module.state) + sum(map(len, places)))
         yield name, module
         children = _mapping(module.state.get("_modules")).items()
         inner = [(f"{name}.{key}" if name else key, c) for key, c in children if _is_word(key)]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from trainscope.records import ActionRecord, Diagnosis
+from trainscope.records.action import speedup
 from trainscope.records.numbers import quantity
-from trainscope.records.rows import has_recalibrated, notes, rows, speedup
 from trainscope.report.page.markup import cell, escape, figure, listed, prose, table
 from trainscope.report.page.measured import measured_plots
 from trainscope.report.page.shell import shell
+from trainscope.report.rows import has_recalibrated, notes, rows
 from trainscope.sparsify.given import GIVEN
 
 LEADING = 4
@@ -79,7 +80,8 @@ def _numbers(diagnosis: Diagnosis) -> str:
             name = f'<th scope="rowgroup" colspan="{len(kept) + 1}">{escape(probe)}</th>'
             body.append(f'<tr class="probe">{name}</tr>')
         cells = "".join(cell(row.cells[k], kind="n") for k in kept)
-        body.append(f'<tr><th scope="row">{escape(row.label)}</th>{cells}</tr>')
+        hint = f' title="{row.better} is better"' if row.better else ""
+        body.append(f'<tr><th scope="row"{hint}>{escape(row.label)}</th>{cells}</tr>')
     one = "" if diagnosis.action else " one"
     columns = "".join(f'<th scope="col" class="n">{heads[k]}</th>' for k in kept)
     return (

@@ -19,8 +19,10 @@ from trainscope.report.series import (
     AXES,
     along,
     axis_of,
+    better_sentence,
     by_metric,
     epoch_axis,
+    is_logarithmic,
     measured_along,
     name_of,
     ta_axis,
@@ -176,12 +178,14 @@ def _along(groups: Sequence[Setting]) -> list[Json]:
             {
                 "kind": "along",
                 "title": f"{name[:1].upper()}{name[1:]} along retraining",
-                "note": "Epoch 0: after the action, not retrained.",
+                "note": "Epoch 0: after the action, not retrained."
+                + better_sentence(probe, scalar),
                 "spec": {
                     "xlabel": AXES["epoch"],
                     "xshort": "epoch",
                     "ylabel": axis_of(name, unit),
-                    "ylog": all(row[2] is not None and row[2] > 0 for row in known),
+                    "ylog": is_logarithmic(probe, scalar)
+                    and all(row[2] is not None and row[2] > 0 for row in known),
                 },
                 "series": series,
             }

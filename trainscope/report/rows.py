@@ -2,45 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trainscope.records.action import ActionRecord
+from trainscope.records import Diagnosis
 from trainscope.records.columns import COLUMNS, Columns
 from trainscope.records.measurement import Measurement, Scalar, Status
 from trainscope.records.numbers import estimate, number
-from trainscope.records.retrained import START_METRIC, retrained
+from trainscope.records.retrained import retrained
 
 if TYPE_CHECKING:
-    from trainscope.records.diagnosis import Diagnosis
-
-LABELS = {
-    "ta": "trainability accuracy (TA)",
-    "start_accuracy": "test accuracy, not retrained",
-    "norm": "gradient norm",
-    "norm_unbiased": "gradient norm, unbiased",
-    "snr": "gradient signal-to-noise",
-    "noise_scale": "simple noise scale",
-    "loss": "loss",
-    "mean_jsv": "mean JSV",
-    "std_over_mean": "JSV std / mean",
-    "max_jsv": "largest JSV",
-    "min_jsv": "smallest JSV",
-    "condition_number": "condition number",
-    "share_below_1e-3": "JSVs under 1e-3 of the largest",
-    "dead_outputs": "dead outputs",
-    "singular_samples": "samples with a singular Jacobian",
-    "top_eigenvalue": "top Hessian eigenvalue",
-    "smallest_eigenvalue": "smallest Hessian eigenvalue",
-    "trace": "Hessian trace",
-    "max_stable_lr": "largest stable LR, 2/λmax",
-}
-PROBES = {
-    "trainability_accuracy": "Trainability accuracy",
-    "gradient": "Gradient",
-    "jacobian": "Jacobian singular values",
-    "curvature": "Loss curvature",
-}
+    from trainscope.probes.scalar_spec import Description
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +24,13 @@ class Row:
         probe: The probe's name in words.
         label: The number's name and unit.
         cells: Before, after, recalibrated and the damage; "" where there is none.
+        better: "higher" or "lower"; "" where neither is better in itself.
     """
 
     probe: str
     label: str
     cells: tuple[str, str, str, str]
-
-
-def speedup(action: ActionRecord) -> str:
-    """Write the speedup, and for masks that it takes sparse kernels to have it."""
-    text = f"{action.speedup:.2f}×"
-    thinner = action.structure == "filter" or action.scope == "cut"
-    return text if thinner else f"{text} in theory, with sparse kernels"
+    better: str = ""
 
 
 def has_recalibrated(diagnosis: Diagnosis) -> bool:
@@ -79,18 +47,18 @@ def reasons(diagnosis: Diagnosis) -> list[str]:
     """Return why numbers are missing or doubtful, each reason once."""
     found: dict[str, None] = {}
     for name, columns in diagnosis.probes.items():
+        said = description(name)
         for column in COLUMNS:
             measurement: Measurement | None = getattr(columns, column)
             if measurement is None:
                 continue
             if measurement.status is not Status.OK:
-                found[f"{PROBES.get(name, name)}: {measurement.status}: {measurement.reason}"] = (
-                    None
-                )
+                found[f"{said.title}: {measurement.status}: {measurement.reason}"] = None
+            metric = retrained(measurement).metric
             for label, scalar in measurement.scalars.items():
                 if scalar.value is None:
                     which = "" if diagnosis.action is None else f" ({column})"
-                    found[f"{LABELS.get(label, label)}{which}: {scalar.reason}"] = None
+                    found[f"{said.label(label, metric)}{which}: {scalar.reason}"] = None
     return list(found)
 
 
@@ -113,33 +81,48 @@ def _comparable(diagnosis: Diagnosis) -> list[str]:
     ]
 
 
+def description(probe: str) -> Description:
+    """Return what a probe says of itself, see `trainscope.probes.scalar_spec`."""
+    from trainscope.probes.scalar_spec import described  # brings torch, which only this needs
+
+    return described(probe)
+
+
 def _probe(name: str, columns: Columns) -> list[Row]:
-    title = PROBES.get(name, name)
+    said = description(name)
     measured = [columns.before, columns.after, columns.recalibrated]
     names = dict.fromkeys(
         label for column in measured if column is not None for label in column.scalars
     )
     if not names:
         cells = tuple("" if column is None else str(column.status) for column in measured)
-        return [Row(title, "", (cells[0], cells[1], cells[2], ""))]
+        return [Row(said.title, "", (cells[0], cells[1], cells[2], ""))]
     damage = columns.damage()
+    metric = next(retrained(m).metric for m in measured if m is not None)
     out = []
-    first = next((label for label in names if label.startswith("ta@")), None)
-    told = next(retrained(m) for m in measured if m is not None)
+    firsts = _first_settings(said, names)
     for label in names:
-        if label == first:  # `ta` again
+        if label in firsts.values():  # the number without a setting, again
             continue
         found = [None if column is None else column.scalars.get(label) for column in measured]
         unit = next((scalar.unit for scalar in found if scalar is not None), "")
-        mean = "TA" if told.metric.is_accuracy else told.title
-        shown = first if label == "ta" and first is not None else label
-        text = LABELS.get(shown, shown.replace("ta@", f"{mean} at LR "))
-        if label == START_METRIC:
-            text = f"{told.tested}, not retrained"
+        text = said.label(firsts.get(label, label), metric)
         ratio = f"×{number(damage[label])}" if label in damage else ""
         cells = (_cell(found[0]), _cell(found[1]), _cell(found[2]), ratio)
-        out.append(Row(title, f"{text} [{unit}]" if unit else text, cells))
+        spec = said.spec(label)
+        better = "" if spec is None else spec.better
+        out.append(Row(said.title, f"{text} [{unit}]" if unit else text, cells, better))
     return out
+
+
+def _first_settings(said: Description, names: Mapping[str, None]) -> dict[str, str]:
+    """Return the first of a number's settings, "x@1e-2", by the name of the number, "x"."""
+    found: dict[str, str] = {}
+    for name in names:
+        number_of, at, _ = name.partition("@")
+        if at and number_of in names and said.spec(name) is not None:
+            found.setdefault(number_of, name)
+    return found
 
 
 def _cell(scalar: Scalar | None) -> str:

@@ -9,7 +9,7 @@ from trainscope.records import LayerChange
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Removal:
     """What was done.
 
     Attributes:

@@ -12,7 +12,7 @@ from trainscope.sparsify.layout import Groups, Layout
 
 
 @dataclass(frozen=True)
-class Step:
+class GraphStep:
     """One operation of a graph, or one call of a layer, while the graph is walked.
 
     Attributes:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from trainscope.records import Diagnosis
+from trainscope.records.action import speedup
 from trainscope.records.numbers import quantity
-from trainscope.records.rows import has_recalibrated, reasons, rows, speedup
 from trainscope.records.text import escape
-
-if TYPE_CHECKING:
-    from trainscope.records.diagnosis import Diagnosis
+from trainscope.report.rows import has_recalibrated, reasons, rows
 
 
 def diagnosis_html(diagnosis: Diagnosis) -> str:
