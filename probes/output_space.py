@@ -11,13 +11,12 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree
 
 from trainscope.errors import ProbeError
 from trainscope.probes.evaluation import Lent
 from trainscope.probes.passes import derivative
 from trainscope.task import Batch, Outputs
-from trainscope.task.batches import described, tensors
+from trainscope.task.batches import described, flattened, tensors
 
 
 @dataclass(frozen=True)
@@ -74,12 +73,12 @@ class OutputSpace:
     @cached_property
     def _made(self) -> tuple[list[int], list[Tensor], list[Tensor]]:
         """Return the places, fresh tensors in them, and the gradient there with its graph."""
-        leaves, spec = _pytree.tree_flatten(self.outputs)
+        leaves, structure = flattened(self.outputs)
         where = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
         fresh = {
             i: leaves[i].detach().requires_grad_() for i in where if leaves[i].is_floating_point()
         }
-        parted = _pytree.tree_unflatten([fresh.get(i, leaf) for i, leaf in enumerate(leaves)], spec)
+        parted = structure.holding([fresh.get(i, leaf) for i, leaf in enumerate(leaves)])
         with torch.enable_grad():
             total = self.lent.losses(parted, self.batch).sum()
         found: tuple[Tensor | None, ...] = ()

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.func import functional_call, grad, vmap
-from torch.utils import _pytree
 
 from trainscope.probes.evaluation import Lent
 from trainscope.probes.folding import ConvNorm
@@ -24,7 +23,7 @@ from trainscope.probes.layer_rules import LayerRule, rule_for
 from trainscope.probes.parameters import Measured
 from trainscope.probes.passes import NotDifferentiableError, derivative
 from trainscope.task import Batch, Outputs
-from trainscope.task.batches import tensors
+from trainscope.task.batches import flattened, tensors
 
 Cotangents = Callable[[Outputs, Batch], Sequence[Sequence[Tensor]]]
 """From outputs to R gradients at those of their tensors that count, [N, ...] each."""
@@ -144,7 +143,7 @@ class SampleGradients:
         }
         forward = Forward(self.lent.task, self.lent.network)
         count = self.lent.task.size(batch)
-        leaves, spec = _pytree.tree_flatten(batch)
+        leaves, structure = flattened(batch)
         rows = [isinstance(x, Tensor) and x.ndim > 0 and len(x) == count for x in leaves]
 
         def score(weights: dict[str, Tensor], mine: list[Tensor], r: list[Tensor]) -> Tensor:
@@ -153,7 +152,7 @@ class SampleGradients:
                 next(own).unsqueeze(0) if row else leaf
                 for leaf, row in zip(leaves, rows, strict=True)
             ]
-            out = functional_call(forward, weights, (_pytree.tree_unflatten(sample, spec),))
+            out = functional_call(forward, weights, (structure.holding(sample),))
             dots = [
                 (leaf.reshape(part.shape) * part).sum()
                 for leaf, part in zip(self._counted(out), r, strict=True)

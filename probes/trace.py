@@ -18,7 +18,8 @@ from trainscope.probes.evaluation import Lent
 from trainscope.probes.lanczos import Lanczos
 from trainscope.probes.products import Product
 from trainscope.probes.sample_gradients import SampleGradients
-from trainscope.task import Batch
+from trainscope.task import Batch, Outputs
+from trainscope.task.batches import tensors
 
 
 @dataclass(frozen=True)
@@ -94,16 +95,22 @@ def deflated_hutchinson(
     return Trace(inside + float(values.mean()), float(values.std() / draws**0.5), None, method)
 
 
-def _class_roots(logits: Tensor, _: Batch) -> list[list[Tensor]]:
+def _class_roots(outputs: Outputs, _: Batch) -> list[list[Tensor]]:
     """Return sqrt(p_c) (e_c - p) for every class c, [N, C] each."""
-    p = logits.detach().softmax(1)
+    p = _softmax(outputs)
     unit = torch.eye(p.shape[1], dtype=p.dtype, device=p.device).unsqueeze(1)
     return [[each] for each in p.T.sqrt().unsqueeze(2) * (unit - p)]
 
 
-def _signed_roots(logits: Tensor, generator: torch.Generator) -> list[list[Tensor]]:
+def _signed_roots(outputs: Outputs, generator: torch.Generator) -> list[list[Tensor]]:
     """Return sum_c s_c sqrt(p_c) (e_c - p) for random signs s, [N, C]."""
-    p = logits.detach().softmax(1)
+    p = _softmax(outputs)
     signs = torch.randint(0, 2, p.shape, generator=generator).to(p) * 2 - 1
     weighted = signs * p.sqrt()
     return [[weighted - p * weighted.sum(1, keepdim=True)]]
+
+
+def _softmax(outputs: Outputs) -> Tensor:
+    """Return the softmax of outputs whose only tensor are logits."""
+    (logits,) = tensors(outputs)
+    return logits.detach().softmax(1)
