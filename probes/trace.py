@@ -77,8 +77,12 @@ def deflated_hutchinson(
 
     With Q the space's basis, tr A = tr Q' A Q + tr (1 - QQ') A (1 - QQ'). The first term is the sum
     of Lanczos' diagonal; the second is sampled with random signs (Hutchinson 1989), whose spread
-    the large eigenvalues no longer widen (as in Hutch++, Meyer et al. 2021).
+    the large eigenvalues no longer widen (as in Hutch++, Meyer et al. 2021). Where no more
+    directions are left than vectors would be drawn, the space is grown to the whole one instead.
     """
+    if krylov.size - krylov.steps <= draws:
+        while not krylov.full:
+            krylov.grow()
     basis = krylov.basis
     inside = sum(krylov.alphas)
     if krylov.full:
