@@ -23,8 +23,9 @@ from trainscope.errors import ProbeError, TaskError
 from trainscope.networks.copies import whole_copy
 from trainscope.probes.belongings import own_generators
 from trainscope.probes.passes import checked_outputs, outputs_of
-from trainscope.task import Batch, Classification, Task, per_sample
-from trainscope.task.batches import mapped, targets, tensors
+from trainscope.task import Batch, Task, per_sample
+from trainscope.task.batches import mapped, tensors
+from trainscope.task.classification import one_label_each
 
 FEW = 8
 """Samples of a check."""
@@ -109,7 +110,7 @@ def behaviour_of(network: nn.Module, batch: Batch, data: ProbeData) -> Behaviour
     if shared is not None and key in shared:
         return shared[key][2]
     few = data.task.select(batch, torch.arange(min(FEW, data.task.size(batch))))
-    single = _one_label_each(data.task, batch)
+    single = one_label_each(data.task, batch)
     found = _look(_Passes(network, data.task), few, labelled=data.labelled, single=single)
     if shared is not None:
         shared[key] = network, pinned, found  # held, so that no other object gets their ids
@@ -157,14 +158,6 @@ def _unlike(differ: _Same) -> _Same:
 
 def _is_finite(values: Tensor) -> bool:
     return not values.is_floating_point() or bool(torch.isfinite(values).all())
-
-
-def _one_label_each(task: Task, batch: Batch) -> bool:
-    """Tell whether the loss is one cross-entropy a sample: every label counts, one a sample."""
-    if type(task) is not Classification:
-        return False
-    labels = targets(batch, task.inputs)
-    return not isinstance(labels, Tensor) or (labels.ndim == 1 and bool((labels >= 0).all()))
 
 
 def _why_mixed(passes: _Passes, few: Batch) -> str | None:

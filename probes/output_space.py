@@ -16,7 +16,8 @@ from trainscope.errors import ProbeError
 from trainscope.probes.evaluation import Lent
 from trainscope.probes.passes import derivative
 from trainscope.task import Batch, Outputs
-from trainscope.task.batches import described, flattened, tensors
+from trainscope.task.batches import described, tensors
+from trainscope.task.trees import flattened
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ class OutputSpace:
 
     @cached_property
     def gradient(self) -> list[Tensor]:
-        """Return the gradient of the sum of the terms at each of these tensors."""
-        return [slope.detach() for slope in self._made[2]]
+        """Return the gradient of the sum of the terms at each of these tensors, [N, ...] each."""
+        return [torch.atleast_1d(slope.detach()) for slope in self._made[2]]
 
     def curved(self, moved: list[Tensor]) -> list[Tensor]:
         """Return the second derivative of the sum of the terms times a change of these tensors."""

@@ -23,7 +23,8 @@ from trainscope.probes.layer_rules import LayerRule, rule_for
 from trainscope.probes.parameters import Measured
 from trainscope.probes.passes import NotDifferentiableError, derivative
 from trainscope.task import Batch, Outputs
-from trainscope.task.batches import flattened, tensors
+from trainscope.task.batches import tensors
+from trainscope.task.trees import flattened
 
 Cotangents = Callable[[Outputs, Batch], Sequence[Sequence[Tensor]]]
 """From outputs to R gradients at those of their tensors that count, [N, ...] each."""
@@ -209,9 +210,9 @@ class SampleGradients:
         return torch.stack(columns, 1), torch.stack(dots)
 
     def _counted(self, outputs: Outputs) -> list[Tensor]:
-        """Return the tensors of the outputs that count."""
+        """Return the tensors of the outputs that count, with an axis of samples."""
         found = tensors(outputs)
-        return [found[place] for place in self.places]
+        return [torch.atleast_1d(found[place]) for place in self.places]
 
     def _zeros(self, *shape: int) -> Tensor:
         return self.lent.weight.new_zeros(shape, dtype=torch.float64)

@@ -12,7 +12,7 @@ from torch import Tensor
 from trainscope.errors import TaskError
 from trainscope.records.metric import ACCURACY, HIGHER, Metric
 from trainscope.task.batches import Batch, described, targets
-from trainscope.task.task import Amount, Common, Outputs, first_tensor, mean_of, pooled
+from trainscope.task.task import Amount, Common, Outputs, Task, first_tensor, mean_of, pooled
 
 IGNORED = -100
 """The label of what is not counted, as torch has it."""
@@ -53,6 +53,8 @@ class Classification(Common):
         no label counts has the loss 0 where there are several labels a sample.
         """
         if type(self).losses is not Classification.losses:
+            if label_smoothing:
+                raise TaskError(f"{type(self).__name__} has losses of its own: smooth labels there")
             return mean_of(self.losses(outputs, batch))
         logits, labels = self._matched(outputs, batch)
         options: dict[str, Any] = {"ignore_index": self._ignored}
@@ -163,3 +165,11 @@ class Segmentation(Classification):
         """Return the mean IoU, percent."""
         there = count > 0
         return 100.0 * float((total[there] / count[there]).mean())
+
+
+def one_label_each(task: Task, batch: Batch) -> bool:
+    """Tell whether the loss is one cross-entropy a sample: one label each, and every one counts."""
+    if type(task) is not Classification:
+        return False
+    labels = targets(batch, task.inputs)
+    return not isinstance(labels, Tensor) or (labels.ndim == 1 and bool((labels >= 0).all()))
