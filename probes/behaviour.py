@@ -17,16 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
-from torch.utils import _pytree
 
 from trainscope.data import ProbeData
-from trainscope.errors import ProbeError
+from trainscope.errors import ProbeError, TaskError
 from trainscope.networks.copies import whole_copy
 from trainscope.probes.belongings import own_generators
 from trainscope.probes.passes import checked_outputs, outputs_of
-from trainscope.task import Batch, Classification, Task
-from trainscope.task.batches import mapped, targets, tensors
-from trainscope.task.task import each_alone
+from trainscope.task import Batch, Task, per_sample
+from trainscope.task.batches import mapped, tensors
+from trainscope.task.classification import one_label_each
 
 FEW = 8
 """Samples of a check."""
@@ -111,7 +110,8 @@ def behaviour_of(network: nn.Module, batch: Batch, data: ProbeData) -> Behaviour
     if shared is not None and key in shared:
         return shared[key][2]
     few = data.task.select(batch, torch.arange(min(FEW, data.task.size(batch))))
-    found = _look(_Passes(network, data.task), few, labelled=data.labelled)
+    single = one_label_each(data.task, batch)
+    found = _look(_Passes(network, data.task), few, labelled=data.labelled, single=single)
     if shared is not None:
         shared[key] = network, pinned, found  # held, so that no other object gets their ids
     return found
@@ -133,13 +133,13 @@ class _Passes:
         return self.task.select(batch, torch.tensor([i]))
 
 
-def _look(passes: _Passes, few: Batch, *, labelled: bool) -> Behaviour:
+def _look(passes: _Passes, few: Batch, *, labelled: bool, single: bool) -> Behaviour:
     generators = own_generators(passes.network)
     device = tensors(few)[0].device
     before = _random_state(device, generators)
     first = passes(few)
     drew = _random_state(device, generators) != before
-    classes = _classes(passes.task, first, few)
+    classes = first[0].shape[1] if single and len(first) == 1 and first[0].ndim == 2 else None
     if not all(_is_finite(leaf) for leaf in first):  # every probe will say so
         return Behaviour(classes)
     for _ in range(TRIES - 1 if drew else 1):
@@ -160,26 +160,17 @@ def _is_finite(values: Tensor) -> bool:
     return not values.is_floating_point() or bool(torch.isfinite(values).all())
 
 
-def _classes(task: Task, outputs: list[Tensor], batch: Batch) -> int | None:
-    """Return the number of classes where the loss is one cross-entropy a sample."""
-    if type(task) is not Classification:
-        return None
-    labels = targets(batch, task.inputs)
-    single = not isinstance(labels, Tensor) or (labels.ndim == 1 and bool((labels >= 0).all()))
-    return outputs[0].shape[1] if single and len(outputs) == 1 and outputs[0].ndim == 2 else None
-
-
 def _why_mixed(passes: _Passes, few: Batch) -> str | None:
     """Return why the loss of a batch is not made of its samples' own terms, None where it is."""
     outputs = outputs_of(passes.task, passes.network, few)
     terms = passes.task.losses(outputs, few).flatten().double()
-    count = passes.task.size(few)
-    if count < 2 or not bool(torch.isfinite(terms).all()):
+    if passes.task.size(few) < 2 or not bool(torch.isfinite(terms).all()):
         return None
     mixes = "the loss of a batch is not the mean of its samples' losses"
-    if len(terms) == 1:
+    try:
+        sums, counts = per_sample(passes.task, outputs, few)
+    except TaskError:  # the loss does not take a batch of one
         return mixes
-    sums, counts = each_alone(passes.task, outputs, few)
     same = int(counts.sum()) == len(terms) and bool(
         torch.isclose(sums.sum(), terms.sum(), rtol=1e-4, atol=1e-6)
     )
@@ -315,8 +306,7 @@ def _trace(passes: _Passes, few: Batch) -> list[_Call]:
 
 
 def _tensors(tree: object) -> list[Tensor]:
-    leaves = _pytree.tree_leaves(tree)
-    return [leaf.detach().clone() for leaf in leaves if isinstance(leaf, Tensor)]
+    return [leaf.detach().clone() for leaf in tensors(tree)]
 
 
 def _place(name: str, module: nn.Module) -> str:

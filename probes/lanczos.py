@@ -72,6 +72,11 @@ class Lanczos:
         return len(self.alphas)
 
     @property
+    def size(self) -> int:
+        """Return the length of a vector."""
+        return self._store.shape[1]
+
+    @property
     def basis(self) -> Tensor:
         """Return the basis, [steps, P], orthonormal."""
         return self._store[: self.steps]
@@ -84,7 +89,7 @@ class Lanczos:
     @property
     def full(self) -> bool:
         """Tell whether the basis spans the whole space."""
-        return self.steps == self._store.shape[1]
+        return self.steps == self.size
 
     def grow(self) -> None:
         """Add one vector to the basis: one product."""
@@ -156,8 +161,7 @@ class Lanczos:
 
     def _fresh(self) -> Tensor:
         """Return a random unit vector orthogonal to the basis."""
-        size = self._store.shape[1]
-        vector = torch.randn(size, generator=self.generator, dtype=torch.float64)
+        vector = torch.randn(self.size, generator=self.generator, dtype=torch.float64)
         vector = self._orthogonal(self._orthogonal(vector.to(self._store.device)))
         unit: Tensor = vector / vector.norm()
         return unit

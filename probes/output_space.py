@@ -11,13 +11,13 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree
 
 from trainscope.errors import ProbeError
 from trainscope.probes.evaluation import Lent
 from trainscope.probes.passes import derivative
 from trainscope.task import Batch, Outputs
 from trainscope.task.batches import described, tensors
+from trainscope.task.trees import flattened
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class OutputSpace:
 
     @cached_property
     def gradient(self) -> list[Tensor]:
-        """Return the gradient of the sum of the terms at each of these tensors."""
-        return [slope.detach() for slope in self._made[2]]
+        """Return the gradient of the sum of the terms at each of these tensors, [N, ...] each."""
+        return [with_samples(slope.detach()) for slope in self._made[2]]
 
     def curved(self, moved: list[Tensor]) -> list[Tensor]:
         """Return the second derivative of the sum of the terms times a change of these tensors."""
@@ -74,12 +74,12 @@ class OutputSpace:
     @cached_property
     def _made(self) -> tuple[list[int], list[Tensor], list[Tensor]]:
         """Return the places, fresh tensors in them, and the gradient there with its graph."""
-        leaves, spec = _pytree.tree_flatten(self.outputs)
+        leaves, structure = flattened(self.outputs)
         where = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
         fresh = {
             i: leaves[i].detach().requires_grad_() for i in where if leaves[i].is_floating_point()
         }
-        parted = _pytree.tree_unflatten([fresh.get(i, leaf) for i, leaf in enumerate(leaves)], spec)
+        parted = structure.holding([fresh.get(i, leaf) for i, leaf in enumerate(leaves)])
         with torch.enable_grad():
             total = self.lent.losses(parted, self.batch).sum()
         found: tuple[Tensor | None, ...] = ()
@@ -93,3 +93,8 @@ class OutputSpace:
             )
         places = [where.index(i) for i, _ in used]
         return places, [fresh[i] for i, _ in used], [slope for _, slope in used]
+
+
+def with_samples(values: Tensor) -> Tensor:
+    """Return values with an axis of samples: a lone number as [1]."""
+    return values.reshape(1) if values.ndim == 0 else values

@@ -15,16 +15,17 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.func import functional_call, grad, vmap
-from torch.utils import _pytree
 
 from trainscope.probes.evaluation import Lent
 from trainscope.probes.folding import ConvNorm
 from trainscope.probes.footprint import Forward
 from trainscope.probes.layer_rules import LayerRule, rule_for
+from trainscope.probes.output_space import with_samples
 from trainscope.probes.parameters import Measured
 from trainscope.probes.passes import NotDifferentiableError, derivative
 from trainscope.task import Batch, Outputs
 from trainscope.task.batches import tensors
+from trainscope.task.trees import flattened
 
 Cotangents = Callable[[Outputs, Batch], Sequence[Sequence[Tensor]]]
 """From outputs to R gradients at those of their tensors that count, [N, ...] each."""
@@ -144,7 +145,7 @@ class SampleGradients:
         }
         forward = Forward(self.lent.task, self.lent.network)
         count = self.lent.task.size(batch)
-        leaves, spec = _pytree.tree_flatten(batch)
+        leaves, structure = flattened(batch)
         rows = [isinstance(x, Tensor) and x.ndim > 0 and len(x) == count for x in leaves]
 
         def score(weights: dict[str, Tensor], mine: list[Tensor], r: list[Tensor]) -> Tensor:
@@ -153,7 +154,7 @@ class SampleGradients:
                 next(own).unsqueeze(0) if row else leaf
                 for leaf, row in zip(leaves, rows, strict=True)
             ]
-            out = functional_call(forward, weights, (_pytree.tree_unflatten(sample, spec),))
+            out = functional_call(forward, weights, (structure.holding(sample),))
             dots = [
                 (leaf.reshape(part.shape) * part).sum()
                 for leaf, part in zip(self._counted(out), r, strict=True)
@@ -210,9 +211,9 @@ class SampleGradients:
         return torch.stack(columns, 1), torch.stack(dots)
 
     def _counted(self, outputs: Outputs) -> list[Tensor]:
-        """Return the tensors of the outputs that count."""
+        """Return the tensors of the outputs that count, with an axis of samples."""
         found = tensors(outputs)
-        return [found[place] for place in self.places]
+        return [with_samples(found[place]) for place in self.places]
 
     def _zeros(self, *shape: int) -> Tensor:
         return self.lent.weight.new_zeros(shape, dtype=torch.float64)

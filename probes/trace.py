@@ -18,7 +18,8 @@ from trainscope.probes.evaluation import Lent
 from trainscope.probes.lanczos import Lanczos
 from trainscope.probes.products import Product
 from trainscope.probes.sample_gradients import SampleGradients
-from trainscope.task import Batch
+from trainscope.task import Batch, Outputs
+from trainscope.task.batches import tensors
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,12 @@ def deflated_hutchinson(
 
     With Q the space's basis, tr A = tr Q' A Q + tr (1 - QQ') A (1 - QQ'). The first term is the sum
     of Lanczos' diagonal; the second is sampled with random signs (Hutchinson 1989), whose spread
-    the large eigenvalues no longer widen (as in Hutch++, Meyer et al. 2021).
+    the large eigenvalues no longer widen (as in Hutch++, Meyer et al. 2021). Where no more
+    directions are left than vectors would be drawn, the space is grown to the whole one instead.
     """
+    if krylov.size - krylov.steps <= draws:
+        while not krylov.full:
+            krylov.grow()
     basis = krylov.basis
     inside = sum(krylov.alphas)
     if krylov.full:
@@ -96,16 +101,22 @@ def deflated_hutchinson(
     return Trace(value, max(spread, krylov.rounding * abs(value)), None, method)
 
 
-def _class_roots(logits: Tensor, _: Batch) -> list[list[Tensor]]:
+def _class_roots(outputs: Outputs, _: Batch) -> list[list[Tensor]]:
     """Return sqrt(p_c) (e_c - p) for every class c, [N, C] each."""
-    p = logits.detach().softmax(1)
+    p = _softmax(outputs)
     unit = torch.eye(p.shape[1], dtype=p.dtype, device=p.device).unsqueeze(1)
     return [[each] for each in p.T.sqrt().unsqueeze(2) * (unit - p)]
 
 
-def _signed_roots(logits: Tensor, generator: torch.Generator) -> list[list[Tensor]]:
+def _signed_roots(outputs: Outputs, generator: torch.Generator) -> list[list[Tensor]]:
     """Return sum_c s_c sqrt(p_c) (e_c - p) for random signs s, [N, C]."""
-    p = logits.detach().softmax(1)
+    p = _softmax(outputs)
     signs = torch.randint(0, 2, p.shape, generator=generator).to(p) * 2 - 1
     weighted = signs * p.sqrt()
     return [[weighted - p * weighted.sum(1, keepdim=True)]]
+
+
+def _softmax(outputs: Outputs) -> Tensor:
+    """Return the softmax of outputs whose only tensor are logits."""
+    (logits,) = tensors(outputs)
+    return logits.detach().softmax(1)

@@ -73,7 +73,7 @@ def symmetric(size: int) -> Tensor:
 
 
 def test_outside_the_krylov_space_the_trace_is_sampled() -> None:
-    matrix, draws = symmetric(6), 5
+    matrix, draws = symmetric(6), 3
     krylov = Lanczos(lambda v: matrix @ v, torch.ones(6), seeded(0), torch.float64)
     for _ in range(2):
         krylov.grow()
@@ -91,8 +91,8 @@ def test_outside_the_krylov_space_the_trace_is_sampled() -> None:
 
 
 def test_a_whole_space_has_an_exact_trace_an_exhausted_one_has_not() -> None:
-    matrix = torch.diag(torch.tensor([3.0, 2.0, 1.0], dtype=torch.float64))
-    first = torch.tensor([1.0, 0.0, 0.0])
+    matrix = torch.diag(torch.tensor([2.0, 1.0, 1.0, 1.0, 1.0], dtype=torch.float64))
+    first = torch.tensor([1.0, 0.0, 0.0, 0.0, 0.0])
     krylov = Lanczos(lambda v: matrix @ v, first, seeded(0), torch.float64)
     krylov.grow()
     assert krylov.exhausted
@@ -103,6 +103,15 @@ def test_a_whole_space_has_an_exact_trace_an_exhausted_one_has_not() -> None:
         krylov.grow()
     found = deflated_hutchinson(lambda v: matrix @ v, krylov, 2, seeded(0))
     assert found.value == pytest.approx(6.0)
+    assert found.stderr is None
+
+
+def test_few_directions_left_are_taken_exactly() -> None:
+    matrix = symmetric(6)
+    krylov = Lanczos(lambda v: matrix @ v, torch.ones(6), seeded(0), torch.float64)
+    krylov.grow()
+    found = deflated_hutchinson(lambda v: matrix @ v, krylov, 5, seeded(3))
+    assert found.value == pytest.approx(float(matrix.trace()), rel=1e-10)
     assert found.stderr is None
 
 

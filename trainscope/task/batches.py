@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree
 
 from trainscope.errors import TaskError
+from trainscope.task.trees import flattened
 
 Batch = Any
 """A tensor, or a tuple, list or dictionary of batches; the first axis of each tensor is samples."""
@@ -21,12 +21,13 @@ TARGETS = ("labels", "label", "targets", "target")
 
 def tensors(batch: Batch) -> list[Tensor]:
     """Return the tensors of a batch, or of a network's outputs, in order."""
-    return [leaf for leaf in _pytree.tree_leaves(batch) if isinstance(leaf, Tensor)]
+    return [leaf for leaf in flattened(batch)[0] if isinstance(leaf, Tensor)]
 
 
 def mapped(change: Callable[[Tensor], Tensor], batch: Batch) -> Batch:
     """Return a batch with every tensor changed, the rest as it is."""
-    return _pytree.tree_map_only(Tensor, change, batch)
+    leaves, structure = flattened(batch)
+    return structure.holding([change(x) if isinstance(x, Tensor) else x for x in leaves])
 
 
 def beside(batch: Batch, weight: Tensor) -> Batch:
@@ -72,16 +73,14 @@ def joined(batches: Sequence[Batch], where: str) -> Batch:
     Raises:
         TaskError: Their structures or the shapes of their samples differ.
     """
-    leaves, spec = _pytree.tree_flatten(batches[0])
+    leaves, structure = flattened(batches[0])
     rows = [leaves]
     for batch in batches[1:]:
-        more, other = _pytree.tree_flatten(batch)
-        if other != spec:
+        more, other = flattened(batch)
+        if other != structure:
             raise TaskError(f"the batches of {where} change their structure: give batches of one")
         rows.append(more)
-    return _pytree.tree_unflatten(
-        [_joined(column, where) for column in zip(*rows, strict=True)], spec
-    )
+    return structure.holding([_joined(column, where) for column in zip(*rows, strict=True)])
 
 
 def _joined(column: tuple[Any, ...], where: str) -> Any:

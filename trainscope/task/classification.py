@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,7 @@ from torch import Tensor
 from trainscope.errors import TaskError
 from trainscope.records.metric import ACCURACY, HIGHER, Metric
 from trainscope.task.batches import Batch, described, targets
-from trainscope.task.task import Amount, Common, Outputs, main_tensor, pooled
+from trainscope.task.task import Amount, Common, Outputs, Task, main_tensor, mean_of, pooled
 
 IGNORED = -100
 """The label of what is not counted, as torch has it."""
@@ -46,16 +47,29 @@ class Classification(Common):
         return (logits, labels) if bool(counted.all()) else (logits[counted], labels[counted])
 
     def loss(self, outputs: Outputs, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
-        """Return the mean cross-entropy of a training step, a scalar, without a wait for it."""
+        """Return the mean cross-entropy of a training step, a scalar, without a wait for it.
+
+        It is the mean of `losses` where a class derived from this one has its own. A batch in which
+        no label counts has the loss 0 where there are several labels a sample.
+        """
+        if type(self).losses is not Classification.losses:
+            if label_smoothing:
+                raise TaskError(f"{type(self).__name__} has losses of its own: smooth labels there")
+            return mean_of(self.losses(outputs, batch))
         logits, labels = self._matched(outputs, batch)
-        return F.cross_entropy(
-            logits, labels, ignore_index=self._ignored, label_smoothing=label_smoothing
-        )
+        options: dict[str, Any] = {"ignore_index": self._ignored}
+        options["label_smoothing"] = label_smoothing
+        if self._labels(batch).ndim < 2:
+            return F.cross_entropy(logits, labels, **options)
+        count = (labels != self._ignored).sum().clamp(min=1)
+        return F.cross_entropy(logits, labels, reduction="sum", **options) / count
 
     def _matched(self, outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return logits [positions, C] and labels [positions], those that do not count too."""
         logits, labels = self.logits(outputs), self._labels(batch)
         labels = labels.to(logits.device)
+        if labels.ndim == 2 == logits.ndim and labels.shape[1] == 1:
+            labels = labels.squeeze(1)
         if logits.ndim == 1 and len(labels) == 1:  # a batch of one, its axis squeezed away
             logits = logits.unsqueeze(0)
         last = logits.shape[:-1] == labels.shape
@@ -151,3 +165,11 @@ class Segmentation(Classification):
         """Return the mean IoU, percent."""
         there = count > 0
         return 100.0 * float((total[there] / count[there]).mean())
+
+
+def one_label_each(task: Task, batch: Batch) -> bool:
+    """Tell whether the loss is one cross-entropy a sample: one label each, and every one counts."""
+    if type(task) is not Classification:
+        return False
+    labels = targets(batch, task.inputs)
+    return not isinstance(labels, Tensor) or (labels.ndim == 1 and bool((labels >= 0).all()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -80,44 +81,59 @@ class FromLoss(Common):
         """Return one term a sample, or a single one where the loss mixes samples."""
         whole = self._said("loss", self.criterion, outputs, batch)
         count = self.size(batch)
-        if whole.ndim:
+        if whole.numel() != 1:
             return whole.flatten()
         if count == 1:
             return whole.reshape(1)
-        rows = [slice(i, i + 1) for i in range(count)]
         try:
-            terms = torch.stack(
-                [
-                    self._said(
-                        "loss",
-                        self.criterion,
-                        selected(outputs, row, count),
-                        selected(batch, row, count),
-                    ).reshape(())
-                    for row in rows
-                ]
-            )
+            terms = self._singles(outputs, batch, count)
         except TaskError:  # it does not take a batch of one
             return whole.reshape(1)
-        whole, found = whole.detach(), terms.detach()
-        same = [torch.isclose(whole, each, _CLOSE, 1e-6) for each in (found.mean(), found.sum())]
-        return terms if bool(torch.stack(same).any()) else self.loss(outputs, batch).reshape(1)
+        found = terms.detach()
+        made = _same(whole, found.mean()) or _same(whole, found.sum())
+        return terms if made else whole.reshape(1)
+
+    def average(self, outputs: Outputs, batch: Batch) -> Tensor:
+        """Return the loss of a batch as a mean over its samples, a scalar.
+
+        It is `loss`, over their number where that is a sum, which the first two samples show.
+        """
+        found, count = self.loss(outputs, batch), self.size(batch)
+        if count < 2:
+            return found
+        two = selected(outputs, slice(2), count), selected(batch, slice(2), count)
+        try:
+            whole, single = self._said("loss", self.criterion, *two), self._singles(*two, 2)
+        except TaskError:  # it does not take so few
+            return found
+        if whole.numel() != 1:
+            return found
+        summed = _same(whole, single.sum()) and not _same(whole, single.mean())
+        return found / count if summed else found
+
+    def _singles(self, outputs: Outputs, batch: Batch, count: int) -> Tensor:
+        """Return the loss of each sample as a batch of its own, [N]."""
+        rows = [
+            self._said(
+                "loss",
+                self.criterion,
+                selected(outputs, slice(i, i + 1), count),
+                selected(batch, slice(i, i + 1), count),
+            )
+            for i in range(count)
+        ]
+        return torch.stack([row.mean() for row in rows])
 
     def score(self, outputs: Outputs, batch: Batch) -> tuple[Amount, Amount]:
         """Return the metric's sum over samples and their number."""
         count = float(self.size(batch))
         with torch.no_grad():
             if self.measure is None:
-                return float(self.loss(outputs, batch)) * count, count
+                return float(self.average(outputs, batch)) * count, count
             found = self._said("metric", self.measure, outputs, batch).double()
-        return (
-            (float(found.sum()), float(found.numel()))
-            if found.ndim
-            else (
-                float(found) * count,
-                count,
-            )
-        )
+        if found.ndim:
+            return float(found.sum()), float(found.numel())
+        return float(found) * count, count
 
     def signal(self, outputs: Outputs) -> Tensor | None:
         """Return the outputs, [N, K]; several positions as their means, several tensors joined."""
@@ -139,7 +155,7 @@ class FromLoss(Common):
             wanted = batch if isinstance(batch, Mapping) else targets(batch, self.inputs)
             given.append(batch if wanted is None else wanted)
         try:
-            found = function(*given)
+            found = _beside(function, outputs)(*given)
         except Exception as error:  # whatever the user's code raises
             raise TaskError(f"the {what} {_name(function)} fails: {reason(error)}") from error
         if isinstance(found, bool | int | float):
@@ -149,6 +165,22 @@ class FromLoss(Common):
                 f"the {what} {_name(function)} returns {described(found)}: let it return a number"
             )
         return found
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return bool(torch.isclose(one.detach(), other.detach(), _CLOSE, 1e-6).all())
+
+
+def _beside(function: Callable[..., Any], outputs: Outputs) -> Callable[..., Any]:
+    """Return a loss on the outputs' device and in their dtype: a module may hold class weights."""
+    found = (leaf for leaf in tensors(outputs) if leaf.is_floating_point())
+    like = next(found, None) if isinstance(function, torch.nn.Module) else None
+    if like is None or not isinstance(function, torch.nn.Module):
+        return function
+    own = [t for t in (*function.parameters(), *function.buffers()) if t.is_floating_point()]
+    if all((t.device, t.dtype) == (like.device, like.dtype) for t in own):
+        return function
+    return copy.deepcopy(function).to(device=like.device, dtype=like.dtype)
 
 
 def _name(function: Callable[..., Any]) -> str:

@@ -78,9 +78,13 @@ class LanguageModelling(Common):
                 f"{tuple(labels.shape)}: give one label for each position"
             )
         labels = labels.to(logits.device)
+        moved = _moved(ids, labels)
         if mask is not None:
-            labels = labels.masked_fill(mask.to(labels.device) == 0, IGNORED)
-        if not _moved(ids, labels):
+            absent = mask.to(labels.device) == 0
+            if moved:  # what a label says stands one further on
+                absent = torch.cat([absent[:, 1:], absent[:, -1:]], 1)
+            labels = labels.masked_fill(absent, IGNORED)
+        if not moved:
             logits, labels = logits[:, :-1], labels[:, 1:]
         counted = labels != IGNORED
         return logits[counted], labels[counted].long()

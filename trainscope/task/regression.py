@@ -77,4 +77,7 @@ class Regression(Common):
 
 
 def _squeezed(values: Tensor) -> tuple[int, ...]:
+    """Return a shape without axes of one; a batch of one keeps that of samples."""
+    if not values.ndim:
+        return (1,)
     return (*values.shape[:1], *(side for side in values.shape[1:] if side != 1))

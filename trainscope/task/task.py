@@ -88,7 +88,12 @@ def mean_loss(task: Task, outputs: Outputs, batch: Batch) -> Tensor:
     if own is not None:
         found: Tensor = own(outputs, batch)
         return found
-    return task.losses(outputs, batch).mean()
+    return mean_of(task.losses(outputs, batch))
+
+
+def mean_of(terms: Tensor) -> Tensor:
+    """Return the mean of loss terms; 0 where no label of a batch counts, which teaches nothing."""
+    return terms.mean() if terms.numel() else terms.sum()
 
 
 def metric_value(task: Task, total: Amount, count: Amount) -> float | None:
@@ -101,21 +106,13 @@ def metric_value(task: Task, total: Amount, count: Amount) -> float | None:
     return found if math.isfinite(found) else None
 
 
+@torch.no_grad()
 def per_sample(task: Task, outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor]:
     """Return each sample's sum and number of loss terms, [N] float64 and [N] int64, detached.
 
-    Where a sample has other than one term (pixels, tokens), each sample's are asked for alone.
+    Each sample's are asked for alone: that there are as many terms as samples does not mean that
+    each has one, where some labels are not counted.
     """
-    with torch.no_grad():
-        terms = task.losses(outputs, batch).detach().flatten().double()
-    if len(terms) == task.size(batch):
-        return terms, torch.ones(len(terms), dtype=torch.int64, device=terms.device)
-    return each_alone(task, outputs, batch)
-
-
-@torch.no_grad()
-def each_alone(task: Task, outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Return what `per_sample` does, each sample's terms asked for alone."""
     sums, counts = [], []
     count = task.size(batch)
     for i in range(count):

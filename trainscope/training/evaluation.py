@@ -5,13 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from trainscope.data import Split
-from trainscope.task import Batch, Classification, Outputs, Task, mean_loss, metric_value
+from trainscope.task import (
+    NAMES,
+    Batch,
+    Classification,
+    FromLoss,
+    Outputs,
+    Task,
+    mean_loss,
+    metric_value,
+)
 from trainscope.task.batches import beside, mapped
+from trainscope.task.classification import one_label_each
 from trainscope.task.modes import eval_mode
 from trainscope.task.task import Amount
 
@@ -72,22 +83,34 @@ def evaluate(
             `FEWEST_PARTS` batches for a task that is no classification.
     """
     task = task or Classification()
-    size = batch_size or _size(task, len(split))
     weight = next((p for p in network.parameters() if p.is_floating_point()), torch.empty(0))
     total = terms = 0.0
     parts, correct = [], []
+    exact = type(task) in NAMES.values()  # losses of the user's own may hold weights of one dtype
+
+    def forward(indices: Tensor) -> tuple[Outputs, Batch]:
+        batch = beside(split.batch(indices), weight)
+        outputs = task.outputs(network, batch)
+        return mapped(_exact, outputs) if exact else outputs, batch
+
     with eval_mode(network):
-        for indices in torch.split(torch.arange(len(split)), size):
-            batch = beside(split.batch(indices), weight)
-            outputs = mapped(_exact, task.outputs(network, batch))
+        size = batch_size or _size(task, len(split))
+        if (
+            batch_size is None
+            and not exact
+            and _mixes(task, *forward(torch.arange(len(split))[:2]))
+        ):
+            size = TEST_BATCH // 8
+        for indices in _batches(len(split), size):
+            outputs, batch = forward(indices)
             lost, count = _loss(task, outputs, batch)
             total, terms = total + lost, terms + count
             parts.append(task.score(outputs, batch))
-            if type(task) is Classification:
+            if type(task) is Classification and one_label_each(task, batch):
                 logits, labels = task.labelled(outputs, batch)
                 correct.append((logits.argmax(1) == labels).cpu())
     mean = total / terms if terms else math.nan
-    single = len(correct) and sum(map(len, correct)) == len(split)
+    single = bool(correct) and sum(map(len, correct)) == len(split)
     return Evaluation(
         task,
         mean if math.isfinite(mean) else None,
@@ -106,10 +129,24 @@ def _exact(values: Tensor) -> Tensor:
     return values.double() if values.is_floating_point() else values
 
 
+def _batches(samples: int, size: int) -> list[Tensor]:
+    """Return indices, a rest of one with the batch before it: some losses need two samples."""
+    found = list(torch.split(torch.arange(samples), size))
+    if size > 1 < len(found) and len(found[-1]) == 1:
+        found[-2:] = [torch.cat(found[-2:])]
+    return found
+
+
+def _mixes(task: Task, outputs: Outputs, batch: Batch) -> bool:
+    """Tell whether the loss of two samples is not made of their own."""
+    return task.size(batch) > 1 and task.losses(outputs, batch).numel() == 1
+
+
 def _loss(task: Task, outputs: Outputs, batch: Batch) -> tuple[float, float]:
     """Return the sum of a batch's loss terms and their number."""
     if hasattr(task, "loss") and not isinstance(task, Classification):
         size = float(task.size(batch))  # one number for a batch counts by its samples
-        return float(mean_loss(task, outputs, batch)) * size, size
+        mean = task.average if isinstance(task, FromLoss) else partial(mean_loss, task)
+        return float(mean(outputs, batch)) * size, size
     found = task.losses(outputs, batch)
     return float(found.sum()), float(found.numel())

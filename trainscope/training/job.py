@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -12,11 +13,13 @@ import torch
 
 from trainscope.data import Dataset, Split
 from trainscope.errors import DataError, TaskError
+from trainscope.foreign import reason
 from trainscope.networks import Network, digest
 from trainscope.records import Json, Kind, Pretraining, Pruning
 from trainscope.records.run import UNKNOWN
 from trainscope.task import Classification, Task
 from trainscope.task.batches import beside, tensors
+from trainscope.task.classification import one_label_each
 from trainscope.task.modes import eval_mode
 from trainscope.training.schedule import LRSchedule
 from trainscope.training.settings import Settings
@@ -116,7 +119,10 @@ def difference(old: Json, new: Json) -> str | None:
 
 def _task_of(task: Task) -> Json:
     """Return a task in plain words; nothing for plain classification, which needs none."""
-    return {} if task == Classification() else {"task": repr(task)}
+    if task == Classification():
+        return {}
+    # A function's address is another one in the process that takes the run up.
+    return {"task": re.sub(r" at 0x[0-9a-fA-F]+", "", repr(task))}
 
 
 @torch.no_grad()
@@ -140,18 +146,21 @@ def check_fit(network: Network, dataset: Dataset) -> None:
     try:
         with eval_mode(network.module):
             outputs = task.outputs(network.module, beside(batch, weight))
-    except (RuntimeError, ValueError, TypeError) as error:
-        first = str(error).splitlines()[0]
+    except TaskError as error:
+        raise DataError(f"{name} does not fit {dataset.name}: {error}") from error
+    except Exception as error:  # whatever the network's own code raises
+        first = reason(error)
         shape = _by(tensors(batch)[0].shape[1:])
         raise DataError(
             f"{name} does not take the inputs {shape} of {dataset.name}: {first}"
         ) from error
-    if type(task) is not Classification:
+    if not one_label_each(task, batch):
         try:
             task.losses(outputs, beside(batch, weight))
         except TaskError as error:
             raise DataError(f"{name} does not fit {dataset.name}: {error}") from error
         return
+    assert isinstance(task, Classification)
     logits, classes = task.logits(outputs), dataset.num_classes
     if logits.ndim != 2 or (classes is not None and logits.shape[1] != classes):
         raise DataError(
