@@ -124,6 +124,8 @@ class MeanGradient:
         """Return the mean over terms, and its standard error over samples."""
         sums, counts = self.sums.cpu().numpy(), self.counts.cpu().numpy()
         mean = float(sums.sum() / counts.sum())
+        if not math.isfinite(mean):
+            return mean, None
         return mean, mean_stderr((sums - mean * counts) * (len(counts) / counts.sum()))
 
 

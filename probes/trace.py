@@ -91,7 +91,9 @@ def deflated_hutchinson(
         found.append(float(outside @ product(outside)))
     values = torch.tensor(found, dtype=torch.float64)
     method = f"estimated: exact on {krylov.steps} Krylov vectors, {draws} random vectors outside"
-    return Trace(inside + float(values.mean()), float(values.std() / draws**0.5), None, method)
+    value, spread = inside + float(values.mean()), float(values.std() / draws**0.5)
+    # Where the Krylov space is all but the whole space, only rounding is left.
+    return Trace(value, max(spread, krylov.rounding * abs(value)), None, method)
 
 
 def _class_roots(logits: Tensor, _: Batch) -> list[list[Tensor]]:

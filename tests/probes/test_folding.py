@@ -71,7 +71,7 @@ class Counting(ConvTwice):
 
     def forward(self, x: Tensor) -> Tensor:
         self.calls += 1
-        return self.norm(self.conv(x)) * (1 + 1e-3 * self.calls)
+        return self.norm(self.conv(x)) * (1 + 1e-9 * self.calls)
 
 
 class Writing(ConvTwice):

@@ -95,6 +95,21 @@ def test_the_density_of_two_runs_and_its_error():
     assert spectral_density(runs[:1]).stderr is None
 
 
+def test_the_density_that_moved_counts_once_and_widens_the_error():
+    """A share of 0.015 of each run went from 0 to 2, far enough apart not to overlap."""
+    values, no = np.array([0.0, 1.0, 2.0]), np.zeros(3)
+    now = Ritz(values, no, np.array([0.5, 0.25, 0.25]))
+    before = Ritz(values, no, np.array([0.515, 0.25, 0.235]))
+    moved = spectral_density([Quadrature(now, before, 10)] * 2, points=1001)
+    still = spectral_density([Quadrature(now, now, 10)] * 2, points=1001)
+    assert moved.change == pytest.approx(0.015, rel=1e-3)
+    assert still.change == 0
+    height = 0.015 / (0.02 * math.sqrt(2 * math.pi))
+    at = int(np.abs(moved.x).argmin())
+    shape = math.exp(-0.5 * (moved.x[at] / 0.02) ** 2)
+    assert moved.stderr[at] == pytest.approx(math.hypot(still.stderr[at], height * shape))
+
+
 def test_the_density_of_a_single_eigenvalue_is_a_narrow_bump():
     found = spectral_density([exact([5.0], [1.0])])
     assert found.width == pytest.approx(0.01 * 5e-6)
@@ -108,7 +123,7 @@ VALUES = np.array([[4.0, 2.0, 1.0], [9.0, 3.0, 0.001], [5.0, 0.004, 0.0], [2.0, 
 
 def summary(values=VALUES, dead=None, eps=1e-6):
     dead = np.zeros((len(values), 3), dtype=bool) if dead is None else dead
-    return _summary(values, dead, eps)
+    return _summary(values, dead, eps, "logit/input")
 
 
 def test_singular_values_are_summed_up_as_they_are_defined():

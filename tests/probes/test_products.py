@@ -77,3 +77,30 @@ def test_a_product_that_overflows_is_no_product() -> None:
         product = MatrixProduct(lent, measured(network), ggn=False, keep=True)
         with pytest.raises(NonFiniteError, match="NaN or infinite"):
             product(torch.full((19,), 3e38))
+
+
+class Signed(nn.Linear):
+    """A weight whose gradient is zero everywhere, and has none of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(2, 3)
+        self.gate = nn.Parameter(torch.ones(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * self.gate.sign()
+
+
+@pytest.mark.parametrize("ggn", [False, True])
+def test_a_weight_without_a_gradient_has_no_curvature(ggn: bool) -> None:
+    data = tiny()[1]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = Signed().double()
+    _, hessian, gauss_newton = matrices(network, data)
+    with evaluation(network, data) as lent:
+        weights = measured(network).used_by(lent.logits(lent.look))
+        product = MatrixProduct(lent, weights, ggn=ggn, keep=True)
+        vector = torch.ones(product.size, dtype=torch.float64)
+        expected = (gauss_newton if ggn else hessian) @ vector
+        assert torch.allclose(product(vector), expected, rtol=0, atol=1e-14)
+    assert product.size == 12

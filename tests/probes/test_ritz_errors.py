@@ -238,13 +238,14 @@ def test_the_error_of_the_largest_holds_where_ritz_values_hide_the_gap(
 
 def test_equal_eigenvalues_are_shown_by_fresh_vectors() -> None:
     """The start sees 5, 1 and 0 once each; then its space is exhausted."""
-    values = [5.0, 5.0, 5.0, 1.0, 1.0, 0.0, 0.0, 0.0]
-    start = torch.randn(8, generator=seeded(5), dtype=torch.float64)
-    found = largest(diagonal(*values), start, 4)
-    assert found.converged
-    assert found.values == pytest.approx([5.0, 5.0, 5.0, 1.0])
+    values = [5.0, 5.0, 5.0, 1.0, 1.0, *[0.0] * 40]
+    start = torch.randn(45, generator=seeded(5), dtype=torch.float64)
+    for count in (2, 3, 4, 6):
+        found = largest(diagonal(*values), start, count)
+        assert found.converged
+        assert found.values == pytest.approx(values[:count], abs=1e-12)
     assert found.errors.max() < 1e-6
-    assert found.krylov.steps < 12
+    assert found.krylov.steps < 14
     assert largest(diagonal(*values), start, 1).krylov.steps == 3
 
 
@@ -276,3 +277,19 @@ def test_each_value_that_another_start_has_shown_must_be_met() -> None:
     found = largest(torch.diag(values), start, 2, at_least=[9.0, 6.0], most_steps=30)
     assert not found.converged
     assert largest(torch.diag(values), start, 2, at_least=[9.0, 5.0], most_steps=30).converged
+
+
+def test_a_quadrature_is_compared_with_that_of_two_steps_earlier() -> None:
+    krylov = lanczos(torch.diag(torch.arange(9.0, dtype=torch.float64)), torch.ones(9), 5)
+    read = Quadrature.of(krylov)
+    assert len(read.now.values) == 5
+    assert read.earlier.values == pytest.approx(krylov.parts(3)[0].values)
+    assert Quadrature.of(lanczos(diagonal(1.0, 2.0, 3.0), torch.ones(3), 1)).size == 3
+
+
+def test_the_smallest_is_that_of_all_parts() -> None:
+    """The start sees -5 and 3; fresh vectors see 3 alone."""
+    found = largest(diagonal(-5.0, *[3.0] * 30), torch.ones(31), 3)
+    assert found.values == pytest.approx([3.0, 3.0, 3.0])
+    assert found.smallest == pytest.approx(-5.0)
+    assert found.smallest_error < 1e-12

@@ -83,32 +83,29 @@ def _signal(columns: Columns) -> Iterator[str]:
     dead = _value(columns.after, "dead_outputs")
     if dead and not columns.before.get("dead_outputs"):
         yield (
-            f"{dead:.0f} outputs of the pruned network do not respond to the input at all: no "
-            "gradient passes there, and no learning rate helps."
+            f"{dead:.0f} outputs of the pruned network ignore the input, so no gradient passes "
+            "there at any LR: prune the layers before them less."
         )
     if ratio is None:
         return
     if _same(ratio):
         yield (
-            f"The signal passes as before: mean JSV is {number(ratio)} times what it was, so "
-            "dynamical isometry is no reason to retrain with care."
+            f"Mean JSV: {number(ratio)} times what it was, within {1 / NOTICEABLE:.2g} to "
+            f"{NOTICEABLE:g}. The response to the input is about the same and no reason for a "
+            "smaller LR."
         )
         return
-    word = "shrank" if ratio < 1 else "grew"
-    line = f"The response to the input {word}: mean JSV is {number(ratio)} times what it was"
+    line = f"Mean JSV: {number(ratio)} times what it was"
     old, new = columns.before.get("mean_jsv"), _value(columns.recalibrated, "mean_jsv")
     if old and new is not None:
         mended = new / old
-        if _same(mended):
-            line += (
-                f", but {number(mended)} times with batch norm recalibrated: stale batch-norm "
-                "statistics are behind the change of this mean (what was learned is another matter)"
-            )
-        else:
-            line += (
-                f", and {number(mended)} times with batch norm recalibrated: the weights that are "
-                "gone, not stale statistics alone, are the cause"
-            )
+        line += f", {number(mended)} times with batch norm recalibrated: "
+        line += (
+            "stale batch-norm statistics explain this change, so recalibrate or retrain before "
+            "judging what was learned"
+            if _same(mended)
+            else "the weights that are gone, not stale statistics alone, are the cause"
+        )
     yield line + "."
 
 
@@ -118,14 +115,11 @@ def _gradient(columns: Columns) -> Iterator[str]:
         return
     old, new = columns.before.get("norm"), _value(columns.recalibrated, "norm")
     mended = f" ({number(new / old)} times with batch norm recalibrated)" if old and new else ""
-    line = f"The gradient is {number(ratio)} times as long as before{mended}: "
+    line = f"Gradient norm: {number(ratio)} times what it was{mended}. "
     if ratio > 1:
-        line += (
-            "the pruned network stands on a slope and moves fast at first, which is not the same "
-            "as recovering."
-        )
+        line += "The first steps are longer, which is no sign of recovery: watch the test."
     else:
-        line += "so are the first steps."
+        line += "The first steps are shorter: give retraining more of them, or a larger LR."
     yield line
 
 
@@ -133,20 +127,22 @@ def _curvature(columns: Columns, retraining: Columns | None) -> Iterator[str]:
     old, new = columns.before.get("max_stable_lr"), columns.last.get("max_stable_lr")
     if old is None or new is None:
         return
-    which = " (batch norm recalibrated)" if columns.recalibrated is not None else ""
+    which = ", batch norm recalibrated" if columns.recalibrated is not None else ""
     line = (
-        f"The largest LR at which plain gradient descent is stable, 2/λmax, is {number(new)} after "
-        f"the action{which}, {number(old)} before"
+        f"Largest stable LR (2/λmax): {number(new)} after the action{which}; {number(old)} before."
     )
     tried = None
     if retraining is not None:  # of the network that the ceiling is of
         tried = retraining.after if columns.recalibrated is None else retraining.recalibrated
     above = [lr for lr in ([] if tried is None else retrained(tried).lrs) if lr > new]
     if above and tried is not None:
-        line += f"; {' and '.join(f'{lr:g}' for lr in above)} above it can overshoot at first"
+        several = len(above) > 1
+        line += f" LR {' and LR '.join(f'{lr:g}' for lr in above)} {'are' if several else 'is'}"
+        line += " above it and may overshoot at first"
         if tried.status is Status.OK:
-            line += ", and did not diverge when this network was retrained"
-    yield line + "."
+            line += f"; {'they' if several else 'it'} did not diverge here"
+        line += "."
+    yield line
 
 
 def _retraining(columns: Columns) -> Iterator[str]:

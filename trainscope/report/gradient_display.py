@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MARKERS = {"before": "o", "after": "s", "recalibrated": "^"}
+MARKERS = {"before": "o", "after": "s", "recalibrated": "^", "alone": "o"}
 WEIGHTS, NORMS = "weights", "norms"
 PANELS = {WEIGHTS: "weights", NORMS: "normalisation and biases"}
 NAMED_NORMS = re.compile(

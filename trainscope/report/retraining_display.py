@@ -38,7 +38,7 @@ class RetrainingDisplay:
     @classmethod
     def from_diagnosis(cls, diagnosis: Diagnosis) -> Self:
         """Take the curves from a Diagnosis whose trainability accuracy was measured."""
-        columns = measured(diagnosis.probes["trainability_accuracy"], "epoch_losses")
+        columns = measured(diagnosis.probes["trainability_accuracy"], "lrs")
         told = {name: retrained(measurement) for name, measurement in columns.items()}
         one = next(iter(told.values()))
         unit, steps = one.metric.unit, one.steps

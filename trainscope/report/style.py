@@ -7,11 +7,17 @@ from typing import Any
 
 from trainscope.records import Columns, Measurement
 
-COLOURS = {"before": "#0072B2", "after": "#D55E00", "recalibrated": "#009E73"}
+COLOURS = {
+    "before": "#0072B2",
+    "after": "#D55E00",
+    "recalibrated": "#009E73",
+    "alone": "#0072B2",
+}
 LABELS = {
     "before": "before",
     "after": "after",
     "recalibrated": "after, batch norm recalibrated",
+    "alone": "the network",
 }
 DASHES = ("-", "--", ":", "-.")
 SERIES = ("#0072B2", "#D55E00", "#009E73", "#B8578F", "#C98A00", "#3A9BD1", "#6F6F6F")
@@ -43,9 +49,9 @@ def styles(labels: Iterable[str], order: Sequence[str] = ()) -> list[dict[str, A
 
 
 def measured(columns: Columns, array: str) -> dict[str, Measurement]:
-    """Return the columns that have an array, in order."""
+    """Return the columns that have an array, in order; a network without an action is "alone"."""
     found = {
-        "before": columns.before,
+        "alone" if columns.after is None else "before": columns.before,
         "after": columns.after,
         "recalibrated": columns.recalibrated,
     }

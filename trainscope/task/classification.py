@@ -11,7 +11,7 @@ from torch import Tensor
 from trainscope.errors import TaskError
 from trainscope.records.metric import ACCURACY, HIGHER, Metric
 from trainscope.task.batches import Batch, described, targets
-from trainscope.task.task import Amount, Common, Outputs, first_tensor, pooled
+from trainscope.task.task import Amount, Common, Outputs, main_tensor, pooled
 
 IGNORED = -100
 """The label of what is not counted, as torch has it."""
@@ -22,7 +22,7 @@ class Classification(Common):
     """Softmax cross-entropy (nats) and top-1 accuracy (percent).
 
     The network returns logits [N, C] for labels [N], or [N, ..., C] for labels [N, ...];
-    [N, C, ...] is taken too. Where it returns more than a tensor, `logits` or the first tensor is
+    [N, C, ...] is taken too. Where it returns several tensors, the one called `logits` or `out` is
     meant. Labels of -100 are not counted.
     """
 
@@ -33,7 +33,7 @@ class Classification(Common):
 
     def logits(self, outputs: Outputs) -> Tensor:
         """Return the logits among a network's outputs."""
-        return first_tensor(outputs)
+        return main_tensor(outputs)
 
     def labelled(self, outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return logits [positions, C] and labels [positions] of the positions that count.

@@ -14,7 +14,7 @@ from trainscope.errors import TaskError
 from trainscope.records.metric import LOWER, Metric
 from trainscope.task.batches import TARGETS, Batch, called, described, targets
 from trainscope.task.classification import IGNORED
-from trainscope.task.task import Amount, Common, Outputs, first_tensor
+from trainscope.task.task import Amount, Common, Outputs, main_tensor
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class LanguageModelling(Common):
         return self._logits(outputs)[:, -1]
 
     def _logits(self, outputs: Outputs) -> Tensor:
-        logits = first_tensor(outputs)
+        logits = main_tensor(outputs)
         if logits.ndim != 3:
             raise TaskError(
                 f"the network returns {described(logits)}, and not logits of shape [samples, "

@@ -11,7 +11,7 @@ from torch import Tensor
 from trainscope.errors import TaskError
 from trainscope.records.metric import LOWER, Metric
 from trainscope.task.batches import Batch, described, targets
-from trainscope.task.task import Amount, Common, Outputs, first_tensor, pooled
+from trainscope.task.task import Amount, Common, Outputs, main_tensor, pooled
 
 _LOSSES = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.smooth_l1_loss}
 
@@ -59,10 +59,10 @@ class Regression(Common):
 
     def signal(self, outputs: Outputs) -> Tensor | None:
         """Return the outputs [N, K]; of several positions their means."""
-        return pooled(first_tensor(outputs, ("prediction", "logits", "out")))
+        return pooled(main_tensor(outputs, ("prediction", "logits", "out")))
 
     def _both(self, outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor]:
-        found = first_tensor(outputs, ("prediction", "logits", "out"))
+        found = main_tensor(outputs, ("prediction", "logits", "out"))
         wanted = targets(batch, self.inputs)
         if not isinstance(wanted, Tensor):
             raise TaskError(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from trainscope.errors import TaskError
 from trainscope.records.metric import Metric
-from trainscope.task.batches import Batch, called, selected, size_of, tensors
+from trainscope.task.batches import Batch, called, described, selected, size_of, tensors
 
 Outputs = Any
 """Whatever a network returns: a tensor, or a tuple, dictionary or object that holds some."""
@@ -127,11 +127,11 @@ def each_alone(task: Task, outputs: Outputs, batch: Batch) -> tuple[Tensor, Tens
     return torch.stack(sums), torch.tensor(counts, device=sums[0].device)
 
 
-def first_tensor(outputs: Outputs, names: Sequence[str] = ("logits", "out")) -> Tensor:
-    """Return the main tensor of a network's outputs: itself, by a usual name, or the first.
+def main_tensor(outputs: Outputs, names: Sequence[str] = ("logits", "out")) -> Tensor:
+    """Return the tensor that is meant among a network's outputs: the only one, or by a usual name.
 
     Raises:
-        TaskError: There is none.
+        TaskError: There is none, or there are several and none has such a name.
     """
     if isinstance(outputs, Tensor):
         return outputs
@@ -139,15 +139,14 @@ def first_tensor(outputs: Outputs, names: Sequence[str] = ("logits", "out")) -> 
         found = outputs.get(name) if hasattr(outputs, "get") else getattr(outputs, name, None)
         if isinstance(found, Tensor):
             return found
-    if isinstance(outputs, tuple | list) and outputs:
-        return first_tensor(outputs[0], names)
-    found = next((leaf for leaf in tensors(outputs) if leaf.is_floating_point()), None)
-    if found is None:
-        raise TaskError(
-            f"the network returns a {type(outputs).__name__} without a tensor: wrap it in a module "
-            "that returns one, or give a task of your own"
-        )
-    return found
+    there = [leaf for leaf in tensors(outputs) if leaf.is_floating_point() and leaf.ndim]
+    if len(there) == 1:
+        return there[0]
+    which = "none is a tensor" if not there else f"none is called {' or '.join(map(repr, names))}"
+    raise TaskError(
+        f"the network returns {described(outputs)}, of which {which}: wrap it in a module that "
+        "returns what is meant, or give a loss or a task of your own"
+    )
 
 
 def pooled(values: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ MOST_POINTS = 300
 def measured_plots(diagnosis: Diagnosis) -> list[Json]:
     """Return what there is to draw; of a probe that was not measured, nothing."""
     drawn = (
-        ("trainability_accuracy", "epoch_losses", _retraining),
+        ("trainability_accuracy", "lrs", _retraining),
         ("jacobian", "singular_values", _singular_values),
         ("curvature", "density_x", _density),
         ("gradient", "layer_norms", _gradient),
@@ -34,16 +34,12 @@ def measured_plots(diagnosis: Diagnosis) -> list[Json]:
     return found
 
 
-def _label(diagnosis: Diagnosis, column: str) -> str:
-    return "the network" if diagnosis.action is None else LABELS[column]
-
-
 def _retraining(diagnosis: Diagnosis) -> list[Json]:
     display = RetrainingDisplay.from_diagnosis(diagnosis)
     lrs = list(dict.fromkeys(lr for _, lr in display.curves))
     series = [
         {
-            "label": f"{_label(diagnosis, column)}, LR {lr:g}",
+            "label": f"{LABELS[column]}, LR {lr:g}",
             "colour": COLUMN_COLOURS[column],
             "dash": lrs.index(lr),
             "knots": True,
@@ -64,8 +60,6 @@ def _retraining(diagnosis: Diagnosis) -> list[Json]:
 def _singular_values(diagnosis: Diagnosis) -> list[Json]:
     plot = singular_values(diagnosis, diagnosis.probes["jacobian"])
     title, note = "Jacobian singular values", "Of every pinned sample. Dashed: means."
-    if diagnosis.action is None:
-        plot["series"][0]["label"] = _label(diagnosis, "before")
     return [{**plot, "title": title, "note": note}]
 
 
@@ -78,7 +72,7 @@ def _density(diagnosis: Diagnosis) -> list[Json]:
         kept = np.flatnonzero(seen)[:: max(1, int(seen.sum()) // MOST_POINTS)]
         series.append(
             {
-                "label": _label(diagnosis, column),
+                "label": LABELS[column],
                 "colour": COLUMN_COLOURS[column],
                 "points": [[rounded(float(xs[k])), rounded(float(ys[k]))] for k in kept],
             }
@@ -122,7 +116,7 @@ def _gradient(diagnosis: Diagnosis) -> list[Json]:
         }
         points = [[place[name], rounded(known[name])] for name in names if name in known]
         colour = COLUMN_COLOURS[column]
-        series.append({"label": _label(diagnosis, column), "colour": colour, "points": points})
+        series.append({"label": LABELS[column], "colour": colour, "points": points})
     spec = {"xlabel": "gradient norm [nats / weight]"}
     title, note = "Gradient norm by layer", "In the network's order, input on top."
     return [_plot("layers", title, note, spec, series=series, names=names, heads=heads)]

@@ -35,7 +35,7 @@ from trainscope.report.style import LABELS, measured
 BINS = 48
 FEW = 4
 """So many settings stand side by side in half a card's width."""
-COLUMN_COLOURS = {"before": 0, "after": 1, "recalibrated": 2}
+COLUMN_COLOURS = {"before": 0, "after": 1, "recalibrated": 2, "alone": 0}
 
 
 def plots(comparison: Comparison) -> list[Json]:
