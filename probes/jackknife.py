@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student
+from scipy.special import ndtri, stdtrit
 
 Values = NDArray[np.float64]
 
@@ -66,7 +66,7 @@ def widened(error: float, count: int) -> float:
 
     The widening is Student's: 1.62 at 4 samples, 1.21 at 8, 1.02 at 64.
     """
-    return error * float(student.ppf(0.975, count - 1) / student.ppf(0.975, np.inf))
+    return error * float(stdtrit(count - 1, 0.975) / ndtri(0.975))
 
 
 def mean_stderr(values: Values) -> float | None:

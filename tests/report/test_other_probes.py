@@ -125,8 +125,9 @@ def test_its_words_units_and_damage_are_in_the_table_the_page_and_the_json():
     assert ("plain", "one") in cells
     assert '<th scope="row" title="higher is better">share that' in diagnosis_page(found)
     for text in (shown(found), re.sub(r"<[^>]+>", " ", diagnosis_page(found)), found._repr_html_()):
-        for word in ("Weights of a toy", "share that is not zero [%]", "weights above 9", share[3]):
+        for word in ("Weights of a toy", "share that is not zero [%]", share[3]):
             assert word in text
+        assert "weights above 9 [weights]" in text  # and no console takes it for markup
         assert "weights above 9 (after): no weight is above 9" in text
     raw = json.loads(found.to_json())["probes"]["toy"]
     assert raw["damage"]["share"] == after.value("share") / before.value("share")

@@ -65,7 +65,8 @@ def _numbers(diagnosis: Diagnosis) -> Table:
                 table.add_row()
             probe = row.probe
             table.add_row(Text(probe, "bold"))
-        table.add_row("  " + row.label, *(row.cells[place] for place in kept))
+        cells = (Text(row.cells[place]) for place in kept)
+        table.add_row(Text(f"  {row.label}"), *cells)
     return table
 
 

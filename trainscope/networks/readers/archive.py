@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from trainscope.errors import CheckpointError
-from trainscope.networks.readers.machine import Machine
+from trainscope.networks.readers.pickle_machine import Machine
 from trainscope.networks.readers.tensors import Storage, storage_type
 
 DAMAGED = "the file is damaged or cut short; copy or download it again"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from trainscope.errors import CheckpointError
-from trainscope.networks.readers.machine import Machine
+from trainscope.networks.readers.pickle_machine import Machine
 from trainscope.networks.readers.tensors import Storage, storage_type
 
 _BEFORE = 3  # magic number, version and system; then come the objects and the storages' keys

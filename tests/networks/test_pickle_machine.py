@@ -17,10 +17,10 @@ from torch import nn
 
 from trainscope.errors import CheckpointError
 from trainscope.networks.readers import contents_of
-from trainscope.networks.readers import machine as home
+from trainscope.networks.readers import pickle_machine as home
 from trainscope.networks.readers.container import load
 from trainscope.networks.readers.inert import Inert
-from trainscope.networks.readers.machine import Machine
+from trainscope.networks.readers.pickle_machine import Machine
 
 NEST = b"\x85"  # TUPLE1: a tuple of what is on the stack
 
