@@ -26,7 +26,7 @@ from trainscope.data.dataset import Dataset
 from trainscope.data.split import Augment, Split
 from trainscope.errors import DataError, TaskError
 from trainscope.foreign import reason
-from trainscope.task import Batch, Classification, Task
+from trainscope.task import Batch, Classification, LanguageModelling, Task
 from trainscope.task.batches import described, joined, mapped, plain, targets, tensors
 from trainscope.task.classification import IGNORED
 
@@ -112,7 +112,8 @@ def given_data(data: Given, name: str | None = None, task: Task | None = None) -
     Args:
         data: A `DataLoader`, a map-style data set, or an iterable of batches; or a pair of them,
             train and test; or one batch: a dictionary of tensors, or a pair of tensors, inputs
-            [N, ...] and labels [N]. A loader over a map-style data set is read by index, so its
+            [N, ...] and labels [N] (a list of two tensors of token ids is two batches where the
+            task is language modelling). A loader over a map-style data set is read by index, so its
             transforms stay random; of anything else up to `MOST_BYTES` are read once and kept.
         name: What it is called; by default after the class of its data set.
         task: What its batches are for; by default classification.
@@ -125,7 +126,8 @@ def given_data(data: Given, name: str | None = None, task: Task | None = None) -
         data = [data]
     if isinstance(data, tuple | list) and len(data) == 2 and not _is_batch(data[0]):
         if isinstance(data[0], Tensor):
-            train, test = None, _split([tuple(data)], name, task)
+            tokens = isinstance(data, list) and type(task) is LanguageModelling
+            train, test = None, _split(data if tokens else [tuple(data)], name, task)
         else:
             halves = (f"{name} (train)", f"{name} (test)")
             train, test = _split(data[0], halves[0], task), _split(data[1], halves[1], task)
