@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from enum import StrEnum
 
-from trainscope.records import Json
+from trainscope.records import Json, Shown
 
 
 class EstimateStatus(StrEnum):
@@ -111,7 +111,7 @@ class EarlyDecay:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Estimate(Shown):
     """When a small LR reaches a target, and how many epochs to add for it.
 
     Attributes:

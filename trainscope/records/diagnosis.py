@@ -13,6 +13,7 @@ from trainscope.records.before import PrunedBefore
 from trainscope.records.columns import Columns
 from trainscope.records.json_text import parse
 from trainscope.records.measurement import Json
+from trainscope.records.shown import Shown
 from trainscope.records.typed import taken, typed
 
 FAMILY = "trainscope.diagnosis/"
@@ -86,7 +87,7 @@ class DataRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Diagnosis:
+class Diagnosis(Shown):
     """A network's trainability, and what one sparsifying action did to it.
 
     Attributes:
@@ -170,9 +171,3 @@ class Diagnosis:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             said = str(error) if isinstance(error, ValueError) else repr(error)
             raise RecordError(f"this Diagnosis is incomplete or damaged: {said}") from error
-
-    def _repr_html_(self) -> str:
-        """Return the table and the verdict for a notebook."""
-        from trainscope.records.page import diagnosis_html
-
-        return diagnosis_html(self)

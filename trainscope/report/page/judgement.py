@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from trainscope.comparison.comparison import Comparison
 from trainscope.comparison.setups import MOST_REASONS, Check, Fairness
 from trainscope.comparison.traps import Severity
-from trainscope.records.page import diagnosis_html
+from trainscope.report.notebook import diagnosis_html
 from trainscope.report.page.markup import escape, prose
 
 
