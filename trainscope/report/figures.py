@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FIGURES: dict[str, tuple[str, str, Any]] = {
-    "retraining": ("trainability_accuracy", "epoch_losses", RetrainingDisplay),
+    "retraining": ("trainability_accuracy", "lrs", RetrainingDisplay),
     "gradient_norms": ("gradient", "layer_norms", GradientDisplay),
     "singular_values": ("jacobian", "singular_values", SingularValuesDisplay),
     "spectral_density": ("curvature", "density_x", DensityDisplay),

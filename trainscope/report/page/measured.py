@@ -21,7 +21,7 @@ MOST_POINTS = 300
 def measured_plots(diagnosis: Diagnosis) -> list[Json]:
     """Return what there is to draw; of a probe that was not measured, nothing."""
     drawn = (
-        ("trainability_accuracy", "epoch_losses", _retraining),
+        ("trainability_accuracy", "lrs", _retraining),
         ("jacobian", "singular_values", _singular_values),
         ("curvature", "density_x", _density),
         ("gradient", "layer_norms", _gradient),
@@ -47,13 +47,17 @@ def _retraining(diagnosis: Diagnosis) -> list[Json]:
             "colour": COLUMN_COLOURS[column],
             "dash": lrs.index(lr),
             "knots": True,
-            "points": [[k, rounded(value)] for k, value in enumerate(curve) if isfinite(value)],
+            "points": [
+                [place, rounded(value)]
+                for place, value in zip(display.places(len(curve)), curve, strict=True)
+                if isfinite(value)
+            ],
         }
         for (column, lr), curve in display.curves.items()
     ]
     spec = {
-        "xlabel": f"{display.epoch} of retraining (0: not retrained)",
-        "xshort": "epoch",
+        "xlabel": display.xlabel,
+        "xshort": "epoch" if display.steps is None else "step",
         "ylabel": display.tested,
         "from0": True,
     }
