@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from trainscope.cli.options import Place, action_options, build_action
+from trainscope.cli.options import Place, action_options, build_action, task_option
 from trainscope.cli.printing import remark
 from trainscope.cli.retrain import ACTION, WEIGHTS
 from trainscope.cli.running import (
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 @click.option("--data", default="digits", show_default=True, help=DATA_HELP)
 @click.option("--input-shape", help="CxHxW to which a folder of images is resized.")
 @click.option("--download", is_flag=True, help="Fetch the data where it is missing.")
+@task_option
 @action_options
 @click.option(
     "--weights",
@@ -60,6 +61,7 @@ def command(
     data: str,
     input_shape: str | None,
     download: bool,
+    task: str | None,
     weights: str,
     speedup: float | None,
     stem: Path | None,
@@ -73,6 +75,7 @@ def command(
     The pretraining is kept in a folder of its own and shared: P30F90, P60F60 and P90F30 pretrain
     once. Killed or interrupted, the same command goes on where it stopped.
     """
+    from trainscope.diagnosis.opening import trial_on
     from trainscope.errors import ScheduleError
     from trainscope.networks import open_checkpoint
     from trainscope.networks.device import find_device
@@ -94,7 +97,7 @@ def command(
         raise ScheduleError(f"recipe '{recipe}' has no pretraining: write one like P60{recipe}")
     action = build_action(**asked, seed=settings.seed)
     name, shape = named_architecture(None if model else arch, model, input_shape)
-    dataset = open_dataset(data, shape, download=download)
+    dataset = open_dataset(data, shape, download=download, task=task)
     first = training_job(name, dataset, pretraining, settings)
     epoch = _pruning_epoch(read, speedup, first, action)
     if epoch > pretraining.total:
@@ -104,8 +107,9 @@ def command(
     folder = stem or Path("runs") / f"stem-{key_of(first.frozen())}"
     with kept_on_interrupt(folder), watching(None, f"pretraining {name}") as watch:
         kept = pretrain(first, folder, epoch, device=device, watch=watch)
-    base = open_checkpoint(kept / CHECKPOINT, model=model)
-    initial = open_checkpoint(epoch_folder(folder, 0) / CHECKPOINT, model=model)
+    trial = trial_on(dataset)
+    base = open_checkpoint(kept / CHECKPOINT, model=model, trial=trial)
+    initial = open_checkpoint(epoch_folder(folder, 0) / CHECKPOINT, model=model, trial=trial)
     job, _ = retraining_job(
         base,
         dataset,
@@ -141,7 +145,7 @@ def _pruning_epoch(recipe: Recipe, speedup: float | None, job: Job, action: Acti
 
     if recipe.squeezed and speedup is None:
         network = job.network
-        speedup = sparsify(network.module, action, network.input_shape).record.speedup
+        speedup = sparsify(network.module, action, network.inputs).record.speedup
     epoch = recipe.pruning_epoch(speedup)
     assert epoch is not None
     if recipe.squeezed:
