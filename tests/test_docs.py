@@ -43,3 +43,24 @@ def test_links_between_pages_lead_somewhere():
     for page in [*DOCS.rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]:
         for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             assert (page.parent / link).exists(), f"{page.name} links to {link}"
+
+
+def blocks(page: str) -> list[str]:
+    """Return the Python in a page."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    return re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("number", range(2))
+def test_the_examples_of_tasks_run(number, capsys):
+    found = blocks("tasks.md")
+    assert len(found) == 2
+    exec(compile(found[number], f"tasks.md, block {number}", "exec"), {"__name__": "example"})
+    said = capsys.readouterr().out
+    assert "right" in said if number == 0 else float(said) > 0
+
+
+def test_the_hook_of_any_task_runs(capsys):
+    block = next(block for block in blocks("hooks.md") if "task=" in block)
+    exec(compile(block, "hooks.md", "exec"), {"__name__": "example"})
+    assert "curvature" in capsys.readouterr().out
