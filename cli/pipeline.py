@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from trainscope.cli.options import Place, action_options, build_action
+from trainscope.cli.options import Place, action_options, build_action, task_option
 from trainscope.cli.printing import remark
 from trainscope.cli.retrain import ACTION, WEIGHTS
 from trainscope.cli.running import (
@@ -31,6 +31,7 @@ from trainscope.cli.training_options import build_settings, open_dataset, traini
 @click.option("--data", default="digits", show_default=True, help=DATA_HELP)
 @click.option("--input-shape", help="CxHxW to which a folder of images is resized.")
 @click.option("--download", is_flag=True, help="Fetch the data where it is missing.")
+@task_option
 @action_options
 @click.option(
     "--weights",
@@ -56,6 +57,7 @@ def command(
     data: str,
     input_shape: str | None,
     download: bool,
+    task: str | None,
     weights: str,
     speedup: float | None,
     stem: Path | None,
@@ -69,6 +71,7 @@ def command(
     The pretraining is kept in a folder of its own and shared: P30F90, P60F60 and P90F30 pretrain
     once. Killed or interrupted, the same command goes on where it stopped.
     """
+    from trainscope.diagnosis.opening import trial_on
     from trainscope.errors import ScheduleError
     from trainscope.networks import open_checkpoint
     from trainscope.networks.device import find_device
@@ -89,7 +92,7 @@ def command(
         raise ScheduleError(f"recipe '{recipe}' has no pretraining: write one like P60{recipe}")
     action = build_action(**asked, seed=settings.seed)
     name, shape = named_architecture(None if model else arch, model, input_shape)
-    dataset = open_dataset(data, shape, download=download)
+    dataset = open_dataset(data, shape, download=download, task=task)
     first = training_job(name, dataset, pretraining, settings)
     hook, watched = build_hook(
         dataset, batch_size=settings.batch_size, seed=settings.seed, **measuring
@@ -106,7 +109,7 @@ def command(
             folder=folder,
             epoch=epoch,
             weights=Kind(WEIGHTS[weights]),
-            opened=partial(open_checkpoint, model=model),
+            opened=partial(open_checkpoint, model=model, trial=trial_on(dataset)),
             device=device,
             watch=watch,
         )

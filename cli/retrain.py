@@ -74,6 +74,7 @@ def command(
     zeros without masks, stays at zero unless --regrow is given. Killed or interrupted, the same
     command goes on where it stopped.
     """
+    from trainscope.diagnosis.opening import trial_on
     from trainscope.networks import open_checkpoint, regrown
     from trainscope.records import Kind
     from trainscope.training.jobs import retraining_job, run_beside
@@ -97,7 +98,9 @@ def command(
     )
     beside = run_beside(checkpoint, base)
     base = regrown(base) if regrow else base
-    initial = None if rewind_to is None else open_checkpoint(rewind_to, arch=arch, model=model)
+    initial = None
+    if rewind_to is not None:
+        initial = open_checkpoint(rewind_to, arch=arch, model=model, trial=trial_on(dataset))
     job, _ = retraining_job(
         base,
         dataset,

@@ -13,7 +13,10 @@ from trainscope.cli.running import MEASURING, build_hook, run_and_show
 from trainscope.cli.schedule_options import build_schedule, schedule_options
 from trainscope.cli.training_options import build_settings, open_dataset, training_options
 
-DATA_HELP = "digits, mnist:ROOT, fashionmnist:ROOT, cifar10:ROOT, cifar100:ROOT, imagefolder:ROOT."
+DATA_HELP = (
+    "digits, mnist:ROOT, fashionmnist:ROOT, cifar10:ROOT, cifar100:ROOT, imagefolder:ROOT, or "
+    "package.module:factory for your own loaders."
+)
 
 
 @click.command("train")

@@ -218,13 +218,13 @@ class TrainabilityAccuracy:
         how = f"momentum {chosen.momentum:g}, " if chosen.optimizer == "sgd" else ""
         metric, span = data.task.metric, f"N = {epochs} epochs"
         if self.steps is not None:
-            span = f"{epochs * self._each()} steps, tested every {self._each()}, {epochs} times"
+            span = f"{epochs * self._each()} steps, tested every {self._each()},"
         tested = "top-1 test accuracy, percent" if metric == ACCURACY else f"test {metric.label}"
         return {
             "accuracy" if metric.is_accuracy else "metric": (
                 f"{tested}, mean over the first {span} of retraining"
             ),
-            "schedule": f"{lrs}, {span.removeprefix('N = ')}",
+            "schedule": f"{lrs}, {span.removeprefix('N = ').partition(',')[0]}",
             "settings": f"{chosen.optimizer}, {how}weight decay {chosen.weight_decay:g}, "
             f"batch size {chosen.batch_size}",
             "comparable": "only under the same LR schedule, N and settings",

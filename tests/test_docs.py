@@ -61,3 +61,24 @@ def scalars_table() -> str:
 def test_the_table_of_numbers_is_what_the_probes_say():
     table = scalars_table()
     assert table in (DOCS / "probes.md").read_text(encoding="utf-8"), f"it should be\n{table}"
+
+
+def blocks(page: str) -> list[str]:
+    """Return the Python in a page."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    return re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("number", range(2))
+def test_the_examples_of_tasks_run(number, capsys):
+    found = blocks("tasks.md")
+    assert len(found) == 2
+    exec(compile(found[number], f"tasks.md, block {number}", "exec"), {"__name__": "example"})
+    said = capsys.readouterr().out
+    assert "right" in said if number == 0 else float(said) > 0
+
+
+def test_the_hook_of_any_task_runs(capsys):
+    block = next(block for block in blocks("hooks.md") if "task=" in block)
+    exec(compile(block, "hooks.md", "exec"), {"__name__": "example"})
+    assert "curvature" in capsys.readouterr().out

@@ -16,7 +16,7 @@ from trainscope.comparison.settings import Setting, group, shared_first_stage
 from trainscope.comparison.setups import Fairness
 from trainscope.comparison.traps import Severity, Trap, detect
 from trainscope.comparison.within import one_at_a_time, within
-from trainscope.records import Diagnosis, Json, Metric, Run
+from trainscope.records import Diagnosis, Json, Metric, Run, Shown
 
 SCHEMA = "trainscope.comparison/1"
 MOST_PAIRED = 16
@@ -27,7 +27,7 @@ MOST_ESTIMATES = 4
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Shown):
     """A comparison of runs.
 
     Attributes:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from enum import StrEnum
 
-from trainscope.records import Json, Metric
+from trainscope.records import Json, Metric, Shown
 from trainscope.records.metric import ACCURACY
 
 
@@ -127,7 +127,7 @@ class EarlyDecay:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Estimate(Shown):
     """When a small LR reaches a target, and how many epochs to add for it.
 
     Attributes:

@@ -29,7 +29,15 @@ from trainscope.networks.threads import suited_threads
 from trainscope.probes import Probe, attempt, find, lacking
 from trainscope.probes.behaviour import checked_once
 from trainscope.probes.probe import Need
-from trainscope.records import Columns, Cost, DataRecord, Diagnosis, Measurement, NetworkRecord
+from trainscope.records import (
+    Columns,
+    Cost,
+    DataRecord,
+    Diagnosis,
+    Measurement,
+    Measurements,
+    NetworkRecord,
+)
 from trainscope.records.arrays import PROBES
 from trainscope.sparsify import (
     Action,
@@ -251,8 +259,8 @@ def _diagnosis(outcome: Outcome) -> Diagnosis:
     return outcome.diagnosis
 
 
-def _alone(outcome: Outcome) -> Mapping[str, Measurement]:
-    return {name: columns.before for name, columns in outcome.diagnosis.probes.items()}
+def _alone(outcome: Outcome) -> Measurements:
+    return Measurements((n, columns.before) for n, columns in outcome.diagnosis.probes.items())
 
 
 diagnose = _keeping(

@@ -60,6 +60,25 @@ def open_data(
     return given_data(given, task=task)
 
 
+def refuse_random(task: Task, data: str) -> None:
+    """Refuse Gaussian inputs for a task of which nobody can draw the targets.
+
+    Args:
+        task: What the network is asked to do.
+        data: As it was asked for; empty where nothing was.
+
+    Raises:
+        DataError: The task is no classification.
+    """
+    if type(task) is Classification:
+        return
+    what = data or "without --data the inputs are Gaussian, which"
+    raise DataError(
+        f"{what} has no targets for {type(task).__name__} (labels are drawn from a network's own "
+        "predictions for Classification alone): give data=loader, or --data package.module:factory"
+    )
+
+
 def is_plain(data: Dataset | RandomInputs) -> bool:
     """Tell whether data is floating-point inputs with one class index each."""
     return isinstance(data, RandomInputs) or data.plain

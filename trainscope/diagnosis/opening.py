@@ -15,11 +15,13 @@ from trainscope.diagnosis.inputs import (
     is_plain,
     open_data,
     open_module,
+    refuse_random,
     suited,
     tried,
 )
-from trainscope.errors import CheckpointError
+from trainscope.errors import CheckpointError, DataError
 from trainscope.networks import Network, noticed
+from trainscope.networks.custom import Trial
 from trainscope.networks.forward import check_forward
 from trainscope.networks.given import given_network
 from trainscope.networks.trusting import open_as_asked
@@ -68,6 +70,10 @@ class Opening:
             TrainscopeError: One of them cannot be opened, or they do not fit each other.
         """
         task = self.task or Classification()
+        if isinstance(data, str) and data.startswith("random:"):
+            refuse_random(task, data)
+        if not isinstance(given, nn.Module | Network):
+            self._check_named(data, task)
         if isinstance(given, nn.Module):
             return open_module(
                 given,
@@ -78,8 +84,8 @@ class Opening:
                 download=download,
             )
         early = None
-        if data is not None and (not isinstance(data, str) or is_factory(data)):
-            early = open_data(data, (), task)
+        if data is not None and (not isinstance(data, str) or self._says_shape(data)):
+            early = open_data(data, (), task, download=download)
         base = self._opened(given, early)
         if self.input_shape is not None:
             check_forward(base.module, self.input_shape, base.architecture)
@@ -87,7 +93,7 @@ class Opening:
         shape = tuple(base.input_shape)
         found = early
         if found is None:
-            named = data or base.remembered.data or RandomInputs(shape).name
+            named = data or _named(base, task)
             found = open_data(named, shape, task, download=download)
         if is_plain(found):
             return fitted(base, found, class_index)
@@ -113,12 +119,34 @@ class Opening:
             )
         return replace(opened, input_shape=like.input_shape, example=like.example)
 
+    def _check_named(self, data: str | Given | None, task: Task) -> None:
+        """Refuse a network of the user's own for a task whose data nobody names.
+
+        Raises:
+            DataError: It is one.
+        """
+        own = self.model is not None or self.unsafe_load
+        if data is None and own and type(task) is not Classification:
+            raise DataError(
+                f"a network of your own is tried on a batch of {type(task).__name__}, and no data "
+                "is named: give --data, like --data package.module:factory"
+            )
+
+    def _says_shape(self, data: str) -> bool:
+        """Tell whether data is opened before a network, whose inputs it may show."""
+        if is_factory(data):
+            return True
+        own = self.model is not None or self.unsafe_load
+        return own and not data.startswith("imagefolder:")
+
     def _opened(self, given: str | Path | Network, data: Dataset | RandomInputs | None) -> Network:
         if isinstance(given, Network):
             return noticed(given)
-        trial = None
-        if data is not None and not isinstance(data, RandomInputs) and not is_plain(data):
-            trial = partial(_on_trial, data=data)
+        shape = None
+        if self.model is not None or self.unsafe_load:  # nobody else says what it takes
+            shape = self.input_shape
+            if shape is None and data is not None and is_plain(data):
+                shape = data.shape if isinstance(data, RandomInputs) else data.input_shape
         return open_as_asked(
             Path(given),
             self.tell,
@@ -126,8 +154,34 @@ class Opening:
             model=self.model,
             unsafe_load=self.unsafe_load,
             part=self.part,
-            trial=trial,
+            input_shape=shape,
+            trial=trial_on(data),
         )
+
+
+def _named(base: Network, task: Task) -> str:
+    """Return the data that a network is measured on where nobody names any.
+
+    Raises:
+        DataError: Its file names code of somebody's, or nobody can draw the targets.
+    """
+    kept = base.remembered.data
+    if kept is not None and is_factory(kept):
+        # A file may not choose what is imported: only the person who opens it may.
+        raise DataError(
+            f"the file says that its data is made by {kept}; where you trust that code, say "
+            f"--data {kept}"
+        )
+    if kept is None:
+        refuse_random(task, "")
+    return kept or RandomInputs(tuple(base.input_shape)).name
+
+
+def trial_on(data: Dataset | RandomInputs | None) -> Trial | None:
+    """Return how a network of the user's own is tried on data, where that is no plain pair."""
+    if data is None or isinstance(data, RandomInputs) or is_plain(data):
+        return None
+    return partial(_on_trial, data=data)
 
 
 def _on_trial(module: nn.Module, data: Dataset) -> Network:

@@ -42,8 +42,8 @@ def check_forward(
     if not isinstance(out, Tensor) or out.ndim != 2 or len(out) != 2:
         what = words_of(tuple(out.shape)) if isinstance(out, Tensor) else f"a {type(out).__name__}"
         raise CheckpointError(
-            f"{name} gives {what} for two inputs and not logits of 2 x classes; "
-            "only classifiers can be measured"
+            f"{name} gives {what} for two inputs and not logits of 2 x classes: name the task "
+            "(task=, --task) where it is no classifier"
         )
     if regroup:
         for layer in _grouped(module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +16,7 @@ from trainscope.networks.forward import check_forward
 from trainscope.networks.guess_shape import GUESSED
 from trainscope.networks.network import Network
 from trainscope.task import Batch, Classification, Outputs, Task
-from trainscope.task.batches import beside, targets, tensors
+from trainscope.task.batches import beside, described, targets, tensors
 from trainscope.task.modes import eval_mode
 
 
@@ -24,7 +25,7 @@ def given_network(module: nn.Module, batch: Batch, task: Task) -> Network:
 
     Args:
         module: Run once in eval mode without gradients; modes and random states are put back.
-        batch: Of the task; at most two samples are put forward.
+        batch: Of the task; at most two samples are put forward, and shown to the task's losses.
         task: What the module is asked to do.
 
     Raises:
@@ -37,9 +38,10 @@ def given_network(module: nn.Module, batch: Batch, task: Task) -> Network:
     like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
     example = call_of(module, few, task)
     shape = tuple(tensors((example.args, dict(example.kwargs)))[0].shape[1:])
+    few = beside(few, like) if like.numel() else few
     try:
         with torch.no_grad(), eval_mode(module), torch.random.fork_rng(devices=[]):
-            out = task.outputs(module, beside(few, like) if like.numel() else few)
+            out = task.outputs(module, few)
     except TaskError as error:
         raise CheckpointError(f"{name}: {error}") from error
     except Exception as error:  # whatever the module's own code raises
@@ -47,11 +49,14 @@ def given_network(module: nn.Module, batch: Batch, task: Task) -> Network:
             f"{name} does not take inputs of shape {'x'.join(map(str, shape))}: {reason(error)}"
         ) from error
     plain = len(example.args) == 1 and not example.kwargs and _is_floating(example.args[0])
+    classes = _classes(name, out, few, task)
+    if type(task) is not Classification:
+        _check_terms(name, out, few, task)
     return Network(
         module=module,
         architecture=name,
         input_shape=shape,
-        num_classes=_classes(name, out, few, task),
+        num_classes=classes,
         recognised="the module that was given",
         example=None if plain else example,
     )
@@ -71,7 +76,7 @@ def _classes(name: str, outputs: Outputs, batch: Batch, task: Task) -> int | Non
         return None
     out, count = task.logits(outputs), task.size(batch)
     labels = targets(batch, task.inputs)
-    if isinstance(labels, Tensor) and (labels.ndim > 1 or type(task) is not Classification):
+    if type(task) is not Classification or (isinstance(labels, Tensor) and labels.ndim > 1):
         try:
             logits, _ = task.labelled(outputs, batch)
         except TaskError as error:
@@ -86,6 +91,45 @@ def _classes(name: str, outputs: Outputs, batch: Batch, task: Task) -> int | Non
             "[samples, classes]: wrap it in a module that does, or name its task (task=, --task)"
         )
     return int(out.shape[1])
+
+
+@torch.no_grad()
+def _check_terms(name: str, outputs: Outputs, batch: Batch, task: Task) -> None:
+    """Check what a task makes of outputs, before any work is done.
+
+    Raises:
+        CheckpointError: It fails on them, or what it returns is none of what `Task` promises.
+    """
+    count, what = task.size(batch), type(task).__name__
+    with torch.random.fork_rng(devices=[]):
+        losses = _said(name, what, "losses", lambda: task.losses(outputs, batch))
+        score = _said(name, what, "score", lambda: task.score(outputs, batch))
+        signal = _said(name, what, "signal", lambda: task.signal(outputs))
+    if not _is_floating(losses) or losses.ndim != 1 or not losses.numel():
+        raise CheckpointError(
+            f"losses() of the task {what} returns {described(losses)}: let it return one "
+            "floating-point number a term, a tensor of shape [terms]"
+        )
+    if not isinstance(score, tuple | list) or len(score) != 2:
+        raise CheckpointError(
+            f"score() of the task {what} returns {described(score)}: let it return two numbers, "
+            "the metric's sum and its count"
+        )
+    fits = _is_floating(signal) and signal.ndim == 2 and len(signal) == count
+    if signal is not None and not fits:
+        raise CheckpointError(
+            f"signal() of the task {what} returns {described(signal)} for {count} samples: let it "
+            "return a tensor of shape [samples, K], or None"
+        )
+
+
+def _said(name: str, task: str, method: str, call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except TaskError as error:
+        raise CheckpointError(f"{name}: {error}") from error
+    except Exception as error:  # whatever a task of the user's raises
+        raise CheckpointError(f"{method}() of the task {task} fails: {reason(error)}") from error
 
 
 class _Called(BaseException):

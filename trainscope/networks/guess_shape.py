@@ -35,8 +35,10 @@ def guess_input_shape(module: nn.Module) -> tuple[int, ...]:
             continue
         return shape
     raise CheckpointError(
-        "the shape of the network's inputs is not to be found; give its class an attribute "
-        "input_shape = (C, H, W), or say --data random:CxHxW"
+        "the shape of the network's inputs is not to be found, for none that was tried gives "
+        "logits of shape [samples, classes]: say it with --input-shape CxHxW, give its class an "
+        "attribute input_shape = (C, H, W), or name the task and the data where the network is no "
+        "classifier (--task, --data)"
     )
 
 

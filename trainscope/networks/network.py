@@ -11,7 +11,7 @@ from torch import nn
 
 from trainscope.errors import DataError
 from trainscope.networks.example import Example, Inputs
-from trainscope.records import PrunedBefore
+from trainscope.records import PrunedBefore, Shown
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Remembered:
 
 
 @dataclass(frozen=True)
-class Network:
+class Network(Shown):
     """An opened network.
 
     Attributes:

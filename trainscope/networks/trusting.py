@@ -29,6 +29,7 @@ def open_as_asked(
     model: str | None = None,
     unsafe_load: bool = False,
     part: str | None = None,
+    input_shape: tuple[int, ...] | None = None,
     trial: Trial | None = None,
 ) -> Network:
     """Open a checkpoint without running its code, or with it where that is asked for.
@@ -40,6 +41,7 @@ def open_as_asked(
         model: Likewise.
         unsafe_load: Run the file's code.
         part: Which network, as `open_checkpoint` takes it.
+        input_shape: Likewise.
         trial: Likewise.
 
     Raises:
@@ -47,7 +49,9 @@ def open_as_asked(
             file that brings its own.
     """
     if not unsafe_load:
-        return open_checkpoint(path, arch=arch, model=model, part=part, trial=trial)
+        return open_checkpoint(
+            path, arch=arch, model=model, input_shape=input_shape, part=part, trial=trial
+        )
     if arch is not None or model is not None or part is not None:
         raise CheckpointError(
             "--unsafe-load takes the network that the file brings: leave --arch, --model and "
@@ -55,7 +59,7 @@ def open_as_asked(
         )
     names = _classes(Path(path))
     tell(f"running the file's own code, as asked: {', '.join(names) or 'it names none'}")
-    return open_trusting(path, trial=trial)
+    return open_trusting(path, input_shape=input_shape, trial=trial)
 
 
 def open_trusting(

@@ -5,10 +5,19 @@ from trainscope.records.before import PrunedBefore
 from trainscope.records.columns import Columns
 from trainscope.records.diagnosis import DataRecord, Diagnosis, NetworkRecord
 from trainscope.records.epoch import EpochRecord, Taken
-from trainscope.records.measurement import Array, Cost, Json, Measurement, Scalar, Status
+from trainscope.records.measurement import (
+    Array,
+    Cost,
+    Json,
+    Measurement,
+    Measurements,
+    Scalar,
+    Status,
+)
 from trainscope.records.metric import Metric
 from trainscope.records.origin import Pretraining, Pruning
 from trainscope.records.run import Kind, Run, RunStatus
+from trainscope.records.shown import Shown
 from trainscope.records.trainability import Trainability
 
 __all__ = [
@@ -24,6 +33,7 @@ __all__ = [
     "LayerChange",
     "LayerLeft",
     "Measurement",
+    "Measurements",
     "Metric",
     "NetworkRecord",
     "Pretraining",
@@ -32,6 +42,7 @@ __all__ = [
     "Run",
     "RunStatus",
     "Scalar",
+    "Shown",
     "Status",
     "Taken",
     "Trainability",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 from trainscope.errors import RecordError
@@ -14,6 +13,7 @@ from trainscope.records.before import PrunedBefore
 from trainscope.records.columns import Columns
 from trainscope.records.json_text import parse
 from trainscope.records.measurement import Json
+from trainscope.records.shown import Shown
 from trainscope.records.typed import taken, typed
 
 FAMILY = "trainscope.diagnosis/"
@@ -87,7 +87,7 @@ class DataRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Diagnosis:
+class Diagnosis(Shown):
     """A network's trainability, and what one sparsifying action did to it.
 
     Attributes:
@@ -171,9 +171,3 @@ class Diagnosis:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             said = str(error) if isinstance(error, ValueError) else repr(error)
             raise RecordError(f"this Diagnosis is incomplete or damaged: {said}") from error
-
-    def _repr_html_(self) -> str:
-        """Return the table and the verdict for a notebook."""
-        # By its name, when a notebook asks: records stand below everything that shows them.
-        notebook = import_module("trainscope.report.notebook")
-        return str(notebook.diagnosis_html(self))

@@ -10,6 +10,7 @@ from typing import Any
 
 from trainscope.errors import UnknownNameError
 from trainscope.records.arrays import check_arrays
+from trainscope.records.shown import Shown
 from trainscope.records.typed import taken
 
 Json = dict[str, Any]
@@ -108,7 +109,7 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True)
-class Measurement:
+class Measurement(Shown):
     """What one probe found on one network.
 
     Attributes:
@@ -190,3 +191,11 @@ class Measurement:
         )
         check_arrays(found.arrays, probe)
         return found
+
+
+class Measurements(dict[str, Measurement], Shown):
+    """The Measurement of each probe, by its name."""
+
+    def __repr__(self) -> str:
+        """Return one line: what was measured."""
+        return f"<Measurements of {', '.join(self) or 'nothing'}>"

@@ -19,6 +19,7 @@ from trainscope.records.measurement import Json
 from trainscope.records.metric import ACCURACY, Metric
 from trainscope.records.origin import Pretraining, Pruning
 from trainscope.records.reading import text_of
+from trainscope.records.shown import Shown
 from trainscope.records.trainability import Trainability, trainability
 from trainscope.records.typed import listed, taken
 
@@ -52,7 +53,7 @@ class RunStatus(StrEnum):
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Shown):
     """One training or retraining. What is not known is None, or "unknown" for a digest.
 
     Attributes:

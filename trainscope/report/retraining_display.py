@@ -24,14 +24,13 @@ class RetrainingDisplay:
     Attributes:
         curves: Its values (before the first epoch, then after each) by column and LR.
         tested: What they are, with their unit.
-        epoch: What an epoch is.
+        steps: Optimizer steps between two tests; None where these are an epoch apart.
     """
 
-    title: ClassVar[str] = "First epochs of retraining"
     size: ClassVar[tuple[float, float]] = (WIDTH, HEIGHT)
     curves: Mapping[tuple[str, float], Sequence[float]]
     tested: str = "top-1 test accuracy [%]"
-    epoch: str = "epoch"
+    steps: int | None = None
     ax_: Axes = field(init=False, repr=False)
     figure_: Figure = field(init=False, repr=False)
 
@@ -41,7 +40,7 @@ class RetrainingDisplay:
         columns = measured(diagnosis.probes["trainability_accuracy"], "lrs")
         told = {name: retrained(measurement) for name, measurement in columns.items()}
         one = next(iter(told.values()))
-        unit, steps = one.metric.unit, one.steps
+        unit = one.metric.unit
         return cls(
             {
                 (name, lr): [math.nan if each.start is None else each.start, *curve]
@@ -49,8 +48,22 @@ class RetrainingDisplay:
                 for lr, curve in zip(each.lrs, each.curves, strict=True)
             },
             tested=f"{one.tested} [{unit}]" if unit else one.tested,
-            epoch="epoch" if steps is None else f"part of {steps} steps",
+            steps=one.steps,
         )
+
+    @property
+    def title(self) -> str:
+        """What the figure shows."""
+        return f"First {'epochs' if self.steps is None else 'steps'} of retraining"
+
+    @property
+    def xlabel(self) -> str:
+        """What the tests are drawn against."""
+        return f"{'epoch' if self.steps is None else 'step'} of retraining (0: not retrained)"
+
+    def places(self, count: int) -> list[int]:
+        """Return where so many tests stand: after so many epochs, or steps."""
+        return [k * (self.steps or 1) for k in range(count)]
 
     def plot(self, ax: Axes | None = None, *, title: str | None = None) -> Self:
         """Draw one line a column and LR: colours tell columns, dashes learning rates."""
@@ -58,7 +71,7 @@ class RetrainingDisplay:
         lrs = list(dict.fromkeys(lr for _, lr in self.curves))
         for (name, lr), curve in self.curves.items():
             self.ax_.plot(
-                range(len(curve)),
+                self.places(len(curve)),
                 curve,
                 DASHES[lrs.index(lr) % len(DASHES)],
                 color=COLOURS[name],
@@ -68,8 +81,8 @@ class RetrainingDisplay:
                 label=f"{LABELS[name]}, LR {lr:g}",
             )
         longest = max(len(curve) for curve in self.curves.values())
-        self.ax_.set_xticks(range(0, longest, max(1, longest // 10)))
-        self.ax_.set_xlabel(f"{self.epoch} of retraining (0: not retrained)")
+        self.ax_.set_xticks(self.places(longest)[:: max(1, longest // 10)])
+        self.ax_.set_xlabel(self.xlabel)
         self.ax_.set_ylabel(self.tested)
         self.figure_ = finish(self.ax_, self.title if title is None else title)
         return self

@@ -77,8 +77,7 @@ class Classification(Common):
         if not last and not second:
             raise TaskError(
                 f"the network returns {described(logits)} for labels of shape "
-                f"{tuple(labels.shape)}, and not logits of shape [samples, classes]: wrap it in a "
-                "module that does, or name its task"
+                f"{tuple(labels.shape)}, and not {self._wanted}"
             )
         if second and (not last or self._classes_second):
             logits = logits.movedim(1, -1)
@@ -103,6 +102,10 @@ class Classification(Common):
 
     _classes_second = False
     _ignored = IGNORED
+    _wanted = (
+        "logits of shape [samples, classes]: wrap it in a module that does, or name its task "
+        "(task=, --task)"
+    )
 
     def _labels(self, batch: Batch) -> Tensor:
         labels = targets(batch, self.inputs)
@@ -139,6 +142,10 @@ class Segmentation(Classification):
         return Metric("mean IoU", "%", HIGHER)
 
     _classes_second = True
+    _wanted = (
+        "logits [samples, classes, height, width] for labels [samples, height, width]: give a "
+        "label for each pixel, in the size of the outputs"
+    )
 
     @property
     def _ignored(self) -> int:  # type: ignore[override]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from trainscope.records import ActionRecord, Diagnosis
 from trainscope.records.action import speedup
+from trainscope.records.metric import ACCURACY
 from trainscope.records.numbers import quantity
+from trainscope.records.retrained import retrained
 from trainscope.report.page.markup import cell, escape, figure, listed, prose, table
 from trainscope.report.page.measured import measured_plots
 from trainscope.report.page.shell import shell
@@ -15,10 +17,6 @@ LEADING = 4
 """Sentences of the verdict in boxes of their own; the others follow them."""
 MOST_ROWS = 32
 """A figure of more layers stands beside all others, not beside one."""
-FOOTER = (
-    "± is one standard error; accuracies are top-1, in percent; losses are in nats; FLOPs are "
-    "multiply-adds."
-)
 
 
 def diagnosis_page(diagnosis: Diagnosis) -> str:
@@ -42,7 +40,7 @@ def diagnosis_page(diagnosis: Diagnosis) -> str:
         )
     )
     data = {"settings": [], "runs": [], "first": None, "on": [], "plots": plots}
-    return shell(diagnosis.title, _subtitle(diagnosis), body, data, FOOTER)
+    return shell(diagnosis.title, _subtitle(diagnosis), body, data, _footer(diagnosis))
 
 
 def _subtitle(diagnosis: Diagnosis) -> str:
@@ -55,6 +53,22 @@ def _subtitle(diagnosis: Diagnosis) -> str:
         f"base model {diagnosis.network.digest[:12]}",
     ]
     return " · ".join(parts)
+
+
+def _footer(diagnosis: Diagnosis) -> str:
+    """Return what numbers are in, for those that are there."""
+    parts = ["± is one standard error"]
+    trained = diagnosis.probes.get("trainability_accuracy")
+    metric = None if trained is None else retrained(trained.before).metric
+    if metric == ACCURACY:
+        parts.append("accuracies are top-1, in percent")
+    elif metric is not None:
+        parts.append(f"of the test {metric.name} a {metric.better} value is better")
+    gradient = diagnosis.probes.get("gradient")
+    loss = None if gradient is None else gradient.before.scalars.get("loss")
+    if loss is None or loss.unit == "nats":
+        parts.append("losses are in nats")
+    return f"{'; '.join([*parts, 'FLOPs are multiply-adds'])}."
 
 
 def _verdict(diagnosis: Diagnosis) -> str:

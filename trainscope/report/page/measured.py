@@ -43,13 +43,17 @@ def _retraining(diagnosis: Diagnosis) -> list[Json]:
             "colour": COLUMN_COLOURS[column],
             "dash": lrs.index(lr),
             "knots": True,
-            "points": [[k, rounded(value)] for k, value in enumerate(curve) if isfinite(value)],
+            "points": [
+                [place, rounded(value)]
+                for place, value in zip(display.places(len(curve)), curve, strict=True)
+                if isfinite(value)
+            ],
         }
         for (column, lr), curve in display.curves.items()
     ]
     spec = {
-        "xlabel": f"{display.epoch} of retraining (0: not retrained)",
-        "xshort": "epoch",
+        "xlabel": display.xlabel,
+        "xshort": "epoch" if display.steps is None else "step",
         "ylabel": display.tested,
         "from0": True,
     }
