@@ -9,13 +9,13 @@ import pytest
 
 from trainscope.convergence import matching
 from trainscope.convergence.matching import rising
-from trainscope.convergence.stage import Stage
+from trainscope.convergence.stage import FirstStage
 
 
-def stage(records: int) -> Stage:
+def stage(records: int) -> FirstStage:
     """A run whose accuracy rises with the logarithm of time, without noise."""
     time = np.arange(1.0, records + 1)
-    return Stage(time, 50 + 5 * np.log(time), None, 0.1, None, float(records), 0.0, False)
+    return FirstStage(time, 50 + 5 * np.log(time), None, 0.1, None, float(records), 0.0, False)
 
 
 @pytest.mark.parametrize(("records", "at_most"), [(7, 7), (500, 500), (501, 500), (2000, 500)])

@@ -48,7 +48,7 @@ CHANGES = [
     ("network", {}),
     ("network", nested(150)),
     ("engine", {}),
-    ("start_accuracy", float("nan")),
+    ("start_metric", float("nan")),
     ("records", "[]"),
     ("records", "x" * 100),
     ("measurements", json.dumps(nested(400))),
@@ -95,7 +95,7 @@ def test_a_state_of_another_run_is_refused(tmp_path, stopped):
 
 def test_a_state_is_read_as_it_was_written(tmp_path, stopped):
     state = load_state(stopped[1] / "state.pt")
-    changed = replace(state, start_accuracy=None, network={"a": torch.zeros(2).bfloat16()})
+    changed = replace(state, start_metric=None, network={"a": torch.zeros(2).bfloat16()})
     save_state(tmp_path / "state.pt", changed)
     again = load_state(tmp_path / "state.pt", state.key)
     assert torch.equal(again.network["a"], changed.network["a"])

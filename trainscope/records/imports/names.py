@@ -82,6 +82,8 @@ class Meaning:
 @lru_cache(maxsize=20_000)
 def meaning(name: str) -> Meaning | None:
     """Return what a name means, None where that is nothing a Run holds."""
+    if _PROMISING.search(name[:400].lower()) is None:
+        return None
     words = _words(name)
     splits = [SPLITS[word] for word in words if word in SPLITS]
     rest = [word for word in words if word not in SPLITS]
@@ -162,8 +164,6 @@ def _words(name: str) -> list[str]:
     if spaced != name:
         spaced = _CAPITAL.sub(r"\1 \2", name).lower()
     words: list[str] = []
-    if _PROMISING.search(spaced) is None:
-        return words
     for part in _BETWEEN.split(spaced):
         for word in _WORDS.findall(part):
             words += _parted(word)
