@@ -58,7 +58,8 @@ def test_every_number_of_the_terminal_is_in_the_table(page):
     table = page[page.index('class="numbers"') : page.index('id="plots"')]
     for row in rows(whole()):
         cells = "".join(f'<td class="n">{escape(text)}</td>' for text in row.cells)
-        assert f'<th scope="row">{escape(row.label)}</th>{cells}' in table
+        hint = f' title="{row.better} is better"' if row.better else ""
+        assert f'<th scope="row"{hint}>{escape(row.label)}</th>{cells}' in table
 
 
 def test_what_was_done_to_which_layer(page):
