@@ -27,6 +27,7 @@ from trainscope.probes.trace import (
     sampled_gauss_newton,
 )
 from trainscope.records import Cost, Measurement, Scalar, Status
+from trainscope.task.batches import tensors
 
 _UNIT = "nats/weight²"
 
@@ -142,7 +143,7 @@ class Curvature:
         if why_not is None and not lent.softmax:
             why_not = "the loss is not one softmax cross-entropy a sample"
         if why_not is None and not self.ggn:
-            why_not = not_affine(outputs)
+            why_not = not_affine(tensors(outputs)[0])
         custom = custom_functions(terms)
         del outputs, terms
         wanted = Wanted(
