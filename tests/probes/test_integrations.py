@@ -222,3 +222,127 @@ def test_a_probe_in_lightning_leaves_the_weights_bit_for_bit():
     found = [t for t in memory.taken if t.measurement.probe == "gradient"]
     assert [t.step for t in found] == [0, 6, 12]
     assert all(t.measurement.status == "ok" for t in found)
+
+
+EVERY = ["gradient", "jacobian", "curvature"]
+
+
+def dictionaries() -> list[dict[str, torch.Tensor]]:
+    ids = torch.randint(1, 20, (24, 6), generator=torch.Generator().manual_seed(2))
+    mask = torch.ones_like(ids)
+    mask[::3, 4:] = 0
+    return [
+        {"input_ids": i, "attention_mask": m, "labels": i[0] % 3}
+        for i, m in zip(ids, mask, strict=True)
+    ]
+
+
+class Pooled(nn.Module):
+    """A classifier of token ids, as Hugging Face calls and trains one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.embed, self.mix, self.out = nn.Embedding(20, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+
+    def forward(self, input_ids, attention_mask, labels=None):
+        hidden = torch.tanh(self.mix(self.embed(input_ids))) * attention_mask.unsqueeze(2)
+        logits = self.out(hidden.sum(1))
+        if labels is None:
+            return {"logits": logits}
+        return {"loss": F.cross_entropy(logits, labels), "logits": logits}
+
+
+def probed(hook: ProbeHook) -> dict[str, object]:
+    """Return what each probe found last, which must be something."""
+    found = {t.measurement.probe: t.measurement for t in hook.taken}
+    assert {name: found[name].reason for name in EVERY} == dict.fromkeys(EVERY)
+    return found
+
+
+@pytest.mark.parametrize("kind", ["own", "bert", "gpt2"])
+def test_every_probe_in_hugging_faces_trainer_with_dictionary_batches(tmp_path, kind):
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    pytest.importorskip("accelerate", reason="accelerate is not installed")
+    from trainscope.probes.transformers import TrainerProbes
+
+    sizes = {"num_hidden_layers": 1, "hidden_size": 8, "num_attention_heads": 2}
+    data, task = dictionaries(), None
+
+    def made():
+        torch.manual_seed(3)
+        if kind == "own":
+            return Pooled()
+        if kind == "bert":
+            config = transformers.BertConfig(
+                vocab_size=20, intermediate_size=8, num_labels=3, **sizes
+            )
+            return transformers.BertForSequenceClassification(config)
+        return transformers.GPT2LMHeadModel(
+            transformers.GPT2Config(vocab_size=20, n_positions=8, n_embd=8, n_layer=1, n_head=2)
+        )
+
+    if kind == "gpt2":
+        for each in data:  # padding is left out by label, as Hugging Face's collators do
+            each["labels"] = each["input_ids"].masked_fill(each["attention_mask"] == 0, -100)
+        task = "language-modelling"
+
+    def trained(hook: ProbeHook) -> nn.Module:
+        model = made()
+        arguments = transformers.TrainingArguments(
+            output_dir=str(tmp_path), max_steps=3, per_device_train_batch_size=SIZE, seed=1,
+            learning_rate=1e-2, use_cpu=True, report_to=[], save_strategy="no", disable_tqdm=True,
+        )  # fmt: skip
+        transformers.Trainer(
+            model=model, args=arguments, train_dataset=data, callbacks=[TrainerProbes(hook)]
+        ).train()
+        return model
+
+    loader = torch.utils.data.DataLoader(data, SIZE, shuffle=True)
+    hook = ProbeHook(EVERY, when=every(3), data=loader, task=task)
+    watched, alone = trained(hook), trained(ProbeHook(norms=None))
+    for left, right in zip(watched.parameters(), alone.parameters(), strict=True):
+        assert torch.equal(left, right)
+    found = probed(hook)
+    # By hand, from the network that came out and the very samples: the loss is the Trainer's own.
+    with torch.no_grad():
+        by_hand = float(watched.eval()(**hook.data.batch)["loss"])
+    assert found["gradient"].value("loss") == pytest.approx(by_hand, rel=1e-5)
+
+
+def test_every_probe_in_lightning_with_dictionary_batches():
+    lightning = pytest.importorskip("lightning.pytorch", reason="lightning is not installed")
+    from trainscope.probes.lightning import LightningProbes
+
+    class Module(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.net = Pooled()
+
+        def forward(self, **batch):
+            return self.net(**batch)
+
+        def training_step(self, batch, _):
+            return self(**batch)["loss"]
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=LR)
+
+    def trained(hook: ProbeHook, network: str | None) -> nn.Module:
+        torch.manual_seed(5)
+        module = Module()
+        lightning.Trainer(
+            max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False,
+            enable_progress_bar=False, enable_model_summary=False,
+            callbacks=[LightningProbes(hook, network)],
+        ).fit(module, torch.utils.data.DataLoader(dictionaries(), SIZE, shuffle=True))  # fmt: skip
+        return module
+
+    alone = trained(ProbeHook(norms=None), None)
+    for part in ("net", None):
+        loader = torch.utils.data.DataLoader(dictionaries(), SIZE, shuffle=True)
+        hook = ProbeHook(EVERY, when=every(3), data=loader)
+        watched = trained(hook, part)
+        for left, right in zip(watched.parameters(), alone.parameters(), strict=True):
+            assert torch.equal(left, right)
+        probed(hook)
