@@ -12,9 +12,8 @@ from trainscope.data import ProbeData
 from trainscope.errors import ProbeError
 from trainscope.probes.affine import custom_functions, not_affine
 from trainscope.probes.density import RESOLVED, spectral_density
-from trainscope.probes.evaluation import Lent, run
+from trainscope.probes.evaluation import Lent, loss_unit, run
 from trainscope.probes.footprint import Footprint, footprint
-from trainscope.probes.gradient import loss_unit
 from trainscope.probes.parameters import Measured, measured
 from trainscope.probes.passes import NonFiniteError
 from trainscope.probes.probe import Need

@@ -20,7 +20,7 @@ from trainscope.probes.folding import folded
 from trainscope.probes.passes import NonFiniteError, checked_outputs
 from trainscope.probes.untouched import untouched
 from trainscope.records import Cost, Measurement, Status
-from trainscope.task import Batch, Classification, Outputs, Task
+from trainscope.task import Batch, Classification, LanguageModelling, Outputs, Task
 from trainscope.task.batches import mapped, targets, tensors
 
 
@@ -232,6 +232,7 @@ def run(
         with evaluation(network, data) as lent:
             constant = lent.behaviour.constant_loss if loss else None
             found = Measurement.skipped(name, constant) if constant else body(lent)
+            found = _in_units_of(lent.task, found)
             cost = lent.cost()
         _check_arrays(found)
     except NonFiniteError as error:
@@ -251,6 +252,22 @@ def run(
     if not lent.softmax:
         notes["task"] = f"{type(data.task).__name__}, metric {data.task.metric.label}"
     return replace(found, cost=cost, notes=notes)
+
+
+def loss_unit(task: Task) -> str:
+    """Return the unit of a task's loss: nats of a cross-entropy, none of any other."""
+    return "nats" if isinstance(task, Classification | LanguageModelling) else ""
+
+
+def _in_units_of(task: Task, found: Measurement) -> Measurement:
+    """Return a Measurement in units of the loss, where that is not told in nats."""
+    if loss_unit(task):
+        return found
+    scalars = {
+        name: replace(scalar, unit=scalar.unit.replace("nats", "loss"))
+        for name, scalar in found.scalars.items()
+    }
+    return replace(found, scalars=scalars)
 
 
 def _check_arrays(found: Measurement) -> None:

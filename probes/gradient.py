@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from trainscope.data import ProbeData
-from trainscope.probes.evaluation import Lent, run
+from trainscope.probes.evaluation import Lent, loss_unit, run
 from trainscope.probes.footprint import footprint
 from trainscope.probes.jackknife import (
     GradientMoments,
@@ -30,10 +30,7 @@ from trainscope.probes.scalar_spec import ScalarSpec
 from trainscope.records import Cost, Measurement, Scalar
 from trainscope.task import (
     Batch,
-    Classification,
-    LanguageModelling,
     Outputs,
-    Task,
     per_sample,
 )
 
@@ -289,8 +286,3 @@ def _residual(lent: Lent, outputs: Outputs, batch: Batch) -> list[list[Tensor]]:
     """Return the gradient of each sample's loss at the outputs, scaled so that the mean is g."""
     scale = len(lent) / lent.terms
     return [[slope * scale for slope in OutputSpace(lent, outputs, batch).gradient]]
-
-
-def loss_unit(task: Task) -> str:
-    """Return the unit of a task's loss: nats of a cross-entropy, none of any other."""
-    return "nats" if isinstance(task, Classification | LanguageModelling) else ""

@@ -308,3 +308,14 @@ def test_an_object_that_holds_itself_is_gone_into_once() -> None:
     thing = SimpleNamespace(values=torch.ones(2))
     thing.me = thing
     assert len(tensors(thing)) == 1
+
+
+def test_a_loss_that_is_no_cross_entropy_is_not_told_in_nats() -> None:
+    x = torch.randn(24, 3, generator=torch.Generator().manual_seed(0))
+    data = ProbeData("line", batch=(x, x[:, 0]), task=Regression())
+    network = torch.nn.Linear(3, 1)
+    gradient = Gradient().measure(network, data)
+    curvature = Curvature(top=1, density_vectors=0).measure(network, data)
+    assert {gradient.scalars[n].unit for n in ("norm", "norm_unbiased")} == {"loss/weight"}
+    assert gradient.scalars["loss"].unit == ""
+    assert curvature.scalars["top_eigenvalue"].unit == "loss/weight²"

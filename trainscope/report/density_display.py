@@ -10,7 +10,7 @@ import numpy as np
 
 from trainscope.records import Diagnosis
 from trainscope.report.layout import HEIGHT, WIDTH, finish, new_axes
-from trainscope.report.style import COLOURS, LABELS, measured
+from trainscope.report.style import COLOURS, LABELS, measured, unit_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,12 +27,14 @@ class DensityDisplay:
     Attributes:
         densities: (eigenvalues, density) by column.
         tops: The largest eigenvalue by column, where it was measured.
+        unit: Of the eigenvalues.
     """
 
     title: ClassVar[str] = "Loss curvature"
     size: ClassVar[tuple[float, float]] = (WIDTH, HEIGHT)
     densities: Mapping[str, tuple[np.ndarray, np.ndarray]]
     tops: Mapping[str, float]
+    unit: str = "nats/weight²"
     ax_: Axes = field(init=False, repr=False)
     figure_: Figure = field(init=False, repr=False)
 
@@ -47,6 +49,7 @@ class DensityDisplay:
                 for name, m in columns.items()
             },
             {name: top for name, top in tops.items() if top is not None},
+            unit_of(columns, "top_eigenvalue", "nats/weight²"),
         )
 
     def plot(self, ax: Axes | None = None, *, title: str | None = None) -> Self:
@@ -62,7 +65,7 @@ class DensityDisplay:
         reach = min(float(np.abs(x).max()) for x, _ in self.densities.values())
         if reach > 0:  # columns can differ by decades: the narrowest one sets the linear part
             self.ax_.set_xscale("symlog", linthresh=10 ** np.floor(np.log10(reach / 5)))
-        self.ax_.set_xlabel("eigenvalue [nats/weight²] (dotted: largest)")
+        self.ax_.set_xlabel(f"eigenvalue [{self.unit}] (dotted: largest)")
         self.ax_.set_ylabel("spectral density")
         self.figure_ = finish(self.ax_, self.title if title is None else title)
         return self

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 from trainscope.records import Diagnosis
 from trainscope.report.layout import WIDTH, finish, new_axes, spaced, tidy
-from trainscope.report.style import COLOURS, LABELS, measured
+from trainscope.report.style import COLOURS, LABELS, measured, unit_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,12 +39,14 @@ class GradientDisplay:
     Attributes:
         norms: (layer names, norms) by column, in the network's order.
         kinds: WEIGHTS or NORMS by layer; by its name where a layer is missing.
+        unit: Of the norms.
         norms_ax_: The panel below; None where all layers are of one kind.
     """
 
     title: ClassVar[str] = "Gradient norm by layer, input to output"
     norms: Mapping[str, tuple[Sequence[str], Sequence[float | None]]]
     kinds: Mapping[str, str] = field(default_factory=dict)
+    unit: str = "nats/weight"
     ax_: Axes = field(init=False, repr=False)
     norms_ax_: Axes | None = field(init=False, repr=False, default=None)
     figure_: Figure = field(init=False, repr=False)
@@ -57,7 +59,9 @@ class GradientDisplay:
         for m in columns.values():
             kinds |= dict(zip(m.arrays["layers"], m.arrays.get("layer_kinds", ()), strict=False))
         return cls(
-            {n: (m.arrays["layers"], m.arrays["layer_norms"]) for n, m in columns.items()}, kinds
+            {n: (m.arrays["layers"], m.arrays["layer_norms"]) for n, m in columns.items()},
+            kinds,
+            unit_of(columns, "norm", "nats/weight"),
         )
 
     @property
@@ -94,7 +98,7 @@ class GradientDisplay:
             self._panel(part, names)
             if len(panels) > 1:
                 part.set_ylabel(PANELS[kind])
-        drawn[-1].set_xlabel("gradient norm [nats/weight]")
+        drawn[-1].set_xlabel(f"gradient norm [{self.unit}]")
         for names, part in zip(panels.values(), drawn, strict=True):
             _name_rows(part, names)
         self.norms_ax_ = drawn[1] if len(drawn) > 1 else None

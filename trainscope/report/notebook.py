@@ -141,7 +141,7 @@ def comparison_html(comparison: Comparison) -> str:
 def estimate_html(found: Estimate) -> str:
     """Return the epochs until the target, and what they rest on."""
     facts = [
-        ("target", f"{found.target:g} %"),
+        ("target", found.metric.written(found.target)),
         ("first passage", f"epoch {found.first_passage}"),
         ("extra epochs", f"{found.extra_epochs}, {found.level:.0%} interval in brackets"),
         ("reachable", f"with probability {found.reachable:.2f}"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from trainscope.records import Columns, Measurement
@@ -56,3 +56,9 @@ def measured(columns: Columns, array: str) -> dict[str, Measurement]:
         "recalibrated": columns.recalibrated,
     }
     return {n: m for n, m in found.items() if m is not None and m.arrays.get(array)}
+
+
+def unit_of(columns: Mapping[str, Measurement], scalar: str, usual: str) -> str:
+    """Return the unit of a number in the columns that are drawn."""
+    found = (m.scalars[scalar].unit for m in columns.values() if scalar in m.scalars)
+    return next(found, usual)

@@ -83,7 +83,7 @@ def _density(diagnosis: Diagnosis) -> list[Json]:
         )
     reach = min(float(np.abs(x).max()) for x, _ in display.densities.values())
     spec = {
-        "xlabel": "eigenvalue [nats / weight²]",
+        "xlabel": f"eigenvalue [{display.unit}]",
         "xshort": "eigenvalue",
         "ylabel": "spectral density",
         "ylog": True,
@@ -121,7 +121,7 @@ def _gradient(diagnosis: Diagnosis) -> list[Json]:
         points = [[place[name], rounded(known[name])] for name in names if name in known]
         colour = COLUMN_COLOURS[column]
         series.append({"label": LABELS[column], "colour": colour, "points": points})
-    spec = {"xlabel": "gradient norm [nats / weight]"}
+    spec = {"xlabel": f"gradient norm [{display.unit}]"}
     title, note = "Gradient norm by layer", "In the network's order, input on top."
     return [_plot("layers", title, note, spec, series=series, names=names, heads=heads)]
 
