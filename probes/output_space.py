@@ -48,7 +48,8 @@ class OutputSpace:
     @cached_property
     def gradient(self) -> list[Tensor]:
         """Return the gradient of the sum of the terms at each of these tensors, [N, ...] each."""
-        return [torch.atleast_1d(slope.detach()) for slope in self._made[2]]
+        found = [slope.detach() for slope in self._made[2]]
+        return [slope if slope.ndim else slope.unsqueeze(0) for slope in found]
 
     def curved(self, moved: list[Tensor]) -> list[Tensor]:
         """Return the second derivative of the sum of the terms times a change of these tensors."""

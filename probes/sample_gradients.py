@@ -211,8 +211,9 @@ class SampleGradients:
 
     def _counted(self, outputs: Outputs) -> list[Tensor]:
         """Return the tensors of the outputs that count, with an axis of samples."""
-        found = tensors(outputs)
-        return [torch.atleast_1d(found[place]) for place in self.places]
+        leaves = tensors(outputs)
+        found = [leaves[place] for place in self.places]
+        return [leaf if leaf.ndim else leaf.unsqueeze(0) for leaf in found]
 
     def _zeros(self, *shape: int) -> Tensor:
         return self.lent.weight.new_zeros(shape, dtype=torch.float64)
