@@ -79,6 +79,7 @@ def deflated_hutchinson(
     of Lanczos' diagonal; the second is sampled with random signs (Hutchinson 1989), whose spread
     the large eigenvalues no longer widen (as in Hutch++, Meyer et al. 2021). Where no more
     directions are left than vectors would be drawn, the space is grown to the whole one instead.
+    The standard error is at least the products' rounding.
     """
     if krylov.size - krylov.steps <= draws:
         while not krylov.full:
@@ -96,9 +97,9 @@ def deflated_hutchinson(
         found.append(float(outside @ product(outside)))
     values = torch.tensor(found, dtype=torch.float64)
     method = f"estimated: exact on {krylov.steps} Krylov vectors, {draws} random vectors outside"
-    value, spread = inside + float(values.mean()), float(values.std() / draws**0.5)
-    # Where the Krylov space is all but the whole space, only rounding is left.
-    return Trace(value, max(spread, krylov.rounding * abs(value)), None, method)
+    value = inside + float(values.mean())
+    error = max(float(values.std()) / draws**0.5, krylov.rounding * abs(value))
+    return Trace(value, error, None, method)
 
 
 def _class_roots(outputs: Outputs, _: Batch) -> list[list[Tensor]]:

@@ -97,7 +97,8 @@ def test_a_whole_space_has_an_exact_trace_an_exhausted_one_has_not() -> None:
     krylov.grow()
     assert krylov.exhausted
     found = deflated_hutchinson(lambda v: matrix @ v, krylov, 2, seeded(0))
-    assert (found.value, found.stderr) == (6.0, 0.0)
+    assert found.value == 6.0
+    assert 0 < found.stderr < 1e-14  # rounding alone
     assert "estimated" in found.method
     while not krylov.full:
         krylov.grow()
