@@ -98,7 +98,7 @@ def test_a_weight_without_a_gradient_has_no_curvature(ggn: bool) -> None:
         network = Signed().double()
     _, hessian, gauss_newton = matrices(network, data)
     with evaluation(network, data) as lent:
-        weights = measured(network).used_by(lent.logits(lent.look))
+        weights = measured(network).used_by(lent.outputs(lent.look))
         product = MatrixProduct(lent, weights, ggn=ggn, keep=True)
         vector = torch.ones(product.size, dtype=torch.float64)
         expected = (gauss_newton if ggn else hessian) @ vector

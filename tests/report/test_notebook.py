@@ -46,7 +46,7 @@ RESULTS = {
     "run": (run, ["final test accuracy", LARGE, "digits_resnet"]),
     "run of another metric": (perplexities, ["11.2", "test perplexity", "&lt;tiny&gt;"]),
     "comparison": (lambda: trainscope.compare([run(LARGE), run(SMALL)]), ["<th>setting</th>"]),
-    "estimate": (estimate, ["<td>target</td><td>97 %</td>", "extra epochs"]),
+    "estimate": (estimate, ["<td>target</td><td>97.0 %</td>", "extra epochs"]),
     "network": (
         lambda: given_network(
             Plain(), (torch.zeros(2, 2, 8, 8), torch.zeros(2).long()), Classification()
