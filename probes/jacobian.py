@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -17,6 +16,7 @@ from trainscope.data import ProbeData
 from trainscope.errors import ProbeError
 from trainscope.probes.evaluation import Lent, run
 from trainscope.probes.footprint import footprint
+from trainscope.probes.input_points import embedded, floating, token_ids
 from trainscope.probes.jackknife import mean_stderr, stderr
 from trainscope.probes.passes import NonFiniteError, derivative
 from trainscope.probes.probe import Need
@@ -24,7 +24,7 @@ from trainscope.probes.scalar_spec import ScalarSpec
 from trainscope.probes.singular_values import singular_values
 from trainscope.records import Cost, Measurement, Scalar
 from trainscope.task import Batch
-from trainscope.task.batches import mapped, size_of, tensors
+from trainscope.task.batches import mapped
 
 MOST_ROWS = 256
 """Backward passes through a whole batch whose samples depend on each other."""
@@ -111,7 +111,7 @@ class Jacobian:
         found = footprint(network, data)
         rows = found.classes or _last_width(network)
         rows = rows if rows <= self.most_outputs else self.sketch
-        size = sum(leaf[0].numel() * leaf.element_size() for leaf in _floating(data.batch))
+        size = sum(leaf[0].numel() * leaf.element_size() for leaf in floating(data.batch))
         each = rows * max(size, 4)
         chunk = max(1, min(self.memory // each, data.batch_size, count))
         memory = None if found.graph is None else chunk * (each + found.graph)
@@ -195,7 +195,7 @@ class _Jacobians:
         """Return how many samples' Jacobians are held at once."""
         if self.lent.softmax:
             width = self.lent.behaviour.classes or 1
-            size = sum(leaf[0].numel() * leaf.element_size() for leaf in _floating(self.lent.batch))
+            size = sum(leaf[0].numel() * leaf.element_size() for leaf in floating(self.lent.batch))
         else:
             signal, points = self._forward(self.lent.some(0, 1))
             width = signal.shape[1]
@@ -206,14 +206,14 @@ class _Jacobians:
         """Return the signal [n, C], and the tensors [n, ...] that it depends on."""
         task, count = self.lent.task, self.lent.task.size(batch)
         batch = mapped(lambda leaf: leaf.clone(), batch)
-        points = [leaf.requires_grad_() for leaf in _floating(batch)]
-        with _embedded(self.lent.network, _tokens(batch)) as embedded:
+        points = [leaf.requires_grad_() for leaf in floating(batch)]
+        with embedded(self.lent.network, token_ids(batch)) as made:
             signal = task.signal(self.lent.outputs(batch))
         if signal is None or signal.ndim != 2 or len(signal) != count:
             raise NoJacobianError(
                 f"{type(task).__name__} makes no signal of shape [samples, outputs] of the outputs"
             )
-        points += [each for each in embedded if len(each) == count]
+        points += [each for each in made if len(each) == count]
         if not points:
             raise NoJacobianError(
                 "no input is a floating-point number, and no embedding layer takes the token ids"
@@ -223,7 +223,7 @@ class _Jacobians:
             used = torch.autograd.grad(signal.sum(), points, retain_graph=True, allow_unused=True)
             kept = [point for point, slope in zip(points, used, strict=True) if slope is not None]
             points = kept or points
-        if embedded and any(point is each for point in points for each in embedded):
+        if made and any(point is each for point in points for each in made):
             self.notes["inputs"] = "the embeddings of the token ids"
         return signal, points
 
@@ -248,46 +248,6 @@ class _Jacobians:
                 "single values are not"
             )
         return signal @ self._sketch
-
-
-def _floating(batch: Batch) -> list[Tensor]:
-    """Return a batch's floating-point tensors that have an axis of samples."""
-    count = size_of(batch)
-    return [
-        leaf
-        for leaf in tensors(batch)
-        if leaf.is_floating_point() and leaf.ndim and len(leaf) == count
-    ]
-
-
-def _tokens(batch: Batch) -> Tensor | None:
-    """Return the token ids of a batch: `input_ids`, or its first whole numbers of two axes."""
-    if isinstance(batch, Mapping) and isinstance(batch.get("input_ids"), Tensor):
-        found: Tensor = batch["input_ids"]
-        return found
-    return next((x for x in tensors(batch) if not x.is_floating_point() and x.ndim > 1), None)
-
-
-@contextmanager
-def _embedded(network: nn.Module, tokens: Tensor | None) -> Iterator[list[Tensor]]:
-    """Collect what embedding layers make of the token ids, as tensors to differentiate by."""
-    found: list[Tensor] = []
-
-    def begin(_: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> Tensor | None:
-        if tokens is None or not given or given[0].shape != tokens.shape:
-            return None
-        if not torch.equal(given[0].to(tokens), tokens):
-            return None
-        found.append(out.detach().requires_grad_())
-        return found[-1]
-
-    layers = [m for m in network.modules() if isinstance(m, nn.Embedding)]
-    handles = [layer.register_forward_hook(begin) for layer in layers if tokens is not None]
-    try:
-        yield found
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _summary(values: Values, dead: NDArray[np.bool_], eps: float, unit: str) -> Measurement:
