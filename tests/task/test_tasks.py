@@ -319,3 +319,21 @@ def test_a_loss_that_is_no_cross_entropy_is_not_told_in_nats() -> None:
     assert {gradient.scalars[n].unit for n in ("norm", "norm_unbiased")} == {"loss/weight"}
     assert gradient.scalars["loss"].unit == ""
     assert curvature.scalars["top_eigenvalue"].unit == "loss/weight²"
+
+
+def test_where_the_classes_stand_is_said_and_never_guessed() -> None:
+    logits = torch.randn(4, 3, 7, generator=torch.Generator().manual_seed(0))
+    batch = (torch.zeros(4), torch.zeros(4, 7, dtype=torch.int64))
+    with pytest.raises(TaskError, match="give classes_axis=1"):
+        Classification().losses(logits, batch)
+    second = Classification(classes_axis=1)
+    expected = F.cross_entropy(logits, batch[1], reduction="none")
+    assert torch.allclose(second.losses(logits, batch), expected.flatten())
+    assert torch.allclose(second.signal(logits), logits.mean(2))
+    moved = logits.movedim(1, -1)
+    assert torch.allclose(Classification().losses(moved, batch), expected.flatten())
+    assert torch.allclose(Classification().signal(moved), logits.mean(2))
+    with pytest.raises(TaskError, match="give classes_axis=-1"):
+        Segmentation().losses(moved, batch)
+    with pytest.raises(TaskError, match="give -1 or 1"):
+        Classification(classes_axis=2)

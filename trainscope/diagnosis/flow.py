@@ -16,25 +16,21 @@ from torch import nn
 
 from trainscope.data import Given, ProbeData
 from trainscope.diagnosis.inputs import data_notes, default_samples, network_notes, pin_inputs
+from trainscope.diagnosis.measuring import columns_of, measure_all
 from trainscope.diagnosis.opening import Opening, Progress, Subject
 from trainscope.diagnosis.outlook import outlook
 from trainscope.diagnosis.standing import standing
 from trainscope.diagnosis.verdict import verdict
 from trainscope.errors import ActionError, NoOpError, ProbeError, TaskError
 from trainscope.networks import Network, digest, flops, parameters
-from trainscope.networks.copies import whole_copy
 from trainscope.networks.device import find_device
-from trainscope.networks.example import Example
 from trainscope.networks.threads import suited_threads
-from trainscope.probes import Probe, attempt, find, lacking
+from trainscope.probes import Probe, find
 from trainscope.probes.behaviour import checked_once
-from trainscope.probes.probe import Need
 from trainscope.records import (
     Columns,
-    Cost,
     DataRecord,
     Diagnosis,
-    Measurement,
     Measurements,
     NetworkRecord,
 )
@@ -43,8 +39,6 @@ from trainscope.sparsify import (
     Action,
     Sparsified,
     given_action,
-    has_batch_norm,
-    recalibrate_batch_norm,
     sparsify,
     unchanged,
 )
@@ -167,9 +161,9 @@ def examine(
         count = samples or default_samples(cost)
         pinned, extra = pin_inputs(source, base, count, batch_size, seed, cost)
         pinned = pinned.to(where)
-        modules = _columns(base.module, None if done is None else done.module, extra, where)
+        modules = columns_of(base.module, None if done is None else done.module, extra, where)
         with checked_once():
-            measured = _measure_all(chosen, modules, pinned, tell)
+            measured = measure_all(chosen, modules, pinned, tell)
     record = NetworkRecord(
         architecture=base.architecture,
         parameters=parameters(base.module),
@@ -326,24 +320,6 @@ def _asked_task(
     return None if task is None else as_task(task)
 
 
-def _columns(
-    base: nn.Module, pruned: nn.Module | None, extra: list[Example], device: torch.device
-) -> dict[str, nn.Module | None]:
-    """Return the network of each column, on the device; those given stay where they are."""
-    if pruned is None:
-        return {"before": _on(base, device), "after": None, "recalibrated": None}
-    after = _on(pruned, device)
-    recalibrated = None
-    if has_batch_norm(after):
-        recalibrated = recalibrate_batch_norm(after, extra)
-    return {"before": _on(base, device), "after": after, "recalibrated": recalibrated}
-
-
-def _on(network: nn.Module, device: torch.device) -> nn.Module:
-    there = all(parameter.device == device for parameter in network.parameters())
-    return network if there else whole_copy(network).to(device)
-
-
 def _check(probes: Sequence[Probe], *, samples: int | None, batch_size: int, seed: int) -> None:
     """Refuse options that no measurement can be made with.
 
@@ -371,57 +347,6 @@ def _telling(measured: Mapping[str, Columns], data: ProbeData) -> dict[str, Colu
     if data.label_source == "true":
         return dict(measured)
     return {name: replace(columns, recalibrated=None) for name, columns in measured.items()}
-
-
-def _measure_all(
-    probes: Sequence[Probe],
-    modules: Mapping[str, nn.Module | None],
-    data: ProbeData,
-    tell: Progress,
-) -> dict[str, Columns]:
-    """Tell what every probe will cost, then measure every column."""
-    base = modules["before"]
-    assert base is not None
-    for probe in probes:
-        if lacking(probe, data) is None:
-            cost = expected(probe.estimate(base, data))
-            tell(f"{probe.name} will cost {cost} a column")
-    found = {}
-    for probe in probes:
-        before, after, recalibrated = (
-            None if module is None else _measure(probe, module, data, column, tell)
-            for column, module in modules.items()
-        )
-        assert before is not None
-        found[probe.name] = Columns(before, after, recalibrated)
-    return found
-
-
-def _measure(
-    probe: Probe, network: nn.Module, data: ProbeData, column: str, tell: Progress
-) -> Measurement:
-    need = lacking(probe, data)
-    if need is not None:
-        if need is Need.LABELS and data.label_source == "predicted":
-            return Measurement.skipped(
-                probe.name,
-                "the base network's logits hold NaN or infinite values, so no labels can be drawn "
-                "from its predictions: add --data with labels, or look at its weights",
-            )
-        hint = {
-            Need.TRAINING: "add --data with a labelled set, like --data cifar10:ROOT",
-            Need.LABELS: "add --data with labels",
-            Need.INPUTS: "add --data",
-        }[need]
-        return Measurement.skipped(probe.name, f"needs {need}: {hint}")
-    tell(f"{probe.name}, {column}")
-    return attempt(probe, network, data)
-
-
-def expected(cost: Cost) -> str:
-    """Write an expected cost in words."""
-    memory = "" if cost.memory is None else f", about {cost.memory / 2**20:,.0f} MiB"
-    return f"{cost.forward:,} forward and {cost.backward:,} backward sample passes{memory}"
 
 
 def _environment(device: torch.device) -> dict[str, str]:

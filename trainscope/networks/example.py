@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree
 
 from trainscope.errors import DataError
+from trainscope.task.batches import beside, mapped
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,12 +36,8 @@ class Example:
     def beside(self, network: nn.Module) -> Example:
         """Return a copy on the network's device, floating tensors in the network's dtype."""
         like = next((p for p in network.parameters() if p.is_floating_point()), torch.empty(0))
-
-        def moved(tensor: Tensor) -> Tensor:
-            dtype = like.dtype if tensor.is_floating_point() else None
-            return tensor.detach().to(device=like.device, dtype=dtype, copy=True)
-
-        args, kwargs = _pytree.tree_map_only(Tensor, moved, (self.args, dict(self.kwargs)))
+        own = mapped(lambda tensor: tensor.detach().clone(), (self.args, dict(self.kwargs)))
+        args, kwargs = beside(own, like)
         return Example(args, kwargs)
 
     def run(self, network: nn.Module) -> Any:

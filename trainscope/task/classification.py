@@ -22,10 +22,25 @@ IGNORED = -100
 class Classification(Common):
     """Softmax cross-entropy (nats) and top-1 accuracy (percent).
 
-    The network returns logits [N, C] for labels [N], or [N, ..., C] for labels [N, ...];
-    [N, C, ...] is taken too. Where it returns several tensors, the one called `logits` or `out` is
-    meant. Labels of -100 are not counted.
+    The network returns logits [N, C] for labels [N], or [N, ..., C] for labels [N, ...]. Where it
+    returns several tensors, the one called `logits` or `out` is meant. Labels of -100 are not
+    counted.
+
+    Attributes:
+        classes_axis: Where the classes stand among the axes of logits of several positions: -1, or
+            1 for [N, C, ...]. It is not guessed, since the Jacobian is taken along it.
     """
+
+    classes_axis: int = -1
+
+    def __post_init__(self) -> None:
+        """Check the axis.
+
+        Raises:
+            TaskError: It is neither.
+        """
+        if self.classes_axis not in (-1, 1):
+            raise TaskError(f"classes_axis is {self.classes_axis}: give -1 or 1")
 
     @property
     def metric(self) -> Metric:
@@ -72,15 +87,20 @@ class Classification(Common):
             labels = labels.squeeze(1)
         if logits.ndim == 1 and len(labels) == 1:  # a batch of one, its axis squeezed away
             logits = logits.unsqueeze(0)
-        last = logits.shape[:-1] == labels.shape
-        second = logits.ndim > 2 and (logits.shape[:1] + logits.shape[2:]) == labels.shape
-        if not last and not second:
+        shape = logits.shape
+        if logits.ndim > 2:
+            logits = logits.movedim(self.classes_axis, -1)
+        if logits.shape[:-1] != labels.shape:
+            other = shape[:-1] if self.classes_axis == 1 else (shape[:1] + shape[2:])
+            wanted = self._wanted
+            if len(shape) > 2 and other == labels.shape:
+                wanted = (
+                    f"classes on axis {self.classes_axis}: give classes_axis={-self.classes_axis}"
+                )
             raise TaskError(
-                f"the network returns {described(logits)} for labels of shape "
-                f"{tuple(labels.shape)}, and not {self._wanted}"
+                f"the network returns {described(self.logits(outputs))} for labels of shape "
+                f"{tuple(labels.shape)}, and not {wanted}"
             )
-        if second and (not last or self._classes_second):
-            logits = logits.movedim(1, -1)
         return logits.reshape(-1, logits.shape[-1]), labels.reshape(-1)
 
     def losses(self, outputs: Outputs, batch: Batch) -> Tensor:
@@ -96,11 +116,10 @@ class Classification(Common):
     def signal(self, outputs: Outputs) -> Tensor | None:
         """Return the logits [N, C]; with several positions their mean over positions."""
         logits = self.logits(outputs)
-        if logits.ndim > 2 and not self._classes_second:
-            logits = logits.movedim(-1, 1)
+        if logits.ndim > 2:
+            logits = logits.movedim(self.classes_axis, 1)
         return pooled(logits) if logits.ndim > 1 else None
 
-    _classes_second = False
     _ignored = IGNORED
     _wanted = (
         "logits of shape [samples, classes]: wrap it in a module that does, or name its task "
@@ -134,6 +153,7 @@ class Segmentation(Classification):
         ignore: The label of pixels that are not counted.
     """
 
+    classes_axis: int = 1
     ignore: int = 255
 
     @property
@@ -141,7 +161,6 @@ class Segmentation(Classification):
         """Return the mean IoU."""
         return Metric("mean IoU", "%", HIGHER)
 
-    _classes_second = True
     _wanted = (
         "logits [samples, classes, height, width] for labels [samples, height, width]: give a "
         "label for each pixel, in the size of the outputs"
