@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from trainscope.data import ProbeData
 from trainscope.errors import ProbeError
 from trainscope.probes.evaluation import Lent, run
 from trainscope.probes.footprint import footprint
-from trainscope.probes.input_points import embedded, floating, token_ids
+from trainscope.probes.input_points import floating
 from trainscope.probes.jackknife import mean_stderr, stderr
-from trainscope.probes.passes import NonFiniteError, derivative
+from trainscope.probes.jacobian_rows import Jacobians, NoJacobianError
+from trainscope.probes.passes import NonFiniteError
 from trainscope.probes.probe import Need
 from trainscope.probes.scalar_spec import ScalarSpec
-from trainscope.probes.singular_values import singular_values
+from trainscope.probes.singular_values import singular_values, squeezed
 from trainscope.records import Cost, Measurement, Scalar
-from trainscope.task import Batch
-from trainscope.task.batches import mapped
 
-MOST_ROWS = 256
-"""Backward passes through a whole batch whose samples depend on each other."""
 Values = NDArray[np.float64]
 
 
@@ -37,11 +33,14 @@ class Jacobian:
 
     Outputs are the task's signal: logits, or what stands for them (class scores pooled over pixels,
     the logits at the last token). Inputs are the floating-point ones; of token ids their
-    embeddings. With more than `most_outputs` outputs it is Q'J in the place of J, with Q [C, k] of
-    random orthonormal columns times sqrt(C / k), k = `sketch`: sums of squares stay what they were
-    in expectation, single values do not, and the note says so.
+    embeddings. With more than `most_outputs` outputs, unless `exact`, it is Q'J in the place of J,
+    with Q [C, k] of random orthonormal columns times sqrt(C / k), k = `sketch`, drawn once and the
+    same for every network: sums of squares stay what they were in expectation, single values do
+    not, and the note says so.
 
     - `mean_jsv`: their mean over values and samples; its standard error is over samples;
+    - `rms_jsv`: the root of the sum of their squares over min(C, D), of all outputs in either case;
+      its standard error is over samples, and over the combinations where there are such;
     - `std_over_mean`: their standard deviation over values and samples, over that mean; its
       standard error is the jackknife's over samples;
     - `max_jsv`, `min_jsv`: the largest and the smallest of all values of all samples;
@@ -51,7 +50,7 @@ class Jacobian:
       infinite; where the median is, there is no value, and the reason says so;
     - `share_below_1e-3`: the share of a sample's values under 1e-3 of its largest (all, where all
       are zero), mean over samples;
-    - `dead_outputs`: the number of outputs whose row is zero at every sample.
+    - `dead_outputs`: the number of outputs whose row is zero at every sample; combinations hide it;
     - `singular_samples`: the number of samples whose Jacobian is singular to working precision.
 
     Units: logits (outputs) per unit of (normalised) input. Arrays: `singular_values` [N][k],
@@ -62,17 +61,20 @@ class Jacobian:
         memory: Bytes of Jacobians held at once; one sample's is the least.
         most_outputs: Outputs up to which all are differentiated.
         sketch: Random combinations of outputs beyond that.
+        exact: Differentiate all outputs, however many.
     """
 
     samples: int | None = None
     memory: int = 2**28
-    most_outputs: int = 2048
-    sketch: int = 64
+    most_outputs: int = 64
+    sketch: int = 32
+    exact: bool = False
 
     name: ClassVar[str] = "jacobian"
     title: ClassVar[str] = "Jacobian singular values"
     scalars: ClassVar[tuple[ScalarSpec, ...]] = (
         ScalarSpec("mean_jsv", "mean JSV", "logit/input", drawn="log"),
+        ScalarSpec("rms_jsv", "rms JSV", "logit/input", drawn="log"),
         ScalarSpec("std_over_mean", "JSV std / mean", "", "lower"),
         ScalarSpec("max_jsv", "largest JSV", "logit/input"),
         ScalarSpec("min_jsv", "smallest JSV", "logit/input"),
@@ -110,7 +112,8 @@ class Jacobian:
         count = min(len(data), self.samples or len(data))
         found = footprint(network, data)
         rows = found.classes or _last_width(network)
-        rows = rows if rows <= self.most_outputs else self.sketch
+        if not self.exact and rows > self.most_outputs:
+            rows = self.sketch
         size = sum(leaf[0].numel() * leaf.element_size() for leaf in floating(data.batch))
         each = rows * max(size, 4)
         chunk = max(1, min(self.memory // each, data.batch_size, count))
@@ -121,133 +124,53 @@ class Jacobian:
         for parameter in lent.network.parameters():  # put back by `untouched`
             parameter.requires_grad_(False)
         coupled = lent.behaviour.coupled is not None
+        count = min(len(lent), self.samples or len(lent))
+        jacobians = Jacobians(
+            lent,
+            memory=self.memory,
+            most_outputs=None if self.exact else self.most_outputs,
+            sketch=self.sketch,
+        )
+        spectra, squares, dead = [], [], []
         try:
-            jacobians = _Jacobians(lent, self)
-            parts = jacobians.coupled() if coupled else jacobians.alone()
-            spectra, dead = [], []
-            for rows in parts:
-                if not bool(torch.isfinite(rows).all()):
+            for part in jacobians.coupled(count) if coupled else jacobians.alone(count):
+                if not bool(torch.isfinite(part.rows).all()):
                     raise NonFiniteError("the input-output Jacobian holds NaN or infinite values")
-                dead.append((rows == 0).all(2))
-                spectra.append(singular_values(rows))
+                small = squeezed(part.rows, part.head)
+                spectra.append(singular_values(small, min(small.shape[1], jacobians.inputs)))
+                squares.append(small.square().sum(2))
+                dead.append((small == 0).all(2))
         except NoJacobianError as error:
             return Measurement.skipped(self.name, str(error))
-        values = torch.cat(spectra).cpu().numpy()
-        zeros = torch.cat(dead).cpu().numpy()
+        values, rows, zeros = (torch.cat(each).cpu().numpy() for each in (spectra, squares, dead))
         unit = "logit/input" if lent.softmax else "output/input"
         found = _summary(values, zeros, torch.finfo(lent.weight.dtype).eps, unit)
+        scalars = dict(found.scalars)
+        full = min(jacobians.width, jacobians.inputs)
+        scalars["rms_jsv"] = _rms(rows, full, unit, outputs=jacobians.width)
+        arrays = dict(found.arrays)
+        if jacobians.sketched:
+            hidden = "random combinations of the outputs hide dead ones; --exact shows them"
+            scalars["dead_outputs"] = Scalar(None, "outputs", reason=hidden)
+            del arrays["dead_outputs_per_sample"]
         if coupled:  # the samples are not independent
-            scalars = {name: replace(each, stderr=None) for name, each in found.scalars.items()}
-            found = replace(found, scalars=scalars)
-        return replace(found, notes={**found.notes, **jacobians.notes})
+            scalars = {name: replace(each, stderr=None) for name, each in scalars.items()}
+        notes = {**found.notes, **jacobians.notes}
+        return replace(found, scalars=scalars, arrays=arrays, notes=notes)
 
 
-class NoJacobianError(ProbeError):
-    """There is nothing to differentiate, or nothing to differentiate by; its message says which."""
-
-
-class _Jacobians:
-    """The Jacobians of one network's samples.
-
-    Attributes:
-        notes: What a reader must know of them, once they were made.
-    """
-
-    def __init__(self, lent: Lent, options: Jacobian) -> None:
-        self.lent, self.options = lent, options
-        self.notes: dict[str, str] = {}
-        self._sketch: Tensor | None = None
-
-    def alone(self) -> Iterator[Tensor]:
-        """Yield the samples' Jacobians [n, C, D], a chunk at a time.
-
-        In eval mode samples do not mix, so one backward pass of the sum of one output over a chunk
-        gives that output's row for every sample in it.
-        """
-        count = min(len(self.lent), self.options.samples or len(self.lent))
-        start, chunk = 0, min(count, self._chunk())
-        while start < count:
-            batch = self.lent.some(start, min(start + chunk, count))
-            signal, points = self._forward(batch)
-            rows = []
-            for c in range(signal.shape[1]):
-                rows.append(self._row(signal[:, c].sum(), points))
-                self.lent.backward += len(signal)
-            yield torch.stack(rows, 1)
-            start += chunk
-
-    def coupled(self) -> Iterator[Tensor]:
-        """Yield Jacobians [1, C, D] of samples' own outputs by their own inputs, in the batch.
-
-        Each row takes a backward pass of its own through the batch, so there are at most
-        `MOST_ROWS` / C samples.
-        """
-        signal, points = self._forward(self.lent.batch)
-        count, width = signal.shape
-        for i in range(min(count, self.options.samples or count, max(1, MOST_ROWS // width))):
-            rows = []
-            for c in range(width):
-                rows.append(self._row(signal[i, c], points)[i])
-                self.lent.backward += count
-            yield torch.stack(rows).unsqueeze(0)
-
-    def _chunk(self) -> int:
-        """Return how many samples' Jacobians are held at once."""
-        if self.lent.softmax:
-            width = self.lent.behaviour.classes or 1
-            size = sum(leaf[0].numel() * leaf.element_size() for leaf in floating(self.lent.batch))
-        else:
-            signal, points = self._forward(self.lent.some(0, 1))
-            width = signal.shape[1]
-            size = sum(point.numel() * point.element_size() for point in points)
-        return max(1, min(self.options.memory // max(width * size, 1), self.lent.batch_size))
-
-    def _forward(self, batch: Batch) -> tuple[Tensor, list[Tensor]]:
-        """Return the signal [n, C], and the tensors [n, ...] that it depends on."""
-        task, count = self.lent.task, self.lent.task.size(batch)
-        batch = mapped(lambda leaf: leaf.clone(), batch)
-        points = [leaf.requires_grad_() for leaf in floating(batch)]
-        with embedded(self.lent.network, token_ids(batch)) as made:
-            signal = task.signal(self.lent.outputs(batch))
-        if signal is None or signal.ndim != 2 or len(signal) != count:
-            raise NoJacobianError(
-                f"{type(task).__name__} makes no signal of shape [samples, outputs] of the outputs"
-            )
-        points += [each for each in made if len(each) == count]
-        if not points:
-            raise NoJacobianError(
-                "no input is a floating-point number, and no embedding layer takes the token ids"
-            )
-        signal = self._sketched(signal)
-        if signal.requires_grad and len(points) > 1:
-            used = torch.autograd.grad(signal.sum(), points, retain_graph=True, allow_unused=True)
-            kept = [point for point, slope in zip(points, used, strict=True) if slope is not None]
-            points = kept or points
-        if made and any(point is each for point in points for each in made):
-            self.notes["inputs"] = "the embeddings of the token ids"
-        return signal, points
-
-    def _row(self, output: Tensor, points: list[Tensor]) -> Tensor:
-        """Return the derivative of one output of each sample, or of one sample's, [n, D]."""
-        if not output.requires_grad:
-            return torch.cat([torch.zeros_like(point).flatten(1) for point in points], 1)
-        found = derivative(output, points, retain_graph=True, materialize_grads=True)
-        return torch.cat([slope.flatten(1) for slope in found], 1)
-
-    def _sketched(self, signal: Tensor) -> Tensor:
-        width, rows = signal.shape[1], self.options.sketch
-        if width <= self.options.most_outputs:
-            return signal
-        if self._sketch is None or len(self._sketch) != width:
-            drawn = torch.randn(width, rows, generator=torch.Generator().manual_seed(0)).double()
-            basis = torch.linalg.qr(drawn).Q * math.sqrt(width / rows)
-            self._sketch = basis.to(signal)
-            self.notes["sketch"] = (
-                f"{rows} random combinations of {width} outputs: the root mean square of the "
-                "singular values times sqrt(their number) is that of all outputs in expectation, "
-                "single values are not"
-            )
-        return signal @ self._sketch
+def _rms(squares: Values, full: int, unit: str, *, outputs: int) -> Scalar:
+    """Return the root mean square from the squared lengths of rows, [N, C] or of combinations."""
+    samples, rows = squares.shape
+    by_sample = squares.sum(1) / full
+    mean = float(by_sample.mean())
+    variance = float(by_sample.var(ddof=1)) / samples if samples > 1 else math.nan
+    if rows < outputs:  # drawn without replacement: nothing is left where all are drawn
+        by_row = squares.mean(0) * rows / full
+        variance += float(by_row.var(ddof=1)) / rows * (1 - rows / outputs) if rows > 1 else 0.0
+    root = math.sqrt(mean)
+    error = math.sqrt(variance) / (2 * root) if variance >= 0 and root else None
+    return Scalar.of(root, unit, error)
 
 
 def _summary(values: Values, dead: NDArray[np.bool_], eps: float, unit: str) -> Measurement:

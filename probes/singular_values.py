@@ -13,23 +13,40 @@ from torch import Tensor
 _BLOCK_BYTES = 2**20  # of float64; fits the processor caches
 
 
-def singular_values(matrices: Tensor) -> Tensor:
+def squeezed(rows: Tensor, head: Tensor | None = None) -> Tensor:
+    """Return matrices with as few columns as there can be, and the same singular values and rows.
+
+    Args:
+        rows: [N, R, D], any floating dtype.
+        head: [C, R]; the matrices are `head @ rows`, or the rows themselves where it is None.
+
+    Returns:
+        [N, C, min(R, D)], float64: each matrix times some orthonormal columns, so that inner
+        products of its rows are what they were, to about 1e-15 of the largest.
+    """
+    _, count, inputs = rows.shape
+    if inputs <= count:
+        small = rows.double()
+    else:
+        each = max(1, _BLOCK_BYTES // (8 * count * min(inputs, 4 * count)))
+        small = torch.cat([_triangle(part).mT for part in torch.split(rows, each)])
+    return small if head is None else head.double() @ small
+
+
+def singular_values(matrices: Tensor, count: int | None = None) -> Tensor:
     """Return the singular values of each matrix, largest first, float64.
 
     Args:
-        matrices: [N, C, D], any floating dtype.
+        matrices: [N, C, D], any floating dtype; squeezed ones are taken as they are.
+        count: How many there are, by default min(C, D); those beyond what the matrices have are
+            zero, since the matrices that they were squeezed from are of no higher rank.
 
     Returns:
-        [N, min(C, D)]. Relative to the largest they are exact to about 1e-15, given the matrices.
+        [N, count]. Relative to the largest they are exact to about 1e-15, given the matrices.
     """
-    _, classes, inputs = matrices.shape
-    if inputs <= classes:
-        small: Tensor = torch.linalg.svdvals(matrices.double())
-        return small
-    each = max(1, _BLOCK_BYTES // (8 * classes * min(inputs, 4 * classes)))
-    return torch.cat(
-        [torch.linalg.svdvals(_triangle(part)) for part in torch.split(matrices, each)]
-    )
+    found: Tensor = torch.linalg.svdvals(squeezed(matrices))
+    missing = 0 if count is None else count - found.shape[1]
+    return torch.nn.functional.pad(found, (0, missing))
 
 
 def _triangle(matrices: Tensor) -> Tensor:

@@ -24,3 +24,17 @@ def test_matrices_of_single_precision_lose_nothing(
     assert found.dtype == torch.float64
     assert found.shape == (count, min(classes, inputs))
     assert torch.allclose(found, expected, rtol=1e-7, atol=1e-15 * float(expected.max()))
+
+
+def test_a_product_keeps_its_rows_inner_products_and_singular_values() -> None:
+    generator = torch.Generator().manual_seed(1)
+    rows = torch.randn(3, 4, 50, generator=generator, dtype=torch.float64)
+    head = torch.randn(9, 4, generator=generator, dtype=torch.float64)
+    head[2] = 0
+    small = singular.squeezed(rows, head)
+    whole = head @ rows
+    assert small.shape == (3, 9, 4)
+    assert torch.allclose(small @ small.mT, whole @ whole.mT, rtol=0, atol=1e-11)
+    assert bool((small[:, 2] == 0).all())
+    found = singular.singular_values(small, 9)
+    assert torch.allclose(found, torch.linalg.svdvals(whole), rtol=0, atol=1e-11)

@@ -14,7 +14,8 @@ from trainscope.probes.curvature import Curvature
 from trainscope.probes.differences import DifferenceProduct
 from trainscope.probes.evaluation import evaluation
 from trainscope.probes.gradient import Gradient
-from trainscope.probes.jacobian import Jacobian, _Jacobians
+from trainscope.probes.jacobian import Jacobian
+from trainscope.probes.jacobian_rows import Jacobians
 from trainscope.probes.lanczos import Lanczos
 from trainscope.probes.parameters import measured
 from trainscope.probes.products import MatrixProduct
@@ -127,16 +128,17 @@ def test_a_sketch_keeps_sums_of_squares_in_expectation() -> None:
     expected = Plain(one).jacobians.square().sum((1, 2))
     options = Jacobian(most_outputs=5, sketch=3)
     found = options.measure(one.network, pinned(one))
-    assert "3 random combinations of 6 outputs" in found.notes["sketch"]
+    assert "3 random combinations of the 6 outputs" in found.notes["sketch"]
     values = torch.tensor(found.arrays["singular_values"], dtype=torch.float64)
     assert values.shape[1] == 3
     with evaluation(one.network, pinned(one)) as lent:
         draws = []
         for seed in range(60):
-            jacobians = _Jacobians(lent, options)
+            jacobians = Jacobians(lent, memory=2**20, most_outputs=5, sketch=3)
             drawn = torch.randn(6, 3, generator=torch.Generator().manual_seed(seed)).double()
             jacobians._sketch = torch.linalg.qr(drawn).Q * 2**0.5
-            draws.append(torch.cat(list(jacobians.alone())).square().sum((1, 2)))
+            parts = list(jacobians.alone(len(lent)))
+            draws.append(torch.cat([part.rows for part in parts]).square().sum((1, 2)))
     squares = torch.stack(draws)
     error = squares.std(0) / len(squares) ** 0.5
     assert bool(((squares.mean(0) - expected).abs() <= 4 * error).all())
