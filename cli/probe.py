@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from trainscope.cli import printing
+from trainscope.cli.boundary import INTERRUPTED
 from trainscope.cli.options import (
     ACTION_DEFAULTS,
     Place,
@@ -71,6 +73,14 @@ TOP = 3
 @click.option(
     "--top", type=click.IntRange(min=1), default=TOP, show_default=True, help="Eigenvalues."
 )
+@click.option(
+    "--budget",
+    default="2m",
+    show_default=True,
+    help="Time for all measurements, like 90s, 2m or 1h; what it is too short for is measured in "
+    "part. none: as long as it takes.",
+)
+@click.option("--exact", is_flag=True, help="The Jacobian of every output, however many.")
 @click.option("--ggn", is_flag=True, help="Curvature of the GGN in the place of the Hessian.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 2), default=0, show_default=True)
 @click.option("--device", default="cpu", show_default=True, help="As torch names it: cpu, cuda:0.")
@@ -99,6 +109,8 @@ def command(
         show(outcome)
     for path in paths:
         (remark if as_json else say)(f"wrote {path}")
+    if outcome.interrupted:
+        raise SystemExit(INTERRUPTED)
 
 
 def measure_and_write(
@@ -113,6 +125,8 @@ def measure_and_write(
     task: str | None = None,
     top: int = TOP,
     ggn: bool = False,
+    exact: bool = False,
+    budget: str = "2m",
     seed: int = 0,
     arch: str | None = None,
     model: str | None = None,
@@ -131,7 +145,7 @@ def measure_and_write(
     """Run the probe command up to what it prints; return the outcome and the files written."""
     from trainscope.cli.progress import progress
     from trainscope.diagnosis import examine
-    from trainscope.report.files import output_folder, write_outcome
+    from trainscope.report.files import output_folder, write_diagnosis, write_outcome
 
     chosen = build_probes(
         probes,
@@ -140,6 +154,7 @@ def measure_and_write(
         retrain_steps=retrain_steps,
         top=top,
         ggn=ggn,
+        exact=exact,
     )
     kept = nullcontext() if output is None else output_folder(output, checkpoint)
     with kept, progress() as tell:
@@ -161,6 +176,8 @@ def measure_and_write(
             download=download,
             unsafe_load=unsafe_load,
             task=task,
+            budget=budget,
+            update=None if output is None else partial(write_diagnosis, folder=output),
             progress=tell,
         )
         if output is None:
@@ -197,6 +214,7 @@ def build_probes(
     retrain_steps: int | None = None,
     top: int,
     ggn: bool,
+    exact: bool = False,
 ) -> Sequence[Probe]:
     """Return the probes that the options describe."""
     from trainscope.probes import find
@@ -209,6 +227,7 @@ def build_probes(
             "epochs": retrain_epochs,
             "steps": retrain_steps,
         },
+        "jacobian": {"exact": exact},
         "curvature": {"top": top, "ggn": ggn},
     }
     return [find(name)(**options.get(name, {})) for name in probe_names(names)]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from torch import nn
@@ -30,6 +31,8 @@ from trainscope.records import Cost, Measurement, Scalar, Status
 from trainscope.task.batches import tensors
 
 _UNIT = "nats/weight²"
+ROUGH = 1e-2
+"""The relative tolerance of a first look at the top eigenvalue."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class Curvature:
     density_vectors: int = 2
     density_steps: int = 12
     trace_vectors: int = 16
-    exact_classes: int = 128
+    exact_classes: int = 32
     ggn: bool = False
     memory: int = 2**30
 
@@ -134,6 +137,21 @@ class Curvature:
             held = count if keep else min(count, data.batch_size)
             memory = 3 * held * found.graph + 8 * weights * (first + 4)
         return Cost(forward=forward, backward=backward, memory=memory)
+
+    def lighter(self, network: nn.Module, data: ProbeData) -> Iterator[tuple[Curvature, str]]:
+        """Yield a first look: the top eigenvalue alone, roughly, and a sampled trace; and words."""
+        tolerance = max(self.tolerance, ROUGH)
+        yield (
+            replace(
+                self,
+                top=1,
+                density_vectors=0,
+                tolerance=tolerance,
+                trace_vectors=min(self.trace_vectors, 4),
+                exact_classes=min(self.exact_classes, 4),
+            ),
+            f"the top eigenvalue alone, to {100 * tolerance:g} %, and no density",
+        )
 
     def _keeps(self, found: Footprint, samples: int) -> bool:
         return found.graph is not None and 3 * found.graph * samples <= self.memory

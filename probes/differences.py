@@ -136,8 +136,7 @@ class DifferenceProduct:
 
     def _count(self, batch: Batch, forward: int) -> None:
         size = self.lent.task.size(batch)
-        self.counted.forward += forward * size
-        self.counted.backward += size
+        self.counted.passes.add(forward=forward * size, backward=size)
 
 
 def _wide(leaf: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from trainscope.data import ProbeData
 from trainscope.errors import ProbeError
+from trainscope.pace import tick
 from trainscope.probes.behaviour import Behaviour, behaviour_of
 from trainscope.probes.folding import folded
 from trainscope.probes.passes import NonFiniteError, checked_outputs
@@ -29,6 +30,25 @@ class RandomNetworkError(ProbeError):
 
 
 @dataclass
+class Passes:
+    """Samples put through a network.
+
+    Attributes:
+        forward: Forward passes.
+        backward: Backward passes.
+    """
+
+    forward: int = 0
+    backward: int = 0
+
+    def add(self, *, forward: int = 0, backward: int = 0) -> None:
+        """Count some, also for whoever keeps the time (`trainscope.pace`)."""
+        self.forward += forward
+        self.backward += backward
+        tick(forward, backward)
+
+
+@dataclass
 class Lent:
     """A network lent for measuring, with the pinned samples in its own dtype and device.
 
@@ -40,8 +60,7 @@ class Lent:
         labelled: There is all that the loss needs.
         batch_size: Samples held at once; all N where a sample's outputs depend on its batch.
         behaviour: What was found out about the network before.
-        forward: Samples put forward so far.
-        backward: Samples put backward so far.
+        passes: Samples put forward and backward so far.
     """
 
     network: nn.Module
@@ -51,8 +70,7 @@ class Lent:
     labelled: bool
     batch_size: int
     behaviour: Behaviour
-    forward: int = 0
-    backward: int = 0
+    passes: Passes = field(default_factory=Passes)
     started: float = field(default_factory=time.perf_counter)
     _terms: int | None = None
 
@@ -98,7 +116,7 @@ class Lent:
         found = checked_outputs(self.task, self.model, batch)
         if self.softmax:
             _check_labels(self.task, found, batch)
-        self.forward += self.task.size(batch)
+        self.passes.add(forward=self.task.size(batch))
         for leaf in tensors(found):
             if leaf.is_floating_point() and not bool(torch.isfinite(leaf).all()):
                 what = "logits hold" if self.softmax else "outputs hold"
@@ -130,7 +148,8 @@ class Lent:
 
     def cost(self) -> Cost:
         """Return what was spent so far."""
-        return Cost(time.perf_counter() - self.started, self.forward, self.backward)
+        seconds = time.perf_counter() - self.started
+        return Cost(seconds, self.passes.forward, self.passes.backward)
 
 
 def _check_labels(task: Task, outputs: Outputs, batch: Batch) -> None:

@@ -141,7 +141,7 @@ def mean_gradient(lent: Lent, weights: Measured) -> MeanGradient:
                 places = OutputSpace(lent, outputs, batch).places
         if weights.tensors:
             slopes = derivative(terms.sum() / lent.terms, weights.tensors, materialize_grads=True)
-            lent.backward += lent.task.size(batch)
+            lent.passes.add(backward=lent.task.size(batch))
             torch._foreach_add_(total, slopes)
         if lent.softmax or lent.behaviour.coupled is not None:
             found.append((terms.detach().double(), torch.ones_like(terms, dtype=torch.int64)))

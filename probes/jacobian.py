@@ -145,9 +145,9 @@ class Jacobian:
         values, rows, zeros = (torch.cat(each).cpu().numpy() for each in (spectra, squares, dead))
         unit = "logit/input" if lent.softmax else "output/input"
         found = _summary(values, zeros, torch.finfo(lent.weight.dtype).eps, unit)
-        scalars = dict(found.scalars)
         full = min(jacobians.width, jacobians.inputs)
-        scalars["rms_jsv"] = _rms(rows, full, unit, outputs=jacobians.width)
+        rms = _rms(rows, full, unit, outputs=jacobians.width)
+        scalars = {"mean_jsv": found.scalars["mean_jsv"], "rms_jsv": rms} | found.scalars
         arrays = dict(found.arrays)
         if jacobians.sketched:
             hidden = "random combinations of the outputs hide dead ones; --exact shows them"

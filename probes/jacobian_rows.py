@@ -90,7 +90,7 @@ class Jacobians:
             rows = self._empty(graph, len(graph.outputs))
             for r in range(graph.outputs.shape[1]):
                 rows[:, r] = self._row(graph.outputs[:, r].sum(), graph.points)
-                self.lent.backward += len(graph.outputs)
+                self.lent.passes.add(backward=len(graph.outputs))
             yield Rows(rows, graph.head)
             start += chunk
 
@@ -106,7 +106,7 @@ class Jacobians:
             rows = self._empty(graph, 1)
             for r in range(width):
                 rows[0, r] = self._row(graph.outputs[i, r], graph.points)[i]
-                self.lent.backward += samples
+                self.lent.passes.add(backward=samples)
             yield Rows(rows, graph.head)
 
     def _chunk(self) -> int:

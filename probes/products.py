@@ -55,7 +55,7 @@ class MatrixProduct:
         total = torch.zeros(self.size, dtype=torch.float64, device=vector.device)
         for batch in range(-(-len(self.lent) // self.lent.batch_size)):
             total += self.measured.flatten(self._batch(batch)(pieces)).double()
-        self.lent.backward += 2 * len(self.lent)
+        self.lent.passes.add(backward=2 * len(self.lent))
         self.count += 1
         if not bool(torch.isfinite(total).all()):
             raise NonFiniteError("a product with the curvature matrix holds NaN or infinite values")
@@ -67,7 +67,7 @@ class MatrixProduct:
         for batch in self.lent.batches():
             loss = self.lent.losses(self.lent.outputs(batch), batch).sum()
             found = derivative(loss, self.measured.tensors, materialize_grads=True)
-            self.lent.backward += self.lent.task.size(batch)
+            self.lent.passes.add(backward=self.lent.task.size(batch))
             total += self.measured.flatten(found).double() / self.lent.terms
         return total
 
@@ -78,7 +78,7 @@ class MatrixProduct:
         start = number * self.lent.batch_size
         batch = self.lent.some(start, start + self.lent.batch_size)
         outputs = self.lent.outputs(batch)
-        self.lent.backward += self.lent.task.size(batch)
+        self.lent.passes.add(backward=self.lent.task.size(batch))
         product = (
             self._gauss_newton(OutputSpace(self.lent, outputs, batch))
             if self.ggn

@@ -119,7 +119,7 @@ class SampleGradients:
         count, leaves = self.lent.task.size(batch), self._counted(outputs)
         edges = [edge for _, edge in seen.values()]
         deltas = [derivative(leaves, edges, r, retain_graph=True) for r in wanted]
-        self.lent.backward += len(wanted) * count
+        self.lent.passes.add(backward=len(wanted) * count)
         tensors, masks = self.measured.tensors, self.measured.masks
         by_id = {id(t): mask for t, mask in zip(tensors, masks, strict=True)}
         moved = {} if along is None else {id(t): a for t, a in zip(tensors, along, strict=True)}
@@ -173,8 +173,8 @@ class SampleGradients:
                     found = per_sample(named, mine, list(r))
             except _VMAP_FAILS as error:
                 raise _NoRuleError from error
-            self.lent.forward += count
-            self.lent.backward += count
+            self.lent.passes.add(forward=count)
+            self.lent.passes.add(backward=count)
             gradients = self.measured.keep(list(found.values()))
             squares += torch.stack([g.reshape(len(g), -1).square().sum(1) for g in gradients])
             for g, a in zip(gradients, along or (), strict=along is not None):
@@ -201,7 +201,7 @@ class SampleGradients:
                     retain_graph=True,
                     materialize_grads=True,
                 )
-                self.lent.backward += 1
+                self.lent.passes.add(backward=1)
                 gradients = self.measured.keep(found)
                 squares += torch.stack([g.square().sum() for g in gradients])
                 for g, a in zip(gradients, along or (), strict=along is not None):

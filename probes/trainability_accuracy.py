@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -10,7 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from trainscope.data import ProbeData
+from trainscope.data import ProbeData, Split
+from trainscope.data.split import DrawnSplit
 from trainscope.errors import ProbeError
 from trainscope.networks import flops
 from trainscope.networks.copies import whole_copy
@@ -37,6 +39,10 @@ FEWEST_BATCHES = 8
 """Batches of the test half below which they show no spread."""
 TESTS = 5
 """Tests on the way where steps are asked for."""
+FEWER_STEPS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
+"""What is tried where the time is too short for the epochs of the default."""
+FEWEST_TESTED = 256
+"""Test samples that are tested on at least."""
 MOST_WORK = 3e13
 """Multiply-adds a column that are begun without being asked for: about 20 minutes of a laptop."""
 
@@ -61,6 +67,7 @@ class TrainabilityAccuracy:
         epochs: N, the length of the first LR stage. By default 5, down to 2 for a large training
             half; where even that would take a laptop much of an hour, the probe is skipped.
         steps: Optimizer steps in the place of epochs, tested `TESTS` times on the way.
+        test_samples: Test on so many samples of the test half, drawn once; by default on all.
         settings: The optimizer and the rest. `seed` is taken from the data.
     """
 
@@ -77,6 +84,7 @@ class TrainabilityAccuracy:
     lrs: tuple[float, ...] = (1e-2,)
     epochs: int | None = None
     steps: int | None = None
+    test_samples: int | None = None
     settings: Settings = field(default_factory=Settings)
 
     def __post_init__(self) -> None:
@@ -115,7 +123,7 @@ class TrainabilityAccuracy:
             behaviour = behaviour_of(network, taken_batch(network, data), data)
             if behaviour.constant_loss is not None:
                 return Measurement.skipped(self.name, behaviour.constant_loss)
-            start = evaluate(network, data.test, data.task)
+            start = evaluate(network, self._test(data), data.task)
             runs = [self._retrain(network, data, lr) for lr in self.lrs]
         scalars = {"ta": _ta(runs[0])}
         for lr, run in zip(self.lrs, runs, strict=True):
@@ -153,16 +161,35 @@ class TrainabilityAccuracy:
         """Return the samples that retraining will pass."""
         return self._cost(data, 0.0)
 
+    def lighter(
+        self, network: nn.Module, data: ProbeData
+    ) -> Iterator[tuple[TrainabilityAccuracy, str]]:
+        """Yield less of the default: a few steps, tested on part of the test half, and words."""
+        if self.epochs is not None or self.steps is not None or data.test is None:
+            return
+        size = self.settings.batch_size
+        full = self._epochs(data) * (0 if data.train is None else len(data.train))
+        for steps in FEWER_STEPS:
+            if steps * size >= full:
+                return
+            # Tests take about a third of the time that the steps take.
+            tested = min(len(data.test), max(FEWEST_TESTED, steps * size // TESTS))
+            part = "" if tested == len(data.test) else f", tested on {tested} samples"
+            yield replace(self, steps=steps, test_samples=tested), f"{steps} steps{part}"
+
+    def _test(self, data: ProbeData) -> Split:
+        assert data.test is not None
+        return DrawnSplit.of(data.test, self.test_samples or len(data.test), data.seed)
+
     def _retrain(
         self, network: nn.Module, data: ProbeData, lr: float
     ) -> list[tuple[EpochRecord, Evaluation]]:
         assert data.train is not None
-        assert data.test is not None
         epochs: list[tuple[EpochRecord, Evaluation]] = []
         train(
             whole_copy(network),
             data.train,
-            data.test,
+            self._test(data),
             constant(lr, self._epochs(data)),
             self._settings(data),
             task=data.task,
@@ -176,7 +203,7 @@ class TrainabilityAccuracy:
 
     def _cost(self, data: ProbeData, seconds: float) -> Cost:
         train_size = len(data.train) if data.train is not None else 0
-        test_size = len(data.test) if data.test is not None else 0
+        test_size = len(self._test(data)) if data.test is not None else 0
         if self.steps is not None:
             train_size = self._each() * self.settings.batch_size
         rounds = self._epochs(data) * len(self.lrs)
@@ -220,6 +247,8 @@ class TrainabilityAccuracy:
         if self.steps is not None:
             span = f"{epochs * self._each()} steps, tested every {self._each()},"
         tested = "top-1 test accuracy, percent" if metric == ACCURACY else f"test {metric.label}"
+        if self.test_samples is not None and data.test is not None:
+            tested += f", on {len(self._test(data))} of {len(data.test)} test samples"
         return {
             "accuracy" if metric.is_accuracy else "metric": (
                 f"{tested}, mean over the first {span} of retraining"

@@ -18,6 +18,7 @@ ROOMS["trainscope.cli"] = ROOT / "cli"
 LEVELS = {
     "trainscope.errors": 0,
     "trainscope.foreign": 1,
+    "trainscope.pace": 1,
     "trainscope.records": 1,
     "trainscope.convergence": 2,
     "trainscope.task": 2,

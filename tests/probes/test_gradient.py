@@ -34,10 +34,10 @@ def linear(samples: int) -> tuple[nn.Sequential, ProbeData, Tensor]:
 def test_batches_count_by_their_size_and_masked_weights_not_at_all() -> None:
     network, data, rows = linear(5)
     with evaluation(network, data) as lent:
-        before = lent.backward
+        before = lent.passes.backward
         found = mean_gradient(lent, measured(network))
         weights, mean, losses = found.weights, found.values, found.sums
-        assert lent.backward - before == 5
+        assert lent.passes.backward - before == 5
     flat = torch.cat([each.flatten() for each in mean])
     assert torch.allclose(flat, rows.mean(0), rtol=0, atol=1e-15)
     assert weights.survivors == 8

@@ -60,14 +60,14 @@ def test_products_are_those_of_the_dense_matrix(ggn: bool, keep: bool) -> None:
     matrix = (gauss_newton if ggn else hessian)[kept][:, kept]
     with evaluation(network, data) as lent:
         product = MatrixProduct(lent, measured(network), ggn=ggn, keep=keep)
-        before = (lent.forward, lent.backward)
+        before = (lent.passes.forward, lent.passes.backward)
         for seed in range(2):
             vector = torch.randn(19, generator=seeded(seed), dtype=torch.float64)
             assert torch.allclose(product(vector), matrix @ vector, rtol=0, atol=1e-14)
         assert product.count == 2
         graphs = 1 if keep else 2  # a graph of its own for each product, unless it is kept
-        assert lent.forward - before[0] == 5 * graphs
-        assert lent.backward - before[1] == 5 * (graphs + 4)
+        assert lent.passes.forward - before[0] == 5 * graphs
+        assert lent.passes.backward - before[1] == 5 * (graphs + 4)
         assert torch.allclose(product.gradient(), gradient[kept], rtol=0, atol=1e-14)
 
 

@@ -91,6 +91,12 @@ class ProbeData:
         for indices in torch.split(torch.arange(len(self)), self.batch_size):
             yield self.task.select(self.batch, indices)
 
+    def first(self, count: int) -> ProbeData:
+        """Return the same data with the first pinned samples alone; all of them as they are."""
+        if count >= len(self):
+            return self
+        return replace(self, batch=self.task.select(self.batch, torch.arange(count)))
+
     def to(self, device: torch.device | str) -> ProbeData:
         """Return the same data with the pinned samples on a device."""
 

@@ -61,3 +61,37 @@ class TensorSplit:
         shape = (1, -1, 1, 1)
         mean, std = torch.tensor(self.mean).view(shape), torch.tensor(self.std).view(shape)
         return (inputs - mean) / std, self.labels[indices]
+
+
+@dataclass(frozen=True)
+class DrawnSplit:
+    """Some samples of another split.
+
+    Attributes:
+        whole: The other split.
+        places: Which samples, [N].
+    """
+
+    whole: Split
+    places: Tensor
+
+    @classmethod
+    def of(cls, whole: Split, count: int, seed: int = 0) -> Split:
+        """Return so many samples drawn without return; the split itself where it has no more."""
+        if count >= len(whole):
+            return whole
+        order = torch.randperm(len(whole), generator=torch.Generator().manual_seed(seed))
+        return cls(whole, order[:count])
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return len(self.places)
+
+    def batch(self, indices: Tensor) -> Batch:
+        """Return the samples at indices."""
+        return self.whole.batch(self.places[indices])
+
+    @property
+    def augment(self) -> Augment | None:
+        """Return the augmentation of the whole split."""
+        return self.whole.augment

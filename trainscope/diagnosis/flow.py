@@ -15,8 +15,9 @@ import torch
 from torch import nn
 
 from trainscope.data import Given, ProbeData
+from trainscope.diagnosis.budget import DEFAULT, Measuring, parse_budget
 from trainscope.diagnosis.inputs import data_notes, default_samples, network_notes, pin_inputs
-from trainscope.diagnosis.measuring import columns_of, measure_all
+from trainscope.diagnosis.measuring import columns_of
 from trainscope.diagnosis.opening import Opening, Progress, Subject
 from trainscope.diagnosis.outlook import outlook
 from trainscope.diagnosis.standing import standing
@@ -60,11 +61,13 @@ class Outcome:
         diagnosis: What was measured.
         base: The network before the action.
         pruned: The network after it; None where there was no action.
+        interrupted: Ctrl-C ended it before everything was measured.
     """
 
     diagnosis: Diagnosis
     base: Network
     pruned: Network | None
+    interrupted: bool = False
 
 
 def examine(
@@ -92,6 +95,8 @@ def examine(
     better: str = "lower",
     retrain_epochs: int | None = None,
     retrain_steps: int | None = None,
+    budget: str | float | None = DEFAULT,
+    update: Callable[[Diagnosis], None] | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
     """Open a network and measure it; after an action, measure again and say what that did.
@@ -126,6 +131,10 @@ def examine(
         better: "higher" or "lower", of that metric.
         retrain_epochs: Epochs of the trainability accuracy.
         retrain_steps: Or its optimizer steps.
+        budget: Time for the measurements of all columns, like "2m" or seconds; what it is too short
+            for is measured in part, which the notes say. "none" (or None) for all of it. Networks
+            that cost less are measured whole in any case.
+        update: Called with the Diagnosis so far whenever more is known.
         progress: Told what is done next.
 
     Raises:
@@ -133,6 +142,7 @@ def examine(
     """
     tell = progress or (lambda _: None)
     retraining = {"epochs": retrain_epochs, "steps": retrain_steps}
+    seconds = parse_budget(budget)
     chosen = [_as_probe(probe, retraining) for probe in probes]
     asked = _asked_task(task, loss, metric, better)
     _check(chosen, samples=samples, batch_size=batch_size, seed=seed)
@@ -158,47 +168,60 @@ def examine(
         done = _sparsified(base, action or Action(ratio=ratio, seed=seed))
     cost = flops(base.module, base.inputs)
     with suited_threads(cost):
-        count = samples or default_samples(cost)
+        count = samples or default_samples(cost, base, budget=seconds)
         pinned, extra = pin_inputs(source, base, count, batch_size, seed, cost)
         pinned = pinned.to(where)
         modules = columns_of(base.module, None if done is None else done.module, extra, where)
+        record = NetworkRecord(
+            architecture=base.architecture,
+            parameters=parameters(base.module),
+            flops=cost,
+            digest=digest(base.module),
+            input_shape=tuple(base.input_shape),
+            num_classes=base.num_classes,
+            recognised=base.recognised,
+            format=base.format,
+            before=base.before,
+        )
+        environment = _environment(where)
+
+        def diagnosis(work: Measuring, measured: Mapping[str, Columns]) -> Diagnosis:
+            retrained = measured.get("trainability_accuracy")
+            estimates = () if retrained is None else outlook(retrained)
+            if done is None:
+                lines = standing({name: columns.before for name, columns in measured.items()})
+            else:
+                lines = verdict(record, done.record, _telling(measured, pinned), estimates)
+            return Diagnosis(
+                network=record,
+                action=None if done is None else done.record,
+                data=DataRecord(pinned.name, len(pinned), pinned.label_source),
+                probes=measured,
+                verdict=lines,
+                environment=environment,
+                seed=seed,
+                notes=(
+                    *base.notes,
+                    *(() if done is None else done.notes),
+                    *getattr(source, "notes", ()),
+                    *data_notes(pinned),
+                    *network_notes(measured),
+                    *work.remarks(),
+                ),
+                estimates=estimates,
+            )
+
+        work = Measuring(chosen, modules, pinned, cost, seconds, tell, fixed=samples is not None)
+        if update is not None:
+            work.update = lambda measured: update(diagnosis(work, measured))
         with checked_once():
-            measured = measure_all(chosen, modules, pinned, tell)
-    record = NetworkRecord(
-        architecture=base.architecture,
-        parameters=parameters(base.module),
-        flops=cost,
-        digest=digest(base.module),
-        input_shape=tuple(base.input_shape),
-        num_classes=base.num_classes,
-        recognised=base.recognised,
-        format=base.format,
-        before=base.before,
+            work.run()
+    return Outcome(
+        diagnosis(work, work.found),
+        base,
+        None if done is None else replace(base, module=done.module),
+        interrupted=work.stopped,
     )
-    retrained = measured.get("trainability_accuracy")
-    estimates = () if retrained is None else outlook(retrained)
-    if done is None:
-        lines = standing({name: columns.before for name, columns in measured.items()})
-    else:
-        lines = verdict(record, done.record, _telling(measured, pinned), estimates)
-    diagnosis = Diagnosis(
-        network=record,
-        action=None if done is None else done.record,
-        data=DataRecord(pinned.name, len(pinned), pinned.label_source),
-        probes=measured,
-        verdict=lines,
-        environment=_environment(where),
-        seed=seed,
-        notes=(
-            *base.notes,
-            *(() if done is None else done.notes),
-            *getattr(source, "notes", ()),
-            *data_notes(pinned),
-            *network_notes(measured),
-        ),
-        estimates=estimates,
-    )
-    return Outcome(diagnosis, base, None if done is None else replace(base, module=done.module))
 
 
 def _check_action(ratio: float | None, action: Action | None, after: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -32,8 +33,10 @@ from trainscope.task.batches import suited_inputs
 from trainscope.task.task import Common
 
 MOST_SAMPLES = 256
-SAMPLE_FLOPS = 8e9
-"""Pinned samples are at most so many that one forward pass over all stays under this."""
+PINNED_BYTES = 2**26
+"""Pinned inputs take at most so many bytes, but that there are a few in any case."""
+SAMPLE_FLOPS, FEWEST_SAMPLES = 128e9, 8
+"""Without a budget, one forward pass over all of them stays under this, or there are a few."""
 FEW_SAMPLES = 16
 """With fewer, a note says that the numbers are rough."""
 RECALIBRATION_SAMPLES = 2048
@@ -182,10 +185,20 @@ def open_module(
     return noticed(network), data
 
 
-def default_samples(cost: int) -> int:
-    """Return how many samples are pinned by default, from the multiply-adds of one."""
+def default_samples(cost: int, network: Network, *, budget: float | None) -> int:
+    """Return how many samples are pinned by default.
+
+    Args:
+        cost: Multiply-adds of one.
+        network: Of the inputs' size.
+        budget: Where there is one, it decides how many are measured, and memory alone how many
+            are pinned.
+    """
     samples = MOST_SAMPLES
-    while samples > 2 and samples * cost > SAMPLE_FLOPS:
+    size = 4 * max(1, math.prod(network.input_shape or (1,)))
+    while samples > FEW_SAMPLES and samples * size > PINNED_BYTES:
+        samples //= 2
+    while budget is None and samples > FEWEST_SAMPLES and samples * cost > SAMPLE_FLOPS:
         samples //= 2
     return samples
 

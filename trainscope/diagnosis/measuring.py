@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 import torch
 from torch import nn
 
 from trainscope.data import ProbeData
-from trainscope.diagnosis.opening import Progress
 from trainscope.networks.copies import whole_copy
 from trainscope.networks.example import Example
 from trainscope.probes import Probe, attempt, lacking
 from trainscope.probes.probe import Need
-from trainscope.records import Columns, Cost, Measurement
+from trainscope.records import Cost, Measurement
 from trainscope.sparsify import has_batch_norm, recalibrate_batch_norm
 
 
@@ -35,49 +32,23 @@ def _on(network: nn.Module, device: torch.device) -> nn.Module:
     return network if there else whole_copy(network).to(device)
 
 
-def measure_all(
-    probes: Sequence[Probe],
-    modules: Mapping[str, nn.Module | None],
-    data: ProbeData,
-    tell: Progress,
-) -> dict[str, Columns]:
-    """Tell what every probe will cost, then measure every column."""
-    base = modules["before"]
-    assert base is not None
-    for probe in probes:
-        if lacking(probe, data) is None:
-            cost = expected(probe.estimate(base, data))
-            tell(f"{probe.name} will cost {cost} a column")
-    found = {}
-    for probe in probes:
-        before, after, recalibrated = (
-            None if module is None else _measure(probe, module, data, column, tell)
-            for column, module in modules.items()
-        )
-        assert before is not None
-        found[probe.name] = Columns(before, after, recalibrated)
-    return found
-
-
-def _measure(
-    probe: Probe, network: nn.Module, data: ProbeData, column: str, tell: Progress
-) -> Measurement:
+def measured(probe: Probe, network: nn.Module, data: ProbeData) -> Measurement:
+    """Measure a network; where the data lacks what the probe needs, it is skipped with a hint."""
     need = lacking(probe, data)
-    if need is not None:
-        if need is Need.LABELS and data.label_source == "predicted":
-            return Measurement.skipped(
-                probe.name,
-                "the base network's logits hold NaN or infinite values, so no labels can be drawn "
-                "from its predictions: add --data with labels, or look at its weights",
-            )
-        hint = {
-            Need.TRAINING: "add --data with a labelled set, like --data cifar10:ROOT",
-            Need.LABELS: "add --data with labels",
-            Need.INPUTS: "add --data",
-        }[need]
-        return Measurement.skipped(probe.name, f"needs {need}: {hint}")
-    tell(f"{probe.name}, {column}")
-    return attempt(probe, network, data)
+    if need is None:
+        return attempt(probe, network, data)
+    if need is Need.LABELS and data.label_source == "predicted":
+        return Measurement.skipped(
+            probe.name,
+            "the base network's logits hold NaN or infinite values, so no labels can be drawn "
+            "from its predictions: add --data with labels, or look at its weights",
+        )
+    hint = {
+        Need.TRAINING: "add --data with a labelled set, like --data cifar10:ROOT",
+        Need.LABELS: "add --data with labels",
+        Need.INPUTS: "add --data",
+    }[need]
+    return Measurement.skipped(probe.name, f"needs {need}: {hint}")
 
 
 def expected(cost: Cost) -> str:

@@ -95,6 +95,8 @@ def _signal(columns: Columns) -> Iterator[str]:
             "smaller LR."
         )
         return
+    if columns.told_from_noise("mean_jsv") is None:
+        return
     line = f"Mean JSV: {number(ratio)} times what it was"
     old, new = columns.before.get("mean_jsv"), _value(columns.recalibrated, "mean_jsv")
     if old and new is not None:
@@ -110,10 +112,12 @@ def _signal(columns: Columns) -> Iterator[str]:
 
 
 def _gradient(columns: Columns) -> Iterator[str]:
-    ratio = columns.damage().get("norm")
+    # The norm itself holds the samples' noise; Diagnoses of earlier versions have no other.
+    name = "norm_unbiased" if "norm_unbiased" in columns.before.scalars else "norm"
+    ratio = columns.told_from_noise(name)
     if ratio is None or _same(ratio):
         return
-    old, new = columns.before.get("norm"), _value(columns.recalibrated, "norm")
+    old, new = columns.before.get(name), _value(columns.recalibrated, name)
     mended = f" ({number(new / old)} times with batch norm recalibrated)" if old and new else ""
     line = f"Gradient norm: {number(ratio)} times what it was{mended}. "
     if ratio > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from trainscope.records.measurement import Json, Measurement
@@ -43,6 +44,21 @@ class Columns:
             if old and new is not None and abs(old) >= 2 * error:
                 ratios[name] = new / old
         return ratios
+
+    def told_from_noise(self, name: str) -> float | None:
+        """Return after / before of one scalar; None where it does not differ beyond its noise.
+
+        That is two standard errors of the difference. The samples of the columns are the same, so
+        that the errors of the two are mostly one, and the bound is on the safe side.
+        """
+        ratio = self.damage().get(name)
+        if ratio is None or self.after is None:
+            return None
+        old, new = self.before.scalars[name], self.after.scalars[name]
+        error = math.hypot(old.stderr or 0.0, new.stderr or 0.0)
+        assert old.value is not None
+        assert new.value is not None
+        return ratio if abs(new.value - old.value) > 2 * error or not error else None
 
     def to_json(self) -> Json:
         """Return the columns, and the damage for readers without arithmetic."""

@@ -13,7 +13,7 @@ from trainscope.diagnosis import Outcome
 from trainscope.errors import RecordError
 from trainscope.networks.readers import own
 from trainscope.records import files
-from trainscope.records.diagnosis import FAMILY
+from trainscope.records.diagnosis import FAMILY, Diagnosis
 from trainscope.report.figures import FIGURES, diagnosis_figures
 from trainscope.report.page.diagnosis_page import diagnosis_page
 from trainscope.report.pictures import write
@@ -78,6 +78,12 @@ def write_outcome(outcome: Outcome, folder: Path, *, titles: bool = True) -> lis
             write(figure, file)
             file.flush()
     return [*sorted(paths[1:]), paths[0]]
+
+
+def write_diagnosis(diagnosis: Diagnosis, folder: Path) -> None:
+    """Write diagnosis.json alone: what is known so far."""
+    with files.replacing(folder / DIAGNOSIS, over=_mark(DIAGNOSIS)) as file:
+        file.write((diagnosis.to_json() + "\n").encode("utf-8", "backslashreplace"))
 
 
 def _check_names(folder: Path, source: Path | None) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from trainscope.data import Split
+from trainscope.pace import tick
 from trainscope.task import (
     NAMES,
     Batch,
@@ -106,6 +107,7 @@ def evaluate(
             lost, count = _loss(task, outputs, batch)
             total, terms = total + lost, terms + count
             parts.append(task.score(outputs, batch))
+            tick(forward=len(indices))
             if type(task) is Classification and one_label_each(task, batch):
                 logits, labels = task.labelled(outputs, batch)
                 correct.append((logits.argmax(1) == labels).cpu())

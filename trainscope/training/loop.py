@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from trainscope.data import Split
+from trainscope.pace import tick
 from trainscope.records.epoch import BEFORE_CLIPPING, EpochRecord
 from trainscope.sparsify.masks import hold_masks, masks_of
 from trainscope.task import Classification, Task
@@ -149,6 +150,7 @@ def _epoch(
             batch = (augment(batch[0], generator), *batch[1:])
         total += len(indices) * stepper.step(batch, before_clipping)
         seen += len(indices)
+        tick(forward=len(indices), backward=len(indices))
         if on_step is not None:
             on_step(epoch, done, steps)
     mean = float(total) / max(seen, 1)

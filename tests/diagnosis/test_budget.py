@@ -1,0 +1,276 @@
+"""Measuring within a budget of time: what is measured in part, and what stays when time is up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import nn
+
+from trainscope import diagnose, pace
+from trainscope.data import ProbeData
+from trainscope.diagnosis import budget, examine
+from trainscope.errors import ProbeError
+from trainscope.probes.curvature import Curvature
+from trainscope.probes.gradient import Gradient
+from trainscope.probes.jacobian import Jacobian
+from trainscope.probes.probe import Need, Probe
+from trainscope.records import Cost, Diagnosis, Measurement, Scalar
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def _net() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Conv2d(6, 6, 3), nn.ReLU(), nn.Flatten(),
+            nn.Linear(6 * 16, 5),
+        )  # fmt: skip
+
+
+def _loader(count: int = 64) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    generator = torch.Generator().manual_seed(1)
+    inputs = torch.randn(count, 1, 8, 8, generator=generator)
+    return [(inputs, torch.arange(count) % 5)]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90s", 90),
+        ("2m", 120),
+        ("1.5h", 5400),
+        ("3", 3),
+        (7.5, 7.5),
+        (1e-6, 1e-6),
+        ("2 min", 120),
+        (".5m", 30),
+    ],
+)
+def test_budgets_are_read(text: str | float, seconds: float) -> None:
+    assert budget.parse_budget(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["none", None, "None"])
+def test_no_budget_is_no_limit(text: str | None) -> None:
+    assert budget.parse_budget(text) is None
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-1m", "0", "1e99", "2 weeks", "nan"])
+def test_no_budgets_are_refused(text: str) -> None:
+    with pytest.raises(ProbeError, match="is no budget"):
+        budget.parse_budget(text)
+
+
+def _numbers(found: Diagnosis) -> dict[str, object]:
+    return {
+        f"{name} {column} {scalar}": value.value
+        for name, columns in found.probes.items()
+        for column in ("before", "after")
+        for scalar, value in getattr(columns, column).scalars.items()
+    }
+
+
+def test_time_enough_measures_what_no_budget_measures(monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = (Gradient(), Jacobian(), Curvature(top=2))
+    data = _loader()
+    whole = diagnose(_net(), ratio=0.5, data=data, probes=kinds, budget=None)
+    monkeypatch.setattr(budget, "SPEED", 1e-3)  # so that it does not look cheap
+    parts = diagnose(_net(), ratio=0.5, data=data, probes=kinds, budget=1e6)
+    assert _numbers(parts) == _numbers(whole)
+    assert not any("in part" in note for note in parts.notes)
+
+
+def test_a_short_time_measures_all_columns_on_the_same_few_samples(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(budget, "SPEED", 1.0)
+    monkeypatch.setattr(budget, "LATE", 1e9)
+    monkeypatch.setattr(budget.Measuring, "_remaining", lambda _: 1e9)
+    monkeypatch.setattr(budget.Measuring, "_further", lambda *_: None)
+    said: list[Diagnosis] = []
+    found = diagnose(
+        _net(),
+        ratio=0.5,
+        data=_loader(),
+        probes=[Jacobian(), Gradient()],
+        budget=1e-6,
+        update=said.append,
+    )
+    for column in (found.probes["jacobian"].before, found.probes["jacobian"].after):
+        assert len(column.arrays["singular_values"]) == 2
+    (note,) = [note for note in found.notes if "in part" in note]
+    assert "Jacobian singular values: on 2 of 64 pinned samples" in note
+    assert [list(each.probes) for each in said] == [["gradient"], ["jacobian", "gradient"]]
+    two = ProbeData("data", *(each[:2] for each in _pinned(found)))
+    expected = Jacobian().measure(_net().eval(), two)
+    assert found.probes["jacobian"].before.value("mean_jsv") == pytest.approx(
+        expected.value("mean_jsv")
+    )
+
+
+def _pinned(found: Diagnosis) -> tuple[torch.Tensor, torch.Tensor]:
+    ((inputs, labels),) = _loader()
+    order = torch.randperm(64, generator=torch.Generator().manual_seed(found.seed))
+    return inputs[order], labels[order]
+
+
+def test_samples_that_were_asked_for_are_all_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "SPEED", 1.0)
+    monkeypatch.setattr(budget, "LATE", 1e9)
+    found = diagnose(
+        _net(), ratio=0.5, data=_loader(), probes=["jacobian"], samples=20, budget=1e-6
+    )
+    assert len(found.probes["jacobian"].after.arrays["singular_values"]) == 20
+
+
+def _ten_steps(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+    monkeypatch.setattr(budget, "SPEED", 1.0)
+    monkeypatch.setattr(budget, "LATE", 1e9)
+    return {"ratio": 0.5, "data": (_loader(2000), _loader(600))}
+
+
+def test_retraining_takes_a_few_steps_where_the_time_is_short(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    options = _ten_steps(monkeypatch)
+    found = diagnose(_net(), probes=["trainability_accuracy"], budget=1e-6, **options)
+    columns = found.probes["trainability_accuracy"]
+    assert columns.after is not None
+    assert columns.after.status == "ok"
+    assert "first 10 steps" in columns.after.notes["accuracy"]
+    assert "on 256 of 600 test samples" in columns.after.notes["accuracy"]
+    assert any("10 steps, tested on 256 samples" in note for note in found.notes)
+
+
+def test_more_is_measured_by_what_the_first_look_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = _ten_steps(monkeypatch)
+    monkeypatch.setattr(budget.Measuring, "_remaining", lambda _: 100.0)
+
+    def learn(self: budget.Measuring, probe: Probe, level: int) -> None:
+        self._level[probe.name] = level
+        self._rates[probe.name] = 100.0 / self._plans[probe.name][3].work
+
+    monkeypatch.setattr(budget.Measuring, "_learn", learn)
+    found = diagnose(_net(), probes=["trainability_accuracy"], budget=1e-6, **options)
+    columns = found.probes["trainability_accuracy"]
+    assert "first 100 steps" in columns.before.notes["accuracy"]
+    assert columns.after is not None
+    assert "first 100 steps" in columns.after.notes["accuracy"]
+
+
+def test_a_first_look_that_is_too_long_says_what_would_make_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    options = _ten_steps(monkeypatch)
+    found = diagnose(
+        _net(), probes=["gradient", "trainability_accuracy"], budget=1e-6, **options
+    ).probes["trainability_accuracy"]
+    assert found.before.status == "skipped"
+    assert "a first look (10 steps" in (found.before.reason or "")
+    assert "--budget none" in (found.before.reason or "")
+
+
+@dataclass(frozen=True)
+class Slow:
+    """A probe that ends in its own way in the column of a network."""
+
+    ends: type[BaseException] | None
+    name: ClassVar[str] = "slow"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.INPUTS})
+
+    def measure(self, network: nn.Module, data: ProbeData) -> Measurement:
+        if network[2].out_channels < 6 and self.ends is not None:  # type: ignore[index,union-attr]
+            raise self.ends
+        pace.tick(forward=len(data))
+        return Measurement("slow", scalars={"x": Scalar(1.0)})
+
+    def estimate(self, network: nn.Module, data: ProbeData) -> Cost:
+        return Cost(forward=1000 * len(data))  # it comes last
+
+
+@pytest.mark.parametrize("ends", [KeyboardInterrupt, pace.OverTimeError])
+def test_what_is_known_stays_when_a_measurement_ends_early(
+    ends: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget, "SPEED", 1.0)
+    monkeypatch.setattr(budget.Measuring, "_remaining", lambda _: 1e9)
+    probes = ["gradient", Slow(ends)]
+    found = examine(_net(), ratio=0.5, data=_loader(), probes=probes, budget=1.0)
+    columns = found.diagnosis.probes["slow"]
+    assert found.interrupted == (ends is KeyboardInterrupt)
+    assert found.diagnosis.probes["gradient"].after.status == "ok"
+    assert columns.before.value("x") == 1.0
+    assert columns.after is not None
+    assert columns.after.status == "skipped"
+    why = "interrupted" if found.interrupted else "the budget of 1s was over"
+    assert why in (columns.after.reason or "")
+    assert Diagnosis.from_json(found.diagnosis.to_json()).probes["slow"].after is not None
+
+
+def test_an_interrupt_before_anything_is_known_ends_all() -> None:
+    @dataclass(frozen=True)
+    class Never(Slow):
+        def measure(self, network: nn.Module, data: ProbeData) -> Measurement:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        examine(_net(), ratio=0.5, data=_loader(), probes=[Never(None)])
+
+
+def test_a_piece_of_work_ends_at_its_deadline_and_tells_its_share() -> None:
+    told: list[float] = []
+    with pace.paced(pace.Pace(10.0, None, told.append)):
+        pace.tick(forward=1)
+        pace.tick(backward=2)
+    assert told == [0.1, 0.5]
+    pace.tick(forward=1)  # nobody listens
+    assert len(told) == 2
+    with pytest.raises(pace.OverTimeError), pace.paced(pace.Pace(10.0, -1.0)):
+        pace.tick(forward=1)
+
+
+def test_probes_leave_no_trace_when_their_time_is_up() -> None:
+    network = _net().train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    ((inputs, labels),) = _loader()
+    for probe in (Gradient(), Jacobian(), Curvature()):
+        with pytest.raises(pace.OverTimeError), pace.paced(pace.Pace(1.0, -1.0)):
+            probe.measure(network, ProbeData("data", inputs, labels))
+        assert network.training
+        assert all(p.requires_grad and p.grad is None for p in network.parameters())
+        assert all(not m._forward_hooks for m in network.modules())
+    after = network.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+def _shares() -> Iterator[float]:
+    yield from (0.1, 0.5, 1.0)
+
+
+def test_the_bar_grows() -> None:
+    from io import StringIO
+
+    from rich.console import Console
+
+    from trainscope.cli.progress import Telling
+
+    shown: list[str] = []
+
+    class Status:
+        def update(self, text: object) -> None:
+            shown.append(str(text))
+
+    telling = Telling(Console(file=StringIO()), Status())  # type: ignore[arg-type]
+    telling("curvature, before")
+    for share in _shares():
+        telling._last = 0.0
+        telling.share(share)
+    assert shown[0] == "curvature, before"
+    assert [line.count("#") for line in shown[1:]] == [2, 12, 24]
+    assert "s left" in shown[1]
+    assert "s left" not in shown[3]

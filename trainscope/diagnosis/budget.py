@@ -1,0 +1,268 @@
+"""Measuring within a budget of time: a first look at everything, then as much as there is time for.
+
+What a probe measures is chosen from what was measured to cost, once for all columns, so that they
+stay comparable. What is known is handed on after every probe, and stays where the time is up.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from torch import nn
+
+from trainscope.data import ProbeData
+from trainscope.diagnosis.effort import Effort, fewer, passes
+from trainscope.diagnosis.measuring import expected, measured
+from trainscope.diagnosis.opening import Progress
+from trainscope.errors import ProbeError
+from trainscope.pace import OverTimeError, Pace, paced
+from trainscope.probes import Probe, lacking
+from trainscope.probes.scalar_spec import described
+from trainscope.records import Columns, Measurement
+from trainscope.records.columns import COLUMNS
+
+SPEED = 1e10
+"""Multiply-adds a second that are expected before anything was timed: a slow laptop's."""
+LATE = 1.5
+"""A measurement is given up where it takes so many times what it was given."""
+DEFAULT = 120.0
+"""Seconds for all probes of all columns."""
+_FORM = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)\s*(s|m|min|h)?")
+_SECONDS = {None: 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+
+INTERRUPTED = "it was interrupted before this was measured"
+
+Update = Callable[[Mapping[str, Columns]], None]
+"""Called with all that is known, whenever that has become more."""
+
+
+def parse_budget(text: str | float | None) -> float | None:
+    """Return a budget in seconds, None for as long as it takes.
+
+    Args:
+        text: Like "90s", "2m", "1h", a number of seconds, or "none".
+
+    Raises:
+        ProbeError: It is none of these.
+    """
+    if text is None or str(text).strip().lower() == "none":
+        return None
+    found = _FORM.fullmatch(str(text).strip().lower()) if isinstance(text, str) else None
+    seconds = 0.0 if isinstance(text, str) else float(text)
+    if found is not None:
+        seconds = float(found[1]) * _SECONDS[found[2]]
+    if not 0 < seconds < 1e9:
+        raise ProbeError(f"'{text}' is no budget: give one like 90s, 2m, 1h, or none")
+    return seconds
+
+
+def written(seconds: float) -> str:
+    """Write a budget as `parse_budget` reads it."""
+    for unit, size in (("h", 3600), ("m", 60)):
+        if seconds >= size and seconds % size == 0:
+            return f"{seconds / size:g}{unit}"
+    return f"{seconds:.3g}s"
+
+
+@dataclass
+class Measuring:
+    """The measurements of one diagnosis, as they become known.
+
+    Attributes:
+        probes: What is measured, in the order of the table.
+        modules: The network of each column.
+        data: The pinned samples.
+        flops: Multiply-adds of one sample of the base network.
+        budget: Seconds; None for as long as it takes.
+        tell: Told what is done next; its method `share`, where it has one, how far that is.
+        fixed: The number of pinned samples was asked for, so that all of them are measured on.
+        update: Called whenever more is known.
+    """
+
+    probes: Sequence[Probe]
+    modules: Mapping[str, nn.Module | None]
+    data: ProbeData
+    flops: int
+    budget: float | None
+    tell: Progress
+    fixed: bool = False
+    update: Update | None = None
+    found: dict[str, Columns] = field(default_factory=dict)
+    stopped: bool = False
+    _plans: dict[str, list[Effort]] = field(default_factory=dict)
+    _level: dict[str, int] = field(default_factory=dict)
+    _rates: dict[str, float] = field(default_factory=dict)
+
+    def run(self) -> None:
+        """Measure; Ctrl-C ends it, and what is known by then stays.
+
+        Raises:
+            KeyboardInterrupt: It came before anything was measured.
+        """
+        self._begun = time.perf_counter()
+        try:
+            self._all()
+        except KeyboardInterrupt:
+            if not self.found:
+                raise
+            self.stopped = True
+        for probe in self.probes:
+            if probe.name not in self.found:
+                self._keep_part(probe, {}, INTERRUPTED)
+        self.found = {probe.name: self.found[probe.name] for probe in self.probes}
+
+    def _all(self) -> None:
+        base = self.modules["before"]
+        assert base is not None
+        able = []
+        for probe in self.probes:
+            whole = Effort(probe, self.data, 1.0)
+            if lacking(probe, self.data) is not None:
+                self._measure(probe, whole, None)
+                continue
+            able.append(probe)
+            cost = probe.estimate(base, self.data)
+            whole = replace(whole, work=passes(cost))
+            self._plans[probe.name] = [
+                *fewer(probe, base, self.data, samples=not self.fixed),
+                whole,
+            ]
+            self.tell(f"{probe.name}: {expected(cost)} a column for all")
+        if self.budget is None or self._expected(able) <= self.budget / 2:
+            for probe in able:
+                self._measure(probe, self._plans[probe.name][-1], None)
+            return
+        order = sorted(able, key=lambda probe: self._plans[probe.name][0].work)
+        for place, probe in enumerate(order):
+            self._first(probe, len(order) - place)
+        for place, probe in enumerate(order):
+            self._further(probe, len(order) - place)
+
+    def _first(self, probe: Probe, left: int) -> None:
+        """Take a first look, or all of what cannot be taken in part."""
+        plan = self._plans[probe.name]
+        seconds = self._seconds(probe, plan[0])
+        allowed = self._remaining() if left == 1 else self._remaining() / 2
+        deadline = None
+        if len(plan) > 1:  # what is asked for by its number is not cut
+            if self._rates and seconds > max(allowed, 0.0):
+                self._keep_part(
+                    probe,
+                    {},
+                    f"a first look ({plan[0].said}) would take about {_long(seconds)}, more than "
+                    f"is left of the budget of {written(self.budget or 0)}: give more with "
+                    "--budget, or --budget none",
+                )
+                return
+            deadline = LATE * max(self._remaining(), 0.25 * (self.budget or 0))
+        if self._measure(probe, plan[0], deadline, first=True):
+            self._learn(probe, 0)
+
+    def _further(self, probe: Probe, left: int) -> None:
+        """Measure more of a probe, if its share of the time that is left is enough for that."""
+        if probe.name not in self._level:
+            return
+        plan, now = self._plans[probe.name], self._level[probe.name]
+        share = self._remaining() / left
+        fits = [i for i in range(now + 1, len(plan)) if self._seconds(probe, plan[i]) <= share]
+        if fits and self._measure(probe, plan[fits[-1]], share * LATE):
+            self._learn(probe, fits[-1])
+
+    def _measure(
+        self, probe: Probe, effort: Effort, seconds: float | None, *, first: bool = False
+    ) -> bool:
+        """Measure all columns; tell whether that came to an end within the seconds.
+
+        What a first look has found by then is kept, and what it has not is skipped.
+        """
+        deadline = None if seconds is None else time.perf_counter() + seconds
+        share = getattr(self.tell, "share", None)
+        on = f" ({effort.said})" if effort.said else ""
+        columns: dict[str, Measurement | None] = dict.fromkeys(self.modules)
+        try:
+            for column, module in self.modules.items():
+                if module is not None:
+                    self.tell(f"{probe.name}, {column}{on}")
+                    with paced(Pace(effort.work, deadline, share)):
+                        columns[column] = measured(effort.probe, module, effort.data)
+        except OverTimeError:
+            if first:
+                why = f"the budget of {written(self.budget or 0)} was over before this was measured"
+                self._keep_part(probe, columns, f"{why}: give more with --budget, or --budget none")
+            return False
+        except KeyboardInterrupt:
+            if probe.name not in self.found and columns["before"] is not None:
+                self._keep_part(probe, columns, INTERRUPTED)
+            raise
+        self._keep(probe.name, columns)
+        return True
+
+    def _keep(self, name: str, columns: Mapping[str, Measurement | None]) -> None:
+        before, after, recalibrated = (columns.get(column) for column in COLUMNS)
+        assert before is not None
+        self.found[name] = Columns(before, after, recalibrated)
+        if self.update is not None:
+            self.update({p.name: self.found[p.name] for p in self.probes if p.name in self.found})
+
+    def _keep_part(
+        self, probe: Probe, columns: Mapping[str, Measurement | None], reason: str
+    ) -> None:
+        """Keep the columns that are done, and for each other one the reason why it is not."""
+        missing = Measurement.skipped(probe.name, reason)
+        kept = {
+            name: None if module is None else columns.get(name) or missing
+            for name, module in self.modules.items()
+        }
+        self._keep(probe.name, kept)
+
+    def _learn(self, probe: Probe, level: int) -> None:
+        """Take note of what a way to measure took."""
+        self._level[probe.name] = level
+        columns = self.found[probe.name]
+        there = [getattr(columns, name) for name in COLUMNS]
+        seconds = sum(each.cost.seconds for each in there if each is not None)
+        self._rates[probe.name] = seconds / max(self._plans[probe.name][level].work, 1.0)
+
+    def _seconds(self, probe: Probe, effort: Effort) -> float:
+        """Return the seconds that a way to measure all columns is expected to take."""
+        rates = self._rates
+        return effort.work * rates.get(probe.name, max(rates.values(), default=self._guess))
+
+    @property
+    def _guess(self) -> float:
+        """Return the seconds for a sample pass in every column, before anything was timed."""
+        return self.flops / SPEED * sum(module is not None for module in self.modules.values())
+
+    def _expected(self, probes: Sequence[Probe]) -> float:
+        return sum(self._seconds(probe, self._plans[probe.name][-1]) for probe in probes)
+
+    def _remaining(self) -> float:
+        return (self.budget or 0.0) - (time.perf_counter() - self._begun)
+
+    def remarks(self) -> list[str]:
+        """Return what was measured in part, and what would make the rest, each one sentence."""
+        less = [
+            f"{described(probe.name).title}: {said}"
+            for probe in self.probes
+            if (said := self._said(probe.name))
+        ]
+        found = []
+        if less:
+            found.append(
+                f"Within the budget of {written(self.budget or 0)}, in part: {'; '.join(less)}. "
+                "--budget takes more time, and --budget none all that it needs."
+            )
+        if self.stopped:
+            found.append("The measurement was interrupted: numbers are those known by then.")
+        return found
+
+    def _said(self, name: str) -> str:
+        level = self._level.get(name)
+        return "" if level is None else self._plans[name][level].said
+
+
+def _long(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

@@ -1,0 +1,79 @@
+"""How much of a probe is measured: from a first look to all that was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from trainscope.data import ProbeData
+from trainscope.probes import Probe
+from trainscope.probes.probe import Need
+from trainscope.records import Cost
+
+FIRST = 2
+"""Pinned samples of a first look."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """One way to measure a probe.
+
+    Attributes:
+        probe: With the options to measure with.
+        data: The pinned samples to measure on.
+        work: Sample passes of one column, a backward pass counted as two.
+        said: What is less than what was asked for, in words; "" where nothing is.
+    """
+
+    probe: Probe
+    data: ProbeData
+    work: float
+    said: str = ""
+
+
+def passes(cost: Cost) -> float:
+    """Return a cost in sample passes: a backward pass is two forward ones."""
+    return cost.forward + 2.0 * cost.backward
+
+
+def fewer(
+    probe: Probe, network: nn.Module, data: ProbeData, *, samples: bool = True
+) -> list[Effort]:
+    """Return the ways to measure less of a probe than was asked for, the least first.
+
+    A probe says itself what is less, by a method `lighter(network, data)` that yields (probe,
+    words); any other is measured with its own options on fewer of the pinned samples.
+
+    Args:
+        probe: With the options that were asked for.
+        network: Of which the costs are.
+        data: All pinned samples.
+        samples: Whether fewer of them will do.
+    """
+    lighter: Any = getattr(probe, "lighter", None)
+    lesser = [] if lighter is None else list(lighter(network, data))
+    if Need.TRAINING in probe.needs:  # what the pinned samples do not change
+        return [_effort(each, network, data, said) for each, said in lesser]
+    parts = [data.first(size) for size in _sizes(len(data))] if samples else []
+    tried = [(each, part, said) for each, said in lesser for part in parts[:3] or [data]]
+    tried += [(probe, part, "") for part in parts]
+    return [_effort(each, network, part, _joined(said, part, data)) for each, part, said in tried]
+
+
+def _effort(probe: Probe, network: nn.Module, data: ProbeData, said: str) -> Effort:
+    return Effort(probe, data, passes(probe.estimate(network, data)), said)
+
+
+def _sizes(count: int) -> Iterator[int]:
+    size = FIRST
+    while size < count:
+        yield size
+        size *= 2
+
+
+def _joined(said: str, part: ProbeData, data: ProbeData) -> str:
+    fewer = "" if len(part) == len(data) else f"on {len(part)} of {len(data)} pinned samples"
+    return ", ".join(each for each in (fewer, said) if each)

@@ -1,0 +1,69 @@
+"""How far the work at hand has come, and when it must end.
+
+Whoever passes samples through a network calls `tick`, which costs nothing where nobody listens.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+
+class OverTimeError(BaseException):
+    """The time for a piece of work is up. No error, and so past whatever handles those."""
+
+
+@dataclass
+class Pace:
+    """A piece of work.
+
+    Attributes:
+        expected: Sample passes that it will take; a backward pass counts as two.
+        deadline: When it must end, as `time.perf_counter` counts; None for never.
+        tell: Called with the share that is done, from 0 to 1.
+        done: Passes so far.
+    """
+
+    expected: float
+    deadline: float | None = None
+    tell: Callable[[float], None] | None = None
+    done: float = 0.0
+
+    def add(self, passes: float) -> None:
+        """Count passes.
+
+        Raises:
+            OverTimeError: The deadline is over.
+        """
+        self.done += passes
+        if self.tell is not None:
+            self.tell(min(1.0, self.done / max(self.expected, 1.0)))
+        if self.deadline is not None and time.perf_counter() > self.deadline:
+            raise OverTimeError
+
+
+_PRESENT: ContextVar[Pace | None] = ContextVar("pace", default=None)
+
+
+@contextmanager
+def paced(pace: Pace) -> Iterator[Pace]:
+    """Let the ticks inside the block count for a piece of work."""
+    token = _PRESENT.set(pace)
+    try:
+        yield pace
+    finally:
+        _PRESENT.reset(token)
+
+
+def tick(forward: int = 0, backward: int = 0) -> None:
+    """Count samples that were put forward and backward, for whoever listens.
+
+    Raises:
+        OverTimeError: The time for the work is up.
+    """
+    pace = _PRESENT.get()
+    if pace is not None:
+        pace.add(forward + 2 * backward)
