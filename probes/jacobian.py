@@ -147,7 +147,7 @@ class Jacobian:
         found = _summary(values, zeros, torch.finfo(lent.weight.dtype).eps, unit)
         full = min(jacobians.width, jacobians.inputs)
         rms = _rms(rows, full, unit, outputs=jacobians.width)
-        scalars = {"mean_jsv": found.scalars["mean_jsv"], "rms_jsv": rms} | found.scalars
+        scalars = {"mean_jsv": found.scalars["mean_jsv"], "rms_jsv": rms, **found.scalars}
         arrays = dict(found.arrays)
         if jacobians.sketched:
             hidden = "random combinations of the outputs hide dead ones; --exact shows them"

@@ -12,7 +12,7 @@ from torch import Tensor
 from trainscope.probes.products import Product
 
 Values = NDArray[np.float64]
-_COLUMNS = 2**20
+_SMALL = 2**20
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,10 @@ class Ritz:
 class Lanczos:
     """A Krylov space of a symmetric matrix that grows by one product a step.
 
-    Dot products are accumulated in float64. Where the space is exhausted (the starting vector had
-    no part in the rest), `grow` goes on from a fresh random vector orthogonal to it.
+    Vectors of a small matrix are float64, those of a large one have the network's dtype (float32 at
+    least), in which its products are made: twice orthogonalised, they hold the eigenvalues as well
+    as float64 copies do, in a tenth of the time. Where the space is exhausted (the starting vector
+    had no part in the rest), `grow` goes on from a fresh random vector orthogonal to it.
 
     Attributes:
         alphas: The diagonal of the tridiagonal matrix T.
@@ -54,14 +56,14 @@ class Lanczos:
             product: The matrix.
             start: The first vector, of any length but zero.
             generator: Draws fresh vectors.
-            dtype: The network's. Products are exact to its rounding; the basis of a large matrix
-                is stored in it, that of a small one in float64.
+            dtype: The network's. Products are exact to its rounding.
         """
         self.product, self.generator = product, generator
         self.rounding = 4 * torch.finfo(dtype).eps
         start = start.double()
-        self.next: Tensor | None = start / start.norm()
-        self._store = start.new_empty(8, len(start), dtype=_stored(len(start), dtype))
+        kept = vector_dtype(len(start), dtype)
+        self.next: Tensor | None = (start / start.norm()).to(kept)
+        self._store = start.new_empty(8, len(start), dtype=kept)
         self.alphas: list[float] = []
         self.betas: list[float] = []
         self.skew = 0.0
@@ -96,19 +98,16 @@ class Lanczos:
         current = self._fresh() if self.next is None else self.next
         if self.steps == len(self._store):
             self._store = torch.cat([self._store, torch.empty_like(self._store)])
-        image = self.product(current)
-        alpha = float(image @ current)
+        image = self.product(current).to(current.dtype)
+        alpha = _dot(image, current)
         rest = image - alpha * current
         if self.betas and self.betas[-1]:
             rest -= self.betas[-1] * self.basis[-1]
         self._store[self.steps] = current
         self.alphas.append(alpha)
-        before = float(rest.norm())
-        parts = self._parts(rest)
+        parts = self.basis @ rest
         self.skew = max(self.skew, float(parts.abs().max()))
-        rest = self._without(rest, parts)
-        if float(rest.norm()) < 0.7 * before:  # twice is enough (Parlett 1998)
-            rest = self._orthogonal(rest)
+        rest = self._orthogonal(self._without(rest, parts))  # twice is enough (Parlett 1998)
         beta = float(rest.norm())
         # Below rounding there is no new direction left, only noise.
         if self.full or beta <= self.rounding * max(float(image.norm()), self._scale()):
@@ -147,30 +146,24 @@ class Lanczos:
         return max(max(map(abs, self.alphas)), max(self.betas, default=0.0))
 
     def _orthogonal(self, vector: Tensor) -> Tensor:
-        """Return a float64 vector less its parts along the basis."""
-        return self._without(vector, self._parts(vector))
-
-    def _parts(self, vector: Tensor) -> Tensor:
-        """Return a float64 vector's parts along the basis, [steps]."""
-        columns = _columns(vector)
-        return torch.stack([self.basis[:, c].double() @ vector[c] for c in columns]).sum(0)
+        """Return a vector less its parts along the basis."""
+        return self._without(vector, self.basis @ vector)
 
     def _without(self, vector: Tensor, parts: Tensor) -> Tensor:
-        columns = _columns(vector)
-        return torch.cat([vector[c] - parts @ self.basis[:, c].double() for c in columns])
+        return torch.addmv(vector, self.basis.T, parts, alpha=-1)
 
     def _fresh(self) -> Tensor:
         """Return a random unit vector orthogonal to the basis."""
         vector = torch.randn(self.size, generator=self.generator, dtype=torch.float64)
-        vector = self._orthogonal(self._orthogonal(vector.to(self._store.device)))
+        vector = self._orthogonal(self._orthogonal(vector.to(self._store)))
         unit: Tensor = vector / vector.norm()
         return unit
 
 
-def _columns(vector: Tensor) -> list[slice]:
-    return [slice(i, i + _COLUMNS) for i in range(0, len(vector), _COLUMNS)]
+def vector_dtype(size: int, dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype of vectors of a size: float64 up to 8 MB a vector, else the network's."""
+    return torch.float64 if size <= _SMALL else torch.promote_types(dtype, torch.float32)
 
 
-def _stored(size: int, dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype of a basis of vectors of a size: float64 up to 8 MB a vector."""
-    return torch.float64 if size <= _COLUMNS else dtype
+def _dot(a: Tensor, b: Tensor) -> float:
+    return float((a * b).sum(dtype=torch.float64))

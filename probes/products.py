@@ -7,6 +7,7 @@ again for each product.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -24,8 +25,8 @@ Product = Callable[[Tensor], Tensor]
 class MatrixProduct:
     """v -> P H P v for the mean loss of the pinned samples, P onto surviving weights.
 
-    Batches count by the number of their terms. A vector is [survivors], in any floating dtype; the
-    product is float64, computed in the network's dtype.
+    Batches count by the number of their terms. A vector is [survivors], in any floating dtype, and
+    so is the product, which is computed in the network's.
 
     Attributes:
         size: Length of a vector.
@@ -52,12 +53,14 @@ class MatrixProduct:
             NonFiniteError: The product is NaN or infinite.
         """
         pieces = self.measured.unflatten(vector)
-        total = torch.zeros(self.size, dtype=torch.float64, device=vector.device)
+        total: Tensor | None = None
         for batch in range(-(-len(self.lent) // self.lent.batch_size)):
-            total += self.measured.flatten(self._batch(batch)(pieces)).double()
+            part = self.measured.flatten(self._batch(batch)(pieces)).to(vector.dtype)
+            total = part if total is None else total.add_(part)
+        assert total is not None
         self.lent.passes.add(backward=2 * len(self.lent))
         self.count += 1
-        if not bool(torch.isfinite(total).all()):
+        if not math.isfinite(float(total.sum(dtype=torch.float64))):
             raise NonFiniteError("a product with the curvature matrix holds NaN or infinite values")
         return total
 

@@ -27,16 +27,22 @@ def symmetric(size: int) -> Tensor:
     return matrix + matrix.T
 
 
-def test_columns_taken_in_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    matrix, start = symmetric(11), torch.randn(11, generator=seeded(1), dtype=torch.float64)
-    whole = grown(matrix, start, 11)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_large_space_is_float32_at_least_and_as_good(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Values over eight decades, as a Hessian's: a basis that is not orthogonal repeats the top."""
+    exact = torch.logspace(2, -6, 400, dtype=torch.float64)
+    q = torch.linalg.qr(torch.randn(400, 400, generator=seeded(3), dtype=torch.float64)).Q
+    matrix, start = (q * exact) @ q.T, torch.randn(400, generator=seeded(1), dtype=torch.float64)
+    whole = grown(matrix, start, 60)
     assert whole.basis.dtype == torch.float64
-    monkeypatch.setattr(lanczos, "_COLUMNS", 4)
-    parts = grown(matrix, start, 11)
-    assert parts.values == pytest.approx(whole.values, abs=1e-10)
-    assert float((parts.basis @ parts.basis.T - torch.eye(11)).abs().max()) < 1e-12
-    # A vector of more columns than that is kept in the network's dtype.
-    assert grown(matrix, start, 2, torch.float32).basis.dtype == torch.float32
+    monkeypatch.setattr(lanczos, "_SMALL", 4)
+    large = grown(matrix, start, 60, dtype)
+    assert large.basis.dtype == torch.float32
+    gap = (large.basis @ large.basis.T - torch.eye(60)).abs().max()
+    assert float(gap) < 1e-5
+    assert large.values[-5:] == pytest.approx(exact[:5].flip(0).numpy(), rel=2e-6)
 
 
 def test_a_small_space_is_float64_whatever_the_network_is() -> None:
