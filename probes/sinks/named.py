@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import io
+import re
 from collections.abc import Iterable, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -107,6 +108,8 @@ def _by_name(text: str) -> Sink | None:
     points = installed()
     if text.lower() in points:
         return find(text)
+    if re.fullmatch(r"[\w-]+", text) is None:  # a dot or a folder is in it
+        return None
     near = difflib.get_close_matches(text.lower(), [*points, LOGGER], n=1, cutoff=0.75)
     if near and not Path(text).exists():
         raise ProbeError(
