@@ -98,7 +98,7 @@ class OfflineRun:
 def wandb_runs(folder: Path) -> list[OfflineRun]:
     """Return the offline runs below a folder, in the order in which they were begun.
 
-    The service that writes them is ended first, so that all is on the disk and nothing stays behind.
+    The service that writes them is ended first: all is on the disk then, and nothing stays behind.
     """
     need("wandb").teardown()
     files = folder.glob("wandb/offline-run-*/*.wandb")
