@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-_BLOCK, _HEADER = 32768, 7
-"""Of the log format that W&B writes offline runs in, after a head of 7 bytes."""
+from trainscope.probes.sinks.wandb_offline import items, records
 
 
 def trackio_folder() -> str:
@@ -68,8 +67,6 @@ class OfflineRun:
     """
 
     def __init__(self, path: Path) -> None:
-        import json
-
         from wandb.proto import wandb_internal_pb2
 
         self.rows: list[dict[str, Any]] = []
@@ -77,19 +74,19 @@ class OfflineRun:
         self.config: dict[str, Any] = {}
         self.axes: dict[str, str] = {}
         self.id = ""
-        for data in _records(path.read_bytes()):
+        for data in records(path.read_bytes()):
             record = wandb_internal_pb2.Record()
             record.ParseFromString(data)
             kind = record.WhichOneof("record_type")
             if kind == "history":
-                self.rows.append(_items(record.history.item, json.loads))
+                self.rows.append(items(record.history.item))
             elif kind == "summary":
-                self.summary |= _items(record.summary.update, json.loads)
+                self.summary |= items(record.summary.update)
             elif kind == "config":
-                self.config |= _items(record.config.update, json.loads)
+                self.config |= items(record.config.update)
             elif kind == "run":
                 self.id = record.run.run_id
-                self.config |= _items(record.run.config.update, json.loads)
+                self.config |= items(record.run.config.update)
             elif kind == "metric" and record.metric.step_metric:
                 name = record.metric.name or record.metric.glob_name
                 self.axes[name] = record.metric.step_metric
@@ -103,24 +100,3 @@ def wandb_runs(folder: Path) -> list[OfflineRun]:
     need("wandb").teardown()
     files = folder.glob("wandb/offline-run-*/*.wandb")
     return [OfflineRun(path) for path in sorted(files, key=lambda path: path.stat().st_mtime_ns)]
-
-
-def _items(items: Any, parse: Any) -> dict[str, Any]:
-    return {item.key or "/".join(item.nested_key): parse(item.value_json) for item in items}
-
-
-def _records(data: bytes) -> list[bytes]:
-    found, at, part = [], _HEADER, b""
-    while at + _HEADER <= len(data):
-        if _BLOCK - at % _BLOCK < _HEADER:
-            at += _BLOCK - at % _BLOCK
-            continue
-        size, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
-        part += data[at + _HEADER : at + _HEADER + size]
-        at += _HEADER + size
-        if kind in (1, 4):  # whole, or the last part
-            found.append(part)
-            part = b""
-        elif kind == 0:
-            break
-    return found

@@ -13,6 +13,7 @@ from trackers import mlflow_points, mlflow_runs, need, points, trackio_rows, wan
 
 from trainscope.probes.hooks import ProbeHook
 from trainscope.probes.sinks import About, MLflow, Trackio, WandB, find
+from trainscope.probes.sinks.wandb_offline import history
 from trainscope.records import Measurement, Scalar, Status, Taken
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the trackers' packages, not ours
@@ -106,6 +107,37 @@ def test_wandb_offline_has_the_numbers_on_an_axis_of_their_own(wandb, tmp_path):
     assert run.axes["gradient/*"] == "trainscope/step"
     assert run.summary["curvature/status"] == "skipped: no second derivative"
     assert run.config["samples"] == 8
+
+
+def test_wandb_offline_goes_on_after_what_is_on_the_disk(wandb, tmp_path):
+    sink = write(WandB())
+    sink.close()
+    wandb.teardown()
+    again = WandB()
+    again.begin(About(resume=sink.run_id))
+    assert again.seen("gradient/norm") == 5
+    assert again.seen("training/lr") is None
+    (path,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    data = path.read_bytes()
+    lengths = range(len(data), 0, -16)  # torn by a kill: the rows before are there
+    torn = next(n for n in lengths if points_of(path, data[:n]) == [(3, 3.5)])
+    path.write_bytes(data[:torn])
+    assert again.seen("gradient/norm") == 3
+    path.write_bytes(b":W&B of another version" * 10)
+    with pytest.raises(NotImplementedError):
+        again.seen("gradient/norm")
+    path.write_bytes(data)
+    again.write(taken(7))
+    again.close()
+    first, second = wandb_runs(tmp_path)
+    assert first.id == second.id
+    assert points(second.rows, "gradient/norm", "trainscope/step") == [(7, 7.5)]
+    assert again.seen("gradient/norm") == 7
+
+
+def points_of(path, data):
+    path.write_bytes(data)
+    return points(list(history(path)), "gradient/norm", "trainscope/step")
 
 
 def test_wandb_disabled_takes_everything_and_writes_nothing(wandb, tmp_path, monkeypatch):
