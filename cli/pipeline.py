@@ -20,6 +20,7 @@ from trainscope.cli.running import (
     watching,
 )
 from trainscope.cli.schedule_options import build_pretraining, build_schedule, shape_options
+from trainscope.cli.tracking import take_tracking
 from trainscope.cli.train import DATA_HELP, named_architecture
 from trainscope.cli.training_options import build_settings, open_dataset, training_options
 
@@ -82,6 +83,7 @@ def command(
     from trainscope.training.recipe import parse_recipe
 
     find_device(device)
+    tracking = take_tracking(options)
     measuring = {name: options.pop(name) for name in MEASURING}
     asked = {name: options.pop(name) for name in ACTION}
     settings = build_settings(options)
@@ -122,4 +124,5 @@ def command(
         as_json=as_json,
         hook=hook,
         name=f"retraining {name}",
+        tracking=tracking,
     )

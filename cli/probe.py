@@ -25,6 +25,7 @@ from trainscope.cli.options import (
     unsafe_load_option,
 )
 from trainscope.cli.printing import remark, say, say_json
+from trainscope.cli.tracking import send, take_tracking, tracking_options
 from trainscope.records.arrays import PROBES
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ TOP = 3
     help="Folder for the page diagnosis.html, diagnosis.json, the pruned network and figures.",
 )
 @no_titles_option
+@tracking_options
 def command(
     checkpoint: Path, as_json: bool, output: Path | None, no_titles: bool, **options: Any
 ) -> None:
@@ -102,7 +104,9 @@ def command(
     measures that, and says what the action did and what it means for retraining. Without an action
     the network is measured as it stands. Files are only read.
     """
+    tracking = take_tracking(options)
     outcome, paths = measure_and_write(checkpoint, output, titles=not no_titles, **options)
+    send(outcome.diagnosis, tracking)
     if as_json:
         say_json(outcome.diagnosis.to_json())
     else:

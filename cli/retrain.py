@@ -20,6 +20,7 @@ from trainscope.cli.options import (
 from trainscope.cli.printing import remark
 from trainscope.cli.running import MEASURING, build_hook, run_and_show
 from trainscope.cli.schedule_options import build_schedule, schedule_options
+from trainscope.cli.tracking import take_tracking
 from trainscope.cli.training_options import build_settings, open_both, training_options
 
 ACTION = ("ratio", "ratios", "structure", "scope", "criterion", "global_ranking")
@@ -79,6 +80,7 @@ def command(
     from trainscope.records import Kind
     from trainscope.training.jobs import retraining_job, run_beside
 
+    tracking = take_tracking(options)
     measuring = {name: options.pop(name) for name in MEASURING}
     asked = {name: options.pop(name) for name in ACTION}
     settings = build_settings(options)
@@ -123,4 +125,5 @@ def command(
         as_json=as_json,
         hook=hook,
         name=f"retraining {base.architecture}",
+        tracking=tracking,
     )

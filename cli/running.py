@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING, Any
 from trainscope.cli.boundary import INTERRUPTED
 from trainscope.cli.options import probe_names
 from trainscope.cli.printing import progress_console, remark, say, say_json
+from trainscope.cli.tracking import reporting
 from trainscope.records.text import plain
 
 if TYPE_CHECKING:
+    from trainscope.cli.tracking import Tracking
     from trainscope.data import Dataset
     from trainscope.probes.hooks import ProbeHook
     from trainscope.records import EpochRecord, Metric, Run
     from trainscope.training.job import Job
     from trainscope.training.runner import Watch
+    from trainscope.training.state import State
 
 MEASURING = ("norms", "probes", "probe_epochs", "probe_every", "samples")
 
@@ -31,6 +34,7 @@ def run_and_show(
     as_json: bool,
     hook: ProbeHook | None,
     name: str,
+    tracking: Tracking | None = None,
 ) -> Run:
     """Run a job in its folder, and say what came out.
 
@@ -41,6 +45,7 @@ def run_and_show(
         as_json: Print the Run, not a summary.
         hook: Measures on the way.
         name: Of the job, for progress.
+        tracking: The trackers that get the Run too.
     """
     from trainscope.networks.device import find_device
     from trainscope.training.job import key_of
@@ -48,8 +53,12 @@ def run_and_show(
 
     find_device(device)
     folder = output or Path("runs") / f"{job.kind}-{key_of(job.frozen())}"
-    with kept_on_interrupt(folder), watching(hook, name) as watch:
-        run = run_job(job, folder, device=device, watch=watch)
+    with reporting(tracking, job, folder) as reporter:
+        on_state = None if reporter is None else reporter.on_state
+        with kept_on_interrupt(folder), watching(hook, name, on_state) as watch:
+            run = run_job(job, folder, device=device, watch=watch)
+        if reporter is not None:
+            reporter.end(run)
     if run.status == "interrupted":
         remark(_interrupted(run, folder))
     if as_json:
@@ -134,12 +143,15 @@ def _at_epochs(text: str, make: Callable[..., Any]) -> tuple[Any, str]:
 
 
 @contextmanager
-def watching(hook: ProbeHook | None, name: str) -> Iterator[Watch]:
+def watching(
+    hook: ProbeHook | None, name: str, on_state: Callable[[State], None] | None = None
+) -> Iterator[Watch]:
     """Lend a Watch that shows progress on stderr: a bar on a terminal, a line an epoch.
 
     Args:
         hook: Measures on the way.
         name: What is trained.
+        on_state: Gets the state after every epoch.
     """
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -172,7 +184,7 @@ def watching(hook: ProbeHook | None, name: str) -> Iterator[Watch]:
             left = pace * (total - record.epoch)
             console.print(f"{line(record, int(total))}  {_clock(left)} left", style="dim")
 
-        yield Watch((hook,) if hook else (), on_start, on_epoch, on_step)
+        yield Watch((hook,) if hook else (), on_start, on_epoch, on_step, on_state)
 
 
 def line(record: EpochRecord, total: int) -> str:

@@ -17,6 +17,7 @@ from trainscope.cli.options import (
 )
 from trainscope.cli.running import MEASURING, build_hook, run_and_show
 from trainscope.cli.schedule_options import build_schedule, schedule_options
+from trainscope.cli.tracking import take_tracking
 from trainscope.cli.train import DATA_HELP
 from trainscope.cli.training_options import build_settings, open_both, training_options
 
@@ -89,6 +90,7 @@ def command(
     from trainscope.records import Kind
     from trainscope.training.jobs import run_beside, scratch_job
 
+    tracking = take_tracking(options)
     measuring = {name: options.pop(name) for name in MEASURING}
     settings = build_settings(options)
     network, dataset = open_both(
@@ -121,6 +123,7 @@ def command(
         as_json=as_json,
         hook=hook,
         name=f"training {network.architecture} from scratch",
+        tracking=tracking,
     )
 
 

@@ -11,6 +11,7 @@ import click
 from trainscope.cli.options import task_option
 from trainscope.cli.running import MEASURING, build_hook, run_and_show
 from trainscope.cli.schedule_options import build_schedule, schedule_options
+from trainscope.cli.tracking import take_tracking
 from trainscope.cli.training_options import build_settings, open_dataset, training_options
 
 DATA_HELP = (
@@ -47,6 +48,7 @@ def command(
     """
     from trainscope.training.jobs import training_job
 
+    tracking = take_tracking(options)
     measuring = {name: options.pop(name) for name in MEASURING}
     settings = build_settings(options)
     schedule = build_schedule(**options)
@@ -58,7 +60,13 @@ def command(
     )
     job = replace(job, watched=watched)
     run_and_show(
-        job, output=output, device=device, as_json=as_json, hook=hook, name=f"training {name}"
+        job,
+        output=output,
+        device=device,
+        as_json=as_json,
+        hook=hook,
+        name=f"training {name}",
+        tracking=tracking,
     )
 
 

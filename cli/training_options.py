@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from trainscope.cli.options import Place, probes_option
+from trainscope.cli.tracking import tracking_options
 from trainscope.training.settings import PRECISIONS
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ def training_options(command: Command) -> Command:
                 type=Place(path_type=Path),
                 help="Folder of the run; by default runs/NAME, named by its settings.",
             ),
+            tracking_options,
             click.option("--json", "as_json", is_flag=True, help="Print the Run as JSON."),
         )
     ):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable
-from typing import Any, Self
+from typing import Any, Literal, Self, cast
 
 from torch import nn
 from torch.optim import Optimizer
@@ -16,7 +16,8 @@ from trainscope.probes.compact import compact
 from trainscope.probes.parts import find_parts
 from trainscope.probes.probe import Probe, find
 from trainscope.probes.recorder import Recorder
-from trainscope.probes.sinks import Memory, Sink, as_sink
+from trainscope.probes.sinks.named import as_sinks
+from trainscope.probes.sinks.sink import About, Memory, Sink
 from trainscope.probes.step_norms import NAME, StepNorms
 from trainscope.probes.steps import StepWatch
 from trainscope.probes.when import Step, When, always, never
@@ -24,6 +25,9 @@ from trainscope.probes.wrappers import is_first_rank, refuse_sharded, unwrap
 from trainscope.records import Measurement, Taken
 from trainscope.records.epoch import AFTER_ACTION, AFTER_CLIPPING, AFTER_STEP, BEFORE_ACTION
 from trainscope.task import Task, as_task
+
+TRAINER = "trainer"
+"""As `data`: what a Trainer is going to lend."""
 
 _OWN = frozenset({"_network", "_watch", "_tell", "_recorder"})
 """What belongs to one hook alone; its copies begin without."""
@@ -49,12 +53,14 @@ class ProbeHook:
         probes: Probes, or their names.
         when: When probes are due, by the steps done; step 0 is at `attach`.
         data: Pinned samples for the probes, or any loader (of which up to 256 samples are pinned,
-            the same at every step); not needed without probes.
+            the same at every step); not needed without probes. "trainer" takes the loader of the
+            Trainer that `LightningProbes` or `TrainerProbes` attaches to.
         task: What the network is asked to do, as a task or by name; by default classification.
         norms: When gradient norms are kept; None for never.
         per_layer: Keep each tensor's gradient norm too.
-        sink: Where results go: a path (JSON lines), a sink, a function, or several of them. By
-            default the list `hook.taken`.
+        sink: Where results go: "mlflow", "wandb", "trackio", "tensorboard", "logger" (a Trainer's
+            own), a path (JSON lines), a sink, a function, or a list of them. By default the list
+            `hook.taken`.
 
     Raises:
         ProbeError: Probes without data, a probe that does not exist, or a task that is none.
@@ -66,7 +72,7 @@ class ProbeHook:
         probes: Iterable[Probe | str] = (),
         *,
         when: When = never,
-        data: ProbeData | Given | None = None,
+        data: ProbeData | Given | Literal["trainer"] | None = None,
         task: str | Task | None = None,
         norms: When | None = always,
         per_layer: bool = False,
@@ -75,13 +81,14 @@ class ProbeHook:
         self.probes = tuple(find(p)() if isinstance(p, str) else p for p in probes)
         if self.probes and data is None:
             raise ProbeError("a hook with probes needs pinned samples: give it data")
-        asked = None if task is None else as_task(task)
-        self.data = None if data is None else pinned(data, asked)
+        self._task = None if task is None else as_task(task)
+        self.waits_for_data = isinstance(data, str) and data == TRAINER
+        self.data: ProbeData | None = None
+        if data is not None and not self.waits_for_data:
+            self.data = pinned(cast("ProbeData | Given", data), self._task)
         self.when, self.norms, self.per_layer = when, norms, per_layer
         self.memory = Memory()
-        targets = [self.memory] if sink is None else sink
-        many = targets if isinstance(targets, list | tuple) else [targets]
-        self.sinks: tuple[Sink, ...] = tuple(as_sink(target) for target in many)
+        self.sinks: tuple[Sink, ...] = tuple(as_sinks(self.memory if sink is None else sink))
         self.steps = 0
         self._steps_per_epoch: int | None = None
         self._begin()
@@ -133,8 +140,14 @@ class ProbeHook:
 
         Raises:
             ProbeError: Parameters are sharded over processes; the optimizer is none, or not this
-                network's; or a schedule needs `steps_per_epoch`.
+                network's; a schedule needs `steps_per_epoch`; or data, or a sink, is a Trainer's
+                that is not there.
         """
+        if self.waits_for_data:
+            raise ProbeError(
+                "the hook is to take a Trainer's data: attach it with LightningProbes or "
+                "TrainerProbes, or give it data of its own"
+            )
         subject = unwrap(network)
         refuse_sharded(subject)
         parts = find_parts(optimizer, subject)
@@ -147,11 +160,26 @@ class ProbeHook:
         self._network, self.steps, self._steps_per_epoch = subject, done, per_epoch
         if not is_first_rank():
             return self
+        self._recorder.begin(About(self._parameters()))
         self._recorder.norms = StepNorms(subject, self.per_layer)
         self._watch = StepWatch(parts, look=self._look, made=self._made, dropped=self._dropped)
         if self.steps == 0:
             self._probe_if_due()
         return self
+
+    def lend(self, data: Given) -> None:
+        """Take a Trainer's data, where the hook waits for them; of several, the first."""
+        if self.waits_for_data:
+            self.data, self.waits_for_data = pinned(data, self._task), False
+
+    def _parameters(self) -> dict[str, str | float]:
+        found: dict[str, str | float] = {}
+        if self.probes and self.data is not None:
+            found["probes"] = ", ".join(probe.name for probe in self.probes)
+            found["samples"] = len(self.data)
+            found["task"] = type(self.data.task).__name__
+            found["metric"] = self.data.task.metric.name
+        return found
 
     def observe(self, moment: str) -> None:
         """Keep the norms of the gradients that are there, for the step that is about to be made.

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainscope.errors import ProbeError
 from trainscope.probes.hooks import ProbeHook
+from trainscope.probes.sinks.logger import LightningLogger, Logger
 from trainscope.records.epoch import BEFORE_CLIPPING
 
 try:
@@ -25,7 +26,9 @@ class LightningProbes(Callback):
 
     >>> Trainer(callbacks=[LightningProbes(ProbeHook(norms=every(10)))])  # doctest: +SKIP
 
-    Where the Trainer clips gradients, their norms before clipping are kept too.
+    Where the Trainer clips gradients, their norms before clipping are kept too. A hook with
+    `data="trainer"` pins samples of the Trainer's validation loader, or else of its training
+    loader; one with `sink="logger"` writes to the Trainer's loggers.
 
     Args:
         hook: What to measure, when, and where to. It is detached when fitting ends.
@@ -43,6 +46,11 @@ class LightningProbes(Callback):
                 f"{type(pl_module).__name__} configures no optimizer whose steps could be watched: "
                 "return one from configure_optimizers()"
             )
+        if self.hook.waits_for_data:
+            self.hook.lend(_loader(trainer))
+        for sink in self.hook.sinks:
+            if isinstance(sink, Logger):
+                sink.lend(_loggers(trainer))
         batches = trainer.num_training_batches
         accumulate = trainer.accumulate_grad_batches
         finite = isinstance(batches, int)
@@ -78,3 +86,20 @@ class LightningProbes(Callback):
     def on_exception(self, trainer: Any, pl_module: nn.Module, exception: BaseException) -> None:
         """Detach; what was measured is kept."""
         self.hook.detach()
+
+
+def _loader(trainer: Any) -> Any:
+    """Return the validation loader, the first of several, or the training loader."""
+    found = trainer.val_dataloaders or trainer.train_dataloader
+    while isinstance(found, list | tuple | dict) and found:
+        found = next(iter(found.values() if isinstance(found, dict) else found))
+    return found
+
+
+def _loggers(trainer: Any) -> list[LightningLogger]:
+    if not trainer.loggers:
+        raise ProbeError(
+            "the sink 'logger' writes to the Trainer's loggers, and it has none: give "
+            "Trainer(logger=...)"
+        )
+    return [LightningLogger(logger) for logger in trainer.loggers]

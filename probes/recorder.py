@@ -8,7 +8,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from trainscope.probes.sinks import Sink, close
+from trainscope.errors import ProbeError
+from trainscope.probes.sinks.sink import About, Sink, begin, close, name_of
 from trainscope.probes.step_norms import StepNorms
 from trainscope.records import Taken
 
@@ -66,6 +67,19 @@ class Outlet:
                 self._deliver()
             finally:
                 self._busy = False
+
+    def begin(self, about: About) -> None:
+        """Say what the training is.
+
+        Raises:
+            ProbeError: The sink cannot be one here, which a person can put right.
+        """
+        try:
+            begin(self.sink, about)
+        except ProbeError:
+            raise
+        except Exception as error:
+            self._tell(error)
 
     def end(self) -> None:
         """Try all that waits a last time, and close the sink."""
@@ -143,6 +157,11 @@ class Recorder:
         self.norms: StepNorms | None = None
         self._process = os.getpid()
 
+    def begin(self, about: About) -> None:
+        """Say to every sink what the training is."""
+        for outlet in self.outlets:
+            outlet.begin(about)
+
     def write(self, taken: Taken) -> None:
         """Hand a measurement to every sink."""
         for outlet in self.outlets:
@@ -167,9 +186,3 @@ class Recorder:
         self.flush()
         for outlet in self.outlets:
             outlet.end()
-
-
-def name_of(sink: Sink) -> str:
-    """Return what a sink is called in a sentence."""
-    named = type(sink).__str__ is not object.__str__
-    return str(sink) if named else f"the sink {type(sink).__name__}"

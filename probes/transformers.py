@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 from trainscope.errors import ProbeError
 from trainscope.probes.hooks import ProbeHook
+from trainscope.probes.sinks.logger import Logger
+from trainscope.probes.sinks.named import find, installed
+from trainscope.probes.sinks.sink import Sink
+from trainscope.probes.sinks.tensorboard import TensorBoard
 
 try:
     from transformers import TrainerCallback
@@ -22,16 +28,27 @@ class TrainerProbes(TrainerCallback):
 
     Gradient norms are those after the Trainer's clipping (`max_grad_norm`, 1.0 by default).
 
+    A hook with `data="trainer"` pins samples of the Trainer's evaluation data, collated as the
+    Trainer does, where the Trainer is given, and else of its training data; one with
+    `sink="logger"` writes to what the Trainer's `report_to` names.
+
     Args:
         hook: What to measure, when, and where to. It is detached when training ends.
+        trainer: The Trainer that this is added to with `add_callback`; only its evaluation data
+            are taken from it.
     """
 
-    def __init__(self, hook: ProbeHook) -> None:
-        self.hook = hook
+    def __init__(self, hook: ProbeHook, trainer: Any = None) -> None:
+        self.hook, self.trainer = hook, trainer
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Attach to the model and the optimizer that the Trainer gives."""
         epochs = state.num_train_epochs
+        if self.hook.waits_for_data:
+            self.hook.lend(self._loader(given))
+        for sink in self.hook.sinks:
+            if isinstance(sink, Logger):
+                sink.lend(_reported(args))
         self.hook.attach(
             given["model"],
             given["optimizer"],
@@ -39,6 +56,34 @@ class TrainerProbes(TrainerCallback):
             steps_per_epoch=round(state.max_steps / epochs) if epochs else None,
         )
 
+    def _loader(self, given: dict[str, Any]) -> Any:
+        if self.trainer is not None and self.trainer.eval_dataset is not None:
+            return self.trainer.get_eval_dataloader()
+        return given.get("eval_dataloader") or given["train_dataloader"]
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Write what waits: the Trainer's own trackers end their runs before `on_train_end`."""
+        self.hook.flush()
+
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Detach."""
         self.hook.detach()
+
+
+def _reported(args: Any) -> list[Sink]:
+    """Return a sink for each name of `report_to` that has one."""
+    asked = args.report_to or []
+    names = [asked] if isinstance(asked, str) else list(asked)
+    if not set(names) & set(installed()):
+        raise ProbeError(
+            f"the sink 'logger' writes to what the Trainer's report_to names, which is "
+            f"{', '.join(names) or 'nothing'}: name one of {', '.join(installed())} there"
+        )
+    found: list[Sink] = []
+    for name in names:
+        if name == "tensorboard":  # beside the Trainer's own, whose writer it does not lend
+            folder = os.environ.get("TENSORBOARD_LOGGING_DIR") or Path(args.output_dir) / "runs"
+            found.append(TensorBoard(Path(folder).expanduser() / "trainscope"))
+        elif name in installed():
+            found.append(find(name))
+    return found

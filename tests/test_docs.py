@@ -82,3 +82,14 @@ def test_the_hook_of_any_task_runs(capsys):
     block = next(block for block in blocks("hooks.md") if "task=" in block)
     exec(compile(block, "hooks.md", "exec"), {"__name__": "example"})
     assert "curvature" in capsys.readouterr().out
+
+
+def test_the_loop_that_writes_to_trackers_runs(tmp_path, monkeypatch):
+    block = blocks("trackers.md")[0]
+    for name in ("mlflow", "wandb", "trackio"):  # not here: their packages are no part of this
+        block = block.replace(f'"{name}", ', "")
+    assert 'sink=["tensorboard"]' in block
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, "trackers.md", "exec"), {"__name__": "example"})
+    assert list(tmp_path.glob("runs/*/*.tfevents.*"))

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from trainscope.errors import ProbeError
 from trainscope.probes.hooks import ProbeHook
 from trainscope.probes.sinks import Memory
 from trainscope.probes.when import every, every_epochs
@@ -346,3 +347,232 @@ def test_every_probe_in_lightning_with_dictionary_batches():
         for left, right in zip(watched.parameters(), alone.parameters(), strict=True):
             assert torch.equal(left, right)
         probed(hook)
+
+
+# ---- a Trainer's own data and loggers
+
+
+def by_hand(make, batches, hook, lr):
+    """Train in a plain loop on these batches, with the hook."""
+    model = make()
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+    model.train()
+    with hook.attach(model, optimizer):
+        for batch in batches:
+            optimizer.zero_grad()
+            model(**batch)["loss"].backward()
+            optimizer.step()
+    return model
+
+
+def scalars(hook: ProbeHook, *names: str) -> dict[tuple[str, int], dict[str, float | None]]:
+    """Return what was measured by probe and step."""
+    return {
+        (t.measurement.probe, t.step): {n: s.value for n, s in t.measurement.scalars.items()}
+        for t in hook.taken
+        if t.measurement.probe in names
+    }
+
+
+def same(left, right, rel=1e-4):
+    assert left.keys() == right.keys()
+    assert left
+    for key, values in left.items():
+        assert values == {
+            n: v if v is None else pytest.approx(v, rel=rel, abs=1e-6)
+            for n, v in right[key].items()
+        }, key
+
+
+def tiny_gpt():
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    torch.manual_seed(3)
+    sizes = {"vocab_size": 20, "n_positions": 8, "n_embd": 8, "n_layer": 1, "n_head": 2}
+    drops = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
+    return transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes, **drops))
+
+
+def texts() -> list[dict[str, torch.Tensor]]:
+    """Return texts; the first token is no label, as the Trainer counts labels for its mean."""
+    rows = [each["input_ids"] for each in dictionaries()]
+    return [
+        {"input_ids": ids, "labels": torch.cat([torch.tensor([-100]), ids[1:]])} for ids in rows
+    ]
+
+
+def trained_by_hugging_face(hook, folder, *, data=None, lend=True, **options):
+    """Train the tiny GPT on texts in order; return the Trainer."""
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    pytest.importorskip("accelerate", reason="accelerate is not installed")
+    from trainscope.probes.transformers import TrainerProbes
+
+    class InOrder(transformers.Trainer):
+        def _get_train_sampler(self, *_):
+            return torch.utils.data.SequentialSampler(self.train_dataset)
+
+    model = tiny_gpt()
+    given = {"per_device_train_batch_size": SIZE, "report_to": [], "num_train_epochs": 1, **options}
+    arguments = transformers.TrainingArguments(
+        output_dir=str(folder), max_grad_norm=0.0, lr_scheduler_type="constant", use_cpu=True,
+        save_strategy="no", disable_tqdm=True, logging_steps=1, **given,
+    )  # fmt: skip
+    trainer = InOrder(
+        model=model, args=arguments, train_dataset=texts(), eval_dataset=data,
+        optimizers=(torch.optim.SGD(model.parameters(), lr=0.1), None),
+    )  # fmt: skip
+    trainer.add_callback(TrainerProbes(hook, trainer if lend else None))
+    trainer.train()
+    return trainer
+
+
+PROBES = ["gradient", "curvature"]
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_hugging_faces_trainer_lends_its_data_and_the_numbers_are_those_of_a_plain_loop(
+    tmp_path, accumulate
+):
+    """A step of two batches of 4 is one of a batch of 8."""
+    hook = ProbeHook(PROBES, when=every(3), data="trainer", task="language-modelling")
+    trained_by_hugging_face(
+        hook, tmp_path, data=texts()[:16], gradient_accumulation_steps=accumulate,
+        per_device_train_batch_size=SIZE // accumulate,
+    )  # fmt: skip
+    assert len(hook.data) == 16
+    given = torch.utils.data.DataLoader(texts()[:16], SIZE)
+    plain_hook = ProbeHook(PROBES, when=every(3), data=given, task="language-modelling")
+    by_hand(tiny_gpt, torch.utils.data.DataLoader(texts(), SIZE), plain_hook, 0.1)
+    names = (*PROBES, "step_gradient")
+    same(scalars(hook, *names), scalars(plain_hook, *names), rel=1e-3)
+
+
+def test_without_the_trainer_its_training_data_are_taken(tmp_path):
+    hook = ProbeHook(["gradient"], when=every(3), data="trainer", task="language-modelling")
+    trained_by_hugging_face(hook, tmp_path, data=texts()[:16], lend=False)
+    assert len(hook.data) == 24
+    assert set(hook.data.batch) >= {"input_ids", "labels"}
+
+
+def test_bf16_autocast_of_the_trainer_does_not_reach_the_probes(tmp_path):
+    hook = ProbeHook(PROBES, when=every(3), data="trainer", task="language-modelling")
+    trainer = trained_by_hugging_face(hook, tmp_path, bf16=True)
+    found = {t.measurement.probe: t.measurement for t in hook.taken if t.step == 3}
+    batch, model = hook.data.batch, trainer.model.eval()
+    with torch.no_grad():
+        loss = float(model(**batch)["loss"])
+    # In bf16 the loss differs by about 1e-3.
+    assert found["gradient"].value("loss") == pytest.approx(loss, rel=1e-5)
+    assert found["curvature"].status == "ok"
+
+
+def test_hugging_faces_report_to_gets_the_numbers_in_the_trainers_own_run(tmp_path, monkeypatch):
+    from trackers import mlflow_points, need, points, wandb_runs
+
+    mlflow = need("mlflow")
+    need("wandb")
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    for name, value in {
+        "WANDB_MODE": "offline", "WANDB_DIR": str(tmp_path), "WANDB_SILENT": "true",
+        "TENSORBOARD_LOGGING_DIR": str(tmp_path / "events"), "MLFLOW_EXPERIMENT_NAME": "own",
+        "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    memory = Memory()
+    hook = ProbeHook(norms=every(1), sink=["logger", memory])
+    trained_by_hugging_face(hook, tmp_path / "out", report_to=["mlflow", "wandb", "tensorboard"])
+    assert hook.unwritten == []
+    right = [(t.step, pytest.approx(t.measurement.value("norm"))) for t in memory.taken]
+    assert [step for step, _ in right] == [1, 2, 3]
+    client = mlflow.MlflowClient()
+    (run,) = client.search_runs([client.get_experiment_by_name("own").experiment_id])
+    assert mlflow_points(run.info.run_id, "step_gradient/norm") == right
+    assert len(mlflow_points(run.info.run_id, "loss")) == 3
+    (own,) = wandb_runs(tmp_path)
+    assert points(own.rows, "step_gradient/norm", "trainscope/step") == right
+    assert len(points(own.rows, "train/loss", "train/global_step")) == 3
+    assert hook.sinks[0]._sinks[2].seen("step_gradient/norm") == 3
+    mlflow.end_run()
+
+
+def test_hugging_faces_report_to_that_names_nothing_is_told_so(tmp_path):
+    with pytest.raises(ProbeError, match="report_to names, which is nothing: name one of mlflow"):
+        trained_by_hugging_face(ProbeHook(sink="logger"), tmp_path)
+
+
+class Csv:
+    """A logger's file."""
+
+    @staticmethod
+    def read(folder) -> list[dict[str, str]]:
+        import csv
+
+        (path,) = folder.rglob("metrics.csv")
+        with path.open() as file:
+            return list(csv.DictReader(file))
+
+
+def lightning_texts(hook, **options):
+    """Train the tiny GPT in Lightning by a loss of the module's own."""
+    lightning = pytest.importorskip("lightning.pytorch", reason="lightning is not installed")
+    from trainscope.probes.lightning import LightningProbes
+
+    class Module(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.net = tiny_gpt()
+
+        def forward(self, **batch):
+            return self.net(**batch)
+
+        def training_step(self, batch, _):
+            logits = self.net(input_ids=batch["input_ids"]).logits[:, :-1]
+            loss = F.cross_entropy(logits.flatten(0, 1), batch["labels"][:, 1:].flatten())
+            self.log("train_loss", loss)
+            return loss
+
+        def validation_step(self, batch, _):
+            pass
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    trainer = lightning.Trainer(
+        max_epochs=1, accelerator="cpu", enable_checkpointing=False, log_every_n_steps=1,
+        enable_progress_bar=False, enable_model_summary=False,
+        callbacks=[LightningProbes(hook, network="net")], **options,
+    )  # fmt: skip
+    loaders = (torch.utils.data.DataLoader(each, SIZE) for each in (texts(), texts()[:16]))
+    trainer.fit(Module(), *loaders)
+    return trainer
+
+
+def test_lightning_lends_its_validation_data_and_its_loggers(tmp_path):
+    loggers = pytest.importorskip("lightning.pytorch.loggers", reason="lightning is missing")
+    memory = Memory()
+    hook = ProbeHook(
+        PROBES, when=every(3), data="trainer", task="language-modelling", sink=["logger", memory]
+    )
+    csv = loggers.CSVLogger(tmp_path)
+    events = loggers.TensorBoardLogger(tmp_path / "events")
+    lightning_texts(hook, logger=[csv, events])
+    assert len(hook.data) == 16
+    assert hook.unwritten == []
+    plain_hook = ProbeHook(
+        PROBES, when=every(3), data=torch.utils.data.DataLoader(texts()[:16], SIZE),
+        task="language-modelling",
+    )  # fmt: skip
+    by_hand(tiny_gpt, torch.utils.data.DataLoader(texts(), SIZE), plain_hook, 0.1)
+    names = (*PROBES, "step_gradient")
+    hook.memory.taken = memory.taken
+    found = scalars(hook, *names)
+    same(found, scalars(plain_hook, *names), rel=1e-3)
+    rows = Csv.read(tmp_path / "lightning_logs")
+    logged = {int(r["step"]): float(r["gradient/norm"]) for r in rows if r.get("gradient/norm")}
+    assert logged == {s: pytest.approx(found["gradient", s]["norm"]) for s in (0, 3)}
+    assert any(row.get("train_loss") for row in rows)
+
+
+def test_lightning_without_a_logger_is_told_so():
+    with pytest.raises(ProbeError, match="loggers, and it has none"):
+        lightning_texts(ProbeHook(sink="logger"), logger=False)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from trainscope.cli.main import main
 from trainscope.comparison.comparison import compare
 from trainscope.errors import ProbeError, RecordError
-from trainscope.probes.json_lines import JsonLines
+from trainscope.probes.sinks import JsonLines
 from trainscope.records.files import refuse_others
 from trainscope.report.comparison_figures import displays, write_comparison_figures
 from trainscope.report.files import output_folder

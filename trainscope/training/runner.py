@@ -39,6 +39,8 @@ class Watch:
         collectors: Measure; what they find goes into the Run.
         on_start: Called once with the epochs already done and the epochs in all.
         on_epoch: Called after every epoch.
+        on_state: Called with the state after every epoch, once it is kept, and with the one that a
+            training is taken up from.
         on_step: Called after every step with the epochs done, the steps done in this epoch, and
             their number.
     """
@@ -47,6 +49,7 @@ class Watch:
     on_start: Callable[[int, int], None] | None = None
     on_epoch: Callable[[EpochRecord], None] | None = None
     on_step: OnStep | None = None
+    on_state: Callable[[State], None] | None = None
 
 
 def run_job(job: Job, folder: Path, *, device: str = "cpu", watch: Watch | None = None) -> Run:
@@ -134,6 +137,8 @@ class Training:
         """Train up to an epoch."""
         if self.watch.on_start is not None:
             self.watch.on_start(self.state.epoch, stop)
+        if self.watch.on_state is not None and self.state.epoch:
+            self.watch.on_state(self.state)
         train(
             self.module,
             self.job.train_split,
@@ -164,6 +169,8 @@ class Training:
         save_state(self.path, self.state)
         if self.watch.on_epoch is not None:
             self.watch.on_epoch(record)
+        if self.watch.on_state is not None:
+            self.watch.on_state(self.state)
 
 
 def write_results(job: Job, state: State, folder: Path, status: RunStatus, device: str) -> Run:
