@@ -43,6 +43,7 @@ from trainscope.sparsify import (
     unchanged,
 )
 from trainscope.task import FromLoss, Task, as_task
+from trainscope.training.settings import Settings
 
 MAX_SEED = 2**63 - 2
 """The largest seed: torch takes up to 2^63 - 1, and the next one is used too."""
@@ -92,6 +93,7 @@ def examine(
     better: str = "lower",
     retrain_epochs: int | None = None,
     retrain_steps: int | None = None,
+    optimizer: str | Settings | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
     """Open a network and measure it; after an action, measure again and say what that did.
@@ -126,13 +128,18 @@ def examine(
         better: "higher" or "lower", of that metric.
         retrain_epochs: Epochs of the trainability accuracy.
         retrain_steps: Or its optimizer steps.
+        optimizer: What retrains: "sgd" (the default, with momentum 0.9), "adam", "adamw", or
+            `trainscope.training.settings.Settings` with all else. The trainability accuracy is
+            measured with it, and for Adam and AdamW their stable LR.
         progress: Told what is done next.
 
     Raises:
         TrainscopeError: The checkpoint, the data, the action or an option is at fault.
     """
     tell = progress or (lambda _: None)
-    retraining = {"epochs": retrain_epochs, "steps": retrain_steps}
+    retraining: dict[str, Any] = {"epochs": retrain_epochs, "steps": retrain_steps}
+    if optimizer is not None:
+        retraining["settings"] = _settings(optimizer)
     chosen = [_as_probe(probe, retraining) for probe in probes]
     asked = _asked_task(task, loss, metric, better)
     _check(chosen, samples=samples, batch_size=batch_size, seed=seed)
@@ -292,12 +299,25 @@ def _sparsified(base: Network, action: Action) -> Sparsified:
         return unchanged(base.module, action, base.inputs, error)
 
 
-def _as_probe(probe: str | Probe, retraining: Mapping[str, int | None]) -> Probe:
-    """Return a probe by its name, a retraining one with what is asked of it."""
+def _as_probe(probe: str | Probe, retraining: Mapping[str, Any]) -> Probe:
+    """Return a probe by its name, those that are about retraining with what is asked of it."""
     if not isinstance(probe, str):
         return probe
     kind: Callable[..., Probe] = find(probe)
-    return kind(**retraining) if probe == "trainability_accuracy" else kind()
+    if probe == "trainability_accuracy":
+        return kind(**retraining)
+    return kind(settings=retraining.get("settings")) if probe == "curvature" else kind()
+
+
+def _settings(optimizer: str | Settings) -> Settings:
+    """Return the settings of an optimizer.
+
+    Raises:
+        ScheduleError: There is no optimizer of that name.
+    """
+    if isinstance(optimizer, Settings):
+        return optimizer
+    return Settings(optimizer=optimizer)  # type: ignore[arg-type]  # checked there
 
 
 def _asked_task(
