@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from trainscope.records import Measurement, Status
 from trainscope.records.numbers import estimate, number
 from trainscope.records.retrained import Retrained, retrained
 from trainscope.records.stability import StableLR, stable_lr
+from trainscope.training.schedule import write_lr
 
 BEHIND_POINTS = 1.0
 """An LR that ends less than so many points (or two standard errors) behind a smaller one is not."""
@@ -122,7 +124,7 @@ def harms(tried: Measurement | None) -> list[Harm]:
         if lr not in sound:
             seen = _divergence(told, losses)
         else:
-            seen = _damage(told, lr, sound, _error(tried))
+            seen = _damage(told, lr, sound, _errors(tried, sound))
         if seen is not None:
             found.append(Harm(lr, seen))
     return found
@@ -138,15 +140,22 @@ def _divergence(told: Retrained, losses: list[float | None]) -> str | None:
 
 
 def _damage(
-    told: Retrained, lr: float, sound: Mapping[float, list[float]], error: float
+    told: Retrained, lr: float, sound: Mapping[float, list[float]], errors: Mapping[float, float]
 ) -> str | None:
-    """Return in words how an LR did harm: against the start, and against smaller LRs."""
+    """Return in words how an LR did harm: against the start, and against smaller LRs.
+
+    Args:
+        told: The retrainings.
+        lr: The LR.
+        sound: The curve of each LR that did not diverge.
+        errors: The standard error of each one's mean, in points.
+    """
     metric, start, curve = told.metric, told.start, sound[lr]
     end, mean = curve[-1], sum(curve) / len(curve)
 
-    def short(value: float, of: float, least: float) -> bool:
+    def short(value: float, of: float, least: float, other: float = 0.0) -> bool:
         gap = metric.points(metric.sign * (of - value), of)
-        return gap > max(least, metric.points(2 * error, of))
+        return gap > max(least, 2 * math.hypot(errors[lr], other))
 
     worse = start is not None and short(end, start, WORSE_POINTS)
     # A last test that is behind by chance does not put the mean behind too.
@@ -154,8 +163,8 @@ def _damage(
         smaller: other[-1]
         for smaller, other in sound.items()
         if smaller < lr
-        and short(end, other[-1], BEHIND_POINTS)
-        and short(mean, sum(other) / len(other), BEHIND_POINTS)
+        and short(end, other[-1], BEHIND_POINTS, errors[smaller])
+        and short(mean, sum(other) / len(other), BEHIND_POINTS, errors[smaller])
     }
     if not worse and not ahead:
         return None
@@ -171,10 +180,14 @@ def _damage(
     return f"the test {metric.name} after {after} is {metric.written(end)}, {' and '.join(parts)}"
 
 
-def _error(tried: Measurement) -> float:
-    """Return the standard error of the difference of two mean values."""
-    errors = [s.stderr for n, s in tried.scalars.items() if n == "ta" or n.startswith("ta@")]
-    return 2**0.5 * max((error or 0.0 for error in errors), default=0.0)
+def _errors(tried: Measurement, sound: Mapping[float, list[float]]) -> dict[float, float]:
+    """Return the standard error of each LR's mean value, in points; 0 where it is not known."""
+    metric, found = retrained(tried).metric, {}
+    for lr, curve in sound.items():
+        scalar = tried.scalars.get(f"ta@{write_lr(lr)}") or tried.scalars.get("ta")
+        error = None if scalar is None else scalar.stderr
+        found[lr] = metric.points(error or 0.0, sum(curve) / len(curve))
+    return found
 
 
 def _written(limit: StableLR) -> str:

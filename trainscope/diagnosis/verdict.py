@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from trainscope.convergence.estimate import EstimateStatus as Outlook
-from trainscope.diagnosis.rates import stability, too_large
+from trainscope.diagnosis.rates import harms, stability, too_large
 from trainscope.records import ActionRecord, Columns, Json, Measurement, NetworkRecord, Status
 from trainscope.records.action import speedup
 from trainscope.records.metric import Metric
@@ -156,9 +156,9 @@ def _retraining(columns: Columns) -> Iterator[str]:
         if found.status is Status.NONFINITE and not said:
             yield f"The {which} network's {found.reason}: use a smaller LR, or warm up."
     told = retrained(pruned)
-    metric = told.metric
+    metric, harmed = told.metric, {harm.lr for harm in harms(pruned)}
     for lr, curve, losses in zip(told.lrs, told.curves, told.losses, strict=False):
-        if None in losses or len(curve) < 2:
+        if None in losses or len(curve) < 2 or lr in harmed:
             continue
         gain = metric.points(metric.sign * (curve[-1] - curve[-2]), curve[-1])
         if gain > max(INTACT_POINTS, metric.points(_noise(columns), curve[-1])):
