@@ -34,6 +34,10 @@ PASSES = 16
 """Samples of the warm-up by default, as a multiple of the pinned ones, within the bounds above."""
 GROUPS = 8
 """Parts of the warm-up whose spread says how well v is known."""
+_WHOLE = (
+    "; a batch is the whole training half, so v holds no noise of samples and moves with the first "
+    "steps: the limit can be far too low"
+)
 
 
 @dataclass(frozen=True)
@@ -145,13 +149,14 @@ def preconditioned_eigenvalue(
     count = len(moved)
     sampling = abs(value) * (sum(m * m for m in moved) * count / max(1, count - 1)) ** 0.5
     errors = (sampling, float(top.errors[0]), product_error * abs(value))
+    whole = data.train is not None and settings.batch_size >= len(data.train)
     left = int((~reached).sum())
     out = f"; {left} weights that no gradient reached are left out" if left else ""
     return Preconditioned(
         value,
         sum(error * error for error in errors) ** 0.5,
         f"P = sqrt(v) + {settings.eps:g}, v of {moment.words}; Lanczos, {top.krylov.steps} "
-        f"products{out}",
+        f"products{out}{_WHOLE if whole else ''}",
     )
 
 
