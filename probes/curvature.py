@@ -34,6 +34,10 @@ from trainscope.training.settings import Settings
 
 _UNIT = "nats/weight²"
 _SCALED = "1/weight"
+_NO_LORA = (
+    "LoRA trains low-rank factors, one of which starts at zero, where no gradient reaches the "
+    "other: this limit says nothing of them"
+)
 
 
 @dataclass(frozen=True)
@@ -221,7 +225,7 @@ class Curvature:
         factor = ema_factor(self.settings.betas[0])
         try:
             if self.settings.lora is not None:
-                raise NotKnownError("LoRA trains low-rank factors, not the weights measured here")
+                raise NotKnownError(_NO_LORA)
             top = preconditioned_eigenvalue(
                 lent,
                 weights,
