@@ -22,7 +22,12 @@ from trainscope.cli.running import (
 from trainscope.cli.schedule_options import build_pretraining, build_schedule, shape_options
 from trainscope.cli.tracking import take_tracking
 from trainscope.cli.train import DATA_HELP, named_architecture
-from trainscope.cli.training_options import build_settings, open_dataset, training_options
+from trainscope.cli.training_options import (
+    build_settings,
+    lora_options,
+    open_dataset,
+    training_options,
+)
 
 
 @click.command("pipeline")
@@ -51,6 +56,7 @@ from trainscope.cli.training_options import build_settings, open_dataset, traini
 )
 @shape_options
 @training_options
+@lora_options
 def command(
     recipe: str,
     arch: str,
@@ -95,10 +101,8 @@ def command(
     action = build_action(**asked, seed=settings.seed)
     name, shape = named_architecture(None if model else arch, model, input_shape)
     dataset = open_dataset(data, shape, download=download, task=task)
-    first = training_job(name, dataset, pretraining, settings)
-    hook, watched = build_hook(
-        dataset, batch_size=settings.batch_size, seed=settings.seed, **measuring
-    )
+    first = training_job(name, dataset, pretraining, replace(settings, lora=None))
+    hook, watched = build_hook(dataset, settings, **measuring)
     epoch, divided = pruning_epoch(read, first, action, speedup)
     if divided is not None:
         remark(f"pruning epoch {epoch} ({read.pretrain} / {divided:.4g})")
@@ -110,6 +114,7 @@ def command(
             schedule,
             folder=folder,
             epoch=epoch,
+            settings=settings,
             weights=Kind(WEIGHTS[weights]),
             opened=partial(open_checkpoint, model=model, trial=trial_on(dataset)),
             device=device,

@@ -26,6 +26,13 @@ from trainscope.cli.options import (
 )
 from trainscope.cli.printing import remark, say, say_json
 from trainscope.cli.tracking import send, take_tracking, tracking_options
+from trainscope.cli.training_options import (
+    LORA,
+    OPTIMIZER,
+    build_settings,
+    lora_options,
+    optimizer_options,
+)
 from trainscope.records.arrays import PROBES
 
 if TYPE_CHECKING:
@@ -34,6 +41,7 @@ if TYPE_CHECKING:
     from trainscope.diagnosis import Outcome
     from trainscope.probes import Probe
     from trainscope.sparsify import Action
+    from trainscope.training.settings import Settings
 
 RETRAIN_LR = "1e-2,1e-3"
 TOP = 3
@@ -65,6 +73,15 @@ TOP = 3
     type=click.IntRange(min=1),
     help="Or its optimizer steps, tested five times on the way.",
 )
+@click.option(
+    "--retrain-batch-size",
+    type=click.IntRange(min=1),
+    default=64,
+    show_default=True,
+    help="Samples of a retraining step.",
+)
+@optimizer_options
+@lora_options
 @click.option(
     "--samples",
     type=click.IntRange(min=2),
@@ -105,7 +122,12 @@ def command(
     the network is measured as it stands. Files are only read.
     """
     tracking = take_tracking(options)
-    outcome, paths = measure_and_write(checkpoint, output, titles=not no_titles, **options)
+    # What a probe holds at once is no setting of retraining, which has its own batch size.
+    own = {name: options.pop(name) for name in (*OPTIMIZER, *LORA)}
+    settings = build_settings({**own, "batch_size": options.pop("retrain_batch_size")})
+    outcome, paths = measure_and_write(
+        checkpoint, output, titles=not no_titles, settings=settings, **options
+    )
     send(outcome.diagnosis, tracking)
     if as_json:
         say_json(outcome.diagnosis.to_json())
@@ -126,6 +148,7 @@ def measure_and_write(
     retrain_lr: str = RETRAIN_LR,
     retrain_epochs: int | None = None,
     retrain_steps: int | None = None,
+    settings: Settings | None = None,
     task: str | None = None,
     top: int = TOP,
     ggn: bool = False,
@@ -156,6 +179,7 @@ def measure_and_write(
         retrain_lr=retrain_lr,
         retrain_epochs=retrain_epochs,
         retrain_steps=retrain_steps,
+        settings=settings,
         top=top,
         ggn=ggn,
         exact=exact,
@@ -216,6 +240,7 @@ def build_probes(
     retrain_lr: str,
     retrain_epochs: int | None,
     retrain_steps: int | None = None,
+    settings: Settings | None = None,
     top: int,
     ggn: bool,
     exact: bool = False,
@@ -223,16 +248,19 @@ def build_probes(
     """Return the probes that the options describe."""
     from trainscope.probes import find
     from trainscope.training.schedule import parse_rates
+    from trainscope.training.settings import Settings
 
+    settings = settings or Settings()
     lrs = tuple(dict.fromkeys(parse_rates(retrain_lr)))
     options: dict[str, dict[str, Any]] = {
         "trainability_accuracy": {
             "lrs": lrs,
             "epochs": retrain_epochs,
             "steps": retrain_steps,
+            "settings": settings,
         },
         "jacobian": {"exact": exact},
-        "curvature": {"top": top, "ggn": ggn},
+        "curvature": {"top": top, "ggn": ggn, "settings": settings},
     }
     return [find(name)(**options.get(name, {})) for name in probe_names(names)]
 

@@ -21,7 +21,12 @@ from trainscope.cli.printing import remark
 from trainscope.cli.running import MEASURING, build_hook, run_and_show
 from trainscope.cli.schedule_options import build_schedule, schedule_options
 from trainscope.cli.tracking import take_tracking
-from trainscope.cli.training_options import build_settings, open_both, training_options
+from trainscope.cli.training_options import (
+    build_settings,
+    lora_options,
+    open_both,
+    training_options,
+)
 
 ACTION = ("ratio", "ratios", "structure", "scope", "criterion", "global_ranking")
 WEIGHTS = {
@@ -51,6 +56,7 @@ WEIGHTS = {
 )
 @schedule_options
 @training_options
+@lora_options
 def command(
     checkpoint: Path,
     arch: str | None,
@@ -113,9 +119,7 @@ def command(
         weights=Kind(WEIGHTS[weights]),
         initial=initial,
     )
-    hook, watched = build_hook(
-        dataset, batch_size=settings.batch_size, seed=settings.seed, **measuring
-    )
+    hook, watched = build_hook(dataset, settings, **measuring)
     for note in dict.fromkeys((*base.notes, *job.notes)):
         remark(note)
     run_and_show(

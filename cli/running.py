@@ -17,10 +17,12 @@ from trainscope.records.text import plain
 if TYPE_CHECKING:
     from trainscope.cli.tracking import Tracking
     from trainscope.data import Dataset
+    from trainscope.probes import Probe
     from trainscope.probes.hooks import ProbeHook
     from trainscope.records import EpochRecord, Metric, Run
     from trainscope.training.job import Job
     from trainscope.training.runner import Watch
+    from trainscope.training.settings import Settings
     from trainscope.training.state import State
 
 MEASURING = ("norms", "probes", "probe_epochs", "probe_every", "samples")
@@ -104,7 +106,7 @@ def kept_on_interrupt(folder: Path) -> Iterator[None]:
 
 
 def build_hook(
-    dataset: Dataset, *, batch_size: int, seed: int, **options: Any
+    dataset: Dataset, settings: Settings, **options: Any
 ) -> tuple[ProbeHook | None, dict[str, str]]:
     """Return the hook that the options describe, and its description for the frozen settings.
 
@@ -113,6 +115,7 @@ def build_hook(
     """
     from trainscope.data import pin
     from trainscope.errors import ProbeError
+    from trainscope.probes import find
     from trainscope.probes.hooks import ProbeHook
     from trainscope.probes.when import always, at_epochs, every, every_epochs
 
@@ -128,9 +131,14 @@ def build_hook(
     watched |= dict.fromkeys(names, f"{words}, {options['samples']} samples")
     if not watched:
         return None, {}
-    data = pin(dataset, options["samples"], batch_size=batch_size, seed=seed) if names else None
+    data = None
+    if names:
+        size, seed = settings.batch_size, settings.seed
+        data = pin(dataset, options["samples"], batch_size=size, seed=seed)
+    curvature: Callable[..., Probe] = find("curvature")
+    probes = [curvature(settings=settings) if name == "curvature" else name for name in names]
     norms = always if options["norms"] else None
-    return ProbeHook(names, when=when, data=data, norms=norms), watched
+    return ProbeHook(probes, when=when, data=data, norms=norms), watched
 
 
 def _at_epochs(text: str, make: Callable[..., Any]) -> tuple[Any, str]:

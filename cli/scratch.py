@@ -111,9 +111,7 @@ def command(
     schedule = build_schedule(**options)
     kind = Kind.SCRATCH_E if budget == "epochs" else Kind.SCRATCH_B
     job = scratch_job(network, dataset, schedule, settings, kind, retraining=run)
-    hook, watched = build_hook(
-        dataset, batch_size=settings.batch_size, seed=settings.seed, **measuring
-    )
+    hook, watched = build_hook(dataset, settings, **measuring)
     for note in dict.fromkeys((*network.notes, *job.notes)):
         click.echo(note, err=True)
     run_and_show(

@@ -55,9 +55,7 @@ def command(
     name, shape = named_architecture(arch, model, input_shape)
     dataset = open_dataset(data, shape, download=download, task=task)
     job = training_job(name, dataset, schedule, settings)
-    hook, watched = build_hook(
-        dataset, batch_size=settings.batch_size, seed=settings.seed, **measuring
-    )
+    hook, watched = build_hook(dataset, settings, **measuring)
     job = replace(job, watched=watched)
     run_and_show(
         job,

@@ -10,18 +10,17 @@ import click
 
 from trainscope.cli.options import Place, probes_option
 from trainscope.cli.tracking import tracking_options
-from trainscope.training.settings import PRECISIONS
+from trainscope.training.settings import OPTIMIZERS, PRECISIONS
 
 if TYPE_CHECKING:
     from trainscope.data import Dataset
     from trainscope.networks import Network
-    from trainscope.training.settings import Settings
+    from trainscope.training.settings import LoRA, Settings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+OPTIMIZER = ("optimizer", "momentum", "betas", "eps", "weight_decay")
 SETTINGS = (
-    "optimizer",
-    "momentum",
-    "weight_decay",
+    *OPTIMIZER,
     "batch_size",
     "label_smoothing",
     "clip",
@@ -29,27 +28,13 @@ SETTINGS = (
     "precision",
     "seed",
 )
+LORA = ("lora", "lora_alpha", "lora_targets")
 
 
 def training_options(command: Command) -> Command:
     """Add the optimizer and the rest, what is measured on the way, the device and the output."""
     for add in reversed(
         (
-            click.option(
-                "--optimizer",
-                type=click.Choice(["sgd", "adamw"]),
-                default="sgd",
-                show_default=True,
-                help="SGD with momentum, or AdamW.",
-            ),
-            click.option("--momentum", type=float, default=0.9, show_default=True, help="Of SGD."),
-            click.option(
-                "--weight-decay",
-                type=float,
-                default=5e-4,
-                show_default=True,
-                help="L2 for SGD.",
-            ),
             click.option(
                 "--batch-size", type=int, default=64, show_default=True, help="Samples a step."
             ),
@@ -104,18 +89,103 @@ def training_options(command: Command) -> Command:
         )
     ):
         command = add(command)
+    return optimizer_options(command)
+
+
+def optimizer_options(command: Command) -> Command:
+    """Add the optimizer and its own settings."""
+    for add in reversed(
+        (
+            click.option(
+                "--optimizer",
+                type=click.Choice(OPTIMIZERS),
+                default="sgd",
+                show_default=True,
+                help="SGD with momentum, Adam, or AdamW.",
+            ),
+            click.option("--momentum", type=float, default=0.9, show_default=True, help="Of SGD."),
+            click.option(
+                "--betas",
+                default="0.9,0.999",
+                show_default=True,
+                callback=lambda _, __, value: _pair(value),
+                help="Of Adam and AdamW.",
+            ),
+            click.option(
+                "--eps", type=float, default=1e-8, show_default=True, help="Of Adam and AdamW."
+            ),
+            click.option(
+                "--weight-decay",
+                type=float,
+                default=5e-4,
+                show_default=True,
+                help="L2 for SGD and Adam, decoupled for AdamW.",
+            ),
+        )
+    ):
+        command = add(command)
     return command
 
 
+def lora_options(command: Command) -> Command:
+    """Add low-rank adapters in the place of the weights."""
+    for add in reversed(
+        (
+            click.option(
+                "--lora",
+                type=int,
+                metavar="RANK",
+                help="Train low-rank adapters under the masks, and merge them at the end.",
+            ),
+            click.option(
+                "--lora-alpha",
+                type=float,
+                help="Their scale times the rank; by default twice the rank.",
+            ),
+            click.option(
+                "--lora-targets",
+                help="Layers to adapt, with commas between them, like c_attn,*.mlp.*; by default "
+                "every linear, convolutional and attention layer.",
+            ),
+        )
+    ):
+        command = add(command)
+    return command
+
+
+def _pair(text: str) -> tuple[float, ...]:
+    try:
+        found = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        found = ()
+    if len(found) != 2:
+        raise click.BadParameter(f"'{text}' is no pair of numbers like 0.9,0.999")
+    return found
+
+
 def build_settings(options: dict[str, Any]) -> Settings:
-    """Take the settings out of a command's options.
+    """Take the settings out of a command's options, those of them that it has.
 
     Raises:
-        ScheduleError: One of them is out of range.
+        ScheduleError: One of them is out of range, or one of LoRA's stands without a rank.
     """
     from trainscope.training.settings import Settings
 
-    return Settings(**{name: options.pop(name) for name in SETTINGS})
+    lora = _lora(**{name: options.pop(name, None) for name in LORA})
+    given = {name: options.pop(name) for name in SETTINGS if name in options}
+    return Settings(**given, lora=lora)
+
+
+def _lora(lora: int | None, lora_alpha: float | None, lora_targets: str | None) -> LoRA | None:
+    from trainscope.errors import ScheduleError
+    from trainscope.training.settings import LoRA
+
+    if lora is None:
+        if lora_alpha is not None or lora_targets is not None:
+            raise ScheduleError("--lora-alpha and --lora-targets are of LoRA: give its --lora RANK")
+        return None
+    names = () if lora_targets is None else tuple(n.strip() for n in lora_targets.split(","))
+    return LoRA(lora, lora_alpha, names)
 
 
 def open_both(

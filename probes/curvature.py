@@ -17,6 +17,7 @@ from trainscope.probes.evaluation import Lent, loss_unit, run
 from trainscope.probes.footprint import Footprint, footprint
 from trainscope.probes.parameters import Measured, measured
 from trainscope.probes.passes import NonFiniteError
+from trainscope.probes.preconditioned import NotKnownError, preconditioned_eigenvalue, warmup_cost
 from trainscope.probes.probe import Need
 from trainscope.probes.sample_gradients import SampleGradients
 from trainscope.probes.scalar_spec import ScalarSpec
@@ -28,11 +29,18 @@ from trainscope.probes.trace import (
     sampled_gauss_newton,
 )
 from trainscope.records import Cost, Measurement, Scalar, Status
+from trainscope.records.stability import ema_factor
 from trainscope.task.batches import tensors
+from trainscope.training.settings import Settings
 
 _UNIT = "nats/weight²"
 ROUGH = 1e-2
 """The relative tolerance of a first look at the top eigenvalue."""
+_SCALED = "1/weight"
+_NO_LORA = (
+    "LoRA trains low-rank factors, one of which starts at zero, where no gradient reaches the "
+    "other: this limit says nothing of them"
+)
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,10 @@ class Curvature:
       where the method gives them;
     - `max_stable_lr`: 2 / top_eigenvalue, the largest LR at which plain gradient descent does not
       grow along that eigenvector; null where the eigenvalue is not positive;
+    - with `settings` of an adaptive optimizer, `preconditioned_eigenvalue`, that of
+      P^-1/2 H P^-1/2 with P = diag(sqrt(v) + eps) of Adam after a warm-up at LR 0, and
+      `max_stable_lr_adam`, 2 (1 + beta1) / (1 - beta1) over it; their standard error is over the
+      minibatches of the warm-up (see `preconditioned`);
     - the density, smoothed by a Gaussian of 1 % of the range: `density_x`, `density_y` and, from
       two vectors on, `density_stderr` where the last two Lanczos steps moved less than 2 % of it;
       `density_nodes`, `density_weights` unsmoothed.
@@ -57,7 +69,7 @@ class Curvature:
     symmetric (<u, Hv> is not <v, Hu>), they are differences of gradients in float64, with their
     error in the note "products"; where those are not symmetric either, the probe is skipped.
 
-    Arrays: `eigenvalues`, largest first, `eigenvalue_errors`.
+    Arrays: `eigenvalues`, largest first, `eigenvalue_errors`; `settings`, as they were given.
 
     Attributes:
         top: How many of the largest eigenvalues.
@@ -69,6 +81,9 @@ class Curvature:
         exact_classes: With more classes than this an exact trace costs too much; it is estimated.
         ggn: Measure the generalised Gauss-Newton matrix instead of the Hessian.
         memory: Bytes of graphs kept between products; larger ones are built again each time.
+        settings: The optimizer that is to retrain: of Adam and AdamW the stable LR is measured
+            too. None, and SGD, leave that out.
+        warmup: Minibatches of that warm-up; by default 4 to 64.
     """
 
     top: int = 3
@@ -80,6 +95,8 @@ class Curvature:
     exact_classes: int = 32
     ggn: bool = False
     memory: int = 2**30
+    settings: Settings | None = None
+    warmup: int | None = None
 
     name: ClassVar[str] = "curvature"
     title: ClassVar[str] = "Loss curvature"
@@ -88,6 +105,10 @@ class Curvature:
         ScalarSpec("smallest_eigenvalue", "smallest Hessian eigenvalue", _UNIT),
         ScalarSpec("trace", "Hessian trace", _UNIT, drawn="log"),
         ScalarSpec("max_stable_lr", "largest stable LR, 2/λmax", "LR", "higher"),
+        ScalarSpec(
+            "preconditioned_eigenvalue", "top eigenvalue, preconditioned", _SCALED, drawn="log"
+        ),
+        ScalarSpec("max_stable_lr_adam", "largest stable LR of Adam", "LR", "higher"),
     )
     needs: ClassVar[frozenset[Need]] = frozenset({Need.INPUTS, Need.LABELS})
 
@@ -100,6 +121,8 @@ class Curvature:
                 raise ProbeError(
                     f"curvature: {option} is {getattr(self, option)}; give at least {bound}"
                 )
+        if self.warmup is not None and self.warmup < 2:
+            raise ProbeError(f"curvature: warmup is {self.warmup}; give at least 2")
         if not 0 < self.tolerance < 1:
             raise ProbeError(f"curvature: tolerance is {self.tolerance}; give one between 0 and 1")
 
@@ -136,6 +159,9 @@ class Curvature:
         if found.graph is not None:
             held = count if keep else min(count, data.batch_size)
             memory = 3 * held * found.graph + 8 * weights * (first + 4)
+        if self.settings is not None and self.settings.adaptive and self.settings.lora is None:
+            extra = warmup_cost(count, self.settings, self.warmup)
+            forward, backward = forward + extra, backward + extra + 20 * count
         return Cost(forward=forward, backward=backward, memory=memory)
 
     def lighter(self, network: nn.Module, data: ProbeData) -> Iterator[tuple[Curvature, str]]:
@@ -195,7 +221,58 @@ class Curvature:
             trace = sampled_gauss_newton(lent, gradients, self.trace_vectors, generator)
         if not math.isfinite(trace.value):
             raise NonFiniteError("the trace of the curvature matrix overflows")
-        return self._report(lent, weights, spectrum, trace, why_not)
+        report = self._report(lent, weights, spectrum, trace, why_not)
+        return self._with_adaptive(report, lent, weights, data, spectrum)
+
+    def _with_adaptive(
+        self,
+        found: Measurement,
+        lent: Lent,
+        weights: Measured,
+        data: ProbeData,
+        spectrum: Spectrum,
+    ) -> Measurement:
+        """Add the stable LR of the adaptive optimizer that is asked for, or why it has none."""
+        if self.settings is None:
+            return found
+        told = [list(row) for row in self.settings.as_dict().items()]
+        found = replace(found, arrays={**found.arrays, "settings": told})
+        if not self.settings.adaptive:
+            return found
+        names, notes = ("preconditioned_eigenvalue", "max_stable_lr_adam"), dict(found.notes)
+        factor = ema_factor(self.settings.betas[0])
+        try:
+            if self.settings.lora is not None:
+                raise NotKnownError(_NO_LORA)
+            top = preconditioned_eigenvalue(
+                lent,
+                weights,
+                data,
+                self.settings,
+                spectrum.product,
+                batches=self.warmup,
+                tolerance=self.tolerance,
+                most_products=self.most_products,
+                product_error=spectrum.error,
+            )
+        except (ProbeError, NonFiniteError) as error:
+            missing = {
+                name: Scalar(None, unit, reason=str(error))
+                for name, unit in zip(names, (_SCALED, "LR"), strict=True)
+            }
+            return replace(found, scalars={**found.scalars, **missing})
+        lr = factor / top.value if top.value > 0 else math.nan
+        scalars = {
+            names[0]: Scalar.of(top.value, _SCALED, top.error),
+            names[1]: Scalar.of(
+                lr,
+                "LR",
+                lr * top.error / top.value if top.value > 0 else None,
+                reason="the largest eigenvalue is not positive: no LR is unstable",
+            ),
+        }
+        notes["adam"] = f"{top.method}; the limit is {factor:.3g} / the eigenvalue"
+        return replace(found, scalars={**found.scalars, **scalars}, notes=notes)
 
     def _report(
         self,

@@ -141,6 +141,15 @@ class Lanczos:
             found.append(Ritz(values, np.abs(self.betas[end - 1] * vectors[-1]), vectors[0] ** 2))
         return found
 
+    def top(self) -> Tensor:
+        """Return the unit vector of the largest Ritz value, [P], float64."""
+        off = self.betas[:-1]
+        matrix = np.diag(self.alphas) + np.diag(off, 1) + np.diag(off, -1)
+        parts = torch.from_numpy(np.linalg.eigh(matrix)[1][:, -1].copy()).to(self.basis)
+        vector = (parts @ self.basis).double()
+        unit: Tensor = vector / vector.norm()
+        return unit
+
     def _scale(self) -> float:
         """Return a lower estimate of the matrix's norm."""
         return max(max(map(abs, self.alphas)), max(self.betas, default=0.0))

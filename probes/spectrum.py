@@ -86,7 +86,7 @@ def find_spectrum(
         doubt = _off(product, lent, weights, data, wanted, custom) if custom else None
         if doubt is None:
             found = _grow(product, lent, data.generator(), wanted)
-            doubt = _not_symmetric(found.top.krylov)
+            doubt = not_symmetric(found.top.krylov)
         if doubt is None:
             return found
     except NotDifferentiableError as error:
@@ -98,7 +98,7 @@ def find_spectrum(
             f"{doubt}, and differences of the gradient cannot be taken ({error})"
         ) from error
     found = _grow(other, lent, data.generator(), wanted)
-    again = _not_symmetric(found.top.krylov)
+    again = not_symmetric(found.top.krylov)
     if again is None and other.error > wanted.tolerance:
         again = f"their relative error is {other.error:.2g}"
     if again is not None:
@@ -177,7 +177,7 @@ def _grow(
     return Spectrum(product, top, runs, generator)
 
 
-def _not_symmetric(krylov: Lanczos) -> str | None:
+def not_symmetric(krylov: Lanczos) -> str | None:
     """Return what is wrong with products that are not those of a symmetric matrix."""
     if krylov.symmetric:
         return None

@@ -29,6 +29,7 @@ from trainscope.records.retrained import CURVES, CURVES_METRIC, START, START_MET
 from trainscope.records.run import EpochRecord
 from trainscope.training.evaluation import TEST_BATCH
 from trainscope.training.loop import Evaluation, Settings, evaluate, train
+from trainscope.training.lora import add_adapters
 from trainscope.training.schedule import MAX_LR, constant, write_lr
 
 MOST_EPOCHS, FEWEST_EPOCHS = 5, 2
@@ -108,8 +109,9 @@ class TrainabilityAccuracy:
 
         Scalars: `ta` and `ta@LR` for each LR (percent); `start_accuracy`, the test accuracy before
         the first step (percent). Arrays: `lrs`; `epoch_accuracies` and `epoch_losses` [LRs][N];
-        `metric`, its name, unit and direction; `steps`, those of one epoch, where steps were asked
-        for. Of a metric that is no accuracy, `start_metric` and `epoch_metrics`.
+        `metric`, its name, unit and direction; `settings`, name and value of each; `steps`, those
+        of one epoch, where steps were asked for. Of a metric that is no accuracy, `start_metric`
+        and `epoch_metrics`.
         """
         if data.train is None or data.test is None:
             return Measurement.skipped(self.name, f"needs {Need.TRAINING}")
@@ -151,6 +153,7 @@ class TrainabilityAccuracy:
                 CURVES if accuracy else CURVES_METRIC: curves,
                 "epoch_losses": [[r.train_loss for r, _ in run] for run in runs],
                 "metric": [metric.name, metric.unit, metric.better],
+                "settings": [list(row) for row in self.settings.as_dict().items()],
                 **({} if self.steps is None else {"steps": [self._each()]}),
             },
             cost=self._cost(data, time.perf_counter() - begun),
@@ -186,8 +189,11 @@ class TrainabilityAccuracy:
     ) -> list[tuple[EpochRecord, Evaluation]]:
         assert data.train is not None
         epochs: list[tuple[EpochRecord, Evaluation]] = []
+        copied = whole_copy(network)
+        if self.settings.lora is not None:
+            add_adapters(copied, self.settings.lora, seed=data.seed)
         train(
-            whole_copy(network),
+            copied,
             data.train,
             self._test(data),
             constant(lr, self._epochs(data)),
@@ -241,8 +247,6 @@ class TrainabilityAccuracy:
     def _notes(self, data: ProbeData) -> dict[str, str]:
         epochs = self._epochs(data)
         lrs = " and ".join(f"0:{write_lr(lr)}" for lr in self.lrs)
-        chosen = self.settings
-        how = f"momentum {chosen.momentum:g}, " if chosen.optimizer == "sgd" else ""
         metric, span = data.task.metric, f"N = {epochs} epochs"
         if self.steps is not None:
             span = f"{epochs * self._each()} steps, tested every {self._each()},"
@@ -254,8 +258,7 @@ class TrainabilityAccuracy:
                 f"{tested}, mean over the first {span} of retraining"
             ),
             "schedule": f"{lrs}, {span.removeprefix('N = ').partition(',')[0]}",
-            "settings": f"{chosen.optimizer}, {how}weight decay {chosen.weight_decay:g}, "
-            f"batch size {chosen.batch_size}",
+            "settings": str(self.settings),
             "comparable": "only under the same LR schedule, N and settings",
         }
 

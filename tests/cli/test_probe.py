@@ -210,3 +210,31 @@ def test_a_wrong_number_of_classes_is_named(tmp_path):
 def test_an_unknown_command_and_no_checkpoint():
     check_one_sentence(run("prob"), "prob")
     check_one_sentence(run("probe"), "CHECKPOINT")
+
+
+def test_the_optimizer_that_retrains_is_measured_and_recorded(checkpoint):
+    probes = ("--probes", "trainability_accuracy,curvature", "--ratio", "0.5", "--json")
+    settings = ("--optimizer", "adamw", "--betas", "0.8,0.99", "--retrain-batch-size", "128")
+    result = run("probe", checkpoint, *QUICK, *probes, *settings, "--lora", "2")
+    assert result.exit_code == 0, result.output
+    found = Diagnosis.from_json(result.stdout)
+    held = dict(found.probes["trainability_accuracy"].after.arrays["settings"])
+    assert (held["optimizer"], held["betas"], held["lora_rank"]) == ("adamw", [0.8, 0.99], 2)
+    assert held["batch_size"] == 128
+    assert "momentum" not in held
+    said = found.probes["trainability_accuracy"].after.notes["settings"]
+    assert said.startswith("adamw, betas 0.8 and 0.99, weight decay 0.0005, batch size 128, LoRA")
+    curvature = found.probes["curvature"].last
+    assert "LoRA trains low-rank factors" in curvature.scalars["max_stable_lr_adam"].reason
+    assert any("not of AdamW on LoRA" in line for line in found.verdict)
+
+
+def test_options_of_optimizers_that_cannot_be_are_one_sentence(checkpoint):
+    for options, part in (
+        (("--betas", "0.9"), "no pair of numbers like 0.9,0.999"),
+        (("--betas", "0.9,1"), "betas are two numbers in"),
+        (("--lora-alpha", "2"), "give its --lora RANK"),
+        (("--lora", "0"), "rank of LoRA is 1 or more"),
+    ):
+        result = run("probe", checkpoint, *QUICK, *options)
+        check_one_sentence(result, part)

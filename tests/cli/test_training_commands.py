@@ -19,6 +19,7 @@ from PIL import Image
 from trainscope.cli import printing
 from trainscope.cli.main import main
 from trainscope.networks import open_checkpoint
+from trainscope.networks.masks import masks_of
 from trainscope.records import Run
 
 
@@ -166,6 +167,24 @@ def test_retrain_with_probes_and_extra_epochs(folder, tmp_path):
     assert [(t.step, t.epoch) for t in run.measurements] == [(0, 0.0), (46, 2.0)]
     assert "80 % of the weights" in result.stdout
     assert "epoch 2/2" in result.stderr
+
+
+def test_retraining_and_pipelines_on_adapters(folder, tmp_path):
+    adapters = ("--optimizer", "adamw", "--lora", 2, "--lora-targets", "conv2", "--no-norms")
+    start = folder / "retrained" / "checkpoint.pt"
+    action = ("--structure", "2:4", "--recipe", "F1,1e-2")
+    run = json.loads(
+        invoke("retrain", start, *action, *adapters, "--output", tmp_path / "a", "--json").stdout
+    )
+    assert run["settings"]["lora_targets"] == "conv2"
+    assert 0 < run["trained_parameters"] < run["parameters"]
+    masks = masks_of(open_checkpoint(tmp_path / "a" / "checkpoint.pt").module)
+    assert masks
+    common = ("--recipe", "P2F2,1e-2", "--ratio", 0.9, "--stem", folder / "stem", *adapters[2:])
+    # The pretraining is the one that was done without adapters.
+    invoke("pipeline", *common, "--output", tmp_path / "b")
+    assert Run.load(tmp_path / "b").settings["lora_rank"] == 2
+    assert Run.load(folder / "stem" / "epoch-0002").settings.get("lora_rank") is None
 
 
 def test_scratch_and_tickets(folder, tmp_path):

@@ -15,11 +15,14 @@ from comparisons import (
     run,
 )
 
+from trainscope.comparison.agreement import SPECIAL
+from trainscope.comparison.commands import retrain_command
+from trainscope.comparison.facts import schedule_of
 from trainscope.comparison.fairness import fairness
 from trainscope.comparison.settings import Setting, group
 from trainscope.comparison.setups import CROSSING, SETUPS
 from trainscope.errors import RecordError
-from trainscope.records import Kind, Pretraining, Pruning, RunStatus
+from trainscope.records import Kind, Pretraining, Pruning, Run, RunStatus
 from trainscope.records.run import UNKNOWN
 
 A = run(criterion="l1")
@@ -407,3 +410,49 @@ def test_methods_that_are_not_known_may_be_several():
 def test_advice_names_a_setting_of_which_one_seed_lacks_what_is_needed():
     groups = [Setting(c, tuple(of_seeds(c, {}, {"settings": {}}))) for c in ("l1", "l2")]
     assert fairness(groups).advice[0].startswith("State the optimizer settings of l1 and 1 more")
+
+
+def own(**settings) -> Run:
+    """Return a run of trainscope's own with other settings."""
+    return replace(run(criterion=settings.pop("criterion", "l1")), settings=settings)
+
+
+ADAMW = {"optimizer": "adamw", "weight_decay": 5e-4, "batch_size": 64}
+
+
+def disagreements(*runs: Run) -> list[str]:
+    """Return what S3.2 finds to differ, or not to be known."""
+    return [each.words for each in SPECIAL["settings"](group(list(runs)))]
+
+
+def test_two_optimizers_differ_in_the_optimizer_and_no_setting_is_missing():
+    text = disagreements(own(**SETTINGS), own(**ADAMW, betas=[0.9, 0.999], eps=1e-8))
+    assert text == ["training settings differ: optimizer adamw and optimizer sgd"]
+
+
+def test_betas_differ_and_an_earlier_run_of_our_own_had_the_usual_ones():
+    plain, told = own(**ADAMW), own(**ADAMW, betas=[0.9, 0.999], eps=1e-8)
+    assert disagreements(plain, told) == []
+    (text,) = disagreements(told, own(**ADAMW, betas=[0.9, 0.95], eps=1e-8))
+    assert text == "training settings differ: betas [0.9, 0.95] and betas [0.9, 0.999]"
+    (text,) = disagreements(replace(plain, source="csv"), told)
+    assert "betas and eps are stated for" in text
+
+
+def test_lora_differs_from_training_the_weights():
+    lora = {"lora_rank": 4, "lora_alpha": 8.0, "lora_targets": "all"}
+    adapted, weights = own(**ADAMW, **lora), own(**ADAMW)
+    (text,) = disagreements(adapted, weights)
+    assert text == "training settings differ: lora rank 4 and lora rank none"
+    (text,) = disagreements(adapted, own(**{**ADAMW, **lora, "lora_rank": 8}))
+    assert text == "training settings differ: lora rank 4 and lora rank 8"
+    (text,) = disagreements(adapted, replace(weights, source="csv", settings={**ADAMW}))
+    assert "unknown" in text
+    assert [item.label for item in group([adapted, weights])] == ["LoRA rank 4", "all weights"]
+
+
+def test_the_command_for_a_fair_comparison_names_betas_and_lora():
+    setup = own(**ADAMW, betas=[0.9, 0.95], eps=1e-8, lora_rank=4, lora_alpha=4.0)
+    schedule = schedule_of(setup)
+    text = retrain_command(run(criterion="l2"), schedule, setup)
+    assert "--optimizer adamw --betas 0.9,0.95 --lora 4 --lora-alpha 4 --data" in text

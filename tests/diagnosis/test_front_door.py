@@ -168,3 +168,21 @@ def test_public_results_have_one_line_each():
     assert trainscope.__version__
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         _ = trainscope.probes.Nothing
+
+
+def test_the_optimizer_that_will_retrain_is_named():
+    probes = ["trainability_accuracy", "curvature"]
+    found = diagnose(
+        _net(),
+        ratio=0.5,
+        data=(_loader(), _loader()),
+        samples=8,
+        probes=probes,
+        retrain_epochs=1,
+        optimizer="adamw",
+    )
+    curvature = found.probes["curvature"].last
+    assert curvature.value("max_stable_lr_adam") > 0
+    assert any("Largest stable LR of AdamW (38/λmax of" in line for line in found.verdict)
+    with pytest.raises(TrainscopeError, match="sgd, adam or adamw, not lion"):
+        measure(_net(), data=_loader(), optimizer="lion")

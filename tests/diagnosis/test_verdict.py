@@ -2,8 +2,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from diagnoses import diagnosis, jacobian, retraining
+from diagnoses import diagnosis, jacobian, measurement, retraining
 
+from trainscope.diagnosis.standing import standing
 from trainscope.diagnosis.verdict import verdict
 from trainscope.records import Columns, Measurement, Status
 
@@ -123,3 +124,122 @@ def test_probes_that_are_missing_or_skipped_say_nothing():
     assert len(verdict(whole.network, whole.action, {})) == 1
     skipped = {name: Columns(*[Measurement.skipped(name, "no data")] * 2) for name in whole.probes}
     assert len(verdict(whole.network, whole.action, skipped)) == 1
+
+
+SGD = [["optimizer", "sgd"], ["momentum", 0.9]]
+ADAMW = [["optimizer", "adamw"], ["betas", [0.9, 0.999]]]
+PERPLEXITY = ["perplexity", "", "lower"]
+
+
+def tried(settings: list, start: float, *curves: list[float], lrs, **changed) -> Measurement:
+    """Return retrainings by an optimizer; perplexities are given by `metric`."""
+    found = retraining(start, *curves, lrs=lrs)
+    arrays = {**found.arrays, "settings": settings, **changed}
+    scalars = dict(found.scalars)
+    if "metric" in changed:
+        arrays["epoch_metrics"] = arrays.pop("epoch_accuracies")
+        scalars["start_metric"] = scalars.pop("start_accuracy")
+    return replace(found, arrays=arrays, scalars=scalars)
+
+
+def curved(**scalars: float) -> Columns:
+    found = measurement("curvature", scalars)
+    return Columns(found, found)
+
+
+def told(retrained: Measurement, curvature: Columns | None) -> str:
+    return sentences(
+        trainability_accuracy=Columns(retrained, retrained),
+        curvature=curvature,
+        gradient=None,
+        jacobian=None,
+    )
+
+
+def test_momentum_has_its_own_limit():
+    found = tried(SGD, 90.0, [91.0, 92.0], [91.0, 91.5], lrs=(1e-2, 1e-3))
+    text = told(found, curved(max_stable_lr=0.006))
+    assert (
+        "Largest stable LR of SGD with momentum 0.9 (2(1 + 0.9)/λmax): 0.01140 after the action; "
+        "0.01140 before." in text
+    )
+    assert "LR 0.01 is above it" not in text
+    text = told(found, curved(max_stable_lr=0.005))
+    assert "LR 0.01 is above it and may overshoot at first; it did not diverge here." in text
+    assert "too large" not in text
+
+
+def test_an_lr_above_adamws_limit_that_falls_behind_is_too_large():
+    found = tried(
+        ADAMW, 20.0, [12.0, 11.0], [15.0, 14.0], [900.0, 45.0], lrs=(1e-3, 1e-4, 0.1),
+        metric=PERPLEXITY, steps=[20],
+    )  # fmt: skip
+    text = told(found, curved(max_stable_lr=10.0, preconditioned_eigenvalue=3800.0))
+    assert (
+        "Largest stable LR of AdamW (38/λmax of the preconditioned Hessian): 0.0100 ± 0.0010 after"
+        in text
+    )
+    assert (
+        "LR 0.1 is too large for AdamW: it is above the largest stable LR 0.0100 ± 0.0010 and the "
+        "test perplexity after 40 steps is 45.00, worse than the 20.00 it started from and behind "
+        "the 11.00 of LR 0.001. Use a smaller LR, or warm up." in text
+    )
+    assert "LR 0.001 is too large" not in text
+    assert "LR 0.0001 is too large" not in text
+    assert "At LR 0.1 the perplexity is still falling" not in text
+    assert "may overshoot" not in text
+
+
+def test_an_lr_that_is_too_large_below_the_limit_is_named_all_the_same():
+    found = tried(ADAMW, 90.0, [91.0, 92.0], [50.0, 60.0], lrs=(1e-3, 1e-2))
+    text = told(found, curved(max_stable_lr=10.0, preconditioned_eigenvalue=380.0))
+    assert "LR 0.01 is too large for AdamW: though it is not above the largest stable LR" in text
+    assert "; the test accuracy after 2 epochs is 60.0 %, worse than" in text
+    text = told(found, None)
+    assert "LR 0.01 is too large: the test accuracy after 2 epochs is 60.0 %" in text
+
+
+def test_divergence_is_said_once_with_the_limit():
+    found = tried(
+        SGD, 90.0, [91.0, 92.0], [50.0, 60.0], lrs=(1e-3, 1.0),
+        epoch_losses=[[1.0, 0.5], [3.0, None]],
+    )  # fmt: skip
+    found = replace(found, status=Status.NONFINITE, reason="retraining diverged at LR 1 (epoch 2)")
+    text = told(found, curved(max_stable_lr=0.1))
+    assert (
+        "LR 1 is too large for SGD with momentum 0.9: it is above the largest stable LR 0.1900 and "
+        "retraining diverged in epoch 2. Use a smaller LR, or warm up." in text
+    )
+    assert "The pruned network's retraining" not in text
+
+
+def test_what_was_not_measured_of_adamw_is_not_taken_from_plain_gradient_descent():
+    found = tried(ADAMW, 90.0, [91.0, 92.0], lrs=(1e-3,))
+    text = told(found, curved(max_stable_lr=0.1))
+    assert (
+        "2/λmax, 0.1000, is the largest stable LR of plain gradient descent and not of AdamW, for "
+        "which it is not known: it was not asked for." in text
+    )
+    lora = tried([*ADAMW, ["lora_rank", 4]], 90.0, [91.0, 92.0], lrs=(1e-3,))
+    text = told(lora, curved(max_stable_lr=0.1, preconditioned_eigenvalue=380.0))
+    assert "not of AdamW on LoRA" in text
+
+
+def test_a_difference_within_the_noise_makes_no_lr_too_large():
+    found = tried(SGD, 90.0, [91.0, 92.0], [90.0, 90.8], lrs=(1e-3, 1e-2))
+    assert "too large" in told(found, None)
+    noisy = {name: replace(s, stderr=2.0) for name, s in found.scalars.items()}
+    assert "too large" not in told(replace(found, scalars=noisy), None)
+
+
+def test_one_network_as_it_stands_has_the_same_sentences():
+    found = tried(ADAMW, 90.0, [91.0, 92.0], [50.0, 60.0], lrs=(1e-3, 1e-1))
+    curvature = measurement("curvature", {"max_stable_lr": 1, "preconditioned_eigenvalue": 3800})
+    text = "\n".join(standing({"trainability_accuracy": found, "curvature": curvature}))
+    assert (
+        "Largest stable LR of AdamW (38/λmax of the preconditioned Hessian): 0.0100 ± 0.0010."
+        in text
+    )
+    assert "LR 0.1 is too large for AdamW: it is above the largest stable LR" in text
+    plain = "\n".join(standing({"curvature": measurement("curvature", {"max_stable_lr": 0.1})}))
+    assert plain == "Largest stable LR of plain gradient descent (2/λmax): 0.1000."

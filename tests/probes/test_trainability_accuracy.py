@@ -12,6 +12,7 @@ from trainscope.probes.trainability_accuracy import TrainabilityAccuracy
 from trainscope.records import Status
 from trainscope.sparsify.masks import set_masks
 from trainscope.training.loop import Settings
+from trainscope.training.settings import LoRA
 
 
 def data(seed: int = 0) -> ProbeData:
@@ -161,3 +162,18 @@ def test_a_costly_retraining_waits_to_be_asked_for(monkeypatch):
     assert skipped.status is Status.SKIPPED
     assert "--retrain-epochs" in skipped.reason
     assert TrainabilityAccuracy(epochs=1).measure(network(), data()).status is Status.OK
+
+
+def test_adapters_are_trained_in_the_place_of_the_weights():
+    net, found = network(), data()
+    set_masks(net, {"5.weight": torch.rand(2, 64) > 0.5})
+    state = {name: value.clone() for name, value in net.state_dict().items()}
+    settings = Settings(optimizer="adamw", lora=LoRA(1, targets=("5",)))
+    told = TrainabilityAccuracy(lrs=(0.1,), epochs=2, settings=settings).measure(net, found)
+    whole = TrainabilityAccuracy(lrs=(0.1,), epochs=2, settings=Settings(optimizer="adamw"))
+    assert told.status is Status.OK
+    assert told.notes["settings"].endswith("LoRA of rank 1")
+    assert told.arrays["epoch_losses"] != whole.measure(net, found).arrays["epoch_losses"]
+    assert net.state_dict().keys() == state.keys()
+    assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
+    assert all(each.requires_grad for each in net.parameters())

@@ -212,7 +212,10 @@ def test_nothing_to_train():
         ({"label_smoothing": 1.5}, "label smoothing"),
         ({"clip": 0.0}, "clip is above 0"),
         ({"clip": float("nan")}, "clip is above 0"),
-        ({"optimizer": "sdg"}, "sgd or adamw, not sdg"),
+        ({"optimizer": "sdg"}, "sgd, adam or adamw, not sdg"),
+        ({"betas": (0.9, 1.0)}, "betas are two numbers in"),
+        ({"betas": (0.9,)}, "betas are two numbers in"),
+        ({"eps": 0.0}, "eps is in"),
         ({"precision": "fp8"}, "not fp8"),
     ],
 )

@@ -61,6 +61,8 @@ def _can_prune(run: Run) -> bool:
 SETTINGS = {
     "optimizer": "sgd",
     "momentum": 0.9,
+    "betas": [0.9, 0.999],
+    "eps": 1e-8,
     "weight_decay": 5e-4,
     "batch_size": 64,
     "label_smoothing": 0.0,
@@ -91,12 +93,31 @@ def retrain_command(
     for option, usual in SETTINGS.items():
         value = setup.settings.get(option, usual)
         if value is not None and value != usual:
-            words.append(f"--{option.replace('_', '-')} {value}")
+            words.append(f"--{option.replace('_', '-')} {_value(value)}")
+    if method.kind not in (Kind.SCRATCH_E, Kind.SCRATCH_B):
+        words += _lora_options(setup)
     if setup.data:
         words.append(f"--data {shlex.quote(_data(setup.data))}")
     if seed is not None:
         words.append(f"--seed {seed}")
     return " ".join(words)
+
+
+def _lora_options(run: Run) -> list[str]:
+    rank, alpha = run.number("lora_rank"), run.number("lora_alpha")
+    if rank is None:
+        return []
+    words = [f"--lora {rank:g}"]
+    if alpha is not None and alpha != 2 * rank:
+        words.append(f"--lora-alpha {alpha:g}")
+    targets = str(run.settings.get("lora_targets", "all"))
+    if targets != "all":
+        words.append(f"--lora-targets {shlex.quote(targets.replace(' ', ''))}")
+    return words
+
+
+def _value(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _checkpoint(base: str | None) -> str:

@@ -8,7 +8,7 @@ and a run that does not state it is unknown.
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 from trainscope.comparison.facts import schedule_of
 from trainscope.comparison.reasons import listed
@@ -21,10 +21,19 @@ NEEDED = ("optimizer", "momentum", "weight_decay", "batch_size")
 RECIPE = "recipe"
 WORDED = "lr_schedule"
 """The LR schedule in the words of a source that does not give all of it."""
+OWN = "trainscope"
+"""The source of a Run that was trained here."""
 LARGEST = 2**53
 """Whole numbers above this are not kept by a float."""
-WITHOUT_MOMENTUM = ("adam", "adamw")
-"""Optimizers that have no setting of that name; one that a log carries along is not read."""
+WITHOUT = {
+    **dict.fromkeys(("adam", "adamw"), ("momentum",)),
+    "sgd": ("betas", "eps"),
+}
+"""Settings that an optimizer does not have; one that a log carries along is not read."""
+LORA = ("lora_rank", "lora_alpha", "lora_targets")
+"""Of low-rank adapters. A Run of our own that names none of them trained the weights."""
+USUAL = {"betas": [0.9, 0.999], "eps": 1e-8}
+"""What a Run of our own under AdamW was trained with where its version did not write it."""
 
 
 def stated(run: Run) -> dict[str, Hashable]:
@@ -32,9 +41,15 @@ def stated(run: Run) -> dict[str, Hashable]:
     found = {
         name: _plain(value) for name, value in run.settings.items() if name not in NOT_SETTINGS
     }
-    if found.get("optimizer") in WITHOUT_MOMENTUM:
-        found.pop("momentum", None)
+    if run.source == OWN and found.get("optimizer") in ("adam", "adamw"):
+        found = {**{name: _plain(value) for name, value in USUAL.items()}, **found}
+    for name in _without(found):
+        found.pop(name, None)
     return found
+
+
+def _without(found: Mapping[str, Hashable]) -> tuple[str, ...]:
+    return WITHOUT.get(str(found.get("optimizer")), ())
 
 
 def counted(runs: Sequence[Run]) -> tuple[str, ...]:
@@ -47,7 +62,7 @@ def missing_settings(run: Run) -> tuple[str, ...]:
     found = stated(run)
     if found.get(RECIPE) is not None:
         return ()
-    free = ("momentum",) if found.get("optimizer") in WITHOUT_MOMENTUM else ()
+    free = _without(found)
     return tuple(name for name in NEEDED if found.get(name) is None and name not in free)
 
 
@@ -59,7 +74,7 @@ def lacking(run: Run, names: Sequence[str]) -> tuple[str, ...]:
         names: What any of the runs states.
     """
     found = stated(run)
-    free = ("momentum",) if found.get("optimizer") in WITHOUT_MOMENTUM else ()
+    free = (*_without(found), *(LORA if run.source == OWN else ()))
     others = [name for name in names if name not in found and name not in free]
     needed = missing_settings(run)
     if needed:  # a recipe would stand for these
@@ -71,7 +86,11 @@ def differing(runs: Sequence[Run]) -> list[str]:
     """Return "weight decay 0.0005 and weight decay 0.0001" for every setting known to differ."""
     found = []
     for name in counted(runs):
-        values = dict.fromkeys(held[name] for run in runs if name in (held := stated(run)))
+        values = dict.fromkeys(
+            held.get(name)
+            for run in runs
+            if name in (held := stated(run)) or (name == LORA[0] and run.source == OWN)
+        )
         if len(values) > 1:
             found.append(listed([f"{name.replace('_', ' ')} {_written(v)}" for v in values]))
     return found

@@ -169,9 +169,11 @@ def _changed_settings(runs: Sequence[Run]) -> list[list[str]]:
     parts = []
     for name in names:
         held = [run.settings.get(name) for run in runs]
-        if len({json.dumps(value, default=str) for value in held if value is not None}) > 1:
-            words = "" if name == WORDED else f"{name.replace('_', ' ')} "
-            parts.append(["" if value is None else f"{words}{value}" for value in held])
+        several = len({json.dumps(value, default=str) for value in held if value is not None}) > 1
+        if several or (name == "lora_rank" and None in held):  # the others trained the weights
+            words = "" if name == WORDED else f"{name.replace('_', ' ').replace('lora', 'LoRA')} "
+            other = "all weights" if name == "lora_rank" else ""
+            parts.append([other if value is None else f"{words}{value}" for value in held])
     return parts
 
 

@@ -44,6 +44,7 @@ from trainscope.sparsify import (
     unchanged,
 )
 from trainscope.task import FromLoss, Task, as_task
+from trainscope.training.settings import Settings
 
 MAX_SEED = 2**63 - 2
 """The largest seed: torch takes up to 2^63 - 1, and the next one is used too."""
@@ -97,6 +98,7 @@ def examine(
     retrain_steps: int | None = None,
     budget: str | float | None = DEFAULT,
     update: Callable[[Diagnosis], None] | None = None,
+    optimizer: str | Settings | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
     """Open a network and measure it; after an action, measure again and say what that did.
@@ -135,14 +137,19 @@ def examine(
             for is measured in part, which the notes say. "none" (or None) for all of it. Networks
             that cost less are measured whole in any case.
         update: Called with the Diagnosis so far whenever more is known.
+        optimizer: What retrains: "sgd" (the default, with momentum 0.9), "adam", "adamw", or
+            `trainscope.training.settings.Settings` with all else. The trainability accuracy is
+            measured with it, and for Adam and AdamW their stable LR.
         progress: Told what is done next.
 
     Raises:
         TrainscopeError: The checkpoint, the data, the action or an option is at fault.
     """
     tell = progress or (lambda _: None)
-    retraining = {"epochs": retrain_epochs, "steps": retrain_steps}
     seconds = parse_budget(budget)
+    retraining: dict[str, Any] = {"epochs": retrain_epochs, "steps": retrain_steps}
+    if optimizer is not None:
+        retraining["settings"] = _settings(optimizer)
     chosen = [_as_probe(probe, retraining) for probe in probes]
     asked = _asked_task(task, loss, metric, better)
     _check(chosen, samples=samples, batch_size=batch_size, seed=seed)
@@ -315,12 +322,25 @@ def _sparsified(base: Network, action: Action) -> Sparsified:
         return unchanged(base.module, action, base.inputs, error)
 
 
-def _as_probe(probe: str | Probe, retraining: Mapping[str, int | None]) -> Probe:
-    """Return a probe by its name, a retraining one with what is asked of it."""
+def _as_probe(probe: str | Probe, retraining: Mapping[str, Any]) -> Probe:
+    """Return a probe by its name, those that are about retraining with what is asked of it."""
     if not isinstance(probe, str):
         return probe
     kind: Callable[..., Probe] = find(probe)
-    return kind(**retraining) if probe == "trainability_accuracy" else kind()
+    if probe == "trainability_accuracy":
+        return kind(**retraining)
+    return kind(settings=retraining.get("settings")) if probe == "curvature" else kind()
+
+
+def _settings(optimizer: str | Settings) -> Settings:
+    """Return the settings of an optimizer.
+
+    Raises:
+        ScheduleError: There is no optimizer of that name.
+    """
+    if isinstance(optimizer, Settings):
+        return optimizer
+    return Settings(optimizer=optimizer)  # type: ignore[arg-type]  # checked there
 
 
 def _asked_task(

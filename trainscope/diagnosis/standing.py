@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from trainscope.diagnosis.rates import stability, too_large
 from trainscope.records import Measurement
 from trainscope.records.numbers import number
 from trainscope.records.retrained import retrained
@@ -15,9 +16,11 @@ def standing(probes: Mapping[str, Measurement]) -> tuple[str, ...]:
     Args:
         probes: The measurements by probe; those that are missing or skipped say nothing.
     """
+    retraining, curvature = probes.get("trainability_accuracy"), probes.get("curvature")
     found = (
-        _accuracy(probes.get("trainability_accuracy")),
-        _curvature(probes.get("curvature"), probes.get("trainability_accuracy")),
+        _accuracy(retraining),
+        *stability(curvature, retraining),
+        *too_large(curvature, retraining),
         _gradient(probes.get("gradient")),
         _signal(probes.get("jacobian")),
     )
@@ -43,18 +46,6 @@ def _accuracy(measured: Measurement | None) -> str | None:
         f"the first {told.span if told.span != 'epoch' else '1 epoch'} of training on), "
         f"{abs(gap):.1f} {unit} {way}."
     )
-
-
-def _curvature(measured: Measurement | None, retrained: Measurement | None) -> str | None:
-    stable = _value(measured, "max_stable_lr")
-    if stable is None:
-        return None
-    line = f"Largest stable LR of plain gradient descent (2/λmax): {number(stable)}."
-    lrs = [] if retrained is None else list(retrained.arrays.get("lrs", []))
-    above = [f"{lr:g}" for lr in lrs if lr > stable]
-    if above:
-        line += f" LR {' and LR '.join(above)} is above it and may overshoot at first."
-    return line
 
 
 def _gradient(measured: Measurement | None) -> str | None:

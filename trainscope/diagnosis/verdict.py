@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from trainscope.convergence.estimate import EstimateStatus as Outlook
+from trainscope.diagnosis.rates import harms, stability, too_large
 from trainscope.records import ActionRecord, Columns, Json, Measurement, NetworkRecord, Status
 from trainscope.records.action import speedup
 from trainscope.records.metric import Metric
@@ -44,6 +45,7 @@ def verdict(
     if "curvature" in probes:
         lines += _curvature(probes["curvature"], retraining)
     if retraining is not None:
+        lines += _too_large(probes.get("curvature"), retraining)
         lines += _retraining(retraining)
     lines += [_estimate(estimate) for estimate in estimates]
     return tuple(lines)
@@ -128,37 +130,39 @@ def _gradient(columns: Columns) -> Iterator[str]:
 
 
 def _curvature(columns: Columns, retraining: Columns | None) -> Iterator[str]:
-    old, new = columns.before.get("max_stable_lr"), columns.last.get("max_stable_lr")
-    if old is None or new is None:
-        return
-    which = ", batch norm recalibrated" if columns.recalibrated is not None else ""
-    line = (
-        f"Largest stable LR (2/λmax): {number(new)} after the action{which}; {number(old)} before."
-    )
-    tried = None
-    if retraining is not None:  # of the network that the ceiling is of
-        tried = retraining.after if columns.recalibrated is None else retraining.recalibrated
-    above = [lr for lr in ([] if tried is None else retrained(tried).lrs) if lr > new]
-    if above and tried is not None:
-        several = len(above) > 1
-        line += f" LR {' and LR '.join(f'{lr:g}' for lr in above)} {'are' if several else 'is'}"
-        line += " above it and may overshoot at first"
-        if tried.status is Status.OK:
-            line += f"; {'they' if several else 'it'} did not diverge here"
-        line += "."
-    yield line
+    state = "after the action"
+    if columns.recalibrated is not None:
+        state += ", batch norm recalibrated"
+    tried = _retrained_too(columns, retraining)
+    yield from stability(columns.last, tried, columns.before, after=state)
+
+
+def _retrained_too(columns: Columns, retraining: Columns | None) -> Measurement | None:
+    """Return the retraining of the network whose curvature limits its LR."""
+    if retraining is None:
+        return None
+    return retraining.after if columns.recalibrated is None else retraining.recalibrated
+
+
+def _too_large(curvature: Columns | None, retraining: Columns) -> Iterator[str]:
+    """Say which LRs are too large for the pruned network."""
+    tried = retraining.after
+    if curvature is not None and curvature.recalibrated is not None:
+        tried = retraining.recalibrated or tried
+    yield from too_large(None if curvature is None else curvature.last, tried)
 
 
 def _retraining(columns: Columns) -> Iterator[str]:
     yield from _trainability(columns)
     dense, pruned = _pair(columns)
     for which, found in (("dense", dense), ("pruned", pruned)):
-        if found.status is Status.NONFINITE:
+        said = found is pruned and any(None in losses for losses in retrained(found).losses)
+        if found.status is Status.NONFINITE and not said:
             yield f"The {which} network's {found.reason}: use a smaller LR, or warm up."
     told = retrained(pruned)
-    metric = told.metric
+    metric, harmed = told.metric, {harm.lr for harm in harms(pruned)}
     for lr, curve, losses in zip(told.lrs, told.curves, told.losses, strict=False):
-        if None in losses or len(curve) < 2:
+        if None in losses or len(curve) < 2 or lr in harmed:
             continue
         gain = metric.points(metric.sign * (curve[-1] - curve[-2]), curve[-1])
         if gain > max(INTACT_POINTS, metric.points(_noise(columns), curve[-1])):

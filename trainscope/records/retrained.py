@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from trainscope.records.measurement import Measurement
 from trainscope.records.metric import ACCURACY, Metric
@@ -23,6 +25,7 @@ class Retrained:
         curves: Its values after each epoch, [LRs][N].
         losses: The training losses likewise; None where one is not finite.
         steps: Optimizer steps of what counts as an epoch here; None for whole epochs.
+        settings: Of the optimizer, by name; empty where an earlier version did not keep them.
     """
 
     metric: Metric
@@ -31,6 +34,7 @@ class Retrained:
     curves: list[list[float]]
     losses: list[list[float | None]]
     steps: int | None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def epochs(self) -> int:
@@ -70,4 +74,9 @@ def retrained(measurement: Measurement) -> Retrained:
         curves=[list(curve) for curve in arrays.get(names[1], [])],
         losses=[list(each) for each in arrays.get("epoch_losses", [[] for _ in lrs])],
         steps=None if not steps else int(steps[0]),
+        settings={
+            str(row[0]): row[1]
+            for row in arrays.get("settings", [])
+            if isinstance(row, list) and len(row) == 2
+        },
     )

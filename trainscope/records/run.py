@@ -73,6 +73,8 @@ class Run(Shown):
         settings: Optimizer, momentum, weight decay, batch size and the like, by name.
         seed: Of every random choice.
         parameters: Surviving parameters.
+        trained_parameters: Those that the optimizer moved, masked ones among them: all that are not
+            frozen, or with LoRA those of the adapters.
         flops_per_sample: Multiply-adds of one sample, forward.
         flops: Multiply-adds spent on training: 3 times those of the samples trained on (backward
             counts as two forwards), masked weights left out; evaluation and probes are not counted.
@@ -110,6 +112,7 @@ class Run(Shown):
     environment: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     metric: Metric = ACCURACY
+    trained_parameters: int | None = None
 
     def __post_init__(self) -> None:
         """Check the order of the epochs and that all are of the Run's metric."""
@@ -231,6 +234,7 @@ class Run(Shown):
             "settings": dict(self.settings),
             "seed": self.seed,
             "parameters": self.parameters,
+            "trained_parameters": self.trained_parameters,
             "flops_per_sample": self.flops_per_sample,
             "flops": self.flops,
             "metric": self.metric.to_json(),
@@ -280,7 +284,7 @@ class Run(Shown):
         epochs = listed(raw["epochs"], "epochs")
         return taken(
             cls,
-            raw,
+            {"trained_parameters": None, **raw},
             metric=metric,
             epochs=tuple(EpochRecord.from_json(epoch, metric) for epoch in epochs),
             pruning=None if pruning is None else Pruning.from_json(pruning),

@@ -17,7 +17,7 @@ from trainscope.data import Split
 from trainscope.pace import tick
 from trainscope.records.epoch import BEFORE_CLIPPING, EpochRecord
 from trainscope.sparsify.masks import hold_masks, masks_of
-from trainscope.task import Classification, Task
+from trainscope.task import Batch, Classification, Task
 from trainscope.training.evaluation import Evaluation, evaluate
 from trainscope.training.schedule import LRSchedule
 from trainscope.training.settings import Settings
@@ -130,10 +130,7 @@ def _epoch(
     on_step: OnStep | None,
 ) -> float | None:
     settings = stepper.settings
-    seed = (settings.seed * 1_000_003 + epoch) % 2**63
-    torch.manual_seed(seed)  # dropout draws from the process's generator
-    generator = torch.Generator().manual_seed(seed)
-    augment = split.augment if settings.augment else None
+    torch.manual_seed(_seed(settings, epoch))  # dropout draws from the process's generator
     stepper.network.train()
     total = torch.zeros((), dtype=torch.float64, device=stepper.weight.device)
     seen = 0
@@ -144,17 +141,38 @@ def _epoch(
 
     # Without clipping the optimizer's own hook sees the same gradient.
     before_clipping = look if observers and settings.clip is not None else None
-    for done, indices in enumerate(_drawn(len(split), settings.batch_size, generator, steps), 1):
-        batch = split.batch(indices)
-        if augment is not None:  # of images alone, which come in pairs
-            batch = (augment(batch[0], generator), *batch[1:])
-        total += len(indices) * stepper.step(batch, before_clipping)
-        seen += len(indices)
-        tick(forward=len(indices), backward=len(indices))
+    for done, (size, batch) in enumerate(training_batches(split, settings, epoch, steps), 1):
+        total += size * stepper.step(batch, before_clipping)
+        seen += size
+        tick(forward=size, backward=size)
         if on_step is not None:
             on_step(epoch, done, steps)
     mean = float(total) / max(seen, 1)
     return mean if math.isfinite(mean) else None
+
+
+def training_batches(
+    split: Split, settings: Settings, epoch: int, steps: int
+) -> Iterator[tuple[int, Batch]]:
+    """Yield the batches of one epoch of training, augmented, each with its number of samples.
+
+    Args:
+        split: What is trained on.
+        settings: Batch size, augmentation and seed.
+        epoch: Which, from 0 on.
+        steps: How many; all samples are passed before one comes again.
+    """
+    generator = torch.Generator().manual_seed(_seed(settings, epoch))
+    augment = split.augment if settings.augment else None
+    for indices in _drawn(len(split), settings.batch_size, generator, steps):
+        batch = split.batch(indices)
+        if augment is not None:  # of images alone, which come in pairs
+            batch = (augment(batch[0], generator), *batch[1:])
+        yield len(indices), batch
+
+
+def _seed(settings: Settings, epoch: int) -> int:
+    return (settings.seed * 1_000_003 + epoch) % 2**63
 
 
 def _drawn(samples: int, size: int, generator: torch.Generator, steps: int) -> Iterator[Tensor]:

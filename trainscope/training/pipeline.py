@@ -15,6 +15,7 @@ from trainscope.training.jobs import retraining_job, run_beside
 from trainscope.training.recipe import Recipe
 from trainscope.training.runner import Watch
 from trainscope.training.schedule import LRSchedule
+from trainscope.training.settings import Settings
 from trainscope.training.stem import epoch_folder, pretrain
 
 
@@ -57,6 +58,7 @@ def pipeline_job(
     *,
     folder: Path,
     epoch: int,
+    settings: Settings | None = None,
     weights: Kind = Kind.RETRAIN,
     opened: Callable[[Path], Network] = open_checkpoint,
     device: str = "cpu",
@@ -65,11 +67,12 @@ def pipeline_job(
     """Pretrain to the pruning epoch, act, and return the retraining that follows.
 
     Args:
-        first: The pretraining, with its whole schedule; retraining has its data and settings.
+        first: The pretraining, with its whole schedule; retraining has its data.
         action: The sparsifying action.
         schedule: The learning rates of retraining.
         folder: Of the pretraining, which recipes share and which goes on where it stopped.
         epoch: The pruning epoch.
+        settings: Of retraining; by default those of the pretraining.
         weights: As `retraining_job` takes it; a winning ticket is rewound to epoch 0.
         opened: Opens the checkpoints of the pretraining.
         device: Where to pretrain, as torch names it.
@@ -85,7 +88,7 @@ def pipeline_job(
         first.dataset,
         action,
         schedule,
-        first.settings,
+        settings or first.settings,
         pretraining=run_beside(kept, base),
         weights=weights,
         initial=opened(epoch_folder(folder, 0) / CHECKPOINT),

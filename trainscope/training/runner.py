@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
+from torch import nn
 
 from trainscope.networks import Remembered, digest, flops, parameters, save_checkpoint
 from trainscope.networks.threads import suited_threads
@@ -18,6 +19,7 @@ from trainscope.records.run import FILE_NAME
 from trainscope.training.folder import CHECKPOINT, finished, held
 from trainscope.training.job import Job, check_fit, key_of
 from trainscope.training.loop import Evaluation, Observer, OnStep, Stepper, evaluate, train
+from trainscope.training.lora import add_adapters, merge_adapters, trained_parameters
 from trainscope.training.state import STATE, State, load_state, save_state
 
 TRAINING_PASSES = 3
@@ -112,7 +114,7 @@ class Training:
     def __init__(self, job: Job, path: Path, device: str, watch: Watch) -> None:
         self.job, self.path, self.watch = job, path, watch
         self.key = key_of(job.frozen())
-        self.module = job.network.module.to(device)
+        self.module = _trained(job).to(device)
         self.stepper = Stepper(self.module, job.settings, job.schedule.lr(0), job.dataset.task)
         found = load_state(path, self.key)
         if found is None:
@@ -178,8 +180,11 @@ def write_results(job: Job, state: State, folder: Path, status: RunStatus, devic
 
     A training that diverged leaves no checkpoint: weights that are no numbers cannot be opened.
     """
-    module = job.copied().network.module
+    module = _trained(job.copied())
     module.load_state_dict(state.network)
+    trained = trained_parameters(module)
+    if job.settings.lora is not None:
+        merge_adapters(module)
     module.cpu().eval()
     diverged = _diverged(state)
     if diverged is not None and status is RunStatus.FINISHED:
@@ -213,6 +218,7 @@ def write_results(job: Job, state: State, folder: Path, status: RunStatus, devic
         settings={n: v for n, v in job.settings.as_dict().items() if n != "seed"},
         seed=job.settings.seed,
         parameters=parameters(module),
+        trained_parameters=trained,
         flops_per_sample=cost,
         flops=TRAINING_PASSES * cost * len(job.train_split) * state.epoch,
         start_metric=state.start_metric,
@@ -227,6 +233,14 @@ def write_results(job: Job, state: State, folder: Path, status: RunStatus, devic
         (folder / CHECKPOINT).unlink(missing_ok=True)
     run.save(folder / FILE_NAME)
     return run
+
+
+def _trained(job: Job) -> nn.Module:
+    """Return a job's network, with its adapters where those are trained in the weights' place."""
+    module = job.network.module
+    if job.settings.lora is not None:
+        add_adapters(module, job.settings.lora, seed=job.settings.seed)
+    return module
 
 
 def _accuracy(job: Job, state: State) -> float | None:

@@ -24,8 +24,15 @@ def make_optimizer(network: nn.Module, settings: Settings, lr: float) -> Optimiz
     parameters = [p for p in network.parameters() if p.requires_grad]
     if not parameters:
         raise ActionError("every parameter is frozen, so there is nothing to train")
-    if settings.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, lr=lr, weight_decay=settings.weight_decay)
+    if settings.adaptive:
+        kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
+        return kind(
+            parameters,
+            lr=lr,
+            betas=settings.betas,
+            eps=settings.eps,
+            weight_decay=settings.weight_decay,
+        )
     return torch.optim.SGD(
         parameters, lr=lr, momentum=settings.momentum, weight_decay=settings.weight_decay
     )

@@ -9,7 +9,8 @@ from trainscope.comparison.grounds import share
 from trainscope.comparison.settings import Setting
 from trainscope.comparison.significance import LEAST, ONE_SEED, untested, welch
 from trainscope.comparison.traps.trap import Severity, Trap
-from trainscope.records import Diagnosis, Run
+from trainscope.records import Diagnosis, Measurement, Run
+from trainscope.records.stability import stable_lr
 from trainscope.records.trainability import trainability_name
 
 
@@ -62,45 +63,42 @@ def too_low(item: Setting, others: Sequence[Setting]) -> Trap | None:
 
 
 def above_ceiling(item: Setting, diagnoses: Sequence[Diagnosis]) -> Trap | None:
-    """Find a first LR above the largest at which gradient descent on the whole loss is stable.
+    """Find a first LR above the largest at which the optimizer is stable on the whole loss.
 
-    The ceiling is 2/lambda_max, and 2 (1 + beta) / lambda_max with momentum beta (heavy ball);
-    lambda_max is that of the pruned network before its first step.
+    The limit is 2/lambda_max, 2 (1 + beta) / lambda_max with momentum beta (heavy ball), and of
+    Adam that of the preconditioned Hessian; of the pruned network before its first step.
     """
     run = item.first
-    if not run.epochs or run.settings.get("optimizer", "sgd") != "sgd":
+    found = _curvature(item.runs, diagnoses) if run.epochs else None
+    if found is None:
         return None
-    stable = _max_stable_lr(item.runs, diagnoses)
-    if stable is None:
+    limit, lr = stable_lr(found, {"optimizer": "sgd", **run.settings}), run.epochs[0].lr
+    if limit.value is None or not limit.below(lr):
         return None
-    momentum = run.number("momentum") or 0.0
-    ceiling, lr = stable * (1 + momentum), run.epochs[0].lr
-    if lr <= ceiling:
-        return None
-    rule = "2/λmax" if momentum == 0 else f"2(1 + {momentum:g})/λmax"
+    known = found.get("max_stable_lr")
+    plain = {} if known is None else {"max_stable_lr": known}
     return Trap(
         "LR above the stability ceiling",
         item.label,
-        f"It starts at LR {lr:g}, above {rule} = {ceiling:.3g} of the pruned network: the loss may "
-        "jump at first; warm up, or start lower, if the curve shows it.",
-        {"lr": lr, "ceiling": ceiling, "max_stable_lr": stable},
+        f"It starts at LR {lr:g}, above {limit.rule} = {limit.value:.3g} of the pruned network: "
+        "the loss may jump at first; warm up, or start lower, if the curve shows it.",
+        {"lr": lr, "ceiling": limit.value, **plain},
         Severity.NOTE,
         (len(item.runs), len(item.runs)),
     )
 
 
-def _max_stable_lr(runs: Sequence[Run], diagnoses: Sequence[Diagnosis]) -> float | None:
+def _curvature(runs: Sequence[Run], diagnoses: Sequence[Diagnosis]) -> Measurement | None:
     for run in runs:
         for taken in run.measurements:
-            if taken.measurement.probe == "curvature" and taken.step == 0:
-                found = taken.measurement.get("max_stable_lr")
-                if found is not None:
-                    return found
+            found = taken.measurement
+            if found.probe == "curvature" and taken.step == 0 and found.scalars:
+                return found
     for diagnosis in diagnoses:
         columns = diagnosis.probes.get("curvature")
         if columns is not None and of_network(runs[0], diagnosis):
             # Training sees fresh batch-norm statistics, so the recalibrated network is the one.
-            return columns.last.get("max_stable_lr")
+            return columns.last
     return None
 
 
