@@ -66,7 +66,7 @@ class Jacobian:
 
     samples: int | None = None
     memory: int = 2**28
-    most_outputs: int = 2048
+    most_outputs: int = 1024
     sketch: int = 64
 
     name: ClassVar[str] = "jacobian"

@@ -25,6 +25,7 @@ from trainscope.records import Cost, Measurement, Scalar, Status
 from trainscope.records.metric import ACCURACY
 from trainscope.records.retrained import CURVES, CURVES_METRIC, START, START_METRIC
 from trainscope.records.run import EpochRecord
+from trainscope.task import LanguageModelling
 from trainscope.training.evaluation import TEST_BATCH
 from trainscope.training.loop import Evaluation, Settings, evaluate, train
 from trainscope.training.schedule import MAX_LR, constant, write_lr
@@ -37,6 +38,8 @@ FEWEST_BATCHES = 8
 """Batches of the test half below which they show no spread."""
 TESTS = 5
 """Tests on the way where steps are asked for."""
+TEXT_STEPS, TEXT_BATCH = 50, 16
+"""Steps, and sequences of a step, of a language model where nobody says them."""
 MOST_WORK = 3e13
 """Multiply-adds a column that are begun without being asked for: about 20 minutes of a laptop."""
 
@@ -59,9 +62,11 @@ class TrainabilityAccuracy:
     Attributes:
         lrs: Learning rates, each tried on a copy of its own; the scalar `ta` is the first one's.
         epochs: N, the length of the first LR stage. By default 5, down to 2 for a large training
-            half; where even that would take a laptop much of an hour, the probe is skipped.
+            half; where even that would take a laptop much of an hour, the probe is skipped. A
+            language model takes `TEXT_STEPS` steps.
         steps: Optimizer steps in the place of epochs, tested `TESTS` times on the way.
-        settings: The optimizer and the rest. `seed` is taken from the data.
+        settings: The optimizer and the rest. `seed` is taken from the data. A language model
+            takes `TEXT_BATCH` sequences a step where the batch size is the default one.
     """
 
     name: ClassVar[str] = "trainability_accuracy"
@@ -103,6 +108,9 @@ class TrainabilityAccuracy:
         `metric`, its name, unit and direction; `steps`, those of one epoch, where steps were asked
         for. Of a metric that is no accuracy, `start_metric` and `epoch_metrics`.
         """
+        return self._suited(data)._measure(network, data)
+
+    def _measure(self, network: nn.Module, data: ProbeData) -> Measurement:
         if data.train is None or data.test is None:
             return Measurement.skipped(self.name, f"needs {Need.TRAINING}")
         if not any(parameter.requires_grad for parameter in network.parameters()):
@@ -151,7 +159,20 @@ class TrainabilityAccuracy:
 
     def estimate(self, network: nn.Module, data: ProbeData) -> Cost:
         """Return the samples that retraining will pass."""
-        return self._cost(data, 0.0)
+        return self._suited(data)._cost(data, 0.0)
+
+    def _suited(self, data: ProbeData) -> TrainabilityAccuracy:
+        """Return the probe with what nobody chose as it suits the task.
+
+        An epoch of text is long, and so is a step on as many sequences as images.
+        """
+        if not isinstance(data.task, LanguageModelling):
+            return self
+        steps = TEXT_STEPS if self.epochs is None and self.steps is None else self.steps
+        settings = self.settings
+        if settings.batch_size == Settings().batch_size:
+            settings = replace(settings, batch_size=TEXT_BATCH)
+        return replace(self, steps=steps, settings=settings)
 
     def _retrain(
         self, network: nn.Module, data: ProbeData, lr: float

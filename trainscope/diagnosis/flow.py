@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from trainscope.data import Given, ProbeData
+from trainscope.diagnosis.hubs import TextOptions
 from trainscope.diagnosis.inputs import data_notes, default_samples, network_notes, pin_inputs
 from trainscope.diagnosis.measuring import columns_of, measure_all
 from trainscope.diagnosis.opening import Opening, Progress, Subject
@@ -90,6 +91,8 @@ def examine(
     loss: Callable[..., Any] | None = None,
     metric: Callable[..., Any] | None = None,
     better: str = "lower",
+    sequence_length: int | None = None,
+    tokenizer: str | Path | None = None,
     retrain_epochs: int | None = None,
     retrain_steps: int | None = None,
     progress: Progress | None = None,
@@ -120,10 +123,13 @@ def examine(
         unsafe_load: Load a whole pickled network with its own code, which runs it.
         part: Which network, where the file holds several, like "student".
         task: What the network is asked to do: a `trainscope.task.Task` or its name; by default
-            classification.
+            what the head of a network of transformers is for, else classification.
         loss: Or a loss of the user's own, called with outputs and targets (`task.FromLoss`).
         metric: Its metric, likewise; by default the loss.
         better: "higher" or "lower", of that metric.
+        sequence_length: Tokens of a sequence of text; by default 128, fewer where the network
+            takes fewer.
+        tokenizer: The folder of the tokenizer of text, where it is not the network's own.
         retrain_epochs: Epochs of the trainability accuracy.
         retrain_steps: Or its optimizer steps.
         progress: Told what is done next.
@@ -137,8 +143,9 @@ def examine(
     asked = _asked_task(task, loss, metric, better)
     _check(chosen, samples=samples, batch_size=batch_size, seed=seed)
     _check_action(ratio, action, after)
+    text = TextOptions(sequence_length, None if tokenizer is None else Path(tokenizer))
     opening = Opening(
-        tell, arch, model, input_shape, unsafe_load=unsafe_load, part=part, task=asked
+        tell, arch, model, input_shape, unsafe_load=unsafe_load, part=part, task=asked, text=text
     )
     tell("opening the checkpoint")
     base, source = opening.network_and_data(
@@ -158,7 +165,7 @@ def examine(
         done = _sparsified(base, action or Action(ratio=ratio, seed=seed))
     cost = flops(base.module, base.inputs)
     with suited_threads(cost):
-        count = samples or default_samples(cost)
+        count = samples or default_samples(cost, getattr(source, "task", None))
         pinned, extra = pin_inputs(source, base, count, batch_size, seed, cost)
         pinned = pinned.to(where)
         modules = columns_of(base.module, None if done is None else done.module, extra, where)
