@@ -21,21 +21,27 @@ _PIECE = 2**20  # characters that are tokenised at once
 
 
 class Tokenizer(Protocol):
-    """Makes token ids of text.
+    """Makes token ids of text."""
 
-    Attributes:
-        size: Ids are below it.
-        end: The id between documents; None where there is none.
-        padding: The id that fills up short texts.
-        mask: The id that stands for a masked token; None where there is none.
-        special: Ids that are never masked.
-    """
+    @property
+    def size(self) -> int:
+        """Return what all ids are below."""
 
-    size: int
-    end: int | None
-    padding: int
-    mask: int | None
-    special: frozenset[int]
+    @property
+    def end(self) -> int | None:
+        """Return the id between documents; None where there is none."""
+
+    @property
+    def padding(self) -> int:
+        """Return the id that fills up short texts."""
+
+    @property
+    def mask(self) -> int | None:
+        """Return the id that stands for a masked token; None where there is none."""
+
+    @property
+    def special(self) -> frozenset[int]:
+        """Return the ids that are never masked."""
 
     def plain(self, text: str) -> Tensor:
         """Return the ids of a long text without special tokens, [tokens]."""

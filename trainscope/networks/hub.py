@@ -69,7 +69,7 @@ def hub_of_module(module: nn.Module) -> Hub | None:
 
 def described(module: nn.Module) -> Mapping[str, Any] | None:
     """Return the configuration of a network of transformers as it stands, None of any other."""
-    config = getattr(module, "config", None)
+    config: Any = getattr(module, "config", None)
     if not hasattr(config, "to_json_string"):
         return None
     with transformers_zoo.quiet():
