@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from trainscope.cli.options import Place
+from trainscope.cli.options import Checkpoint
 from trainscope.cli.printing import say_json, show
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command("inspect")
-@click.argument("checkpoint", type=Place(path_type=Path))
+@click.argument("checkpoint", type=Checkpoint(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON on stdout.")
 def command(checkpoint: Path, as_json: bool) -> None:
     """Say what is in CHECKPOINT, a file or a folder, without running anything in it.
@@ -43,7 +43,8 @@ def print_facts(found: Inspection) -> None:
     from trainscope.records.numbers import quantity
 
     facts = Table.grid(padding=(0, 2))
-    how = f" ({found.recognised}, {found.num_classes} classes)" if found.architecture else ""
+    told = "" if found.num_classes is None else f", {found.num_classes} classes"
+    how = f" ({found.recognised}{told})" if found.architecture else ""
     left = {name: value for name, value in vars(found.remembered).items() if value is not None}
     for name, value in {
         "file": f"{found.path} ({found.size:,} bytes)",

@@ -17,6 +17,8 @@ from trainscope.records.arrays import PROBES
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
+HUB = "hf:"
+
 ACTION_DEFAULTS: dict[str, Any] = {
     "ratio": None,
     "ratios": None,
@@ -63,6 +65,25 @@ class Place(click.Path):
         return super().convert(value, param, ctx)
 
 
+class Checkpoint(Place):
+    """The path of a checkpoint: a file, a folder of a hub, or such a folder as "hf:DIR"."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Return the path, without what says that it is of a hub."""
+        text = os.fspath(value)
+        if not text.startswith(HUB):
+            return super().convert(value, param, ctx)
+        folder = Path(text.removeprefix(HUB)).expanduser()
+        if not folder.is_dir():
+            self.fail(
+                f"there is no folder {folder} for {text}; nothing is fetched from a hub, so "
+                "download the network first and give its folder",
+                param,
+                ctx,
+            )
+        return super().convert(folder, param, ctx)
+
+
 def unsafe_load_option(command: Command) -> Command:
     """Add the wish to run a file's code, which is never done without it."""
     return click.option(
@@ -103,7 +124,8 @@ def task_option(command: Command) -> Command:
     return click.option(
         "--task",
         help="What the network is asked to do: classification (the default), regression, "
-        "segmentation, language-modelling, or package.module:object for a task of yours.",
+        "segmentation, language-modelling, masked-language-modelling, or package.module:object for "
+        "a task of yours. By default what the head of a network of transformers is for.",
     )(command)
 
 
@@ -111,13 +133,14 @@ def network_options(command: Command) -> Command:
     """Add the checkpoint, how its architecture is found, and the data."""
     for add in reversed(
         (
-            click.argument("checkpoint", type=Place(path_type=Path)),
+            click.argument("checkpoint", type=Checkpoint(path_type=Path)),
             click.option("--arch", help="The architecture's name, where it is not recognised."),
             click.option("--model", help="Or the function that builds it: package.module:factory."),
             click.option(
                 "--data",
                 help="digits, mnist:ROOT, fashionmnist:ROOT, cifar10:ROOT, cifar100:ROOT, "
-                "imagefolder:ROOT, random:CxHxW, or package.module:factory for your own loaders. "
+                "imagefolder:ROOT, text:FILE, random:CxHxW, or package.module:factory for your own "
+                "loaders. "
                 "By default what the checkpoint remembers, else Gaussian inputs.",
             ),
             click.option(
@@ -126,6 +149,17 @@ def network_options(command: Command) -> Command:
                 help="File that says at which output each folder of images stands: JSON or text.",
             ),
             click.option("--download", is_flag=True, help="Fetch the data where it is missing."),
+            click.option(
+                "--sequence-length",
+                type=click.IntRange(min=2),
+                help="Tokens of a sequence of text; by default 128, fewer where the network takes "
+                "fewer.",
+            ),
+            click.option(
+                "--tokenizer",
+                type=click.Path(path_type=Path),
+                help="Folder of the tokenizer of text, where it is not the network's own.",
+            ),
             task_option,
         )
     ):

@@ -13,6 +13,7 @@ from trainscope.cli import printing
 from trainscope.cli.boundary import INTERRUPTED
 from trainscope.cli.options import (
     ACTION_DEFAULTS,
+    Checkpoint,
     Place,
     action_options,
     build_action,
@@ -53,7 +54,7 @@ TOP = 3
 @action_options
 @click.option(
     "--after",
-    type=click.Path(path_type=Path),
+    type=Checkpoint(path_type=Path),
     help="The network after somebody else's action: what was done is worked out from the two.",
 )
 @probes_option(default=",".join(PROBES))
@@ -66,7 +67,8 @@ TOP = 3
 @click.option(
     "--retrain-epochs",
     type=click.IntRange(min=1),
-    help="Epochs of each, N; by default 5, fewer (at least 2) for large training sets.",
+    help="Epochs of each, N; by default 5, fewer (at least 2) for large training sets, and 50 "
+    "steps of a language model.",
 )
 @click.option(
     "--retrain-steps",
@@ -161,6 +163,8 @@ def measure_and_write(
     data: str | None = None,
     class_index: Path | None = None,
     download: bool = False,
+    sequence_length: int | None = None,
+    tokenizer: Path | None = None,
     samples: int | None = None,
     batch_size: int = 128,
     device: str = "cpu",
@@ -206,6 +210,8 @@ def measure_and_write(
             task=task,
             budget=budget,
             update=None if output is None else partial(write_diagnosis, folder=output),
+            sequence_length=sequence_length,
+            tokenizer=tokenizer,
             progress=tell,
         )
         if output is None:

@@ -195,6 +195,8 @@ def open_both(
     task: str | None,
     download: bool,
     class_index: Path | None = None,
+    sequence_length: int | None = None,
+    tokenizer: Path | None = None,
     **opening: Any,
 ) -> tuple[Network, Dataset]:
     """Open a checkpoint and the labelled data that it is trained on.
@@ -204,11 +206,14 @@ def open_both(
     """
     from trainscope.cli.printing import remark
     from trainscope.data import RandomInputs
+    from trainscope.diagnosis.hubs import TextOptions
     from trainscope.diagnosis.opening import Opening
     from trainscope.errors import DataError
     from trainscope.task import find_task
 
-    how = Opening(remark, **opening, task=None if task is None else find_task(task))
+    text = TextOptions(sequence_length, tokenizer)
+    asked = None if task is None else find_task(task)
+    how = Opening(remark, **opening, task=asked, text=text)
     network, dataset = how.network_and_data(
         checkpoint, data, class_index=class_index, download=download
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from trainscope.data import ProbeData
 from trainscope.probes.untouched import untouched
 from trainscope.task import Batch, Outputs, Task
-from trainscope.task.batches import mapped
+from trainscope.task.batches import beside, mapped
 
 
 @dataclass(frozen=True)
@@ -32,39 +33,52 @@ class Footprint:
 def footprint(network: nn.Module, data: ProbeData) -> Footprint:
     """Follow one sample through a network on the meta device, without running the network.
 
+    A network that looks at values, as transformers' do at their masks, is run on the sample itself.
+
     Args:
         network: Left untouched.
-        data: Of the pinned samples only the shapes are used.
+        data: Of the pinned samples only the shapes are used where that is enough.
     """
-    kept: dict[int, Tensor] = {}
-
-    def pack(tensor: Tensor) -> None:
-        kept[tensor.untyped_storage()._cdata] = tensor.detach()
-
     named = [*network.named_parameters(), *network.named_buffers()]
-    like = next((t.dtype for _, t in named if t.is_floating_point()), None)
+    like = next((t for _, t in named if t.is_floating_point()), None)
     meta = {name: torch.empty_like(tensor, device="meta") for name, tensor in named}
     for name, parameter in network.named_parameters():
         meta[name].requires_grad_(parameter.requires_grad)
 
     def shaped(leaf: Tensor) -> Tensor:
-        dtype = like if like is not None and leaf.is_floating_point() else leaf.dtype
+        dtype = like.dtype if like is not None and leaf.is_floating_point() else leaf.dtype
         return torch.empty_like(leaf, dtype=dtype, device="meta")
 
     task = data.task
+    try:
+        one = task.select(data.batch, torch.tensor([0]))
+        return _followed(network, task, mapped(shaped, one), meta)
+    except Exception:  # networks that look at values cannot be followed on the meta device
+        pass
+    try:
+        one = beside(one, like) if like is not None else one
+        with torch.random.fork_rng(devices=[]):
+            return _followed(network, task, one, dict(named))
+    except Exception:  # said by the probe, which runs it too
+        return Footprint(None, None)
+
+
+def _followed(
+    network: nn.Module, task: Task, sample: Batch, weights: Mapping[str, Tensor]
+) -> Footprint:
+    """Return what a pass of one sample keeps for its backward pass."""
+    kept: dict[int, Tensor] = {}
+
+    def pack(tensor: Tensor) -> None:
+        kept[tensor.untyped_storage()._cdata] = tensor.detach()
+
     with untouched(network), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-        try:
-            sample = mapped(shaped, task.select(data.batch, torch.tensor([0])))
-            with saved_tensors_hooks(pack, lambda _: torch.empty(0)):
-                out = functional_call(
-                    Forward(task, network), {f"network.{n}": t for n, t in meta.items()}, (sample,)
-                )
-        except Exception:  # networks that look at values cannot be followed on the meta device
-            return Footprint(None, None)
-    weights = {tensor.untyped_storage()._cdata for tensor in meta.values()}
-    graph = sum(t.untyped_storage().nbytes() for key, t in kept.items() if key not in weights)
-    signal = _signal(task, out)
-    return Footprint(signal, graph)
+        lent = {f"network.{name}": tensor for name, tensor in weights.items()}
+        with saved_tensors_hooks(pack, lambda _: torch.empty(0)):
+            out = functional_call(Forward(task, network), lent, (sample,))
+    own = {tensor.untyped_storage()._cdata for tensor in weights.values()}
+    graph = sum(t.untyped_storage().nbytes() for key, t in kept.items() if key not in own)
+    return Footprint(_signal(task, out), graph)
 
 
 def _signal(task: Task, outputs: Outputs) -> int | None:

@@ -27,6 +27,7 @@ from trainscope.records import Cost, Measurement, Scalar, Status
 from trainscope.records.metric import ACCURACY
 from trainscope.records.retrained import CURVES, CURVES_METRIC, START, START_METRIC
 from trainscope.records.run import EpochRecord
+from trainscope.task import LanguageModelling
 from trainscope.training.evaluation import TEST_BATCH
 from trainscope.training.loop import Evaluation, Settings, evaluate, train
 from trainscope.training.lora import add_adapters
@@ -44,6 +45,8 @@ FEWER_STEPS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
 """What is tried where the time is too short for the epochs of the default."""
 FEWEST_TESTED = 256
 """Test samples that are tested on at least."""
+TEXT_STEPS, TEXT_BATCH = 50, 16
+"""Steps, and sequences of a step, of a language model where nobody says them."""
 MOST_WORK = 3e13
 """Multiply-adds a column that are begun without being asked for: about 20 minutes of a laptop."""
 
@@ -66,10 +69,12 @@ class TrainabilityAccuracy:
     Attributes:
         lrs: Learning rates, each tried on a copy of its own; the scalar `ta` is the first one's.
         epochs: N, the length of the first LR stage. By default 5, down to 2 for a large training
-            half; where even that would take a laptop much of an hour, the probe is skipped.
+            half; where even that would take a laptop much of an hour, the probe is skipped. A
+            language model takes `TEXT_STEPS` steps.
         steps: Optimizer steps in the place of epochs, tested `TESTS` times on the way.
         test_samples: Test on so many samples of the test half, drawn once; by default on all.
-        settings: The optimizer and the rest. `seed` is taken from the data.
+        settings: The optimizer and the rest. `seed` is taken from the data. A language model
+            takes `TEXT_BATCH` sequences a step where the batch size is the default one.
     """
 
     name: ClassVar[str] = "trainability_accuracy"
@@ -113,6 +118,9 @@ class TrainabilityAccuracy:
         of one epoch, where steps were asked for. Of a metric that is no accuracy, `start_metric`
         and `epoch_metrics`.
         """
+        return self._suited(data)._measure(network, data)
+
+    def _measure(self, network: nn.Module, data: ProbeData) -> Measurement:
         if data.train is None or data.test is None:
             return Measurement.skipped(self.name, f"needs {Need.TRAINING}")
         if not any(parameter.requires_grad for parameter in network.parameters()):
@@ -162,7 +170,20 @@ class TrainabilityAccuracy:
 
     def estimate(self, network: nn.Module, data: ProbeData) -> Cost:
         """Return the samples that retraining will pass."""
-        return self._cost(data, 0.0)
+        return self._suited(data)._cost(data, 0.0)
+
+    def _suited(self, data: ProbeData) -> TrainabilityAccuracy:
+        """Return the probe with what nobody chose as it suits the task.
+
+        An epoch of text is long, and so is a step on as many sequences as images.
+        """
+        if not isinstance(data.task, LanguageModelling):
+            return self
+        steps = TEXT_STEPS if self.epochs is None and self.steps is None else self.steps
+        settings = self.settings
+        if settings.batch_size == Settings().batch_size:
+            settings = replace(settings, batch_size=TEXT_BATCH)
+        return replace(self, steps=steps, settings=settings)
 
     def lighter(
         self, network: nn.Module, data: ProbeData
@@ -170,15 +191,18 @@ class TrainabilityAccuracy:
         """Yield less of the default: a few steps, tested on part of the test half, and words."""
         if self.epochs is not None or self.steps is not None or data.test is None:
             return
-        size = self.settings.batch_size
-        full = self._epochs(data) * (0 if data.train is None else len(data.train))
+        whole = self._suited(data)
+        size = whole.settings.batch_size
+        full = whole._epochs(data) * (0 if data.train is None else len(data.train))
+        if whole.steps is not None:
+            full = whole.steps * size
         for steps in FEWER_STEPS:
             if steps * size >= full:
                 return
             # Tests take about a third of the time that the steps take.
             tested = min(len(data.test), max(FEWEST_TESTED, steps * size // TESTS))
             part = "" if tested == len(data.test) else f", tested on {tested} samples"
-            yield replace(self, steps=steps, test_samples=tested), f"{steps} steps{part}"
+            yield replace(whole, steps=steps, test_samples=tested), f"{steps} steps{part}"
 
     def _test(self, data: ProbeData) -> Split:
         assert data.test is not None

@@ -5,8 +5,9 @@ from trainscope.data.dataset import Dataset
 from trainscope.data.given import Given, given_data
 from trainscope.data.pin import pin, pin_random, pinned
 from trainscope.data.probe_data import LabelSource, ProbeData
-from trainscope.data.spec import RandomInputs, is_factory, load
+from trainscope.data.spec import RandomInputs, is_factory, is_text, load
 from trainscope.data.split import Augment, Split, TensorSplit
+from trainscope.data.text import Reading
 
 __all__ = [
     "Augment",
@@ -15,10 +16,12 @@ __all__ = [
     "LabelSource",
     "ProbeData",
     "RandomInputs",
+    "Reading",
     "Split",
     "TensorSplit",
     "given_data",
     "is_factory",
+    "is_text",
     "load",
     "pin",
     "pin_random",

@@ -12,6 +12,7 @@ from trainscope.data.spec import RandomInputs
 from trainscope.errors import DataError, TaskError
 from trainscope.task import Task
 from trainscope.task.modes import eval_mode
+from trainscope.task.task import main_tensor
 
 
 def pin(data: Dataset, samples: int, *, batch_size: int = 128, seed: int = 0) -> ProbeData:
@@ -93,7 +94,7 @@ def pin_random(
     try:
         with eval_mode(network), torch.random.fork_rng(devices=[]):
             parts = [
-                network(part.to(weight, copy=True)).cpu()
+                main_tensor(network(part.to(weight, copy=True))).cpu()
                 for part in torch.split(inputs, LABEL_BATCH)
             ]
         odds = torch.cat(parts).float().softmax(1)

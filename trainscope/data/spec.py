@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from trainscope.data import embedded, folder, torchvision_sets
+from trainscope.data import embedded, folder, text, torchvision_sets
 from trainscope.data.dataset import Dataset
 from trainscope.data.given import given_data
 from trainscope.errors import DataError
@@ -15,8 +15,11 @@ from trainscope.task import Task
 
 FORMS = (
     "digits, mnist:ROOT, fashionmnist:ROOT, cifar10:ROOT, cifar100:ROOT, imagefolder:ROOT, "
-    "package.module:factory"
+    "text:FILE, package.module:factory"
 )
+
+
+TEXT = "text:"
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,12 @@ class RandomInputs:
 
 
 def load(
-    spec: str, input_shape: tuple[int, ...], *, download: bool = False, task: Task | None = None
+    spec: str,
+    input_shape: tuple[int, ...],
+    *,
+    download: bool = False,
+    task: Task | None = None,
+    reading: text.Reading | None = None,
 ) -> Dataset | RandomInputs:
     """Return the data that a text names.
 
@@ -41,21 +49,30 @@ def load(
             of the user's own that returns a loader, or a pair of them, train and test.
         input_shape: (C, H, W) of the network, to which folders of images are resized.
         download: Fetch what torchvision can fetch.
-        task: What the batches are for; by default classification.
+        task: What the batches are for; by default classification, of text what it shows.
+        reading: How text becomes the network's batches; by default bytes.
 
     Raises:
         DataError: The text is of no form, or the data is not where it says.
     """
+    if is_text(spec):
+        place = Path(spec.removeprefix(TEXT)).expanduser()
+        return text.load(place, reading or text.Reading(), task)
     found = _named(spec, input_shape, download=download, task=task)
     if task is None or isinstance(found, RandomInputs):
         return found
     return replace(found, task=task)
 
 
+def is_text(spec: object) -> bool:
+    """Tell whether data is text of a file or folder."""
+    return isinstance(spec, str) and spec.startswith(TEXT) and spec != TEXT
+
+
 def is_factory(spec: str) -> bool:
     """Tell whether a text names a function of the user's own."""
     kind = spec.partition(":")[0]
-    known = kind in (*torchvision_sets.KNOWN, "imagefolder", "random")
+    known = kind in (*torchvision_sets.KNOWN, "imagefolder", "random", "text")
     return not known and re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", spec) is not None
 
 

@@ -16,6 +16,7 @@ from torch import nn
 
 from trainscope.data import Given, ProbeData
 from trainscope.diagnosis.budget import DEFAULT, Measuring, parse_budget
+from trainscope.diagnosis.hubs import TextOptions
 from trainscope.diagnosis.inputs import data_notes, default_samples, network_notes, pin_inputs
 from trainscope.diagnosis.measuring import columns_of
 from trainscope.diagnosis.opening import Opening, Progress, Subject
@@ -94,6 +95,8 @@ def examine(
     loss: Callable[..., Any] | None = None,
     metric: Callable[..., Any] | None = None,
     better: str = "lower",
+    sequence_length: int | None = None,
+    tokenizer: str | Path | None = None,
     retrain_epochs: int | None = None,
     retrain_steps: int | None = None,
     budget: str | float | None = DEFAULT,
@@ -127,10 +130,13 @@ def examine(
         unsafe_load: Load a whole pickled network with its own code, which runs it.
         part: Which network, where the file holds several, like "student".
         task: What the network is asked to do: a `trainscope.task.Task` or its name; by default
-            classification.
+            what the head of a network of transformers is for, else classification.
         loss: Or a loss of the user's own, called with outputs and targets (`task.FromLoss`).
         metric: Its metric, likewise; by default the loss.
         better: "higher" or "lower", of that metric.
+        sequence_length: Tokens of a sequence of text; by default 128, fewer where the network
+            takes fewer.
+        tokenizer: The folder of the tokenizer of text, where it is not the network's own.
         retrain_epochs: Epochs of the trainability accuracy.
         retrain_steps: Or its optimizer steps.
         budget: Time for the measurements of all columns, like "2m" or seconds; what it is too short
@@ -154,8 +160,9 @@ def examine(
     asked = _asked_task(task, loss, metric, better)
     _check(chosen, samples=samples, batch_size=batch_size, seed=seed)
     _check_action(ratio, action, after)
+    text = TextOptions(sequence_length, None if tokenizer is None else Path(tokenizer))
     opening = Opening(
-        tell, arch, model, input_shape, unsafe_load=unsafe_load, part=part, task=asked
+        tell, arch, model, input_shape, unsafe_load=unsafe_load, part=part, task=asked, text=text
     )
     tell("opening the checkpoint")
     base, source = opening.network_and_data(

@@ -15,6 +15,7 @@ from trainscope.data import (
     Given,
     ProbeData,
     RandomInputs,
+    Reading,
     given_data,
     load,
     pin,
@@ -26,6 +27,7 @@ from trainscope.networks import Network, check_classes, noticed
 from trainscope.networks.example import Example
 from trainscope.networks.given import call_of, given_network, with_inputs_of
 from trainscope.networks.guess_shape import guess_input_shape
+from trainscope.networks.hub import hub_of_module
 from trainscope.records import Columns
 from trainscope.sparsify import has_batch_norm
 from trainscope.task import Classification, Task
@@ -45,21 +47,27 @@ RECALIBRATION_FLOPS = 256e9
 
 
 def open_data(
-    given: str | Given, shape: tuple[int, ...], task: Task, *, download: bool = False
+    given: str | Given,
+    shape: tuple[int, ...],
+    task: Task | None,
+    *,
+    download: bool = False,
+    reading: Reading | None = None,
 ) -> Dataset | RandomInputs:
     """Return the data that is asked for, for a task.
 
     Args:
         given: Data as `--data` takes it, or as a person brings it (`trainscope.data.given`).
         shape: (C, H, W), to which folders of images are resized.
-        task: What its batches are for.
+        task: What its batches are for; None for classification, of text for what it shows.
         download: Fetch what torchvision can fetch.
+        reading: How text becomes batches.
 
     Raises:
         DataError: The data is not there, or its batches are not of the task.
     """
     if isinstance(given, str):
-        return load(given, shape, download=download, task=task)
+        return load(given, shape, download=download, task=task, reading=reading)
     return given_data(given, task=task)
 
 
@@ -150,21 +158,23 @@ def _indexed(
 def open_module(
     module: nn.Module,
     given: str | Given | None,
-    task: Task,
+    task: Task | None,
     *,
     input_shape: tuple[int, ...] | None = None,
     class_index: Path | None = None,
     download: bool = False,
+    reading: Reading | None = None,
 ) -> tuple[Network, Dataset | RandomInputs]:
     """Return a module that a person brings as a Network, and the data that it is measured on.
 
     Args:
         module: Not changed.
         given: As in `open_data`; there must be some.
-        task: What the module is asked to do.
+        task: What the module is asked to do; None as in `open_data`.
         input_shape: Of images that are resized to the network; found by trying where not given.
         class_index: As in `fitted`.
         download: Fetch what torchvision can fetch.
+        reading: As in `open_data`.
 
     Raises:
         DataError: There is no data, or it is at fault.
@@ -176,11 +186,12 @@ def open_module(
         )
     folder = isinstance(given, str) and given.startswith("imagefolder:")
     shape = input_shape or (guess_input_shape(module) if folder else ())
-    data = open_data(given, shape, task, download=download)
+    data = open_data(given, shape, task, download=download, reading=reading)
     if not isinstance(data, RandomInputs):
         data = suited(data, module)
     inner = module.module if isinstance(module, nn.DataParallel) else module
-    named = Network(inner, type(inner).__name__, (), None, "the module that was given")
+    how = "the module that was given"
+    named = Network(inner, type(inner).__name__, (), None, how, hub=hub_of_module(inner))
     network, data = tried(named, data, class_index)
     return noticed(network), data
 

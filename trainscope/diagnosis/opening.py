@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from torch import nn
 
-from trainscope.data import Dataset, Given, RandomInputs, is_factory
+from trainscope.data import Dataset, Given, RandomInputs, is_factory, is_text
+from trainscope.diagnosis.hubs import TextOptions, head_for, hub_of
 from trainscope.diagnosis.inputs import (
     fitted,
     is_plain,
@@ -24,6 +25,8 @@ from trainscope.networks import Network, noticed
 from trainscope.networks.custom import Trial
 from trainscope.networks.forward import check_forward
 from trainscope.networks.given import given_network
+from trainscope.networks.hub import Head, local_folder, task_of
+from trainscope.networks.network import Hub
 from trainscope.networks.trusting import open_as_asked
 from trainscope.task import Classification, Task
 
@@ -45,7 +48,9 @@ class Opening:
         input_shape: The shape of one input, where it is not the architecture's own.
         unsafe_load: Load files with their own code.
         part: Which network, where a file holds several.
-        task: What the networks are asked to do; by default classification.
+        task: What the networks are asked to do; by default what their head is for, else
+            classification.
+        text: How text is read.
     """
 
     tell: Progress
@@ -55,6 +60,7 @@ class Opening:
     unsafe_load: bool = False
     part: str | None = None
     task: Task | None = None
+    text: TextOptions = field(default_factory=TextOptions)
 
     def network_and_data(
         self,
@@ -69,6 +75,9 @@ class Opening:
         Raises:
             TrainscopeError: One of them cannot be opened, or they do not fit each other.
         """
+        hub = self._hub_of(given)
+        if hub is not None:
+            return self._of_hub(given, hub, data, class_index=class_index, download=download)
         task = self.task or Classification()
         if isinstance(data, str) and data.startswith("random:"):
             refuse_random(task, data)
@@ -78,14 +87,21 @@ class Opening:
             return open_module(
                 given,
                 data,
-                task,
+                self._data_task(data),
                 input_shape=self.input_shape,
                 class_index=class_index,
                 download=download,
+                reading=self.text.reading(None),
             )
         early = None
         if data is not None and (not isinstance(data, str) or self._says_shape(data)):
-            early = open_data(data, (), task, download=download)
+            early = open_data(
+                data,
+                (),
+                self._data_task(data),
+                download=download,
+                reading=self.text.reading(None),
+            )
         base = self._opened(given, early)
         if self.input_shape is not None:
             check_forward(base.module, self.input_shape, base.architecture)
@@ -101,6 +117,51 @@ class Opening:
             found = suited(found, base.module)
         return tried(base, found, class_index)
 
+    def _hub_of(self, given: Subject) -> Hub | None:
+        """Return how transformers describes a network; None where a person says what it is."""
+        if self.arch is not None or self.model is not None or self.unsafe_load:
+            return None
+        return hub_of(given)
+
+    def _of_hub(
+        self,
+        given: Subject,
+        hub: Hub,
+        data: str | Given | None,
+        *,
+        class_index: Path | None,
+        download: bool,
+    ) -> tuple[Network, Dataset | RandomInputs]:
+        """Return a network of transformers' classes, and the data that it is measured on."""
+        opened = None if not isinstance(given, Network) else given
+        if data is None and not isinstance(given, nn.Module):
+            opened = opened or self._opened(given, None, Head(self.task))
+        named = data if data is not None else _named_of_hub(opened, self.task, hub)
+        shape = self.input_shape or (() if opened is None else tuple(opened.input_shape))
+
+        def open_it(task: Task) -> Dataset | RandomInputs:
+            if isinstance(named, str) and named.startswith("random:"):
+                refuse_random(task, named)
+            sides = shape or _sides(hub)
+            return open_data(named, sides, task, download=download, reading=self.text.reading(hub))
+
+        source, head = head_for(hub, self.task, open_it)
+        if isinstance(given, nn.Module):
+            if isinstance(source, Dataset):
+                source = suited(source, given)
+            name = type(given).__name__
+            base = Network(given, name, (), None, "the module that was given", hub=hub)
+            found, source = tried(base, source, class_index)
+            return noticed(found), source
+        base = self._opened(given, None, head)
+        if isinstance(source, Dataset):
+            source = suited(source, base.module)
+        return tried(base, source, class_index)
+
+    def _data_task(self, data: str | Given | None) -> Task | None:
+        """Return what data is for; None where text says it."""
+        return self.task if is_text(data) else self.task or Classification()
+
     def network(self, given: Subject, *, like: Network, data: Dataset | RandomInputs) -> Network:
         """Return a network that is measured on the inputs of another one.
 
@@ -109,8 +170,8 @@ class Opening:
         """
         if isinstance(given, nn.Module):
             return noticed(replace(like, module=given, notes=(), before=()))
-        opened = self._opened(given, data)
-        if not is_plain(data):
+        opened = self._opened(given, data, Head(self.task, like.num_classes))
+        if not is_plain(data) or opened.hub is not None:
             opened, _ = tried(opened, data)
         if opened.num_classes != like.num_classes:
             raise CheckpointError(
@@ -134,12 +195,17 @@ class Opening:
 
     def _says_shape(self, data: str) -> bool:
         """Tell whether data is opened before a network, whose inputs it may show."""
-        if is_factory(data):
+        if is_factory(data) or is_text(data):
             return True
         own = self.model is not None or self.unsafe_load
         return own and not data.startswith("imagefolder:")
 
-    def _opened(self, given: str | Path | Network, data: Dataset | RandomInputs | None) -> Network:
+    def _opened(
+        self,
+        given: str | Path | Network,
+        data: Dataset | RandomInputs | None,
+        head: Head | None = None,
+    ) -> Network:
         if isinstance(given, Network):
             return noticed(given)
         shape = None
@@ -148,7 +214,7 @@ class Opening:
             if shape is None and data is not None and is_plain(data):
                 shape = data.shape if isinstance(data, RandomInputs) else data.input_shape
         return open_as_asked(
-            Path(given),
+            local_folder(given),
             self.tell,
             arch=self.arch,
             model=self.model,
@@ -156,7 +222,33 @@ class Opening:
             part=self.part,
             input_shape=shape,
             trial=trial_on(data),
+            head=head,
         )
+
+
+def _named_of_hub(base: Network | None, task: Task | None, hub: Hub) -> str:
+    """Return the data that a network of transformers is measured on where nobody names any.
+
+    Raises:
+        DataError: There is none, or a file names code of somebody's.
+    """
+    if base is not None and base.remembered.data is not None:
+        return _named(base, task or task_of(hub))
+    images = base is not None and base.example is None and len(base.input_shape) == 3
+    if base is not None and images:
+        return RandomInputs(tuple(base.input_shape)).name
+    raise DataError(
+        "a network that takes tokens is measured on text: give --data text:FILE, or --data "
+        "package.module:factory for batches of your own"
+    )
+
+
+def _sides(hub: Hub) -> tuple[int, ...]:
+    """Return the shape of images that a configuration says, nothing where it says none."""
+    side, channels = hub.config.get("image_size"), hub.config.get("num_channels", 3)
+    sides = tuple(side) if isinstance(side, list | tuple) else (side, side)
+    shape = (channels, *sides)
+    return shape if all(type(each) is int and each > 0 for each in shape) else ()
 
 
 def _named(base: Network, task: Task) -> str:

@@ -16,6 +16,7 @@ from trainscope.networks.factory import from_factory
 from trainscope.networks.fit import Fit, fit
 from trainscope.networks.geometry import apply_geometry
 from trainscope.networks.guess_shape import GUESSED
+from trainscope.networks.hub import Head, dense_of, local_folder, open_hub
 from trainscope.networks.masks import set_masks
 from trainscope.networks.meta import Shapes
 from trainscope.networks.network import Network
@@ -35,6 +36,7 @@ def open_checkpoint(
     input_shape: tuple[int, ...] | None = None,
     part: str | None = None,
     trial: Trial | None = None,
+    head: Head | None = None,
 ) -> Network:
     """Open a checkpoint as a network on the CPU, in eval mode, running no code of the file's.
 
@@ -44,12 +46,14 @@ def open_checkpoint(
     where they are float32; other floating types are converted, and a note says so.
 
     Args:
-        path: The file. It is opened for reading only.
+        path: The file, or a folder of a hub ("hf:DIR" too). It is opened for reading only.
         arch: The architecture's name in the registry.
         model: "package.module:factory", a network of the user's own; importing it runs its code.
         input_shape: The shape of one input, (C, H, W), where it is not the architecture's.
         part: Which network to take, where the file holds several, like "student".
         trial: How to try a network of the user's own that is no classifier of single inputs.
+        head: What a network of transformers' classes is to be asked, by default what its own head
+            is for.
 
     Raises:
         CheckpointError: The file cannot be read, holds no network, or holds one that does not fit;
@@ -62,7 +66,8 @@ def open_checkpoint(
     with torch.random.fork_rng(devices=[]):
         made = None if model is None else (model, from_factory(model))
         try:
-            return _open(contents_of(Path(path)), arch, made, input_shape, part, trial)
+            contents = contents_of(local_folder(path))
+            return _open(contents, arch, made, input_shape, part, trial, head)
         except CheckpointError as error:
             raise CheckpointError(f"{path}: {error}") from error
 
@@ -103,6 +108,7 @@ def _open(
     input_shape: tuple[int, ...] | None = None,
     part: str | None = None,
     trial: Trial | None = None,
+    head: Head | None = None,
 ) -> Network:
     weights = weights_of(contents.state_dict)
     if part is not None:
@@ -111,6 +117,9 @@ def _open(
     named = contents.architecture or ""
     if made is not None:
         network = _custom(*made, weights, shape, trial)
+    elif arch is None and contents.hub is not None:
+        network, pruned = open_hub(contents.hub, weights, head)
+        network = _narrowed(network, dense_of(network)) if pruned else network
     elif arch is None and ":" in named:
         # A file may not choose what is imported: only the person who opens it may.
         raise CheckpointError(

@@ -14,6 +14,7 @@ from torch import Tensor
 from trainscope.errors import CheckpointError
 from trainscope.networks.checkpoint import open_contents
 from trainscope.networks.described import PACKED, Described
+from trainscope.networks.hub import local_folder
 from trainscope.networks.masks import SUFFIX
 from trainscope.networks.network import Network, Remembered
 from trainscope.networks.readers import Contents, contents_of
@@ -93,7 +94,7 @@ def inspect_checkpoint(path: str | os.PathLike[str]) -> Inspection:
         CheckpointError: There is nothing to describe: the file is missing, damaged, or holds
             neither weights nor classes.
     """
-    file = Path(path)
+    file = local_folder(path)
     classes: tuple[str, ...] = ()
     contents: Contents | None = None
     network: Network | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -34,6 +35,19 @@ class Remembered:
 
 
 @dataclass(frozen=True)
+class Hub:
+    """How transformers describes a network.
+
+    Attributes:
+        config: What its `config.json` holds, with the class under "architectures".
+        folder: Where its tokenizer lies; empty where that is not known.
+    """
+
+    config: Mapping[str, Any]
+    folder: str = ""
+
+
+@dataclass(frozen=True)
 class Network(Shown):
     """An opened network.
 
@@ -49,6 +63,7 @@ class Network(Shown):
         geometry: Classes and settings of layers that are not the architecture's own, by name.
         before: What had been pruned in it before it was opened.
         example: A call of it, where its inputs are not one floating-point tensor.
+        hub: How transformers describes it, where its class is one of transformers.
     """
 
     module: nn.Module
@@ -62,6 +77,7 @@ class Network(Shown):
     geometry: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     before: tuple[PrunedBefore, ...] = ()
     example: Example | None = None
+    hub: Hub | None = None
 
     @property
     def inputs(self) -> Inputs:

@@ -13,6 +13,7 @@ from trainscope.errors import CheckpointError
 from trainscope.foreign import working_directory
 from trainscope.networks.checkpoint import open_checkpoint
 from trainscope.networks.custom import Trial, open_custom
+from trainscope.networks.hub import Head
 from trainscope.networks.network import Network
 from trainscope.networks.origin import noticed
 from trainscope.networks.readers import contents_of
@@ -31,6 +32,7 @@ def open_as_asked(
     part: str | None = None,
     input_shape: tuple[int, ...] | None = None,
     trial: Trial | None = None,
+    head: Head | None = None,
 ) -> Network:
     """Open a checkpoint without running its code, or with it where that is asked for.
 
@@ -43,6 +45,7 @@ def open_as_asked(
         part: Which network, as `open_checkpoint` takes it.
         input_shape: Likewise.
         trial: Likewise.
+        head: Likewise.
 
     Raises:
         CheckpointError: As `open_checkpoint` or `open_trusting`; or an architecture is named for a
@@ -50,7 +53,13 @@ def open_as_asked(
     """
     if not unsafe_load:
         return open_checkpoint(
-            path, arch=arch, model=model, input_shape=input_shape, part=part, trial=trial
+            path,
+            arch=arch,
+            model=model,
+            input_shape=input_shape,
+            part=part,
+            trial=trial,
+            head=head,
         )
     if arch is not None or model is not None or part is not None:
         raise CheckpointError(

@@ -9,6 +9,7 @@ from trainscope.task.batches import Batch
 from trainscope.task.classification import Classification, Segmentation
 from trainscope.task.from_loss import FromLoss
 from trainscope.task.language import LanguageModelling
+from trainscope.task.masked import MaskedLanguageModelling
 from trainscope.task.regression import Regression
 from trainscope.task.task import Outputs, Task, mean_loss, metric_value, per_sample
 
@@ -18,6 +19,7 @@ __all__ = [
     "Classification",
     "FromLoss",
     "LanguageModelling",
+    "MaskedLanguageModelling",
     "Metric",
     "Outputs",
     "Regression",
@@ -35,6 +37,7 @@ NAMES: dict[str, type[Task]] = {
     "regression": Regression,
     "segmentation": Segmentation,
     "language-modelling": LanguageModelling,
+    "masked-language-modelling": MaskedLanguageModelling,
 }
 """Every task that has a name of its own; `--task` takes them."""
 

@@ -9,7 +9,7 @@ from typing import Protocol
 from torch import Tensor
 
 from trainscope.networks.described import Described
-from trainscope.networks.network import Remembered
+from trainscope.networks.network import Hub, Remembered
 
 State = Mapping[str, Tensor | Described]
 """Tensors by name; those of kinds that are not built are described."""
@@ -47,6 +47,7 @@ class Contents:
         geometry: Classes and settings of layers, where the file has them.
         classes: Classes and functions that loading the file in full would run, "module.name" each.
         notes: What a person should be told, each one sentence.
+        hub: How transformers describes the network, where it is one of its classes.
     """
 
     state_dict: State
@@ -58,6 +59,7 @@ class Contents:
     notes: tuple[str, ...] = ()
     geometry: Geometry = field(default_factory=dict)
     classes: tuple[str, ...] = ()
+    hub: Hub | None = None
 
 
 class Reader(Protocol):

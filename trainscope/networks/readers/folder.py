@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from trainscope.errors import CheckpointError, RecordError
+from trainscope.networks.network import Hub
 from trainscope.networks.readers.container import first_bytes, load
 from trainscope.networks.readers.contents import Contents
 from trainscope.networks.readers.numbers import whole_of
@@ -43,7 +44,7 @@ def read(path: Path) -> Contents:
         index = _only(path, "*.index.json")
     if whole is None and index is None:
         raise CheckpointError(_what_else(path))
-    config = _json(path / CONFIG) if (path / CONFIG).is_file() else {}
+    config = config_in(path)
     state = _tensors(path / whole) if whole is not None else _shards(path, str(index))
     name = config.get("architecture")
     return Contents(
@@ -51,7 +52,22 @@ def read(path: Path) -> Contents:
         format=f"Hugging Face folder ({whole or index})",
         architecture=name if isinstance(name, str) and ":" not in name else None,
         num_classes=whole_of(config.get("num_classes")),
+        hub=Hub(config, str(path.absolute())) if is_config(config) else None,
     )
+
+
+def config_in(path: Path) -> dict[str, Any]:
+    """Return what is in a folder's `config.json`; nothing where it has none.
+
+    Raises:
+        CheckpointError: The file is damaged.
+    """
+    return _json(path / CONFIG) if (path / CONFIG).is_file() else {}
+
+
+def is_config(config: Mapping[str, Any]) -> bool:
+    """Tell whether a `config.json` is one of transformers."""
+    return isinstance(config.get("model_type"), str)
 
 
 def _only(folder: Path, pattern: str) -> str | None:

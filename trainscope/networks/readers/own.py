@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trainscope.errors import CheckpointError
-from trainscope.networks.network import Network, Remembered
+from trainscope.networks.hub import described
+from trainscope.networks.network import Hub, Network, Remembered
 from trainscope.networks.readers.contents import Contents, is_plain
+from trainscope.networks.readers.folder import is_config
 from trainscope.networks.readers.numbers import number_of
 from trainscope.networks.state_dict import is_state_dict
 from trainscope.records.text import shortened
@@ -42,8 +45,30 @@ def write(network: Network) -> dict[str, Any]:
             name: tensor.detach().cpu() for name, tensor in network.module.state_dict().items()
         },
         "geometry": {name: dict(layer) for name, layer in network.geometry.items()},
+        **_hub(network),
         **remembered,
     }
+
+
+def _hub(network: Network) -> dict[str, str]:
+    """Return the configuration of a network of transformers as it stands now, as text."""
+    if network.hub is None:
+        return {}
+    config = described(network.module) or network.hub.config
+    return {"config": json.dumps(config), "tokenizer": network.hub.folder}
+
+
+def _hub_in(obj: Mapping[Any, Any]) -> Hub | None:
+    if obj.get("config") is None:
+        return None
+    try:
+        config = json.loads(obj["config"])
+    except (TypeError, ValueError, RecursionError) as error:
+        raise _incomplete("config") from error
+    folder = obj.get("tokenizer", "")
+    if not isinstance(config, dict) or not is_config(config) or not isinstance(folder, str):
+        raise _incomplete("config")
+    return Hub(config, folder)
 
 
 def read(obj: object) -> Contents:
@@ -78,6 +103,7 @@ def read(obj: object) -> Contents:
         input_shape=tuple(shape),
         geometry=geometry,
         remembered=Remembered(**{name: obj.get(name) for name in _TYPES}),
+        hub=_hub_in(obj),
     )
 
 
