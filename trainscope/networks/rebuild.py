@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from trainscope.errors import CheckpointError
+from trainscope.networks.linear import is_linear, set_widths
 from trainscope.networks.meta import Shapes
 
 COUNTER = "num_batches_tracked"
@@ -132,8 +133,8 @@ def _set_widths(part: nn.Module) -> None:
         if part.groups == 1:
             part.in_channels = weight.shape[behind]
         part.out_channels = weight.shape[ahead] * (part.groups if ahead else 1)
-    elif isinstance(part, nn.Linear):
-        part.out_features, part.in_features = weight.shape  # type: ignore[union-attr]
+    elif is_linear(part):
+        set_widths(part)
     elif isinstance(part, _NormBase):
         held = part.weight if part.weight is not None else part.running_mean
         part.num_features = len(held) if held is not None else part.num_features

@@ -16,6 +16,7 @@ FIRST = "the first convolution is spared"
 OUTPUT = "its outputs are the network's"
 RESIDUAL = "its outputs meet a residual addition"
 OTHER_KIND = "only convolutions are pruned"
+HEAD = "its units are read by the network's last layer alone"
 EXPECTED = (FIRST, RESIDUAL, OUTPUT, OTHER_KIND)
 """Why layers are spared in every network: nobody need be told each time."""
 

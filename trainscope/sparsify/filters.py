@@ -9,6 +9,8 @@ from torch import nn
 
 from trainscope.errors import ActionError
 from trainscope.networks.example import Inputs
+from trainscope.networks.linear import is_turned
+from trainscope.networks.linear import widths as linear_widths
 from trainscope.networks.weights import CONVOLUTION, LINEAR, weights_in
 from trainscope.records import LayerChange
 from trainscope.sparsify.action import Action
@@ -112,6 +114,8 @@ def _widths(network: nn.Module) -> dict[str, int]:
     found = {}
     for name, module in network.named_modules():
         width = getattr(module, "out_channels", getattr(module, "out_features", None))
+        if is_turned(module):
+            width = linear_widths(module)[1]
         if isinstance(width, int):
             found[name] = width
     return found

@@ -13,6 +13,7 @@ from trainscope.errors import ActionError
 from trainscope.networks.copies import whole_copy
 from trainscope.networks.cost import flops, parameters
 from trainscope.networks.example import Inputs, as_example
+from trainscope.networks.linear import is_turned
 from trainscope.networks.masks import SUFFIX, masks_of, set_masks
 from trainscope.records import ActionRecord, LayerChange
 from trainscope.sparsify.act import Sparsified
@@ -142,7 +143,7 @@ def _pairs(base: nn.Module, pruned: nn.Module) -> tuple[list[_Pair], list[str]]:
             )
         owner, _, leaf = name.rpartition(".")
         module = modules[owner]
-        turned = isinstance(module, _ConvTransposeNd)
+        turned = isinstance(module, _ConvTransposeNd) or is_turned(module)
         follows = isinstance(module, _ConvNd) and module.groups == module.in_channels > 1
         layer = owner if leaf == "weight" else name
         moved = old.detach().to(device=new.device, dtype=new.dtype)

@@ -95,7 +95,7 @@ def exported(network: nn.Module, inputs: Inputs) -> InnerCutter:
     cutter = InnerCutter(network, channels)
     failed = failing(network, inputs, cutter.candidates, lambda copy: InnerCutter(copy, channels))
     for name, why in failed.items():
-        channels.groups[channels.makers[name]].blocked = why
+        channels.block(name, why)
     return InnerCutter(network, channels) if failed else cutter
 
 
