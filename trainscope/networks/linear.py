@@ -50,7 +50,7 @@ def holds_experts(module: nn.Module, parameter: Tensor) -> bool:
     counts = [
         value
         for name, value in vars(module).items()
-        if "expert" in name and type(value) is int and "per" not in name
+        if "expert" in name and type(value) is int and "_per_" not in name
     ]
     return parameter.shape[0] in counts
 

@@ -67,8 +67,7 @@ def weights_in(network: nn.Module) -> list[Weight]:
         kinds = {
             leaf: _kind(module, leaf, parameter)
             for leaf, parameter in module._parameters.items()
-            if parameter is not None
-            and _is_weight(leaf, parameter, _kind(module, leaf, parameter))
+            if parameter is not None and _is_weight(leaf, parameter, _kind(module, leaf, parameter))
         }
         owner = layer.split(".parametrizations.")[0]
         for leaf, kind in kinds.items():

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from trainscope.networks.weights import EMBEDDING, OTHER, Weight, weights_in
+from trainscope.networks.weights import EMBEDDING, EXPERTS, OTHER, Weight, weights_in
 from trainscope.sparsify.criteria import Subject
 
 FIRST = "the first convolution is spared"
@@ -69,6 +69,10 @@ class Cutter(Protocol):
         """What is removed: "filters", "hidden units", "channels"."""
 
     @property
+    def untold(self) -> Mapping[str, str]:
+        """Which of them are spared for a reason that one might not expect."""
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What a person must know beside, each one sentence."""
 
@@ -123,6 +127,8 @@ def why_untouched(weight: Weight) -> str:
         return "an embedding is looked up, not multiplied"
     if ".parametrizations." in f".{weight.name}":
         return "its weight is parametrised"
+    if weight.kind == EXPERTS:
+        return "the units of a mixture of experts are not cut"
     if weight.kind == OTHER:
         return f"a parameter of {type(weight.module).__name__}, whose use is not known"
     return f"{'an' if weight.kind[0] in 'aeio' else 'a'} {weight.kind} has no filters"

@@ -153,9 +153,7 @@ def _unused(network: nn.Module, called: set[nn.Module]) -> list[str]:
     """Name the layers that no call reached, also none of a module that holds them."""
     reached = {inner for module in called for inner in module.modules()}
     return [
-        name
-        for name, module in network.named_modules()
-        if makes(module) and module not in reached
+        name for name, module in network.named_modules() if makes(module) and module not in reached
     ]
 
 

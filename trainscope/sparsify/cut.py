@@ -45,6 +45,18 @@ def keep_inputs(module: nn.Module, kept: Tensor) -> None:
             setattr(module, attribute, len(kept))
 
 
+def keep_slices(module: nn.Module, leaf: str, axis: int, kept: Tensor) -> None:
+    """Keep some slices of a parameter or buffer along an axis, and of its mask.
+
+    Args:
+        module: Changed in place.
+        leaf: The tensor's name in it.
+        axis: Which axis.
+        kept: Indices [k] of the slices that stay, sorted.
+    """
+    _select(module, leaf, axis, kept)
+
+
 def keep_depthwise(module: nn.Module, outputs: Tensor, inputs: Tensor) -> None:
     """Keep some channels of a depthwise convolution: outputs and the inputs they come from."""
     keep_outputs(module, outputs)

@@ -20,8 +20,6 @@ from trainscope.sparsify.candidate import (
     RESIDUAL,
     Candidate,
     Removed,
-    left_alone,
-    shares_of,
 )
 from trainscope.sparsify.criteria import Subject
 from trainscope.sparsify.cut import keep_depthwise, keep_inputs, keep_outputs
@@ -58,7 +56,8 @@ class InnerCutter:
             if root not in chosen
             for name in groups[root].layers
         }
-        self.notes = self._notes(linear=self.unit != "filters")
+        self.untold = self._untold(linear=self.unit != "filters")
+        self.notes: tuple[str, ...] = ()
 
     def cut(self, removed: Removed) -> dict[str, tuple[int, ...]]:
         """Cut the network in place; return the outputs that went, by layer (norms too)."""
@@ -179,15 +178,14 @@ class InnerCutter:
     def _is_convolution(self, name: str) -> bool:
         return isinstance(self._network.get_submodule(name), _ConvNd)
 
-    def _notes(self, *, linear: bool) -> tuple[str, ...]:
+    def _untold(self, *, linear: bool) -> dict[str, str]:
         """Name the layers of a kind that are left out for a reason one might not expect."""
         groups, makers = self._channels.groups, self._channels.makers
-        untold = {
+        return {
             name: why
             for name, why in self.spared.items()
             if groups[makers[name]].linear == linear and why not in EXPECTED
         }
-        return left_alone(untold, shares_of(self._network))
 
 
 def _kept(width: int, gone: Tensor) -> Tensor:

@@ -32,7 +32,6 @@ _SPATIAL = (
 )
 
 
-
 def makes(module: object) -> bool:
     """Say whether a module is a layer that makes new channels."""
     return isinstance(module, _ConvNd) or is_linear(module)

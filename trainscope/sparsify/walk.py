@@ -12,7 +12,6 @@ from trainscope.sparsify.layers import Channels, is_leaf, makes
 from trainscope.sparsify.layout import Layout
 from trainscope.sparsify.operations import FUNCTIONS, SPLITS, split
 
-
 _OPENED = (
     *(nn.Transformer, nn.TransformerEncoder, nn.TransformerDecoder),
     *(nn.TransformerEncoderLayer, nn.TransformerDecoderLayer),
@@ -102,7 +101,8 @@ class LeafTracer(fx.Tracer):
         """Say whether a module is one step; see torch.fx."""
         if isinstance(m, _OPENED):
             return False
-        return is_leaf(m) or super().is_leaf_module(m, module_qualified_name)
+        leaf = is_leaf(m) or isinstance(m, nn.MultiheadAttention)
+        return leaf or super().is_leaf_module(m, module_qualified_name)
 
 
 def _kind(module: nn.Module) -> str:
