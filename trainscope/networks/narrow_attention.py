@@ -71,6 +71,7 @@ class NarrowAttention(nn.MultiheadAttention):
     def _projected(self, inputs: list[Tensor]) -> list[Tensor]:
         """Return queries, keys and values [samples, tokens, width of all heads]."""
         packed = self._parameters["in_proj_weight"]
+        weights: list[Tensor]
         if packed is None:
             weights = [self.q_proj_weight, self.k_proj_weight, self.v_proj_weight]
         else:
