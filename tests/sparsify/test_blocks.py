@@ -20,7 +20,9 @@ from trainscope.errors import ActionError
 from trainscope.networks import build
 from trainscope.networks.meta import shapes_of
 from trainscope.networks.rebuild import bring_to
-from trainscope.sparsify import Action, sparsify
+from trainscope.records import ActionRecord
+from trainscope.sparsify import Action, given_action, sparsify
+from trainscope.sparsify.again import cut_again
 from trainscope.sparsify.blocks import find_stacks
 
 
@@ -199,6 +201,35 @@ def test_the_criterion_influence_is_for_blocks_alone():
         Action(ratio=0.5, criterion="influence")
     with pytest.raises(ActionError, match="ranks whole blocks"):
         Action(heads=0.5, blocks=0.5, criterion="influence")
+
+
+def test_records_name_heads_and_blocks_only_where_they_were_asked_for():
+    done = sparsify(Deep(), Action(blocks=0.5), (4,)).record
+    raw = done.to_json()
+    assert (raw["blocks"], "heads" in raw) == (0.5, False)
+    assert ActionRecord.from_json(raw) == done
+    del raw["blocks"]  # as an older trainscope wrote it
+    assert ActionRecord.from_json(raw).blocks is None
+
+
+def test_what_somebody_else_took_out_is_named():
+    torch.manual_seed(0)
+    network = lived_in(Encoder())
+    done = sparsify(network, Action(blocks=0.5, heads=0.5), TOKENS)
+    given = given_action(network, done.module, TOKENS).record
+    assert given.meaning == (
+        "1 of the 2 blocks of encoder.layers, and 50 % of the heads of 1 attention"
+    )
+    assert given.scope == "cut"
+    assert (given.layers[0].before, given.layers[0].after) == (2, 1)
+
+
+def test_earlier_weights_are_cut_as_the_trained_ones_were():
+    torch.manual_seed(0)
+    network, early = lived_in(Encoder()), lived_in(Encoder(), seed=1)
+    done = sparsify(network, Action(blocks=0.5, heads=0.5, ratio=0.5), TOKENS)
+    cut_again(early, done, TOKENS)
+    assert shapes_of(early.state_dict()) == shapes_of(done.module.state_dict())
 
 
 @pytest.mark.parametrize("share", [0, 1, -0.5, 2])

@@ -107,7 +107,11 @@ def test_torchs_own_attention_loses_heads(kind, fused):
         ("gpt2", [(4, 3), (4, 3)], {"transformer.h.0.attn.c_attn.weight": (32, 72)}),
         ("llama", [(4, 2), (4, 2)], {"model.layers.0.self_attn.k_proj.weight": (8, 32)}),
         ("phi3", [(4, 2), (4, 2)], {"model.layers.0.self_attn.qkv_proj.weight": (32, 32)}),
-        ("neox", [(4, 3), (4, 3)], {"gpt_neox.layers.0.attention.query_key_value.weight": (72, 32)}),
+        (
+            "neox",
+            [(4, 3), (4, 3)],
+            {"gpt_neox.layers.0.attention.query_key_value.weight": (72, 32)},
+        ),
         ("bert", [(4, 3), (4, 3)], {"bert.encoder.layer.0.attention.self.key.weight": (24, 32)}),
         ("vit", [(4, 3), (4, 3)], {"vit.layers.0.attention.o_proj.weight": (32, 24)}),
     ],
@@ -175,8 +179,12 @@ def test_the_biases_of_relative_positions_are_cut_with_their_heads():
     network = lived_in(
         timm.create_model(
             *("swin_tiny_patch4_window7_224",),
-            **{"img_size": 16, "window_size": 2, "embed_dim": 12, "num_classes": 3},
-            **{"depths": (2,), "num_heads": (4,)},
+            img_size=16,
+            window_size=2,
+            embed_dim=12,
+            num_classes=3,
+            depths=(2,),
+            num_heads=(4,),
         )
     )
     inputs = torch.randn(2, 3, 16, 16, dtype=torch.float64)
@@ -235,7 +243,7 @@ def test_the_narrow_attention_computes_what_torchs_own_does(settings, weights):
     sizes = (8, settings.get("kdim", 8), settings.get("vdim", 8))
     places = (3, 4) if settings.get("batch_first") else (4, 3)
     q, k, v = (torch.randn(*places, size, dtype=torch.float64) for size in sizes)
-    samples, tokens = (3, 4) if settings.get("batch_first") else (3, 4)
+    samples, tokens = 3, 4
     padding = torch.zeros(samples, tokens, dtype=torch.bool)
     padding[0, -1] = True
     causal = torch.ones(tokens, tokens, dtype=torch.bool).triu(1)

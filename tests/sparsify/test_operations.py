@@ -87,7 +87,8 @@ def test_both_halves_of_gated_channels_go_together(name):
     network = lived_in(Between(HALVED[name], 4))
     done = sparsify(network, Action(ratio=0.5, criterion="random"), SHAPE)
     gone = done.removed["conv"]
-    assert len(gone) == 4 and {place + 4 for place in gone[:2]} == set(gone[2:])
+    assert len(gone) == 4
+    assert {place + 4 for place in gone[:2]} == set(gone[2:])
     assert (done.module.conv.out_channels, done.module.after.in_channels) == (4, 2)
     inputs = torch.randn(2, *SHAPE, dtype=torch.float64)
     difference = done.module(inputs) - zeroed(network, done.removed)(inputs)

@@ -102,7 +102,15 @@ class ActionRecord:
         """Return the ActionRecord that `to_json` wrote."""
         return taken(
             cls,
-            {"meaning": "", "ratios": {}, "seed": 0, "reached": None, **raw},
+            {
+                "meaning": "",
+                "ratios": {},
+                "seed": 0,
+                "reached": None,
+                "heads": None,
+                "blocks": None,
+                **raw,
+            },
             layers=tuple(typed(LayerChange, layer) for layer in listed(raw["layers"], "layers")),
             left_alone=tuple(
                 typed(LayerLeft, layer) for layer in listed(raw.get("left_alone", []), "left_alone")
