@@ -26,6 +26,8 @@ ACTION_DEFAULTS: dict[str, Any] = {
     "scope": "inner",
     "criterion": "l1",
     "global_ranking": False,
+    "heads": None,
+    "blocks": None,
 }
 """What `action_options` give where nobody asks for an action."""
 
@@ -192,13 +194,19 @@ def action_options(command: Command) -> Command:
                 "--criterion",
                 default=ACTION_DEFAULTS["criterion"],
                 show_default=True,
-                help="l1, l2, random or bn-scale.",
+                help="l1, l2, random or bn-scale; for blocks alone also influence.",
             ),
             click.option(
                 "--global",
                 "global_ranking",
                 is_flag=True,
                 help="Rank across layers, not within each.",
+            ),
+            click.option(
+                "--heads", type=float, help="Share of the heads of every attention to cut out."
+            ),
+            click.option(
+                "--blocks", type=float, help="Share of every list of residual blocks to take out."
             ),
         )
     ):
@@ -214,6 +222,8 @@ def build_action(
     scope: str = "inner",
     criterion: str = "l1",
     global_ranking: bool = False,
+    heads: float | None = None,
+    blocks: float | None = None,
     seed: int = 0,
 ) -> Any:
     """Return the Action that the options describe."""
@@ -228,6 +238,8 @@ def build_action(
         criterion=criterion,
         global_ranking=global_ranking,
         seed=seed,
+        heads=heads,
+        blocks=blocks,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from trainscope.cli.options import (
+    ACTION_DEFAULTS,
     Place,
     action_options,
     build_action,
@@ -28,7 +29,7 @@ from trainscope.cli.training_options import (
     training_options,
 )
 
-ACTION = ("ratio", "ratios", "structure", "scope", "criterion", "global_ranking")
+ACTION = tuple(ACTION_DEFAULTS)
 WEIGHTS = {
     "inherited": "retrain",
     "winning-ticket": "winning-ticket",
@@ -79,9 +80,9 @@ def command(
 ) -> None:
     """Apply the sparsifying action to CHECKPOINT and retrain what is left.
 
-    Without --ratio, --ratios or N:M the network is retrained as it is. What came pruned, also to
-    zeros without masks, stays at zero unless --regrow is given. Killed or interrupted, the same
-    command goes on where it stopped.
+    Without --ratio, --ratios, --heads, --blocks or N:M the network is retrained as it is. What came
+    pruned, also to zeros without masks, stays at zero unless --regrow is given. Killed or
+    interrupted, the same command goes on where it stopped.
     """
     from trainscope.diagnosis.opening import trial_on
     from trainscope.networks import open_checkpoint, regrown
@@ -93,7 +94,8 @@ def command(
     asked = {name: options.pop(name) for name in ACTION}
     settings = build_settings(options)
     schedule = build_schedule(**options)
-    nothing = asked["ratio"] is None and asked["ratios"] is None and ":" not in asked["structure"]
+    shares = [asked[name] for name in ("ratio", "ratios", "heads", "blocks")]
+    nothing = all(share is None for share in shares) and ":" not in asked["structure"]
     action = None if nothing else build_action(**asked, seed=settings.seed)
     base, dataset = open_both(
         checkpoint,

@@ -13,7 +13,7 @@ def zeroed(network, removed):
     with torch.no_grad():
         for name, indices in removed.items():
             module = network.get_submodule(name)
-            transposed = getattr(module, "transposed", False)
+            transposed = getattr(module, "transposed", False) or type(module).__name__ == "Conv1D"
             (module.weight.transpose(0, 1) if transposed else module.weight)[list(indices)] = 0
             if getattr(module, "bias", None) is not None:
                 module.bias[list(indices)] = 0

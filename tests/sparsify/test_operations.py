@@ -22,6 +22,7 @@ class Between(nn.Module):
         self.conv = nn.Conv2d(6, 8, 1)
         self.operation = operation
         self.scale = nn.Parameter(torch.ones(8, 1, 1))
+        self.twin = nn.Conv2d(8, 8, 1)
         self.after = nn.Conv2d(channels, 5, 1)
         self.fc = nn.Linear(5, 2)
 
@@ -53,15 +54,45 @@ FOLLOWED = {
 BLOCKED = {
     "softmax": (lambda net, x: x.softmax(1), 8, "feed the operation softmax"),
     "some channels": (lambda net, x: x[:, :4], 4, "feed the operation getitem"),
-    "chunks": (lambda net, x: torch.cat(x.chunk(2, 1)[0:1], 1), 4, "feed the operation chunk"),
+    "chunks": (lambda net, x: torch.cat(x.chunk(2, 1)[0:1], 1), 4, "split into parts"),
+    "unlike halves": (lambda net, x: torch.cat(x.chunk(2, 1)[::-1], 1), 8, "split into parts"),
     "flip": (lambda net, x: x.flip(1), 8, "feed the operation flip"),
     "channel pad": (lambda net, x: F.pad(x, (0, 0, 0, 0, 1, 1)), 10, "feed the operation pad"),
     "mean": (lambda net, x: x.mean(1, keepdim=True), 1, "feed the operation mean"),
     "parameter": (lambda net, x: x * net.scale, 8, "feed the operation mul"),
     "width": (lambda net, x: x.view(-1, 8, 4, 4), 8, "a width written into the code"),
-    "residual": (lambda net, x: x + torch.relu(x), 8, "a residual addition"),
-    "difference": (lambda net, x: torch.relu(x) - x, 8, "a residual addition"),
+    "residual": (lambda net, x: x + net.twin(torch.relu(x)), 8, "a residual addition"),
+    "difference": (lambda net, x: net.twin(torch.relu(x)) - x, 8, "a residual addition"),
 }
+
+
+@pytest.mark.parametrize("way", [traced, exported])
+def test_a_sum_of_what_one_layer_made_is_an_activation_and_no_residual_addition(way):
+    network = lived_in(Between(lambda net, x: torch.tanh(x + 0.1 * torch.pow(x, 3))))
+    names = [candidate.name for candidate in way(network, SHAPE).candidates]
+    assert names == ["conv", "after"]
+
+
+HALVED = {
+    "chunk": lambda net, x: x.chunk(2, 1)[0] * torch.relu(x.chunk(2, 1)[1]),
+    "unpacked": lambda net, x: torch.mul(*x.chunk(2, dim=1)),
+    "glu": lambda net, x: F.glu(x, 1),
+    "GLU": lambda net, x: nn.GLU(1)(x),
+}
+
+
+@pytest.mark.parametrize("name", HALVED)
+def test_both_halves_of_gated_channels_go_together(name):
+    torch.manual_seed(0)
+    network = lived_in(Between(HALVED[name], 4))
+    done = sparsify(network, Action(ratio=0.5, criterion="random"), SHAPE)
+    gone = done.removed["conv"]
+    assert len(gone) == 4
+    assert {place + 4 for place in gone[:2]} == set(gone[2:])
+    assert (done.module.conv.out_channels, done.module.after.in_channels) == (4, 2)
+    inputs = torch.randn(2, *SHAPE, dtype=torch.float64)
+    difference = done.module(inputs) - zeroed(network, done.removed)(inputs)
+    assert difference.abs().max() < 1e-12
 
 
 @pytest.mark.parametrize("name", FOLLOWED)

@@ -54,7 +54,10 @@ def _can_prune(run: Run) -> bool:
     pruning = run.pruning
     if pruning is None or run.kind in (Kind.SCRATCH_E, Kind.SCRATCH_B):
         return True
-    sized = pruning.ratio is not None or (pruning.action is not None and pruning.action.ratios)
+    action = pruning.action
+    sized = pruning.ratio is not None or (
+        action is not None and (action.ratios or action.heads or action.blocks)
+    )
     return bool(sized) and pruning.criterion in CRITERIA
 
 
@@ -153,4 +156,8 @@ def _pruning_options(run: Run) -> list[str]:
             words.append(f"--{option} {shlex.quote(value)}")
     if action is not None and action.global_ranking:
         words.append("--global")
+    for part in ("heads", "blocks"):
+        share = None if action is None else getattr(action, part)
+        if share is not None:
+            words.append(f"--{part} {share:g}")
     return words

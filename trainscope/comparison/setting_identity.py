@@ -27,6 +27,9 @@ def pruning_key(run: Run) -> Hashable:
     if pruning is None:
         return None
     layers: Hashable = None
+    parts = None
+    if pruning.action is not None:
+        parts = (pruning.action.heads, pruning.action.blocks)
     if pruning.ratio is None and pruning.action is not None:
         layers = tuple((layer.name, layer.after) for layer in pruning.action.layers)
     return (
@@ -40,6 +43,7 @@ def pruning_key(run: Run) -> Hashable:
         stage_epochs(run),
         stage_schedule(run),
         layers,
+        parts if parts != (None, None) else None,
     )
 
 

@@ -29,10 +29,17 @@ def _matrix_times_vector(*factors: Any, out_val: Any, **_: Any) -> int:
     return 2 * int(matrix.numel())
 
 
+def _grouped(first: Tensor, second: Tensor, *_: Any, out_val: Any, **__: Any) -> int:
+    """Return twice the multiply-adds of products by group, as of a mixture of experts."""
+    count = int(first.numel()) * int(second.shape[-1])
+    return 2 * (count // len(first) if first.ndim > second.ndim else count)
+
+
 _aten = torch.ops.aten
 FORMULAS: Mapping[Any, Callable[..., int]] = {
     **flop_registry,
     _aten._trilinear: _trilinear,
+    _aten._grouped_mm: _grouped,
     **dict.fromkeys((_aten.mv, _aten.addmv, _aten.dot, _aten.vdot), _matrix_times_vector),
 }
 """Twice the multiply-adds of each product: torch's own formulas, and of those that it lacks."""

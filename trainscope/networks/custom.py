@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from trainscope.errors import CheckpointError
+from trainscope.networks.depth import drop_missing
 from trainscope.networks.example import Example
 from trainscope.networks.factory import from_factory
 from trainscope.networks.forward import check_forward
@@ -73,9 +74,11 @@ def open_custom(
     """
     dense = shapes_of(module.state_dict())
     weights = _under_names_of(dense, weights)
+    shallower = drop_missing(module, weights.shapes)
+    dense = shapes_of(module.state_dict()) if shallower else dense
     found = with_counters(weights.shapes, dense)
-    classes = _classes(dense, found)
-    pruned = dense != found and classes is None
+    classes = None if shallower else _classes(dense, found)
+    pruned = shallower or (dense != found and classes is None)
     if classes is not None:
         module = from_factory(spec, classes)
     elif pruned and not is_narrower(dense, found):

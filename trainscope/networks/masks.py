@@ -41,10 +41,14 @@ def set_masks(network: nn.Module, masks: Mapping[str, Tensor], *, persistent: bo
 
 
 def keep_masks(network: nn.Module) -> None:
-    """Make every mask part of the state dict."""
+    """Make every mask part of the state dict; a buffer that masks no parameter is let be."""
     for module in network.modules():
         module._non_persistent_buffers_set -= {
-            leaf for leaf in module._non_persistent_buffers_set if leaf.endswith(SUFFIX)
+            leaf
+            for leaf in module._non_persistent_buffers_set
+            if leaf.endswith(SUFFIX)
+            and {leaf.removesuffix(SUFFIX), leaf.removesuffix(SUFFIX) + "_orig"}
+            & module._parameters.keys()
         }
 
 

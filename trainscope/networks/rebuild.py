@@ -11,7 +11,11 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from trainscope.errors import CheckpointError
-from trainscope.networks.meta import Shapes
+from trainscope.networks.depth import drop_missing
+from trainscope.networks.heads import follow_shapes
+from trainscope.networks.linear import is_linear, set_widths
+from trainscope.networks.meta import Shapes, shapes_of
+from trainscope.networks.narrow_attention import NarrowAttention
 
 COUNTER = "num_batches_tracked"
 
@@ -55,6 +59,26 @@ def is_narrower(dense: Shapes, found: Shapes) -> bool:
     )
 
 
+def bring_to(module: nn.Module, shapes: Shapes) -> bool:
+    """Bring a dense network to the shapes of one that was cut, in place; values are left to load.
+
+    Blocks that the shapes lack are taken out, layers are resized, and modules and configurations
+    are told how many blocks, heads and channels are left.
+
+    Args:
+        module: The dense network.
+        shapes: Of every tensor of the cut network's state dict.
+
+    Returns:
+        Whether it was brought to them; otherwise it may be shallower than it was.
+    """
+    drop_missing(module, shapes)
+    if not is_narrower(shapes_of(module.state_dict()), shapes):
+        return False
+    resize(module, shapes)
+    return True
+
+
 @torch.no_grad()
 def resize(module: nn.Module, shapes: Shapes) -> None:
     """Give every tensor of a network the shape found for it; values are left to be loaded.
@@ -66,6 +90,7 @@ def resize(module: nn.Module, shapes: Shapes) -> None:
         module: Changed in place; its tensors of another shape are replaced by empty ones.
         shapes: For every name of its state dict.
     """
+    follow_shapes(module, shapes)
     resized = set()
     for name, tensor in module.state_dict(keep_vars=True).items():
         if tuple(tensor.shape) == shapes[name]:
@@ -132,8 +157,8 @@ def _set_widths(part: nn.Module) -> None:
         if part.groups == 1:
             part.in_channels = weight.shape[behind]
         part.out_channels = weight.shape[ahead] * (part.groups if ahead else 1)
-    elif isinstance(part, nn.Linear):
-        part.out_features, part.in_features = weight.shape  # type: ignore[union-attr]
+    elif is_linear(part):
+        set_widths(part)
     elif isinstance(part, _NormBase):
         held = part.weight if part.weight is not None else part.running_mean
         part.num_features = len(held) if held is not None else part.num_features
@@ -141,6 +166,8 @@ def _set_widths(part: nn.Module) -> None:
         part.normalized_shape = tuple(weight.shape)
     elif isinstance(part, nn.GroupNorm) and isinstance(weight, Tensor):
         part.num_channels = len(weight)
+    elif isinstance(part, NarrowAttention):
+        pass  # its heads are counted, and what it reads is as wide as before
     elif isinstance(part, nn.MultiheadAttention) and part.in_proj_weight is not None:
         part.embed_dim = part.kdim = part.vdim = part.in_proj_weight.shape[1]
         part.head_dim = part.embed_dim // part.num_heads

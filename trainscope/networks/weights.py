@@ -8,10 +8,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
+from trainscope.networks.linear import experts_turned, holds_experts, is_turned
+
 CONVOLUTION, LINEAR, ATTENTION = "convolution", "linear layer", "attention projection"
-RECURRENT, BILINEAR = "recurrent weight", "bilinear layer"
+RECURRENT, BILINEAR, EXPERTS = "recurrent weight", "bilinear layer", "mixture of experts"
 EMBEDDING, OTHER = "embedding", "parameter"
-MULTIPLIED = (CONVOLUTION, LINEAR, ATTENTION, RECURRENT, BILINEAR)
+MULTIPLIED = (CONVOLUTION, LINEAR, ATTENTION, RECURRENT, BILINEAR, EXPERTS)
 """Kinds that are known to be factors of products with what a layer is given."""
 
 _KINDS: tuple[tuple[type[nn.Module], tuple[str, ...], str], ...] = (
@@ -63,9 +65,9 @@ def weights_in(network: nn.Module) -> list[Weight]:
         if isinstance(module, _NORMS):
             continue
         kinds = {
-            leaf: _kind(module, leaf)
+            leaf: _kind(module, leaf, parameter)
             for leaf, parameter in module._parameters.items()
-            if parameter is not None and _is_weight(leaf, parameter, _kind(module, leaf))
+            if parameter is not None and _is_weight(leaf, parameter, _kind(module, leaf, parameter))
         }
         owner = layer.split(".parametrizations.")[0]
         for leaf, kind in kinds.items():
@@ -86,6 +88,11 @@ def outputs_first(module: nn.Module, values: Tensor) -> Tensor:
         groups = module.groups
         parts = values.reshape(groups, inputs // groups, outputs, *kernel).transpose(1, 2)
         return parts.reshape(groups * outputs, -1)
+    if is_turned(module):
+        return values.T
+    if _is_experts(module, values):
+        turned = experts_turned(module)
+        return (values.transpose(1, 2) if turned else values).flatten(0, 1)
     return values.flatten(1)
 
 
@@ -99,20 +106,34 @@ def inputs_last(module: nn.Module, values: Tensor) -> Tensor:
         inputs, outputs, *kernel = values.shape
         groups = module.groups
         return values.reshape(groups, inputs // groups, outputs, *kernel).movedim(1, -1)
+    if is_turned(module):
+        return values.T
+    if _is_experts(module, values):
+        return values.transpose(1, 2) if experts_turned(module) else values
     return values.movedim(1, -1)
 
 
 def as_stored(module: nn.Module, values: Tensor, like: Tensor) -> Tensor:
     """Undo `inputs_last`: return values in the shape in which the module stores its weight."""
+    if is_turned(module):
+        return values.T.contiguous()
+    if _is_experts(module, like):
+        return (values.transpose(1, 2) if experts_turned(module) else values).contiguous()
     return values.movedim(-1, 1).reshape(like.shape).contiguous()
 
 
-def _kind(module: nn.Module, leaf: str) -> str:
+def _is_experts(module: nn.Module, values: Tensor) -> bool:
+    return not isinstance(module, _ConvNd | nn.Bilinear) and holds_experts(module, values)
+
+
+def _kind(module: nn.Module, leaf: str, parameter: Tensor) -> str:
     for kind_of, starts, kind in _KINDS:
         exact = starts[0] == "weight"
         if isinstance(module, kind_of) and (leaf in starts if exact else leaf.startswith(starts)):
             return kind
-    return OTHER
+    if is_turned(module) and leaf in ("weight", "weight_orig"):
+        return LINEAR
+    return EXPERTS if holds_experts(module, parameter) and "bias" not in leaf else OTHER
 
 
 def _is_weight(leaf: str, parameter: Tensor, kind: str) -> bool:

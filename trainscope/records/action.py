@@ -55,6 +55,8 @@ class ActionRecord:
         reached: The share that is gone in the end (filters, or weights at zero) of all that the
             ratio was asked of, those that could not be pruned among them; None in older records.
         left_alone: Every weight that was not pruned, with its share of the parameters and why.
+        heads: The share of attention heads asked for; None where none was, and in older records.
+        blocks: The share of residual blocks asked for, likewise.
     """
 
     structure: str
@@ -71,10 +73,14 @@ class ActionRecord:
     seed: int = 0
     reached: float | None = None
     left_alone: tuple[LayerLeft, ...] = ()
+    heads: float | None = None
+    blocks: float | None = None
 
     def to_json(self) -> Json:
         """Return the pinned form of `trainscope.diagnosis/1`."""
+        parts = {"heads": self.heads, "blocks": self.blocks}
         return {
+            **{name: share for name, share in parts.items() if share is not None},
             "structure": self.structure,
             "scope": self.scope,
             "criterion": self.criterion,
@@ -96,7 +102,15 @@ class ActionRecord:
         """Return the ActionRecord that `to_json` wrote."""
         return taken(
             cls,
-            {"meaning": "", "ratios": {}, "seed": 0, "reached": None, **raw},
+            {
+                "meaning": "",
+                "ratios": {},
+                "seed": 0,
+                "reached": None,
+                "heads": None,
+                "blocks": None,
+                **raw,
+            },
             layers=tuple(typed(LayerChange, layer) for layer in listed(raw["layers"], "layers")),
             left_alone=tuple(
                 typed(LayerLeft, layer) for layer in listed(raw.get("left_alone", []), "left_alone")

@@ -17,6 +17,7 @@ from trainscope.networks.zeros import find_zeros
 from trainscope.records import ActionRecord, LayerLeft
 from trainscope.records.before import shares
 from trainscope.sparsify.action import Action
+from trainscope.sparsify.blocks import drop_some
 from trainscope.sparsify.candidate import shares_of, why_untouched
 from trainscope.sparsify.filters import cut_filters
 from trainscope.sparsify.removal import Removal
@@ -44,12 +45,17 @@ class Sparsified:
         notes: What was left alone and why, each one sentence.
         removed: For the structure `filter`: the outputs that went, by layer, batch norms among
             them, as indices in the network given. Empty for masks.
+        heads: The heads that went, by attention; where heads share keys and values, the groups.
+        blocks: The places of the blocks that went, by the list that held them. What `removed` and
+            `heads` name is named as in the network without these.
     """
 
     module: nn.Module
     record: ActionRecord
     notes: tuple[str, ...] = ()
     removed: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    heads: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    blocks: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def sparsify(
@@ -87,16 +93,20 @@ def sparsify(
     before = run_before(network, input_shape)
     pruned, notes = _working_copy(network, hold_zeros=hold_zeros)
     dense, cost = parameters(pruned), flops(pruned, input_shape)
+    dropped = None if action.blocks is None else drop_some(pruned, action, inputs)
+    base = network if dropped is None else whole_copy(pruned)  # whose layers have their new names
     trained = {name: parameter.requires_grad for name, parameter in pruned.named_parameters()}
+    outcome = Removal("", ())
     apply = cut_filters if action.structure == "filter" else mask_weights
     with kept_modes(pruned):
-        outcome = apply(pruned, action, inputs)
+        if action.prunes_units or action.heads is not None:
+            outcome = apply(pruned, action, inputs)
     for name, parameter in pruned.named_parameters():
         parameter.requires_grad_(trained[name])
         parameter.grad = None
     widths: tuple[Width, ...] = ()
     if action.structure == "filter" and action.scope == "all":
-        widths = find_widths(network, inputs, {layer.before for layer in outcome.layers})
+        widths = find_widths(base, inputs, {layer.before for layer in outcome.layers})
     after, told = _run_after(pruned, inputs, action, widths)
     check_outputs(before, after, inputs.size)
     left = parameters(pruned)
@@ -116,14 +126,17 @@ def sparsify(
         parameters=left,
         flops=remaining,
         speedup=cost / remaining if remaining else 1.0,
-        layers=outcome.layers,
-        meaning=outcome.meaning,
+        layers=(*(() if dropped is None else dropped.layers), *outcome.layers),
+        meaning=" and ".join(filter(None, (dropped.meaning if dropped else "", outcome.meaning))),
         seed=action.seed,
         reached=outcome.reached,
-        left_alone=_left_alone(network, action, outcome),
+        left_alone=_left_alone(base, action, outcome),
+        heads=action.heads,
+        blocks=action.blocks,
     )
-    notes = (*notes, *outcome.notes, *told, *_short_of(record))
-    return Sparsified(pruned, record, notes, outcome.removed)
+    notes = (*notes, *(dropped.notes if dropped else ()), *outcome.notes, *told, *_short_of(record))
+    blocks = dropped.blocks if dropped else {}
+    return Sparsified(pruned, record, notes, outcome.removed, outcome.heads, blocks)
 
 
 def unchanged(network: nn.Module, action: Action, inputs: Inputs, error: NoOpError) -> Sparsified:
@@ -168,7 +181,9 @@ def _left_alone(network: nn.Module, action: Action, outcome: Removal) -> tuple[L
     rows = []
     for weight in weights_in(network):
         why = outcome.spared.get(weight.label, outcome.spared.get(weight.layer))
-        if weight.label in changed or (why is None and weight.layer in outcome.removed):
+        if weight.label in changed or weight.layer in outcome.touched:
+            continue
+        if why is None and weight.layer in outcome.removed:
             continue
         if why is None:
             filters = action.structure == "filter" and weight.kind not in (CONVOLUTION, LINEAR)

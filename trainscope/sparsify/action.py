@@ -30,6 +30,8 @@ class Action:
         criterion: The name of a criterion in `trainscope.sparsify.criteria`.
         global_ranking: True ranks all layers in scope together instead of each by itself.
         seed: The seed of a criterion that draws.
+        heads: The share of the attention heads of every attention to cut out, in (0, 1).
+        blocks: The share of the residual blocks of every list of blocks to take out, in (0, 1).
 
     Raises:
         ActionError: On construction, where a field is out of range or two contradict.
@@ -42,6 +44,8 @@ class Action:
     criterion: str = "l1"
     global_ranking: bool = False
     seed: int = 0
+    heads: float | None = None
+    blocks: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no network could be given."""
@@ -52,7 +56,8 @@ class Action:
             )
         if self.scope not in SCOPES:
             raise ActionError(f"no scope is named '{self.scope}'; choose inner or all")
-        find(self.criterion)
+        if self.criterion != "influence":
+            find(self.criterion)
         if self.ratio is not None and not 0 < self.ratio < 1:
             raise ActionError(
                 f"the ratio is {self.ratio:g}; give a share between 0 and 1, like 0.9"
@@ -62,7 +67,16 @@ class Action:
                 raise ActionError(
                     f"the ratio of '{pattern}' is {ratio:g}; give a share from 0 up to, not with, 1"
                 )
-        self._check_n_m() if self.n_m else self._check_shares()
+        self._check_parts()
+        if self.n_m:
+            self._check_n_m()
+        elif self.prunes_units or (self.heads is None and self.blocks is None):
+            self._check_shares()
+
+    @property
+    def prunes_units(self) -> bool:
+        """Say whether filters, hidden units or weights go too, beside heads and blocks."""
+        return self.ratio is not None or bool(self.ratios) or self.n_m is not None
 
     @property
     def n_m(self) -> tuple[int, int] | None:
@@ -72,6 +86,29 @@ class Action:
             return None
         n, m = int(match[1]), int(match[2])
         return (n, m) if 0 < n < m else None
+
+    def _check_parts(self) -> None:
+        for what, share in (("heads", self.heads), ("blocks", self.blocks)):
+            if share is None:
+                continue
+            if not 0 < share < 1:
+                raise ActionError(
+                    f"the share of {what} is {share:g}; give one between 0 and 1, like 0.25"
+                )
+            if self.structure != "filter":
+                raise ActionError(
+                    f"{what} are cut out, which goes with the structure filter and not with "
+                    f"{self.structure}: do one after the other"
+                )
+        if self.criterion == "influence" and (self.prunes_units or self.heads is not None):
+            raise ActionError(
+                "the criterion influence ranks whole blocks alone; prune the blocks first, and "
+                "units or heads with l1, l2 or random afterwards"
+            )
+        if self.criterion == "influence" and self.blocks is None:
+            raise ActionError(
+                "the criterion influence ranks whole blocks; say how many with blocks"
+            )
 
     def _check_n_m(self) -> None:
         n, m = self.n_m or (1, 2)

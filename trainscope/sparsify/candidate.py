@@ -9,13 +9,14 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from trainscope.networks.weights import EMBEDDING, OTHER, Weight, weights_in
+from trainscope.networks.weights import EMBEDDING, EXPERTS, OTHER, Weight, weights_in
 from trainscope.sparsify.criteria import Subject
 
 FIRST = "the first convolution is spared"
 OUTPUT = "its outputs are the network's"
 RESIDUAL = "its outputs meet a residual addition"
 OTHER_KIND = "only convolutions are pruned"
+HEAD = "its units are read by the network's last layer alone"
 EXPECTED = (FIRST, RESIDUAL, OUTPUT, OTHER_KIND)
 """Why layers are spared in every network: nobody need be told each time."""
 
@@ -66,6 +67,10 @@ class Cutter(Protocol):
     @property
     def unit(self) -> str:
         """What is removed: "filters", "hidden units", "channels"."""
+
+    @property
+    def untold(self) -> Mapping[str, str]:
+        """Which of them are spared for a reason that one might not expect."""
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -122,6 +127,8 @@ def why_untouched(weight: Weight) -> str:
         return "an embedding is looked up, not multiplied"
     if ".parametrizations." in f".{weight.name}":
         return "its weight is parametrised"
+    if weight.kind == EXPERTS:
+        return "the units of a mixture of experts are not cut"
     if weight.kind == OTHER:
         return f"a parameter of {type(weight.module).__name__}, whose use is not known"
     return f"{'an' if weight.kind[0] in 'aeio' else 'a'} {weight.kind} has no filters"

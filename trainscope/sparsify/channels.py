@@ -15,7 +15,7 @@ from trainscope.errors import ActionError
 from trainscope.networks.example import Example, Inputs, as_example
 from trainscope.networks.meta import meta_copy
 from trainscope.sparsify.graph_step import GraphStep
-from trainscope.sparsify.layers import MAKERS, Channels
+from trainscope.sparsify.layers import Channels, makes
 from trainscope.sparsify.verify import first_line
 from trainscope.sparsify.walk import Failed, LeafTracer, Walk
 
@@ -48,6 +48,7 @@ class _Interpreter(fx.Interpreter):
                 *(n, n.all_input_nodes, n.args, n.kwargs, args, kwargs, value),
                 groups=self.walk.channels.groups,
                 layouts=self.walk.layouts,
+                origins=self.walk.origins,
             )
             self.walk.take(step, "" if module is None else self.names[module], module)
         return value
@@ -109,14 +110,13 @@ def follow(
             unused = [name for name in unused if name in channels.makers]
         for name in unused:
             if name in channels.makers:
-                group = channels.groups[channels.makers[name]]
-                group.blocked = group.blocked or "used in training only"
+                channels.block(name, "used in training only")
     for name, why in _uncuttable(meta).items():
         if name in channels.makers:
-            group = channels.groups[channels.makers[name]]
-            group.blocked = group.blocked or why
+            channels.block(name, why)
         for table in (channels.readers, channels.along):
             channels.groups.block(table.get(name), f"its outputs feed {name}, and {why}")
+    channels.groups.settle()
     return channels
 
 
@@ -136,9 +136,9 @@ def named_widths(meta: nn.Module, inputs: Inputs) -> list[tuple[str, tuple[tuple
     """
     groups = _walked(walk_traced, meta, as_example(inputs)).channels.groups
     return [
-        (name, tuple((groups[s.group].layers[0], s.repeat) for s in layout.segments))
+        (name, tuple((groups[s.group].layers[0], s.repeat) for s in groups.segments(layout)))
         for name, layout in groups.widths
-        if all(groups[segment.group].layers for segment in layout.segments)
+        if all(group.layers for group in groups.of(layout))
     ]
 
 
@@ -153,9 +153,7 @@ def _unused(network: nn.Module, called: set[nn.Module]) -> list[str]:
     """Name the layers that no call reached, also none of a module that holds them."""
     reached = {inner for module in called for inner in module.modules()}
     return [
-        name
-        for name, module in network.named_modules()
-        if isinstance(module, MAKERS) and module not in reached
+        name for name, module in network.named_modules() if makes(module) and module not in reached
     ]
 
 

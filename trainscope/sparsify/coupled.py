@@ -17,7 +17,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from trainscope.errors import ActionError
 from trainscope.networks.example import Inputs, as_example, tensors_of
 from trainscope.networks.masks import drop_masks, masks_of, set_masks
-from trainscope.sparsify.candidate import OUTPUT, Candidate, Removed, left_alone, shares_of
+from trainscope.sparsify.candidate import OUTPUT, Candidate, Removed
 from trainscope.sparsify.criteria import Subject
 from trainscope.sparsify.verify import called_modules, first_line
 
@@ -50,8 +50,8 @@ class CoupledCutter:
                 self.spared.update(dict.fromkeys(layers, why))
         order = {name: place for place, name in enumerate(self._names.values())}
         self.candidates = tuple(sorted(found, key=lambda candidate: order[candidate.name]))
-        untold = {name: why for name, why in self.spared.items() if self._is_told(name, why)}
-        self.notes = left_alone(untold, shares_of(network))
+        self.untold = {n: why for n, why in self.spared.items() if self._is_told(n, why)}
+        self.notes: tuple[str, ...] = ()
 
     def _groups(self, ignored: Sequence[nn.Module] = ()) -> list[Any]:
         """Return Torch-Pruning's groups, but for those with a layer that is to be ignored."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from trainscope.networks.linear import is_turned
 from trainscope.networks.masks import SUFFIX
 
 
@@ -16,11 +17,11 @@ def keep_outputs(module: nn.Module, kept: Tensor) -> None:
         module: Changed in place.
         kept: Indices [k] of the outputs that stay, sorted.
     """
-    transposed = isinstance(module, _ConvNd) and module.transposed
+    transposed = (isinstance(module, _ConvNd) and module.transposed) or is_turned(module)
     _select(module, "weight", 1 if transposed else 0, kept)
     for leaf in ("bias", "running_mean", "running_var"):
         _select(module, leaf, 0, kept)
-    for attribute in ("out_channels", "out_features", "num_features", "num_parameters"):
+    for attribute in ("out_channels", "out_features", "num_features", "num_parameters", "nf"):
         if hasattr(module, attribute):
             setattr(module, attribute, len(kept))
 
@@ -37,11 +38,23 @@ def keep_inputs(module: nn.Module, kept: Tensor) -> None:
     if isinstance(module, _ConvNd) and module.groups > 1:
         _keep_grouped_inputs(module, kept)
     else:
-        transposed = isinstance(module, _ConvNd) and module.transposed
+        transposed = (isinstance(module, _ConvNd) and module.transposed) or is_turned(module)
         _select(module, "weight", 0 if transposed else 1, kept)
-    for attribute in ("in_channels", "in_features"):
+    for attribute in ("in_channels", "in_features", "nx"):
         if hasattr(module, attribute):
             setattr(module, attribute, len(kept))
+
+
+def keep_slices(module: nn.Module, leaf: str, axis: int, kept: Tensor) -> None:
+    """Keep some slices of a parameter or buffer along an axis, and of its mask.
+
+    Args:
+        module: Changed in place.
+        leaf: The tensor's name in it.
+        axis: Which axis.
+        kept: Indices [k] of the slices that stay, sorted.
+    """
+    _select(module, leaf, axis, kept)
 
 
 def keep_depthwise(module: nn.Module, outputs: Tensor, inputs: Tensor) -> None:

@@ -95,7 +95,8 @@ class _Leaves(nn.Module):
 
 
 def _export(meta: nn.Module, example: Example) -> torch.export.ExportedProgram:
-    level = logging.root.manager.disable
+    level, fused = logging.root.manager.disable, torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # its one operator hides a layer's own
     logging.disable(logging.ERROR)  # what cannot be exported is told once, in a note
     said = io.StringIO()  # torch prints the graph as far as it came
     try:
@@ -110,6 +111,7 @@ def _export(meta: nn.Module, example: Example) -> torch.export.ExportedProgram:
             return torch.export.export(meta, example.args, dict(example.kwargs), strict=False)
     finally:
         logging.disable(level)
+        torch.backends.mha.set_fastpath_enabled(fused)
 
 
 def _leaf(meta: nn.Module, node: fx.Node) -> tuple[str | None, str]:
@@ -159,4 +161,5 @@ def _step(
         groups=walk.channels.groups,
         layouts=walk.layouts,
         literal=False,
+        origins=walk.origins,
     )

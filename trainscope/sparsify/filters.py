@@ -9,6 +9,8 @@ from torch import nn
 
 from trainscope.errors import ActionError
 from trainscope.networks.example import Inputs
+from trainscope.networks.linear import is_turned
+from trainscope.networks.linear import widths as linear_widths
 from trainscope.networks.weights import CONVOLUTION, LINEAR, weights_in
 from trainscope.records import LayerChange
 from trainscope.sparsify.action import Action
@@ -23,13 +25,14 @@ from trainscope.sparsify.candidate import (
 from trainscope.sparsify.choose import choose
 from trainscope.sparsify.coupled import coupled
 from trainscope.sparsify.criteria import Context, find
+from trainscope.sparsify.heads import find_heads
 from trainscope.sparsify.inner import inner
 from trainscope.sparsify.ratios import assign
-from trainscope.sparsify.removal import Removal, percent
+from trainscope.sparsify.removal import Removal, percent, together
 
 
 def cut_filters(network: nn.Module, action: Action, inputs: Inputs) -> Removal:
-    """Take filters out of a network, in place.
+    """Take filters, hidden units and heads out of a network, in place; heads first.
 
     Args:
         network: Changed in place.
@@ -39,6 +42,59 @@ def cut_filters(network: nn.Module, action: Action, inputs: Inputs) -> Removal:
     Raises:
         ActionError: The network cannot be followed, or nothing would be pruned.
     """
+    done = None
+    if action.heads is not None:
+        done = _cut_heads(network, action, inputs)
+    if action.prunes_units:
+        units = _cut_units(network, action, inputs, frozenset() if done is None else done.touched)
+        done = units if done is None else together(done, units)
+    assert done is not None
+    return done
+
+
+def _cut_heads(network: nn.Module, action: Action, inputs: Inputs) -> Removal:
+    assert action.heads is not None
+    cutter = find_heads(network, inputs)
+    if not cutter.candidates:
+        reasons = "; ".join(f"{name}: {why}" for name, why in list(cutter.spared.items())[:3])
+        raise ActionError(
+            f"no attention head can be cut ({reasons or 'no attention was found'}); "
+            "leave the heads out, or use the structure unstructured"
+        )
+    ratios = [action.heads] * len(cutter.candidates)
+    share = action.heads if action.global_ranking else None
+    selection = _select(cutter.candidates, ratios, action, share)
+    if not selection.removed:
+        raise ActionError(_no_op(cutter, ratios, selection))
+    attentions = cutter.attentions
+    left = tuple(f"heads left alone: {name} ({why})" for name, why in cutter.untold.items())
+    notes = (*cutter.notes, *selection.notes, *left)
+    touched = {n.rpartition(".")[0] for name in selection.removed for n in attentions[name].labels}
+    removed = cutter.cut(selection.removed)
+    layers = []
+    for name, units in removed.items():
+        heads = attentions[name].heads
+        gone = heads * len(units) // attentions[name].units
+        layers.append(LayerChange(name, heads, heads - gone))
+    count = len(attentions)
+    meaning = f"{percent([action.heads])} of the heads of {count} attention{'s' * (count != 1)}"
+    if action.global_ranking:
+        meaning += ", ranked together"
+    total = sum(attention.heads for attention in attentions.values())
+    return Removal(
+        meaning,
+        tuple(layers),
+        notes=notes,
+        spared=cutter.spared,
+        reached=sum(layer.before - layer.after for layer in layers) / total,
+        heads=removed,
+        touched=frozenset(touched),
+    )
+
+
+def _cut_units(
+    network: nn.Module, action: Action, inputs: Inputs, touched: frozenset[str]
+) -> Removal:
     scope: Callable[[nn.Module, Inputs], Cutter]
     scope = inner if action.scope == "inner" else coupled
     cutter = scope(network, inputs)
@@ -48,7 +104,8 @@ def cut_filters(network: nn.Module, action: Action, inputs: Inputs) -> Removal:
         action.ratios,
         cutter.spared,
     )
-    selection = _select(cutter.candidates, ratios, action)
+    share = action.ratio if action.global_ranking else None
+    selection = _select(cutter.candidates, ratios, action, share)
     if not selection.removed:
         raise ActionError(_no_op(cutter, ratios, selection))
     widths, parameters = _widths(network), shares_of(network)
@@ -68,25 +125,31 @@ def cut_filters(network: nn.Module, action: Action, inputs: Inputs) -> Removal:
     meaning += "s" * (len(asked) != 1)
     if action.global_ranking:
         meaning += ", ranked together"
-    notes = (*cutter.notes, *selection.notes, *_without_filters(network, cutter.spared, parameters))
+    told = {name: why for name, why in cutter.untold.items() if name not in touched}
+    told |= _without_filters(network, cutter.spared, touched)
+    notes = (*cutter.notes, *selection.notes, *left_alone(told, parameters))
     filters = [c.count for c, ratio in zip(cutter.candidates, ratios, strict=True) if ratio > 0]
     gone = sum(len(indices) for indices in selection.removed.values())
     return Removal(meaning, layers, removed, notes, cutter.spared, gone / sum(filters))
 
 
 def _without_filters(
-    network: nn.Module, spared: Mapping[str, str], parameters: Mapping[str, float]
-) -> tuple[str, ...]:
+    network: nn.Module, spared: Mapping[str, str], touched: frozenset[str]
+) -> dict[str, str]:
     """Name the weights that this structure never takes: recurrent ones, embeddings and so on."""
-    others = {
+    return {
         weight.label: why_untouched(weight)
         for weight in weights_in(network)
-        if weight.kind not in (CONVOLUTION, LINEAR) and weight.layer not in spared
+        if weight.kind not in (CONVOLUTION, LINEAR) and weight.layer not in {*spared, *touched}
     }
-    return left_alone(others, parameters)
 
 
-def _select(candidates: Sequence[Candidate], ratios: Sequence[float], action: Action) -> Selection:
+def _select(
+    candidates: Sequence[Candidate],
+    ratios: Sequence[float],
+    action: Action,
+    share: float | None,
+) -> Selection:
     criterion = find(action.criterion)
     context = Context(torch.Generator().manual_seed(action.seed))
     # A spared layer is not ranked: it may lack what the criterion needs.
@@ -96,7 +159,6 @@ def _select(candidates: Sequence[Candidate], ratios: Sequence[float], action: Ac
         else torch.zeros(candidate.count, dtype=torch.float64)
         for candidate, ratio in zip(candidates, ratios, strict=True)
     ]
-    share = action.ratio if action.global_ranking else None
     return choose(candidates, scores, ratios, global_ratio=share)
 
 
@@ -112,6 +174,8 @@ def _widths(network: nn.Module) -> dict[str, int]:
     found = {}
     for name, module in network.named_modules():
         width = getattr(module, "out_channels", getattr(module, "out_features", None))
+        if is_turned(module):
+            width = linear_widths(module)[1]
         if isinstance(width, int):
             found[name] = width
     return found

@@ -12,11 +12,14 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from trainscope.errors import ActionError
 from trainscope.networks.copies import whole_copy
 from trainscope.networks.cost import flops, parameters
+from trainscope.networks.depth import drop
 from trainscope.networks.example import Inputs, as_example
+from trainscope.networks.linear import is_turned
 from trainscope.networks.masks import SUFFIX, masks_of, set_masks
 from trainscope.records import ActionRecord, LayerChange
 from trainscope.sparsify.act import Sparsified
 from trainscope.sparsify.candidate import some
+from trainscope.sparsify.given_structures import heads_lost, missing_blocks
 from trainscope.sparsify.removal import percent
 from trainscope.sparsify.verify import check_outputs, check_weights, run, run_before
 
@@ -86,8 +89,13 @@ def given_action(base: nn.Module, pruned: nn.Module, inputs: Inputs) -> Sparsifi
     check_weights(pruned)
     samples = as_example(inputs).size
     check_outputs(run_before(base, inputs), run(pruned, inputs), samples)
-    pairs, notes = _pairs(base, pruned)
+    gone = missing_blocks(base, pruned)
+    aligned = whole_copy(base) if gone else base
+    drop(aligned, gone)
+    pairs, notes = _pairs(aligned, pruned)
+    heads = heads_lost(aligned, pruned)
     cut = [pair for pair in pairs if pair.narrower and not pair.follows]
+    cut = [pair for pair in cut if not any(_within(pair.layer, each.name) for each in heads)]
     masked = [pair for pair in pairs if pair.zeroed]
     held = _held(pruned)
     module = _masked(pruned, pairs)
@@ -100,7 +108,9 @@ def given_action(base: nn.Module, pruned: nn.Module, inputs: Inputs) -> Sparsifi
             f"{which}the second network has {left} parameters where the first has {dense}, so it "
             "is not the first one pruned: give the dense network first, then the pruned one"
         )
-    if not cut and not masked and left == dense:
+    structural = bool(cut or heads or gone)
+    depths = [_depth(base, name, places) for name, places in gone.items()]
+    if not structural and not masked and left == dense:
         raise ActionError(
             "nothing was pruned: the two networks have the same layers and no weight is zero in "
             "the second that is not in the first; give the pruned network with --after"
@@ -109,15 +119,25 @@ def given_action(base: nn.Module, pruned: nn.Module, inputs: Inputs) -> Sparsifi
     remaining = flops(module, inputs)
     record = ActionRecord(
         structure=GIVEN,
-        scope=" and ".join(word for word, there in (("cut", cut), ("masked", masked)) if there)
+        scope=" and ".join(
+            word for word, there in (("cut", structural), ("masked", masked)) if there
+        )
         or "layers removed",
-        criterion="unknown" if cut or moved > _MOVED else _ranking(masked),
-        ratio=_uniform(cut or masked, cut=bool(cut)),
+        criterion="unknown" if structural or moved > _MOVED else _ranking(masked),
+        ratio=None if heads or gone else _uniform(cut or masked, cut=bool(cut)),
         parameters=left,
         flops=remaining,
         speedup=flops(base, inputs) / remaining if remaining else 1.0,
-        layers=tuple(_change(pair, cut=bool(cut)) for pair in cut or masked),
-        meaning=_meaning(cut, masked, held),
+        layers=(
+            *depths,
+            *heads,
+            *(_change(p, cut=True) for p in cut),
+            *(_change(p, cut=False) for p in masked if not structural),
+        ),
+        meaning=", and ".join(
+            filter(None, (*_parts(depths, heads), _meaning(cut, masked, held, structural)))
+        )
+        or "whole layers",
     )
     if moved > _MOVED:
         notes.append(
@@ -142,7 +162,7 @@ def _pairs(base: nn.Module, pruned: nn.Module) -> tuple[list[_Pair], list[str]]:
             )
         owner, _, leaf = name.rpartition(".")
         module = modules[owner]
-        turned = isinstance(module, _ConvTransposeNd)
+        turned = isinstance(module, _ConvTransposeNd) or is_turned(module)
         follows = isinstance(module, _ConvNd) and module.groups == module.in_channels > 1
         layer = owner if leaf == "weight" else name
         moved = old.detach().to(device=new.device, dtype=new.dtype)
@@ -265,16 +285,38 @@ def _uniform(pairs: Sequence[_Pair], *, cut: bool) -> float | None:
     return None
 
 
-def _meaning(cut: Sequence[_Pair], masked: Sequence[_Pair], held: set[str]) -> str:
+def _within(layer: str, attention: str) -> bool:
+    return not attention or layer == attention or layer.startswith(f"{attention}.")
+
+
+def _depth(base: nn.Module, name: str, gone: Sequence[int]) -> LayerChange:
+    before = len(list(base.get_submodule(name).children()))
+    return LayerChange(name, before, before - len(gone))
+
+
+def _parts(depths: Sequence[LayerChange], heads: Sequence[LayerChange]) -> list[str]:
+    """Say how many blocks and heads went."""
+    parts = [f"{d.before - d.after} of the {d.before} blocks of {d.name}" for d in depths]
+    if heads:
+        shares = [round(1 - each.after / each.before, 3) for each in heads]
+        count = f"{len(heads)} attention{'s' * (len(heads) > 1)}"
+        parts.append(f"{percent(shares)} of the heads of {count}")
+    return parts
+
+
+def _meaning(
+    cut: Sequence[_Pair], masked: Sequence[_Pair], held: set[str], structural: bool
+) -> str:
     parts = []
     if cut:
         ratio = _uniform(cut, cut=True)
         shares = _ratios(cut, cut=True) if ratio is None else [ratio]
-        parts.append(f"{_words(shares)} of the filters of {_layers(cut)}")
+        unit = "filters" if any(pair.before.ndim > 2 for pair in cut) else "outputs"
+        parts.append(f"{_words(shares)} of the {unit} of {_layers(cut)}")
     if masked:
         pattern = next((form for form in _PATTERNS if all(_fits(p, *form) for p in masked)), None)
         how = "held by masks" if all(p.layer in held for p in masked) else "zeroed without masks"
-        if pattern is not None and not cut:
+        if pattern is not None and not structural:
             n, m = pattern
             parts.append(
                 f"{n} of every {m} weights along the inputs kept in {_layers(masked)}, {how}"
@@ -283,7 +325,7 @@ def _meaning(cut: Sequence[_Pair], masked: Sequence[_Pair], held: set[str]) -> s
             ratio = _uniform(masked, cut=False)
             shares = _ratios(masked, cut=False) if ratio is None else [ratio]
             parts.append(f"{_words(shares)} of the weights of {_layers(masked)}, {how}")
-    return ", and ".join(parts) or "whole layers"
+    return ", and ".join(parts)
 
 
 def _words(shares: Sequence[float]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import fx
@@ -27,6 +27,7 @@ class GraphStep:
         layouts: The layouts of the nodes before it; a node without one is not in it.
         literal: True where a number among the arguments is one in the network's code. In a graph
             that was made for one shape it may be any size that the code computed.
+        origins: The calls of layers that made the channels of each node before it.
     """
 
     node: fx.Node
@@ -39,6 +40,7 @@ class GraphStep:
     groups: Groups
     layouts: Mapping[fx.Node, Layout]
     literal: bool = True
+    origins: Mapping[fx.Node, frozenset[fx.Node]] = field(default_factory=dict)
 
     @property
     def layout(self) -> Layout | None:

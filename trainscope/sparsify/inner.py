@@ -15,7 +15,8 @@ from torch import nn
 from trainscope.errors import ActionError
 from trainscope.networks.example import Inputs
 from trainscope.networks.masks import masks_of
-from trainscope.sparsify.candidate import Cutter
+from trainscope.networks.weights import EXPERTS, weights_in
+from trainscope.sparsify.candidate import Cutter, why_untouched
 from trainscope.sparsify.channels import UntraceableError, follow
 from trainscope.sparsify.coupled import by_dependencies
 from trainscope.sparsify.coupled_inner import CoupledInnerCutter
@@ -43,7 +44,9 @@ def inner(network: nn.Module, inputs: Inputs) -> Cutter:
     """
     cutter = _found(network, inputs)
     if not cutter.candidates:
-        reasons = "; ".join(f"{name}: {why}" for name, why in list(cutter.spared.items())[:3])
+        experts = {w.label: why_untouched(w) for w in weights_in(network) if w.kind == EXPERTS}
+        told = list({**experts, **cutter.spared}.items())[:3]
+        reasons = "; ".join(f"{name}: {why}" for name, why in told)
         raise ActionError(
             "nothing can be pruned: no convolution or MLP is inner "
             f"({reasons or 'there is no convolution or linear layer'}); "
@@ -95,7 +98,7 @@ def exported(network: nn.Module, inputs: Inputs) -> InnerCutter:
     cutter = InnerCutter(network, channels)
     failed = failing(network, inputs, cutter.candidates, lambda copy: InnerCutter(copy, channels))
     for name, why in failed.items():
-        channels.groups[channels.makers[name]].blocked = why
+        channels.block(name, why)
     return InnerCutter(network, channels) if failed else cutter
 
 

@@ -9,16 +9,17 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
+from trainscope.networks.linear import widths
+from trainscope.networks.weights import outputs_first
 from trainscope.sparsify.candidate import (
     EXPECTED,
     FIRST,
+    HEAD,
     OTHER_KIND,
     OUTPUT,
     RESIDUAL,
     Candidate,
     Removed,
-    left_alone,
-    shares_of,
 )
 from trainscope.sparsify.criteria import Subject
 from trainscope.sparsify.cut import keep_depthwise, keep_inputs, keep_outputs
@@ -38,9 +39,9 @@ class InnerCutter:
             groups[root].layers.sort(key=lambda name: (not self._is_convolution(name), order[name]))
         self._first = next((n for n in channels.makers if self._is_convolution(n)), None)
         self._read_by_layers = {
-            groups.root(segment.group)
+            segment.group
             for layout in channels.readers.values()
-            for segment in layout.segments
+            for segment in groups.segments(layout)
         }
         chosen = self._choose(linear=False)
         self.noun, self.unit = "inner convolution", "filters"
@@ -55,16 +56,18 @@ class InnerCutter:
             if root not in chosen
             for name in groups[root].layers
         }
-        self.notes = self._notes(linear=self.unit != "filters")
+        self.untold = self._untold(linear=self.unit != "filters")
+        self.notes: tuple[str, ...] = ()
 
     def cut(self, removed: Removed) -> dict[str, tuple[int, ...]]:
         """Cut the network in place; return the outputs that went, by layer (norms too)."""
         channels, groups = self._channels, self._channels.groups
         gone = {self._of[name]: indices for name, indices in removed.items()}
         outputs: dict[str, Tensor] = {}
-        for name, number in channels.makers.items():
-            if groups.root(number) in gone:
-                outputs[name] = gone[groups.root(number)]
+        for name in channels.makers:
+            made = groups.indices(channels.made_by(name), gone)
+            if len(made):
+                outputs[name] = made
                 module = self._network.get_submodule(name)
                 # Inputs before outputs: a grouped convolution's rows are told by its outputs.
                 self._cut_inputs(name, module, gone)
@@ -100,13 +103,31 @@ class InnerCutter:
 
     def _choose(self, *, linear: bool) -> list[int]:
         groups = self._channels.groups
-        return [
+        chosen = [
             root
             for root in self._roots
             if groups[root].linear == linear
             and self._why_not(groups[root]) is None
             # Hidden units are those between two linear layers.
             and (not linear or root in self._read_by_layers)
+        ]
+        readers = {root: self._readers(root) for root in chosen} if linear else {}
+        if any(group.residual or group.blocked for read in readers.values() for group in read):
+            # A network of residual blocks: a hidden layer of its classifier is no MLP of a block.
+            for root, read in readers.items():
+                if all(group.output for group in read):
+                    groups[root].blocked = HEAD
+                    chosen.remove(root)
+        return chosen
+
+    def _readers(self, root: int) -> list[Group]:
+        """Return the groups that the layers make which read a group."""
+        channels = self._channels
+        return [
+            group
+            for name, layout in channels.readers.items()
+            if any(segment.group == root for segment in channels.groups.segments(layout))
+            for group in channels.groups.of(channels.made_by(name))
         ]
 
     def _why_not(self, group: Group, name: str | None = None) -> str | None:
@@ -129,31 +150,42 @@ class InnerCutter:
         """Describe a group; its first layer is the one that is ranked."""
         group = self._channels.groups[root]
         name = group.layers[0]
-        module = self._network.get_submodule(name)
-        weight: Tensor = cast(Tensor, module.weight).detach()
-        if isinstance(module, _ConvNd) and module.transposed:
-            weight = weight.transpose(0, 1)
+        # Gated units are ranked by all their rows; of convolutions the first is ranked.
+        ranked = group.layers if group.linear else group.layers[:1]
+        rows = [part for layer in ranked for part in self._rows(layer, root)]
         scales = []
         for along, layout in self._channels.along.items():
             norm = self._network.get_submodule(along)
-            reads = [(self._channels.groups.root(s.group), s.repeat) for s in layout.segments]
+            reads = [(s.group, s.repeat) for s in self._channels.groups.segments(layout)]
             if isinstance(norm, _BatchNorm) and norm.affine and reads == [(root, 1)]:
                 scales.append(norm.weight.detach())
-        subject = Subject(name, weight.flatten(1), tuple(scales[:1]), (f"{name}.weight",))
+        parameters = tuple(f"{layer}.weight" for layer in ranked)
+        subject = Subject(name, torch.cat(rows, dim=1), tuple(scales[:1]), parameters)
         return Candidate(subject, tuple(group.layers), group.size, group.chunks)
+
+    def _rows(self, layer: str, root: int) -> list[Tensor]:
+        """Return the weights [n, k] of the outputs of a layer that are a group, part by part."""
+        module, groups = self._network.get_submodule(layer), self._channels.groups
+        weight = outputs_first(module, cast(Tensor, module.weight).detach())
+        found, start = [], 0
+        for segment in groups.segments(self._channels.made_by(layer)):
+            size = groups[segment.group].size
+            if segment.group == root:
+                found.append(weight[start : start + size])
+            start += size
+        return found
 
     def _is_convolution(self, name: str) -> bool:
         return isinstance(self._network.get_submodule(name), _ConvNd)
 
-    def _notes(self, *, linear: bool) -> tuple[str, ...]:
+    def _untold(self, *, linear: bool) -> dict[str, str]:
         """Name the layers of a kind that are left out for a reason one might not expect."""
         groups, makers = self._channels.groups, self._channels.makers
-        untold = {
+        return {
             name: why
             for name, why in self.spared.items()
             if groups[makers[name]].linear == linear and why not in EXPECTED
         }
-        return left_alone(untold, shares_of(self._network))
 
 
 def _kept(width: int, gone: Tensor) -> Tensor:
@@ -163,4 +195,4 @@ def _kept(width: int, gone: Tensor) -> Tensor:
 
 
 def _outputs_of(module: nn.Module) -> int:
-    return int(module.out_channels if isinstance(module, _ConvNd) else module.out_features)  # type: ignore[arg-type]
+    return module.out_channels if isinstance(module, _ConvNd) else widths(module)[1]

@@ -10,12 +10,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from trainscope.networks.linear import is_linear, widths
 from trainscope.sparsify.graph_step import GraphStep
 from trainscope.sparsify.layout import Groups, Layout, Segment
-from trainscope.sparsify.operations import elementwise, flattened, spatial
-
-MAKERS = (_ConvNd, nn.Linear)
-"""The layers that make new channels."""
+from trainscope.sparsify.operations import elementwise, flattened, halved, spatial
 
 _ALONG = (_BatchNorm, _InstanceNorm, nn.PReLU)
 
@@ -33,8 +31,15 @@ _SPATIAL = (
     *(nn.ZeroPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d, nn.ConstantPad2d),
 )
 
-LEAVES = (*MAKERS, *_ALONG)
-"""Types (and their subclasses) that the trace takes as one step."""
+
+def makes(module: object) -> bool:
+    """Say whether a module is a layer that makes new channels."""
+    return isinstance(module, _ConvNd) or is_linear(module)
+
+
+def is_leaf(module: object) -> bool:
+    """Say whether the trace takes a module as one step, whoever wrote its class."""
+    return makes(module) or isinstance(module, _ALONG)
 
 
 @dataclass
@@ -59,15 +64,25 @@ class Channels:
             if module.groups == module.in_channels > 1 and not module.transposed:
                 return self._depthwise(step, name, module)
             return self._convolution(step, name, module)
-        if isinstance(module, nn.Linear):
+        if is_linear(module):
             return self._linear(step, name, module)
         if isinstance(module, _ALONG):
             return self._along(step, name, module)
+        if isinstance(module, nn.GLU):
+            return halved(step, module.dim)
         if isinstance(module, nn.Flatten):
             return flattened(step, module.start_dim, module.end_dim)
         if isinstance(module, _ELEMENTWISE):
             return elementwise(step)
         return spatial(step) if isinstance(module, _SPATIAL) else None
+
+    def made_by(self, name: str) -> Layout:
+        """Return the channels that a layer makes, as a layout."""
+        return Layout(0, (Segment(self.makers[name]),))
+
+    def block(self, name: str, why: str) -> None:
+        """Mark the channels that a layer makes as ones that cannot be cut."""
+        self.groups.block(self.made_by(name), why)
 
     def _made(self, name: str, size: int, axis: int, *, linear: bool, chunks: int = 1) -> Layout:
         if name not in self.makers:  # a layer that is called twice makes one group
@@ -84,13 +99,14 @@ class Channels:
     def _convolution(self, step: GraphStep, name: str, module: _ConvNd) -> Layout | None:
         layout = step.layout
         if layout is not None:
-            single = len(layout.segments) == 1 and layout.segments[0].repeat == 1
+            segments = self.groups.segments(layout)
+            single = len(segments) == 1 and segments[0].repeat == 1
             if layout.axis != 1 or (module.groups > 1 and (module.transposed or not single)):
                 self.groups.block(
                     layout, f"its outputs feed the grouped convolution {name} unevenly"
                 )
             elif module.groups > 1:
-                group = self.groups[layout.segments[0].group]
+                group = self.groups[segments[0].group]
                 group.chunks = math.lcm(group.chunks, module.groups)
             self._read(name, layout, self.readers)
         made = self._made(name, module.out_channels, 1, linear=False, chunks=module.groups)
@@ -105,14 +121,14 @@ class Channels:
         self._read(name, layout, self.along)
         return layout.repeated(module.out_channels // module.in_channels)
 
-    def _linear(self, step: GraphStep, name: str, module: nn.Linear) -> Layout | None:
+    def _linear(self, step: GraphStep, name: str, module: nn.Module) -> Layout | None:
         layout = step.layout
         if layout is not None:
             if layout.axis != step.source.ndim - 1:
                 self.groups.block(layout, f"{name} works across positions of its outputs")
             else:
                 self._read(name, layout, self.readers)
-        return self._made(name, module.out_features, step.value.ndim - 1, linear=True)
+        return self._made(name, widths(module)[1], step.value.ndim - 1, linear=True)
 
     def _along(self, step: GraphStep, name: str, module: nn.Module) -> Layout | None:
         layout = step.layout

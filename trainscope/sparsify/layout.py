@@ -8,6 +8,7 @@ order: a concatenation has several segments, and flattening repeats each channel
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -74,6 +75,8 @@ class Groups:
     def __init__(self) -> None:
         self._groups: list[Group] = []
         self._parents: list[int] = []
+        self._halves: dict[int, tuple[int, int]] = {}  # the parts of what was divided, by root
+        self._splits: list[list[Layout]] = []
         self.widths: list[tuple[str, Layout]] = []  # what each `NamedWidth` was found to count
 
     def new(self, size: int, **fields: object) -> int:
@@ -94,15 +97,75 @@ class Groups:
 
     def roots(self) -> list[int]:
         """Return one number for each group, in the order they were made."""
-        return [number for number in range(len(self._parents)) if self.root(number) == number]
+        numbers = range(len(self._parents))
+        return [n for n in numbers if self.root(n) == n and n not in self._halves]
+
+    def segments(self, layout: Layout) -> list[Segment]:
+        """Return the segments of a layout by root, the parts of what was divided since."""
+        found = []
+        for segment in layout.segments:
+            root = self.root(segment.group)
+            if root in self._halves:
+                inner = tuple(Segment(half, segment.repeat) for half in self._halves[root])
+                found.extend(self.segments(Layout(layout.axis, inner)))
+            else:
+                found.append(Segment(root, segment.repeat))
+        return found
 
     def of(self, layout: Layout | None) -> list[Group]:
         """Return the groups of a layout; none of none."""
-        return [] if layout is None else [self[segment.group] for segment in layout.segments]
+        if layout is None:
+            return []
+        return [self._groups[segment.group] for segment in self.segments(layout)]
 
     def width(self, layout: Layout) -> int:
         """Return how many channels a layout has."""
-        return sum(self[segment.group].size * segment.repeat for segment in layout.segments)
+        return sum(self._groups[s.group].size * s.repeat for s in self.segments(layout))
+
+    def split(self, layout: Layout, sizes: Sequence[int]) -> list[Layout] | None:
+        """Return the layouts of consecutive parts of a layout; groups are divided where they end.
+
+        None where a part would end between repetitions of one channel.
+        """
+        queue, parts = self.segments(layout), []
+        for size in sizes:
+            taken, need = [], size
+            while need and queue:
+                segment = queue.pop(0)
+                width = self._groups[segment.group].size * segment.repeat
+                if width > need and segment.repeat > 1:
+                    return None
+                if width > need:
+                    first, second = self._divide(segment.group, need)
+                    queue.insert(0, Segment(second))
+                    segment, width = Segment(first), need
+                taken.append(segment)
+                need -= width
+            parts.append(Layout(layout.axis, tuple(taken)))
+        self._splits.append(parts)
+        return parts
+
+    def settle(self) -> None:
+        """Block the parts of a split that are not cut alike: code that splits evenly needs that."""
+        for parts in self._splits:
+            found = [self.segments(part) for part in parts]
+            if any(segments != found[0] for segments in found):
+                for part in parts:
+                    self.block(part, "its outputs are split into parts that are used differently")
+
+    def _divide(self, root: int, at: int) -> tuple[int, int]:
+        whole = self._groups[root]
+        why = whole.blocked
+        if whole.chunks > 1:
+            why = why or "the outputs of a grouped convolution are split"
+        halves = []
+        for size in (at, whole.size - at):
+            part = replace(whole, size=size, layers=list(whole.layers), chunks=1, blocked=why)
+            self._groups.append(part)
+            self._parents.append(len(self._parents))
+            halves.append(len(self._parents) - 1)
+        self._halves[root] = (halves[0], halves[1])
+        return self._halves[root]
 
     def block(self, layout: Layout | None, why: str) -> None:
         """Mark every group of a layout as one that cannot be cut; the first reason stays."""
@@ -115,14 +178,14 @@ class Groups:
             for layout in (left, right):
                 self.block(layout, f"{why} joins channels that are laid out differently")
             return
-        for one, two in zip(left.segments, right.segments, strict=True):
+        for one, two in zip(self.segments(left), self.segments(right), strict=True):
             self._unite(one.group, two.group)
 
     def indices(self, layout: Layout, removed: dict[int, Tensor]) -> Tensor:
         """Return which channels of a layout go, sorted, given those of each group (by root)."""
         found, offset = [torch.empty(0, dtype=torch.long)], 0
-        for segment in layout.segments:
-            root = self.root(segment.group)
+        for segment in self.segments(layout):
+            root = segment.group
             if root in removed:
                 starts = removed[root].unsqueeze(1) * segment.repeat + offset
                 found.append((starts + torch.arange(segment.repeat)).flatten())
@@ -130,7 +193,7 @@ class Groups:
         return torch.cat(found)
 
     def _shape(self, layout: Layout) -> list[tuple[int, int]]:
-        return [(self[segment.group].size, segment.repeat) for segment in layout.segments]
+        return [(self._groups[s.group].size, s.repeat) for s in self.segments(layout)]
 
     def _unite(self, left: int, right: int) -> None:
         first, second = sorted((self.root(left), self.root(right)))
@@ -138,7 +201,7 @@ class Groups:
             return
         kept, gone = self._groups[first], self._groups[second]
         self._parents[second] = first
-        kept.layers.extend(gone.layers)
+        kept.layers.extend(name for name in gone.layers if name not in kept.layers)
         kept.linear = kept.linear and gone.linear
         kept.residual = kept.residual or gone.residual
         kept.output = kept.output or gone.output

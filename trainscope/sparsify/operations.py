@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from torch import Tensor
+from torch import Tensor, fx
 
 from trainscope.sparsify.graph_step import GraphStep
 from trainscope.sparsify.layout import Layout, NamedWidth, Segment
@@ -61,7 +61,9 @@ def _binary(step: GraphStep, *, residual: bool) -> Layout | None:
     axis = known[0][0].axis - known[0][1].ndim
     result = known[0][0].on(step.value.ndim + axis)
     wide = [(lay, v) for lay, v in tensors if v.ndim >= -axis and v.shape[axis] > 1]
-    if residual and len(wide) > 1:
+    made = [step.origins.get(r) if isinstance(r, fx.Node) else None for r in raw]
+    # An activation may add what it computed of one number to that number: no residual addition.
+    if residual and len(wide) > 1 and (made[0] is None or made[0] != made[1]):
         for layout, _ in known:
             for group in step.groups.of(layout):
                 group.residual = True
@@ -238,6 +240,43 @@ def concatenate(step: GraphStep) -> Layout | None:
     return Layout(axis, tuple(segments))
 
 
+def split(step: GraphStep) -> list[Layout] | None:
+    """Consecutive parts: along the channels each part has its own, else each has all of them."""
+    layout, values = step.layout, step.value
+    if layout is None or not values:
+        return None
+    dim = step.argument(2, "dim", 0)
+    if dim % step.source.ndim != layout.axis:
+        return [layout] * len(values)
+    if step.literal and step.function != "chunk":
+        return None  # a width written into the code
+    return step.groups.split(layout, [value.shape[layout.axis] for value in values])
+
+
+def glu(step: GraphStep) -> Layout | None:
+    """One half of the channels times the sigmoid of the other."""
+    return halved(step, step.argument(1, "dim", -1))
+
+
+def halved(step: GraphStep, dim: int) -> Layout | None:
+    """Return the layout after the product of both halves of an axis."""
+    layout = step.layout
+    if layout is None:
+        return None
+    if dim % step.source.ndim != layout.axis:
+        return layout
+    half = step.source.shape[layout.axis] // 2
+    parts = step.groups.split(layout, [half, half])
+    if parts is None:
+        return None
+    step.groups.join(parts[0], parts[1], step.node.name)
+    return parts[0]
+
+
+SPLITS = ("chunk", "split", "split_with_sizes", "unsafe_split", "unsafe_chunk", "tensor_split")
+"""Functions that return consecutive parts of a tensor."""
+
+
 def _named(rule: Rule, names: str) -> dict[str, Rule]:
     return dict.fromkeys(names.split(), rule)
 
@@ -266,6 +305,7 @@ FUNCTIONS: dict[str, Rule] = {
     **_named(reshape, "view reshape"),
     **_named(concatenate, "cat concat concatenate"),
     "pad": pad,
+    "glu": glu,
     "flatten": flatten,
     "expand": expand,
     "permute": permute,

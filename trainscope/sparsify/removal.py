@@ -19,6 +19,8 @@ class Removal:
         notes: What was left alone and why, each one sentence.
         spared: Why layers were not pruned, by name.
         reached: The share that is gone of all that the ratio was asked of.
+        heads: The units of heads that went, by attention.
+        touched: Other layers whose weights were cut, which `layers` does not name.
     """
 
     meaning: str
@@ -27,6 +29,23 @@ class Removal:
     notes: tuple[str, ...] = ()
     spared: Mapping[str, str] = field(default_factory=dict)
     reached: float | None = None
+    heads: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    touched: frozenset[str] = frozenset()
+
+
+def together(first: Removal, second: Removal) -> Removal:
+    """Return what two structures did, one after the other, as one."""
+    spared = {**first.spared, **second.spared}
+    return Removal(
+        f"{first.meaning} and {second.meaning}",
+        (*first.layers, *second.layers),
+        {**first.removed, **second.removed},
+        (*first.notes, *second.notes),
+        {name: why for name, why in spared.items() if name not in first.touched | second.touched},
+        second.reached,
+        {**first.heads, **second.heads},
+        first.touched | second.touched,
+    )
 
 
 def percent(ratios: Sequence[float]) -> str:

@@ -9,6 +9,9 @@ from trainscope.errors import ActionError
 from trainscope.networks.example import Inputs, as_example, described, tensors_of
 from trainscope.task.modes import eval_mode
 
+_STATES = ("past_key_values", "hidden_states", "attentions")
+"""What transformers' networks return of their insides: it counts their heads and blocks."""
+
 Outputs = dict[str, Tensor]
 """The tensors of a network's outputs by their place in them: "" for a tensor, "['logits']"."""
 
@@ -30,10 +33,13 @@ def check_weights(network: nn.Module) -> None:
 def run(network: nn.Module, inputs: Inputs) -> Outputs:
     """Return the outputs for an example, in eval mode, by place; the modes are put back.
 
-    The random states are not advanced: eval mode draws nothing.
+    The random states are not advanced: eval mode draws nothing. States of inner layers that are
+    returned beside the outputs are left out.
     """
     with torch.no_grad(), eval_mode(network):
-        return tensors_of(as_example(inputs).run(network))
+        outputs = tensors_of(as_example(inputs).run(network))
+    inner = [place for place in outputs if any(word in place for word in _STATES)]
+    return {p: t for p, t in outputs.items() if p not in inner or len(inner) == len(outputs)}
 
 
 def called_modules(network: nn.Module, inputs: Inputs) -> list[str]:

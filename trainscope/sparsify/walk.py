@@ -8,9 +8,15 @@ from torch import Tensor, fx, nn
 
 from trainscope.networks.example import tensors_of
 from trainscope.sparsify.graph_step import GraphStep
-from trainscope.sparsify.layers import LEAVES, Channels
+from trainscope.sparsify.layers import Channels, is_leaf, makes
 from trainscope.sparsify.layout import Layout
-from trainscope.sparsify.operations import FUNCTIONS
+from trainscope.sparsify.operations import FUNCTIONS, SPLITS, split
+
+_OPENED = (
+    *(nn.Transformer, nn.TransformerEncoder, nn.TransformerDecoder),
+    *(nn.TransformerEncoderLayer, nn.TransformerDecoderLayer),
+)
+"""Torch's own modules that are looked into: their layers are what is cut."""
 
 
 class Failed:
@@ -25,6 +31,8 @@ class Walk:
         layouts: How the value of each node holds them.
         driven: The nodes that depend on the network's input.
         called: The layers that were called.
+        origins: The calls of layers that made the channels of each node.
+        parts: The layouts of the parts that a node splits a tensor into.
     """
 
     def __init__(self) -> None:
@@ -32,11 +40,18 @@ class Walk:
         self.layouts: dict[fx.Node, Layout] = {}
         self.driven: set[fx.Node] = set()
         self.called: set[nn.Module] = set()
+        self.origins: dict[fx.Node, frozenset[fx.Node]] = {}
+        self.parts: dict[fx.Node, list[Layout]] = {}
 
     def take(self, step: GraphStep, name: str = "", module: nn.Module | None = None) -> None:
         """Follow the channels through a function, or a call of the module of that name."""
         if not self.driven.isdisjoint(step.reads):
             self.driven.add(step.node)
+        made = makes(module)
+        before = [self.origins[inner] for inner in step.reads if inner in self.origins]
+        self.origins[step.node] = frozenset({step.node} if made else set().union(*before))
+        if module is None and self._take_parts(step):
+            return
         layout = None
         if isinstance(step.value, Tensor):
             if module is not None:
@@ -58,11 +73,25 @@ class Walk:
         for inner in step.reads:
             step.groups.block(self.layouts.get(inner), f"its outputs feed {what}")
 
+    def _take_parts(self, step: GraphStep) -> bool:
+        """Follow a split, or the choice of one of its parts; say whether it was either."""
+        if step.function in SPLITS:
+            parts = split(step)
+            if parts is not None:
+                self.parts[step.node] = parts
+            return parts is not None
+        source, index = step.argument(0, "input", raw=True), step.argument(1, "index")
+        if step.function != "getitem" or source not in self.parts or not isinstance(index, int):
+            return False
+        self.layouts[step.node] = self.parts[source][index]
+        return True
+
     def outputs(self, nodes: Iterable[fx.Node]) -> None:
         """Mark the channels of the network's outputs."""
         for inner in nodes:
-            for group in self.channels.groups.of(self.layouts.get(inner)):
-                group.output = True
+            for layout in (self.layouts.get(inner), *self.parts.get(inner, ())):
+                for group in self.channels.groups.of(layout):
+                    group.output = True
 
 
 class LeafTracer(fx.Tracer):
@@ -70,7 +99,10 @@ class LeafTracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Say whether a module is one step; see torch.fx."""
-        return isinstance(m, LEAVES) or super().is_leaf_module(m, module_qualified_name)
+        if isinstance(m, _OPENED):
+            return False
+        leaf = is_leaf(m) or isinstance(m, nn.MultiheadAttention)
+        return leaf or super().is_leaf_module(m, module_qualified_name)
 
 
 def _kind(module: nn.Module) -> str:

@@ -13,8 +13,7 @@ from trainscope.networks import Network, build, from_factory
 from trainscope.networks.example import Inputs
 from trainscope.networks.masks import apply_masks, masks_of, set_masks
 from trainscope.sparsify import Sparsified
-from trainscope.sparsify.coupled import coupled
-from trainscope.sparsify.inner import inner
+from trainscope.sparsify.again import cut_again
 
 OTHER_DRAW = 0x9E3779B9
 """Mixed into a seed, so that fresh weights are not those that pretraining started from."""
@@ -70,13 +69,7 @@ def rewound(initial: Network, pruned: Sparsified, inputs: Inputs) -> nn.Module:
     """
     module = copy.deepcopy(initial.module)
     if pruned.record.structure == "filter":
-        cutter = (inner if pruned.record.scope == "inner" else coupled)(module, inputs)
-        removed = {
-            candidate.name: torch.tensor(pruned.removed[candidate.name])
-            for candidate in cutter.candidates
-            if candidate.name in pruned.removed
-        }
-        cutter.cut(removed)
+        cut_again(module, pruned, inputs)
     if _shapes(module) != _shapes(pruned.module):
         raise ActionError(
             "the earlier weights are of another shape than the network that was pruned: "

@@ -108,6 +108,7 @@ def _numbers(diagnosis: Diagnosis) -> str:
 def _layers(action: ActionRecord) -> str:
     """Return what was done to which layer, and what was left alone and why."""
     unit = "filters" if action.structure == "filter" or action.scope == "cut" else "weights"
+    unit = "units" if action.heads is not None or action.blocks is not None else unit
     heads = [("Layer", False), (f"{unit} before", True), ("after", True), ("gone", True)]
     changed = (
         f'<tr><td class="s">{escape(layer.name)}</td>'
