@@ -102,8 +102,9 @@ def task_option(command: Command) -> Command:
     """Add what the network is asked to do."""
     return click.option(
         "--task",
-        help="What the network is asked to do: classification (the default), regression, "
-        "segmentation, language-modelling, or package.module:object for a task of yours.",
+        help="What the network is asked to do: classification (the default), binary, multi-label, "
+        "regression, segmentation, detection, language-modelling, or package.module:object for a "
+        "task of yours. Fields follow a name: classification:output=logits.",
     )(command)
 
 

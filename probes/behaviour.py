@@ -58,7 +58,8 @@ class Behaviour:
             return None
         return (
             "the network has one output, whose softmax is always 1, so the cross-entropy is 0 "
-            "whatever the weights: give a network with one output for each class"
+            "whatever the weights: name the task 'binary' where it says yes or no (task=, --task), "
+            "or give a network with one output for each class"
         )
 
     def notes(self, samples: int) -> dict[str, str]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from trainscope.errors import TaskError
 from trainscope.records.metric import LOWER, Metric
 from trainscope.task.batches import Batch, described, targets
-from trainscope.task.task import Amount, Common, Outputs, main_tensor, pooled
+from trainscope.task.task import Amount, Common, Outputs, pooled, ratio
 
 _LOSSES = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.smooth_l1_loss}
 
@@ -55,14 +55,14 @@ class Regression(Common):
 
     def value(self, total: Amount, count: Amount) -> float:
         """Return the RMSE."""
-        return math.sqrt(float(total) / float(count)) if float(count) else math.nan
+        return math.sqrt(ratio(total, count))
 
     def signal(self, outputs: Outputs) -> Tensor | None:
         """Return the outputs [N, K]; of several positions their means."""
-        return pooled(main_tensor(outputs, ("prediction", "logits", "out")))
+        return pooled(self.main(outputs, ("prediction", "logits", "out")))
 
     def _both(self, outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor]:
-        found = main_tensor(outputs, ("prediction", "logits", "out"))
+        found = self.main(outputs, ("prediction", "logits", "out"))
         wanted = targets(batch, self.inputs)
         if not isinstance(wanted, Tensor):
             raise TaskError(
