@@ -98,7 +98,7 @@ def main(folder: Path) -> None:
         network,
         data.train,
         data.test,
-        parse_schedule("0:3e-3,6:1e-3,8:1e-4", 9),
+        parse_schedule("0:3e-3,5:1e-3,7:1e-4", 8),
         settings,
         task=data.task,
         on_epoch=lambda epoch, _: print(f"epoch {epoch.epoch}: mAP {epoch.test_metric:.1f} %"),
@@ -110,7 +110,7 @@ def main(folder: Path) -> None:
         task="detection",
         samples=8,
         probes=[
-            TrainabilityAccuracy(lrs=(1e-3, 1e-4), steps=30, settings=settings),
+            TrainabilityAccuracy(lrs=(1e-3, 1e-4), steps=25, settings=settings),
             "gradient",
             "jacobian",
         ],

@@ -156,10 +156,7 @@ def ratio(total: Amount, count: Amount) -> float:
 def metric_value(task: Task, total: Amount, count: Amount) -> float | None:
     """Return the metric of sums and counts that were added up; None where it is no number."""
     own = getattr(task, "value", None)
-    if own is not None:
-        found = float(own(total, count))
-    else:
-        found = ratio(total, count)
+    found = float(own(total, count)) if own is not None else ratio(total, count)
     return found if math.isfinite(found) else None
 
 
