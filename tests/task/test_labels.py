@@ -106,6 +106,17 @@ def test_what_does_not_fit_is_refused(outputs, task, targets, sentence) -> None:
         trainscope.measure(network(outputs), data=[(X, targets)], task=task, probes=["gradient"])
 
 
+def test_what_a_sigmoid_made_is_refused() -> None:
+    with_sigmoid = nn.Sequential(network(12), nn.Sigmoid())
+    data = [(X, torch.randint(0, 2, (90, 12)).float())]
+    with pytest.raises(CheckpointError, match="all 24 outputs lie between 0 and 1"):
+        trainscope.measure(with_sigmoid, data=data, task="multi-label", probes=["gradient"])
+    found = trainscope.measure(
+        with_sigmoid, data=data, loss=nn.BCELoss(), samples=8, probes=["gradient"]
+    )
+    assert found["gradient"].status == "ok"
+
+
 def test_one_logit_of_a_classifier_is_told_of_the_task() -> None:
     found = trainscope.measure(network(1), data=[(X, 0 * Y[:, 0])], probes=["gradient"])
     assert "name the task 'binary'" in found["gradient"].reason

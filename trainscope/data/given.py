@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils.data import (
     DataLoader,
     RandomSampler,
@@ -156,12 +157,17 @@ def taken_batch(batch: object, where: str, task: Task) -> Batch:
     found = plain(batch)
     if isinstance(found, tuple) and len(found) == 1:
         found = found[0]
+    if _packed(found):
+        raise DataError(
+            f"a batch of {where} holds a packed sequence, whose first axis is no axis of samples: "
+            "give padded sequences with their lengths, and let the network pack them"
+        )
     if not tensors(found):
         raise DataError(
             f"a batch of {where} is {described(batch)}, without a tensor: give tensors, or tuples "
             "or dictionaries of them"
         )
-    if type(task) is not Classification:
+    if type(task) is not Classification or task.inputs is not None:
         return found
     if isinstance(found, Mapping):
         if targets(found) is None:
@@ -171,6 +177,13 @@ def taken_batch(batch: object, where: str, task: Task) -> Batch:
             )
         return found
     return _classified(found, where)
+
+
+def _packed(batch: Batch) -> bool:
+    parts = batch.values() if isinstance(batch, Mapping) else batch
+    if isinstance(batch, PackedSequence):
+        return True
+    return isinstance(batch, Mapping | tuple) and any(map(_packed, parts))
 
 
 def _classified(batch: Batch, where: str) -> Batch:

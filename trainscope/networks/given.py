@@ -49,6 +49,7 @@ def given_network(module: nn.Module, batch: Batch, task: Task) -> Network:
     except Exception as error:  # whatever the module's own code raises
         raise CheckpointError(
             f"{name} does not take inputs of shape {'x'.join(map(str, shape))}: {reason(error)}"
+            + _hint(error)
         ) from error
     plain = len(example.args) == 1 and not example.kwargs and _is_floating(example.args[0])
     classes = _classes(name, out, few, task)
@@ -62,6 +63,21 @@ def given_network(module: nn.Module, batch: Batch, task: Task) -> Network:
         recognised="the module that was given",
         example=None if plain else example,
     )
+
+
+def _hint(error: Exception) -> str:
+    """Return what may put right a call that failed, "" where nothing is known."""
+    if isinstance(error, TypeError) and "missing" in str(error) and "argument" in str(error):
+        return (
+            "; where it takes several entries of a batch, say how many (a task with inputs=2, "
+            "--task classification:inputs=2)"
+        )
+    if isinstance(error, IndexError):
+        return (
+            "; two samples of a batch were put forward: where those of a batch belong together, as "
+            "the nodes of a graph do, give a task of your own for which a batch is one sample"
+        )
+    return ""
 
 
 def _is_floating(value: object) -> bool:
@@ -105,6 +121,7 @@ def _check_terms(name: str, outputs: Outputs, said: Outputs, batch: Batch, task:
     count, what = task.size(batch), type(task).__name__
     with torch.random.fork_rng(devices=[]):
         losses = _said(name, what, "losses", lambda: task.losses(outputs, batch))
+        _said(name, what, "unsuited", lambda: getattr(task, "unsuited", _is_floating)(outputs))
         score = _said(name, what, "score", lambda: task.score(said, batch))
         signal = _said(name, what, "signal", lambda: task.signal(outputs))
     if not _is_floating(losses) or losses.ndim != 1 or not losses.numel():

@@ -14,6 +14,9 @@ from trainscope.records.metric import ACCURACY, HIGHER, Metric
 from trainscope.task.batches import Batch, described, targets
 from trainscope.task.task import Amount, Common, Outputs, ratio
 
+_MANY = 16
+"""So many logits are hardly ever all between 0 and 1."""
+
 
 @dataclass(frozen=True)
 class MultiLabel(Common):
@@ -56,6 +59,20 @@ class MultiLabel(Common):
         """Return the logits, [N, K]."""
         logits = self.main(outputs)
         return logits if logits.ndim == 2 else None
+
+    def unsuited(self, outputs: Outputs) -> None:
+        """Refuse what a sigmoid made, which would go through another one.
+
+        Raises:
+            TaskError: There are many numbers, and all of them lie between 0 and 1.
+        """
+        logits = self.main(outputs)
+        if logits.numel() >= _MANY and bool(((logits >= 0) & (logits <= 1)).all()):
+            raise TaskError(
+                f"all {logits.numel()} outputs lie between 0 and 1, as after a sigmoid, and "
+                f"{type(self).__name__} compares logits: return what goes into the sigmoid, or "
+                "give loss=torch.nn.BCELoss() in the place of the task"
+            )
 
     def both(self, outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return logits and targets, [N, K] each, the targets in the logits' dtype.

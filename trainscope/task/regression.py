@@ -20,7 +20,8 @@ _LOSSES = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.smooth_l1_loss}
 class Regression(Common):
     """Mean squared error (or another) between outputs and targets of one shape, and their RMSE.
 
-    The loss of a sample is the mean over its numbers. Outputs [N, 1] fit targets [N].
+    The loss of a sample is the mean over its numbers. Outputs [N, 1] fit targets [N]. A batch that
+    is inputs alone is its own target, as an autoencoder has it.
 
     Attributes:
         loss_name: "mse", "mae" or "huber".
@@ -63,7 +64,7 @@ class Regression(Common):
 
     def _both(self, outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor]:
         found = self.main(outputs, ("prediction", "logits", "out"))
-        wanted = targets(batch, self.inputs)
+        wanted = batch if isinstance(batch, Tensor) else targets(batch, self.inputs)
         if not isinstance(wanted, Tensor):
             raise TaskError(
                 f"a batch is {described(batch)}, without targets: give batches (inputs, targets)"

@@ -33,6 +33,8 @@ class Task(Protocol):
     - `value(total, count)`, the metric where that is not `total / count`;
     - `predictions(model, batch)`, what `score` is given where that takes another pass than
       `outputs` (a detector's boxes, a generated text);
+    - `unsuited(outputs)`, which raises a TaskError for outputs that fit in form alone (what a
+      sigmoid made, where logits are meant); it is asked once, before any work;
     - `ready()`, which raises where the metric cannot be computed here;
     - `no_signal`, why `signal` is None, and `note`, what a reader of a measurement must know;
     - `ragged = True` where samples are entries of lists and not rows of tensors; then also
