@@ -64,7 +64,9 @@ class Regression(Common):
 
     def _both(self, outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor]:
         found = self.main(outputs, ("prediction", "logits", "out"))
-        wanted = batch if isinstance(batch, Tensor) else targets(batch, self.inputs)
+        wanted = targets(batch, self.inputs)
+        if isinstance(batch, Tensor) and _squeezed(found) == _squeezed(batch):
+            wanted = batch
         if not isinstance(wanted, Tensor):
             raise TaskError(
                 f"a batch is {described(batch)}, without targets: give batches (inputs, targets)"
