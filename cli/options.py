@@ -125,9 +125,11 @@ def task_option(command: Command) -> Command:
     """Add what the network is asked to do."""
     return click.option(
         "--task",
-        help="What the network is asked to do: classification (the default), regression, "
-        "segmentation, language-modelling, masked-language-modelling, or package.module:object for "
-        "a task of yours. By default what the head of a network of transformers is for.",
+        help="What the network is asked to do: classification (the default), binary, multi-label, "
+        "regression, segmentation, detection, language-modelling, masked-language-modelling, or "
+        "package.module:object for a task of yours. Fields follow a name: "
+        "classification:output=logits. By default what the head of a network of transformers is "
+        "for.",
     )(command)
 
 

@@ -58,7 +58,8 @@ class Behaviour:
             return None
         return (
             "the network has one output, whose softmax is always 1, so the cross-entropy is 0 "
-            "whatever the weights: give a network with one output for each class"
+            "whatever the weights: name the task 'binary' where it says yes or no (task=, --task), "
+            "or give a network with one output for each class"
         )
 
     def notes(self, samples: int) -> dict[str, str]:
@@ -146,6 +147,9 @@ def _look(passes: _Passes, few: Batch, *, labelled: bool, single: bool) -> Behav
         again = passes(few)
         if not _all(_unlike(_changed if drew else _differ), first, again):
             return Behaviour(classes, random=_why_random(passes, few, drew))
+    random_loss = _why_random_loss(passes, few) if labelled and classes is None else None
+    if random_loss is not None:
+        return Behaviour(classes, random=random_loss)
     coupled = _why_coupled(passes, few, first)
     if coupled is None and labelled and classes is None:
         coupled = _why_mixed(passes, few)
@@ -175,6 +179,20 @@ def _why_mixed(passes: _Passes, few: Batch) -> str | None:
         torch.isclose(sums.sum(), terms.sum(), rtol=1e-4, atol=1e-6)
     )
     return None if same else mixes
+
+
+def _why_random_loss(passes: _Passes, few: Batch) -> str | None:
+    """Return why the same outputs have another loss the next time, None where they have not."""
+    outputs = outputs_of(passes.task, passes.network, few)
+    first = passes.task.losses(outputs, few)
+    if not _is_finite(first) or not _differ(first, passes.task.losses(outputs, few)):
+        return None
+    return (
+        f"the loss of {type(passes.task).__name__} is another one each time for the same outputs: "
+        "it draws random numbers or keeps a state, so nothing measured of it would be one number; "
+        "let it draw from a generator that it seeds itself, or put what is drawn (noise, time "
+        "steps) into the batch"
+    )
 
 
 def _random_state(device: torch.device, generators: Sequence[torch.Generator]) -> list[object]:

@@ -21,7 +21,14 @@ from trainscope.probes.folding import folded
 from trainscope.probes.passes import NonFiniteError, checked_outputs
 from trainscope.probes.untouched import untouched
 from trainscope.records import Cost, Measurement, Status
-from trainscope.task import Batch, Classification, LanguageModelling, Outputs, Task
+from trainscope.task import (
+    Batch,
+    Classification,
+    LanguageModelling,
+    MultiLabel,
+    Outputs,
+    Task,
+)
 from trainscope.task.batches import mapped, targets, tensors
 
 
@@ -269,13 +276,16 @@ def run(
         source = {"true": "true labels", "predicted": "drawn from the base network's softmax"}
         notes["labels"] = source.get(data.label_source, data.label_source)
     if not lent.softmax:
-        notes["task"] = f"{type(data.task).__name__}, metric {data.task.metric.label}"
+        said = getattr(data.task, "note", "")
+        notes["task"] = f"{type(data.task).__name__}, metric {data.task.metric.label}" + (
+            f"; {said}" if said else ""
+        )
     return replace(found, cost=cost, notes=notes)
 
 
 def loss_unit(task: Task) -> str:
     """Return the unit of a task's loss: nats of a cross-entropy, none of any other."""
-    return "nats" if isinstance(task, Classification | LanguageModelling) else ""
+    return "nats" if isinstance(task, Classification | LanguageModelling | MultiLabel) else ""
 
 
 def _in_units_of(task: Task, found: Measurement) -> Measurement:

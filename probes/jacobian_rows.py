@@ -129,9 +129,8 @@ class Jacobians:
         with embedded(network, token_ids(batch)) as made, _linear(self.lent.model) as layers:
             signal = task.signal(self.lent.outputs(batch))
         if signal is None or signal.ndim != 2 or len(signal) != count:
-            raise NoJacobianError(
-                f"{type(task).__name__} makes no signal of shape [samples, outputs] of the outputs"
-            )
+            why = f"{type(task).__name__} makes no signal of shape [samples, outputs]"
+            raise NoJacobianError(getattr(task, "no_signal", None) or why)
         points += [each for each in made if len(each) == count]
         if not points:
             raise NoJacobianError(

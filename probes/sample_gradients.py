@@ -25,6 +25,7 @@ from trainscope.probes.parameters import Measured
 from trainscope.probes.passes import NotDifferentiableError, derivative
 from trainscope.task import Batch, Outputs
 from trainscope.task.batches import tensors
+from trainscope.task.task import is_ragged
 from trainscope.task.trees import flattened
 
 Cotangents = Callable[[Outputs, Batch], Sequence[Sequence[Tensor]]]
@@ -62,6 +63,8 @@ class SampleGradients:
         self.graph_bytes = graph_bytes
         self.rules = _rules(lent.model, measured)
         self.method = "layer rules" if self.rules else "vectorised"
+        if is_ragged(lent.task):
+            self.rules, self.method = {}, "one by one"
         if self.rules and not self._agrees():
             self.method = "vectorised"
 

@@ -135,9 +135,8 @@ class TrainabilityAccuracy:
                 return Measurement.skipped(self.name, behaviour.constant_loss)
             start = evaluate(network, self._test(data), data.task)
             runs = [self._retrain(network, data, lr) for lr in self.lrs]
-        scalars = {"ta": _ta(runs[0])}
-        for lr, run in zip(self.lrs, runs, strict=True):
-            scalars[f"ta@{write_lr(lr)}"] = _ta(run)
+        each = {f"ta@{write_lr(lr)}": _ta(run) for lr, run in zip(self.lrs, runs, strict=True)}
+        scalars = {"ta": next(iter(each.values())), **each}
         metric = data.task.metric
         accuracy = metric.is_accuracy
         curves = [[record.test_metric for record, _ in run] for run in runs]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from trainscope.records.metric import LOWER, Metric
 from trainscope.sparsify.masks import set_masks
 from trainscope.task import (
+    Binary,
     Classification,
     FromLoss,
     LanguageModelling,
+    MultiLabel,
     Regression,
     Segmentation,
     Task,
@@ -262,6 +264,47 @@ def regression(loss: str) -> TaskCase:
     )
 
 
+def multi_label() -> TaskCase:
+    x, y = torch.randn(7, 1, 4, 4), torch.randint(0, 2, (7, 3))
+    return TaskCase(
+        Small(3),
+        MultiLabel(),
+        (x, y),
+        7,
+        lambda net, x: net(x),
+        (x,),
+        lambda out, i: [
+            sum((1 + out[i, k].exp()).log() - int(y[i, k]) * out[i, k] for k in range(3)) / 3
+        ],
+        lambda out: [out],
+        lambda out: out,
+    )
+
+
+def binary() -> TaskCase:
+    """Logits [N, 1] for labels [N]."""
+    x, y = torch.randn(7, 1, 4, 4), torch.tensor([0, 1, 1, 1, 0, 0, 1])
+    return TaskCase(
+        Small(1),
+        Binary(),
+        (x, y),
+        7,
+        lambda net, x: net(x),
+        (x,),
+        lambda out, i: [(1 + out[i, 0].exp()).log() - int(y[i]) * out[i, 0]],
+        lambda out: [out],
+        lambda out: out,
+    )
+
+
+def named_output() -> TaskCase:
+    """The logits are the second of a list that stands beside another tensor."""
+    whole = classification(
+        lambda z: {"logits": z.exp(), "heads": [z * 2, z]}, lambda out: out["heads"][1]
+    )
+    return replace(whole, task=Classification(output="heads.1"))
+
+
 def language(form: str) -> TaskCase:
     ids = torch.randint(0, 6, (5, 5))
     ids[1] = torch.tensor([0, 3, 1, 5, 2])
@@ -345,6 +388,9 @@ BUILDERS: dict[str, Callable[[], TaskCase]] = {
     "segmentation": segmentation,
     **{f"regression, {loss}": (lambda loss=loss: regression(loss)) for loss in ("mse", "huber")},
     "regression, mae": lambda: regression("mae"),
+    "multi-label": multi_label,
+    "binary": binary,
+    "classification, one output of several": named_output,
     "language, dictionaries": lambda: language("dictionaries"),
     "language, pairs": lambda: language("pairs"),
     "two outputs": two_outputs,

@@ -123,6 +123,8 @@ def _put(case: TaskCase, out: Any, pieces: list[Tensor]) -> Any:
         return tuple(pieces)
     if isinstance(out, tuple):
         return (pieces[0], *out[1:])
+    if isinstance(out, dict) and "heads" in out:
+        return {**out, "heads": [out["heads"][0], pieces[0]]}
     if isinstance(out, dict):
         name = "out" if "out" in out else "logits"
         return {**out, name: pieces[0]}

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils.data import (
     DataLoader,
     RandomSampler,
@@ -29,6 +30,7 @@ from trainscope.foreign import reason
 from trainscope.task import Batch, Classification, LanguageModelling, Task
 from trainscope.task.batches import described, joined, mapped, plain, targets, tensors
 from trainscope.task.classification import IGNORED
+from trainscope.task.task import is_ragged, sample_shape
 
 MOST_BYTES = 2 * 2**30
 """Of an iterable that cannot be read by index, so much is read and kept in memory."""
@@ -122,9 +124,9 @@ def given_data(data: Given, name: str | None = None, task: Task | None = None) -
         DataError: It is none of these, or is empty.
     """
     name, task = name or _name(data), task or Classification()
-    if isinstance(data, Mapping):
+    if isinstance(data, Mapping) or _is_listed(data, task):
         data = [data]
-    if isinstance(data, tuple | list) and len(data) == 2 and not _is_batch(data[0]):
+    if isinstance(data, tuple | list) and len(data) == 2 and not _is_batch(data[0], task):
         if isinstance(data[0], Tensor):
             tokens = isinstance(data, list) and type(task) is LanguageModelling
             train, test = None, _split(data if tokens else [tuple(data)], name, task)
@@ -136,14 +138,14 @@ def given_data(data: Given, name: str | None = None, task: Task | None = None) -
     for half, what in ((train, "train"), (test, "test")):
         if half is not None and not len(half):
             raise DataError(f"the {what} half of {name} has no samples; give at least two")
-    first = tensors(test.batch(torch.arange(min(2, len(test)))))[0]
+    shape = sample_shape(task, test.batch(torch.arange(min(2, len(test)))))
     cut = [half.where for half in (train, test) if isinstance(half, MemorySplit) and half.cut]
     notes = tuple(
         f"Of {where} the first {MOST_BYTES / 2**30:.3g} GiB were read, since they can be gone "
         "through only once; give a DataLoader over a map-style data set to use all of it."
         for where in cut
     )
-    return Dataset(name, train, test, None, tuple(first.shape[1:]), notes=notes, task=task)
+    return Dataset(name, train, test, None, shape, notes=notes, task=task)
 
 
 def taken_batch(batch: object, where: str, task: Task) -> Batch:
@@ -155,12 +157,17 @@ def taken_batch(batch: object, where: str, task: Task) -> Batch:
     found = plain(batch)
     if isinstance(found, tuple) and len(found) == 1:
         found = found[0]
+    if _packed(found):
+        raise DataError(
+            f"a batch of {where} holds a packed sequence, whose first axis is no axis of samples: "
+            "give padded sequences with their lengths, and let the network pack them"
+        )
     if not tensors(found):
         raise DataError(
             f"a batch of {where} is {described(batch)}, without a tensor: give tensors, or tuples "
             "or dictionaries of them"
         )
-    if type(task) is not Classification:
+    if type(task) is not Classification or task.inputs is not None:
         return found
     if isinstance(found, Mapping):
         if targets(found) is None:
@@ -170,6 +177,13 @@ def taken_batch(batch: object, where: str, task: Task) -> Batch:
             )
         return found
     return _classified(found, where)
+
+
+def _packed(batch: Batch) -> bool:
+    parts = batch.values() if isinstance(batch, Mapping) else batch
+    if isinstance(batch, PackedSequence):
+        return True
+    return isinstance(batch, Mapping | tuple) and any(map(_packed, parts))
 
 
 def _classified(batch: Batch, where: str) -> Batch:
@@ -217,7 +231,8 @@ def _split(data: Any, where: str, task: Task) -> Split:
     elif isinstance(data, TorchDataset) and hasattr(data, "__getitem__"):
         if not hasattr(data, "__len__"):
             raise DataError(f"{where} has no length: give a DataLoader of it")
-        return IndexedSplit(data, torch.arange(len(data)), default_collate, where, task)
+        collate = getattr(task, "collate", default_collate)
+        return IndexedSplit(data, torch.arange(len(data)), collate, where, task)
     return _read(data, where, task)
 
 
@@ -256,7 +271,8 @@ def _read(data: Any, where: str, task: Task) -> MemorySplit:
     if not kept:
         raise DataError(f"{where} has no batches; give at least one, of two samples or more")
     try:
-        return MemorySplit(joined(kept, where), task, where, cut)
+        own = getattr(task, "join", None)
+        return MemorySplit(joined(kept, where) if own is None else own(kept), task, where, cut)
     except TaskError as error:
         raise DataError(str(error)) from error
 
@@ -282,11 +298,23 @@ def _name(data: Any) -> str:
     return type(data).__name__ if isinstance(data, TorchDataset) else "the data given"
 
 
-def _is_batch(first: object) -> bool:
+def _is_batch(first: object, task: Task) -> bool:
     """Say whether the first of two things is itself a batch, so that the two are batches."""
+    if is_ragged(task):
+        return _is_listed(first, task)
     if isinstance(first, Mapping):
         return any(isinstance(value, Tensor) for value in first.values())
     return isinstance(first, tuple | list) and len(first) >= 2 and isinstance(first[0], Tensor)
+
+
+def _is_listed(data: object, task: Task) -> bool:
+    """Say whether data is one batch of a task whose samples are entries of lists."""
+    if not is_ragged(task) or not isinstance(data, tuple | list) or len(data) != 2:
+        return False
+    try:
+        return task.size(plain(data)) > 0
+    except TaskError:
+        return False
 
 
 @contextmanager

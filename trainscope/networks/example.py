@@ -22,14 +22,18 @@ class Example:
         args: Positional arguments, pytrees of tensors. Tensors of whole numbers, like token ids,
             stay whole numbers.
         kwargs: Arguments by name, likewise.
+        count: The number of samples, where these are entries of lists and not rows of tensors.
     """
 
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
+    count: int | None = None
 
     @property
     def size(self) -> int:
-        """The number of samples: the length of the first tensor's first axis."""
+        """The number of samples: the length of the first tensor's first axis, where not told."""
+        if self.count is not None:
+            return self.count
         first = next(t for t in _pytree.tree_leaves((self.args, dict(self.kwargs))) if _is(t))
         return len(first) if first.ndim else 1
 
@@ -38,7 +42,7 @@ class Example:
         like = next((p for p in network.parameters() if p.is_floating_point()), torch.empty(0))
         own = mapped(lambda tensor: tensor.detach().clone(), (self.args, dict(self.kwargs)))
         args, kwargs = beside(own, like)
-        return Example(args, kwargs)
+        return Example(args, kwargs, self.count)
 
     def run(self, network: nn.Module) -> Any:
         """Return the network's outputs; it gets a copy, for it may write into its inputs."""

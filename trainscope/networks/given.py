@@ -16,8 +16,9 @@ from trainscope.networks.forward import check_forward
 from trainscope.networks.guess_shape import GUESSED
 from trainscope.networks.network import Network
 from trainscope.task import Batch, Classification, Outputs, Task
-from trainscope.task.batches import beside, described, targets, tensors
+from trainscope.task.batches import beside, described, targets
 from trainscope.task.modes import eval_mode
+from trainscope.task.task import answers, is_ragged, sample_shape
 
 
 def given_network(module: nn.Module, batch: Batch, task: Task) -> Network:
@@ -37,21 +38,23 @@ def given_network(module: nn.Module, batch: Batch, task: Task) -> Network:
     few = task.select(batch, torch.arange(min(2, task.size(batch))))
     like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
     example = call_of(module, few, task)
-    shape = tuple(tensors((example.args, dict(example.kwargs)))[0].shape[1:])
+    shape = sample_shape(task, (example.args, dict(example.kwargs)))
     few = beside(few, like) if like.numel() else few
     try:
         with torch.no_grad(), eval_mode(module), torch.random.fork_rng(devices=[]):
             out = task.outputs(module, few)
+            said = answers(task, module, few, out)
     except TaskError as error:
         raise CheckpointError(f"{name}: {error}") from error
     except Exception as error:  # whatever the module's own code raises
         raise CheckpointError(
             f"{name} does not take inputs of shape {'x'.join(map(str, shape))}: {reason(error)}"
+            + _hint(error)
         ) from error
     plain = len(example.args) == 1 and not example.kwargs and _is_floating(example.args[0])
     classes = _classes(name, out, few, task)
     if type(task) is not Classification:
-        _check_terms(name, out, few, task)
+        _check_terms(name, out, said, few, task)
     return Network(
         module=module,
         architecture=name,
@@ -60,6 +63,21 @@ def given_network(module: nn.Module, batch: Batch, task: Task) -> Network:
         recognised="the module that was given",
         example=None if plain else example,
     )
+
+
+def _hint(error: Exception) -> str:
+    """Return what may put right a call that failed, "" where nothing is known."""
+    if isinstance(error, TypeError) and "missing" in str(error) and "argument" in str(error):
+        return (
+            "; where it takes several entries of a batch, say how many (a task with inputs=2, "
+            "--task classification:inputs=2)"
+        )
+    if isinstance(error, IndexError):
+        return (
+            "; two samples of a batch were put forward: where those of a batch belong together, as "
+            "the nodes of a graph do, give a task of your own for which a batch is one sample"
+        )
+    return ""
 
 
 def _is_floating(value: object) -> bool:
@@ -94,7 +112,7 @@ def _classes(name: str, outputs: Outputs, batch: Batch, task: Task) -> int | Non
 
 
 @torch.no_grad()
-def _check_terms(name: str, outputs: Outputs, batch: Batch, task: Task) -> None:
+def _check_terms(name: str, outputs: Outputs, said: Outputs, batch: Batch, task: Task) -> None:
     """Check what a task makes of outputs, before any work is done.
 
     Raises:
@@ -103,7 +121,8 @@ def _check_terms(name: str, outputs: Outputs, batch: Batch, task: Task) -> None:
     count, what = task.size(batch), type(task).__name__
     with torch.random.fork_rng(devices=[]):
         losses = _said(name, what, "losses", lambda: task.losses(outputs, batch))
-        score = _said(name, what, "score", lambda: task.score(outputs, batch))
+        _said(name, what, "unsuited", lambda: getattr(task, "unsuited", _is_floating)(outputs))
+        score = _said(name, what, "score", lambda: task.score(said, batch))
         signal = _said(name, what, "signal", lambda: task.signal(outputs))
     if not _is_floating(losses) or losses.ndim != 1 or not losses.numel():
         raise CheckpointError(
@@ -139,18 +158,22 @@ class _Called(BaseException):
 def call_of(module: nn.Module, batch: Batch, task: Task) -> Example:
     """Return what a task calls a module with; the call is not made.
 
+    Of a task whose samples are entries of lists it is one call with all of them.
+
     Raises:
         CheckpointError: The task does not call it.
     """
     found: list[Example] = []
+    ragged = is_ragged(task)
+    call = task.call if ragged else task.outputs  # type: ignore[attr-defined]
 
     def catch(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        found.append(Example(args, kwargs))
+        found.append(Example(args, kwargs, task.size(batch) if ragged else None))
         raise _Called
 
     handle = module.register_forward_pre_hook(catch, with_kwargs=True, prepend=True)
     try:
-        task.outputs(module, batch)
+        call(module, batch)
     except _Called:
         return found[0]
     except TaskError as error:

@@ -108,7 +108,7 @@ def sparsify(
     if action.structure == "filter" and action.scope == "all":
         widths = find_widths(base, inputs, {layer.before for layer in outcome.layers})
     after, told = _run_after(pruned, inputs, action, widths)
-    check_outputs(before, after, inputs.size)
+    check_outputs(before, after, inputs.size if inputs.count is None else None)
     left = parameters(pruned)
     if left >= dense:
         raise ActionError(

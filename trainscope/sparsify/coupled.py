@@ -152,6 +152,11 @@ def coupled(network: nn.Module, inputs: Inputs) -> CoupledCutter:
     Raises:
         ActionError: Torch-Pruning cannot follow the network, or nothing can be pruned.
     """
+    if as_example(inputs).count is not None:
+        raise ActionError(
+            f"{type(network).__name__} takes lists, whose graph Torch-Pruning does not come to the "
+            "end of: use --scope inner or the structure unstructured"
+        )
     masks = masks_of(network)
     if any(name.endswith("_orig") for name in masks):
         raise ActionError(

@@ -2,7 +2,8 @@
 
 Three ways find them, and give the same filters where they work: a trace by `torch.fx`, which shows
 the network's code as it is written; the graph of `torch.export`, for one shape; and the groups of
-Torch-Pruning. What the last two find is tried before it is believed.
+Torch-Pruning. What the last two find is tried before it is believed, as is what is found in the
+parts of a network that takes lists (a detector), before the last two are asked.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from functools import partial
 from torch import nn
 
 from trainscope.errors import ActionError
-from trainscope.networks.example import Inputs
+from trainscope.networks.example import Inputs, as_example
 from trainscope.networks.masks import masks_of
 from trainscope.networks.weights import EXPERTS, weights_in
 from trainscope.sparsify.candidate import Cutter, why_untouched
@@ -22,6 +23,7 @@ from trainscope.sparsify.coupled import by_dependencies
 from trainscope.sparsify.coupled_inner import CoupledInnerCutter
 from trainscope.sparsify.exported import walk_exported
 from trainscope.sparsify.inner_cutter import InnerCutter
+from trainscope.sparsify.parts import by_parts
 from trainscope.sparsify.trial import failing
 from trainscope.sparsify.verify import first_line
 
@@ -62,6 +64,11 @@ def _found(network: nn.Module, inputs: Inputs) -> Cutter:
         return traced(network, inputs)
     except UntraceableError as error:
         why = f"torch.fx cannot trace {name} ({error})"
+    if as_example(inputs).count is not None:  # the others take minutes where boxes are counted
+        try:
+            return _of_parts(network, inputs)
+        except UntraceableError:
+            pass
     try:
         cutter: InnerCutter | CoupledInnerCutter = exported(network, inputs)
         note = f"{why}, so its inner layers were found with torch.export; {_TRIED}"
@@ -76,6 +83,21 @@ def _found(network: nn.Module, inputs: Inputs) -> Cutter:
             ) from last
         note = f"{why}, so its inner layers are coupled groups that Torch-Pruning found; {_TRIED}"
     cutter.notes = (note, *cutter.notes)
+    return cutter
+
+
+def _of_parts(network: nn.Module, inputs: Inputs) -> Cutter:
+    """Return a cutter of the parts of a network whose inputs are lists, with a note.
+
+    Raises:
+        UntraceableError: There is nothing to cut in them.
+    """
+    cutter = by_parts(network, inputs)
+    cutter.notes = (
+        f"{type(network).__name__} takes lists, which no trace follows, so inner layers were found "
+        f"in its parts that take tensors; {_TRIED}",
+        *cutter.notes,
+    )
     return cutter
 
 

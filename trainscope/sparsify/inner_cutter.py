@@ -28,16 +28,23 @@ from trainscope.sparsify.layout import Group, Layout
 
 
 class InnerCutter:
-    """Cuts inner convolutions or, in a network that has none, the hidden units of its MLPs."""
+    """Cuts inner convolutions or, in a network that has none, the hidden units of its MLPs.
 
-    def __init__(self, network: nn.Module, channels: Channels):
+    Args:
+        network: Cut in place.
+        channels: Where its channels are.
+        spare_first: Leave its first convolution alone, which is the image's.
+    """
+
+    def __init__(self, network: nn.Module, channels: Channels, *, spare_first: bool = True):
         self._network, self._channels = network, channels
         groups = channels.groups
         self._roots = [root for root in groups.roots() if groups[root].layers]
         order = {name: place for place, name in enumerate(channels.makers)}
         for root in self._roots:  # the first convolution, if there is one, is the layer ranked
             groups[root].layers.sort(key=lambda name: (not self._is_convolution(name), order[name]))
-        self._first = next((n for n in channels.makers if self._is_convolution(n)), None)
+        makers = channels.makers if spare_first else ()
+        self._first = next((n for n in makers if self._is_convolution(n)), None)
         self._read_by_layers = {
             segment.group
             for layout in channels.readers.values()

@@ -77,7 +77,7 @@ def run_before(network: nn.Module, inputs: Inputs) -> Outputs:
         ) from error
 
 
-def check_outputs(before: Outputs, after: Outputs, samples: int) -> None:
+def check_outputs(before: Outputs, after: Outputs, samples: int | None) -> None:
     """Compare outputs before and after the action, whatever tree of tensors they are.
 
     The first axis of an output may change its length where it does not count the samples: a
@@ -86,7 +86,7 @@ def check_outputs(before: Outputs, after: Outputs, samples: int) -> None:
     Args:
         before: The outputs of the network given, by place.
         after: Those of the pruned network.
-        samples: How many samples both were given.
+        samples: How many samples both were given; None where no axis counts them.
 
     Raises:
         ActionError: A place or a shape has changed, or finite outputs are finite no more.
@@ -109,7 +109,7 @@ def first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def _shapes(outputs: Outputs, samples: int) -> dict[str, tuple[int | None, ...]]:
+def _shapes(outputs: Outputs, samples: int | None) -> dict[str, tuple[int | None, ...]]:
     found: dict[str, tuple[int | None, ...]] = {}
     for place, leaf in outputs.items():
         counts = leaf.ndim > 0 and len(leaf) != samples

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 from trainscope.errors import TaskError
 from trainscope.foreign import find_object, reason
 from trainscope.records.metric import Metric
 from trainscope.task.batches import Batch
 from trainscope.task.classification import Classification, Segmentation
+from trainscope.task.detection import Detection
 from trainscope.task.from_loss import FromLoss
+from trainscope.task.labels import Binary, MultiLabel
 from trainscope.task.language import LanguageModelling
 from trainscope.task.masked import MaskedLanguageModelling
 from trainscope.task.regression import Regression
@@ -16,11 +20,14 @@ from trainscope.task.task import Outputs, Task, mean_loss, metric_value, per_sam
 __all__ = [
     "NAMES",
     "Batch",
+    "Binary",
     "Classification",
+    "Detection",
     "FromLoss",
     "LanguageModelling",
     "MaskedLanguageModelling",
     "Metric",
+    "MultiLabel",
     "Outputs",
     "Regression",
     "Segmentation",
@@ -36,6 +43,9 @@ NAMES: dict[str, type[Task]] = {
     "classification": Classification,
     "regression": Regression,
     "segmentation": Segmentation,
+    "binary": Binary,
+    "multi-label": MultiLabel,
+    "detection": Detection,
     "language-modelling": LanguageModelling,
     "masked-language-modelling": MaskedLanguageModelling,
 }
@@ -45,11 +55,14 @@ NAMES: dict[str, type[Task]] = {
 def find_task(text: str) -> Task:
     """Return a task by its name, or one of the user's own: "package.module:object".
 
+    A name may be followed by fields of the task: "classification:output=logits,classes_axis=1".
+
     Raises:
-        TaskError: There is no such name, or the object is no task.
+        TaskError: There is no such name or field, or the object is no task.
     """
-    if text in NAMES:
-        return NAMES[text]()
+    name, _, options = text.partition(":")
+    if name in NAMES:
+        return _with_fields(name, options)
     if ":" not in text:
         raise TaskError(
             f"no task is named '{text}': choose from {', '.join(NAMES)}, or give your own as "
@@ -62,6 +75,29 @@ def find_task(text: str) -> Task:
         except Exception as error:  # whatever the user's code raises
             raise TaskError(f"--task {text} failed: {reason(error)}") from error
     return as_task(found, f"--task {text}")
+
+
+def _with_fields(name: str, options: str) -> Task:
+    """Return a task by its name, with fields as a person writes them: "output=0,ignore=255".
+
+    Raises:
+        TaskError: It has no such field, or the field takes no such value.
+    """
+    kind = NAMES[name]
+    known = [f.name for f in fields(kind) if f.name != "weights"]  # type: ignore[arg-type]
+    given: dict[str, str | int] = {}
+    for part in filter(None, options.split(",")):
+        field, equals, value = (word.strip() for word in part.partition("="))
+        if field not in known or not equals or not value:
+            raise TaskError(
+                f"--task {name} takes fields as {name}:FIELD=VALUE, of "
+                f"{', '.join(known) or 'which it has none'}, and not '{part}'"
+            )
+        number = value.lstrip("-").isdigit()
+        if field in ("inputs", "ignore", "classes_axis") and not number:
+            raise TaskError(f"{field} of the task {name} is a whole number, not '{value}'")
+        given[field] = int(value) if number else value
+    return kind(**given)
 
 
 def as_task(given: object, where: str = "the task") -> Task:

@@ -12,7 +12,7 @@ from torch import Tensor
 from trainscope.errors import TaskError
 from trainscope.records.metric import ACCURACY, HIGHER, Metric
 from trainscope.task.batches import Batch, described, targets
-from trainscope.task.task import Amount, Common, Outputs, Task, main_tensor, mean_of, pooled
+from trainscope.task.task import Amount, Common, Outputs, Task, mean_of, pooled
 
 IGNORED = -100
 """The label of what is not counted, as torch has it."""
@@ -49,7 +49,7 @@ class Classification(Common):
 
     def logits(self, outputs: Outputs) -> Tensor:
         """Return the logits among a network's outputs."""
-        return main_tensor(outputs)
+        return self.main(outputs)
 
     def labelled(self, outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return logits [positions, C] and labels [positions] of the positions that count.

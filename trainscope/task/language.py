@@ -14,7 +14,7 @@ from trainscope.errors import TaskError
 from trainscope.records.metric import LOWER, Metric
 from trainscope.task.batches import TARGETS, Batch, called, described, targets
 from trainscope.task.classification import IGNORED
-from trainscope.task.task import Amount, Common, Outputs, main_tensor
+from trainscope.task.task import Amount, Common, Outputs, ratio
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class LanguageModelling(Common):
 
     def value(self, total: Amount, count: Amount) -> float:
         """Return the perplexity: the exponential of the mean cross-entropy."""
-        mean = float(total) / float(count) if float(count) else math.nan
+        mean = ratio(total, count)
         return math.exp(mean) if mean < 700 else math.inf
 
     def signal(self, outputs: Outputs) -> Tensor | None:
@@ -60,7 +60,7 @@ class LanguageModelling(Common):
         return self._logits(outputs)[:, -1]
 
     def _logits(self, outputs: Outputs) -> Tensor:
-        logits = main_tensor(outputs)
+        logits = self.main(outputs)
         if logits.ndim != 3:
             raise TaskError(
                 f"the network returns {described(logits)}, and not logits of shape [samples, "

@@ -11,7 +11,7 @@ from torch import Tensor
 from trainscope.errors import TaskError
 from trainscope.records.metric import LOWER, Metric
 from trainscope.task.batches import Batch, described, targets
-from trainscope.task.task import Amount, Common, Outputs, main_tensor, pooled
+from trainscope.task.task import Amount, Common, Outputs, pooled, ratio
 
 _LOSSES = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.smooth_l1_loss}
 
@@ -20,7 +20,8 @@ _LOSSES = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.smooth_l1_loss}
 class Regression(Common):
     """Mean squared error (or another) between outputs and targets of one shape, and their RMSE.
 
-    The loss of a sample is the mean over its numbers. Outputs [N, 1] fit targets [N].
+    The loss of a sample is the mean over its numbers. Outputs [N, 1] fit targets [N]. A batch that
+    is inputs alone is its own target, as an autoencoder has it.
 
     Attributes:
         loss_name: "mse", "mae" or "huber".
@@ -55,15 +56,17 @@ class Regression(Common):
 
     def value(self, total: Amount, count: Amount) -> float:
         """Return the RMSE."""
-        return math.sqrt(float(total) / float(count)) if float(count) else math.nan
+        return math.sqrt(ratio(total, count))
 
     def signal(self, outputs: Outputs) -> Tensor | None:
         """Return the outputs [N, K]; of several positions their means."""
-        return pooled(main_tensor(outputs, ("prediction", "logits", "out")))
+        return pooled(self.main(outputs, ("prediction", "logits", "out")))
 
     def _both(self, outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor]:
-        found = main_tensor(outputs, ("prediction", "logits", "out"))
+        found = self.main(outputs, ("prediction", "logits", "out"))
         wanted = targets(batch, self.inputs)
+        if isinstance(batch, Tensor) and _squeezed(found) == _squeezed(batch):
+            wanted = batch
         if not isinstance(wanted, Tensor):
             raise TaskError(
                 f"a batch is {described(batch)}, without targets: give batches (inputs, targets)"

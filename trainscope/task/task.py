@@ -18,16 +18,27 @@ from trainscope.task.batches import Batch, called, described, selected, size_of,
 Outputs = Any
 """Whatever a network returns: a tensor, or a tuple, dictionary or object that holds some."""
 
-Amount = float | Tensor
-"""A number, or a tensor of them where the metric is no plain mean."""
+Amount = float | Tensor | tuple[Any, ...]
+"""A number; a tensor of them where the metric is no plain mean; or a tuple, which is added up by
+being joined, of what a metric of the whole test half needs of each sample."""
 
 
 @runtime_checkable
 class Task(Protocol):
     """What a network is asked to do. Its fields are plain values: two equal tasks are one task.
 
-    A task may also have `loss(outputs, batch)`, the loss of a training step where that is not the
-    mean of `losses`, and `value(total, count)`, the metric where that is not `total / count`.
+    A task may also have
+
+    - `loss(outputs, batch)`, the loss of a training step where that is not the mean of `losses`;
+    - `value(total, count)`, the metric where that is not `total / count`;
+    - `predictions(model, batch)`, what `score` is given where that takes another pass than
+      `outputs` (a detector's boxes, a generated text);
+    - `unsuited(outputs)`, which raises a TaskError for outputs that fit in form alone (what a
+      sigmoid made, where logits are meant); it is asked once, before any work;
+    - `ready()`, which raises where the metric cannot be computed here;
+    - `no_signal`, why `signal` is None, and `note`, what a reader of a measurement must know;
+    - `ragged = True` where samples are entries of lists and not rows of tensors; then also
+      `join(batches)`, `collate(samples)` and `call(model, batch)`, one call with all samples.
     """
 
     @property
@@ -59,9 +70,12 @@ class Common:
 
     Attributes:
         inputs: How many entries of a tuple batch the network takes; by default all but the last.
+        output: Which of several outputs is meant, by its name or its place: "logits", 0, or the way
+            to one further in, "heads.0". A network that returns one tensor is taken at that.
     """
 
     inputs: int | None = None
+    output: str | int | None = None
 
     def taking(self, inputs: int) -> Self:
         """Return the same task for networks that take so many entries of a tuple batch."""
@@ -81,6 +95,16 @@ class Common:
         """Return the forward pass of copies of the inputs."""
         return called(model, batch, self.inputs)
 
+    def main(self, outputs: Outputs, names: Sequence[str] = ("logits", "out")) -> Tensor:
+        """Return the tensor that is meant among a network's outputs.
+
+        Raises:
+            TaskError: It is not there, or which is meant is not known.
+        """
+        if self.output is not None and not isinstance(outputs, Tensor):
+            return picked(outputs, str(self.output))
+        return main_tensor(outputs, names)
+
 
 def mean_loss(task: Task, outputs: Outputs, batch: Batch) -> Tensor:
     """Return the loss of a training step, a scalar."""
@@ -96,13 +120,45 @@ def mean_of(terms: Tensor) -> Tensor:
     return terms.mean() if terms.numel() else terms.sum()
 
 
+def is_ragged(task: Task) -> bool:
+    """Tell whether samples are entries of lists, each with a shape of its own."""
+    return bool(getattr(task, "ragged", False))
+
+
+def ready(task: Task) -> None:
+    """Check that a task's metric can be computed here.
+
+    Raises:
+        TaskError: It needs what is not installed.
+    """
+    own = getattr(task, "ready", None)
+    if own is not None:
+        own()
+
+
+def answers(task: Task, model: nn.Module, batch: Batch, outputs: Outputs) -> Outputs:
+    """Return what a task's `score` is given: the outputs, or predictions of a pass of their own."""
+    own = getattr(task, "predictions", None)
+    return outputs if own is None else own(model, batch)
+
+
+def sample_shape(task: Task, batch: Batch) -> tuple[int, ...]:
+    """Return the shape of the first tensor of the first sample."""
+    first = tensors(batch)[0]
+    return tuple(first.shape if is_ragged(task) else first.shape[1:])
+
+
+def ratio(total: Amount, count: Amount) -> float:
+    """Return a sum over a count; NaN where nothing was counted."""
+    assert not isinstance(total, tuple)
+    assert not isinstance(count, tuple)
+    return float(total) / float(count) if float(count) else math.nan
+
+
 def metric_value(task: Task, total: Amount, count: Amount) -> float | None:
     """Return the metric of sums and counts that were added up; None where it is no number."""
     own = getattr(task, "value", None)
-    if own is not None:
-        found = float(own(total, count))
-    else:
-        found = float(total) / float(count) if float(count) else math.nan
+    found = float(own(total, count)) if own is not None else ratio(total, count)
     return found if math.isfinite(found) else None
 
 
@@ -141,8 +197,31 @@ def main_tensor(outputs: Outputs, names: Sequence[str] = ("logits", "out")) -> T
         return there[0]
     which = "none is a tensor" if not there else f"none is called {' or '.join(map(repr, names))}"
     raise TaskError(
-        f"the network returns {described(outputs)}, of which {which}: wrap it in a module that "
-        "returns what is meant, or give a loss or a task of your own"
+        f"the network returns {described(outputs)}, of which {which}: say which is meant by its "
+        "name or place (output=0, --task classification:output=0), wrap the network in a module "
+        "that returns it, or give a loss or a task of your own"
+    )
+
+
+def picked(outputs: Outputs, path: str) -> Tensor:
+    """Return the tensor at a place among a network's outputs: a name, a number, or a way of both.
+
+    Raises:
+        TaskError: There is none.
+    """
+    found = outputs
+    for step in path.split("."):
+        if isinstance(found, tuple | list) and step.lstrip("-").isdigit():
+            found = found[int(step)] if -len(found) <= int(step) < len(found) else None
+        elif hasattr(found, "get"):
+            found = found.get(step)
+        else:
+            found = getattr(found, step, None)
+    if isinstance(found, Tensor):
+        return found
+    raise TaskError(
+        f"the network returns {described(outputs)}, and no tensor at '{path}': give the name or "
+        "the place of one of them (output=, --task NAME:output=..)"
     )
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial, reduce
+from itertools import pairwise
+from operator import add
 
 import torch
 from torch import Tensor, nn
@@ -25,15 +27,17 @@ from trainscope.task import (
 from trainscope.task.batches import beside, mapped
 from trainscope.task.classification import one_label_each
 from trainscope.task.modes import eval_mode
-from trainscope.task.task import Amount
+from trainscope.task.task import Amount, answers, ready
 
 TEST_BATCH = 512
 """Test samples put forward at once; of tasks other than classification an eighth of it."""
 FEWEST_PARTS = 32
 """A test half of such a task is put forward in so many parts, for a standard error over them."""
+PARTS_OF_WHOLE = 8
+"""Of a metric that is computed from what all samples keep (mAP), which costs more than a sum."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Evaluation:
     """A network on a test half.
 
@@ -50,7 +54,7 @@ class Evaluation:
     parts: tuple[tuple[Amount, Amount], ...]
     correct: Tensor | None = None
 
-    @property
+    @cached_property
     def metric(self) -> float | None:
         """Return the task's metric over the whole half; None where it is no number."""
         if self.correct is not None:
@@ -65,7 +69,15 @@ class Evaluation:
 def added(parts: Sequence[tuple[Amount, Amount]]) -> tuple[Amount, Amount]:
     """Return the sums and counts of batches, added up."""
     totals, counts = zip(*parts, strict=True)
-    return sum(totals[1:], totals[0]), sum(counts[1:], counts[0])
+    return reduce(add, totals), reduce(add, counts)
+
+
+def _grouped(parts: list[tuple[Amount, Amount]]) -> list[tuple[Amount, Amount]]:
+    """Return parts that are kept whole as fewer ones."""
+    if not isinstance(parts[0][0], tuple) or len(parts) <= PARTS_OF_WHOLE:
+        return parts
+    ends = [len(parts) * i // PARTS_OF_WHOLE for i in range(PARTS_OF_WHOLE + 1)]
+    return [added(parts[a:b]) for a, b in pairwise(ends)]
 
 
 @torch.no_grad()
@@ -84,6 +96,7 @@ def evaluate(
             `FEWEST_PARTS` batches for a task that is no classification.
     """
     task = task or Classification()
+    ready(task)
     weight = next((p for p in network.parameters() if p.is_floating_point()), torch.empty(0))
     total = terms = 0.0
     parts, correct = [], []
@@ -106,8 +119,8 @@ def evaluate(
             outputs, batch = forward(indices)
             lost, count = _loss(task, outputs, batch)
             total, terms = total + lost, terms + count
-            parts.append(task.score(outputs, batch))
             tick(forward=len(indices))
+            parts.append(task.score(answers(task, network, batch, outputs), batch))
             if type(task) is Classification and one_label_each(task, batch):
                 logits, labels = task.labelled(outputs, batch)
                 correct.append((logits.argmax(1) == labels).cpu())
@@ -116,7 +129,7 @@ def evaluate(
     return Evaluation(
         task,
         mean if math.isfinite(mean) else None,
-        tuple(parts),
+        tuple(_grouped(parts)),
         torch.cat(correct) if single else None,
     )
 

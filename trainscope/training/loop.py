@@ -18,6 +18,7 @@ from trainscope.pace import tick
 from trainscope.records.epoch import BEFORE_CLIPPING, EpochRecord
 from trainscope.sparsify.masks import hold_masks, masks_of
 from trainscope.task import Batch, Classification, Task
+from trainscope.task.task import ready
 from trainscope.training.evaluation import Evaluation, evaluate
 from trainscope.training.schedule import LRSchedule
 from trainscope.training.settings import Settings
@@ -89,6 +90,7 @@ def train(
         One record an epoch, from `start` on.
     """
     settings, task = settings or Settings(), task or Classification()
+    ready(task)  # before an epoch is spent
     stepper = stepper or Stepper(network, settings, schedule.lr(start), task)
     device = stepper.weight.device
     steps = _steps(len(train_split), settings.batch_size, steps_per_epoch)
