@@ -7,13 +7,13 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import nn
 
+from trainscope import __version__
 from trainscope.data import Given, ProbeData
 from trainscope.diagnosis.inputs import data_notes, default_samples, network_notes, pin_inputs
 from trainscope.diagnosis.measuring import columns_of, measure_all
@@ -351,7 +351,7 @@ def _telling(measured: Mapping[str, Columns], data: ProbeData) -> dict[str, Colu
 
 def _environment(device: torch.device) -> dict[str, str]:
     return {
-        "trainscope": version("trainscope-pruning"),
+        "trainscope": __version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
