@@ -26,7 +26,7 @@ def wheel_must_hold() -> set[str]:
 
 
 def source_must_hold() -> set[str]:
-    """Return every file of a clone: the rooms, tests, pages, measurements and what is beside them."""
+    """Return every file of a clone: rooms, tests, pages, measurements and what is beside them."""
     folders = ("trainscope", "probes", "cli", "tests", "docs", "benchmarks", ".ci", ".github")
     found = {path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()}
     files = (".pre-commit-config.yaml", ".gitignore", "Makefile", "CITATION.cff", "pyproject.toml")
@@ -41,7 +41,8 @@ def main(paths: list[str]) -> None:
             held, wanted = set(zipfile.ZipFile(path).namelist()), wheel_must_hold()
             extra = {name for name in held - wanted if ".dist-info/" not in name}
         else:
-            names = [m.name for m in tarfile.open(path).getmembers() if m.isfile()]
+            with tarfile.open(path) as archive:
+                names = [member.name for member in archive if member.isfile()]
             held, wanted = {name.split("/", 1)[1] for name in names}, source_must_hold()
             extra = {name for name in held if BUILT & set(Path(name).parts)}
         for name in sorted(wanted - held):

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import trainscope
+from trainscope.probes import TrainabilityAccuracy
 from trainscope.report import RetrainingDisplay
 
 
@@ -33,7 +34,7 @@ train, test = windows[:384], windows[384:]
 torch.manual_seed(0)
 network = Tiny()
 optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
-for step in range(120):
+for _ in range(120):
     batch = train[torch.randint(384, (32,))]
     optimizer.zero_grad()
     logits = network(batch)[:, :-1]
@@ -43,11 +44,10 @@ for step in range(120):
 diagnosis = trainscope.diagnose(
     network,
     action=trainscope.Action("unstructured", ratio=0.5),
-    data=(train, test),
+    data=([train], [test]),
     task="language-modelling",
     samples=16,
-    probes=["trainability_accuracy", "gradient"],
-    retrain_steps=20,
+    probes=[TrainabilityAccuracy(lrs=(1e-1, 1e-2, 1e-3), steps=20)],
 )
 print(*diagnosis.verdict, sep="\n")
 RetrainingDisplay.from_diagnosis(diagnosis).plot().figure_.savefig("language_model.png")

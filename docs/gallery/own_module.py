@@ -6,6 +6,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import trainscope
+from trainscope.probes import TrainabilityAccuracy
 from trainscope.report import RetrainingDisplay
 
 images, labels = load_digits(return_X_y=True)
@@ -29,7 +30,10 @@ for _ in range(5):
         optimizer.step()
 
 diagnosis = trainscope.diagnose(
-    network, ratio=0.7, data=loaders, probes=["trainability_accuracy"], retrain_epochs=4
+    network,
+    ratio=0.7,
+    data=loaders,
+    probes=[TrainabilityAccuracy(lrs=(1e-2, 1e-3), epochs=4)],
 )
 print(*diagnosis.verdict, sep="\n")
 RetrainingDisplay.from_diagnosis(diagnosis).plot().figure_.savefig("own_module.png")

@@ -1,4 +1,4 @@
-"""Regression: half of the weights of a small network go, and the curvature tells which LR is safe."""
+"""Regression: half of the weights of a small network go; which learning rate is stable then?"""
 
 import torch
 from sklearn.datasets import load_diabetes
@@ -26,9 +26,9 @@ for _ in range(200):
 diagnosis = trainscope.diagnose(
     network,
     action=trainscope.Action("unstructured", ratio=0.5, scope="all"),
-    data=(train, test),
+    data=([train], [test]),
     task="regression",
-    retrain_epochs=3,
+    probes=["curvature"],
 )
 print(*diagnosis.verdict, sep="\n")
 DensityDisplay.from_diagnosis(diagnosis).plot().figure_.savefig("regression.png")

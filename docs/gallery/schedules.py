@@ -18,7 +18,7 @@ runs = run_grid(
     base,
     digits,
     trainscope.Action(ratio=0.9),
-    recipes=["F4,1e-2", "F4,1e-3", "F4,1e-3(+4)"],
+    recipes=["F3,1e-2", "F3,1e-3", "F3,1e-3(+3)"],
     seeds=[0],
     folder=Path("runs"),
 )

@@ -20,7 +20,7 @@ network = nn.Sequential(
     *(nn.Conv2d(16, 16, 5, padding=2), nn.ReLU(), nn.Conv2d(16, 3, 1)),
 )
 optimizer = torch.optim.Adam(network.parameters(), lr=5e-3)
-for _ in range(15):
+for _ in range(40):
     for part in torch.randperm(128).split(32):
         optimizer.zero_grad()
         nn.functional.cross_entropy(network(train[0][part]), train[1][part]).backward()
@@ -28,11 +28,11 @@ for _ in range(15):
 
 diagnosis = trainscope.diagnose(
     network,
-    ratio=0.5,
-    data=(train, test),
+    ratio=0.7,
+    data=([train], [test]),
     task="segmentation",
     samples=16,
-    probes=["trainability_accuracy", "gradient"],
+    probes=["trainability_accuracy"],
     retrain_epochs=3,
 )
 print(*diagnosis.verdict, sep="\n")

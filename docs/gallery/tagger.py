@@ -1,10 +1,10 @@
-"""A recurrent tagger: a label for every position, and which of the LSTM's weights the action hit."""
+"""A recurrent tagger: a label for every position, and how soon it is learnt again."""
 
 import torch
 from torch import nn
 
 import trainscope
-from trainscope.report import GradientDisplay
+from trainscope.report import RetrainingDisplay
 
 
 class Tagger(nn.Module):
@@ -35,10 +35,9 @@ for _ in range(40):
 diagnosis = trainscope.diagnose(
     network,
     action=trainscope.Action("unstructured", ratio=0.7, scope="all"),
-    data=(train, test),
-    samples=32,
-    probes=["trainability_accuracy", "gradient"],
-    retrain_epochs=2,
+    data=([train], [test]),
+    probes=["trainability_accuracy"],
+    retrain_epochs=3,
 )
 print(*diagnosis.verdict, sep="\n")
-GradientDisplay.from_diagnosis(diagnosis).plot().figure_.savefig("tagger.png")
+RetrainingDisplay.from_diagnosis(diagnosis).plot().figure_.savefig("tagger.png")

@@ -19,7 +19,7 @@ network = nn.Sequential(
     nn.Linear(64, 48), nn.Tanh(), nn.Linear(48, 48), nn.Tanh(), nn.Linear(48, 10)
 )
 optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-hook = trainscope.ProbeHook([Curvature(top=1)], when=every(20), data=loader)
+hook = trainscope.ProbeHook([Curvature(top=1, density_vectors=0)], when=every(20), data=loader)
 hook.attach(network, optimizer)
 for epoch in range(8):
     if epoch == 4:
