@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check docs clean
+.PHONY: demo test check types docs gallery clean
 
 demo: $(READY)
 	$(BIN)/trainscope demo --output demo
@@ -13,25 +13,32 @@ demo: $(READY)
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto $(PYTEST_ARGS)
 
-# mypy follows one package tree, so the three rooms are linked into one.
 check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(MAKE) types
+
+# mypy follows one package tree, so the three rooms are linked into one.
+types: $(READY)
 	rm -rf build/typing && mkdir -p build/typing/trainscope
 	ln -s $(CURDIR)/trainscope/* build/typing/trainscope/
 	ln -s $(CURDIR)/probes build/typing/trainscope/probes
 	ln -s $(CURDIR)/cli build/typing/trainscope/cli
 	cd build/typing && MYPYPATH=. $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p trainscope
 
+# The pictures of docs/gallery, made anew by the scripts beside them.
+gallery: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python docs/gallery/run.py
+
 docs: $(READY)
-	$(BIN)/python -m pip install --quiet -e '.[docs]'
+	$(BIN)/python -m pip install --quiet -e '.[docs]' --config-settings editable_mode=lenient
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
 
 $(READY): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	$(BIN)/python -m pip install --quiet -e '.[dev]' --config-settings editable_mode=lenient
 	touch $@
 
 clean:
-	rm -rf $(VENV) build docs/_build demo .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build/typing build/lib dist docs/_build demo .pytest_cache .mypy_cache .ruff_cache

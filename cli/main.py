@@ -7,22 +7,34 @@ from keyword import iskeyword
 
 import click
 
+from trainscope import __version__
 from trainscope.cli.boundary import Boundary, debug_option
 
-COMMANDS = {
-    "probe": "Measure trainability before and after a sparsifying action.",
-    "inspect": "Say what is in a checkpoint file, without running anything in it.",
-    "schedule": "Print the LR schedule of a recipe like F90,1e-1.",
-    "train": "Train a network from random weights.",
-    "retrain": "Prune a checkpoint and retrain it.",
-    "pipeline": "Pretrain, prune and retrain.",
-    "scratch": "Train a pruned architecture from random weights.",
-    "import": "Make a Run from another tool's log.",
-    "compare": "Compare runs: what they show, how fair that is, on the terminal or a page.",
-    "estimate": "Estimate how many extra epochs a small learning rate needs.",
-    "demo": "Pretrain a small network, prune it, and show the damage.",
+GROUPS = {
+    "Start": {
+        "demo": "Pretrain a small network, prune it, and show the damage.",
+    },
+    "Measure": {
+        "probe": "Measure trainability before and after a sparsifying action.",
+        "inspect": "Say what is in a checkpoint file, without running anything in it.",
+    },
+    "Retrain": {
+        "schedule": "Print the LR schedule of a recipe like F90,1e-1.",
+        "train": "Train a network from random weights.",
+        "retrain": "Prune a checkpoint and retrain it.",
+        "pipeline": "Pretrain, prune and retrain.",
+        "scratch": "Train a pruned architecture from random weights.",
+    },
+    "Compare": {
+        "compare": "Compare runs: what they show, and how fair that is.",
+        "estimate": "Estimate how many extra epochs a small learning rate needs.",
+        "import": "Make a Run from another tool's log.",
+    },
 }
-"""Each command's one-line help; `NAME` is the command NAME of the module trainscope.cli.NAME."""
+"""Each command's one-line help, by what it is for."""
+
+COMMANDS = {name: line for group in GROUPS.values() for name, line in group.items()}
+"""The same by name; `NAME` is the command NAME of the module trainscope.cli.NAME."""
 
 
 class Commands(Boundary):
@@ -44,15 +56,21 @@ class Commands(Boundary):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the table without importing anything."""
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+        """Write the tables without importing anything, all of one width."""
+        width = max(map(len, COMMANDS))
+        for title, group in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width), line) for name, line in group.items()])
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="trainscope-pruning", prog_name="trainscope")
+@click.version_option(__version__, prog_name="trainscope")
 def main() -> None:
-    """Measure what pruning did to a network's trainability, and what retraining will need."""
+    """Measure what pruning did to a network's trainability, and what retraining will need.
+
+    Begin with `trainscope demo`, or with a file of your own: `trainscope probe FILE --ratio 0.9`.
+    `trainscope COMMAND --help` says what a command takes.
+    """
 
 
 main.params.append(debug_option())

@@ -1,7 +1,10 @@
 """How the site is built: `make docs`."""
 
+from trainscope import __version__
+
 project = "trainscope"
 author = "The trainscope authors"
+release = __version__
 copyright = "2026, the trainscope authors"
 
 extensions = [
@@ -18,6 +21,8 @@ exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = "trainscope"
 html_copy_source = False
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"

@@ -34,8 +34,13 @@ class Probe(Protocol):
     random state are bit for bit what they were, also when it raises (see `untouched`).
     """
 
-    name: str
-    needs: frozenset[Need]
+    @property
+    def name(self) -> str:
+        """Return what `--probes` and records call it; a class attribute will do."""
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """Return what it cannot do without; a class attribute will do."""
 
     def measure(self, network: nn.Module, data: ProbeData) -> Measurement:
         """Measure a network on pinned samples. Masked and frozen parameters are left out."""
@@ -50,8 +55,13 @@ class DescribedProbe(Probe, Protocol):
     Tables, pages, `--probes`, figures along retraining and the docs read these two.
     """
 
-    title: str
-    scalars: tuple[ScalarSpec, ...]
+    @property
+    def title(self) -> str:
+        """Return the heading of its numbers."""
+
+    @property
+    def scalars(self) -> tuple[ScalarSpec, ...]:
+        """Return how each of its numbers is called."""
 
 
 def available() -> Mapping[str, type[Probe]]:

@@ -6,14 +6,22 @@ import re
 from pathlib import Path
 
 import click
+import matplotlib
 import pytest
+from click.testing import CliRunner
+from matplotlib import pyplot
 
-from trainscope.cli.main import COMMANDS, main
+import trainscope
+from trainscope.cli.main import COMMANDS, GROUPS, main
 from trainscope.probes.scalar_spec import described
 from trainscope.records.arrays import PROBES
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+
+
+def text_of(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -32,13 +40,27 @@ def test_the_table_of_commands_says_what_each_help_says():
     for name in COMMANDS:
         command = main.get_command(click.Context(main), name)
         assert command.name == name
+    shown = CliRunner().invoke(main, ["--help"]).output
+    for title, group in GROUPS.items():
+        section = re.search(rf"^{title}:\n((?:  .*\n?)+)", shown, re.MULTILINE)
+        assert section is not None
+        for name, line in group.items():
+            assert re.search(rf"^  {name} +{re.escape(line)}$", section[1], re.MULTILINE)
 
 
-def test_every_page_is_in_the_index():
-    index = (DOCS / "index.md").read_text(encoding="utf-8")
+def test_every_page_is_in_a_table_of_contents():
+    listed = {"index"}
+    for page in DOCS.rglob("*.md"):
+        for tree in re.findall(
+            r"^```{toctree}\n(.*?)^```", text_of(page), re.MULTILINE | re.DOTALL
+        ):
+            folder = page.relative_to(DOCS).parent
+            listed |= {
+                (folder / line).as_posix() for line in tree.split("\n") if line[:1].isalnum()
+            }
     for page in DOCS.rglob("*.md"):
         name = page.relative_to(DOCS).with_suffix("").as_posix()
-        assert name == "index" or re.search(rf"^{name}$", index, re.MULTILINE), f"{name} is missing"
+        assert name in listed, f"{name} is in no table of contents"
 
 
 def test_links_between_pages_lead_somewhere():
@@ -65,8 +87,29 @@ def test_the_table_of_numbers_is_what_the_probes_say():
 
 def blocks(page: str) -> list[str]:
     """Return the Python in a page."""
-    text = (DOCS / page).read_text(encoding="utf-8")
-    return re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    return re.findall(r"^```python\n(.*?)^```", text_of(DOCS / page), re.MULTILINE | re.DOTALL)
+
+
+STANDING_ALONE = ["extending.md", *(f"api/{page.name}" for page in (DOCS / "api").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", sorted(STANDING_ALONE))
+def test_the_examples_of_the_api_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    matplotlib.use("Agg")
+    found = blocks(page)
+    assert found
+    for number, block in enumerate(found):
+        code = compile(block, f"{page}, block {number}", "exec", dont_inherit=True)
+        exec(code, {"__name__": "example"})
+    pyplot.close("all")
+
+
+def test_every_public_name_has_an_example():
+    code = "\n".join(block for page in STANDING_ALONE for block in blocks(page))
+    rooms = {"data", "probes", "task", "__version__"}
+    missing = [name for name in set(trainscope.__all__) - rooms if f"trainscope.{name}" not in code]
+    assert not missing
 
 
 @pytest.mark.parametrize("number", range(2))

@@ -6,9 +6,11 @@ The names below are imported when they are first used, so that `import trainscop
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from trainscope import data, probes, task
     from trainscope.comparison.comparison import Comparison, compare
     from trainscope.convergence import Estimate, LearningCurve
     from trainscope.convergence import estimate_extra_epochs as estimate
@@ -21,7 +23,12 @@ if TYPE_CHECKING:
     from trainscope.task import Task
     from trainscope.training.schedule import LRSchedule, parse_schedule
 
-    __version__: str
+_HERE = Path(__file__).parent
+if not (_HERE / "probes").is_dir():  # a clone that is not installed: the rooms lie side by side
+    __path__.append(str(_HERE.parent))
+
+__version__ = "0.2.0"
+"""The one place of the version: the package and its documentation are built with it."""
 
 _HOMES = {
     "Action": "trainscope.sparsify",
@@ -66,27 +73,28 @@ __all__ = [
     "TrainscopeError",
     "__version__",
     "compare",
+    "data",
     "diagnose",
     "estimate",
     "examine",
     "measure",
     "open_checkpoint",
     "parse_schedule",
+    "probes",
     "save_checkpoint",
+    "task",
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name from its home."""
-    if name == "__version__":
-        from importlib.metadata import version
+if not TYPE_CHECKING:  # a type checker would take any name for granted
 
-        return version("trainscope-pruning")
-    if name in _ROOMS:
-        return import_module(f"trainscope.{name}")
-    if name not in _HOMES:
-        raise AttributeError(f"module 'trainscope' has no attribute '{name}'")
-    return getattr(import_module(_HOMES[name]), _OTHER_NAMES.get(name, name))
+    def __getattr__(name):
+        """Import a public name from its home."""
+        if name in _ROOMS:
+            return import_module(f"trainscope.{name}")
+        if name not in _HOMES:
+            raise AttributeError(f"module 'trainscope' has no attribute '{name}'")
+        return getattr(import_module(_HOMES[name]), _OTHER_NAMES.get(name, name))
 
 
 def __dir__() -> list[str]:

@@ -143,7 +143,7 @@ def test_what_is_no_command_is_one_sentence_and_nothing_at_all_is_the_help():
     check_one_line(CliRunner().invoke(main, ["nonsense"]), 2, "nonsense")
     result = CliRunner().invoke(main, [])
     assert result.exit_code == 0
-    assert "Commands:" in result.stdout
+    assert "\nMeasure:\n" in result.stdout
 
 
 def run(command, **options):

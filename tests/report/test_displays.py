@@ -9,6 +9,8 @@ import pytest
 from diagnoses import diagnosis
 from rich.console import Console
 
+from trainscope import report
+from trainscope.errors import RecordError
 from trainscope.records import Columns, Measurement
 from trainscope.report.density_display import DensityDisplay
 from trainscope.report.figures import FIGURES, diagnosis_figures
@@ -38,6 +40,24 @@ def test_gradient_norms_keep_the_networks_order_through_renamed_layers(axes):
     assert lines["before"].get_ydata().tolist() == [0, 1]
     assert lines["after"].get_ydata().tolist() == [1]
     assert lines["after"].get_xdata().tolist() == [2.0]
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_of_what_was_not_measured_says_why(name):
+    probe, _, display = FIGURES[name]
+    skipped = Columns(Measurement.skipped(probe, "there is no training half"))
+    with pytest.raises(
+        RecordError, match=f"{probe} has nothing to draw: there is no training half"
+    ):
+        display.from_diagnosis(replace(diagnosis(), probes={probe: skipped}))
+    with pytest.raises(RecordError, match=f"{probe} has nothing to draw: was not asked for"):
+        display.from_diagnosis(replace(diagnosis(), probes={}))
+
+
+def test_every_figure_is_a_name_of_the_room():
+    assert all(getattr(report, name).__name__ == name for name in report.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = report.nothing
 
 
 def test_density_marks_the_largest_eigenvalue(axes):

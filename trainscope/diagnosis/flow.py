@@ -7,13 +7,13 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import nn
 
+from trainscope import __version__
 from trainscope.data import Given, ProbeData
 from trainscope.diagnosis.budget import DEFAULT, Measuring, parse_budget
 from trainscope.diagnosis.hubs import TextOptions
@@ -401,7 +401,7 @@ def _telling(measured: Mapping[str, Columns], data: ProbeData) -> dict[str, Colu
 
 def _environment(device: torch.device) -> dict[str, str]:
     return {
-        "trainscope": version("trainscope-pruning"),
+        "trainscope": __version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),

@@ -10,7 +10,7 @@ import numpy as np
 
 from trainscope.records import Diagnosis
 from trainscope.report.layout import HEIGHT, WIDTH, finish, new_axes
-from trainscope.report.style import COLOURS, LABELS, measured, unit_of
+from trainscope.report.style import COLOURS, LABELS, drawn_from, unit_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,8 +40,12 @@ class DensityDisplay:
 
     @classmethod
     def from_diagnosis(cls, diagnosis: Diagnosis) -> Self:
-        """Take the densities from a Diagnosis whose curvature was measured."""
-        columns = measured(diagnosis.probes["curvature"], "density_x")
+        """Take the densities from a Diagnosis whose curvature was measured.
+
+        Raises:
+            RecordError: It was not; the message says why.
+        """
+        columns = drawn_from(diagnosis, "curvature", "density_x")
         tops = {n: m.get("top_eigenvalue") for n, m in columns.items()}
         return cls(
             {

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 from trainscope.records import Diagnosis
 from trainscope.report.layout import WIDTH, finish, new_axes, spaced, tidy
-from trainscope.report.style import COLOURS, LABELS, measured, unit_of
+from trainscope.report.style import COLOURS, LABELS, drawn_from, unit_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,8 +53,12 @@ class GradientDisplay:
 
     @classmethod
     def from_diagnosis(cls, diagnosis: Diagnosis) -> Self:
-        """Take the norms from a Diagnosis whose gradient was measured."""
-        columns = measured(diagnosis.probes["gradient"], "layer_norms")
+        """Take the norms from a Diagnosis whose gradient was measured.
+
+        Raises:
+            RecordError: It was not; the message says why.
+        """
+        columns = drawn_from(diagnosis, "gradient", "layer_norms")
         kinds: dict[str, str] = {}
         for m in columns.values():
             kinds |= dict(zip(m.arrays["layers"], m.arrays.get("layer_kinds", ()), strict=False))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 from trainscope.records import Diagnosis
 from trainscope.records.retrained import retrained
 from trainscope.report.layout import HEIGHT, WIDTH, finish, new_axes
-from trainscope.report.style import COLOURS, DASHES, LABELS, measured
+from trainscope.report.style import COLOURS, DASHES, LABELS, drawn_from
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,8 +36,12 @@ class RetrainingDisplay:
 
     @classmethod
     def from_diagnosis(cls, diagnosis: Diagnosis) -> Self:
-        """Take the curves from a Diagnosis whose trainability accuracy was measured."""
-        columns = measured(diagnosis.probes["trainability_accuracy"], "lrs")
+        """Take the curves from a Diagnosis whose trainability accuracy was measured.
+
+        Raises:
+            RecordError: It was not; the message says why.
+        """
+        columns = drawn_from(diagnosis, "trainability_accuracy", "lrs")
         told = {name: retrained(measurement) for name, measurement in columns.items()}
         one = next(iter(told.values()))
         unit = one.metric.unit

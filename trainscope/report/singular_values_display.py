@@ -10,7 +10,7 @@ import numpy as np
 
 from trainscope.records import Diagnosis
 from trainscope.report.layout import HEIGHT, WIDTH, finish, new_axes
-from trainscope.report.style import COLOURS, LABELS, measured
+from trainscope.report.style import COLOURS, LABELS, drawn_from
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,8 +37,12 @@ class SingularValuesDisplay:
 
     @classmethod
     def from_diagnosis(cls, diagnosis: Diagnosis) -> Self:
-        """Take the values from a Diagnosis whose Jacobian was measured."""
-        columns = measured(diagnosis.probes["jacobian"], "singular_values")
+        """Take the values from a Diagnosis whose Jacobian was measured.
+
+        Raises:
+            RecordError: It was not; the message says why.
+        """
+        columns = drawn_from(diagnosis, "jacobian", "singular_values")
         return cls(
             {
                 name: np.concatenate(

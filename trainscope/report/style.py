@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from trainscope.records import Columns, Measurement
+from trainscope.errors import RecordError
+from trainscope.records import Columns, Diagnosis, Measurement
 
 COLOURS = {
     "before": "#0072B2",
@@ -56,6 +57,20 @@ def measured(columns: Columns, array: str) -> dict[str, Measurement]:
         "recalibrated": columns.recalibrated,
     }
     return {n: m for n, m in found.items() if m is not None and m.arrays.get(array)}
+
+
+def drawn_from(diagnosis: Diagnosis, probe: str, array: str) -> dict[str, Measurement]:
+    """Return the columns of a Diagnosis that a figure is drawn from, as `measured` does.
+
+    Raises:
+        RecordError: There is none; the message says why the probe did not measure.
+    """
+    columns = diagnosis.probes.get(probe)
+    found = {} if columns is None else measured(columns, array)
+    if not found:
+        why = "was not asked for" if columns is None else columns.before.reason or "has no values"
+        raise RecordError(f"the probe {probe} has nothing to draw: {why}")
+    return found
 
 
 def unit_of(columns: Mapping[str, Measurement], scalar: str, usual: str) -> str:

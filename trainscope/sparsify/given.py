@@ -69,7 +69,7 @@ def given_action(base: nn.Module, pruned: nn.Module, inputs: Inputs) -> Sparsifi
     Layers are paired by name. A layer with fewer outputs was cut; weights that are zero now and
     were not were masked, by a mask or without one. A record of it has the structure "given"; its
     scope says "cut", "masked" or both, and its criterion what the weights that are gone show:
-    "smallest |w| in each layer", "smallest |w| over all layers", or "unknown".
+    ``smallest |w| in each layer``, ``smallest |w| over all layers``, or ``unknown``.
 
     Args:
         base: The network before. Not touched.

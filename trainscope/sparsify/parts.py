@@ -16,7 +16,7 @@ from trainscope.networks.example import Example, Inputs, as_example, tensors_of
 from trainscope.sparsify.candidate import OUTPUT, Candidate, Removed
 from trainscope.sparsify.channels import UntraceableError, follow
 from trainscope.sparsify.inner_cutter import InnerCutter
-from trainscope.sparsify.layers import MAKERS, Channels
+from trainscope.sparsify.layers import Channels, makes
 from trainscope.sparsify.trial import failing
 from trainscope.sparsify.verify import run
 
@@ -51,9 +51,7 @@ class PartsCutter:
         }
         self.noun, self.unit = "inner convolution", "filters"
         found: list[Candidate] = []
-        spared: dict[str, str] = {
-            name: _OUTSIDE for name, m in network.named_modules() if isinstance(m, MAKERS)
-        }
+        spared: dict[str, str] = {name: _OUTSIDE for name, m in network.named_modules() if makes(m)}
         for prefix, cutter in self._cutters.items():
             chosen = cutter.candidates if cutter.unit == self.unit else ()
             found += [_under(prefix, candidate) for candidate in chosen]
@@ -143,7 +141,7 @@ def _calls(network: nn.Module, example: Example) -> dict[str, list[Example]]:
 
 def _followed(network: nn.Module, calls: Mapping[str, list[Example]]) -> list[_Part]:
     """Return the largest modules, called once with tensors, that a trace can follow."""
-    makers = [name for name in calls if isinstance(network.get_submodule(name), MAKERS)]
+    makers = [name for name in calls if makes(network.get_submodule(name))]
     first = next((n for n in makers if not isinstance(network.get_submodule(n), nn.Linear)), "")
     found: list[_Part] = []
     waiting = [name for name, _ in network.named_children()][::-1]

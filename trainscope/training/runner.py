@@ -5,13 +5,13 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import nn
 
+from trainscope import __version__
 from trainscope.networks import Remembered, digest, flops, parameters, save_checkpoint
 from trainscope.networks.threads import suited_threads
 from trainscope.records import EpochRecord, Run, RunStatus, Taken
@@ -268,7 +268,7 @@ def _notes(diverged: int | None) -> list[str]:
 
 def _environment(device: str) -> dict[str, str]:
     return {
-        "trainscope": version("trainscope-pruning"),
+        "trainscope": __version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "device": device,

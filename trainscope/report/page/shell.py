@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from importlib import resources
-from importlib.metadata import PackageNotFoundError, version
 
+from trainscope import __version__
 from trainscope.records import Json
 from trainscope.records.files import MADE
 from trainscope.report.page.markup import escape
@@ -47,7 +47,7 @@ def shell(heading: str, subtitle: str, body: str, data: Json, footer: str) -> st
 <button type="button" id="print">Print</button></div></header>
 <main>{body}
 <noscript><p>The plots need JavaScript; every number is in the tables.</p></noscript></main>
-<footer>Made by trainscope {escape(_version())}. {footer}</footer>
+<footer>Made by trainscope {__version__}. {footer}</footer>
 <script type="application/json" id="data">{_embedded(data)}</script>
 <script>
 {chr(10).join(_file(name) for name in SCRIPTS)}</script>
@@ -65,10 +65,3 @@ def _embedded(data: object) -> str:
 def _file(name: str) -> str:
     folder = resources.files("trainscope.report.page")
     return (folder / name).read_text(encoding="utf-8")
-
-
-def _version() -> str:
-    try:
-        return version("trainscope-pruning")
-    except PackageNotFoundError:
-        return ""
