@@ -280,9 +280,10 @@ def network_notes(measured: Mapping[str, Columns]) -> list[str]:
     for columns in measured.values():
         for column in (columns.before, columns.after, columns.recalibrated):
             notes = {} if column is None else column.notes
-            for key in ("batch", "random", "products"):
+            starts = {"products": "Curvature by ", "sketch": "The Jacobian is of "}
+            for key in ("batch", "random", "products", "sketch"):
                 if key in notes:
-                    start = "Curvature by " if key == "products" else ""
+                    start = starts.get(key, "")
                     text = start + notes[key] if start else notes[key][0].upper() + notes[key][1:]
                     found[f"{text}."] = None
     return list(found)

@@ -99,6 +99,9 @@ def _probe(name: str, columns: Columns) -> list[Row]:
         return [Row(said.title, "", (cells[0], cells[1], cells[2], ""))]
     damage = columns.damage()
     metric = next(retrained(m).metric for m in measured if m is not None)
+    title = said.title
+    if name == "trainability_accuracy" and not metric.is_accuracy:
+        title = f"Trainability {metric.name}"
     out = []
     firsts = _first_settings(said, names)
     for label in names:
@@ -111,7 +114,7 @@ def _probe(name: str, columns: Columns) -> list[Row]:
         cells = (_cell(found[0]), _cell(found[1]), _cell(found[2]), ratio)
         spec = said.spec(label)
         better = "" if spec is None else spec.better
-        out.append(Row(said.title, f"{text} [{unit}]" if unit else text, cells, better))
+        out.append(Row(title, f"{text} [{unit}]" if unit else text, cells, better))
     return out
 
 

@@ -21,17 +21,25 @@ FLOOR = 1e-12
 """Singular values under this share of the largest are drawn at it."""
 
 
+def values_axis(diagnosis: Diagnosis) -> str:
+    """Return what the values are of: derivatives by the input, or by the embedded tokens."""
+    tokens = "inputs" in diagnosis.probes["jacobian"].before.notes
+    return f"singular value of d logits / d {'embedded tokens' if tokens else 'input'}"
+
+
 @dataclass
 class SingularValuesDisplay:
     """Densities of log10 of all singular values of d logits / d input.
 
     Attributes:
         values: Every sample's singular values in one array, by column.
+        axis: What they are of.
     """
 
     title: ClassVar[str] = "Jacobian singular values"
     size: ClassVar[tuple[float, float]] = (WIDTH, HEIGHT)
     values: Mapping[str, np.ndarray]
+    axis: str = "singular value of d logits / d input"
     ax_: Axes = field(init=False, repr=False)
     figure_: Figure = field(init=False, repr=False)
 
@@ -49,7 +57,8 @@ class SingularValuesDisplay:
                     [np.asarray(row, float) for row in m.arrays["singular_values"]]
                 )
                 for name, m in columns.items()
-            }
+            },
+            values_axis(diagnosis),
         )
 
     def plot(self, ax: Axes | None = None, *, title: str | None = None) -> Self:
@@ -67,7 +76,7 @@ class SingularValuesDisplay:
             self.ax_.stairs(density, edges, color=colour, fill=True, alpha=0.12)
             self.ax_.axvline(values.mean(), color=colour, linewidth=1, linestyle="--")
         self.ax_.set_xscale("log")
-        self.ax_.set_xlabel("singular value of d logits / d input (dashed: mean)")
+        self.ax_.set_xlabel(f"{self.axis} (dashed: mean)")
         self.ax_.set_ylabel("density per decade")
         self.figure_ = finish(self.ax_, self.title if title is None else title)
         return self

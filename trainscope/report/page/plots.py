@@ -30,6 +30,7 @@ from trainscope.report.series import (
 )
 from trainscope.report.setting_points import AXES as SETTING_AXES
 from trainscope.report.setting_points import Against, Number, points
+from trainscope.report.singular_values_display import values_axis
 from trainscope.report.style import LABELS, measured
 
 BINS = 48
@@ -221,7 +222,7 @@ def singular_values(diagnosis: Any, columns: Any) -> Json:
         "title": "Jacobian singular values before and after",
         "note": f"{diagnosis.title}. Dashed: means.",
         "spec": {
-            "xlabel": "singular value of d logits / d input",
+            "xlabel": values_axis(diagnosis),
             "xshort": "JSV",
             "ylabel": "density per decade",
             "xlog": True,
