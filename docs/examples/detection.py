@@ -1,6 +1,6 @@
 """A detector, pruned: boxes drawn on noise, torchvision's ssdlite, mAP before, after and along.
 
-Takes a few minutes on one thread. Needs `pip install 'trainscope-pruning[detection]'`.
+Takes about ten minutes on one thread. Needs `pip install 'trainscope-pruning[detection]'`.
 
     python docs/examples/detection.py FOLDER
 """
