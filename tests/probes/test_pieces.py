@@ -172,7 +172,12 @@ def test_footprint_is_what_autograd_keeps() -> None:
     assert found.classes == 5
     # The input, and the output of the convolution's ReLU, in float32.
     assert found.graph == 4 * (2 * 36 + 4 * 36)
-    assert footprint(Branching(), ProbeData("zeros", torch.zeros(7, 2, 6, 6))).graph is None
+    looking = footprint(Branching(), ProbeData("zeros", torch.zeros(7, 2, 6, 6)))
+    assert looking.classes == 3  # it looks at values, and so was run on a sample
+    assert looking.graph is not None
+    assert looking.graph > 4 * 4 * 36
+    failing = nn.Sequential(nn.Linear(5, 3))
+    assert footprint(failing, ProbeData("zeros", torch.zeros(7, 2, 6, 6))).graph is None
 
 
 def test_flatten_and_unflatten_are_inverse() -> None:

@@ -130,7 +130,7 @@ class Measuring:
                 *fewer(probe, base, self.data, samples=not self.fixed),
                 whole,
             ]
-            self.tell(f"{probe.name}: {expected(cost)} a column for all")
+            self.tell(f"{probe.name} will cost {expected(cost)} a column")
         if self.budget is None or self._expected(able) <= self.budget / 2:
             for probe in able:
                 self._measure(probe, self._plans[probe.name][-1], None)

@@ -126,6 +126,8 @@ def follow_shapes(network: nn.Module, shapes: Shapes) -> None:
         if not counts:
             continue
         found = _share(module, f"{name}.".lstrip("."), shapes)
+        if found is None and any(parameter.ndim > 1 for parameter in module.parameters()):
+            done.append(name)  # what is narrower around it, as an MLP, says nothing of its heads
         if found is None or any(count * found % 1 for count in counts):
             continue
         share, lengths = found, _lengths(module, f"{name}.".lstrip("."), shapes)
