@@ -25,7 +25,7 @@ from trainscope.task import Detection
 from trainscope.training.loop import Settings, train
 from trainscope.training.schedule import parse_schedule
 
-SIDE = 96
+SIDE = 64
 KINDS = ("rectangle", "ellipse")
 
 
@@ -48,7 +48,7 @@ class Drawn(Dataset[tuple[Tensor, dict[str, Tensor]]]):
         y, x = torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="ij")
         boxes, labels = [], []
         for _ in range(int(torch.randint(1, 4, (), generator=draw))):
-            width, height = torch.randint(24, 49, (2,), generator=draw).tolist()
+            width, height = torch.randint(16, 33, (2,), generator=draw).tolist()
             left = int(torch.randint(0, SIDE - width, (), generator=draw))
             top = int(torch.randint(0, SIDE - height, (), generator=draw))
             kind = int(torch.randint(0, len(KINDS), (), generator=draw))
@@ -66,9 +66,9 @@ def collate(samples: list[tuple[Tensor, dict[str, Tensor]]]) -> tuple[object, ..
 
 
 def detector() -> nn.Module:
-    """Return ssdlite at a third of its width, for images of SIDE, with random weights."""
+    """Return ssdlite at a quarter of its width, for images of SIDE, with random weights."""
     network = ssdlite320_mobilenet_v3_large(
-        weights=None, weights_backbone=None, num_classes=len(KINDS) + 1, width_mult=0.35
+        weights=None, weights_backbone=None, num_classes=len(KINDS) + 1, width_mult=0.25
     )
     network.transform = GeneralizedRCNNTransform(
         SIDE, SIDE, [0.5] * 3, [0.25] * 3, size_divisible=1, fixed_size=(SIDE, SIDE)
@@ -82,8 +82,8 @@ def detector() -> nn.Module:
 def loaders() -> tuple[DataLoader[object], DataLoader[object]]:
     """Return the loaders of the two halves; `--data detection:loaders` takes them too."""
     return (
-        DataLoader(Drawn(512, 1), 16, shuffle=True, collate_fn=collate),
-        DataLoader(Drawn(64, 2), 16, collate_fn=collate),
+        DataLoader(Drawn(320, 1), 16, shuffle=True, collate_fn=collate),
+        DataLoader(Drawn(32, 2), 16, collate_fn=collate),
     )
 
 
@@ -98,7 +98,7 @@ def main(folder: Path) -> None:
         network,
         data.train,
         data.test,
-        parse_schedule("0:3e-3,5:1e-3,7:1e-4", 8),
+        parse_schedule("0:4e-3,7:1e-3,9:1e-4", 10),
         settings,
         task=data.task,
         on_epoch=lambda epoch, _: print(f"epoch {epoch.epoch}: mAP {epoch.test_metric:.1f} %"),
