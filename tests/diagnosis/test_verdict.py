@@ -95,6 +95,13 @@ def test_intact_trainability_is_called_intact():
     assert "still rising" not in text
 
 
+def test_a_dense_network_that_reaches_nothing_has_no_trainability_to_lose():
+    nothing = Columns(retraining(0.0, [0.0, 0.4]), retraining(0.0, [0.0, 0.0]))
+    text = sentences(trainability_accuracy=nothing)
+    assert "too little for a loss of trainability to show" in text
+    assert "intact" not in text
+
+
 def test_an_lr_that_harms_the_dense_network_leaves_nothing_intact():
     harmed = Columns(retraining(98.6, [12.0, 10.0]), retraining(12.0, [11.0, 12.0]))
     text = sentences(trainability_accuracy=harmed)

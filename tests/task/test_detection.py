@@ -104,6 +104,12 @@ def test_the_hessian() -> None:
     assert found.arrays["eigenvalues"] == pytest.approx([float(v) for v in top], rel=1e-6)
 
 
+def test_a_loss_that_is_linear_in_what_is_returned_has_no_gauss_newton_matrix() -> None:
+    found = Curvature(ggn=True, density_vectors=0, trace_vectors=2).measure(tiny(), pinned(3))
+    assert found.status == "skipped"
+    assert "linear in what the network returns" in found.reason
+
+
 def test_no_image_depends_on_its_neighbours_or_on_the_draw() -> None:
     """What a batch is padded to and divided by, and the proposals of Faster R-CNN, are held."""
     for network in (tiny(), faster_rcnn()):

@@ -197,6 +197,11 @@ def _trainability(columns: Columns) -> Iterator[str]:
         line += (
             f": this LR harms the dense network itself, which starts from {metric.written(start)}"
         )
+    elif metric.unit == "%" and metric.sign > 0 and before <= bound:
+        line += (
+            ", which is too little for a loss of trainability to show: train the dense network "
+            "further before it is pruned, or take more of retraining"
+        )
     elif metric.points(metric.sign * (before - after), before) <= bound:
         line += f": trainability is intact at LR {lr:g}"
     yield line + "."
