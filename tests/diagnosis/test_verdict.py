@@ -95,6 +95,17 @@ def test_intact_trainability_is_called_intact():
     assert "still rising" not in text
 
 
+def test_a_gap_within_its_error_is_not_called_intact():
+    near = Columns(retraining(90.0, [90.0, 90.0]), retraining(80.0, [88.5, 89.0]))
+    rough = {
+        column: replace(m, scalars={k: replace(v, stderr=2.0) for k, v in m.scalars.items()})
+        for column, m in (("before", near.before), ("after", near.after))
+    }
+    text = sentences(trainability_accuracy=Columns(**rough))
+    assert "the 1.2 points between them are within two standard errors, 5.7 points" in text
+    assert "intact" not in text
+
+
 def test_a_dense_network_that_reaches_nothing_has_no_trainability_to_lose():
     nothing = Columns(retraining(0.0, [0.0, 0.4]), retraining(0.0, [0.0, 0.0]))
     text = sentences(trainability_accuracy=nothing)

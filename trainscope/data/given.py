@@ -36,12 +36,12 @@ MOST_BYTES = 2 * 2**30
 """Of an iterable that cannot be read by index, so much is read and kept in memory."""
 
 _TWO_HALVES = (
-    "The two batches of {name} were read as the training half, {train} samples, and the test half, "
-    "{test}; give them as a list if both are batches of one half."
+    "A tuple of two batches was given and read as the training half, {train} samples, and the test "
+    "half, {test}: give a list of them if both are batches of one half."
 )
 _TWO_BATCHES = (
-    "The two batches of {name} were read as one half of {test} samples, without a training half; "
-    "give them as a tuple (train, test) if they are that."
+    "A list of two batches was given and read as one half of {test} samples, without a training "
+    "half: give a tuple (train, test) if they are that."
 )
 
 Given = Iterable[Any] | TorchDataset[Any] | tuple[Any, Any]
@@ -161,7 +161,7 @@ def given_data(data: Given, name: str | None = None, task: Task | None = None) -
     )
     if batches:
         said = _TWO_HALVES if train is not None else _TWO_BATCHES
-        notes += (said.format(name=name, train=len(train or test), test=len(test)),)
+        notes += (said.format(train=len(train or test), test=len(test)),)
     return Dataset(name, train, test, None, shape, notes=notes, task=task)
 
 

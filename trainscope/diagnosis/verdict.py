@@ -202,8 +202,14 @@ def _trainability(columns: Columns) -> Iterator[str]:
             ", which is too little for a loss of trainability to show: train the dense network "
             "further before it is pruned, or take more of retraining"
         )
-    elif metric.points(metric.sign * (before - after), before) <= bound:
+    elif (gap := metric.points(metric.sign * (before - after), before)) <= INTACT_POINTS:
         line += f": trainability is intact at LR {lr:g}"
+    elif gap <= bound:
+        line += (
+            f": the {_points(metric, gap)} between them are within two standard errors, "
+            f"{_points(metric, bound)}, so they show no loss of trainability, and do not rule one "
+            "out: test on more samples"
+        )
     yield line + "."
 
 
