@@ -33,7 +33,9 @@ def test_the_speedup_of_masks_is_called_theoretical():
 def test_stale_batch_norm_is_told_from_lost_weights():
     assert "with batch norm recalibrated: stale batch-norm statistics explain" in sentences()
     lost = Columns(jacobian(1.0), jacobian(0.05), jacobian(0.1))
-    assert "the weights that are gone" in sentences(jacobian=lost)
+    assert "the weights that are gone, not stale" in sentences(jacobian=lost)
+    turned = Columns(jacobian(1.0), jacobian(0.05), jacobian(30.0))
+    assert "turns this change round, so it comes of stale" in sentences(jacobian=turned)
     kept = Columns(jacobian(1.0), jacobian(0.9), jacobian(0.9))
     assert "Mean JSV: 0.9000 times what it was, within 0.67 to 1.5." in sentences(jacobian=kept)
     dead = Columns(jacobian(1.0), jacobian(0.05, dead=2))

@@ -104,12 +104,18 @@ def _signal(columns: Columns) -> Iterator[str]:
     if old and new is not None:
         mended = new / old
         line += f", {number(mended)} times with batch norm recalibrated: "
-        line += (
-            "stale batch-norm statistics explain this change, so recalibrate or retrain before "
-            "judging what was learned"
-            if _same(mended)
-            else "the weights that are gone, not stale statistics alone, are the cause"
-        )
+        if _same(mended):
+            line += (
+                "stale batch-norm statistics explain this change, so recalibrate or retrain before "
+                "judging what was learned"
+            )
+        elif (mended > 1) == (ratio > 1):
+            line += "the weights that are gone, not stale statistics alone, are the cause"
+        else:
+            line += (
+                "recalibration turns this change round, so it comes of stale batch-norm "
+                "statistics, and the recalibrated network shows what the weights that are gone did"
+            )
     yield line + "."
 
 
