@@ -15,6 +15,7 @@ from trainscope.probes.affine import custom_functions, not_affine
 from trainscope.probes.density import RESOLVED, spectral_density
 from trainscope.probes.evaluation import Lent, loss_unit, run
 from trainscope.probes.footprint import Footprint, footprint
+from trainscope.probes.output_space import OutputSpace
 from trainscope.probes.parameters import Measured, measured
 from trainscope.probes.passes import NonFiniteError
 from trainscope.probes.preconditioned import NotKnownError, preconditioned_eigenvalue, warmup_cost
@@ -195,6 +196,12 @@ class Curvature:
             why_not = "the loss is not one softmax cross-entropy a sample"
         if why_not is None and not self.ggn:
             why_not = not_affine(tensors(outputs)[0])
+        if self.ggn and OutputSpace(lent, outputs, lent.look).linear:
+            return Measurement.skipped(
+                self.name,
+                "the loss is linear in what the network returns, so that its Gauss-Newton matrix "
+                "is 0: measure the Hessian (ggn=False)",
+            )
         custom = custom_functions(terms)
         del outputs, terms
         wanted = Wanted(

@@ -50,6 +50,11 @@ class OutputSpace:
         """Return the gradient of the sum of the terms at each of these tensors, [N, ...] each."""
         return [with_samples(slope.detach()) for slope in self._made[2]]
 
+    @property
+    def linear(self) -> bool:
+        """Tell whether the loss is linear in what the network returned."""
+        return not self.lent.softmax and not any(slope.requires_grad for slope in self._made[2])
+
     def curved(self, moved: list[Tensor]) -> list[Tensor]:
         """Return the second derivative of the sum of the terms times a change of these tensors."""
         if self.lent.softmax:

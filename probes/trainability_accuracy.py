@@ -334,9 +334,8 @@ def _mean_metric(evaluations: list[Evaluation]) -> Scalar:
     if any(value is None for value in values):
         return Scalar(None, unit, reason="the metric on the test half is no finite number")
     error = None
-    parts = len(evaluations[0].parts)
-    if parts >= FEWEST_BATCHES:
-        left = [[found.without(part) for found in evaluations] for part in range(parts)]
+    if len(evaluations[0].parts) >= FEWEST_BATCHES:
+        left = list(zip(*(found.left_out for found in evaluations), strict=True))
         if all(value is not None for row in left for value in row):
             error = stderr(np.asarray(left, dtype=np.float64).mean(1))
     mean = float(np.mean(np.asarray(values, dtype=np.float64)))

@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, Tenso
 
 from trainscope.data import given, given_data, load
 from trainscope.errors import DataError
+from trainscope.task import Classification, Detection, Regression
 
 INPUTS = torch.arange(40.0).view(10, 1, 2, 2)
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1, 2, 0])
@@ -62,6 +63,26 @@ def test_a_pair_is_train_and_test():
     data = given_data((loader, [(INPUTS[:3], LABELS[:3])]))
     assert (len(data.train), len(data.test)) == (10, 3)
     assert data.name == "TensorDataset"
+
+
+@pytest.mark.parametrize("task", [Classification(), Regression(), Detection()])
+def test_a_tuple_of_two_batches_is_train_and_test_and_a_list_of_them_one_half(task):
+    one, two = (INPUTS[:7], LABELS[:7]), (INPUTS[7:], LABELS[7:])
+    if isinstance(task, Detection):
+        target = {"boxes": torch.tensor([[0.0, 0, 1, 1]]), "labels": torch.tensor([1])}
+        one, two = (([torch.rand(3, 4, 4)] * n, [target] * n) for n in (7, 3))
+    data = given_data((one, two), task=task)
+    assert (len(data.train), len(data.test)) == (7, 3)
+    assert "training half, 7 samples, and the test half, 3" in data.notes[0]
+    data = given_data([one, two], task=task)
+    assert (data.train, len(data.test)) == (None, 10)
+    assert "one half of 10 samples, without a training half" in data.notes[0]
+    assert given_data((one, two)[:1], task=task).notes == ()
+
+
+def test_a_tuple_of_two_dictionaries_is_train_and_test():
+    data = given_data(tuple({"x": INPUTS[:n], "labels": LABELS[:n]} for n in (7, 3)))
+    assert (len(data.train), len(data.test)) == (7, 3)
 
 
 def test_a_sampler_of_a_subset_is_respected():

@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from trainscope.data import ProbeData
-from trainscope.diagnosis import examine
+from trainscope.diagnosis import examine, inputs
 from trainscope.diagnosis.inputs import equal_batches
 from trainscope.errors import ProbeError
 from trainscope.networks import Network, Remembered, build
 from trainscope.probes.curvature import Curvature
+from trainscope.task import Detection
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +39,19 @@ def test_recalibration_batches_are_equal():
     for samples, sizes in ((150, [64, 64]), (20, [20])):
         parts = equal_batches(base, ProbeData("zeros", torch.zeros(samples, 1)))
         assert [part.size for part in parts] == sizes
+
+
+def test_recalibration_batches_hold_so_many_bytes_at_most(monkeypatch):
+    monkeypatch.setattr(inputs, "RECALIBRATION_BYTES", 3000)
+    base = Network(torch.nn.Identity(), "identity", (1,), 1)
+    parts = equal_batches(base, ProbeData("zeros", torch.zeros(10, 250)))  # 1000 bytes each
+    assert [part.size for part in parts] == [3, 3, 3]
+    images = tuple(torch.zeros(1, side, 25) for side in (10, 5, 5, 5, 5))
+    target = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0).long()}
+    listed = ProbeData("", batch=(images, (target,) * 5), task=Detection())
+    assert len(equal_batches(base, listed)) == 1  # the largest has 1000
+    monkeypatch.setattr(inputs, "RECALIBRATION_BYTES", 10)
+    assert len(equal_batches(base, listed)) == 2
 
 
 def test_a_frozen_network_keeps_the_rest_of_its_diagnosis(network):

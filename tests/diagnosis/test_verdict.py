@@ -33,7 +33,9 @@ def test_the_speedup_of_masks_is_called_theoretical():
 def test_stale_batch_norm_is_told_from_lost_weights():
     assert "with batch norm recalibrated: stale batch-norm statistics explain" in sentences()
     lost = Columns(jacobian(1.0), jacobian(0.05), jacobian(0.1))
-    assert "the weights that are gone" in sentences(jacobian=lost)
+    assert "the weights that are gone, not stale" in sentences(jacobian=lost)
+    turned = Columns(jacobian(1.0), jacobian(0.05), jacobian(30.0))
+    assert "turns this change round, so it comes of stale" in sentences(jacobian=turned)
     kept = Columns(jacobian(1.0), jacobian(0.9), jacobian(0.9))
     assert "Mean JSV: 0.9000 times what it was, within 0.67 to 1.5." in sentences(jacobian=kept)
     dead = Columns(jacobian(1.0), jacobian(0.05, dead=2))
@@ -93,6 +95,24 @@ def test_intact_trainability_is_called_intact():
     text = sentences(trainability_accuracy=same)
     assert "trainability is intact" in text
     assert "still rising" not in text
+
+
+def test_a_gap_within_its_error_is_not_called_intact():
+    near = Columns(retraining(90.0, [90.0, 90.0]), retraining(80.0, [88.5, 89.0]))
+    rough = {
+        column: replace(m, scalars={k: replace(v, stderr=2.0) for k, v in m.scalars.items()})
+        for column, m in (("before", near.before), ("after", near.after))
+    }
+    text = sentences(trainability_accuracy=Columns(**rough))
+    assert "the 1.2 points between them are within two standard errors, 5.7 points" in text
+    assert "intact" not in text
+
+
+def test_a_dense_network_that_reaches_nothing_has_no_trainability_to_lose():
+    nothing = Columns(retraining(0.0, [0.0, 0.4]), retraining(0.0, [0.0, 0.0]))
+    text = sentences(trainability_accuracy=nothing)
+    assert "too little for a loss of trainability to show" in text
+    assert "intact" not in text
 
 
 def test_an_lr_that_harms_the_dense_network_leaves_nothing_intact():

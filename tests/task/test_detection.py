@@ -104,6 +104,12 @@ def test_the_hessian() -> None:
     assert found.arrays["eigenvalues"] == pytest.approx([float(v) for v in top], rel=1e-6)
 
 
+def test_a_loss_that_is_linear_in_what_is_returned_has_no_gauss_newton_matrix() -> None:
+    found = Curvature(ggn=True, density_vectors=0, trace_vectors=2).measure(tiny(), pinned(3))
+    assert found.status == "skipped"
+    assert "linear in what the network returns" in found.reason
+
+
 def test_no_image_depends_on_its_neighbours_or_on_the_draw() -> None:
     """What a batch is padded to and divided by, and the proposals of Faster R-CNN, are held."""
     for network in (tiny(), faster_rcnn()):
@@ -287,7 +293,28 @@ def test_map_is_of_the_test_half_not_a_mean_of_batches() -> None:
     assert 0 < expected < 100
     assert whole.metric == pytest.approx(expected)
     assert parts.metric == pytest.approx(expected)
-    assert parts.without(2) is not None
+
+
+def test_map_without_some_images_is_that_of_the_others() -> None:
+    pytest.importorskip("torchmetrics")
+    pytest.importorskip("pycocotools")
+    draw, task, parts = torch.Generator().manual_seed(0), Detection(), []
+    for image, target in pictures(24):
+        more = 40 * torch.rand(120, 4, generator=draw).sort(1).values
+        boxes = torch.cat([target["boxes"] + torch.rand(1, 4, generator=draw), more])
+        labels = torch.randint(1, 4, (len(boxes),), generator=draw)  # of 3 there is no box
+        scores = torch.rand(len(boxes), generator=draw)
+        crowd = {**target, "iscrowd": (target["labels"] == 2).long() * (len(parts) % 2)}
+        found = ({"boxes": boxes, "labels": labels, "scores": scores},)
+        parts.append(task.score(found, ((image,), (crowd,))))
+    groups = [sum((total for total, _ in parts[i : i + 7]), ()) for i in range(0, 24, 7)]
+    for i, found in enumerate(task.without(groups)):
+        rest = [*groups[:i], *groups[i + 1 :]]
+        assert found == pytest.approx(task.value(sum(rest, ()), 0), rel=1e-6)
+        assert found > 0
+    alone = task.without([groups[0], ()])
+    assert alone[0] != alone[0], "nothing is left"
+    assert alone[1] == pytest.approx(task.value(groups[0], 0), rel=1e-6)
 
 
 def test_what_map_needs_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,7 +61,7 @@ def test_a_test_half_is_one_ranking_not_a_mean_of_batches(dtype: torch.dtype) ->
     assert found.loss == pytest.approx(float(expected.detach()), rel=1e-6)
     left = np.delete(np.arange(90), np.arange(12))
     without = 100 * average_precision_score(Y.numpy()[left], scores[left])
-    assert found.without(0) == pytest.approx(without, rel=1e-6)
+    assert found.left_out[0] == pytest.approx(without, rel=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(-1,), (-1, 1)])

@@ -35,6 +35,15 @@ from trainscope.task.task import is_ragged, sample_shape
 MOST_BYTES = 2 * 2**30
 """Of an iterable that cannot be read by index, so much is read and kept in memory."""
 
+_TWO_HALVES = (
+    "A tuple of two batches was given and read as the training half, {train} samples, and the test "
+    "half, {test}: give a list of them if both are batches of one half."
+)
+_TWO_BATCHES = (
+    "A list of two batches was given and read as one half of {test} samples, without a training "
+    "half: give a tuple (train, test) if they are that."
+)
+
 Given = Iterable[Any] | TorchDataset[Any] | tuple[Any, Any]
 """A loader, a map-style data set or an iterable of batches; or two of them, train and test."""
 
@@ -113,10 +122,11 @@ def given_data(data: Given, name: str | None = None, task: Task | None = None) -
 
     Args:
         data: A `DataLoader`, a map-style data set, or an iterable of batches; or a pair of them,
-            train and test; or one batch: a dictionary of tensors, or a pair of tensors, inputs
-            [N, ...] and labels [N] (a list of two tensors of token ids is two batches where the
-            task is language modelling). A loader over a map-style data set is read by index, so its
-            transforms stay random; of anything else up to `MOST_BYTES` are read once and kept.
+            train and test, which may be a tuple of two batches; or one batch: a dictionary of
+            tensors, or a pair of tensors, inputs [N, ...] and labels [N] (a list of two tensors of
+            token ids is two batches where the task is language modelling). A loader over a
+            map-style data set is read by index, so its transforms stay random; of anything else up
+            to `MOST_BYTES` are read once and kept.
         name: What it is called; by default after the class of its data set.
         task: What its batches are for; by default classification.
 
@@ -126,7 +136,11 @@ def given_data(data: Given, name: str | None = None, task: Task | None = None) -
     name, task = name or _name(data), task or Classification()
     if isinstance(data, Mapping) or _is_listed(data, task):
         data = [data]
-    if isinstance(data, tuple | list) and len(data) == 2 and not _is_batch(data[0], task):
+    pair = isinstance(data, tuple | list) and len(data) == 2
+    batches = pair and all(_is_batch(each, task) for each in data)
+    if batches and isinstance(data, tuple):
+        data = ([data[0]], [data[1]])
+    if pair and not _is_batch(data[0], task):
         if isinstance(data[0], Tensor):
             tokens = isinstance(data, list) and type(task) is LanguageModelling
             train, test = None, _split(data if tokens else [tuple(data)], name, task)
@@ -145,6 +159,9 @@ def given_data(data: Given, name: str | None = None, task: Task | None = None) -
         "through only once; give a DataLoader over a map-style data set to use all of it."
         for where in cut
     )
+    if batches:
+        said = _TWO_HALVES if train is not None else _TWO_BATCHES
+        notes += (said.format(train=len(train or test), test=len(test)),)
     return Dataset(name, train, test, None, shape, notes=notes, task=task)
 
 

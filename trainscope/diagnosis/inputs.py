@@ -31,8 +31,8 @@ from trainscope.networks.hub import hub_of_module
 from trainscope.records import Columns
 from trainscope.sparsify import has_batch_norm
 from trainscope.task import Classification, Task
-from trainscope.task.batches import suited_inputs
-from trainscope.task.task import Common
+from trainscope.task.batches import suited_inputs, tensors
+from trainscope.task.task import Common, is_ragged
 
 MOST_SAMPLES = 256
 PINNED_BYTES = 2**26
@@ -43,6 +43,8 @@ FEW_SAMPLES = 16
 """With fewer, a note says that the numbers are rough."""
 RECALIBRATION_SAMPLES = 2048
 RECALIBRATION_BATCH = 64
+RECALIBRATION_BYTES = 2**26
+"""Of the inputs of one batch."""
 RECALIBRATION_FLOPS = 256e9
 
 
@@ -246,11 +248,16 @@ def pin_inputs(
 def equal_batches(base: Network, data: ProbeData) -> list[Example]:
     """Return samples in batches of one size for recalibration, which counts each batch alike.
 
-    The size is fixed, so that no option of the probes changes the statistics; a rest is left out.
+    The size is that of the data alone, so that no option of the probes changes the statistics: 64,
+    or as many samples as `RECALIBRATION_BYTES` hold, at least two. A rest is left out.
     """
+    largest = max(leaf.numel() * leaf.element_size() for leaf in tensors(data.batch))
+    if not is_ragged(data.task):
+        largest //= len(data)
+    size = min(RECALIBRATION_BATCH, max(2, RECALIBRATION_BYTES // max(largest, 1)))
     parts = [
         data.task.select(data.batch, indices)
-        for indices in torch.split(torch.arange(len(data)), RECALIBRATION_BATCH)
+        for indices in torch.split(torch.arange(len(data)), size)
     ]
     sizes = [data.task.size(part) for part in parts]
     whole = [part for part, size in zip(parts, sizes, strict=True) if size == sizes[0]]
@@ -280,7 +287,7 @@ def network_notes(measured: Mapping[str, Columns]) -> list[str]:
     for columns in measured.values():
         for column in (columns.before, columns.after, columns.recalibrated):
             notes = {} if column is None else column.notes
-            starts = {"products": "Curvature by ", "sketch": "The Jacobian is of "}
+            starts = {"products": "Curvature by ", "sketch": "The Jacobian is "}
             for key in ("batch", "random", "products", "sketch"):
                 if key in notes:
                     start = starts.get(key, "")

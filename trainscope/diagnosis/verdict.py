@@ -104,12 +104,18 @@ def _signal(columns: Columns) -> Iterator[str]:
     if old and new is not None:
         mended = new / old
         line += f", {number(mended)} times with batch norm recalibrated: "
-        line += (
-            "stale batch-norm statistics explain this change, so recalibrate or retrain before "
-            "judging what was learned"
-            if _same(mended)
-            else "the weights that are gone, not stale statistics alone, are the cause"
-        )
+        if _same(mended):
+            line += (
+                "stale batch-norm statistics explain this change, so recalibrate or retrain before "
+                "judging what was learned"
+            )
+        elif (mended > 1) == (ratio > 1):
+            line += "the weights that are gone, not stale statistics alone, are the cause"
+        else:
+            line += (
+                "recalibration turns this change round, so it comes of stale batch-norm "
+                "statistics, and the recalibrated network shows what the weights that are gone did"
+            )
     yield line + "."
 
 
@@ -197,8 +203,19 @@ def _trainability(columns: Columns) -> Iterator[str]:
         line += (
             f": this LR harms the dense network itself, which starts from {metric.written(start)}"
         )
-    elif metric.points(metric.sign * (before - after), before) <= bound:
+    elif metric.unit == "%" and metric.sign > 0 and before <= bound:
+        line += (
+            ", which is too little for a loss of trainability to show: train the dense network "
+            "further before it is pruned, or take more of retraining"
+        )
+    elif (gap := metric.points(metric.sign * (before - after), before)) <= INTACT_POINTS:
         line += f": trainability is intact at LR {lr:g}"
+    elif gap <= bound:
+        line += (
+            f": the {_points(metric, gap)} between them are within two standard errors, "
+            f"{_points(metric, bound)}, so they show no loss of trainability, and do not rule one "
+            "out: test on more samples"
+        )
     yield line + "."
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +12,7 @@ from torch import Tensor, nn
 
 from trainscope.errors import TaskError
 from trainscope.records.metric import HIGHER, Metric
+from trainscope.task.average_precision import average_precision, can_measure, with_each_left_out
 from trainscope.task.batches import Batch, beside, described, mapped
 from trainscope.task.modes import eval_mode, kept_modes
 from trainscope.task.task import Amount, Outputs
@@ -61,9 +60,9 @@ class Detection:
         """Check that the metric can be computed here.
 
         Raises:
-            TaskError: torchmetrics is not installed.
+            TaskError: torchmetrics or pycocotools is not installed.
         """
-        _mean_average_precision()
+        can_measure()
 
     def size(self, batch: Batch) -> int:
         """Return the number of images."""
@@ -116,18 +115,20 @@ class Detection:
 
     def predictions(self, model: nn.Module, batch: Batch) -> Outputs:
         """Return what the network finds in each image, in eval mode."""
-        found = []
+        images = _copied(batch)[0]
+        found: dict[int, Any] = {}
         with torch.no_grad(), eval_mode(model):
-            for image in _copied(batch)[0]:
-                answer = model([image])
-                if not isinstance(answer, list | tuple) or not _names_boxes(answer[:1]):
+            for places in _alike(images):
+                answer = model([images[place] for place in places])
+                if not isinstance(answer, list | tuple) or not _names_boxes(answer, len(places)):
                     raise TaskError(
                         f"in eval mode the network returns {described(answer)}, and not a "
                         "dictionary of boxes, scores and labels for each image: wrap it in a "
                         "module that does"
                     )
-                found.append({name: answer[0][name] for name in ("boxes", "scores", "labels")})
-        return tuple(found)
+                found |= zip(places, answer, strict=True)
+        names = ("boxes", "scores", "labels")
+        return tuple({name: found[i][name] for name in names} for i in range(len(images)))
 
     def score(self, outputs: Outputs, batch: Batch) -> tuple[Amount, Amount]:
         """Return what was found and what there is, a pair an image, and the number of images."""
@@ -140,14 +141,13 @@ class Detection:
 
     def value(self, total: Amount, count: Amount) -> float:
         """Return the mAP over all images, percent; NaN where they hold no box."""
-        measured = _mean_average_precision()(iou_type="bbox")
-        measured.warn_on_many_detections = False  # 100 an image count, as for COCO
         assert isinstance(total, tuple)
-        if not total:
-            return math.nan
-        measured.update([found for found, _ in total], [target for _, target in total])
-        found = float(measured.compute()["map"])
-        return 100.0 * found if found >= 0 else math.nan
+        return average_precision(total)
+
+    def without(self, totals: Sequence[Amount]) -> list[float]:
+        """Return the mAP without each of several groups of images, percent."""
+        groups = [total for total in totals if isinstance(total, tuple)]
+        return with_each_left_out(groups)
 
     def signal(self, outputs: Outputs) -> Tensor | None:
         """Return None: see `no_signal`."""
@@ -248,9 +248,17 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, Tensor) and value.numel() == 1 and value.is_floating_point()
 
 
-def _names_boxes(answer: Sequence[Any]) -> bool:
+def _names_boxes(answer: Sequence[Any], count: int) -> bool:
     wanted = {"boxes", "scores", "labels"}
-    return bool(answer) and isinstance(answer[0], Mapping) and wanted <= set(answer[0])
+    return len(answer) == count and all(isinstance(x, Mapping) and wanted <= set(x) for x in answer)
+
+
+def _alike(images: Sequence[Tensor]) -> list[list[int]]:
+    """Return the places of images of one size together: these are not padded to each other's."""
+    places: dict[tuple[int, ...], list[int]] = {}
+    for place, image in enumerate(images):
+        places.setdefault(tuple(image.shape), []).append(place)
+    return list(places.values())
 
 
 def _plain(things: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -294,20 +302,3 @@ class _Same:
         with torch.random.fork_rng(devices=cuda):
             torch.manual_seed(_SEED)
             return self.sampler(labels)
-
-
-def _mean_average_precision() -> Any:
-    """Return torchmetrics' metric.
-
-    Raises:
-        TaskError: It is not installed.
-    """
-    try:
-        importlib.import_module("pycocotools")
-        found = importlib.import_module("torchmetrics.detection")
-    except ImportError as error:
-        raise TaskError(
-            "mAP is computed by torchmetrics and pycocotools, which are not installed: pip install "
-            "'trainscope-pruning[detection]'"
-        ) from error
-    return found.MeanAveragePrecision

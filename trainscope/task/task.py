@@ -31,6 +31,8 @@ class Task(Protocol):
 
     - `loss(outputs, batch)`, the loss of a training step where that is not the mean of `losses`;
     - `value(total, count)`, the metric where that is not `total / count`;
+    - `without(totals)`, the metrics with each of them left out, where there is a cheaper way to
+      these than to ask for the value of the others;
     - `predictions(model, batch)`, what `score` is given where that takes another pass than
       `outputs` (a detector's boxes, a generated text);
     - `unsuited(outputs)`, which raises a TaskError for outputs that fit in form alone (what a

@@ -61,9 +61,15 @@ class Evaluation:
             return 100.0 * float(self.correct.double().mean())
         return metric_value(self.task, *added(self.parts))
 
-    def without(self, part: int) -> float | None:
-        """Return the metric over all batches but one."""
-        return metric_value(self.task, *added([*self.parts[:part], *self.parts[part + 1 :]]))
+    @cached_property
+    def left_out(self) -> tuple[float | None, ...]:
+        """Return the metric with each batch left out, over all others."""
+        own = getattr(self.task, "without", None)
+        if own is not None:
+            found = own([total for total, _ in self.parts])
+            return tuple(value if math.isfinite(value) else None for value in found)
+        rest = ([*self.parts[:i], *self.parts[i + 1 :]] for i in range(len(self.parts)))
+        return tuple(metric_value(self.task, *added(parts)) for parts in rest)
 
 
 def added(parts: Sequence[tuple[Amount, Amount]]) -> tuple[Amount, Amount]:
@@ -137,7 +143,8 @@ def evaluate(
 def _size(task: Task, samples: int) -> int:
     if type(task) is Classification:
         return TEST_BATCH
-    return max(1, min(TEST_BATCH // 8, samples // FEWEST_PARTS))
+    parts = PARTS_OF_WHOLE if hasattr(task, "without") else FEWEST_PARTS
+    return max(1, min(TEST_BATCH // 8, samples // parts))
 
 
 def _exact(values: Tensor) -> Tensor:

@@ -16,6 +16,8 @@ from trainscope.report.style import LABELS, measured
 
 MOST_POINTS = 300
 """A density's curve is thinned to about so many points."""
+MOST_ROOM, ROWS_OF_ROOM = 1, 40
+"""Rows left free above and below a heading: the more layers there are, the lower is a row."""
 
 
 def measured_plots(diagnosis: Diagnosis) -> list[Json]:
@@ -103,10 +105,11 @@ def _gradient(diagnosis: Diagnosis) -> list[Json]:
     panels = display.panels
     names: list[str] = []
     heads: list[Json] = []
+    room = min(MOST_ROOM, sum(map(len, panels.values())) // ROWS_OF_ROOM)
     for kind, held in panels.items():
         if len(panels) > 1:
-            heads.append({"row": len(names), "text": PANELS[kind]})
-            names.append("")
+            heads.append({"row": len(names) + room, "text": PANELS[kind]})
+            names += [""] * (1 + 2 * room)
         names += held
     if not panels:
         return []
