@@ -32,6 +32,7 @@ from trainscope.training.evaluation import TEST_BATCH
 from trainscope.training.loop import Evaluation, Settings, evaluate, train
 from trainscope.training.lora import add_adapters
 from trainscope.training.schedule import MAX_LR, constant, write_lr
+from trainscope.training.settings import suited
 
 MOST_EPOCHS, FEWEST_EPOCHS = 5, 2
 DEFAULT_PASSES = 100_000
@@ -43,10 +44,12 @@ TESTS = 5
 """Tests on the way where steps are asked for."""
 FEWER_STEPS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
 """What is tried where the time is too short for the epochs of the default."""
-FEWEST_TESTED = 256
-"""Test samples that are tested on at least."""
-TEXT_STEPS, TEXT_BATCH = 50, 16
-"""Steps, and sequences of a step, of a language model where nobody says them."""
+FEWEST_TESTED, FEWEST_TEXTS = 256, 16
+"""Test samples that are tested on at least; sequences, each with a loss at every token."""
+FEWEST_STEPS = 5
+"""Steps of a language model that are tried at least: one of them is as long as many of others."""
+TEXT_STEPS = 50
+"""Steps of a language model where nobody says them."""
 MOST_WORK = 3e13
 """Multiply-adds a column that are begun without being asked for: about 20 minutes of a laptop."""
 
@@ -74,7 +77,7 @@ class TrainabilityAccuracy:
         steps: Optimizer steps in the place of epochs, tested `TESTS` times on the way.
         test_samples: Test on so many samples of the test half, drawn once; by default on all.
         settings: The optimizer and the rest. `seed` is taken from the data. A language model
-            takes `TEXT_BATCH` sequences a step where the batch size is the default one.
+            takes `training.settings.TEXT_BATCH` sequences a step where the batch size is the default one.
     """
 
     name: ClassVar[str] = "trainability_accuracy"
@@ -179,10 +182,7 @@ class TrainabilityAccuracy:
         if not isinstance(data.task, LanguageModelling):
             return self
         steps = TEXT_STEPS if self.epochs is None and self.steps is None else self.steps
-        settings = self.settings
-        if settings.batch_size == Settings().batch_size:
-            settings = replace(settings, batch_size=TEXT_BATCH)
-        return replace(self, steps=steps, settings=settings)
+        return replace(self, steps=steps, settings=suited(self.settings, data.task))
 
     def lighter(
         self, network: nn.Module, data: ProbeData
@@ -195,11 +195,13 @@ class TrainabilityAccuracy:
         full = whole._epochs(data) * (0 if data.train is None else len(data.train))
         if whole.steps is not None:
             full = whole.steps * size
-        for steps in FEWER_STEPS:
+        text = isinstance(data.task, LanguageModelling)
+        least = FEWEST_TEXTS if text else FEWEST_TESTED
+        for steps in (FEWEST_STEPS, *FEWER_STEPS) if text else FEWER_STEPS:
             if steps * size >= full:
                 return
             # Tests take about a third of the time that the steps take.
-            tested = min(len(data.test), max(FEWEST_TESTED, steps * size // TESTS))
+            tested = min(len(data.test), max(least, steps * size // TESTS))
             part = "" if tested == len(data.test) else f", tested on {tested} samples"
             yield replace(whole, steps=steps, test_samples=tested), f"{steps} steps{part}"
 
