@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -10,6 +12,7 @@ from trainscope.data import ProbeData, TensorSplit
 from trainscope.errors import ProbeError
 from trainscope.probes.trainability_accuracy import TrainabilityAccuracy
 from trainscope.records import Status
+from trainscope.records.retrained import gap_error, retrained
 from trainscope.sparsify.masks import set_masks
 from trainscope.training.loop import Settings
 from trainscope.training.settings import LoRA
@@ -177,3 +180,19 @@ def test_adapters_are_trained_in_the_place_of_the_weights():
     assert net.state_dict().keys() == state.keys()
     assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
     assert all(each.requires_grad for each in net.parameters())
+
+
+def test_means_without_each_part_of_the_test_half_give_the_error_of_a_difference():
+    found = TrainabilityAccuracy(lrs=(1e-2, 1e-3), epochs=2).measure(network(), data())
+    told = retrained(found)
+    assert [len(row) for row in told.left_out] == [32] * 3  # one sample each, less than PARTS
+    assert gap_error(told, 1, told, 1) == 0
+    for row, name in ((0, "start_accuracy"), (1, "ta@1e-2"), (2, "ta@1e-3")):
+        mean = sum(told.left_out[row]) / len(told.left_out[row])
+        assert mean == pytest.approx(found.value(name), rel=2e-2)
+    a, b = (np.array(told.left_out[row]) for row in (1, 2))
+    by_hand = np.sqrt((len(a) - 1) * np.var(a - b))
+    assert gap_error(told, 1, told, 2) == pytest.approx(by_hand)
+    assert gap_error(told, 1, told, 3) is None
+    old = replace(found, arrays={k: v for k, v in found.arrays.items() if k != "left_out"})
+    assert gap_error(retrained(old), 0, told, 1) is None

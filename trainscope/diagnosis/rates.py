@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from trainscope.records import Measurement, Status
 from trainscope.records.numbers import estimate, number
-from trainscope.records.retrained import Retrained, retrained
+from trainscope.records.retrained import Retrained, gap_error, retrained
 from trainscope.records.stability import StableLR, stable_lr
 from trainscope.training.schedule import write_lr
 
@@ -124,7 +125,7 @@ def harms(tried: Measurement | None) -> list[Harm]:
         if lr not in sound:
             seen = _divergence(told, losses)
         else:
-            seen = _damage(told, lr, sound, _errors(tried, sound))
+            seen = _damage(told, lr, sound, partial(_gap_error, tried))
         if seen is not None:
             found.append(Harm(lr, seen))
     return found
@@ -140,7 +141,10 @@ def _divergence(told: Retrained, losses: list[float | None]) -> str | None:
 
 
 def _damage(
-    told: Retrained, lr: float, sound: Mapping[float, list[float]], errors: Mapping[float, float]
+    told: Retrained,
+    lr: float,
+    sound: Mapping[float, list[float]],
+    error: Callable[[float, float | None], float],
 ) -> str | None:
     """Return in words how an LR did harm: against the start, and against smaller LRs.
 
@@ -148,14 +152,15 @@ def _damage(
         told: The retrainings.
         lr: The LR.
         sound: The curve of each LR that did not diverge.
-        errors: The standard error of each one's mean, in points.
+        error: The standard error of the difference of the means of two LRs, in the metric's unit;
+            of None, of the mean and the start.
     """
     metric, start, curve = told.metric, told.start, sound[lr]
     end, mean = curve[-1], sum(curve) / len(curve)
 
-    def short(value: float, of: float, least: float, other: float = 0.0) -> bool:
+    def short(value: float, of: float, least: float, other: float | None = None) -> bool:
         gap = metric.points(metric.sign * (of - value), of)
-        return gap > max(least, 2 * math.hypot(errors[lr], other))
+        return gap > max(least, metric.points(2 * error(lr, other), of))
 
     worse = start is not None and short(end, start, WORSE_POINTS)
     # A last test that is behind by chance does not put the mean behind too.
@@ -163,8 +168,8 @@ def _damage(
         smaller: other[-1]
         for smaller, other in sound.items()
         if smaller < lr
-        and short(end, other[-1], BEHIND_POINTS, errors[smaller])
-        and short(mean, sum(other) / len(other), BEHIND_POINTS, errors[smaller])
+        and short(end, other[-1], BEHIND_POINTS, smaller)
+        and short(mean, sum(other) / len(other), BEHIND_POINTS, smaller)
     }
     if not worse and not ahead:
         return None
@@ -180,14 +185,20 @@ def _damage(
     return f"the test {metric.name} after {after} is {metric.written(end)}, {' and '.join(parts)}"
 
 
-def _errors(tried: Measurement, sound: Mapping[float, list[float]]) -> dict[float, float]:
-    """Return the standard error of each LR's mean value, in points; 0 where it is not known."""
-    metric, found = retrained(tried).metric, {}
-    for lr, curve in sound.items():
-        scalar = tried.scalars.get(f"ta@{write_lr(lr)}") or tried.scalars.get("ta")
-        error = None if scalar is None else scalar.stderr
-        found[lr] = metric.points(error or 0.0, sum(curve) / len(curve))
-    return found
+def _gap_error(tried: Measurement, lr: float, other: float | None) -> float:
+    """Return the standard error of the difference of two LRs' means, or of one and the start.
+
+    Without the parts of the test half, the errors of the two are taken as independent of each
+    other, and that of the start as none; 0 where these are not known either.
+    """
+    told = retrained(tried)
+    row = 0 if other is None else 1 + told.lrs.index(other)
+    paired = gap_error(told, 1 + told.lrs.index(lr), told, row)
+    if paired is not None:
+        return paired
+    scalars = [tried.scalars.get(f"ta@{write_lr(x)}") for x in (lr, other) if x is not None]
+    found = [each or tried.scalars.get("ta") for each in scalars]
+    return math.hypot(*(0.0 if each is None else each.stderr or 0.0 for each in found))
 
 
 def _written(limit: StableLR) -> str:

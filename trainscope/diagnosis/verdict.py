@@ -10,7 +10,7 @@ from trainscope.records import ActionRecord, Columns, Json, Measurement, Network
 from trainscope.records.action import speedup
 from trainscope.records.metric import Metric
 from trainscope.records.numbers import number, quantity
-from trainscope.records.retrained import retrained
+from trainscope.records.retrained import gap_error, retrained
 
 NOTICEABLE = 1.5
 """A ratio within 1/1.5 to 1.5 is called about the same."""
@@ -190,10 +190,12 @@ def _trainability(columns: Columns) -> Iterator[str]:
         f"{lr:g} (mean {told.tested} of the first {told.span}) is {metric.written(after)}, "
         f"{metric.written(before)} for the dense network"
     )
-    start, noise = retrained(dense).start, _noise(columns)
-    bound = max(INTACT_POINTS, metric.points(noise, before))
+    old = retrained(dense)
+    start, error = old.start, gap_error(old, 0, old, 1)
+    bound = max(INTACT_POINTS, metric.points(_noise(columns), before))
     harm = None if start is None else metric.points(metric.sign * (start - before), start)
-    if harm is not None and start is not None and harm > max(HARMFUL_POINTS, bound):
+    sure = bound if error is None or start is None else metric.points(2 * error, start)
+    if harm is not None and start is not None and harm > max(HARMFUL_POINTS, sure):
         line += (
             f": this LR harms the dense network itself, which starts from {metric.written(start)}"
         )
@@ -203,7 +205,11 @@ def _trainability(columns: Columns) -> Iterator[str]:
 
 
 def _noise(columns: Columns) -> float:
-    """Return two standard errors of the fall of the TA."""
+    """Return two standard errors of the fall of the TA, which is tested on the same samples."""
+    dense, pruned = _pair(columns)
+    paired = gap_error(retrained(dense), 1, retrained(pruned), 1)
+    if paired is not None:
+        return 2 * paired
     errors = (m.scalars["ta"].stderr if "ta" in m.scalars else None for m in _pair(columns))
     return float(2 * sum((error or 0.0) ** 2 for error in errors) ** 0.5)
 

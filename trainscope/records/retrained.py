@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,8 @@ from trainscope.records.metric import ACCURACY, Metric
 
 START, CURVES = "start_accuracy", "epoch_accuracies"
 """Names of an accuracy's scalar and array; of any other metric they are the two below."""
+LEFT_OUT = "left_out"
+"""The array of means without each part of the test half, the start's in the first row."""
 START_METRIC, CURVES_METRIC = "start_metric", "epoch_metrics"
 
 
@@ -26,6 +29,8 @@ class Retrained:
         losses: The training losses likewise; None where one is not finite.
         steps: Optimizer steps of what counts as an epoch here; None for whole epochs.
         settings: Of the optimizer, by name; empty where an earlier version did not keep them.
+        left_out: The start, and the mean of each LR's curve, with each part of the test half left
+            out, [1 + LRs][parts]; rows are empty where that is not known.
     """
 
     metric: Metric
@@ -35,6 +40,7 @@ class Retrained:
     losses: list[list[float | None]]
     steps: int | None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    left_out: list[list[float]] = field(default_factory=list)
 
     @property
     def epochs(self) -> int:
@@ -79,4 +85,32 @@ def retrained(measurement: Measurement) -> Retrained:
             for row in arrays.get("settings", [])
             if isinstance(row, list) and len(row) == 2
         },
+        left_out=[list(row) for row in arrays.get(LEFT_OUT, [])],
     )
+
+
+def gap_error(one: Retrained, row: int, other: Retrained, other_row: int) -> float | None:
+    """Return the standard error of the difference of two means on the same test samples.
+
+    It is the jackknife over parts of the test half of the difference itself, since what a hard
+    part adds to one mean it adds to the other.
+
+    Args:
+        one: Retrainings.
+        row: Which mean of it: 0 for the start, 1 for the first LR, and so on.
+        other: Retrainings tested on the same samples; the same ones, say.
+        other_row: Which mean of these.
+
+    Returns:
+        In the metric's unit; None where it is not known.
+    """
+    try:
+        a, b = one.left_out[row], other.left_out[other_row]
+    except IndexError:
+        return None
+    if len(a) != len(b) or len(a) < 2:
+        return None
+    gaps = [x - y for x, y in zip(a, b, strict=True)]
+    mean = math.fsum(gaps) / len(gaps)
+    spread = math.fsum((gap - mean) ** 2 for gap in gaps)
+    return math.sqrt((len(gaps) - 1) / len(gaps) * spread)
