@@ -10,7 +10,7 @@ from typing import Any
 
 from trainscope.records import Measurement, Status
 from trainscope.records.numbers import estimate, number
-from trainscope.records.retrained import Retrained, gap_error, retrained
+from trainscope.records.retrained import Retrained, beyond_noise, retrained
 from trainscope.records.stability import StableLR, stable_lr
 from trainscope.training.schedule import write_lr
 
@@ -125,7 +125,7 @@ def harms(tried: Measurement | None) -> list[Harm]:
         if lr not in sound:
             seen = _divergence(told, losses)
         else:
-            seen = _damage(told, lr, sound, partial(_gap_error, tried))
+            seen = _damage(told, lr, sound, partial(_beyond_noise, tried))
         if seen is not None:
             found.append(Harm(lr, seen))
     return found
@@ -144,7 +144,7 @@ def _damage(
     told: Retrained,
     lr: float,
     sound: Mapping[float, list[float]],
-    error: Callable[[float, float | None], float],
+    sure: Callable[[float, float, float, float | None], bool],
 ) -> str | None:
     """Return in words how an LR did harm: against the start, and against smaller LRs.
 
@@ -152,15 +152,15 @@ def _damage(
         told: The retrainings.
         lr: The LR.
         sound: The curve of each LR that did not diverge.
-        error: The standard error of the difference of the means of two LRs, in the metric's unit;
-            of None, of the mean and the start.
+        sure: Tells whether a gap from a value, of an LR to another (None: to the start), is beyond
+            its noise.
     """
     metric, start, curve = told.metric, told.start, sound[lr]
     end, mean = curve[-1], sum(curve) / len(curve)
 
     def short(value: float, of: float, least: float, other: float | None = None) -> bool:
         gap = metric.points(metric.sign * (of - value), of)
-        return gap > max(least, metric.points(2 * error(lr, other), of))
+        return gap > least and sure(gap, of, lr, other)
 
     worse = start is not None and short(end, start, WORSE_POINTS)
     # A last test that is behind by chance does not put the mean behind too.
@@ -185,20 +185,28 @@ def _damage(
     return f"the test {metric.name} after {after} is {metric.written(end)}, {' and '.join(parts)}"
 
 
-def _gap_error(tried: Measurement, lr: float, other: float | None) -> float:
-    """Return the standard error of the difference of two LRs' means, or of one and the start.
+def _beyond_noise(
+    tried: Measurement, gap: float, of: float, lr: float, other: float | None
+) -> bool:
+    """Tell whether a gap of two LRs' values, or of one and the start, is beyond its noise.
 
     Without the parts of the test half, the errors of the two are taken as independent of each
-    other, and that of the start as none; 0 where these are not known either.
+    other, and that of the start as none.
     """
     told = retrained(tried)
     row = 0 if other is None else 1 + told.lrs.index(other)
-    paired = gap_error(told, 1 + told.lrs.index(lr), told, row)
+    paired = beyond_noise(gap, of, told, 1 + told.lrs.index(lr), told, row)
     if paired is not None:
         return paired
-    scalars = [tried.scalars.get(f"ta@{write_lr(x)}") for x in (lr, other) if x is not None]
-    found = [each or tried.scalars.get("ta") for each in scalars]
-    return math.hypot(*(0.0 if each is None else each.stderr or 0.0 for each in found))
+    errors = []
+    for each in (lr, other):
+        if each is None:
+            continue
+        curve = told.curves[told.lrs.index(each)]
+        scalar = tried.scalars.get(f"ta@{write_lr(each)}") or tried.scalars.get("ta")
+        error = None if scalar is None else scalar.stderr
+        errors.append(told.metric.points(error or 0.0, sum(curve) / len(curve)))
+    return gap > 2 * math.hypot(*errors)
 
 
 def _written(limit: StableLR) -> str:

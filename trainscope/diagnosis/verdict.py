@@ -10,7 +10,7 @@ from trainscope.records import ActionRecord, Columns, Json, Measurement, Network
 from trainscope.records.action import speedup
 from trainscope.records.metric import Metric
 from trainscope.records.numbers import number, quantity
-from trainscope.records.retrained import gap_error, retrained
+from trainscope.records.retrained import beyond_noise, retrained
 
 NOTICEABLE = 1.5
 """A ratio within 1/1.5 to 1.5 is called about the same."""
@@ -168,6 +168,7 @@ def _retraining(columns: Columns) -> Iterator[str]:
         if gain > max(INTACT_POINTS, metric.points(_noise(columns), curve[-1])):
             how = "rising" if metric.sign > 0 else "falling"
             each = "an epoch" if told.steps is None else f"every {told.steps} steps"
+            each = "a step" if told.steps == 1 else each
             yield (
                 f"At LR {lr:g} the {metric.name} is still {how} by {_points(metric, gain)} {each} "
                 f"after {told.span.partition(',')[0]}: do not decay the LR, or stop, there."
@@ -190,26 +191,22 @@ def _trainability(columns: Columns) -> Iterator[str]:
         f"{lr:g} (mean {told.tested} of the first {told.span}) is {metric.written(after)}, "
         f"{metric.written(before)} for the dense network"
     )
-    old = retrained(dense)
-    start, error = old.start, gap_error(old, 0, old, 1)
-    bound = max(INTACT_POINTS, metric.points(_noise(columns), before))
-    harm = None if start is None else metric.points(metric.sign * (start - before), start)
-    sure = bound if error is None or start is None else metric.points(2 * error, start)
-    if harm is not None and start is not None and harm > max(HARMFUL_POINTS, sure):
+    old, bound = retrained(dense), metric.points(_noise(columns), before)
+    start, fall = old.start, metric.points(metric.sign * (before - after), before)
+    harm = 0.0 if start is None else metric.points(metric.sign * (start - before), start)
+    harmed = None if start is None else beyond_noise(harm, start, old, 0, old, 1)
+    fallen = beyond_noise(fall, before, old, 1, told, 1)
+    if start is not None and harm > HARMFUL_POINTS and (harm > bound if harmed is None else harmed):
         line += (
             f": this LR harms the dense network itself, which starts from {metric.written(start)}"
         )
-    elif metric.points(metric.sign * (before - after), before) <= bound:
+    elif fall <= INTACT_POINTS or not (fall > bound if fallen is None else fallen):
         line += f": trainability is intact at LR {lr:g}"
     yield line + "."
 
 
 def _noise(columns: Columns) -> float:
-    """Return two standard errors of the fall of the TA, which is tested on the same samples."""
-    dense, pruned = _pair(columns)
-    paired = gap_error(retrained(dense), 1, retrained(pruned), 1)
-    if paired is not None:
-        return 2 * paired
+    """Return two standard errors of the fall of the TA, as of networks tested on other samples."""
     errors = (m.scalars["ta"].stderr if "ta" in m.scalars else None for m in _pair(columns))
     return float(2 * sum((error or 0.0) ** 2 for error in errors) ** 0.5)
 

@@ -89,20 +89,25 @@ def retrained(measurement: Measurement) -> Retrained:
     )
 
 
-def gap_error(one: Retrained, row: int, other: Retrained, other_row: int) -> float | None:
-    """Return the standard error of the difference of two means on the same test samples.
+def beyond_noise(
+    gap: float, of: float, one: Retrained, row: int, other: Retrained, other_row: int
+) -> bool | None:
+    """Tell whether the gap of two values on the same test samples is more than two standard errors.
 
-    It is the jackknife over parts of the test half of the difference itself, since what a hard
-    part adds to one mean it adds to the other.
+    The error is the jackknife over parts of the test half of the difference itself, since what a
+    hard part adds to one value it adds to the other; of a metric that is not in percent and above
+    zero (a perplexity, an RMSE), of the difference of logarithms, as one part may hold most of it.
 
     Args:
+        gap: In the metric's points (`Metric.points`).
+        of: The value that it is a gap from.
         one: Retrainings.
-        row: Which mean of it: 0 for the start, 1 for the first LR, and so on.
+        row: Whose mean's parts are taken: 0 for the start, 1 for the first LR, and so on.
         other: Retrainings tested on the same samples; the same ones, say.
         other_row: Which mean of these.
 
     Returns:
-        In the metric's unit; None where it is not known.
+        None where the parts are not known.
     """
     try:
         a, b = one.left_out[row], other.left_out[other_row]
@@ -110,6 +115,14 @@ def gap_error(one: Retrained, row: int, other: Retrained, other_row: int) -> flo
         return None
     if len(a) != len(b) or len(a) < 2:
         return None
+    if one.metric.unit != "%" and min(*a, *b) > 0:
+        a, b = ([math.log(value) for value in row] for row in (a, b))
+        return 100 * math.log1p(max(gap, -99.0) / 100) > 200 * _jackknife(a, b)
+    return gap > one.metric.points(2 * _jackknife(a, b), of)
+
+
+def _jackknife(a: list[float], b: list[float]) -> float:
+    """Return the standard error of a difference from its values without each part."""
     gaps = [x - y for x, y in zip(a, b, strict=True)]
     mean = math.fsum(gaps) / len(gaps)
     spread = math.fsum((gap - mean) ** 2 for gap in gaps)
