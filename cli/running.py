@@ -216,7 +216,7 @@ def summary(run: Run, folder: Path) -> str:
     note = f" ({ta.note})" if ta.note else ""
     files = ", ".join(name for name in ("run.json", CHECKPOINT) if (folder / name).exists())
     rows = [
-        ("LR schedule", f"{run.schedule}, {run.total} epochs"),
+        ("LR schedule", f"{run.schedule}, {run.total} epoch{'s' * (run.total != 1)}"),
         (f"final test {metric.name}", _value(metric, run.final_metric)),
         (f"trainability {metric.name}{n}", f"{_value(metric, ta.value)}{note}"),
         ("FLOPs spent", "unknown" if run.flops is None else f"{run.flops:.4g} multiply-adds"),

@@ -22,6 +22,7 @@ from trainscope.data import ProbeData
 from trainscope.errors import ProbeError, TaskError
 from trainscope.networks.copies import whole_copy
 from trainscope.probes.belongings import own_generators
+from trainscope.probes.footprint import followed_once
 from trainscope.probes.passes import checked_outputs, outputs_of
 from trainscope.task import Batch, Task, per_sample
 from trainscope.task.batches import mapped, tensors
@@ -88,7 +89,8 @@ def checked_once() -> Iterator[None]:
     """Inside, networks are not changed between probes, so each is looked at once, not per probe."""
     token = _shared.set({})
     try:
-        yield
+        with followed_once():
+            yield
     finally:
         _shared.reset(token)
 

@@ -32,7 +32,7 @@ from trainscope.probes.trace import (
 from trainscope.records import Cost, Measurement, Scalar, Status
 from trainscope.records.stability import ema_factor
 from trainscope.task.batches import tensors
-from trainscope.training.settings import Settings
+from trainscope.training.settings import Settings, suited
 
 _UNIT = "nats/weight²"
 ROUGH = 1e-2
@@ -139,8 +139,8 @@ class Curvature:
         """
         if not data.labelled:
             return Measurement.skipped(self.name, "there are no labels; give labelled data")
-        found = footprint(network, data)
-        return run(self.name, network, data, lambda lent: self._measure(lent, data, found))
+        found, suiting = footprint(network, data), self._suited(data)
+        return run(self.name, network, data, lambda lent: suiting._measure(lent, data, found))
 
     def estimate(self, network: nn.Module, data: ProbeData) -> Cost:
         """Return what `measure` is expected to take, without running the network.
@@ -160,8 +160,9 @@ class Curvature:
         if found.graph is not None:
             held = count if keep else min(count, data.batch_size)
             memory = 3 * held * found.graph + 8 * weights * (first + 4)
-        if self.settings is not None and self.settings.adaptive and self.settings.lora is None:
-            extra = warmup_cost(count, self.settings, self.warmup)
+        settings = self._suited(data).settings
+        if settings is not None and settings.adaptive and settings.lora is None:
+            extra = warmup_cost(count, settings, self.warmup)
             forward, backward = forward + extra, backward + extra + 20 * count
         return Cost(forward=forward, backward=backward, memory=memory)
 
@@ -179,6 +180,12 @@ class Curvature:
             ),
             f"the top eigenvalue alone, to {100 * tolerance:g} %, and no density",
         )
+
+    def _suited(self, data: ProbeData) -> Curvature:
+        """Return the probe with the batch size that retraining has by default for the task."""
+        if self.settings is None:
+            return self
+        return replace(self, settings=suited(self.settings, data.task))
 
     def _keeps(self, found: Footprint, samples: int) -> bool:
         return found.graph is not None and 3 * found.graph * samples <= self.memory

@@ -21,6 +21,7 @@ from trainscope.probes.folding import folded
 from trainscope.probes.passes import NonFiniteError, checked_outputs
 from trainscope.probes.untouched import untouched
 from trainscope.records import Cost, Measurement, Status
+from trainscope.sparsify import has_batch_norm
 from trainscope.task import (
     Batch,
     Classification,
@@ -268,7 +269,9 @@ def run(
         return replace(
             Measurement.skipped(name, str(error)), cost=Cost(time.perf_counter() - started)
         )
-    mode = "eval mode; batch norm uses its running statistics"
+    mode = "eval mode"
+    if has_batch_norm(network):
+        mode += "; batch norm uses its running statistics"
     if lent.behaviour.coupled is not None:
         mode = "eval mode; a sample's outputs depend on the others in its batch"
     notes = {"mode": mode, **found.notes, **lent.behaviour.notes(len(lent))}

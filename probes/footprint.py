@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from trainscope.data import ProbeData
 from trainscope.probes.untouched import untouched
 from trainscope.task import Batch, Outputs, Task
-from trainscope.task.batches import beside, mapped
+from trainscope.task.batches import beside, mapped, tensors
 
 
 @dataclass(frozen=True)
@@ -30,14 +32,41 @@ class Footprint:
     graph: int | None
 
 
-def footprint(network: nn.Module, data: ProbeData) -> Footprint:
-    """Follow one sample through a network on the meta device, without running the network.
+_Known = dict[tuple[object, ...], tuple[nn.Module, Footprint]]
+_known: ContextVar[_Known | None] = ContextVar("_known", default=None)
 
-    A network that looks at values, as transformers' do at their masks, is run on the sample itself.
+
+@contextmanager
+def followed_once() -> Iterator[None]:
+    """Inside, networks are not changed, so each is followed once for samples of one shape."""
+    token = _known.set({})
+    try:
+        yield
+    finally:
+        _known.reset(token)
+
+
+def footprint(network: nn.Module, data: ProbeData) -> Footprint:
+    """Return what one sample takes, known from before inside `followed_once`.
 
     Args:
         network: Left untouched.
-        data: Of the pinned samples only the shapes are used where that is enough.
+        data: Of the pinned samples the first is looked at.
+    """
+    known = _known.get()
+    if known is None:
+        return _footprint(network, data)
+    shapes = [(leaf.shape[1:], leaf.dtype) for leaf in tensors(data.batch)]
+    key = (id(network), type(data.task), *shapes)
+    if key not in known:
+        known[key] = network, _footprint(network, data)  # held, so that no other one gets its id
+    return known[key][1]
+
+
+def _footprint(network: nn.Module, data: ProbeData) -> Footprint:
+    """Follow one sample through a network on the meta device, without running the network.
+
+    A network that looks at values, as transformers' do at their masks, is run on the sample itself.
     """
     named = [*network.named_parameters(), *network.named_buffers()]
     like = next((t for _, t in named if t.is_floating_point()), None)

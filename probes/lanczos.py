@@ -108,9 +108,9 @@ class Lanczos:
         parts = self.basis @ rest
         self.skew = max(self.skew, float(parts.abs().max()))
         rest = self._orthogonal(self._without(rest, parts))  # twice is enough (Parlett 1998)
-        beta = float(rest.norm())
+        beta = length_of(rest)
         # Below rounding there is no new direction left, only noise.
-        if self.full or beta <= self.rounding * max(float(image.norm()), self._scale()):
+        if self.full or beta <= self.rounding * max(length_of(image), self._scale()):
             beta = 0.0
         self.betas.append(beta)
         self.next = rest / beta if beta else None
@@ -165,13 +165,18 @@ class Lanczos:
         """Return a random unit vector orthogonal to the basis."""
         vector = torch.randn(self.size, generator=self.generator, dtype=torch.float64)
         vector = self._orthogonal(self._orthogonal(vector.to(self._store)))
-        unit: Tensor = vector / vector.norm()
+        unit: Tensor = vector / length_of(vector)
         return unit
 
 
 def vector_dtype(size: int, dtype: torch.dtype) -> torch.dtype:
     """Return the dtype of vectors of a size: float64 up to 8 MB a vector, else the network's."""
     return torch.float64 if size <= _SMALL else torch.promote_types(dtype, torch.float32)
+
+
+def length_of(vector: Tensor) -> float:
+    """Return the 2-norm, added up in float64: torch loses digits over many float32 squares."""
+    return float(torch.linalg.vector_norm(vector, dtype=torch.float64))
 
 
 def _dot(a: Tensor, b: Tensor) -> float:

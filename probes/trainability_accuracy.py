@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from trainscope.data import ProbeData, Split
 from trainscope.data.split import DrawnSplit
@@ -25,13 +25,14 @@ from trainscope.probes.scalar_spec import ScalarSpec
 from trainscope.probes.untouched import untouched
 from trainscope.records import Cost, Measurement, Scalar, Status
 from trainscope.records.metric import ACCURACY
-from trainscope.records.retrained import CURVES, CURVES_METRIC, START, START_METRIC
+from trainscope.records.retrained import CURVES, CURVES_METRIC, LEFT_OUT, START, START_METRIC
 from trainscope.records.run import EpochRecord
 from trainscope.task import LanguageModelling
 from trainscope.training.evaluation import TEST_BATCH
 from trainscope.training.loop import Evaluation, Settings, evaluate, train
 from trainscope.training.lora import add_adapters
 from trainscope.training.schedule import MAX_LR, constant, write_lr
+from trainscope.training.settings import suited
 
 MOST_EPOCHS, FEWEST_EPOCHS = 5, 2
 DEFAULT_PASSES = 100_000
@@ -39,14 +40,18 @@ DEFAULT_PASSES = 100_000
 _NOT_FINITE = "the network's logits on the test half hold NaN or infinite values"
 FEWEST_BATCHES = 8
 """Batches of the test half below which they show no spread."""
+PARTS = 64
+"""Parts of a test half of samples that are right or wrong."""
 TESTS = 5
 """Tests on the way where steps are asked for."""
 FEWER_STEPS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
 """What is tried where the time is too short for the epochs of the default."""
-FEWEST_TESTED = 256
-"""Test samples that are tested on at least."""
-TEXT_STEPS, TEXT_BATCH = 50, 16
-"""Steps, and sequences of a step, of a language model where nobody says them."""
+FEWEST_TESTED, FEWEST_TEXTS = 256, 16
+"""Test samples that are tested on at least; sequences, each with a loss at every token."""
+FEWEST_STEPS = 5
+"""Steps of a language model that are tried at least: one of them is as long as many of others."""
+TEXT_STEPS = 50
+"""Steps of a language model where nobody says them."""
 MOST_WORK = 3e13
 """Multiply-adds a column that are begun without being asked for: about 20 minutes of a laptop."""
 
@@ -74,7 +79,8 @@ class TrainabilityAccuracy:
         steps: Optimizer steps in the place of epochs, tested `TESTS` times on the way.
         test_samples: Test on so many samples of the test half, drawn once; by default on all.
         settings: The optimizer and the rest. `seed` is taken from the data. A language model
-            takes `TEXT_BATCH` sequences a step where the batch size is the default one.
+            takes `training.settings.TEXT_BATCH` sequences a step where the batch size is the
+            default one.
     """
 
     name: ClassVar[str] = "trainability_accuracy"
@@ -114,6 +120,8 @@ class TrainabilityAccuracy:
 
         Scalars: `ta` and `ta@LR` for each LR (percent); `start_accuracy`, the test accuracy before
         the first step (percent). Arrays: `lrs`; `epoch_accuracies` and `epoch_losses` [LRs][N];
+        `left_out`, the start and each LR's mean with each part of the test half left out, for the
+        error of a difference (`records.retrained`), [1 + LRs][parts], empty where not known;
         `metric`, its name, unit and direction; `settings`, name and value of each; `steps`, those
         of one epoch, where steps were asked for. Of a metric that is no accuracy, `start_metric`
         and `epoch_metrics`.
@@ -135,12 +143,15 @@ class TrainabilityAccuracy:
                 return Measurement.skipped(self.name, behaviour.constant_loss)
             start = evaluate(network, self._test(data), data.task)
             runs = [self._retrain(network, data, lr) for lr in self.lrs]
-        each = {f"ta@{write_lr(lr)}": _ta(run) for lr, run in zip(self.lrs, runs, strict=True)}
+        tested = [[start], *([found for _, found in run] for run in runs)]
+        left = [_left_out(evaluations) for evaluations in tested]
+        rows = zip(self.lrs, runs, left[1:], strict=True)
+        each = {f"ta@{write_lr(lr)}": _ta(run, without) for lr, run, without in rows}
         scalars = {"ta": next(iter(each.values())), **each}
         metric = data.task.metric
         accuracy = metric.is_accuracy
         curves = [[record.test_metric for record, _ in run] for run in runs]
-        scalars[START if accuracy else START_METRIC] = _start(start)
+        scalars[START if accuracy else START_METRIC] = _start(start, left[0])
         diverged = [
             f"{write_lr(lr)} (epoch {record.epoch})"
             for lr, run in zip(self.lrs, runs, strict=True)
@@ -159,6 +170,7 @@ class TrainabilityAccuracy:
                 "lrs": list(self.lrs),
                 CURVES if accuracy else CURVES_METRIC: curves,
                 "epoch_losses": [[r.train_loss for r, _ in run] for run in runs],
+                LEFT_OUT: left,
                 "metric": [metric.name, metric.unit, metric.better],
                 "settings": [list(row) for row in self.settings.as_dict().items()],
                 **({} if self.steps is None else {"steps": [self._each()]}),
@@ -179,10 +191,7 @@ class TrainabilityAccuracy:
         if not isinstance(data.task, LanguageModelling):
             return self
         steps = TEXT_STEPS if self.epochs is None and self.steps is None else self.steps
-        settings = self.settings
-        if settings.batch_size == Settings().batch_size:
-            settings = replace(settings, batch_size=TEXT_BATCH)
-        return replace(self, steps=steps, settings=settings)
+        return replace(self, steps=steps, settings=suited(self.settings, data.task))
 
     def lighter(
         self, network: nn.Module, data: ProbeData
@@ -195,11 +204,13 @@ class TrainabilityAccuracy:
         full = whole._epochs(data) * (0 if data.train is None else len(data.train))
         if whole.steps is not None:
             full = whole.steps * size
-        for steps in FEWER_STEPS:
+        text = isinstance(data.task, LanguageModelling)
+        least = FEWEST_TEXTS if text else FEWEST_TESTED
+        for steps in (FEWEST_STEPS, *FEWER_STEPS) if text else FEWER_STEPS:
             if steps * size >= full:
                 return
             # Tests take about a third of the time that the steps take.
-            tested = min(len(data.test), max(FEWEST_TESTED, steps * size // TESTS))
+            tested = min(len(data.test), max(least, steps * size // TESTS))
             part = "" if tested == len(data.test) else f", tested on {tested} samples"
             yield replace(whole, steps=steps, test_samples=tested), f"{steps} steps{part}"
 
@@ -286,13 +297,13 @@ class TrainabilityAccuracy:
         }
 
 
-def _ta(run: list[tuple[EpochRecord, Evaluation]]) -> Scalar:
+def _ta(run: list[tuple[EpochRecord, Evaluation]], left: list[float]) -> Scalar:
     """Return the TA of one retraining, or the reason why a diverged one has none."""
     lost = _lost(run)
     if lost is not None:
         unit = lost.metric.unit
         return Scalar(None, unit, reason=f"retraining diverged in epoch {lost.epoch}")
-    return _mean([found for _, found in run])
+    return _mean([found for _, found in run], left)
 
 
 def _lost(run: list[tuple[EpochRecord, Evaluation]]) -> EpochRecord | None:
@@ -300,10 +311,10 @@ def _lost(run: list[tuple[EpochRecord, Evaluation]]) -> EpochRecord | None:
     return next((r for r, _ in run if r.train_loss is None or r.test_loss is None), None)
 
 
-def _start(found: Evaluation) -> Scalar:
+def _start(found: Evaluation, left: list[float]) -> Scalar:
     if found.loss is None:
         return Scalar(None, found.task.metric.unit, reason=_NOT_FINITE)
-    return _mean([found])
+    return _mean([found], left)
 
 
 def _remarks(behaviour: Behaviour) -> dict[str, str]:
@@ -316,27 +327,61 @@ def _remarks(behaviour: Behaviour) -> dict[str, str]:
     return found
 
 
-def _mean(evaluations: list[Evaluation]) -> Scalar:
+def _mean(evaluations: list[Evaluation], left: list[float]) -> Scalar:
     """Return the mean metric over epochs with its standard error over test samples."""
-    correct = [found.correct for found in evaluations]
-    if any(right is None for right in correct):
-        return _mean_metric(evaluations)
-    shares = torch.stack([right.double() for right in correct if right is not None]).mean(0)
+    shares = _shares(evaluations)
+    if shares is None:
+        return _mean_metric(evaluations, left)
     count = shares.numel()
     error = 100 * float(shares.std()) / count**0.5 if count > 1 else None
     return Scalar.of(100 * float(shares.mean()), "%", error)
 
 
-def _mean_metric(evaluations: list[Evaluation]) -> Scalar:
+def _mean_metric(evaluations: list[Evaluation], left: list[float]) -> Scalar:
     """Return the mean of any metric, and its jackknife error over batches of the test half."""
     unit = evaluations[0].task.metric.unit
     values = [found.metric for found in evaluations]
     if any(value is None for value in values):
         return Scalar(None, unit, reason="the metric on the test half is no finite number")
+<<<<<<< HEAD
     error = None
     if len(evaluations[0].parts) >= FEWEST_BATCHES:
         left = list(zip(*(found.left_out for found in evaluations), strict=True))
         if all(value is not None for row in left for value in row):
             error = stderr(np.asarray(left, dtype=np.float64).mean(1))
+=======
+>>>>>>> lm2
     mean = float(np.mean(np.asarray(values, dtype=np.float64)))
-    return Scalar.of(mean, unit, error)
+    return Scalar.of(mean, unit, stderr(np.asarray(left)) if left else None)
+
+
+def _shares(evaluations: list[Evaluation]) -> Tensor | None:
+    """Return the share of the epochs in which each test sample was right, [N]."""
+    correct = [found.correct for found in evaluations]
+    if any(right is None for right in correct):
+        return None
+    return torch.stack([right.double() for right in correct if right is not None]).mean(0)
+
+
+def _left_out(evaluations: list[Evaluation]) -> list[float]:
+    """Return the mean metric over epochs with each part of the test half left out, [parts].
+
+    The parts are batches; of samples that are right or wrong, every `PARTS`-th one. Nothing is
+    returned where there are too few of them, or a metric is no finite number.
+    """
+    shares = _shares(evaluations)
+    if shares is not None:
+        if len(shares) < 2:
+            return []
+        step = min(PARTS, len(shares))
+        groups = [shares[i::step] for i in range(step)]
+        total, count = float(shares.sum()), len(shares)
+        return [100 * (total - float(each.sum())) / (count - len(each)) for each in groups]
+    parts = len(evaluations[0].parts)
+    if parts < FEWEST_BATCHES:
+        return []
+    rows = [[found.without(part) for found in evaluations] for part in range(parts)]
+    if any(value is None for row in rows for value in row):
+        return []
+    means = np.asarray(rows, dtype=np.float64).mean(1)
+    return means.tolist() if bool(np.isfinite(means).all()) else []

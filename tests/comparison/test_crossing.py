@@ -215,6 +215,7 @@ def test_commands_are_given_once_and_none_for_what_is_fair():
         ({"base": "$(ls) `x`"}, "retrain CHECKPOINT-ls-x --ratio", "$"),
         ({"data": "cifar10"}, "--data cifar10:ROOT", "cifar10 "),
         ({"data": "imagenet"}, "--data imagefolder:ROOT", "imagenet"),
+        ({"data": "text:their/corpus.txt"}, "--data text:FILE", "their"),
         ({"data": "mnist:my folder"}, "--data 'mnist:my folder'", "--data mnist"),
         ({"pruning": Pruning(criterion="GReg-1", ratio=0.9)}, "GReg-1 again", "trainscope"),
         ({"pruning": Pruning(criterion="l1", speedup=2.0)}, "l1 again", "trainscope"),

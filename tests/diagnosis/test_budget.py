@@ -13,6 +13,7 @@ from torch import nn
 from trainscope import diagnose, pace
 from trainscope.data import ProbeData
 from trainscope.diagnosis import budget, examine
+from trainscope.diagnosis.effort import Effort, pass_seconds
 from trainscope.errors import ProbeError
 from trainscope.probes.curvature import Curvature
 from trainscope.probes.gradient import Gradient
@@ -91,6 +92,7 @@ def test_a_short_time_measures_all_columns_on_the_same_few_samples(
     monkeypatch.setattr(budget, "SPEED", 1.0)
     monkeypatch.setattr(budget, "LATE", 1e9)
     monkeypatch.setattr(budget.Measuring, "_remaining", lambda _: 1e9)
+    monkeypatch.setattr(budget.Measuring, "_seconds", lambda *_: 0.6e9)
     monkeypatch.setattr(budget.Measuring, "_further", lambda *_: None)
     said: list[Diagnosis] = []
     found = diagnose(
@@ -161,6 +163,41 @@ def test_more_is_measured_by_what_the_first_look_took(monkeypatch: pytest.Monkey
     assert "first 100 steps" in columns.before.notes["accuracy"]
     assert columns.after is not None
     assert "first 100 steps" in columns.after.notes["accuracy"]
+
+
+def test_what_comes_last_is_begun_with_as_much_as_half_of_the_time_is_enough_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its first look would be thrown away, and the dear first look of another says nothing."""
+    options = _ten_steps(monkeypatch)
+    monkeypatch.setattr(budget.Measuring, "_remaining", lambda _: 100.0)
+    monkeypatch.setattr(budget.Measuring, "_further", lambda *_: None)
+    monkeypatch.setattr(budget, "pass_seconds", lambda *_: 1.0)
+    measured: list[str] = []
+
+    def measure(
+        self: budget.Measuring, probe: Probe, effort: Effort, _: float | None, **__: bool
+    ) -> bool:
+        measured.append(effort.said)
+        slow = Measurement(probe.name, cost=Cost(seconds=1e6))
+        self._keep(probe.name, dict.fromkeys(self.modules, slow))
+        # Two columns of the last probe's 20 steps are to take half of the time.
+        work = self._plans["trainability_accuracy"][1].work
+        self._timed = 49.0 / 2 / budget.SLACK / work
+        return True
+
+    monkeypatch.setattr(budget.Measuring, "_measure", measure)
+    diagnose(_net(), probes=["trainability_accuracy", "gradient"], budget=1e-6, **options)
+    assert measured == ["on 2 of 256 pinned samples", "20 steps, tested on 256 samples"]
+
+
+def test_a_plain_pass_is_timed_and_leaves_no_trace() -> None:
+    network = _net().train()
+    ((inputs, labels),) = _loader()
+    assert (pass_seconds(network, ProbeData("data", inputs, labels)) or 0.0) > 0
+    assert network.training
+    assert all(p.grad is None for p in network.parameters())
+    assert pass_seconds(network, ProbeData("data", inputs[:, :, :2], labels)) is None
 
 
 def test_a_first_look_that_is_too_long_says_what_would_make_it(

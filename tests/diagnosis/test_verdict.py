@@ -252,6 +252,52 @@ def test_a_difference_within_the_noise_makes_no_lr_too_large():
     assert "too large" not in told(replace(found, scalars=noisy), None)
 
 
+PARTS = [40.0 * (-1) ** i for i in range(16)]
+"""What each part of a test half adds to every perplexity: far more than what LRs do."""
+
+
+def parts(*means: float) -> list[list[float]]:
+    return [[mean + part + i % 3 / 10 for i, part in enumerate(PARTS)] for mean in means]
+
+
+def wide(found: Measurement, *means: float) -> Measurement:
+    """Return a measurement whose errors are large, and common to all means."""
+    scalars = {name: replace(each, stderr=40.0) for name, each in found.scalars.items()}
+    arrays = {**found.arrays, "left_out": parts(*means)} if means else found.arrays
+    return replace(found, scalars=scalars, arrays=arrays)
+
+
+def test_a_harm_beyond_the_error_of_the_difference_is_no_intact_trainability():
+    """Both curves are tested on the same samples, of which some are hard for both."""
+    options = {"lrs": (0.1,), "metric": PERPLEXITY, "steps": [20]}
+    dense = tried(SGD, 20.0, [24.0, 24.0], **options)
+    pruned = tried(SGD, 21.0, [28.0, 28.0], **options)
+    known = Columns(wide(dense, 20.0, 24.0), wide(pruned, 21.0, 28.0))
+    text = sentences(trainability_accuracy=known)
+    assert "this LR harms the dense network itself, which starts from 20.00" in text
+    assert "the test perplexity after 40 steps is 28.00, worse than the 21.00" in text
+    assert "intact" not in text
+    independent = Columns(wide(dense), wide(pruned))
+    assert "intact at LR 0.1" in sentences(trainability_accuracy=independent)
+
+
+def test_a_loss_beyond_the_error_of_the_difference_is_no_intact_trainability():
+    options = {"lrs": (1e-3,), "metric": PERPLEXITY, "steps": [20]}
+    dense = tried(SGD, 20.0, [19.0, 19.0], **options)
+    pruned = tried(SGD, 24.0, [23.0, 23.0], **options)
+    known = Columns(wide(dense, 20.0, 19.0), wide(pruned, 24.0, 23.0))
+    assert "intact" not in sentences(trainability_accuracy=known)
+
+
+def test_an_lr_behind_a_smaller_one_is_told_by_the_error_of_the_difference():
+    found = tried(
+        SGD, 20.0, [19.0, 19.0], [20.0, 20.0], lrs=(1e-3, 1e-2), metric=PERPLEXITY, steps=[20]
+    )
+    known, unknown = wide(found, 20.0, 19.0, 20.0), wide(found)
+    assert "LR 0.01 is too large: the test perplexity after 40 steps" in told(known, None)
+    assert "too large" not in told(unknown, None)
+
+
 def test_one_network_as_it_stands_has_the_same_sentences():
     found = tried(ADAMW, 90.0, [91.0, 92.0], [50.0, 60.0], lrs=(1e-3, 1e-1))
     curvature = measurement("curvature", {"max_stable_lr": 1, "preconditioned_eigenvalue": 3800})

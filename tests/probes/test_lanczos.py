@@ -45,6 +45,20 @@ def test_a_large_space_is_float32_at_least_and_as_good(
     assert large.values[-5:] == pytest.approx(exact[:5].flip(0).numpy(), rel=2e-6)
 
 
+@pytest.mark.usefixtures("one_thread")
+def test_the_vectors_of_a_million_weights_are_of_length_one() -> None:
+    """Added up in float32 on one thread, a norm of so many is off by 1e-4, and so is symmetry."""
+    size = lanczos._SMALL * 3 // 2
+    values = torch.linspace(-1, 3, size).square()
+    start = torch.randn(size, generator=seeded(1), dtype=torch.float64)
+    krylov = Lanczos(lambda v: values * v, start, seeded(0), torch.float32)
+    for _ in range(4):
+        krylov.grow()
+    lengths = krylov.basis.double().norm(dim=1)
+    assert lengths.tolist() == pytest.approx([1.0] * 4, abs=1e-6)
+    assert krylov.symmetric
+
+
 def test_a_small_space_is_float64_whatever_the_network_is() -> None:
     assert grown(symmetric(5), torch.ones(5), 2, torch.float32).basis.dtype == torch.float64
 

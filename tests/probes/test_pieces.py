@@ -9,11 +9,13 @@ from cases import BUILDERS, Plain, Residual, case, seeded
 from torch import Tensor, nn
 
 from trainscope.data import ProbeData
+from trainscope.probes import footprint as footprints
 from trainscope.probes import singular_values as singular
 from trainscope.probes.affine import not_affine
+from trainscope.probes.behaviour import checked_once
 from trainscope.probes.evaluation import evaluation
 from trainscope.probes.folding import ConvNorm, folded
-from trainscope.probes.footprint import footprint
+from trainscope.probes.footprint import Footprint, footprint
 from trainscope.probes.parameters import measured
 from trainscope.probes.sample_gradients import SampleGradients
 
@@ -172,12 +174,24 @@ def test_footprint_is_what_autograd_keeps() -> None:
     assert found.classes == 5
     # The input, and the output of the convolution's ReLU, in float32.
     assert found.graph == 4 * (2 * 36 + 4 * 36)
+<<<<<<< HEAD
     looking = footprint(Branching(), ProbeData("zeros", torch.zeros(7, 2, 6, 6)))
     assert looking.classes == 3  # it looks at values, and so was run on a sample
     assert looking.graph is not None
     assert looking.graph > 4 * 4 * 36
     failing = nn.Sequential(nn.Linear(5, 3))
     assert footprint(failing, ProbeData("zeros", torch.zeros(7, 2, 6, 6))).graph is None
+=======
+
+    class Unfollowed(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            """Look at a value, which the meta device does not have."""
+            return super().forward(x if x.sum() >= 0 else -x)
+
+    unfollowed = Unfollowed(*network)
+    assert footprint(unfollowed, ProbeData("zeros", torch.zeros(7, 2, 6, 6))) == found
+    assert footprint(network, ProbeData("", torch.zeros(7, 3, 6, 6))).graph is None
+>>>>>>> lm2
 
 
 def test_flatten_and_unflatten_are_inverse() -> None:
@@ -186,3 +200,29 @@ def test_flatten_and_unflatten_are_inverse() -> None:
     pieces = weights.unflatten(vector)
     assert torch.equal(weights.flatten(pieces), vector)
     assert all(torch.equal(a, b) for a, b in zip(weights.keep(pieces), pieces, strict=True))
+
+
+def test_a_network_is_followed_once_for_samples_of_one_shape(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    followed: list[nn.Module] = []
+    whole = footprints._footprint
+
+    def count(network: nn.Module, data: ProbeData) -> Footprint:
+        followed.append(network)
+        return whole(network, data)
+
+    monkeypatch.setattr(footprints, "_footprint", count)
+    one, other = (nn.Sequential(nn.Flatten(), nn.Linear(4, 2)) for _ in range(2))
+    data = ProbeData("", torch.randn(6, 4), torch.zeros(6, dtype=torch.int64))
+    square = ProbeData("", torch.randn(6, 2, 2), torch.zeros(6, dtype=torch.int64))
+    with checked_once():
+        for network in (one, other, one):
+            found = footprints.footprint(network, data)
+            assert footprints.footprint(network, data.first(2)) == found == whole(network, data)
+        assert followed == [one, other]
+        footprints.footprint(one, square)
+        assert len(followed) == 3
+    footprints.footprint(one, data)
+    footprints.footprint(one, data)
+    assert len(followed) == 5

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -10,6 +12,8 @@ from trainscope.data import ProbeData, TensorSplit
 from trainscope.errors import ProbeError
 from trainscope.probes.trainability_accuracy import TrainabilityAccuracy
 from trainscope.records import Status
+from trainscope.records.metric import Metric
+from trainscope.records.retrained import Retrained, beyond_noise, retrained
 from trainscope.sparsify.masks import set_masks
 from trainscope.training.loop import Settings
 from trainscope.training.settings import LoRA
@@ -177,3 +181,27 @@ def test_adapters_are_trained_in_the_place_of_the_weights():
     assert net.state_dict().keys() == state.keys()
     assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
     assert all(each.requires_grad for each in net.parameters())
+
+
+def test_means_without_each_part_of_the_test_half_give_the_error_of_a_difference():
+    found = TrainabilityAccuracy(lrs=(1e-2, 1e-3), epochs=2).measure(network(), data())
+    told = retrained(found)
+    assert [len(row) for row in told.left_out] == [32] * 3  # one sample each, less than PARTS
+    for row, name in ((0, "start_accuracy"), (1, "ta@1e-2"), (2, "ta@1e-3")):
+        mean = sum(told.left_out[row]) / len(told.left_out[row])
+        assert mean == pytest.approx(found.value(name), rel=2e-2)
+    a, b = (np.array(told.left_out[row]) for row in (1, 2))
+    by_hand = float(np.sqrt((len(a) - 1) * np.var(a - b)))
+    for share, sure in ((1.99, False), (2.01, True)):
+        assert beyond_noise(share * by_hand, 50.0, told, 1, told, 2) is sure
+    assert beyond_noise(1.0, 50.0, told, 1, told, 3) is None
+    old = replace(found, arrays={k: v for k, v in found.arrays.items() if k != "left_out"})
+    assert beyond_noise(1.0, 50.0, retrained(old), 0, told, 1) is None
+
+
+def test_a_perplexity_that_one_part_holds_most_of_is_told_by_its_logarithm():
+    """Of a blown-up one, the error is as large as the value, and 20 times more than the start."""
+    rows = [[16.0] * 16, [1e8 * (1 + 3 * (k == 0)) for k in range(16)]]
+    told = Retrained(Metric("perplexity", "", "lower"), 16.0, [0.1], [], [], 1, left_out=rows)
+    assert beyond_noise(6e8, 16.0, told, 0, told, 1)
+    assert not beyond_noise(100.0, 16.0, told, 0, told, 1)

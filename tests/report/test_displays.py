@@ -66,6 +66,22 @@ def test_density_marks_the_largest_eigenvalue(axes):
     assert [line.get_xdata()[0] for line in dotted] == [4.0, 20.0, 400.0]
 
 
+@pytest.mark.parametrize(
+    ("tested", "worst", "scale"),
+    [
+        ("test perplexity", 1e8, "log"),
+        ("test perplexity", 40.0, "linear"),
+        ("test R²", -1.0, "linear"),
+        ("top-1 test accuracy [%]", 90.0, "linear"),
+    ],
+)
+def test_a_metric_that_an_lr_blew_up_is_on_a_logarithmic_axis(axes, tested, worst, scale):
+    curves = {("before", 1e-3): [2.0, 3.0], ("after", 0.1): [2.0, worst]}
+    display = RetrainingDisplay(curves, tested=tested, steps=5).plot(axes())
+    assert display.ax_.get_yscale() == scale
+    assert display.logarithmic == (scale == "log")
+
+
 def test_retraining_starts_at_the_accuracy_without_retraining(axes):
     display = RetrainingDisplay.from_diagnosis(diagnosis()).plot(axes())
     lines = {line.get_label(): line for line in display.ax_.lines}

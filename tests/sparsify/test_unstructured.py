@@ -36,6 +36,14 @@ def test_scope_inner_spares_the_first_convolution_and_the_classifier(network):
     assert "first convolution and classifier spared" in done.record.meaning
 
 
+def test_a_network_without_a_convolution_is_not_said_to_have_one():
+    linear = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 3))
+    done = sparsify(linear, Action("unstructured", 0.5), (4,))
+    assert done.record.meaning == "50 % of the weights of 1 linear layer (output layer spared)"
+    whole = sparsify(linear, Action("unstructured", 0.5, scope="all"), (4,))
+    assert "spared" not in whole.record.meaning
+
+
 def test_flops_go_by_density(network):
     done = sparsify(network, Action("unstructured", 0.5, scope="all"), SHAPE)
     assert done.record.speedup == pytest.approx(2, abs=0.05)

@@ -134,6 +134,8 @@ def _data(name: str) -> str:
     """Return what `--data` takes, with ROOT where a folder must be named."""
     if name in NEED_ROOT:
         return f"{name}:ROOT"
+    if name.startswith("text:"):  # whose path is that of another machine, perhaps
+        return "text:FILE"
     return name if name.split(":")[0] in OF_A_KIND else "imagefolder:ROOT"
 
 

@@ -136,17 +136,17 @@ def given_data(data: Given, name: str | None = None, task: Task | None = None) -
     name, task = name or _name(data), task or Classification()
     if isinstance(data, Mapping) or _is_listed(data, task):
         data = [data]
-    pair = isinstance(data, tuple | list) and len(data) == 2
-    batches = pair and all(_is_batch(each, task) for each in data)
-    if batches and isinstance(data, tuple):
-        data = ([data[0]], [data[1]])
-    if pair and not _is_batch(data[0], task):
-        if isinstance(data[0], Tensor):
-            tokens = isinstance(data, list) and type(task) is LanguageModelling
-            train, test = None, _split(data if tokens else [tuple(data)], name, task)
+    parts: Any = data if isinstance(data, tuple | list) and len(data) == 2 else None
+    batches = parts is not None and all(_is_batch(each, task) for each in parts)
+    if batches and isinstance(parts, tuple):
+        data = parts = ([parts[0]], [parts[1]])
+    if parts is not None and not _is_batch(parts[0], task):
+        if isinstance(parts[0], Tensor):
+            tokens = isinstance(parts, list) and type(task) is LanguageModelling
+            train, test = None, _split(parts if tokens else [tuple(parts)], name, task)
         else:
             halves = (f"{name} (train)", f"{name} (test)")
-            train, test = _split(data[0], halves[0], task), _split(data[1], halves[1], task)
+            train, test = _split(parts[0], halves[0], task), _split(parts[1], halves[1], task)
     else:
         train, test = None, _split(data, name, task)
     for half, what in ((train, "train"), (test, "test")):

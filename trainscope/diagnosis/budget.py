@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from torch import nn
 
 from trainscope.data import ProbeData
-from trainscope.diagnosis.effort import Effort, fewer, passes
+from trainscope.diagnosis.effort import Effort, fewer, pass_seconds, passes
 from trainscope.diagnosis.measuring import expected, measured
 from trainscope.diagnosis.opening import Progress
 from trainscope.errors import ProbeError
@@ -26,6 +26,8 @@ from trainscope.records.columns import COLUMNS
 
 SPEED = 1e10
 """Multiply-adds a second that are expected before anything was timed: a slow laptop's."""
+SLACK = 1.5
+"""What a probe is expected to take of a plain pass's time, before it was timed itself."""
 LATE = 1.5
 """A measurement is given up where it takes so many times what it was given."""
 DEFAULT = 120.0
@@ -95,6 +97,7 @@ class Measuring:
     _plans: dict[str, list[Effort]] = field(default_factory=dict)
     _level: dict[str, int] = field(default_factory=dict)
     _rates: dict[str, float] = field(default_factory=dict)
+    _timed: float | None = None
 
     def run(self) -> None:
         """Measure; Ctrl-C ends it, and what is known by then stays.
@@ -135,6 +138,7 @@ class Measuring:
             for probe in able:
                 self._measure(probe, self._plans[probe.name][-1], None)
             return
+        self._timed = pass_seconds(base, self.data)
         order = sorted(able, key=lambda probe: self._plans[probe.name][0].work)
         for place, probe in enumerate(order):
             self._first(probe, len(order) - place)
@@ -143,9 +147,14 @@ class Measuring:
 
     def _first(self, probe: Probe, left: int) -> None:
         """Take a first look, or all of what cannot be taken in part."""
-        plan = self._plans[probe.name]
+        plan, level = self._plans[probe.name], 0
         seconds = self._seconds(probe, plan[0])
         allowed = self._remaining() if left == 1 else self._remaining() / 2
+        if left == 1 and self._rates:  # what costs most is not begun anew if that can be helped
+            half = self._remaining() / 2
+            level = max(
+                (i for i in range(len(plan)) if self._seconds(probe, plan[i]) <= half), default=0
+            )
         deadline = None
         if len(plan) > 1:  # what is asked for by its number is not cut
             if self._rates and seconds > max(allowed, 0.0):
@@ -158,8 +167,8 @@ class Measuring:
                 )
                 return
             deadline = LATE * max(self._remaining(), 0.25 * (self.budget or 0))
-        if self._measure(probe, plan[0], deadline, first=True):
-            self._learn(probe, 0)
+        if self._measure(probe, plan[level], deadline, first=True):
+            self._learn(probe, level)
 
     def _further(self, probe: Probe, left: int) -> None:
         """Measure more of a probe, if its share of the time that is left is enough for that."""
@@ -228,13 +237,17 @@ class Measuring:
 
     def _seconds(self, probe: Probe, effort: Effort) -> float:
         """Return the seconds that a way to measure all columns is expected to take."""
-        rates = self._rates
-        return effort.work * rates.get(probe.name, max(rates.values(), default=self._guess))
+        return effort.work * self._rates.get(probe.name, self._guess)
 
     @property
     def _guess(self) -> float:
-        """Return the seconds for a sample pass in every column, before anything was timed."""
-        return self.flops / SPEED * sum(module is not None for module in self.modules.values())
+        """Return the seconds for a sample pass in every column, of a probe that was not timed."""
+        one = self.flops / SPEED if self._timed is None else SLACK * self._timed
+        return one * self._columns
+
+    @property
+    def _columns(self) -> int:
+        return sum(module is not None for module in self.modules.values())
 
     def _expected(self, probes: Sequence[Probe]) -> float:
         return sum(self._seconds(probe, self._plans[probe.name][-1]) for probe in probes)

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from trainscope.data import ProbeData
 from trainscope.probes import Probe
+from trainscope.probes.evaluation import taken_batch
 from trainscope.probes.probe import Need
+from trainscope.probes.untouched import untouched
 from trainscope.records import Cost
 
 FIRST = 2
 """Pinned samples of a first look."""
+
+
+TIMED = 4
+"""Pinned samples of the passes that are timed before all others."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,31 @@ class Effort:
 def passes(cost: Cost) -> float:
     """Return a cost in sample passes: a backward pass is two forward ones."""
     return cost.forward + 2.0 * cost.backward
+
+
+def pass_seconds(network: nn.Module, data: ProbeData) -> float | None:
+    """Return what a plain pass of one sample takes, in seconds; None where it cannot be tried.
+
+    A first look at a probe holds checks beside its passes, and would make others look dear.
+
+    Args:
+        network: Left untouched.
+        data: The pinned samples, of which a few are put forward and backward twice.
+    """
+    data, found = data.first(min(TIMED, len(data))), 0.0
+    try:
+        with untouched(network), torch.enable_grad():
+            weights = [each for each in network.parameters() if each.requires_grad]
+            batch = taken_batch(network, data)
+            for _ in range(2):  # the first one warms up
+                begun = time.perf_counter()
+                outputs = data.task.outputs(network, batch)
+                terms = data.task.losses(outputs, batch)
+                torch.autograd.grad(terms.sum(), weights, allow_unused=True)
+                found = time.perf_counter() - begun
+    except Exception:  # said by the probes, which do the same
+        return None
+    return found / (len(data) * passes(Cost(forward=1, backward=1)))
 
 
 def fewer(

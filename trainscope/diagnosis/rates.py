@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from trainscope.records import Measurement, Status
 from trainscope.records.numbers import estimate, number
-from trainscope.records.retrained import Retrained, retrained
+from trainscope.records.retrained import Retrained, beyond_noise, retrained
 from trainscope.records.stability import StableLR, stable_lr
 from trainscope.training.schedule import write_lr
 
@@ -124,7 +125,7 @@ def harms(tried: Measurement | None) -> list[Harm]:
         if lr not in sound:
             seen = _divergence(told, losses)
         else:
-            seen = _damage(told, lr, sound, _errors(tried, sound))
+            seen = _damage(told, lr, sound, partial(_beyond_noise, tried))
         if seen is not None:
             found.append(Harm(lr, seen))
     return found
@@ -140,7 +141,10 @@ def _divergence(told: Retrained, losses: list[float | None]) -> str | None:
 
 
 def _damage(
-    told: Retrained, lr: float, sound: Mapping[float, list[float]], errors: Mapping[float, float]
+    told: Retrained,
+    lr: float,
+    sound: Mapping[float, list[float]],
+    sure: Callable[[float, float, float, float | None], bool],
 ) -> str | None:
     """Return in words how an LR did harm: against the start, and against smaller LRs.
 
@@ -148,14 +152,15 @@ def _damage(
         told: The retrainings.
         lr: The LR.
         sound: The curve of each LR that did not diverge.
-        errors: The standard error of each one's mean, in points.
+        sure: Tells whether a gap from a value, of an LR to another (None: to the start), is beyond
+            its noise.
     """
     metric, start, curve = told.metric, told.start, sound[lr]
     end, mean = curve[-1], sum(curve) / len(curve)
 
-    def short(value: float, of: float, least: float, other: float = 0.0) -> bool:
+    def short(value: float, of: float, least: float, other: float | None = None) -> bool:
         gap = metric.points(metric.sign * (of - value), of)
-        return gap > max(least, 2 * math.hypot(errors[lr], other))
+        return gap > least and sure(gap, of, lr, other)
 
     worse = start is not None and short(end, start, WORSE_POINTS)
     # A last test that is behind by chance does not put the mean behind too.
@@ -163,8 +168,8 @@ def _damage(
         smaller: other[-1]
         for smaller, other in sound.items()
         if smaller < lr
-        and short(end, other[-1], BEHIND_POINTS, errors[smaller])
-        and short(mean, sum(other) / len(other), BEHIND_POINTS, errors[smaller])
+        and short(end, other[-1], BEHIND_POINTS, smaller)
+        and short(mean, sum(other) / len(other), BEHIND_POINTS, smaller)
     }
     if not worse and not ahead:
         return None
@@ -180,14 +185,28 @@ def _damage(
     return f"the test {metric.name} after {after} is {metric.written(end)}, {' and '.join(parts)}"
 
 
-def _errors(tried: Measurement, sound: Mapping[float, list[float]]) -> dict[float, float]:
-    """Return the standard error of each LR's mean value, in points; 0 where it is not known."""
-    metric, found = retrained(tried).metric, {}
-    for lr, curve in sound.items():
-        scalar = tried.scalars.get(f"ta@{write_lr(lr)}") or tried.scalars.get("ta")
+def _beyond_noise(
+    tried: Measurement, gap: float, of: float, lr: float, other: float | None
+) -> bool:
+    """Tell whether a gap of two LRs' values, or of one and the start, is beyond its noise.
+
+    Without the parts of the test half, the errors of the two are taken as independent of each
+    other, and that of the start as none.
+    """
+    told = retrained(tried)
+    row = 0 if other is None else 1 + told.lrs.index(other)
+    paired = beyond_noise(gap, of, told, 1 + told.lrs.index(lr), told, row)
+    if paired is not None:
+        return paired
+    errors = []
+    for each in (lr, other):
+        if each is None:
+            continue
+        curve = told.curves[told.lrs.index(each)]
+        scalar = tried.scalars.get(f"ta@{write_lr(each)}") or tried.scalars.get("ta")
         error = None if scalar is None else scalar.stderr
-        found[lr] = metric.points(error or 0.0, sum(curve) / len(curve))
-    return found
+        errors.append(told.metric.points(error or 0.0, sum(curve) / len(curve)))
+    return gap > 2 * math.hypot(*errors)
 
 
 def _written(limit: StableLR) -> str:

@@ -10,7 +10,7 @@ from trainscope.records import ActionRecord, Columns, Json, Measurement, Network
 from trainscope.records.action import speedup
 from trainscope.records.metric import Metric
 from trainscope.records.numbers import number, quantity
-from trainscope.records.retrained import retrained
+from trainscope.records.retrained import beyond_noise, retrained
 
 NOTICEABLE = 1.5
 """A ratio within 1/1.5 to 1.5 is called about the same."""
@@ -174,6 +174,7 @@ def _retraining(columns: Columns) -> Iterator[str]:
         if gain > max(INTACT_POINTS, metric.points(_noise(columns), curve[-1])):
             how = "rising" if metric.sign > 0 else "falling"
             each = "an epoch" if told.steps is None else f"every {told.steps} steps"
+            each = "a step" if told.steps == 1 else each
             yield (
                 f"At LR {lr:g} the {metric.name} is still {how} by {_points(metric, gain)} {each} "
                 f"after {told.span.partition(',')[0]}: do not decay the LR, or stop, there."
@@ -196,19 +197,25 @@ def _trainability(columns: Columns) -> Iterator[str]:
         f"{lr:g} (mean {told.tested} of the first {told.span}) is {metric.written(after)}, "
         f"{metric.written(before)} for the dense network"
     )
-    start, noise = retrained(dense).start, _noise(columns)
-    bound = max(INTACT_POINTS, metric.points(noise, before))
-    harm = None if start is None else metric.points(metric.sign * (start - before), start)
-    if harm is not None and start is not None and harm > max(HARMFUL_POINTS, bound):
+    old, bound = retrained(dense), metric.points(_noise(columns), before)
+    start, fall = old.start, metric.points(metric.sign * (before - after), before)
+    harm = 0.0 if start is None else metric.points(metric.sign * (start - before), start)
+    harmed = None if start is None else beyond_noise(harm, start, old, 0, old, 1)
+    fallen = beyond_noise(fall, before, old, 1, told, 1)
+    if start is not None and harm > HARMFUL_POINTS and (harm > bound if harmed is None else harmed):
         line += (
             f": this LR harms the dense network itself, which starts from {metric.written(start)}"
         )
+<<<<<<< HEAD
     elif metric.unit == "%" and metric.sign > 0 and before <= bound:
         line += (
             ", which is too little for a loss of trainability to show: train the dense network "
             "further before it is pruned, or take more of retraining"
         )
     elif (gap := metric.points(metric.sign * (before - after), before)) <= INTACT_POINTS:
+=======
+    elif fall <= INTACT_POINTS or not (fall > bound if fallen is None else fallen):
+>>>>>>> lm2
         line += f": trainability is intact at LR {lr:g}"
     elif gap <= bound:
         line += (
@@ -220,7 +227,7 @@ def _trainability(columns: Columns) -> Iterator[str]:
 
 
 def _noise(columns: Columns) -> float:
-    """Return two standard errors of the fall of the TA."""
+    """Return two standard errors of the fall of the TA, as of networks tested on other samples."""
     errors = (m.scalars["ta"].stderr if "ta" in m.scalars else None for m in _pair(columns))
     return float(2 * sum((error or 0.0) ** 2 for error in errors) ** 0.5)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,8 @@ from trainscope.records.metric import ACCURACY, Metric
 
 START, CURVES = "start_accuracy", "epoch_accuracies"
 """Names of an accuracy's scalar and array; of any other metric they are the two below."""
+LEFT_OUT = "left_out"
+"""The array of means without each part of the test half, the start's in the first row."""
 START_METRIC, CURVES_METRIC = "start_metric", "epoch_metrics"
 
 
@@ -26,6 +29,8 @@ class Retrained:
         losses: The training losses likewise; None where one is not finite.
         steps: Optimizer steps of what counts as an epoch here; None for whole epochs.
         settings: Of the optimizer, by name; empty where an earlier version did not keep them.
+        left_out: The start, and the mean of each LR's curve, with each part of the test half left
+            out, [1 + LRs][parts]; rows are empty where that is not known.
     """
 
     metric: Metric
@@ -35,6 +40,7 @@ class Retrained:
     losses: list[list[float | None]]
     steps: int | None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    left_out: list[list[float]] = field(default_factory=list)
 
     @property
     def epochs(self) -> int:
@@ -79,4 +85,45 @@ def retrained(measurement: Measurement) -> Retrained:
             for row in arrays.get("settings", [])
             if isinstance(row, list) and len(row) == 2
         },
+        left_out=[list(row) for row in arrays.get(LEFT_OUT, [])],
     )
+
+
+def beyond_noise(
+    gap: float, of: float, one: Retrained, row: int, other: Retrained, other_row: int
+) -> bool | None:
+    """Tell whether the gap of two values on the same test samples is more than two standard errors.
+
+    The error is the jackknife over parts of the test half of the difference itself, since what a
+    hard part adds to one value it adds to the other; of a metric that is not in percent and above
+    zero (a perplexity, an RMSE), of the difference of logarithms, as one part may hold most of it.
+
+    Args:
+        gap: In the metric's points (`Metric.points`).
+        of: The value that it is a gap from.
+        one: Retrainings.
+        row: Whose mean's parts are taken: 0 for the start, 1 for the first LR, and so on.
+        other: Retrainings tested on the same samples; the same ones, say.
+        other_row: Which mean of these.
+
+    Returns:
+        None where the parts are not known.
+    """
+    try:
+        a, b = one.left_out[row], other.left_out[other_row]
+    except IndexError:
+        return None
+    if len(a) != len(b) or len(a) < 2:
+        return None
+    if one.metric.unit != "%" and min(*a, *b) > 0:
+        a, b = ([math.log(value) for value in row] for row in (a, b))
+        return 100 * math.log1p(max(gap, -99.0) / 100) > 200 * _jackknife(a, b)
+    return gap > one.metric.points(2 * _jackknife(a, b), of)
+
+
+def _jackknife(a: list[float], b: list[float]) -> float:
+    """Return the standard error of a difference from its values without each part."""
+    gaps = [x - y for x, y in zip(a, b, strict=True)]
+    mean = math.fsum(gaps) / len(gaps)
+    spread = math.fsum((gap - mean) ** 2 for gap in gaps)
+    return math.sqrt((len(gaps) - 1) / len(gaps) * spread)

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+LOGARITHMIC = 30.0
+"""Values of which the largest is so many times the smallest stand on a logarithmic axis."""
+
+
 @dataclass
 class RetrainingDisplay:
     """The test metric over the first epochs of retraining.
@@ -65,6 +69,14 @@ class RetrainingDisplay:
         """What the tests are drawn against."""
         return f"{'epoch' if self.steps is None else 'step'} of retraining (0: not retrained)"
 
+    @property
+    def logarithmic(self) -> bool:
+        """Whether a logarithmic axis shows more: of a perplexity, where one LR blew it up."""
+        values = [v for curve in self.curves.values() for v in curve if math.isfinite(v)]
+        if "%" in self.tested or not values or min(values) <= 0:
+            return False
+        return max(values) > LOGARITHMIC * min(values)
+
     def places(self, count: int) -> list[int]:
         """Return where so many tests stand: after so many epochs, or steps."""
         return [k * (self.steps or 1) for k in range(count)]
@@ -86,6 +98,8 @@ class RetrainingDisplay:
             )
         longest = max(len(curve) for curve in self.curves.values())
         self.ax_.set_xticks(self.places(longest)[:: max(1, longest // 10)])
+        if self.logarithmic:
+            self.ax_.set_yscale("log")
         self.ax_.set_xlabel(self.xlabel)
         self.ax_.set_ylabel(self.tested)
         self.figure_ = finish(self.ax_, self.title if title is None else title)

@@ -98,7 +98,7 @@ def mask_weights(network: nn.Module, action: Action, inputs: Inputs) -> Removal:
     notes.extend(left_alone(untold, shares_of(network)))
     counted = rows if action.global_ranking else [row for row, _ in changed]
     return Removal(
-        _meaning(action, counted),
+        _meaning(action, counted, set(spared.values())),
         tuple(
             LayerChange(row.weight.label, int(row.mask.sum()), int(mask.sum()))
             for row, mask in changed
@@ -185,12 +185,16 @@ def _no_op(rows: list[_Row], action: Action) -> str:
     return "nothing would be pruned: every layer in scope has a single weight"
 
 
-def _meaning(action: Action, rows: list[_Row]) -> str:
+def _meaning(action: Action, rows: list[_Row], why: set[str]) -> str:
     kinds = Counter(row.weight.kind for row in rows)
     counts = [(kinds[kind], kind) for kind in MULTIPLIED if kinds[kind]]
     parts = [f"{count} {kind}{'s' * (count > 1)}" for count, kind in counts]
     layers = " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
-    spared = " (first convolution and classifier spared)" if action.scope == "inner" else ""
+    spared = ""
+    if FIRST in why and OUTPUT in why:
+        spared = " (first convolution and classifier spared)"
+    elif OUTPUT in why:
+        spared = " (output layer spared)"
     if action.n_m is not None:
         n, m = action.n_m
         return f"{n} of every {m} weights along the inputs kept in {layers}{spared}"

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 from trainscope.errors import ScheduleError
+from trainscope.task import LanguageModelling, Task
 
 Optimizer = Literal["sgd", "adam", "adamw"]
 OPTIMIZERS: tuple[Optimizer, ...] = get_args(Optimizer)
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+TEXT_BATCH = 16
+"""Sequences of a step of a language model where nobody says them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,3 +151,14 @@ class Settings:
             f"{self.optimizer}, {how}, weight decay {self.weight_decay:g}, "
             f"batch size {self.batch_size}{lora}"
         )
+
+
+def suited(settings: Settings, task: Task) -> Settings:
+    """Return settings with what nobody chose as it suits a task.
+
+    A step of a language model on as many sequences as others have samples would be a long one, so
+    the default batch size is `TEXT_BATCH` there.
+    """
+    if isinstance(task, LanguageModelling) and settings.batch_size == Settings().batch_size:
+        return replace(settings, batch_size=TEXT_BATCH)
+    return settings

@@ -57,6 +57,7 @@ def _retraining(diagnosis: Diagnosis) -> list[Json]:
         "xlabel": display.xlabel,
         "xshort": "epoch" if display.steps is None else "step",
         "ylabel": display.tested,
+        "ylog": display.logarithmic,
         "from0": True,
     }
     note = "Colours tell columns, dashes learning rates."
