@@ -343,14 +343,6 @@ def _mean_metric(evaluations: list[Evaluation], left: list[float]) -> Scalar:
     values = [found.metric for found in evaluations]
     if any(value is None for value in values):
         return Scalar(None, unit, reason="the metric on the test half is no finite number")
-<<<<<<< HEAD
-    error = None
-    if len(evaluations[0].parts) >= FEWEST_BATCHES:
-        left = list(zip(*(found.left_out for found in evaluations), strict=True))
-        if all(value is not None for row in left for value in row):
-            error = stderr(np.asarray(left, dtype=np.float64).mean(1))
-=======
->>>>>>> lm2
     mean = float(np.mean(np.asarray(values, dtype=np.float64)))
     return Scalar.of(mean, unit, stderr(np.asarray(left)) if left else None)
 
@@ -380,7 +372,7 @@ def _left_out(evaluations: list[Evaluation]) -> list[float]:
     parts = len(evaluations[0].parts)
     if parts < FEWEST_BATCHES:
         return []
-    rows = [[found.without(part) for found in evaluations] for part in range(parts)]
+    rows = list(zip(*(found.left_out for found in evaluations), strict=True))
     if any(value is None for row in rows for value in row):
         return []
     means = np.asarray(rows, dtype=np.float64).mean(1)

@@ -174,14 +174,6 @@ def test_footprint_is_what_autograd_keeps() -> None:
     assert found.classes == 5
     # The input, and the output of the convolution's ReLU, in float32.
     assert found.graph == 4 * (2 * 36 + 4 * 36)
-<<<<<<< HEAD
-    looking = footprint(Branching(), ProbeData("zeros", torch.zeros(7, 2, 6, 6)))
-    assert looking.classes == 3  # it looks at values, and so was run on a sample
-    assert looking.graph is not None
-    assert looking.graph > 4 * 4 * 36
-    failing = nn.Sequential(nn.Linear(5, 3))
-    assert footprint(failing, ProbeData("zeros", torch.zeros(7, 2, 6, 6))).graph is None
-=======
 
     class Unfollowed(nn.Sequential):
         def forward(self, x: Tensor) -> Tensor:
@@ -191,7 +183,6 @@ def test_footprint_is_what_autograd_keeps() -> None:
     unfollowed = Unfollowed(*network)
     assert footprint(unfollowed, ProbeData("zeros", torch.zeros(7, 2, 6, 6))) == found
     assert footprint(network, ProbeData("", torch.zeros(7, 3, 6, 6))).graph is None
->>>>>>> lm2
 
 
 def test_flatten_and_unflatten_are_inverse() -> None:

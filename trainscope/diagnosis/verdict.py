@@ -206,22 +206,18 @@ def _trainability(columns: Columns) -> Iterator[str]:
         line += (
             f": this LR harms the dense network itself, which starts from {metric.written(start)}"
         )
-<<<<<<< HEAD
     elif metric.unit == "%" and metric.sign > 0 and before <= bound:
         line += (
             ", which is too little for a loss of trainability to show: train the dense network "
             "further before it is pruned, or take more of retraining"
         )
-    elif (gap := metric.points(metric.sign * (before - after), before)) <= INTACT_POINTS:
-=======
-    elif fall <= INTACT_POINTS or not (fall > bound if fallen is None else fallen):
->>>>>>> lm2
+    elif fall <= INTACT_POINTS:
         line += f": trainability is intact at LR {lr:g}"
-    elif gap <= bound:
+    elif not (fall > bound if fallen is None else fallen):
+        size = f", {_points(metric, bound)}" if fallen is None else ""
         line += (
-            f": the {_points(metric, gap)} between them are within two standard errors, "
-            f"{_points(metric, bound)}, so they show no loss of trainability, and do not rule one "
-            "out: test on more samples"
+            f": the {_points(metric, fall)} between them are within two standard errors{size}, so "
+            "they show no loss of trainability, and do not rule one out: test on more samples"
         )
     yield line + "."
 
