@@ -93,6 +93,9 @@ class Opening:
                 download=download,
                 reading=self.text.reading(None),
             )
+        own = self.model is not None or self.unsafe_load
+        if isinstance(given, str | Path) and is_text(data) and not own:
+            self._opened(given, None)  # what is wrong with the network is said before the text is
         early = None
         if data is not None and (not isinstance(data, str) or self._says_shape(data)):
             early = open_data(
