@@ -285,7 +285,7 @@ def network_notes(measured: Mapping[str, Columns]) -> list[str]:
     for columns in measured.values():
         for column in (columns.before, columns.after, columns.recalibrated):
             notes = {} if column is None else column.notes
-            starts = {"products": "Curvature by ", "sketch": "The Jacobian is of "}
+            starts = {"products": "Curvature by ", "sketch": "The Jacobian is "}
             for key in ("batch", "random", "products", "sketch", "frozen", "unused"):
                 if key in notes:
                     start = starts.get(key, "")
