@@ -125,7 +125,7 @@ def _what_else(path: Path) -> str:
         )
     if any(path.glob("*.safetensors")) or any(path.glob("pytorch_model*.bin")):
         return (
-            "this folder has several files of weights, or shards without their index, and none that "
+            "this folder has several files of weights, or shards without an index, and none that "
             "is the whole network's by its name; give the checkpoint file in it"
         )
     has = f"has a {CONFIG} and no" if (path / CONFIG).is_file() else f"has neither {CONFIG} nor"
