@@ -111,7 +111,8 @@ def sentence_of(error: BaseException) -> str | None:
     if isinstance(error, click.ClickException):
         where = getattr(error, "ctx", None)
         help_is = "" if where is None else f" See '{where.command_path} --help'."
-        return f"{error.format_message()}{help_is}"
+        message = error.format_message()
+        return f"{message if message.endswith(('.', '?', '!')) else f'{message}.'}{help_is}"
     text = str(error)
     short_of_memory = isinstance(error, RuntimeError) and any(part in text for part in NO_MEMORY)
     if isinstance(error, MemoryError) or short_of_memory:

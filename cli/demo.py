@@ -31,7 +31,13 @@ SEEDS = 3
     show_default=True,
     help="Folder for the checkpoint, the Diagnosis, the figures, the runs and the page.",
 )
-@click.option("--seed", type=click.IntRange(0, 2**63 - 2), default=0, show_default=True)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**63 - 2),
+    default=0,
+    show_default=True,
+    help="Of every random choice.",
+)
 def command(output: Path, seed: int) -> None:
     """Pretrain a small network on handwritten digits, prune it at 0.9, and show the damage.
 

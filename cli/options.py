@@ -143,9 +143,9 @@ def network_options(command: Command) -> Command:
             click.option(
                 "--data",
                 help="digits, mnist:ROOT, fashionmnist:ROOT, cifar10:ROOT, cifar100:ROOT, "
-                "imagefolder:ROOT, text:FILE, random:CxHxW, or package.module:factory for your own "
-                "loaders. "
-                "By default what the checkpoint remembers, else Gaussian inputs.",
+                "imagefolder:ROOT, text:FILE, random:CxHxW (to probe alone), or "
+                "package.module:factory for your own loaders. By default what the checkpoint "
+                "remembers; to probe, else Gaussian inputs.",
             ),
             click.option(
                 "--class-index",

@@ -20,6 +20,7 @@ from trainscope.cli.running import (
     watching,
 )
 from trainscope.cli.schedule_options import build_pretraining, build_schedule, shape_options
+from trainscope.cli.sections import Sectioned
 from trainscope.cli.tracking import take_tracking
 from trainscope.cli.train import DATA_HELP, named_architecture
 from trainscope.cli.training_options import (
@@ -30,7 +31,7 @@ from trainscope.cli.training_options import (
 )
 
 
-@click.command("pipeline")
+@click.command("pipeline", cls=Sectioned)
 @click.option("--recipe", required=True, help="Like P60F60,1e-3, or squeezed: P30/F90,1e-2.")
 @click.option("--arch", default="digits_resnet", show_default=True, help="The architecture's name.")
 @click.option("--model", help="Or the function that builds it: package.module:factory.")

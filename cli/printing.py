@@ -51,7 +51,7 @@ def say(text: str = "") -> None:
         OutputError: The system does not take it.
     """
     with _written():
-        sys.stdout.write("\n".join(plain(line) for line in text.split("\n")) + "\n")
+        sys.stdout.write(_plain_lines(text) + "\n")
 
 
 def remark(text: str) -> None:
@@ -91,6 +91,10 @@ def show(*what: RenderableType, wide: int | None = WIDE) -> None:
             found.print(each, soft_wrap=wide is None)
 
 
+def _plain_lines(text: str) -> str:
+    return "\n".join(plain(line) for line in text.split("\n"))
+
+
 def progress_console() -> Console:
     """Return a console on stderr, which never fails: no training ends for a line about it."""
     return console(cast("TextIO", Unfailing(sys.stderr)))
@@ -108,13 +112,13 @@ def console(stream: TextIO, *, width: int | None = None) -> Console:
 
     class Plain(Console):
         def render_str(self, text: str, **options: Any) -> Text:
-            return super().render_str(plain(text), **options)
+            return super().render_str(_plain_lines(text), **options)
 
         def render(self, renderable: Any, options: Any = None) -> Any:
             if isinstance(renderable, Text):
-                lines = [plain(line) for line in renderable.plain.split("\n")]
-                if "\n".join(lines) != renderable.plain:
-                    renderable = Text("\n".join(lines), renderable.style)
+                text = _plain_lines(renderable.plain)
+                if text != renderable.plain:
+                    renderable = Text(text, renderable.style)
             return super().render(renderable, options)
 
         def on_broken_pipe(self) -> None:

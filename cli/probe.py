@@ -26,6 +26,7 @@ from trainscope.cli.options import (
     unsafe_load_option,
 )
 from trainscope.cli.printing import remark, say, say_json
+from trainscope.cli.sections import Sectioned
 from trainscope.cli.tracking import send, take_tracking, tracking_options
 from trainscope.cli.training_options import (
     LORA,
@@ -48,7 +49,7 @@ RETRAIN_LR = "1e-2,1e-3"
 TOP = 3
 
 
-@click.command("probe")
+@click.command("probe", cls=Sectioned)
 @network_options
 @shape_option
 @action_options
@@ -89,7 +90,13 @@ TOP = 3
     type=click.IntRange(min=2),
     help="Pinned samples; by default 256, fewer for a costly network.",
 )
-@click.option("--batch-size", type=click.IntRange(min=1), default=128, show_default=True)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=128,
+    show_default=True,
+    help="Samples that a probe holds at once.",
+)
 @click.option(
     "--top", type=click.IntRange(min=1), default=TOP, show_default=True, help="Eigenvalues."
 )
@@ -102,7 +109,13 @@ TOP = 3
 )
 @click.option("--exact", is_flag=True, help="The Jacobian of every output, however many.")
 @click.option("--ggn", is_flag=True, help="Curvature of the GGN in the place of the Hessian.")
-@click.option("--seed", type=click.IntRange(0, 2**63 - 2), default=0, show_default=True)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**63 - 2),
+    default=0,
+    show_default=True,
+    help="Of every random choice.",
+)
 @click.option("--device", default="cpu", show_default=True, help="As torch names it: cpu, cuda:0.")
 @unsafe_load_option
 @part_option

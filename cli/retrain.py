@@ -21,6 +21,7 @@ from trainscope.cli.options import (
 from trainscope.cli.printing import remark
 from trainscope.cli.running import MEASURING, build_hook, run_and_show
 from trainscope.cli.schedule_options import build_schedule, schedule_options
+from trainscope.cli.sections import Sectioned
 from trainscope.cli.tracking import take_tracking
 from trainscope.cli.training_options import (
     build_settings,
@@ -37,7 +38,7 @@ WEIGHTS = {
 }
 
 
-@click.command("retrain")
+@click.command("retrain", cls=Sectioned)
 @network_options
 @unsafe_load_option
 @part_option

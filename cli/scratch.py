@@ -17,6 +17,7 @@ from trainscope.cli.options import (
 )
 from trainscope.cli.running import MEASURING, build_hook, run_and_show
 from trainscope.cli.schedule_options import build_schedule, schedule_options
+from trainscope.cli.sections import Sectioned
 from trainscope.cli.tracking import take_tracking
 from trainscope.cli.train import DATA_HELP
 from trainscope.cli.training_options import build_settings, open_both, training_options
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from trainscope.records import Run
 
 
-@click.command("scratch")
+@click.command("scratch", cls=Sectioned)
 @click.option(
     "--like",
     required=True,

@@ -11,6 +11,7 @@ import click
 from trainscope.cli.options import task_option
 from trainscope.cli.running import MEASURING, build_hook, run_and_show
 from trainscope.cli.schedule_options import build_schedule, schedule_options
+from trainscope.cli.sections import Sectioned
 from trainscope.cli.tracking import take_tracking
 from trainscope.cli.training_options import build_settings, open_dataset, training_options
 
@@ -20,7 +21,7 @@ DATA_HELP = (
 )
 
 
-@click.command("train")
+@click.command("train", cls=Sectioned)
 @click.option("--arch", help="The architecture's name, like resnet20.")
 @click.option("--model", help="Or the function that builds it: package.module:factory.")
 @click.option("--data", required=True, help=DATA_HELP)

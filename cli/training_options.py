@@ -59,7 +59,13 @@ def training_options(command: Command) -> Command:
                 show_default=True,
                 help="Mixed where the device has it, or as said.",
             ),
-            click.option("--seed", type=click.IntRange(0, 2**63 - 2), default=0, show_default=True),
+            click.option(
+                "--seed",
+                type=click.IntRange(0, 2**63 - 2),
+                default=0,
+                show_default=True,
+                help="Of every random choice.",
+            ),
             click.option("--device", default="cpu", show_default=True, help="cpu, cuda:0, ..."),
             click.option(
                 "--norms/--no-norms",
@@ -103,16 +109,22 @@ def optimizer_options(command: Command) -> Command:
                 show_default=True,
                 help="SGD with momentum, Adam, or AdamW.",
             ),
-            click.option("--momentum", type=float, default=0.9, show_default=True, help="Of SGD."),
+            click.option(
+                "--momentum", type=float, default=0.9, show_default=True, help="Momentum of SGD."
+            ),
             click.option(
                 "--betas",
                 default="0.9,0.999",
                 show_default=True,
                 callback=lambda _, __, value: _pair(value),
-                help="Of Adam and AdamW.",
+                help="Decay rates of Adam and AdamW.",
             ),
             click.option(
-                "--eps", type=float, default=1e-8, show_default=True, help="Of Adam and AdamW."
+                "--eps",
+                type=float,
+                default=1e-8,
+                show_default=True,
+                help="Epsilon of Adam and AdamW.",
             ),
             click.option(
                 "--weight-decay",

@@ -150,7 +150,9 @@ class Jacobian:
         scalars = {"mean_jsv": found.scalars["mean_jsv"], "rms_jsv": rms, **found.scalars}
         arrays = dict(found.arrays)
         if jacobians.sketched:
-            hidden = "random combinations of the outputs hide dead ones; --exact shows them"
+            hidden = (
+                "random combinations of the outputs hide dead ones; --exact (exact=True) shows them"
+            )
             scalars["dead_outputs"] = Scalar(None, "outputs", reason=hidden)
             del arrays["dead_outputs_per_sample"]
         if coupled:  # the samples are not independent

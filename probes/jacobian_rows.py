@@ -176,7 +176,8 @@ class Jacobians:
             self.notes["sketch"] = (
                 f"of {rows} random combinations of the {self.width} outputs, the same for every "
                 "network: the rms JSV is that of all outputs in expectation, and other values are "
-                "those of the combinations, which compare networks; --exact takes every output"
+                "those of the combinations, which compare networks; --exact (exact=True) takes "
+                "every output"
             )
         return self._sketch
 

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from trainscope.sparsify.masks import masks_of
 
+SHOWN = 8
+"""Names that a note writes out."""
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -86,9 +89,9 @@ class Measured:
         """Return what was left out, for a Measurement's notes."""
         out = {}
         if self.frozen:
-            out["frozen"] = "frozen, left out: " + ", ".join(self.frozen)
+            out["frozen"] = "left out, for they are frozen: " + _few(self.frozen)
         if self.unused:
-            out["unused"] = "not used by the loss, left out: " + ", ".join(self.unused)
+            out["unused"] = "left out, for the loss does not use them: " + _few(self.unused)
         masked = sum(tensor.numel() for tensor in self.tensors) - self.survivors
         if masked:
             out["masked"] = f"{masked} masked weights, left out; {self.survivors} survive"
@@ -96,6 +99,11 @@ class Measured:
 
     def _rows(self) -> list[tuple[str, nn.Parameter, Tensor | None]]:
         return list(zip(self.names, self.tensors, self.masks, strict=True))
+
+
+def _few(names: tuple[str, ...]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
 
 
 def measured(network: nn.Module) -> Measured:

@@ -275,7 +275,7 @@ class TrainabilityAccuracy:
             return None
         return (
             f"{self._epochs(data)} epochs of retraining at {len(self.lrs)} learning rates would "
-            f"cost {work:.1e} multiply-adds: say how many you want with --retrain-epochs"
+            f"cost {work:.1e} multiply-adds: say how many you want with --retrain-epochs (epochs=)"
         )
 
     def _notes(self, data: ProbeData) -> dict[str, str]:

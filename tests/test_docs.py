@@ -13,6 +13,7 @@ from matplotlib import pyplot
 
 import trainscope
 from trainscope.cli.main import COMMANDS, GROUPS, main
+from trainscope.cli.sections import REST
 from trainscope.probes.scalar_spec import described
 from trainscope.records.arrays import PROBES
 
@@ -33,7 +34,21 @@ def test_every_option_has_help_and_is_documented(name):
     for parameter in command.params:
         if isinstance(parameter, click.Option):
             option = max(parameter.opts, key=len)
+            assert parameter.help, f"{option} of {name} has no help"
             assert option in page, f"docs/commands/{name}.md does not name {option}"
+
+
+@pytest.mark.parametrize("name", ["probe", "train", "retrain", "pipeline", "scratch"])
+def test_long_help_has_every_option_once_in_a_section(name):
+    shown = CliRunner().invoke(main, [name, "--help"]).output
+    _, _, options = shown.partition("The network:\n")
+    _, _, rest = options.partition(f"{REST}:\n")
+    assert re.findall(r"^  (-\S+)", rest, re.MULTILINE) == ["--seed", "--device", "--debug", "-h,"]
+    command = main.get_command(click.Context(main), name)
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            option = parameter.opts[0]
+            assert len(re.findall(rf"^  {option}(?![-\w])", options, re.MULTILINE)) == 1, option
 
 
 def test_the_table_of_commands_says_what_each_help_says():

@@ -198,12 +198,13 @@ def test_what_a_file_says_is_text_and_no_markup(monkeypatch):
     from rich.text import Text
 
     def printed(**_):
-        table = Table("w[red]", box=None)
+        table = Table("w[red]\n\x1bx", box=None)
         table.add_row("[/x]:smile:\x1b[31m")
-        show(table, Text("a\x1b]0;b"), "c\x9b[/]")
+        show(table, Text("a\x1b]0;b\nd"), "c\x9b[/]\ne")
 
     monkeypatch.setattr(schedule.command, "callback", printed)
     result = CliRunner().invoke(main, ["schedule", "F90,1e-1"])
     assert result.exit_code == 0, result.stderr
     lines = [line.rstrip() for line in result.stdout.splitlines()]
-    assert lines == [" w[red]", " [/x]:smile:\\x1b[31m", "a\\x1b]0;b", "c\\x9b[/]"]
+    table = [" w[red]", " \\x1bx", " [/x]:smile:\\x1b[31m"]
+    assert lines == [*table, "a\\x1b]0;b", "d", "c\\x9b[/]", "e"]

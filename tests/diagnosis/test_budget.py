@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -198,6 +199,40 @@ def test_a_plain_pass_is_timed_and_leaves_no_trace() -> None:
     assert network.training
     assert all(p.grad is None for p in network.parameters())
     assert pass_seconds(network, ProbeData("data", inputs[:, :, :2], labels)) is None
+
+
+def _whole_time(
+    monkeypatch: pytest.MonkeyPatch, rate: Callable[[Sequence[Effort], int], float]
+) -> None:
+    """Let time stand still, and a measurement of a level teach a rate."""
+
+    def learn(self: budget.Measuring, probe: Probe, level: int) -> None:
+        self._level[probe.name] = level
+        self._rates[probe.name] = rate(self._plans[probe.name], level)
+
+    monkeypatch.setattr(budget.Measuring, "_remaining", lambda _: 100.0)
+    monkeypatch.setattr(budget.Measuring, "_expected", lambda *_: math.inf)
+    monkeypatch.setattr(budget.Measuring, "_learn", learn)
+
+
+def test_a_slow_start_of_one_probe_keeps_no_other_from_its_first_look(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _whole_time(monkeypatch, lambda plan, level: 1e9)
+    found = diagnose(
+        _net(), ratio=0.5, data=_loader(), probes=["gradient", "jacobian"], budget=100.0
+    ).probes
+    assert found["jacobian"].after.status == "ok"
+    assert len(found["jacobian"].after.arrays["singular_values"]) >= 2
+
+
+def test_what_took_long_at_its_start_alone_is_measured_further(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Of every level the next one would just fit, and none beyond it.
+    _whole_time(monkeypatch, lambda plan, level: 99.0 / plan[min(level + 1, len(plan) - 1)].work)
+    found = diagnose(_net(), ratio=0.5, data=_loader(), probes=["jacobian"], budget=100.0)
+    assert len(found.probes["jacobian"].after.arrays["singular_values"]) == 64
 
 
 def test_a_first_look_that_is_too_long_says_what_would_make_it(

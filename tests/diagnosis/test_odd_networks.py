@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 from trainscope.data import ProbeData, RandomInputs, pin_random
 from trainscope.diagnosis import examine
@@ -16,7 +18,7 @@ from trainscope.errors import DataError, ProbeError
 from trainscope.networks import Network
 from trainscope.probes.gradient import Gradient
 from trainscope.records import Measurement, Status
-from trainscope.sparsify import recalibrate_batch_norm
+from trainscope.sparsify import Action, recalibrate_batch_norm
 from trainscope.training.loop import Settings, evaluate, train
 from trainscope.training.schedule import constant
 
@@ -158,3 +160,50 @@ def test_what_returns_no_logits_gets_no_labels() -> None:
 
     with pytest.raises(DataError, match="does not take inputs random:2x3x3"):
         pin_random(RandomInputs((2, 3, 3)), Pair(), 4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_network_in_half_precision_is_measured_in_float32(dtype: torch.dtype) -> None:
+    module = Net().to(dtype).eval()
+    given = [(torch.randn(8, 2, 8, 8), torch.arange(8) % 3)]
+    options = {"data": given, "probes": ["gradient", "jacobian", "curvature"], "samples": 8}
+    found = examine(module, ratio=0.5, **options).diagnosis
+    single = examine(copy.deepcopy(module).float(), ratio=0.5, **options).diagnosis
+    for name, columns in found.probes.items():
+        assert columns.before.scalars == single.probes[name].before.scalars
+        assert columns.after.scalars == single.probes[name].after.scalars
+    kind = str(dtype).removeprefix("torch.")
+    assert f"Its weights are {kind}; a copy of them in float32 is measured." in found.notes
+    assert {weight.dtype for weight in module.parameters()} == {dtype}
+
+    pruned = copy.deepcopy(module)
+    prune.l1_unstructured(pruned.b, "weight", 0.5)
+    after = examine(module, after=pruned, **options).diagnosis
+    assert after.action.ratio == pytest.approx(0.5)
+
+
+def test_float64_stays() -> None:
+    module = Net().double().eval()
+    given = [(torch.randn(8, 2, 8, 8), torch.arange(8) % 3)]
+    done = examine(module, ratio=0.5, data=given, probes=["gradient"], samples=8)
+    assert done.base.module is module
+
+
+def test_batch_norm_over_the_samples_takes_no_single_one() -> None:
+    norm = nn.BatchNorm1d(16, track_running_stats=False)
+    module = nn.Sequential(nn.Linear(6, 16), norm, nn.ReLU(), nn.Linear(16, 3))
+    given = [(torch.randn(8, 6), torch.arange(8) % 3)]
+    action = Action("unstructured", ratio=0.5, scope="all")
+    done = examine(module, action=action, data=given, samples=8, probes=["gradient", "jacobian"])
+    assert done.diagnosis.network.flops == 6 * 16 + 16 * 3
+    assert statuses(done) == {"gradient": "ok", "jacobian": "ok"}
+    assert any("depend on the other samples" in note for note in done.diagnosis.notes)
+
+
+def test_frozen_and_unused_weights_are_named() -> None:
+    module = Net()
+    module.a.requires_grad_(False)
+    module.spare = nn.Linear(2, 2)
+    notes = examined(module).diagnosis.notes
+    assert any(note.startswith("Left out, for they are frozen: a.weight") for note in notes)
+    assert any("does not use them: spare.weight, spare.bias" in note for note in notes)

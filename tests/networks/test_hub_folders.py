@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import trainscope
 from trainscope.errors import CheckpointError
 from trainscope.networks import build, open_checkpoint
 
@@ -89,4 +90,21 @@ def test_an_index_that_names_odd_files_is_one_sentence(tmp_path, shard):
     index = {"weight_map": {"conv1.weight": shard}}
     (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps(index))
     with pytest.raises(CheckpointError, match=r"download the folder again|outside the folder"):
+        open_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(("config", "said"), [(False, "has neither"), (True, "has a config.json")])
+def test_a_folder_without_weights_is_told_before_its_text(tmp_path, config, said):
+    folder = tmp_path / "hub"
+    folder.mkdir()
+    if config:
+        (folder / "config.json").write_text("{}")
+    for data in (None, "text:missing.txt"):
+        with pytest.raises(CheckpointError, match=f"{said}.* weights"):
+            trainscope.diagnose(f"hf:{folder}", data=data)
+
+
+def test_names_that_nobody_knows_hint_at_a_missing_configuration(tmp_path):
+    save_file({"h.0.attn.weight": torch.ones(2, 2)}, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"the folder that has its config\.json"):
         open_checkpoint(tmp_path)

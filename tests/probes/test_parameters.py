@@ -33,8 +33,8 @@ def test_what_is_left_out_is_named_and_counted() -> None:
     assert found.survivors == 5
     assert found.layers == {"scale": [0], "shift": [1], "first": [2]}
     assert found.notes() == {
-        "frozen": "frozen, left out: first.bias",
-        "unused": "not used by the loss, left out: " + ", ".join(found.unused),
+        "frozen": "left out, for they are frozen: first.bias",
+        "unused": "left out, for the loss does not use them: " + ", ".join(found.unused),
         "masked": "1 masked weights, left out; 5 survive",
     }
     # What was found unused before is not forgotten.

@@ -35,6 +35,7 @@ DEFAULT = 120.0
 _FORM = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)\s*(s|m|min|h)?")
 _SECONDS = {None: 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
+MORE = "give more with --budget (budget=), or --budget none"
 INTERRUPTED = "it was interrupted before this was measured"
 
 Update = Callable[[Mapping[str, Columns]], None]
@@ -157,13 +158,15 @@ class Measuring:
             )
         deadline = None
         if len(plan) > 1:  # what is asked for by its number is not cut
-            if self._rates and seconds > max(allowed, 0.0):
+            # What a short measurement took is mostly its start: only where both that and the
+            # network's size say that there is no time is none tried.
+            fewest = min(seconds, plan[0].work * self._guess)
+            if self._rates and fewest > max(allowed, 0.0):
                 self._keep_part(
                     probe,
                     {},
-                    f"a first look ({plan[0].said}) would take about {_long(seconds)}, more than "
-                    f"is left of the budget of {written(self.budget or 0)}: give more with "
-                    "--budget, or --budget none",
+                    f"a first look ({plan[0].said}) would take about {_long(fewest)}, more than "
+                    f"is left of the budget of {written(self.budget or 0)}: {MORE}",
                 )
                 return
             deadline = LATE * max(self._remaining(), 0.25 * (self.budget or 0))
@@ -171,13 +174,17 @@ class Measuring:
             self._learn(probe, level)
 
     def _further(self, probe: Probe, left: int) -> None:
-        """Measure more of a probe, if its share of the time that is left is enough for that."""
-        if probe.name not in self._level:
-            return
-        plan, now = self._plans[probe.name], self._level[probe.name]
-        share = self._remaining() / left
-        fits = [i for i in range(now + 1, len(plan)) if self._seconds(probe, plan[i]) <= share]
-        if fits and self._measure(probe, plan[fits[-1]], share * LATE):
+        """Measure more of a probe, as long as its share of the time left is enough for that.
+
+        What took longer than its start shows better what still more would take.
+        """
+        kept = self._remaining() * (1 - 1 / left)
+        while probe.name in self._level:
+            plan, now = self._plans[probe.name], self._level[probe.name]
+            share = self._remaining() - kept
+            fits = [i for i in range(now + 1, len(plan)) if self._seconds(probe, plan[i]) <= share]
+            if not fits or not self._measure(probe, plan[fits[-1]], share * LATE):
+                return
             self._learn(probe, fits[-1])
 
     def _measure(
@@ -200,7 +207,7 @@ class Measuring:
         except OverTimeError:
             if first:
                 why = f"the budget of {written(self.budget or 0)} was over before this was measured"
-                self._keep_part(probe, columns, f"{why}: give more with --budget, or --budget none")
+                self._keep_part(probe, columns, f"{why}: {MORE}")
             return False
         except KeyboardInterrupt:
             if probe.name not in self.found and columns["before"] is not None:
@@ -266,7 +273,7 @@ class Measuring:
         if less:
             found.append(
                 f"Within the budget of {written(self.budget or 0)}, in part: {'; '.join(less)}. "
-                "--budget takes more time, and --budget none all that it needs."
+                "--budget (budget=) takes more time, and none all that it needs."
             )
         if self.stopped:
             found.append("The measurement was interrupted: numbers are those known by then.")

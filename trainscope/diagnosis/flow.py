@@ -110,7 +110,8 @@ def examine(
     of them the network is measured as it stands.
 
     Args:
-        network: A checkpoint file, an opened network, or a module, which keeps its mode and device.
+        network: A checkpoint file, an opened network, or a module, which keeps its mode and device;
+            of one in half precision a copy in float32 is measured.
         ratio: The ratio of the default action (filters of the inner convolutions, by L1).
         action: Any other action, in the place of `ratio`.
         after: The pruned network, where somebody else pruned it: a file, a network or a module.
@@ -118,7 +119,8 @@ def examine(
             or any iterable of batches (tuples or dictionaries of tensors), or a pair of them, train
             and test. By default what the checkpoint remembers, else Gaussian inputs.
         probes: Names, or probes with options.
-        samples: How many pinned samples; by default 256, fewer for a costly network.
+        samples: How many pinned samples, all of which are then measured on; by default 256, fewer
+            where they take more than 64 MiB, and without a budget for a costly network.
         batch_size: How many samples a probe may hold at once.
         seed: Of every random choice.
         device: Where to measure, as torch names it; by default the CPU, for a module where it is.

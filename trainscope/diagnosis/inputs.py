@@ -23,9 +23,9 @@ from trainscope.data import (
     with_class_index,
 )
 from trainscope.errors import DataError
-from trainscope.networks import Network, check_classes, noticed
+from trainscope.networks import Network, check_classes
 from trainscope.networks.example import Example
-from trainscope.networks.given import call_of, given_network, with_inputs_of
+from trainscope.networks.given import brought, call_of, given_network, with_inputs_of
 from trainscope.networks.guess_shape import guess_input_shape
 from trainscope.networks.hub import hub_of_module
 from trainscope.records import Columns
@@ -195,7 +195,7 @@ def open_module(
     how = "the module that was given"
     named = Network(inner, type(inner).__name__, (), None, how, hub=hub_of_module(inner))
     network, data = tried(named, data, class_index)
-    return noticed(network), data
+    return brought(network), data
 
 
 def default_samples(cost: int, network: Network, *, budget: float | None) -> int:
@@ -237,8 +237,12 @@ def pin_inputs(
         largest = int(labels.max())
         if largest >= classes:
             raise DataError(
-                f"{source.name} has a label {largest} and the network gives {classes} logits: "
-                "give the data that the network was trained on"
+                f"{source.name} has a label {largest} and the network gives "
+                + (
+                    "one logit: name its task, like task='binary' or --task binary"
+                    if classes == 1
+                    else f"{classes} logits: give the data that the network was trained on"
+                )
             )
     if not has_batch_norm(base.module):
         return pinned, []
@@ -270,13 +274,14 @@ def data_notes(data: ProbeData) -> list[str]:
     if data.label_source == "predicted":
         notes.append(
             "Measured on Gaussian inputs, with labels drawn from the network's own predictions: "
-            "give --data to measure on its own data. Batch norm recalibrated on them is another "
-            "network than the one that was trained, so the verdict leaves that column aside."
+            "give its own data with --data (data=) to measure on that. Batch norm recalibrated on "
+            "them is another network than the one that was trained, so the verdict leaves that "
+            "column aside."
         )
     if len(data) < FEW_SAMPLES:
         notes.append(
             f"Only {len(data)} samples are pinned, so numbers that are means over samples "
-            "are rough: --samples takes more, at a proportional cost."
+            "are rough: --samples (samples=) takes more, at a proportional cost."
         )
     return notes
 
@@ -288,7 +293,7 @@ def network_notes(measured: Mapping[str, Columns]) -> list[str]:
         for column in (columns.before, columns.after, columns.recalibrated):
             notes = {} if column is None else column.notes
             starts = {"products": "Curvature by ", "sketch": "The Jacobian is "}
-            for key in ("batch", "random", "products", "sketch"):
+            for key in ("batch", "random", "products", "sketch", "frozen", "unused"):
                 if key in notes:
                     start = starts.get(key, "")
                     text = start + notes[key] if start else notes[key][0].upper() + notes[key][1:]

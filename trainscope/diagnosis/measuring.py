@@ -41,12 +41,13 @@ def measured(probe: Probe, network: nn.Module, data: ProbeData) -> Measurement:
         return Measurement.skipped(
             probe.name,
             "the base network's logits hold NaN or infinite values, so no labels can be drawn "
-            "from its predictions: add --data with labels, or look at its weights",
+            "from its predictions: give data with labels (--data, data=), or look at its weights",
         )
     hint = {
-        Need.TRAINING: "add --data with a labelled set, like --data cifar10:ROOT",
-        Need.LABELS: "add --data with labels",
-        Need.INPUTS: "add --data",
+        Need.TRAINING: "give one with --data, like --data cifar10:ROOT, or a pair of loaders, "
+        "train and test, with data=",
+        Need.LABELS: "give data with labels (--data, data=)",
+        Need.INPUTS: "give some with --data, or data=",
     }[need]
     return Measurement.skipped(probe.name, f"needs {need}: {hint}")
 

@@ -21,10 +21,10 @@ from trainscope.diagnosis.inputs import (
     tried,
 )
 from trainscope.errors import CheckpointError, DataError
-from trainscope.networks import Network, noticed
+from trainscope.networks import Network
 from trainscope.networks.custom import Trial
 from trainscope.networks.forward import check_forward
-from trainscope.networks.given import given_network
+from trainscope.networks.given import brought, given_network
 from trainscope.networks.hub import Head, local_folder, task_of
 from trainscope.networks.network import Hub
 from trainscope.networks.trusting import open_as_asked
@@ -93,6 +93,9 @@ class Opening:
                 download=download,
                 reading=self.text.reading(None),
             )
+        own = self.model is not None or self.unsafe_load
+        if isinstance(given, str | Path) and is_text(data) and not own:
+            self._opened(given, None)  # what is wrong with the network is said before the text is
         early = None
         if data is not None and (not isinstance(data, str) or self._says_shape(data)):
             early = open_data(
@@ -152,7 +155,7 @@ class Opening:
             name = type(given).__name__
             base = Network(given, name, (), None, "the module that was given", hub=hub)
             found, source = tried(base, source, class_index)
-            return noticed(found), source
+            return brought(found), source
         base = self._opened(given, None, head)
         if isinstance(source, Dataset):
             source = suited(source, base.module)
@@ -169,7 +172,7 @@ class Opening:
             CheckpointError: It cannot be opened, or gives another number of logits.
         """
         if isinstance(given, nn.Module):
-            return noticed(replace(like, module=given, notes=(), before=()))
+            return brought(replace(like, module=given, notes=(), before=()))
         opened = self._opened(given, data, Head(self.task, like.num_classes))
         if not is_plain(data) or opened.hub is not None:
             opened, _ = tried(opened, data)
@@ -207,7 +210,7 @@ class Opening:
         head: Head | None = None,
     ) -> Network:
         if isinstance(given, Network):
-            return noticed(given)
+            return brought(given)
         shape = None
         if self.model is not None or self.unsafe_load:  # nobody else says what it takes
             shape = self.input_shape

@@ -247,7 +247,7 @@ def _estimate(found: Json) -> str:
     if found["status"] == Outlook.TOO_FEW:
         return (
             f"{line} it needs more epochs{f', {limit}' if limit else ''}; for an interval, watch "
-            "it for longer with --retrain-epochs."
+            "it for longer with --retrain-epochs (retrain_epochs=)."
         )
     high = "or more" if extra["high"] is None else f"to {extra['high']:.0f}"
     return (

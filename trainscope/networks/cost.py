@@ -109,10 +109,15 @@ def _multiply_adds(module: nn.Module, inputs: Inputs) -> tuple[dict[str, int], i
 def _count(twin: nn.Module, inputs: Inputs) -> tuple[dict[str, int], int]:
     # Weights that need gradients keep attention off its fused kernels, which nothing can count.
     weights = {name: weight.requires_grad_() for name, weight in _weights(twin)}
-    example = as_example(inputs, samples=1)
-    counter = _Counter(weights)
-    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-        example.run(twin)
+    example, counter = as_example(inputs, samples=1), _Counter(weights)
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+        try:
+            with counter:
+                example.run(twin)
+        except ValueError:  # batch norm without running statistics takes no single sample
+            example, counter = as_example(inputs, samples=2), _Counter(weights)
+            with counter:
+                example.run(twin)
     samples = example.size
     each = {name: round(count / samples) for name, count in counter.by_weight.items()}
     return each, round(counter.rest / samples)

@@ -11,14 +11,33 @@ from torch import Tensor, nn
 
 from trainscope.errors import CheckpointError, DataError, TaskError
 from trainscope.foreign import reason
+from trainscope.networks.copies import whole_copy
 from trainscope.networks.example import Example
 from trainscope.networks.forward import check_forward
 from trainscope.networks.guess_shape import GUESSED
 from trainscope.networks.network import Network
+from trainscope.networks.origin import noticed
 from trainscope.task import Batch, Classification, Outputs, Task
 from trainscope.task.batches import beside, described, targets
 from trainscope.task.modes import eval_mode
 from trainscope.task.task import answers, is_ragged, sample_shape
+
+
+def brought(network: Network) -> Network:
+    """Return a network of somebody's own as it is measured: in float32, and as it came pruned.
+
+    Args:
+        network: Not touched; of one in half precision (or less) a copy is taken, as files of it
+            are opened, and a note says so. float64 stays.
+    """
+    tensors = [*network.module.parameters(), *network.module.buffers()]
+    half = {t.dtype for t in tensors if t.is_floating_point() and t.dtype.itemsize < 4}
+    if not half:
+        return noticed(network)
+    kinds = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in half))
+    note = f"Its weights are {kinds}; a copy of them in float32 is measured."
+    single = whole_copy(network.module).float()
+    return noticed(replace(network, module=single, notes=(*network.notes, note)))
 
 
 def given_network(module: nn.Module, batch: Batch, task: Task) -> Network:

@@ -56,7 +56,8 @@ def _unknown(tried: list[Fit], found: Shapes) -> str:
         first = next(iter(found))
         return (
             f"no known architecture has tensors of such names (the first of {len(found)} is "
-            f"'{first}'); {say}"
+            f"'{first}'); {say}, or where transformers made it, give the folder that has its "
+            "config.json"
         )
     nearest = max(tried, key=_agreement)
     return f"no known architecture fits; the nearest differs: {nearest.difference}; {say}"

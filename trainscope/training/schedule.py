@@ -180,7 +180,7 @@ def parse_rates(text: str) -> tuple[float, ...]:
     for part in text.split(","):
         if not _NUMBER.fullmatch(part.strip()) or not 0 < float(part) <= MAX_LR:
             raise ScheduleError(
-                f"'{part}' in '{text}' is no learning rate in (0, {MAX_LR:g}]: "
+                f"'{part}' is no learning rate in (0, {MAX_LR:g}]: "
                 "write one like 1e-2, or several with commas between them"
             )
         rates.append(float(part))

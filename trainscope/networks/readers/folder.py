@@ -123,4 +123,13 @@ def _what_else(path: Path) -> str:
             "this is a distributed checkpoint, whose index would have to run code to load; turn it "
             "into one file with torch.distributed.checkpoint.format_utils.dcp_to_torch_save"
         )
-    return "this is a folder; give the checkpoint file in it"
+    if any(path.glob("*.safetensors")) or any(path.glob("pytorch_model*.bin")):
+        return (
+            "this folder has several files of weights, or shards without an index, and none that "
+            "is the whole network's by its name; give the checkpoint file in it"
+        )
+    has = f"has a {CONFIG} and no" if (path / CONFIG).is_file() else f"has neither {CONFIG} nor"
+    return (
+        f"this folder {has} weights ({', '.join(WHOLE)}, or shards); give the folder of a network "
+        "as a hub has it, or the checkpoint file"
+    )
