@@ -68,6 +68,12 @@ class Description:
         family = f"{name.partition('@')[0]}@*" if "@" in name else name
         return next((each for each in self.scalars if each.name in (name, family)), None)
 
+    def heading(self, metric: Metric) -> str:
+        """Return the title; that of a trainability is told by the task's metric."""
+        if metric.is_accuracy:
+            return self.title
+        return self.title.replace("Trainability accuracy", f"Trainability {metric.name}")
+
     def label(self, name: str, metric: Metric = ACCURACY) -> str:
         """Return a number's label, or its plain name where the probe does not say one.
 

@@ -12,6 +12,7 @@ from trainscope.probes import ScalarSpec, find
 from trainscope.probes.scalar_spec import Description, described
 from trainscope.records import Metric
 from trainscope.records.arrays import PROBES
+from trainscope.records.metric import ACCURACY
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -54,3 +55,10 @@ def test_a_family_has_no_number_without_a_setting() -> None:
 
 def test_what_hooks_measure_of_themselves_is_described_too() -> None:
     assert described("step_gradient").label("mean_norm").startswith("gradient norm, mean")
+
+
+def test_a_trainability_is_headed_by_the_tasks_metric():
+    said = described("trainability_accuracy")
+    assert said.heading(ACCURACY) == "Trainability accuracy"
+    assert said.heading(Metric("perplexity", "", "lower")) == "Trainability perplexity"
+    assert described("gradient").heading(Metric("perplexity", "", "lower")) == "Gradient"

@@ -265,7 +265,7 @@ class Measuring:
     def remarks(self) -> list[str]:
         """Return what was measured in part, and what would make the rest, each one sentence."""
         less = [
-            f"{described(probe.name).title}: {said}"
+            f"{described(probe.name).heading(self.data.task.metric)}: {said}"
             for probe in self.probes
             if (said := self._said(probe.name))
         ]

@@ -52,9 +52,9 @@ def reasons(diagnosis: Diagnosis) -> list[str]:
             measurement: Measurement | None = getattr(columns, column)
             if measurement is None:
                 continue
-            if measurement.status is not Status.OK:
-                found[f"{said.title}: {measurement.status}: {measurement.reason}"] = None
             metric = retrained(measurement).metric
+            if measurement.status is not Status.OK:
+                found[f"{said.heading(metric)}: {measurement.status}: {measurement.reason}"] = None
             for label, scalar in measurement.scalars.items():
                 if scalar.value is None:
                     which = "" if diagnosis.action is None else f" ({column})"
@@ -99,9 +99,7 @@ def _probe(name: str, columns: Columns) -> list[Row]:
         return [Row(said.title, "", (cells[0], cells[1], cells[2], ""))]
     damage = columns.damage()
     metric = next(retrained(m).metric for m in measured if m is not None)
-    title = said.title
-    if name == "trainability_accuracy" and not metric.is_accuracy:
-        title = f"Trainability {metric.name}"
+    title = said.heading(metric)
     out = []
     firsts = _first_settings(said, names)
     for label in names:
