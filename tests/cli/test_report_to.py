@@ -74,7 +74,8 @@ def test_a_run_and_a_diagnosis_in_tensorboard(tmp_path, monkeypatch):
 @pytest.mark.filterwarnings("ignore")  # of the trackers' packages
 def test_a_run_in_all_trackers(tmp_path, monkeypatch):
     mlflow = need("mlflow")
-    need("wandb"), need("trackio")
+    need("trackio")
+    need("wandb").teardown()  # a service of an earlier test would write where that one told it to
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))

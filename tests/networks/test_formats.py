@@ -161,7 +161,7 @@ def test_a_folder_from_a_hub(tmp_path, lenet, kind):
 
 
 def test_folders_that_cannot_be_read_are_told_apart(tmp_path, lenet):
-    with pytest.raises(CheckpointError, match="give the checkpoint file in it"):
+    with pytest.raises(CheckpointError, match="or the checkpoint file"):
         open_checkpoint(tmp_path)
     index = tmp_path / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"a": "../../etc/passwd"}}))

@@ -85,7 +85,7 @@ def test_what_is_wrong_is_said_in_one_sentence(text, total, message):
 
 def test_rates_in_a_list():
     assert parse_rates("1e-2,1e-3") == (1e-2, 1e-3)
-    with pytest.raises(ScheduleError, match="'x' in '1e-2,x'"):
+    with pytest.raises(ScheduleError, match="'x' is no learning rate"):
         parse_rates("1e-2,x")
 
 
