@@ -12,7 +12,7 @@ from torch import Tensor
 from trainscope.probes.products import Product
 
 Values = NDArray[np.float64]
-_SMALL = 2**20
+_SMALL, _BLOCK = 2**20, 2**16
 
 
 @dataclass(frozen=True)
@@ -105,9 +105,9 @@ class Lanczos:
             rest -= self.betas[-1] * self.basis[-1]
         self._store[self.steps] = current
         self.alphas.append(alpha)
-        parts = self.basis @ rest
+        parts = self._parts(rest)
         self.skew = max(self.skew, float(parts.abs().max()))
-        rest = self._orthogonal(self._without(rest, parts))  # twice is enough (Parlett 1998)
+        rest = self.orthogonal(self._without(rest, parts))  # twice is enough (Parlett 1998)
         beta = length_of(rest)
         # Below rounding there is no new direction left, only noise.
         if self.full or beta <= self.rounding * max(length_of(image), self._scale()):
@@ -154,9 +154,17 @@ class Lanczos:
         """Return a lower estimate of the matrix's norm."""
         return max(max(map(abs, self.alphas)), max(self.betas, default=0.0))
 
-    def _orthogonal(self, vector: Tensor) -> Tensor:
+    def orthogonal(self, vector: Tensor) -> Tensor:
         """Return a vector less its parts along the basis."""
-        return self._without(vector, self.basis @ vector)
+        return self._without(vector, self._parts(vector))
+
+    def _parts(self, vector: Tensor) -> Tensor:
+        """Return a vector's parts along the basis, [steps].
+
+        Single precision loses four digits over ten million numbers, so blocks are added in double.
+        """
+        blocks = zip(torch.split(self.basis, _BLOCK, 1), torch.split(vector, _BLOCK), strict=True)
+        return torch.stack([(rows @ part).double() for rows, part in blocks]).sum(0).to(vector)
 
     def _without(self, vector: Tensor, parts: Tensor) -> Tensor:
         return torch.addmv(vector, self.basis.T, parts, alpha=-1)
@@ -164,7 +172,7 @@ class Lanczos:
     def _fresh(self) -> Tensor:
         """Return a random unit vector orthogonal to the basis."""
         vector = torch.randn(self.size, generator=self.generator, dtype=torch.float64)
-        vector = self._orthogonal(self._orthogonal(vector.to(self._store)))
+        vector = self.orthogonal(self.orthogonal(vector.to(self._store)))
         unit: Tensor = vector / length_of(vector)
         return unit
 

@@ -93,7 +93,7 @@ def deflated_hutchinson(
         signs = torch.randint(0, 2, (basis.shape[1],), generator=generator).to(basis) * 2 - 1
         outside = signs
         for _ in range(2):
-            outside = outside - basis.T @ (basis @ outside)
+            outside = krylov.orthogonal(outside)
         found.append(float((outside * product(outside)).sum(dtype=torch.float64)))
     values = torch.tensor(found, dtype=torch.float64)
     method = f"estimated: exact on {krylov.steps} Krylov vectors, {draws} random vectors outside"

@@ -59,6 +59,19 @@ def test_the_vectors_of_a_million_weights_are_of_length_one() -> None:
     assert krylov.symmetric
 
 
+def test_sums_over_millions_of_single_precision_numbers_keep_the_basis_orthogonal() -> None:
+    size = 3_000_000
+    values = torch.linspace(0.1, 1, size)
+    start = torch.rand(size, generator=seeded(1)) + 1  # of one sign: plain sums lose most
+    krylov = Lanczos(lambda v: values * v, start, seeded(0), torch.float32)
+    for _ in range(4):
+        krylov.grow()
+    assert krylov.basis.dtype == torch.float32
+    basis = krylov.basis.double()
+    assert float((basis @ basis.T - torch.eye(4)).abs().max()) < 2e-6
+    assert krylov.skew < 1e-5
+
+
 def test_a_small_space_is_float64_whatever_the_network_is() -> None:
     assert grown(symmetric(5), torch.ones(5), 2, torch.float32).basis.dtype == torch.float64
 
