@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from trainscope.cli.options import Place
+from trainscope.cli.options import Place, seed_option
 from trainscope.cli.printing import remark, say
 
 if TYPE_CHECKING:
@@ -31,13 +31,7 @@ SEEDS = 3
     show_default=True,
     help="Folder for the checkpoint, the Diagnosis, the figures, the runs and the page.",
 )
-@click.option(
-    "--seed",
-    type=click.IntRange(0, 2**63 - 2),
-    default=0,
-    show_default=True,
-    help="Of every random choice.",
-)
+@seed_option
 def command(output: Path, seed: int) -> None:
     """Pretrain a small network on handwritten digits, prune it at 0.9, and show the damage.
 

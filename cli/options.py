@@ -112,6 +112,17 @@ def regrow_option(command: Command) -> Command:
     )(command)
 
 
+def seed_option(command: Command) -> Command:
+    """Add the seed."""
+    return click.option(
+        "--seed",
+        type=click.IntRange(0, 2**63 - 2),
+        default=0,
+        show_default=True,
+        help="Of every random choice.",
+    )(command)
+
+
 def no_titles_option(command: Command) -> Command:
     """Add the wish for figures without titles."""
     return click.option(

@@ -22,6 +22,7 @@ from trainscope.cli.options import (
     part_option,
     probe_names,
     probes_option,
+    seed_option,
     shape_option,
     unsafe_load_option,
 )
@@ -109,13 +110,7 @@ TOP = 3
 )
 @click.option("--exact", is_flag=True, help="The Jacobian of every output, however many.")
 @click.option("--ggn", is_flag=True, help="Curvature of the GGN in the place of the Hessian.")
-@click.option(
-    "--seed",
-    type=click.IntRange(0, 2**63 - 2),
-    default=0,
-    show_default=True,
-    help="Of every random choice.",
-)
+@seed_option
 @click.option("--device", default="cpu", show_default=True, help="As torch names it: cpu, cuda:0.")
 @unsafe_load_option
 @part_option

@@ -90,7 +90,8 @@ def take_tracking(options: dict[str, Any]) -> Tracking:
 @contextmanager
 def reporting(tracking: Tracking | None, job: Job, folder: Path) -> Iterator[Reporter | None]:
     """Lend what sends a job's Run to the trackers; where the block fails they are closed."""
-    from trainscope.probes.reporting import LEDGER, Reporter, plain_parameters
+    from trainscope.probes.reported import plain_parameters
+    from trainscope.probes.reporting import LEDGER, Reporter
     from trainscope.probes.sinks import About
 
     if tracking is None or not tracking.sinks:

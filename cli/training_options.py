@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from trainscope.cli.options import Place, probes_option
+from trainscope.cli.options import Place, probes_option, seed_option
 from trainscope.cli.tracking import tracking_options
 from trainscope.training.settings import OPTIMIZERS, PRECISIONS
 
@@ -59,13 +59,7 @@ def training_options(command: Command) -> Command:
                 show_default=True,
                 help="Mixed where the device has it, or as said.",
             ),
-            click.option(
-                "--seed",
-                type=click.IntRange(0, 2**63 - 2),
-                default=0,
-                show_default=True,
-                help="Of every random choice.",
-            ),
+            seed_option,
             click.option("--device", default="cpu", show_default=True, help="cpu, cuda:0, ..."),
             click.option(
                 "--norms/--no-norms",

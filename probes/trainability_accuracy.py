@@ -24,6 +24,7 @@ from trainscope.probes.probe import Need
 from trainscope.probes.scalar_spec import ScalarSpec
 from trainscope.probes.untouched import untouched
 from trainscope.records import Cost, Measurement, Scalar, Status
+from trainscope.records.measurement import Array
 from trainscope.records.metric import ACCURACY
 from trainscope.records.retrained import CURVES, CURVES_METRIC, LEFT_OUT, START, START_METRIC
 from trainscope.records.run import EpochRecord
@@ -78,6 +79,7 @@ class TrainabilityAccuracy:
             language model takes `TEXT_STEPS` steps.
         steps: Optimizer steps in the place of epochs, tested `TESTS` times on the way.
         test_samples: Test on so many samples of the test half, drawn once; by default on all.
+        start_only: Test the network as it is, and retrain nothing.
         settings: The optimizer and the rest. `seed` is taken from the data. A language model
             takes `training.settings.TEXT_BATCH` sequences a step where the batch size is the
             default one.
@@ -97,6 +99,7 @@ class TrainabilityAccuracy:
     epochs: int | None = None
     steps: int | None = None
     test_samples: int | None = None
+    start_only: bool = False
     settings: Settings = field(default_factory=Settings)
 
     def __post_init__(self) -> None:
@@ -142,19 +145,27 @@ class TrainabilityAccuracy:
             if behaviour.constant_loss is not None:
                 return Measurement.skipped(self.name, behaviour.constant_loss)
             start = evaluate(network, self._test(data), data.task)
-            runs = [self._retrain(network, data, lr) for lr in self.lrs]
+            lrs = () if self.start_only else self.lrs
+            runs = [self._retrain(network, data, lr) for lr in lrs]
         tested = [[start], *([found for _, found in run] for run in runs)]
         left = [_left_out(evaluations) for evaluations in tested]
-        rows = zip(self.lrs, runs, left[1:], strict=True)
+        rows = zip(lrs, runs, left[1:], strict=True)
         each = {f"ta@{write_lr(lr)}": _ta(run, without) for lr, run, without in rows}
-        scalars = {"ta": next(iter(each.values())), **each}
+        scalars = {"ta": next(iter(each.values())), **each} if each else {}
         metric = data.task.metric
         accuracy = metric.is_accuracy
         curves = [[record.test_metric for record, _ in run] for run in runs]
         scalars[START if accuracy else START_METRIC] = _start(start, left[0])
+        arrays: dict[str, Array] = {
+            "lrs": list(lrs),
+            CURVES if accuracy else CURVES_METRIC: curves,
+            "epoch_losses": [[r.train_loss for r, _ in run] for run in runs],
+            "settings": [list(row) for row in self.settings.as_dict().items()],
+            **({} if self.steps is None else {"steps": [self._each()]}),
+        }
         diverged = [
             f"{write_lr(lr)} (epoch {record.epoch})"
-            for lr, run in zip(self.lrs, runs, strict=True)
+            for lr, run in zip(lrs, runs, strict=True)
             for record in [_lost(run)]
             if record is not None
         ]
@@ -167,13 +178,9 @@ class TrainabilityAccuracy:
             reason=reason,
             scalars=scalars,
             arrays={
-                "lrs": list(self.lrs),
-                CURVES if accuracy else CURVES_METRIC: curves,
-                "epoch_losses": [[r.train_loss for r, _ in run] for run in runs],
                 LEFT_OUT: left,
                 "metric": [metric.name, metric.unit, metric.better],
-                "settings": [list(row) for row in self.settings.as_dict().items()],
-                **({} if self.steps is None else {"steps": [self._each()]}),
+                **({} if self.start_only else arrays),
             },
             cost=self._cost(data, time.perf_counter() - begun),
             notes=self._notes(data) | _remarks(behaviour),
@@ -206,6 +213,11 @@ class TrainabilityAccuracy:
             full = whole.steps * size
         text = isinstance(data.task, LanguageModelling)
         least = FEWEST_TEXTS if text else FEWEST_TESTED
+        yield (
+            replace(whole, start_only=True, test_samples=min(len(data.test), least)),
+            f"{data.task.metric.name} alone, on {min(len(data.test), least)} samples, without "
+            "retraining",
+        )
         for steps in (FEWEST_STEPS, *FEWER_STEPS) if text else FEWER_STEPS:
             if steps * size >= full:
                 return
@@ -246,7 +258,7 @@ class TrainabilityAccuracy:
         test_size = len(self._test(data)) if data.test is not None else 0
         if self.steps is not None:
             train_size = self._each() * self.settings.batch_size
-        rounds = self._epochs(data) * len(self.lrs)
+        rounds = 0 if self.start_only else self._epochs(data) * len(self.lrs)
         forward = rounds * (train_size + test_size) + test_size
         return Cost(seconds, forward, rounds * train_size)
 
@@ -265,7 +277,7 @@ class TrainabilityAccuracy:
 
     def _too_much(self, network: nn.Module, data: ProbeData) -> str | None:
         """Return why the default number of epochs is not begun, if it costs too much."""
-        if self.epochs is not None or self.steps is not None:
+        if self.epochs is not None or self.steps is not None or self.start_only:
             return None
         cost = self._cost(data, 0.0)
         one = data.task.select(data.batch, torch.arange(1))
@@ -287,6 +299,8 @@ class TrainabilityAccuracy:
         tested = "top-1 test accuracy, percent" if metric == ACCURACY else f"test {metric.label}"
         if self.test_samples is not None and data.test is not None:
             tested += f", on {len(self._test(data))} of {len(data.test)} test samples"
+        if self.start_only:
+            return {"tested": f"{tested}; not retrained"}
         return {
             "accuracy" if metric.is_accuracy else "metric": (
                 f"{tested}, mean over the first {span} of retraining"

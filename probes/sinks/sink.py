@@ -49,6 +49,10 @@ class About:
     resume: str | None = None
 
 
+class NotAskedError(Exception):
+    """A tracker cannot be asked what it has; its message is the reason."""
+
+
 class Memory:
     """A list.
 

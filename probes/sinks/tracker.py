@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from trainscope.errors import ProbeError
-from trainscope.probes.sinks.sink import About, numbers, reasons
+from trainscope.probes.sinks.sink import About, NotAskedError, numbers, reasons
 from trainscope.records import Status, Taken
 
 PROJECT = "trainscope"
@@ -120,9 +120,9 @@ class Tracker(ABC):
         """Return the last step at which our run has a number, None where it has none.
 
         Raises:
-            NotImplementedError: The tracker does not tell.
+            NotAskedError: The tracker does not tell.
         """
-        raise NotImplementedError
+        raise NotAskedError(f"{self} does not tell")
 
     @abstractmethod
     def _active(self) -> Any:

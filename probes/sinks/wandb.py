@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from trainscope.probes.sinks.sink import EPOCH, series
+from trainscope.probes.sinks.sink import EPOCH, NotAskedError, series
 from trainscope.probes.sinks.tracker import PROJECT, Tracker
 from trainscope.probes.sinks.wandb_offline import history, offline_files
 from trainscope.records import Taken
@@ -96,16 +96,16 @@ class WandB(Tracker):
         """Return the last step at which our run, where it is offline, has a number on the disk.
 
         Raises:
-            NotImplementedError: It is not offline, or its file is of another version of W&B.
+            NotAskedError: It is not offline, or its file is of another version of W&B.
         """
         files = [] if self._id is None else offline_files(self._id)
         if not files:
-            raise NotImplementedError("an online run is not asked")
+            raise NotAskedError("an online run is not asked")
         try:
             rows = [row for path in files for row in history(path) if key in row]
             return max((int(row.get(STEP, row.get(EPOCHS, 0))) for row in rows), default=None)
         except Exception as error:  # the format is W&B's own affair
-            raise NotImplementedError("the offline file cannot be read") from error
+            raise NotAskedError("the offline file cannot be read") from error
 
     def _end(self, run: Any) -> None:
         run.finish()

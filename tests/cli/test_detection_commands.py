@@ -8,10 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner
+from commands import invoke
 from reference.detectors import tiny
-
-from trainscope.cli.main import main
 
 SOURCE = """
 from reference.detectors import loader, tiny
@@ -30,14 +28,6 @@ def inside(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     yield
     sys.modules.pop("detector_code", None)
-
-
-def invoke(*args, code=0):
-    result = CliRunner().invoke(main, [str(arg) for arg in args])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, result.output
-    return result
 
 
 def test_a_detector_is_pruned_and_the_pruned_one_opened_again():

@@ -5,22 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
-from click.testing import CliRunner
+from commands import invoke
 from trackers import mlflow_points, mlflow_runs, need, points, trackio_rows, wandb_runs
 
-from trainscope.cli.main import main
 from trainscope.probes.sinks.tensorboard import TensorBoard
 from trainscope.records import Run
 
 TRAIN = ("train", "--arch", "digits_resnet", "--data", "digits", "--recipe", "F2,1e-2")
-
-
-def invoke(*args, code=0):
-    result = CliRunner().invoke(main, [str(arg) for arg in args])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, result.output
-    return result
 
 
 @pytest.mark.parametrize(

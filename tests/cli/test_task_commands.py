@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner
+from commands import invoke
 
-from trainscope.cli.main import main
 from trainscope.networks import from_factory, open_checkpoint
 from trainscope.records import Diagnosis, Run
 
@@ -79,14 +78,6 @@ def inside(folder, monkeypatch):
     monkeypatch.chdir(folder)
     yield
     sys.modules.pop("task_code", None)
-
-
-def invoke(*args, code=0):
-    result = CliRunner().invoke(main, [str(arg) for arg in args])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, result.output
-    return result
 
 
 def said(result):

@@ -13,22 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
+from commands import invoke
 from PIL import Image
 
 from trainscope.cli import printing
-from trainscope.cli.main import main
 from trainscope.networks import open_checkpoint
 from trainscope.networks.masks import masks_of
 from trainscope.records import Run
-
-
-def invoke(*args, code=0):
-    result = CliRunner().invoke(main, [str(arg) for arg in args])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, result.output
-    return result
 
 
 def refused(*args):

@@ -21,6 +21,8 @@ from trainscope.probes.gradient import Gradient
 from trainscope.probes.jacobian import Jacobian
 from trainscope.probes.probe import Need, Probe
 from trainscope.records import Cost, Diagnosis, Measurement, Scalar
+from trainscope.report.page.diagnosis_page import diagnosis_page
+from trainscope.report.table import diagnosis_table
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -137,7 +139,7 @@ def _ten_steps(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     return {"ratio": 0.5, "data": (_loader(2000), _loader(600))}
 
 
-def test_retraining_takes_a_few_steps_where_the_time_is_short(
+def test_a_network_is_tested_alone_where_there_is_no_time_to_retrain(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     options = _ten_steps(monkeypatch)
@@ -145,9 +147,12 @@ def test_retraining_takes_a_few_steps_where_the_time_is_short(
     columns = found.probes["trainability_accuracy"]
     assert columns.after is not None
     assert columns.after.status == "ok"
-    assert "first 10 steps" in columns.after.notes["accuracy"]
-    assert "on 256 of 600 test samples" in columns.after.notes["accuracy"]
-    assert any("10 steps, tested on 256 samples" in note for note in found.notes)
+    assert "on 256 of 600 test samples; not retrained" in columns.after.notes["tested"]
+    assert list(columns.after.scalars) == ["start_accuracy"]
+    assert any("accuracy alone, on 256 samples, without retraining" in n for n in found.notes)
+    assert any(line.startswith("Test accuracy") for line in found.verdict)
+    assert diagnosis_table(found) is not None
+    assert "test accuracy, not retrained" in diagnosis_page(found)
 
 
 def test_more_is_measured_by_what_the_first_look_took(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,7 +161,7 @@ def test_more_is_measured_by_what_the_first_look_took(monkeypatch: pytest.Monkey
 
     def learn(self: budget.Measuring, probe: Probe, level: int) -> None:
         self._level[probe.name] = level
-        self._rates[probe.name] = 100.0 / self._plans[probe.name][3].work
+        self._rates[probe.name] = 100.0 / self._plans[probe.name][4].work
 
     monkeypatch.setattr(budget.Measuring, "_learn", learn)
     found = diagnose(_net(), probes=["trainability_accuracy"], budget=1e-6, **options)
@@ -183,7 +188,7 @@ def test_what_comes_last_is_begun_with_as_much_as_half_of_the_time_is_enough_for
         slow = Measurement(probe.name, cost=Cost(seconds=1e6))
         self._keep(probe.name, dict.fromkeys(self.modules, slow))
         # Two columns of the last probe's 20 steps are to take half of the time.
-        work = self._plans["trainability_accuracy"][1].work
+        work = self._plans["trainability_accuracy"][2].work
         self._timed = 49.0 / 2 / budget.SLACK / work
         return True
 
@@ -243,7 +248,7 @@ def test_a_first_look_that_is_too_long_says_what_would_make_it(
         _net(), probes=["gradient", "trainability_accuracy"], budget=1e-6, **options
     ).probes["trainability_accuracy"]
     assert found.before.status == "skipped"
-    assert "a first look (10 steps" in (found.before.reason or "")
+    assert "a first look (accuracy alone" in (found.before.reason or "")
     assert "--budget none" in (found.before.reason or "")
 
 

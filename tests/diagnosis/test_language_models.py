@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 from click.testing import CliRunner
+from hub_folders import image_classifier
 
 from trainscope import diagnose
 from trainscope.cli.main import main
@@ -115,17 +116,7 @@ def test_a_module_of_transformers_reads_text(model):
 
 
 def test_an_image_classifier_on_random_inputs(tmp_path):
-    config = transformers.ViTConfig(
-        hidden_size=8,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=8,
-        image_size=8,
-        patch_size=4,
-        num_labels=4,
-    )
-    torch.manual_seed(0)
-    transformers.ViTForImageClassification(config).save_pretrained(tmp_path)
+    image_classifier(tmp_path)
     found = diagnose(tmp_path, action=HALF, probes=["gradient", "jacobian"], samples=4)
     assert found.network.num_classes == 4
     assert {c.after.status for c in found.probes.values()} == {"ok"}

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from hub_folders import image_classifier
 from torch import nn
 
 from trainscope.errors import CheckpointError, TaskError
@@ -189,17 +190,7 @@ def test_the_extra_is_named_where_transformers_is_missing(tmp_path, monkeypatch)
 
 
 def test_an_image_classifier_takes_images(tmp_path):
-    config = transformers.ViTConfig(
-        hidden_size=8,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=8,
-        image_size=8,
-        patch_size=4,
-        num_labels=4,
-    )
-    torch.manual_seed(0)
-    transformers.ViTForImageClassification(config).save_pretrained(tmp_path)
+    image_classifier(tmp_path)
     opened = open_checkpoint(tmp_path)
     assert (opened.input_shape, opened.num_classes, opened.example) == ((3, 8, 8), 4, None)
 

@@ -10,14 +10,8 @@ import small_training
 from diagnoses import diagnosis
 
 from trainscope.errors import ProbeError
-from trainscope.probes.reporting import (
-    LEDGER,
-    Reporter,
-    of_diagnosis,
-    of_run,
-    parameters_of,
-    report,
-)
+from trainscope.probes.reported import of_diagnosis, of_run, parameters_of
+from trainscope.probes.reporting import LEDGER, Reporter, report
 from trainscope.probes.sinks import About, Memory
 from trainscope.probes.sinks.sink import numbers, series
 from trainscope.records import RunStatus

@@ -205,3 +205,13 @@ def test_a_perplexity_that_one_part_holds_most_of_is_told_by_its_logarithm():
     told = Retrained(Metric("perplexity", "", "lower"), 16.0, [0.1], [], [], 1, left_out=rows)
     assert beyond_noise(6e8, 16.0, told, 0, told, 1)
     assert not beyond_noise(100.0, 16.0, told, 0, told, 1)
+
+
+def test_a_network_is_tested_without_retraining_where_there_is_no_time_for_more():
+    whole = TrainabilityAccuracy(lrs=(1e-2,), epochs=1)
+    found = replace(whole, epochs=None, start_only=True).measure(network(), data())
+    assert found.status == "ok"
+    assert list(found.scalars) == ["start_accuracy"]
+    assert found.value("start_accuracy") == whole.measure(network(), data()).value("start_accuracy")
+    assert "lrs" not in found.arrays
+    assert found.cost.backward == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import typing
 
 import pytest
 from diagnoses import diagnosis
@@ -116,7 +117,10 @@ def test_a_name_that_a_measurement_does_not_have_raises():
 def test_diagnose_has_the_options_of_examine():
     of, told = (inspect.signature(f) for f in (trainscope.examine, trainscope.diagnose))
     assert list(of.parameters.values()) == list(told.parameters.values())
-    assert told.return_annotation == "Diagnosis"
+    assert told.return_annotation is trainscope.Diagnosis
+    hints = typing.get_type_hints(trainscope.diagnose)
+    assert hints["ratio"] == float | None
+    assert hints["return"] is trainscope.Diagnosis
     for name in of.parameters:
         assert f"{name}:" in trainscope.diagnose.__doc__
 

@@ -61,7 +61,7 @@ def _smallest_to_zero(network: nn.Module, ratio: float) -> nn.Module:
             "70 % of the weights of 12 layers",
         ),
         (Action(structure="2:4"), "masked", "unknown", 0.5, "2 of every 4 weights"),
-        (Action(structure="1:4"), "masked", "unknown", 0.75, "1 of every 4 weights"),
+        (Action(structure="1:4"), "masked", "unknown", 0.75, "3 of every 4 weights"),
     ],
     ids=["filters", "coupled", "magnitude", "global", "random", "2:4", "1:4"],
 )

@@ -31,7 +31,7 @@ def test_layers_that_do_not_divide_are_left_dense_and_named():
     assert all(change.after * 2 == change.before for change in done.record.layers)
     assert done.record.ratio == 0.5
     assert done.record.meaning == (
-        "2 of every 4 weights along the inputs kept in 2 convolutions and 2 linear layers"
+        "2 of every 4 weights along the inputs of 2 convolutions and 2 linear layers"
     )
 
 

@@ -30,6 +30,9 @@ class Conv1D(nn.Module):
         return x @ self.weight + self.bias
 
 
+Conv1D.__module__ = "transformers.pytorch_utils"  # where GPT-2's is at home
+
+
 class Mixed(nn.Module):
     """Convolutions of several kinds, attention, GPT-2's layer, and a head tied to the embedding."""
 

@@ -140,7 +140,7 @@ class Measuring:
                 self._measure(probe, self._plans[probe.name][-1], None)
             return
         self._timed = pass_seconds(base, self.data)
-        order = sorted(able, key=lambda probe: self._plans[probe.name][0].work)
+        order = sorted(able, key=lambda probe: self._plans[probe.name][-1].work)
         for place, probe in enumerate(order):
             self._first(probe, len(order) - place)
         for place, probe in enumerate(order):

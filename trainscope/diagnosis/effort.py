@@ -19,8 +19,6 @@ from trainscope.records import Cost
 
 FIRST = 2
 """Pinned samples of a first look."""
-
-
 TIMED = 4
 """Pinned samples of the passes that are timed before all others."""
 

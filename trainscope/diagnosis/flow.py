@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import torch
 from torch import nn
 
 from trainscope import __version__
 from trainscope.data import Given, ProbeData
+from trainscope.diagnosis.asked import as_probe, as_settings, asked_task, check, check_action
 from trainscope.diagnosis.budget import DEFAULT, Measuring, parse_budget
 from trainscope.diagnosis.hubs import TextOptions
 from trainscope.diagnosis.inputs import data_notes, default_samples, network_notes, pin_inputs
@@ -23,17 +23,16 @@ from trainscope.diagnosis.opening import Opening, Progress, Subject
 from trainscope.diagnosis.outlook import outlook
 from trainscope.diagnosis.standing import standing
 from trainscope.diagnosis.verdict import verdict
-from trainscope.errors import ActionError, NoOpError, ProbeError, TaskError
+from trainscope.errors import NoOpError
 from trainscope.networks import Network, digest, flops, parameters
 from trainscope.networks.device import find_device
 from trainscope.networks.threads import suited_threads
-from trainscope.probes import Probe, find
+from trainscope.probes import Probe
 from trainscope.probes.behaviour import checked_once
 from trainscope.records import (
     Columns,
     DataRecord,
     Diagnosis,
-    Measurements,
     NetworkRecord,
 )
 from trainscope.records.arrays import PROBES
@@ -44,15 +43,8 @@ from trainscope.sparsify import (
     sparsify,
     unchanged,
 )
-from trainscope.task import FromLoss, Task, as_task
+from trainscope.task import Task
 from trainscope.training.settings import Settings
-
-MAX_SEED = 2**63 - 2
-"""The largest seed: torch takes up to 2^63 - 1, and the next one is used too."""
-
-
-Options = ParamSpec("Options")
-Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -157,11 +149,11 @@ def examine(
     seconds = parse_budget(budget)
     retraining: dict[str, Any] = {"epochs": retrain_epochs, "steps": retrain_steps}
     if optimizer is not None:
-        retraining["settings"] = _settings(optimizer)
-    chosen = [_as_probe(probe, retraining) for probe in probes]
-    asked = _asked_task(task, loss, metric, better)
-    _check(chosen, samples=samples, batch_size=batch_size, seed=seed)
-    _check_action(ratio, action, after)
+        retraining["settings"] = as_settings(optimizer)
+    chosen = [as_probe(probe, retraining) for probe in probes]
+    asked = asked_task(task, loss, metric, better)
+    check(chosen, samples=samples, batch_size=batch_size, seed=seed)
+    check_action(ratio, action, after)
     text = TextOptions(sequence_length, None if tokenizer is None else Path(tokenizer))
     opening = Opening(
         tell, arch, model, input_shape, unsafe_load=unsafe_load, part=part, task=asked, text=text
@@ -240,81 +232,12 @@ def examine(
     )
 
 
-def _check_action(ratio: float | None, action: Action | None, after: object) -> None:
-    """Refuse more than one description of what is done to the network.
-
-    Raises:
-        ActionError: There is more than one.
-    """
-    named = {"ratio": ratio, "action": action, "after": after}
-    given = [name for name, value in named.items() if value is not None]
-    if len(given) > 1:
-        raise ActionError(
-            f"{' and '.join(given)} are given together, and each says what is done to the network: "
-            "give one of them"
-        )
-
-
 def _device_of(given: Subject) -> str:
     """Return where a network is measured by default: a module where it is, a file on the CPU."""
     if not isinstance(given, nn.Module):
         return "cpu"
     first = next(iter((*given.parameters(), *given.buffers())), None)
     return "cpu" if first is None else str(first.device)
-
-
-def _keeping(
-    take: Callable[[Outcome], Found],
-    flow: Callable[Options, Outcome],
-    name: str,
-    does: str,
-    *,
-    refused: tuple[str, ...] = (),
-) -> Callable[Options, Found]:
-    """Return a flow that keeps a part of its Outcome, with the same options and descriptions."""
-
-    def kept(*args: Options.args, **kwargs: Options.kwargs) -> Found:
-        if any(kwargs.get(option) is not None for option in refused):
-            raise ActionError(f"{name} takes one network as it is: use diagnose for an action")
-        return take(flow(*args, **kwargs))
-
-    described = inspect.cleandoc(flow.__doc__ or "").partition("\n\n")[2]
-    kept.__doc__ = f"{does}\n\n{described}"
-    kept.__module__, kept.__name__, kept.__qualname__ = flow.__module__, name, name
-    returned = inspect.signature(take).return_annotation
-    kept.__annotations__ = {**flow.__annotations__, "return": returned}
-    signature = inspect.signature(flow)
-    kept.__signature__ = signature.replace(return_annotation=returned)  # type: ignore[attr-defined]
-    return kept
-
-
-def _diagnosis(outcome: Outcome) -> Diagnosis:
-    return outcome.diagnosis
-
-
-def _alone(outcome: Outcome) -> Measurements:
-    return Measurements((n, columns.before) for n, columns in outcome.diagnosis.probes.items())
-
-
-diagnose = _keeping(
-    _diagnosis,
-    examine,
-    "diagnose",
-    """Measure a network before and after a sparsifying action, and return the Diagnosis.
-
->>> diagnose("checkpoint.pt", ratio=0.9).to_json()  # doctest: +SKIP
->>> diagnose(module, ratio=0.9, data=(train_loader, test_loader))  # doctest: +SKIP
->>> diagnose(dense, after=pruned, data=loader)  # doctest: +SKIP""",
-)
-measure = _keeping(
-    _alone,
-    examine,
-    "measure",
-    """Measure a network before any action, and return the Measurement of each probe by its name.
-
->>> measure(module, data=loader, probes=["gradient"])["gradient"]  # doctest: +SKIP""",
-    refused=("ratio", "action", "after"),
-)
 
 
 def _sparsified(base: Network, action: Action) -> Sparsified:
@@ -329,65 +252,6 @@ def _sparsified(base: Network, action: Action) -> Sparsified:
         if not any(each.how == "zeros" for each in base.before):
             raise
         return unchanged(base.module, action, base.inputs, error)
-
-
-def _as_probe(probe: str | Probe, retraining: Mapping[str, Any]) -> Probe:
-    """Return a probe by its name, those that are about retraining with what is asked of it."""
-    if not isinstance(probe, str):
-        return probe
-    kind: Callable[..., Probe] = find(probe)
-    if probe == "trainability_accuracy":
-        return kind(**retraining)
-    return kind(settings=retraining.get("settings")) if probe == "curvature" else kind()
-
-
-def _settings(optimizer: str | Settings) -> Settings:
-    """Return the settings of an optimizer.
-
-    Raises:
-        ScheduleError: There is no optimizer of that name.
-    """
-    if isinstance(optimizer, Settings):
-        return optimizer
-    return Settings(optimizer=optimizer)  # type: ignore[arg-type]  # checked there
-
-
-def _asked_task(
-    task: str | Task | None,
-    loss: Callable[..., Any] | None,
-    metric: Callable[..., Any] | None,
-    better: str,
-) -> Task | None:
-    """Return the task that is asked for; None where nothing is.
-
-    Raises:
-        TaskError: There are two, it is none, or there is a metric without a loss.
-    """
-    if loss is not None:
-        if task is not None:
-            raise TaskError("task and loss are given together, and each is what to do: give one")
-        return FromLoss(loss, metric, better=better)
-    if metric is not None:
-        raise TaskError("a metric is given without a loss: give both, or a task with a metric")
-    return None if task is None else as_task(task)
-
-
-def _check(probes: Sequence[Probe], *, samples: int | None, batch_size: int, seed: int) -> None:
-    """Refuse options that no measurement can be made with.
-
-    Raises:
-        ProbeError: One of them; the message says which.
-    """
-    names = [probe.name for probe in probes]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise ProbeError(f"the probe '{twice}' is asked for twice; measure once for each setting")
-    if samples is not None and samples < 2:
-        raise ProbeError(f"{samples} samples are too few; give at least 2")
-    if batch_size < 1:
-        raise ProbeError(f"a batch size of {batch_size} holds no sample; give at least 1")
-    if not 0 <= seed <= MAX_SEED:
-        raise ProbeError(f"the seed {seed} is not from 0 to {MAX_SEED}; give one that is")
 
 
 def _telling(measured: Mapping[str, Columns], data: ProbeData) -> dict[str, Columns]:

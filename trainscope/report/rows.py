@@ -71,7 +71,7 @@ def _comparable(diagnosis: Diagnosis) -> list[str]:
     """Return what the TA is comparable with: it never stands without its schedule."""
     columns = diagnosis.probes.get("trainability_accuracy")
     held = {} if columns is None else columns.before.notes
-    if not held:
+    if "schedule" not in held:  # nothing was retrained
         return []
     which = "TA" if "accuracy" in held else "Trainability"
     what = held.get("accuracy") or held.get("metric")

@@ -199,7 +199,7 @@ def _short_of(record: ActionRecord) -> tuple[str, ...]:
     what = "filters" if record.structure == "filter" else "weights"
     return (
         f"the ratio asked for is {100 * record.ratio:.6g} %, and {100 * record.reached:.3g} % of "
-        f"the {what} in scope are gone: the rest is in what was left alone",
+        f"the {what} are gone, those that were left alone counted in",
     )
 
 

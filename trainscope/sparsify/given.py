@@ -319,7 +319,7 @@ def _meaning(
         if pattern is not None and not structural:
             n, m = pattern
             parts.append(
-                f"{n} of every {m} weights along the inputs kept in {_layers(masked)}, {how}"
+                f"{m - n} of every {m} weights along the inputs of {_layers(masked)}, {how}"
             )
         else:
             ratio = _uniform(masked, cut=False)

@@ -197,6 +197,6 @@ def _meaning(action: Action, rows: list[_Row], why: set[str]) -> str:
         spared = " (output layer spared)"
     if action.n_m is not None:
         n, m = action.n_m
-        return f"{n} of every {m} weights along the inputs kept in {layers}{spared}"
+        return f"{m - n} of every {m} weights along the inputs of {layers}{spared}"
     together = ", ranked together" if action.global_ranking else ""
     return f"{percent([row.ratio for row in rows])} of the weights of {layers}{together}{spared}"

@@ -212,8 +212,7 @@ def _why_not(weight: Weight, owners: int) -> str | None:
 
 
 def _is_factor(weight: Weight) -> bool:
-    known = weight.kind in (LINEAR, CONVOLUTION, ATTENTION, BILINEAR)
-    return known or type(weight.module).__name__ == "Conv1D"  # GPT-2's linear layer, [in, out]
+    return weight.kind in (LINEAR, CONVOLUTION, ATTENTION, BILINEAR)
 
 
 def _meant(weight: Weight, pattern: str) -> bool:
