@@ -20,6 +20,7 @@ from trainscope.diagnosis.opening import Progress
 from trainscope.errors import ProbeError
 from trainscope.pace import OverTimeError, Pace, paced
 from trainscope.probes import Probe, lacking
+from trainscope.probes.probe import Need
 from trainscope.probes.scalar_spec import described
 from trainscope.records import Columns, Measurement
 from trainscope.records.columns import COLUMNS
@@ -140,7 +141,11 @@ class Measuring:
                 self._measure(probe, self._plans[probe.name][-1], None)
             return
         self._timed = pass_seconds(base, self.data)
-        order = sorted(able, key=lambda probe: self._plans[probe.name][-1].work)
+        # What retrains comes last, to begin with as much as half of the time is enough for: a test
+        # alone is its first look, and says nothing of trainability.
+        order = sorted(
+            able, key=lambda each: (Need.TRAINING in each.needs, self._plans[each.name][0].work)
+        )
         for place, probe in enumerate(order):
             self._first(probe, len(order) - place)
         for place, probe in enumerate(order):
