@@ -200,7 +200,7 @@ def test_an_lr_above_adamws_limit_that_falls_behind_is_too_large():
         in text
     )
     assert (
-        "LR 0.1 is too large for AdamW: it is above the largest stable LR 0.0100 ± 0.0010 and the "
+        "LR 0.1 is too large for AdamW: it is above the largest stable LR 0.0100 ± 0.0010, and the "
         "test perplexity after 40 steps is 45.00, worse than the 20.00 it started from and behind "
         "the 11.00 of LR 0.001. Use a smaller LR, or warm up." in text
     )
@@ -213,7 +213,7 @@ def test_an_lr_above_adamws_limit_that_falls_behind_is_too_large():
 def test_an_lr_that_is_too_large_below_the_limit_is_named_all_the_same():
     found = tried(ADAMW, 90.0, [91.0, 92.0], [50.0, 60.0], lrs=(1e-3, 1e-2))
     text = told(found, curved(max_stable_lr=10.0, preconditioned_eigenvalue=380.0))
-    assert "LR 0.01 is too large for AdamW: though it is not above the largest stable LR" in text
+    assert "LR 0.01 is too large for AdamW, though it is not above the largest stable LR" in text
     assert "; the test accuracy after 2 epochs is 60.0 %, worse than" in text
     text = told(found, None)
     assert "LR 0.01 is too large: the test accuracy after 2 epochs is 60.0 %" in text
@@ -227,7 +227,7 @@ def test_divergence_is_said_once_with_the_limit():
     found = replace(found, status=Status.NONFINITE, reason="retraining diverged at LR 1 (epoch 2)")
     text = told(found, curved(max_stable_lr=0.1))
     assert (
-        "LR 1 is too large for SGD with momentum 0.9: it is above the largest stable LR 0.1900 and "
+        "LR 1 is too large for SGD with momentum 0.9: it is above the largest stable LR 0.1900, and "
         "retraining diverged in epoch 2. Use a smaller LR, or warm up." in text
     )
     assert "The pruned network's retraining" not in text

@@ -102,13 +102,11 @@ def too_large(curvature: Measurement | None, tried: Measurement | None) -> Itera
     for harm in harms(tried):
         line = f"LR {harm.lr:g} is too large"
         if limit is not None and limit.value is not None:
-            where = "above" if limit.below(harm.lr) else "not above"
-            but = "" if where == "above" else "though "
-            link = " and " if where == "above" else "; "
-            yield (
-                f"{line} for {limit.whose}: {but}it is {where} the largest stable LR "
-                f"{_written(limit)}{link}{harm.seen}. Use a smaller LR, or warm up."
-            )
+            ceiling = f"the largest stable LR {_written(limit)}"
+            where = f": it is above {ceiling}, and "
+            if not limit.below(harm.lr):
+                where = f", though it is not above {ceiling}: "
+            yield f"{line} for {limit.whose}{where}{harm.seen}. Use a smaller LR, or warm up."
         else:
             yield f"{line}: {harm.seen}. Use a smaller LR, or warm up."
 
