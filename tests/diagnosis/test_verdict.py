@@ -227,8 +227,8 @@ def test_divergence_is_said_once_with_the_limit():
     found = replace(found, status=Status.NONFINITE, reason="retraining diverged at LR 1 (epoch 2)")
     text = told(found, curved(max_stable_lr=0.1))
     assert (
-        "LR 1 is too large for SGD with momentum 0.9: it is above the largest stable LR 0.1900, and "
-        "retraining diverged in epoch 2. Use a smaller LR, or warm up." in text
+        "LR 1 is too large for SGD with momentum 0.9: it is above the largest stable LR 0.1900, "
+        "and retraining diverged in epoch 2. Use a smaller LR, or warm up." in text
     )
     assert "The pruned network's retraining" not in text
 
