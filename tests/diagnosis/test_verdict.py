@@ -214,7 +214,7 @@ def test_an_lr_that_is_too_large_below_the_limit_is_named_all_the_same():
     found = tried(ADAMW, 90.0, [91.0, 92.0], [50.0, 60.0], lrs=(1e-3, 1e-2))
     text = told(found, curved(max_stable_lr=10.0, preconditioned_eigenvalue=380.0))
     assert "LR 0.01 is too large for AdamW, though it is not above the largest stable LR" in text
-    assert "; the test accuracy after 2 epochs is 60.0 %, worse than" in text
+    assert ": the test accuracy after 2 epochs is 60.0 %, worse than" in text
     text = told(found, None)
     assert "LR 0.01 is too large: the test accuracy after 2 epochs is 60.0 %" in text
 
