@@ -38,22 +38,23 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 TASKS = {task.name: task for task in [*peers_curvature.TASKS, *peers_first_order.TASKS]}
 
-# Task, network, samples (None: the network's own): a goal each.
+# Task, network, samples (None: the network's own): the main figures.
 QUICK = [
-    ("product", "resnet20", None),
-    ("product", "resnet18", None),
-    ("top", "resnet20", 64),
-    ("top5", "resnet20", 64),
-    ("trace", "resnet20", 64),
+    ("product", "resnet20", 64),
+    ("product", "resnet18", 16),
+    ("top", "resnet20", 32),
+    ("top5", "resnet20", 32),
+    ("trace", "resnet20", 32),
     ("trace", "vit", 32),
-    ("jacobian", "resnet20", None),
-    ("jacobian", "resnet18", 16),
+    ("jacobian", "resnet20", 64),
+    ("jacobian", "resnet18", 8),
     ("jacobian", "resnet18-1000", 2),
-    ("gradients", "resnet20", None),
-    ("gradients", "resnet18", None),
-    ("gradients", "vit", None),
+    ("gradients", "resnet20", 128),
+    ("gradients", "resnet18", 32),
+    ("gradients", "vit", 64),
     ("hook", "resnet20", 5),
 ]
+QUICK_REPEATS, QUICK_SECONDS = 3, 6.0
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,12 @@ def measure(cell: Cell, options: argparse.Namespace) -> dict[str, Any] | None:
     reference = known(task, subject, options.cache)
     load = os.getloadavg()[0]
     results = race(
-        subject, task, reference, repeats=options.repeats, seconds=options.seconds
+        subject,
+        task,
+        reference,
+        repeats=options.repeats or (QUICK_REPEATS if options.quick else 5),
+        seconds=options.seconds or (QUICK_SECONDS if options.quick else 20.0),
+        slow=not options.quick,
     )
     if options.memory:
         for each in results:
@@ -117,7 +123,7 @@ def measure(cell: Cell, options: argparse.Namespace) -> dict[str, Any] | None:
         "accepted": task.accepted,
         "machine": machine(cell.device),
         "torch": torch.__version__,
-        "date": f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d %H:%M} UTC",
+        "date": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
         "load": load,
         "weights": sum(p.numel() for p in subject.parameters),
         "results": [asdict(result) for result in results],
@@ -219,8 +225,10 @@ def arguments() -> argparse.Namespace:
         "--threads", type=lambda v: [int(each) for each in v.split(",")], default=[1], help="1,2"
     )
     parser.add_argument("--samples", type=int, help="by default each network's own number")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=20.0, help="for each contender of a cell")
+    parser.add_argument("--repeats", type=int, help="default 5, 3 of the quick selection")
+    parser.add_argument(
+        "--seconds", type=float, help="of each contender's runs; default 20, 6 of the quick one's"
+    )
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--quick", action="store_true", help="the main figures, in ten minutes")
     parser.add_argument("--memory", action="store_true", help="peak memory too")
@@ -241,11 +249,13 @@ def main() -> None:
     options.cache.mkdir(parents=True, exist_ok=True)
     with sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
         if options.alone:
-            return alone(json.loads(options.alone), options.cache)
+            alone(json.loads(options.alone), options.cache)
+            return
         if options.growth:
             from peers_growth import growth
 
-            return print(growth(options.threads[0]))
+            print(growth(options.threads[0]))
+            return
         cells = finished(options.output)
         done = {key(kept) for kept in cells}
         for cell in chosen(options):

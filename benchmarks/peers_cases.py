@@ -225,7 +225,9 @@ def case(name: str, variant: str, folder: Path, device: str, samples: int | None
     count = samples or kind.samples
     inputs, labels = kind.data(count, 1)
     if action := VARIANTS[variant]:
-        network = sparsify(network, action, inputs[:2] if name == "gpt" else inputs.shape[1:]).module
+        network = sparsify(
+            network, action, inputs[:2] if name == "gpt" else inputs.shape[1:]
+        ).module
         network = settled(network, kind)
     network = network.to(device).eval()
     data = ProbeData(

@@ -155,9 +155,7 @@ def product_contenders(case: Case) -> Iterator[Contender]:
         from pyhessian.utils import hessian_vector_product
 
         it, pieces = pyhessian(case), case.split(vector)
-        return lambda: Answer(
-            hessian_vector_product(it.gradsH, it.params, pieces), read=case.join
-        )
+        return lambda: Answer(hessian_vector_product(it.gradsH, it.params, pieces), read=case.join)
 
     def linops() -> Callable[[], Answer]:
         product = curvlinops_product(case)
@@ -197,13 +195,15 @@ def top_contenders(count: int) -> Callable[[Case], Iterator[Contender]]:
             )
 
         def kept(ncv: int | None) -> Callable[[], Callable[[], Answer]]:
-            return lambda: lambda: Answer(
-                eigsh(as_scipy(kept_graph(case), case), count, ncv, TOLERANCE)
+            return lambda: (
+                lambda: Answer(eigsh(as_scipy(kept_graph(case), case), count, ncv, TOLERANCE))
             )
 
         def linops(ncv: int | None) -> Callable[[], Callable[[], Answer]]:
-            return lambda: lambda: Answer(
-                eigsh(as_scipy(curvlinops_product(case), case), count, ncv, TOLERANCE)
+            return lambda: (
+                lambda: Answer(
+                    eigsh(as_scipy(curvlinops_product(case), case), count, ncv, TOLERANCE)
+                )
             )
 
         def hessian() -> Callable[[], Answer]:
@@ -294,9 +294,7 @@ def trace_contenders(case: Case) -> Iterator[Contender]:
     yield Contender(f"kept graph, Hutchinson, {DRAWS} draws", hutchinson)
     yield Contender(f"PyHessian, {DRAWS} draws", hessian, refuses=why)
     yield Contender(f"hessian-eigenthings, Hutch++, {3 * DRAWS} products", things, slow=True)
-    yield Contender(
-        f"curvlinops, Hutch++, {3 * DRAWS} products", linops, slow=True, refuses=why
-    )
+    yield Contender(f"curvlinops, Hutch++, {3 * DRAWS} products", linops, slow=True, refuses=why)
 
 
 def one_draw(case: Case, product: Matrix) -> float:
@@ -394,14 +392,53 @@ def density_error(answer: Answer, reference: Any) -> float:
 
 
 TASKS = [
-    Task("product", "one Hessian-vector product, set-up left out", "relative error of the product",
-         product_contenders, product_reference, product_error, 1e-2),
-    Task("top", "top eigenvalue to 1e-3, set-up included", "relative error",
-         top_contenders(1), top_reference, top_error, 2 * TOLERANCE, reference_name="tops"),
-    Task("top5", "top five eigenvalues to 1e-3, set-up included", "worst relative error",
-         top_contenders(5), top_reference, top_error, 2 * TOLERANCE, reference_name="tops"),
-    Task("trace", "trace of the Hessian at equal error, set-up included", "relative error",
-         trace_contenders, trace_reference, trace_error, math.inf, equal=equal_error),
-    Task("density", f"spectral density, {VECTORS} vectors, {STEPS} steps", "largest node, off by",
-         density_contenders, top_reference, density_error, 0.1, reference_name="tops"),
+    Task(
+        "product",
+        "one Hessian-vector product, set-up left out",
+        "relative error of the product",
+        product_contenders,
+        product_reference,
+        product_error,
+        1e-2,
+    ),
+    Task(
+        "top",
+        "top eigenvalue to 1e-3, set-up included",
+        "relative error",
+        top_contenders(1),
+        top_reference,
+        top_error,
+        2 * TOLERANCE,
+        reference_name="tops",
+    ),
+    Task(
+        "top5",
+        "top five eigenvalues to 1e-3, set-up included",
+        "worst relative error",
+        top_contenders(5),
+        top_reference,
+        top_error,
+        2 * TOLERANCE,
+        reference_name="tops",
+    ),
+    Task(
+        "trace",
+        "trace of the Hessian at equal error, set-up included",
+        "relative error",
+        trace_contenders,
+        trace_reference,
+        trace_error,
+        math.inf,
+        equal=equal_error,
+    ),
+    Task(
+        "density",
+        f"spectral density, {VECTORS} vectors, {STEPS} steps",
+        "largest node, off by",
+        density_contenders,
+        top_reference,
+        density_error,
+        0.1,
+        reference_name="tops",
+    ),
 ]

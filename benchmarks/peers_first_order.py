@@ -219,10 +219,32 @@ def hook_contenders(case: Case) -> Iterator[Contender]:
 
 
 TASKS = [
-    Task("jacobian", "all singular values of the input-output Jacobian", "worst error over largest",
-         jacobian_contenders, jacobian_reference, jacobian_error, 1e-3, needs_pixels=True),
-    Task("gradients", "per-sample gradient norms and the mean gradient", "worst relative error",
-         gradient_contenders, gradient_reference, gradient_error, 1e-3),
-    Task("hook", "100 steps' hooks, the steps themselves left out", "",
-         hook_contenders, lambda case: None, lambda answer, _: 0.0, 1.0),
+    Task(
+        "jacobian",
+        "all singular values of the input-output Jacobian",
+        "worst error over largest",
+        jacobian_contenders,
+        jacobian_reference,
+        jacobian_error,
+        1e-3,
+        needs_pixels=True,
+    ),
+    Task(
+        "gradients",
+        "per-sample gradient norms and the mean gradient",
+        "worst relative error",
+        gradient_contenders,
+        gradient_reference,
+        gradient_error,
+        1e-3,
+    ),
+    Task(
+        "hook",
+        "100 steps' hooks, the steps themselves left out",
+        "",
+        hook_contenders,
+        lambda case: None,
+        lambda answer, _: 0.0,
+        1.0,
+    ),
 ]

@@ -92,9 +92,7 @@ def growth(threads: int) -> str:
             sizes = [_measured(size, axis) for size in AXES[axis]]
             times: dict[str, list[float]] = {who: [] for who in found}
             for size in AXES[axis]:
-                results = race(
-                    made(size), task, None, repeats=3, seconds=10.0, only=tuple(found)
-                )
+                results = race(made(size), task, None, repeats=3, seconds=10.0, only=tuple(found))
                 for result in results:
                     times[result.who].append(result.cpu or math.nan)
             for who, row in found.items():

@@ -117,7 +117,14 @@ class _Running:
 
 
 def race(
-    case: Case, task: Task, reference: Any, *, repeats: int, seconds: float, only: Sequence[str] = ()
+    case: Case,
+    task: Task,
+    reference: Any,
+    *,
+    repeats: int,
+    seconds: float,
+    slow: bool = True,
+    only: Sequence[str] = (),
 ) -> list[Result]:
     """Return the results of all who take part, one gradient first.
 
@@ -127,6 +134,7 @@ def race(
         reference: The right answer.
         repeats: Timed runs of each, in turns.
         seconds: Of all runs of one contender; the run in which they are over is its last.
+        slow: Run those that are many times as slow as the rest too.
         only: Leave out everyone but these; empty for nobody.
     """
 
@@ -138,8 +146,9 @@ def race(
         contenders = [each for each in contenders if each.who in only]
     results, running = [], []
     for each in contenders:
-        results.append(Result(each.who, problem=each.refuses))
-        if each.refuses:
+        left_out = "" if slow or not each.slow else "too slow for the quick selection"
+        results.append(Result(each.who, problem=each.refuses or left_out))
+        if results[-1].problem:
             continue
         try:
             with quiet():

@@ -60,8 +60,8 @@ def markdown(cells: Iterable[Cell]) -> str:
         those = [cell for cell in cells if cell["task"] == task]
         lines += ["", f"**{those[0]['title']}**", ""]
         lines += [
-            "| network | samples, threads | load | one gradient, s | trainscope | best peer | ratio "
-            "| others |",
+            "| network | samples, threads | load | one gradient, s | trainscope | best peer | "
+            "ratio | others |",
             "|---|---|---|---|---|---|---|---|",
         ]
         lines += [_row(cell) for cell in those]
