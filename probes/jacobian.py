@@ -105,7 +105,10 @@ class Jacobian:
         Raises:
             ProbeError: The network's outputs do not fit the task.
         """
-        return run(self.name, network, data, self._measure, loss=False)
+        found = footprint(network, data)
+        return run(
+            self.name, network, data, lambda lent: self._measure(lent, found.graph), loss=False
+        )
 
     def estimate(self, network: nn.Module, data: ProbeData) -> Cost:
         """Return what `measure` is expected to take, without running the network."""
@@ -120,7 +123,7 @@ class Jacobian:
         memory = None if found.graph is None else chunk * (each + found.graph)
         return Cost(forward=count, backward=count * rows, memory=memory)
 
-    def _measure(self, lent: Lent) -> Measurement:
+    def _measure(self, lent: Lent, graph_bytes: int | None) -> Measurement:
         for parameter in lent.network.parameters():  # put back by `untouched`
             parameter.requires_grad_(False)
         coupled = lent.behaviour.coupled is not None
@@ -130,6 +133,7 @@ class Jacobian:
             memory=self.memory,
             most_outputs=None if self.exact else self.most_outputs,
             sketch=self.sketch,
+            graph_bytes=graph_bytes,
         )
         spectra, squares, dead = [], [], []
         try:
