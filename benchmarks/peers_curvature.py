@@ -14,6 +14,7 @@ from peers_cases import Case
 from peers_race import Answer, Contender, Task
 from torch import Tensor, nn
 
+from trainscope.errors import ProbeError
 from trainscope.probes.curvature import Curvature
 from trainscope.probes.evaluation import evaluation
 from trainscope.probes.parameters import measured
@@ -54,7 +55,7 @@ def ours(case: Case, **options: Any) -> Curvature:
     wanted = {name: value for name, value in (least | options).items() if name in known}
     try:
         return Curvature(**wanted)
-    except ValueError:  # the probe does not go without a trace: give it the cheapest
+    except ProbeError:  # the probe does not go without a trace: give it the cheapest
         return Curvature(**(wanted | {"trace_vectors": 2, "exact_classes": 0}))
 
 
