@@ -39,7 +39,7 @@ step() {
 TRAINSCOPE_TEST_DEVICE=$device
 export TRAINSCOPE_TEST_DEVICE
 step 60 machine "$PYTHON" -c 'import torch; print(torch.__version__, [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())])'
-step 150 tests "$PYTHON" -m pytest -q -p no:cacheprovider -m device tests
+step 150 tests "$PYTHON" -m pytest -q -p no:cacheprovider tests/test_device.py
 step 30 hooks "$PYTHON" benchmarks/hooks.py --device "$device" --rounds 10
 step 240 peers "$PYTHON" benchmarks/peers.py --quick --device "$device" --repeats 3 --seconds 4 \
     --cache "$output/cache" --output "$output/peers.jsonl"

@@ -23,6 +23,7 @@ from trainscope.probes.layer_rules import LayerRule, rule_for
 from trainscope.probes.output_space import with_samples
 from trainscope.probes.parameters import Measured
 from trainscope.probes.passes import NotDifferentiableError, derivative
+from trainscope.probes.room import room
 from trainscope.probes.step_norms import NARROW
 from trainscope.task import Batch, Outputs
 from trainscope.task.batches import tensors
@@ -77,7 +78,7 @@ class SampleGradients:
         each = (self.graph_bytes or 2**23) * (4 + (count if self.method == "layer rules" else 1))
         if self.method == "vectorised":
             each += 2 * sum(t.numel() * t.element_size() for t in self.measured.tensors)
-        return max(1, _BUDGET // each)
+        return max(1, room(self.lent.weight.device, _BUDGET) // each)
 
     def __call__(
         self, batch: Batch, cotangents: Cotangents, along: Sequence[Tensor] | None = None
@@ -130,9 +131,10 @@ class SampleGradients:
 
     def _most_at_once(self) -> int:
         """Return how many samples `with_mean` can take within its memory."""
+        most = room(self.lent.weight.device, _AT_ONCE)
         if self.method == "layer rules":
-            return _AT_ONCE // (2 * (self.graph_bytes or 2**23))
-        return _AT_ONCE // (2 * sum(t.numel() * t.element_size() for t in self.measured.tensors))
+            return most // (2 * (self.graph_bytes or 2**23))
+        return most // (2 * sum(t.numel() * t.element_size() for t in self.measured.tensors))
 
     def _means_by_rules(
         self, batch: Batch, cotangents: Cotangents
