@@ -9,10 +9,11 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainscope.data import ProbeData
-from trainscope.probes.evaluation import Lent, loss_unit, run
+from trainscope.probes.evaluation import Lent, check_labels, loss_unit, run
 from trainscope.probes.footprint import footprint
 from trainscope.probes.jackknife import (
     GradientMoments,
@@ -25,14 +26,16 @@ from trainscope.probes.output_space import OutputSpace
 from trainscope.probes.parameters import Measured, measured
 from trainscope.probes.passes import NonFiniteError, derivative
 from trainscope.probes.probe import Need
-from trainscope.probes.sample_gradients import SampleGradients
+from trainscope.probes.sample_gradients import Loss, SampleGradients
 from trainscope.probes.scalar_spec import ScalarSpec
 from trainscope.records import Cost, Measurement, Scalar
 from trainscope.task import (
     Batch,
+    Classification,
     Outputs,
     per_sample,
 )
+from trainscope.task.batches import targets
 
 
 @dataclass(frozen=True)
@@ -192,7 +195,9 @@ def _in_one_pass(lent: Lent, every: Measured, graph: int | None) -> _Found | Non
     weights, places = every.used_by(lent.losses(outputs, look)), [0]
     if not weights.survivors:
         return None
-    if not lent.softmax:
+    if lent.softmax:
+        check_labels(lent.task, outputs, lent.batch)
+    else:
         places = OutputSpace(lent, outputs, look).places
     del outputs
     gradients = SampleGradients(lent, weights, graph, places)
@@ -205,13 +210,32 @@ def _in_one_pass(lent: Lent, every: Measured, graph: int | None) -> _Found | Non
         used.append(every.used_by(terms).names)
         return _residual(lent, outputs, batch)
 
-    found = gradients.with_mean(lent.batch, residual)
+    # Where vmap can follow a network, every sample uses the same weights.
+    found = gradients.with_mean(lent.batch, residual, _of_a_sample(lent))
     if found is None or not set().union(*used) <= set(weights.names):
         return None
+    losses += [
+        (each.double(), torch.ones_like(each, dtype=torch.int64)) for each in gradients.losses
+    ]
     squares, dots, values = found
     sums, counts = (torch.cat(parts) for parts in zip(*losses, strict=True))
+    if not bool(torch.isfinite(sums).all()):
+        return None  # the plain passes say what is wrong
     mean = MeanGradient(weights, values, sums, counts, places)
     return _Found(mean, *_finite(squares.sum(0), dots), gradients.method)
+
+
+def _of_a_sample(lent: Lent) -> Loss | None:
+    """Return the loss as vmap can follow it, which selects no labels; None where some are."""
+    task = lent.task
+    if not lent.softmax or not isinstance(task, Classification):
+        return None
+    labels = targets(lent.batch, task.inputs)
+    if not isinstance(labels, Tensor) or bool((labels < 0).any()):
+        return None
+    return lambda outputs, batch: F.cross_entropy(
+        task.logits(outputs), targets(batch, task.inputs), reduction="none"
+    )
 
 
 def _measure(lent: Lent, graph: int | None) -> Measurement:

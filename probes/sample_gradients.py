@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
-from torch.func import functional_call, grad, vmap
+from torch.func import functional_call, grad, grad_and_value, vmap
 
 from trainscope.probes.evaluation import Lent
 from trainscope.probes.folding import ConvNorm
@@ -33,6 +33,9 @@ from trainscope.task.trees import flattened
 Cotangents = Callable[[Outputs, Batch], Sequence[Sequence[Tensor]]]
 """From outputs to R gradients at those of their tensors that count, [N, ...] each."""
 
+Loss = Callable[[Outputs, Batch], Tensor]
+"""From outputs and batch to the terms of the loss."""
+
 _BUDGET = 2**28  # bytes of activations and per-sample gradients held at once
 _AT_ONCE = 2**31  # the same where one pass is to do all, as the mean's gradient holds a batch's
 
@@ -45,6 +48,7 @@ class SampleGradients:
 
     Attributes:
         method: "layer rules", "vectorised" or "one by one".
+        losses: The samples' losses, a tensor a chunk, where `with_mean` differentiated them.
     """
 
     def __init__(
@@ -64,6 +68,7 @@ class SampleGradients:
         """
         self.lent, self.measured, self.places = lent, measured, tuple(places)
         self.graph_bytes = graph_bytes
+        self.losses: list[Tensor] = []
         self.rules = _rules(lent.model, measured)
         self.method = "layer rules" if self.rules else "vectorised"
         if is_ragged(lent.task):
@@ -104,13 +109,16 @@ class SampleGradients:
         return self._one_by_one(batch, cotangents, along)
 
     def with_mean(
-        self, batch: Batch, cotangents: Cotangents
+        self, batch: Batch, cotangents: Cotangents, loss: Loss | None = None
     ) -> tuple[Tensor, Tensor, list[Tensor]] | None:
         """Return squares, dots with the mean, and the mean of the samples' gradients, in one pass.
 
         Args:
             batch: All samples.
             cotangents: The gradient at the outputs, one for each sample.
+            loss: What it is the gradient of, where that is a loss of each sample: it is
+                differentiated in the place of `cotangents` where that saves a forward pass, and
+                `losses` are then its values.
 
         Returns:
             |g|^2, [parameters, N]; <g, mean>, [N]; and the mean, masked and shaped like the
@@ -124,7 +132,7 @@ class SampleGradients:
             if self.method == "layer rules":
                 return self._means_by_rules(batch, cotangents)
             if self.method == "vectorised":
-                return self._means_vectorised(batch, cotangents)
+                return self._means_vectorised(batch, cotangents, loss)
         except _NoRuleError:
             self.method = "one by one"
         return None
@@ -167,14 +175,14 @@ class SampleGradients:
         return found, dots, [means[id(t)] for t in tensors]
 
     def _means_vectorised(
-        self, batch: Batch, cotangents: Cotangents
+        self, batch: Batch, cotangents: Cotangents, loss: Loss | None
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         held: list[list[Tensor]] = []
         size, chunk = self.lent.task.size(batch), self.chunk(1)
         for start in range(0, size, chunk):
             some = torch.arange(start, min(start + chunk, size))
             part = batch if chunk >= size else self.lent.task.select(batch, some)
-            held += self._per_sample(part, cotangents)
+            held += self._per_sample(part, cotangents, loss)
         dots, squares, means = self._zeros(size), [], []
         for k, parts in enumerate(zip(*held, strict=True)):
             mean, square, along = _moments(torch.cat(parts) if len(parts) > 1 else parts[0])
@@ -243,8 +251,10 @@ class SampleGradients:
                 dots += (g * a).reshape(len(g), -1).sum(1)
         return squares, dots
 
-    def _per_sample(self, batch: Batch, cotangents: Cotangents) -> Iterator[list[Tensor]]:
-        """Yield for each cotangent the samples' gradients, masked, [N, ...] each."""
+    def _per_sample(
+        self, batch: Batch, cotangents: Cotangents, loss: Loss | None = None
+    ) -> Iterator[list[Tensor]]:
+        """Yield for each cotangent, or of the loss, the samples' gradients, masked, [N, ...]."""
         named = {
             f"network.{name}": tensor.detach()
             for name, tensor in zip(self.measured.names, self.measured.tensors, strict=True)
@@ -254,27 +264,42 @@ class SampleGradients:
         leaves, structure = flattened(batch)
         rows = [isinstance(x, Tensor) and x.ndim > 0 and len(x) == count for x in leaves]
 
-        def score(weights: dict[str, Tensor], mine: list[Tensor], r: list[Tensor]) -> Tensor:
+        def outputs(weights: dict[str, Tensor], mine: list[Tensor]) -> tuple[Outputs, Batch]:
             own = iter(mine)
-            sample = [
-                next(own).unsqueeze(0) if row else leaf
-                for leaf, row in zip(leaves, rows, strict=True)
-            ]
-            out = functional_call(forward, weights, (structure.holding(sample),))
+            sample = structure.holding(
+                [
+                    next(own).unsqueeze(0) if row else leaf
+                    for leaf, row in zip(leaves, rows, strict=True)
+                ]
+            )
+            return functional_call(forward, weights, (sample,)), sample
+
+        def score(weights: dict[str, Tensor], mine: list[Tensor], r: list[Tensor]) -> Tensor:
             dots = [
                 (leaf.reshape(part.shape) * part).sum()
-                for leaf, part in zip(self._counted(out), r, strict=True)
+                for leaf, part in zip(self._counted(outputs(weights, mine)[0]), r, strict=True)
             ]
             return torch.stack(dots).sum()
 
+        mine = [leaf for leaf, row in zip(leaves, rows, strict=True) if row]
+        if loss is not None:
+            of_loss = vmap(
+                grad_and_value(lambda w, m: loss(*outputs(w, m)).sum()), in_dims=(None, 0)
+            )
+            try:
+                found, values = _vmapped(of_loss, named, mine)
+            except _VMAP_FAILS:  # the loss looks at values
+                pass
+            else:
+                self.losses.append(values.detach())
+                self.lent.passes.add(forward=count, backward=count)
+                yield self.measured.keep(list(found.values()))
+                return
         per_sample = vmap(grad(score), in_dims=(None, 0, 0))
         wanted = cotangents(self.lent.outputs(batch), batch)
-        mine = [leaf for leaf, row in zip(leaves, rows, strict=True) if row]
         for r in wanted:
             try:
-                with warnings.catch_warnings():  # vmap's, of an operation that it takes in a loop
-                    warnings.filterwarnings("ignore", message=".*batching rule")
-                    found = per_sample(named, mine, [part.detach() for part in r])
+                found = _vmapped(per_sample, named, mine, [part.detach() for part in r])
             except _VMAP_FAILS as error:
                 raise _NoRuleError from error
             self.lent.passes.add(forward=count)
@@ -332,6 +357,13 @@ class SampleGradients:
         expected, _ = self._one_by_one(first, one, None)
         close = (got[:, :1] - expected).abs() <= 1e-2 * expected + 1e-6 * expected.max()
         return bool(close.all())
+
+
+def _vmapped(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what a function makes, without vmap's warning of an operation taken in a loop."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*batching rule")
+        return function(*arguments)
 
 
 def _moments(each: Tensor) -> tuple[Tensor, Tensor, Tensor]:
