@@ -70,7 +70,7 @@ def forecast(small: FirstStage, reference: FirstStage | None, levels: Floats) ->
         scale = np.sqrt(0.01 + 0.04 * sight.median**2 + 1.8 / len(small))
         if small.bounded:
             return Forecast(watched + sight.median, scale, sight.in_sight, "alone")
-        # A percentage has no level that far, and the prior, which pulls to what is near, knows none.
+        # A percentage has no level that far; the prior, which pulls to what is near, knows none.
         further = np.maximum(sight.straight - BEYOND, 0.0)
         centre = watched + sight.median + further
         return Forecast(centre, np.hypot(scale, FURTHER_ERROR * further), sight.in_sight, "alone")
