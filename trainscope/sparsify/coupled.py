@@ -90,7 +90,7 @@ class CoupledCutter:
                 places = set(places)
                 gone.setdefault(layer, []).extend(kept[place] for place in places)
                 left[layer] = [index for place, index in enumerate(kept) if place not in places]
-            group.prune()
+            self._graph.cut(group)
         _mask_marked(self._network, self._masks)
         return {name: tuple(sorted(indices)) for name, indices in gone.items()}
 

@@ -27,6 +27,7 @@ SECONDS = 60.0
 PLACES = 5_000_000
 """Places of channels that one group may map, at some 100 bytes each."""
 
+_MOVE = ("_ConcatOp", "_SplitOp", "_ReshapeOp", "_UnbindOp", "_ExpandOp", "_SliceOp")
 _LOOKUPS = ("get_out_channels", "get_in_channels")
 _Made = TypeVar("_Made")
 
@@ -57,7 +58,7 @@ class Dependencies:
 
     def __init__(self, graph: Any, clock: Callable[[], None], widest: int) -> None:
         self._graph, self._clock, self._widest = graph, clock, widest
-        self._mapped = 0
+        self._mapped, self._moved = 0, False
 
     def groups(self, kinds: tuple[type[nn.Module], ...]) -> tuple[list[Any], dict[Any, str]]:
         """Return the groups of coupled channels that layers of some kinds begin, in graph order.
@@ -98,9 +99,24 @@ class Dependencies:
         pruner = self._graph.get_pruner_of_module(module)
         if places is None:
             places = range(pruner.get_out_channels(module))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it warns of paths that it does not come to the end of
-            return self._graph.get_pruning_group(module, pruner.prune_out_channels, list(places))
+        nodes = self._graph.module2node
+        if not self._moved:
+            self._graph.module2node = _Unchanged(nodes)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of paths that it does not come to the end of
+                found = self._graph.get_pruning_group(
+                    module, pruner.prune_out_channels, list(places)
+                )
+        finally:
+            self._graph.module2node = nodes
+        self._moved = False
+        return found
+
+    def cut(self, group: Any) -> None:
+        """Take a group's channels out of the network, in place."""
+        group.prune()
+        self._moved = any(type(dep.target.module).__name__ in _MOVE for dep, _ in group)
 
     def is_output(self, dep: Any) -> bool:
         """Say whether a dependency cuts a layer's outputs, and not its inputs."""
@@ -115,16 +131,13 @@ class Dependencies:
     @contextmanager
     def _limited(self) -> Iterator[None]:
         """Map places within the limits; nothing is cut inside."""
-        nodes = self._graph.module2node
-        deps = [dep for node in nodes.values() for dep in node.dependencies]
+        deps = [dep for node in self._graph.module2node.values() for dep in node.dependencies]
         maps = [list(dep.index_mapping) for dep in deps]
         for dep in deps:
             dep.index_mapping[:] = [m and partial(self._map, m) for m in dep.index_mapping]
-        self._graph.module2node = _Unchanged(nodes)
         try:
             yield
         finally:
-            self._graph.module2node = nodes
             for dep, own in zip(deps, maps, strict=True):
                 dep.index_mapping[:] = own
 
@@ -138,10 +151,10 @@ class Dependencies:
 
 
 class _Unchanged(dict[Any, Any]):
-    """A graph's nodes while no layer is cut: none is walked over to map its places anew.
+    """A graph's nodes while no place has moved: none is walked over to map its places anew.
 
-    Torch-Pruning maps them before each group, which takes most of its time where there are many
-    concatenations; a cut alone changes them.
+    Torch-Pruning maps them all before each group, which takes most of its time where there are many
+    concatenations. Only the cut of a group that goes through one of `_MOVE` changes them.
     """
 
     def items(self) -> Any:
