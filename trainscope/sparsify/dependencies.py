@@ -11,7 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from typing import Any, TypeVar
 
 import torch
@@ -27,7 +27,7 @@ SECONDS = 60.0
 PLACES = 5_000_000
 """Places of channels that one group may map, at some 100 bytes each."""
 
-_MOVE = ("_ConcatOp", "_SplitOp", "_ReshapeOp", "_UnbindOp", "_ExpandOp", "_SliceOp")
+_MOVE = ("_ConcatOp", "_SplitOp", "_UnbindOp", "_ExpandOp", "_SliceOp")
 _LOOKUPS = ("get_out_channels", "get_in_channels")
 _Made = TypeVar("_Made")
 
@@ -103,7 +103,7 @@ class Dependencies:
         if not self._moved:
             self._graph.module2node = _Unchanged(nodes)
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), _looked_up_once(self._graph):
                 warnings.simplefilter("ignore")  # of paths that it does not come to the end of
                 found = self._graph.get_pruning_group(
                     module, pruner.prune_out_channels, list(places)
@@ -206,6 +206,23 @@ def by_dependencies(
                 network, (), forward_fn=forward, output_transform=transform, verbose=False
             )
             return make(network, Dependencies(graph, clock, widest), used)
+
+
+@contextmanager
+def _looked_up_once(graph: Any) -> Iterator[None]:
+    """Look up how many channels a node has once: nothing is cut inside, and much is asked again."""
+    before = {name: getattr(graph, name) for name in _LOOKUPS}
+    own = set(vars(graph))
+    for name, lookup in before.items():
+        setattr(graph, name, cache(lookup))
+    try:
+        yield
+    finally:
+        for name, lookup in before.items():
+            if name in own:
+                setattr(graph, name, lookup)
+            else:
+                delattr(graph, name)
 
 
 @contextmanager
