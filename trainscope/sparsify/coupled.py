@@ -21,7 +21,7 @@ from trainscope.sparsify.candidate import OUTPUT, Candidate, Removed
 from trainscope.sparsify.criteria import Subject
 from trainscope.sparsify.dependencies import (
     Dependencies,
-    OverTimeError,
+    TooSlowError,
     by_dependencies,
     is_maker,
 )
@@ -182,7 +182,7 @@ def coupled(network: nn.Module, inputs: Inputs, wary: Wary = MappingProxyType({}
         wary: Modules whose layers are left alone.
 
     Raises:
-        OverTimeError: Torch-Pruning takes too long; the network is as it was but for these.
+        TooSlowError: Torch-Pruning takes too long; the network is as it was but for these.
         ActionError: It cannot follow the network, or nothing can be pruned.
     """
     if as_example(inputs).count is not None:
@@ -198,7 +198,7 @@ def coupled(network: nn.Module, inputs: Inputs, wary: Wary = MappingProxyType({}
         )
     try:
         cutter = by_dependencies(network, inputs, partial(CoupledCutter, masks=masks, wary=wary))
-    except OverTimeError:
+    except TooSlowError:
         set_masks(network, masks)
         raise
     except Exception as error:

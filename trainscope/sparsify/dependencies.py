@@ -32,7 +32,7 @@ _LOOKUPS = ("get_out_channels", "get_in_channels")
 _Made = TypeVar("_Made")
 
 
-class OverTimeError(Exception):
+class TooSlowError(Exception):
     """The graph of a network takes longer than it may."""
 
 
@@ -67,7 +67,7 @@ class Dependencies:
             The groups, and why modules are in none: Torch-Pruning cannot follow them.
 
         Raises:
-            OverTimeError: It takes too long.
+            TooSlowError: It takes too long.
         """
         found: list[tuple[Any, set[Any]]] = []
         failed: dict[Any, str] = {}
@@ -79,7 +79,7 @@ class Dependencies:
                 self._mapped = 0
                 try:
                     group = self.group(module)
-                except OverTimeError:
+                except TooSlowError:
                     raise
                 except TooManyError:
                     failed[module] = "Torch-Pruning couples more channels to it than any layer has"
@@ -174,7 +174,7 @@ def by_dependencies(
         make: Gets the network, the graph, and the layers that are used, in order.
 
     Raises:
-        OverTimeError: It takes more than `SECONDS`.
+        TooSlowError: It takes more than `SECONDS`.
         Exception: Whatever Torch-Pruning raises where it cannot follow the network.
     """
     import torch_pruning
@@ -227,7 +227,7 @@ def _looked_up_once(graph: Any) -> Iterator[None]:
 
 @contextmanager
 def _timed(graph: Any) -> Iterator[Callable[[], None]]:
-    """Yield what raises `OverTimeError` when the time is up, and have the graph's lookups do so."""
+    """Yield what raises `TooSlowError` when the time is up, and have the graph's lookups do so."""
     begun: float | None = None
 
     def clock() -> None:
@@ -235,7 +235,7 @@ def _timed(graph: Any) -> Iterator[Callable[[], None]]:
         if begun is None:  # the first lookup: the forward pass, which may be long, is over
             begun = time.thread_time()
         if time.thread_time() - begun > SECONDS:
-            raise OverTimeError(f"it takes Torch-Pruning more than {SECONDS:g} s of CPU time")
+            raise TooSlowError(f"it takes Torch-Pruning more than {SECONDS:g} s of CPU time")
 
     def timed(lookup: Callable[..., Any], *args: Any) -> Any:
         clock()

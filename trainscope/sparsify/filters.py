@@ -27,7 +27,7 @@ from trainscope.sparsify.candidate import (
 from trainscope.sparsify.choose import choose
 from trainscope.sparsify.coupled import Wary, coupled
 from trainscope.sparsify.criteria import Context, find
-from trainscope.sparsify.dependencies import OverTimeError
+from trainscope.sparsify.dependencies import TooSlowError
 from trainscope.sparsify.heads import find_heads
 from trainscope.sparsify.inner import inner
 from trainscope.sparsify.ratios import assign
@@ -153,7 +153,7 @@ def _cutter(
         return inner(network, inputs), ()
     try:
         return coupled(network, inputs, wary), ()
-    except OverTimeError as error:
+    except TooSlowError as error:
         note = (
             f"scope all gave way to scope inner: to find the coupled channels of "
             f"{type(network).__name__} {error}"
