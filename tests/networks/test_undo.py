@@ -100,7 +100,9 @@ class LooksAtValues(nn.Module):
 
 
 @pytest.mark.parametrize("large", [0, 2**40], ids=["watched", "copied"])
-def test_counting_flops_copies_no_large_network(monkeypatch: pytest.MonkeyPatch, large: int) -> None:
+def test_counting_flops_copies_no_large_network(
+    monkeypatch: pytest.MonkeyPatch, large: int
+) -> None:
     monkeypatch.setattr(undo, "LARGE", large)
     network = LooksAtValues()
     before = held(network), float(network.last)

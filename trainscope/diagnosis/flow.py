@@ -14,7 +14,14 @@ from torch import nn
 
 from trainscope import __version__
 from trainscope.data import Given, ProbeData
-from trainscope.diagnosis.asked import as_dtype, as_probe, as_settings, asked_task, check, check_action
+from trainscope.diagnosis.asked import (
+    as_dtype,
+    as_probe,
+    as_settings,
+    asked_task,
+    check,
+    check_action,
+)
 from trainscope.diagnosis.budget import DEFAULT, Measuring, parse_budget
 from trainscope.diagnosis.hubs import TextOptions
 from trainscope.diagnosis.inputs import data_notes, default_samples, network_notes, pin_inputs

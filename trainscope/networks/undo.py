@@ -41,7 +41,9 @@ def given_back(tensors: Iterable[Tensor], large: int | None = None) -> Iterator[
     found = list({id(tensor): tensor for tensor in tensors}.values())
     homes = [(tensor, tensor.data) for tensor in found]
     size = sum(tensor.nbytes for tensor in found if tensor.layout is torch.strided)
-    watched = [t for t in found if is_plain(t)] if size >= (LARGE if large is None else large) else []
+    watched = (
+        [t for t in found if is_plain(t)] if size >= (LARGE if large is None else large) else []
+    )
     others = {id(t) for t in found} - {id(t) for t in watched}
     values = {id(t): t.detach().clone() for t in found if id(t) in others}
     log = UndoLog(watched) if watched else None
