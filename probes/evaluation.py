@@ -199,10 +199,11 @@ def evaluation(network: nn.Module, data: ProbeData) -> Iterator[Lent]:
             raise RandomNetworkError(behaviour.random)
         count = data.task.size(batch)
         whole = behaviour.coupled is not None
+        held = count if whole else min(count, max(1, data.batch_size))
         few = batch if whole else data.task.select(batch, torch.arange(min(2, count)))
         yield Lent(
             network=network,
-            model=folded(network, data.task, few),
+            model=folded(network, data.task, few, held),
             task=data.task,
             batch=batch,
             labelled=data.labelled,

@@ -19,15 +19,17 @@ these blocks in double."""
 
 
 class Space(Protocol):
-    """A vector space whose vectors are held in one or several parts.
+    """A vector space whose vectors are held in one or several parts."""
 
-    Attributes:
-        size: The number of dimensions, all parts counted.
-        local: Those of the part held here: the length of a tensor.
-    """
+    @property
+    def size(self) -> int:
+        """Return the number of dimensions, all parts counted."""
+        ...
 
-    size: int
-    local: int
+    @property
+    def local(self) -> int:
+        """Return those of the part held here: the length of a tensor."""
+        ...
 
     def total(self, partial: Tensor) -> Tensor:
         """Return sums over the parts, of any shape, from those of the part held here."""
