@@ -1,7 +1,7 @@
 """Gradients taken one tensor at a time: each is used as soon as it is there, and let go.
 
-`torch.autograd.grad` returns all gradients at once, as much memory as the weights. What is wanted of
-them is mostly a sum, to which each can be added right away.
+`torch.autograd.grad` returns all gradients at once, as much memory as the weights. What is wanted
+of them is mostly a sum, to which each can be added right away.
 """
 
 from __future__ import annotations
@@ -44,8 +44,10 @@ def stream_gradient(
         ProbeError: There is not enough memory for it.
     """
 
-    def caught(place: int) -> Callable[[Tensor], Tensor]:
-        def hook(gradient: Tensor) -> Tensor:
+    def caught(place: int) -> Callable[[Tensor | None], Tensor | None]:
+        def hook(gradient: Tensor | None) -> Tensor | None:
+            if gradient is None:  # all of it was taken on the way (see `AsTheyCome`)
+                return None
             take(place, gradient)
             return gradient.new_zeros(()).expand(gradient.shape)  # what the engine goes on to hold
 

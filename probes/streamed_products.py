@@ -1,17 +1,18 @@
-"""Products with a curvature matrix added to a vector tensor by tensor, so that nothing else is held.
+"""Products with a curvature matrix, added to a vector tensor by tensor: nothing else is held.
 
 `MatrixProduct` returns a product as a new vector, and the gradient that it differentiates stays as
 long as its graph does. Of that gradient only the graph's edges are needed: its values are let go of
-as they come, and each tensor of a product is added to where it is wanted as soon as it is whole.
+as they come, and each part of a product is added to where it is wanted as soon as it is made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 from trainscope.probes.evaluation import Lent
 from trainscope.probes.output_space import OutputSpace
@@ -28,7 +29,6 @@ class StreamedProduct:
     Attributes:
         measured: The parameters, all used by the loss.
         size: The number of survivors.
-        single: All samples are one batch, so that each piece is added to once.
     """
 
     def __init__(self, lent: Lent, measured: Measured, *, ggn: bool, keep: bool) -> None:
@@ -42,28 +42,27 @@ class StreamedProduct:
         """
         self.lent, self.measured, self.ggn, self.keep = lent, measured, ggn, keep
         self.size = measured.survivors
-        self.single = len(lent) <= lent.batch_size
         self._kept: list[Callable[[Pieces, Take], None]] = []
 
-    def add(self, vector: Pieces, into: Pieces, look: Take | None = None) -> None:
+    def add(self, vector: Pieces, into: Pieces) -> None:
         """Add a product to a vector.
 
         Args:
             vector: What is multiplied, in the parameters' dtypes.
             into: What it is added to; other memory than `vector`'s.
-            look: Shown each piece of the product, before it is added.
         """
+        self.each(vector, lambda place, part: into[place].add_(part))
+
+    def each(self, vector: Pieces, take: Take) -> None:
+        """Hand on a product in pieces shaped like parameters, which add up to it."""
         masks = self.measured.masks
 
-        def take(place: int, part: Tensor) -> None:
+        def masked(place: int, part: Tensor) -> None:
             mask = masks[place]
-            part = part.detach() if mask is None else part.detach() * mask
-            if look is not None:
-                look(place, part)
-            into[place].add_(part)
+            take(place, part.detach() if mask is None else part.detach() * mask)
 
         for number in range(-(-len(self.lent) // self.lent.batch_size)):
-            self._batch(number)(vector, take)
+            self._batch(number)(vector, masked)
         self.lent.passes.add(backward=2 * len(self.lent))
 
     def _batch(self, number: int) -> Callable[[Pieces, Take], None]:
@@ -84,10 +83,13 @@ class StreamedProduct:
 
     def _hessian(self, loss: Tensor) -> Callable[[Pieces, Take], None]:
         tensors, edges = self.measured.tensors, _edges(loss, self.measured.tensors)
+        parts = AsTheyCome(edges.values(), tensors)
 
         def product(vector: Pieces, take: Take) -> None:
-            if edges:
-                along = [vector[place] for place in edges]
+            if not edges:
+                return
+            along = [vector[place] for place in edges]
+            with parts.taken(take):
                 stream_gradient(list(edges.values()), tensors, take, along, retain_graph=self.keep)
 
         return product
@@ -111,6 +113,94 @@ class StreamedProduct:
             stream_gradient(leaves, tensors, take, inner, retain_graph=self.keep)
 
         return product
+
+
+class AsTheyCome:
+    """Hands on what each operation adds to a weight's gradient, before the engine sums it up.
+
+    A product's graph uses each weight in the forward pass and in the backward pass. What the latter
+    adds comes first, for all layers, and the engine would hold it until what the former adds has
+    come, which is one more vector. So it is caught where it is made. What is not seen here (behind
+    an operation other than a change of view) reaches the weight as ever; all of it adds up.
+    """
+
+    def __init__(self, edges: Iterable[GradientEdge], tensors: Sequence[Tensor]) -> None:
+        """Put hooks on a graph, which it keeps.
+
+        Args:
+            edges: Where the backward pass begins.
+            tensors: The weights.
+        """
+        self._take: Take | None = None
+        places = {get_gradient_edge(tensor).node: i for i, tensor in enumerate(tensors)}
+        shapes = [(tensor.shape, tensor.dtype) for tensor in tensors]
+        for node in _nodes(edges):
+            ways = [_way(parent, places) for parent, _ in node.next_functions]
+            found = [(k, *way) for k, way in enumerate(ways) if way is not None]
+            if found and not (len(node.next_functions) == 1 and node.name() in _VIEWS):
+                node.register_hook(self._hook(found, shapes))
+
+    @contextmanager
+    def taken(self, take: Take) -> Iterator[None]:
+        """Inside, what is added goes to `take`."""
+        self._take = take
+        try:
+            yield
+        finally:
+            self._take = None
+
+    def _hook(
+        self,
+        found: list[tuple[int, list[Node], int]],
+        shapes: list[tuple[torch.Size, torch.dtype]],
+    ) -> Callable[..., tuple[Tensor | None, ...] | None]:
+        def hook(inputs: tuple[Tensor | None, ...], _: object) -> tuple[Tensor | None, ...] | None:
+            if self._take is None:
+                return None
+            out = list(inputs)
+            for k, views, place in found:
+                part = out[k]
+                if part is None:
+                    continue
+                for view in views:
+                    part = view(part)
+                if isinstance(part, Tensor) and (part.shape, part.dtype) == shapes[place]:
+                    self._take(place, part)
+                    out[k] = None
+            return tuple(out)
+
+        return hook
+
+
+_VIEWS = frozenset({"TBackward0", "TransposeBackward0", "PermuteBackward0", "ViewBackward0"})
+"""Nodes of a weight's view, that need no more than the gradient to be carried out."""
+
+
+def _way(node: Node | None, places: dict[Node, int]) -> tuple[list[Node], int] | None:
+    """Return the views between a node and a weight, and the weight's place; None where it is none.
+
+    Args:
+        node: Where a gradient goes.
+        places: Of the weights, by the nodes that gather their gradients.
+    """
+    views: list[Node] = []
+    while node is not None and node not in places:
+        if node.name() not in _VIEWS or len(node.next_functions) != 1:
+            return None
+        views.append(node)
+        node = node.next_functions[0][0]
+    return None if node is None else (views, places[node])
+
+
+def _nodes(edges: Iterable[GradientEdge]) -> Iterator[Node]:
+    seen: set[Node] = set()
+    waiting: list[Node | None] = [edge.node for edge in edges]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            yield node
+            waiting += [parent for parent, _ in node.next_functions]
 
 
 def _edges(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import pytest
@@ -39,7 +40,7 @@ def held(layer: nn.Module) -> list[tuple[int, int, bytes]]:
 def test_every_write_is_undone(write: Callable[[nn.Linear], object], large: int) -> None:
     layer = nn.Linear(3, 4)
     before = held(layer)
-    with pytest.raises(ZeroDivisionError), given_back(layer.parameters(), large):
+    with contextlib.suppress(ZeroDivisionError), given_back(layer.parameters(), large):
         write(layer)
         assert held(layer) != before
         raise ZeroDivisionError
