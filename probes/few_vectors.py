@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -18,8 +19,9 @@ from torch import Tensor
 
 from trainscope.probes.density import Quadrature
 from trainscope.probes.eigenvalues import SMALLEST_PART, Eigenvalues, reach
-from trainscope.probes.lanczos import Ritz
+from trainscope.probes.lanczos import Lanczos, Ritz
 from trainscope.probes.passes import NonFiniteError
+from trainscope.probes.products import MatrixProduct
 from trainscope.probes.spectrum import NoMatrixError, Spectrum
 from trainscope.probes.streamed import dot, squared
 from trainscope.probes.streamed_products import StreamedProduct
@@ -34,7 +36,6 @@ class PlainLanczos:
     Attributes:
         alphas: The diagonal of the tridiagonal matrix T.
         betas: What couples each vector to the one after it; 0 where the space was exhausted.
-        size: The number of dimensions.
         rounding: The relative error of a product, and so of an eigenvalue.
         skew: |<u, Hv> - <v, Hu>| of the first two vectors, where it was to be found out.
     """
@@ -49,7 +50,7 @@ class PlainLanczos:
             generator: Draws it, always on the CPU.
             check: Find out whether the matrix is symmetric, for one product more.
         """
-        self.product, self.size = product, product.size
+        self.product = product
         self._now = _random_pieces(product, generator)
         self._before = [torch.zeros_like(piece) for piece in self._now]
         _scale(self._now, 1 / _length(self._now))
@@ -58,6 +59,11 @@ class PlainLanczos:
         self.alphas: list[float] = []
         self.betas: list[float] = []
         self.skew, self._check = 0.0, check
+
+    @property
+    def size(self) -> int:
+        """Return the number of dimensions."""
+        return self.product.size
 
     @property
     def steps(self) -> int:
@@ -201,7 +207,7 @@ def lean_spectrum(
             "copy of the network in float64: give lean=False for them"
         )
     return Spectrum(
-        product=product,
+        product=cast(MatrixProduct, product),  # a lean probe asks it for nothing more
         top=top,
         runs=[Quadrature.of(run) for run in runs] if wanted.density_vectors else [],
         generator=generator,
@@ -229,7 +235,7 @@ def _largest(run: PlainLanczos, wanted: LeanWanted, least_steps: int, floor: flo
         smallest=float(ritz.values[0]),
         smallest_error=float(reach(turned, 1, least)[0]),
         converged=converged,
-        krylov=run,
+        krylov=cast(Lanczos, run),  # of which a report takes the number of products
     )
 
 

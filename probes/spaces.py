@@ -7,6 +7,7 @@ however it is cut.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -89,4 +90,4 @@ def partial_parts(rows: Tensor, vector: Tensor) -> Tensor:
 
 def length_of(space: Space, vector: Tensor) -> float:
     """Return the 2-norm of a vector from its local part."""
-    return float(space.total(partial_dot(vector, vector))) ** 0.5
+    return math.sqrt(float(space.total(partial_dot(vector, vector))))

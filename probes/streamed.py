@@ -7,9 +7,11 @@ of them is mostly a sum, to which each can be added right away.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 
 from trainscope.networks import undo
 from trainscope.probes.passes import derivative
@@ -21,7 +23,7 @@ Take = Callable[[int, Tensor], object]
 
 
 def stream_gradient(
-    outputs: Tensor | Sequence[Tensor],
+    outputs: Tensor | Sequence[Tensor] | Sequence[GradientEdge],
     inputs: Sequence[Tensor],
     take: Take,
     along: Tensor | Sequence[Tensor] | None = None,
@@ -32,7 +34,7 @@ def stream_gradient(
     """Hand each input's gradient on as soon as the backward pass has it whole.
 
     Args:
-        outputs: What is differentiated.
+        outputs: What is differentiated; of a graph alone, its edges.
         inputs: Leaves. Of one that the outputs do not depend on nothing is handed on.
         take: Where to.
         along: The gradients at the outputs; of lone numbers 1.
@@ -54,7 +56,8 @@ def stream_gradient(
         return hook
 
     # The last hook of a tensor: those of the network's own may change the gradient before.
-    handles = [tensor.register_hook(caught(i)) for i, tensor in enumerate(inputs)]
+    register: Any = Tensor.register_hook
+    handles = [register(tensor, caught(i)) for i, tensor in enumerate(inputs)]
     try:
         derivative(
             outputs,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -163,7 +164,7 @@ class AsTheyCome:
                 if part is None:
                     continue
                 for view in views:
-                    part = view(part)
+                    part = cast(Callable[[Tensor], Tensor], view)(part)
                 if isinstance(part, Tensor) and (part.shape, part.dtype) == shapes[place]:
                     self._take(place, part)
                     out[k] = None

@@ -157,12 +157,12 @@ def _overlap(one: Tensor, two: Tensor) -> bool:
 
 
 def _range(tensor: Tensor) -> tuple[int, int]:
-    first = tensor.storage_offset() * tensor.element_size()
+    first = int(tensor.storage_offset()) * tensor.element_size()
     if not tensor.numel():
         return first, first
     pairs = zip(tensor.shape, tensor.stride(), strict=True)
     reach = sum((size - 1) * stride for size, stride in pairs)
-    return first, first + (reach + 1) * tensor.element_size()
+    return first, first + int(reach + 1) * tensor.element_size()
 
 
 @torch.no_grad()
