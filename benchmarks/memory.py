@@ -8,12 +8,16 @@ Each measurement runs in a process of its own, whose peak resident memory (`ru_m
 against that of the process with torch and trainscope imported and nothing else. A multiple is that
 less the graph, in units of the parameters' bytes. The graph is what autograd saves in the forward
 pass, for products with the Hessian in the backward pass too; it is counted on the meta device.
+
+Freed tensors of a megabyte and more go back to the system at once (MALLOC_MMAP_THRESHOLD_): glibc
+would keep some of them, and the peak be that of its heap.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -208,7 +212,8 @@ def main() -> None:
         return
     for probe in [options.probe] if options.probe else PROBES:
         command = [sys.executable, __file__, *sys.argv[1:], "--inside", "--probe", probe]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**20), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
         show(probe, json.loads(done.stdout.splitlines()[-1]))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+import torch
 from torch import nn
 
 from trainscope.data import ProbeData
@@ -186,7 +187,11 @@ class Curvature:
         memory = None
         if found.graph is not None:
             held = count if keep else min(count, data.batch_size)
-            memory = 3 * held * found.graph + 8 * weights * (first + 4)
+            memory = 3 * held * found.graph
+            like = next((p for p in network.parameters() if p.is_floating_point()), None)
+            dtype = torch.float32 if like is None else like.dtype
+            lean = self._is_lean(weights, dtype)
+            memory += 2 * dtype.itemsize * weights if lean else 8 * weights * (first + 4)
         settings = self._suited(data).settings
         if settings is not None and settings.adaptive and settings.lora is None:
             extra = warmup_cost(count, settings, self.warmup)
@@ -239,7 +244,7 @@ class Curvature:
         custom = custom_functions(terms)
         del outputs, terms
         asked = blocks_of(weights.names, self.blocks) if self.blocks else {}
-        if self._is_lean(lent, weights):
+        if self._is_lean(weights.survivors, lent.weight.dtype):
             report = self._lean(lent, weights, data, found)
             return self._with_blocks(report, lent, weights, data, found, asked)
         wanted = Wanted(
@@ -270,12 +275,11 @@ class Curvature:
         report = self._with_blocks(report, lent, weights, data, found, asked)
         return self._with_adaptive(report, lent, weights, data, spectrum)
 
-    def _is_lean(self, lent: Lent, weights: Measured) -> bool:
-        """Tell whether no basis is to be held."""
+    def _is_lean(self, weights: int, dtype: torch.dtype) -> bool:
+        """Tell whether no basis is to be held of vectors of so many weights."""
         if self.lean is not None:
             return self.lean
-        each = vector_dtype(weights.survivors, lent.weight.dtype).itemsize
-        return weights.survivors * each * FEW_STEPS > self.basis
+        return weights * vector_dtype(weights, dtype).itemsize * FEW_STEPS > self.basis
 
     def _lean(
         self, lent: Lent, weights: Measured, data: ProbeData, found: Footprint

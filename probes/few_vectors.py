@@ -51,6 +51,7 @@ class PlainLanczos:
             check: Find out whether the matrix is symmetric, for one product more.
         """
         self.product = product
+        product.prepare()
         self._now = _random_pieces(product, generator)
         self._before = [torch.zeros_like(piece) for piece in self._now]
         _scale(self._now, 1 / _length(self._now))

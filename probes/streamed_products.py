@@ -45,6 +45,11 @@ class StreamedProduct:
         self.size = measured.survivors
         self._kept: list[Callable[[Pieces, Take], None]] = []
 
+    def prepare(self) -> None:
+        """Build the graphs that are kept, while no vector is held beside them yet."""
+        for number in range(-(-len(self.lent) // self.lent.batch_size) if self.keep else 0):
+            self._batch(number)
+
     def add(self, vector: Pieces, into: Pieces) -> None:
         """Add a product to a vector.
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from trainscope.errors import CheckpointError
+from trainscope.networks import undo
 from trainscope.networks.described import (
     COMPLEX,
     META,
@@ -22,7 +23,6 @@ from trainscope.networks.masks import SUFFIX
 from trainscope.networks.meta import Shapes, shapes_of
 from trainscope.networks.parametrised import unparametrised
 from trainscope.networks.tensor_names import plain_names
-from trainscope.networks.undo import LARGE
 
 _AVERAGED = "n_averaged"  # beside the weights of torch.optim.swa_utils.AveragedModel
 
@@ -183,7 +183,7 @@ _PACKED = frozenset({getattr(torch, "float4_e2m1fn_x2", None)})
 
 def _apart(state: Mapping[str, Tensor]) -> set[str]:
     """Return the names of large tensors that share no memory with another, where all are large."""
-    if sum(value.nbytes for value in state.values()) < LARGE:
+    if sum(value.nbytes for value in state.values()) < undo.LARGE:
         return set()
     rows = sorted((value.data_ptr(), value.nbytes, name) for name, value in state.items())
     found, end = set(), 0
