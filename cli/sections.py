@@ -24,7 +24,17 @@ SECTIONS = {
         *("augment", "precision", "lora", "lora_alpha", "lora_targets"),
     ),
     "The probes": (
-        *("probes", "probe_epochs", "probe_every", "top", "ggn", "exact", "norms", "samples"),
+        *(
+            "probes",
+            "probe_epochs",
+            "probe_every",
+            "top",
+            "ggn",
+            "exact",
+            "norms",
+            "samples",
+            "dtype",
+        ),
     ),
     "How long": ("budget", "count"),
     "What comes out": (*("output", "as_json", "no_titles", "report_to", "project", "run_name"),),

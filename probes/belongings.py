@@ -20,6 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from trainscope.networks.undo import put_back
+
 Undo = Callable[[], None]
 
 
@@ -174,23 +176,6 @@ def _undo_tensor(tensor: Tensor) -> Undo | None:
         return None
     home, value = tensor.data, tensor.detach().clone()
     return lambda: put_back(tensor, home, value)
-
-
-def put_back(tensor: Tensor, home: Tensor, value: Tensor) -> None:
-    """Give a tensor back its memory and its bits."""
-    with torch.no_grad():
-        if tensor.data_ptr() != home.data_ptr() or tensor.stride() != home.stride():
-            tensor.data = home
-        if not _same_bits(tensor, value):
-            tensor.copy_(value)
-
-
-def _same_bits(left: Tensor, right: Tensor) -> bool:
-    """Compare two tensors of one shape and dtype bit for bit, NaNs included."""
-    one, two = left.detach().contiguous().view(-1), right.contiguous().view(-1)
-    if one.dtype == torch.bool or not one.numel():
-        return bool(torch.equal(one, two))
-    return bool(torch.equal(one.view(torch.uint8), two.view(torch.uint8)))
 
 
 def _set_generator(generator: torch.Generator, state: Tensor) -> None:

@@ -7,22 +7,28 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+import torch
 from torch import nn
 
 from trainscope.data import ProbeData
 from trainscope.errors import ProbeError
 from trainscope.probes.affine import custom_functions, not_affine
+from trainscope.probes.blocks import arrays_of, blocks_of, measure_blocks
 from trainscope.probes.density import RESOLVED, spectral_density
 from trainscope.probes.evaluation import Lent, loss_unit, run
+from trainscope.probes.few_vectors import LeanWanted, lean_spectrum
 from trainscope.probes.footprint import Footprint, footprint
+from trainscope.probes.lanczos import vector_dtype
 from trainscope.probes.output_space import OutputSpace
 from trainscope.probes.parameters import Measured, measured
-from trainscope.probes.passes import NonFiniteError
+from trainscope.probes.passes import NonFiniteError, NotDifferentiableError
 from trainscope.probes.preconditioned import NotKnownError, preconditioned_eigenvalue, warmup_cost
 from trainscope.probes.probe import Need
+from trainscope.probes.rounding import rounding_note
 from trainscope.probes.sample_gradients import SampleGradients
 from trainscope.probes.scalar_spec import ScalarSpec
 from trainscope.probes.spectrum import NoMatrixError, Spectrum, Wanted, find_spectrum
+from trainscope.probes.streamed_products import StreamedProduct
 from trainscope.probes.trace import (
     Trace,
     deflated_hutchinson,
@@ -38,6 +44,16 @@ _UNIT = "nats/weight²"
 ROUGH = 1e-2
 """The relative tolerance of a first look at the top eigenvalue."""
 _SCALED = "1/weight"
+FEW_STEPS = 20
+"""Vectors of a basis that holds the top eigenvalues, about."""
+LEAN = (
+    "two at a time and no basis, Lanczos without reorthogonalisation: the top eigenvalue alone is "
+    "told; lean=False holds a basis"
+)
+_NO_COPY = "differences of gradients need a copy of the network in float64: give lean=False for it"
+_NO_ADAPTIVE = (
+    "it needs a basis, which the memory for is not taken of a network of this size: give lean=False"
+)
 _NO_LORA = (
     "LoRA trains low-rank factors, one of which starts at zero, where no gradient reaches the "
     "other: this limit says nothing of them"
@@ -85,6 +101,15 @@ class Curvature:
         settings: The optimizer that is to retrain: of Adam and AdamW the stable LR is measured
             too. None, and SGD, leave that out.
         warmup: Minibatches of that warm-up; by default 4 to 64.
+        lean: Hold two vectors of the weights' size and no basis (see `few_vectors`): the top
+            eigenvalue alone, and a sampled trace. By default where a basis of `FEW_STEPS` vectors
+            would take more than `basis`.
+        basis: Bytes.
+        blocks: Measure blocks of the matrix too: top eigenvalue and trace of its restriction to
+            some of the parameters (see `blocks`). True for each block of the network, or
+            patterns of parameter names like "layers.0.*,layers.11.*", each of which is one block.
+            Arrays: `blocks`, `block_weights`, `block_eigenvalues`, `block_eigenvalue_errors`,
+            `block_traces`, `block_trace_errors`.
     """
 
     top: int = 3
@@ -98,6 +123,9 @@ class Curvature:
     memory: int = 2**30
     settings: Settings | None = None
     warmup: int | None = None
+    lean: bool | None = None
+    basis: int = 2**33
+    blocks: bool | str = False
 
     name: ClassVar[str] = "curvature"
     title: ClassVar[str] = "Loss curvature"
@@ -159,7 +187,11 @@ class Curvature:
         memory = None
         if found.graph is not None:
             held = count if keep else min(count, data.batch_size)
-            memory = 3 * held * found.graph + 8 * weights * (first + 4)
+            memory = 3 * held * found.graph
+            like = next((p for p in network.parameters() if p.is_floating_point()), None)
+            dtype = torch.float32 if like is None else like.dtype
+            lean = self._is_lean(weights, dtype)
+            memory += 2 * dtype.itemsize * weights if lean else 8 * weights * (first + 4)
         settings = self._suited(data).settings
         if settings is not None and settings.adaptive and settings.lora is None:
             extra = warmup_cost(count, settings, self.warmup)
@@ -211,6 +243,10 @@ class Curvature:
             )
         custom = custom_functions(terms)
         del outputs, terms
+        asked = blocks_of(weights.names, self.blocks) if self.blocks else {}
+        if self._is_lean(weights.survivors, lent.weight.dtype):
+            report = self._lean(lent, weights, data, found)
+            return self._with_blocks(report, lent, weights, data, found, asked)
         wanted = Wanted(
             ggn=self.ggn,
             keep=self._keeps(found, len(lent)) or len(lent) <= 1,
@@ -236,7 +272,77 @@ class Curvature:
         if not math.isfinite(trace.value):
             raise NonFiniteError("the trace of the curvature matrix overflows")
         report = self._report(lent, weights, spectrum, trace, why_not)
+        report = self._with_blocks(report, lent, weights, data, found, asked)
         return self._with_adaptive(report, lent, weights, data, spectrum)
+
+    def _is_lean(self, weights: int, dtype: torch.dtype) -> bool:
+        """Tell whether no basis is to be held of vectors of so many weights."""
+        if self.lean is not None:
+            return self.lean
+        return weights * vector_dtype(weights, dtype).itemsize * FEW_STEPS > self.basis
+
+    def _lean(
+        self, lent: Lent, weights: Measured, data: ProbeData, found: Footprint
+    ) -> Measurement:
+        """Measure with two vectors in the place of a basis."""
+        keep = self._keeps(found, len(lent)) or len(lent) <= 1
+        product = StreamedProduct(lent, weights, ggn=self.ggn, keep=keep)
+        wanted = LeanWanted(
+            self.tolerance, self.most_products, self.density_vectors, self.density_steps
+        )
+        try:
+            spectrum, trace = lean_spectrum(product, data.generator(), wanted)
+        except NotDifferentiableError as error:
+            reason = f"the gradient cannot be differentiated once more ({error}), and {_NO_COPY}"
+            return Measurement.skipped(self.name, reason)
+        except NoMatrixError as error:
+            return Measurement.skipped(self.name, str(error))
+        report = self._report(lent, weights, spectrum, trace, None)
+        notes = {**report.notes, "vectors": LEAN, **rounding_note(lent.weight.dtype)}
+        report = replace(report, notes=notes)
+        if self.settings is None or not self.settings.adaptive:
+            return self._with_adaptive(report, lent, weights, data, spectrum)
+        missing = {
+            name: Scalar(None, unit, reason=_NO_ADAPTIVE)
+            for name, unit in (("preconditioned_eigenvalue", _SCALED), ("max_stable_lr_adam", "LR"))
+        }
+        return replace(report, scalars={**report.scalars, **missing})
+
+    def _with_blocks(
+        self,
+        report: Measurement,
+        lent: Lent,
+        weights: Measured,
+        data: ProbeData,
+        found: Footprint,
+        blocks: dict[str, list[int]],
+    ) -> Measurement:
+        """Add what is asked of single blocks."""
+        if not blocks or report.status is Status.SKIPPED:
+            return report
+        try:
+            rows = measure_blocks(
+                lent,
+                weights,
+                blocks,
+                LeanWanted(self.tolerance, self.most_products, 0, 1),
+                data.generator(),
+                ggn=self.ggn,
+                keep=self._keeps(found, len(lent)) or len(lent) <= 1,
+                trace_vectors=self.trace_vectors,
+            )
+        except (NotDifferentiableError, NoMatrixError) as error:
+            said = f"not measured: {error}"
+            return replace(report, notes={**report.notes, "blocks": said})
+        late = [row.name for row in rows if not row.converged]
+        said = "largest eigenvalue and trace of the matrix restricted to each block's parameters"
+        if late:
+            said += f"; not to the tolerance after {self.most_products} products: {', '.join(late)}"
+        return replace(
+            report,
+            arrays={**report.arrays, **arrays_of(rows)},
+            notes={**report.notes, "blocks": said},
+        )
 
     def _with_adaptive(
         self,

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from trainscope.probes.lanczos import Lanczos, Ritz, Values
+from trainscope.probes.lanczos import Ritz, Values
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,27 @@ class Density:
     change: float
 
 
+class Recurrence(Protocol):
+    """What is read of a Lanczos run.
+
+    Attributes:
+        betas: What couples each vector to the one after it; 0 where the space was exhausted.
+    """
+
+    betas: list[float]
+
+    @property
+    def size(self) -> int:
+        """Return the number of dimensions."""
+
+    @property
+    def steps(self) -> int:
+        """Return the number of products."""
+
+    def parts(self, steps: int | None = None) -> list[Ritz]:
+        """Return the Ritz values after so many steps, by what they started from."""
+
+
 @dataclass(frozen=True)
 class Quadrature:
     """What one random vector says of the density.
@@ -52,7 +74,7 @@ class Quadrature:
     size: int
 
     @classmethod
-    def of(cls, run: Lanczos) -> Quadrature:
+    def of(cls, run: Recurrence) -> Quadrature:
         """Read a Lanczos run with a random start; its basis is not kept."""
         now = run.parts()[0]
         exact = 0 in run.betas

@@ -28,7 +28,7 @@ CHANCE = 1e-3
 CONFIRM = 2
 """Further products for which several eigenvalues must stay known. Of 240 spectra with pairs and
 clusters at their top none hid an eigenvalue for longer; without, one in thirty of the clusters."""
-_SMALLEST_PART = CHANCE * (np.pi / 2) ** 0.5  # of a normal variable, below which it is so seldom
+SMALLEST_PART = CHANCE * (np.pi / 2) ** 0.5  # of a normal variable, below which it is so seldom
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def largest_eigenvalues(
         space: Where the vectors live; by default they are held whole.
     """
     krylov = Lanczos(product, start, generator, dtype, space)
-    least = random_share * _SMALLEST_PART**2 / krylov.size
+    least = random_share * SMALLEST_PART**2 / krylov.size
     bounds = np.full(count, -np.inf)
     if at_least is not None:
         bounds[: len(at_least)] = at_least[:count]
@@ -100,7 +100,7 @@ def largest_eigenvalues(
         krylov.grow()
         *older, newest = krylov.parts()
         known = [each.values for each in older]  # exactly
-        ends = newest.values[::-1] + _reach(newest, wanted, least)
+        ends = newest.values[::-1] + reach(newest, wanted, least)
         every = _descending([*known, newest.values])
         values = every[:wanted]
         errors = _descending([*known, ends])[: len(values)] - values
@@ -118,7 +118,7 @@ def largest_eigenvalues(
         if converged and (enough or krylov.exhausted):
             break
     mirrored = Ritz(-newest.values[::-1], newest.residuals[::-1], newest.weights[::-1])
-    lowest = float(newest.values[0] - _reach(mirrored, 1, least)[0])
+    lowest = float(newest.values[0] - reach(mirrored, 1, least)[0])
     rounding = krylov.rounding * float(np.abs(every).max())
     return Eigenvalues(
         values=values.copy(),
@@ -134,7 +134,7 @@ def _descending(values: Sequence[Values]) -> Values:
     return np.sort(np.concatenate(values))[::-1]
 
 
-def _reach(ritz: Ritz, count: int, least: float) -> Values:
+def reach(ritz: Ritz, count: int, least: float) -> Values:
     """Return how far above its Ritz value the eigenvalue of the same rank can be, largest first.
 
     Args:

@@ -24,10 +24,12 @@ from trainscope.probes.jackknife import (
 )
 from trainscope.probes.output_space import OutputSpace
 from trainscope.probes.parameters import Measured, measured
-from trainscope.probes.passes import NonFiniteError, derivative
+from trainscope.probes.passes import NonFiniteError
 from trainscope.probes.probe import Need
+from trainscope.probes.rounding import both, rounding_note, rounding_of
 from trainscope.probes.sample_gradients import Loss, SampleGradients
 from trainscope.probes.scalar_spec import ScalarSpec
+from trainscope.probes.streamed import Total, squared, stream_gradient
 from trainscope.records import Cost, Measurement, Scalar
 from trainscope.task import (
     Batch,
@@ -139,23 +141,26 @@ def _sums(lent: Lent, outputs: Outputs, batch: Batch, terms: Tensor) -> tuple[Te
 def mean_gradient(lent: Lent, weights: Measured) -> MeanGradient:
     """Return the gradient of the mean loss over the pinned samples, and each sample's loss."""
     found: list[tuple[Tensor, Tensor]] = []
-    total: list[Tensor] = []
+    total: Total | None = None
     places: list[int] = [0]
     for batch in lent.batches():
         outputs = lent.outputs(batch)
         terms = lent.losses(outputs, batch)
-        if not total:
+        if total is None:
             weights = weights.used_by(terms)
-            total = [torch.zeros_like(tensor) for tensor in weights.tensors]
+            total = Total(weights.tensors, parts=-(-len(lent) // lent.batch_size))
             if not lent.softmax:
                 places = OutputSpace(lent, outputs, batch).places
         if weights.tensors:
-            slopes = derivative(terms.sum() / lent.terms, weights.tensors, materialize_grads=True)
+            stream_gradient(terms.sum() / lent.terms, weights.tensors, total.add)
             lent.passes.add(backward=lent.task.size(batch))
-            torch._foreach_add_(total, slopes)
         found.append(_sums(lent, outputs, batch, terms))
     sums, counts = (torch.cat(parts) for parts in zip(*found, strict=True))
-    return MeanGradient(weights, weights.keep(total), sums, counts, places)
+    assert total is not None
+    for value, mask in zip(total.values, weights.masks, strict=True):
+        if mask is not None:
+            value.mul_(mask)
+    return MeanGradient(weights, total.values, sums, counts, places)
 
 
 @dataclass(frozen=True)
@@ -250,7 +255,7 @@ def _measure(lent: Lent, graph: int | None) -> Measurement:
         return Measurement.skipped(
             "gradient", "no weight is trainable, unmasked and used by the loss"
         )
-    norms = torch.stack([value.double().norm() for value in mean]).cpu().numpy()
+    norms = torch.stack([squared(value) for value in mean]).sqrt().cpu().numpy()
     norm, (loss, loss_error) = float(np.linalg.norm(norms)), gradient.loss
     if not math.isfinite(norm) or not bool(torch.isfinite(gradient.sums).all()):
         raise NonFiniteError("the loss or its gradient is NaN or infinite")
@@ -280,17 +285,24 @@ def _measure(lent: Lent, graph: int | None) -> Measurement:
         )
     each = found.squares
     pair = moments(each, found.dots)
-    unbiased, rest = _signal_and_noise(pair)
+    rounding = rounding_of(lent.weight.dtype)
+    unbiased, rest = _signal_and_noise(pair, rounding)
     return Measurement(
         "gradient",
         scalars={
-            "norm": Scalar.of(norm, "nats/weight", function_of(pair, _norm)[1]),
+            "norm": Scalar.of(
+                norm, "nats/weight", both(function_of(pair, _norm)[1], rounding * norm)
+            ),
             "norm_unbiased": unbiased,
-            "loss": Scalar.of(loss, loss_unit(lent.task), loss_error),
+            "loss": Scalar.of(loss, loss_unit(lent.task), both(loss_error, rounding * abs(loss))),
             **rest,
         },
         arrays={**arrays, "sample_norms": np.sqrt(each).tolist()},
-        notes={**weights.notes(), "per-sample gradients": found.method},
+        notes={
+            **weights.notes(),
+            "per-sample gradients": found.method,
+            **rounding_note(lent.weight.dtype),
+        },
     )
 
 
@@ -325,7 +337,7 @@ def _none_of(reason: str, *names: str) -> dict[str, Scalar]:
 
 
 def _signal_and_noise(
-    pair: tuple[GradientMoments, GradientMoments],
+    pair: tuple[GradientMoments, GradientMoments], rounding: float
 ) -> tuple[Scalar, dict[str, Scalar]]:
     """Return the unbiased norm, and snr and noise scale; or why there is none."""
     everything = pair[0]
@@ -338,6 +350,7 @@ def _signal_and_noise(
         none = _none_of(reason, *_UNITS)
         return none.pop("norm_unbiased"), none
     snr, error = function_of(pair, lambda m: m.signal / m.noise)
+    error = both(error, 2 * rounding * float(everything.mean_square / everything.noise))
     found = {"snr": Scalar.of(snr, "", error)}
     if everything.count < FEWEST:
         none = _none_of(
@@ -347,6 +360,7 @@ def _signal_and_noise(
         )
         return none.pop("norm_unbiased"), found | none
     signal, spread = function_of(pair, lambda m: m.signal)
+    spread = both(spread, 2 * rounding * float(everything.mean_square))
     return _root(signal, spread, everything.count), found | {
         "noise_scale": _inverse(snr, error, everything.count)
     }

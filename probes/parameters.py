@@ -85,6 +85,12 @@ class Measured:
         names, tensors, masks = zip(*rows, strict=True) if rows else ((), (), ())
         return Measured(names, tensors, masks, self.frozen, self.unused + unused)
 
+    def some(self, places: Sequence[int]) -> Measured:
+        """Return the same of some of the parameters."""
+        rows = self._rows()
+        names, tensors, masks = zip(*(rows[place] for place in places), strict=True)
+        return Measured(names, tensors, masks, self.frozen, self.unused)
+
     def notes(self) -> dict[str, str]:
         """Return what was left out, for a Measurement's notes."""
         out = {}

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge
 
 from trainscope.errors import ProbeError, TaskError
 from trainscope.task import Batch, Classification, Outputs, Task
@@ -68,7 +69,7 @@ def live(outputs: Outputs) -> list[Tensor]:
 
 
 def derivative(
-    outputs: Tensor | Sequence[Tensor],
+    outputs: Tensor | Sequence[Tensor] | Sequence[GradientEdge],
     inputs: Any,
     grad_outputs: Tensor | Sequence[Tensor] | None = None,
     **options: bool,

@@ -25,6 +25,7 @@ from trainscope.probes.parameters import Measured
 from trainscope.probes.passes import NotDifferentiableError, derivative
 from trainscope.probes.room import room
 from trainscope.probes.step_norms import NARROW
+from trainscope.probes.streamed import dot, squared, stream_gradient
 from trainscope.task import Batch, Outputs
 from trainscope.task.batches import tensors
 from trainscope.task.task import is_ragged
@@ -75,6 +76,8 @@ class SampleGradients:
             self.rules, self.method = {}, "one by one"
         if self.rules and not self._agrees():
             self.method = "vectorised"
+        if self.method == "vectorised" and self.chunk(1) == 1:
+            self.method = "one by one"  # which holds one tensor's gradient at a time
 
     def chunk(self, count: int) -> int:
         """Return how many samples to take at once for R = `count` cotangents."""
@@ -318,23 +321,23 @@ class SampleGradients:
             leaves = self._counted(
                 self.lent.outputs(self.lent.task.select(batch, torch.tensor([i])))
             )
-            squares, dot = self._zeros(len(self.measured.names)), self._zeros()
-            for r in wanted:
+            squares, total = self._zeros(len(self.measured.names)), self._zeros()
+
+            def take(
+                place: int, slope: Tensor, squares: Tensor = squares, total: Tensor = total
+            ) -> None:
+                mask = self.measured.masks[place]
+                squares[place] += squared(slope if mask is None else slope * mask)
+                if along is not None:
+                    total += dot(slope, along[place])
+
+            for position, r in enumerate(wanted):
                 mine = [part[i : i + 1].view_as(leaf) for leaf, part in zip(leaves, r, strict=True)]
-                found = derivative(
-                    leaves,
-                    self.measured.tensors,
-                    mine,
-                    retain_graph=True,
-                    materialize_grads=True,
-                )
+                last = position == len(wanted) - 1
+                stream_gradient(leaves, self.measured.tensors, take, mine, retain_graph=not last)
                 self.lent.passes.add(backward=1)
-                gradients = self.measured.keep(found)
-                squares += torch.stack([g.square().sum() for g in gradients])
-                for g, a in zip(gradients, along or (), strict=along is not None):
-                    dot += (g * a).sum()
             columns.append(squares)
-            dots.append(dot)
+            dots.append(total)
         return torch.stack(columns, 1), torch.stack(dots)
 
     def _counted(self, outputs: Outputs) -> list[Tensor]:

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from trainscope.errors import ProbeError
-from trainscope.probes.belongings import keep_belongings, put_back
+from trainscope.networks.undo import UnseenWriteError, given_back
+from trainscope.probes.belongings import keep_belongings
 
 
 @contextmanager
@@ -38,28 +39,31 @@ def untouched(network: nn.Module) -> Iterator[nn.Module]:
     objects as deep as `belongings` follows them. What it does not follow (iterators, files, objects
     of other packages) keeps what the forward passes made of it.
 
-    Costs one copy of the weights, the buffers and the plain tensors.
+    Costs one copy of the plain tensors, and of the weights and buffers where they are small: large
+    ones are copied only when something writes to them (see `trainscope.networks.undo`).
 
     Raises:
         ProbeError: Autograd is off for good: under `torch.inference_mode()`, or for weights that
-            were made under it.
+            were made under it. On leaving, where a large network's weights were written to by what
+            is no operation of torch's and cannot be put back.
     """
     _check_autograd(network)
     parameters = [(p, p.grad, p.requires_grad) for p in network.parameters()]
-    tensors = [*network.parameters(), *network.buffers()]
-    values = [(tensor, tensor.data, tensor.detach().clone()) for tensor in tensors]
     belongings = keep_belongings(network)
     try:
-        with random_states():
+        with random_states(), given_back([*network.parameters(), *network.buffers()]):
             for parameter, _, _ in parameters:
                 parameter.grad = None
             network.eval()
             yield network
+    except UnseenWriteError as error:
+        raise ProbeError(
+            f"{type(network).__name__}: {error}; measure a copy of the network, and load its "
+            "weights anew"
+        ) from error
     finally:
         for undo in belongings:
             undo()
-        for tensor, home, value in values:
-            put_back(tensor, home, value)
         for parameter, grad, required in parameters:
             parameter.requires_grad_(required)
             parameter.grad = grad

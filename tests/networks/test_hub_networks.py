@@ -11,9 +11,16 @@ from hub_folders import image_classifier
 from torch import nn
 
 from trainscope.errors import CheckpointError, TaskError
-from trainscope.networks import masks_of, open_checkpoint, save_checkpoint, transformers_zoo
+from trainscope.networks import (
+    masks_of,
+    open_checkpoint,
+    save_checkpoint,
+    transformers_zoo,
+    undo,
+)
 from trainscope.networks.hub import Head, Hub, task_of
 from trainscope.networks.masks import set_masks
+from trainscope.networks.readers import folder, safetensors_file
 from trainscope.task import (
     Classification,
     LanguageModelling,
@@ -202,3 +209,25 @@ def test_nothing_of_a_folder_is_imported(tmp_path):
     before = set(sys.modules)
     open_checkpoint(tmp_path)
     assert not any("modeling_mine" in name for name in set(sys.modules) - before)
+
+
+def test_a_large_folder_in_bfloat16_is_never_in_memory_twice(monkeypatch, tmp_path):
+    monkeypatch.setattr(undo, "LARGE", 0)
+    gpt().bfloat16().save_pretrained(tmp_path)
+    read: dict[str, torch.Tensor] = {}
+    plain = safetensors_file.tensors_of
+
+    def remembered(path):
+        read.update(plain(path))
+        return dict(read)
+
+    monkeypatch.setattr(folder, "tensors_of", remembered)
+    opened = open_checkpoint(tmp_path, dtype=torch.bfloat16)
+    places = {tensor.data_ptr() for tensor in read.values()}
+    assert places
+    assert all(p.data_ptr() in places for p in opened.module.parameters())
+    assert opened.module.lm_head.weight is opened.module.transformer.wte.weight
+    assert all(
+        torch.equal(p, q)
+        for p, q in zip(opened.module.parameters(), gpt().bfloat16().parameters(), strict=True)
+    )

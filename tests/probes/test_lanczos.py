@@ -147,7 +147,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, reaches: Iterable[float], count: i
     def reach(ritz: Ritz, wanted: int, least: float) -> np.ndarray:
         return np.full(len(ritz.values), 0.0 if wanted < count else next(given))
 
-    monkeypatch.setattr(eigenvalues, "_reach", reach)
+    monkeypatch.setattr(eigenvalues, "reach", reach)
     values = torch.arange(1.0, 41.0, dtype=torch.float64)
     start = torch.randn(40, generator=seeded(0), dtype=torch.float64)
     settings = {"tolerance": 1e-3, "generator": seeded(0), "dtype": torch.float64} | options

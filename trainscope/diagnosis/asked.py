@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
+
 from trainscope.errors import ActionError, ProbeError, TaskError
 from trainscope.probes import Probe, find
 from trainscope.sparsify import Action
 from trainscope.task import FromLoss, Task, as_task
 from trainscope.training.settings import Settings
+
+DTYPES = ("float32", "bfloat16", "float64")
+"""What networks are measured in; float16 loses small derivatives to underflow."""
 
 MAX_SEED = 2**63 - 2
 """The largest seed: torch takes up to 2^63 - 1, and the next one is used too."""
@@ -38,6 +43,24 @@ def as_probe(probe: str | Probe, retraining: Mapping[str, Any]) -> Probe:
     if probe == "trainability_accuracy":
         return kind(**retraining)
     return kind(settings=retraining.get("settings")) if probe == "curvature" else kind()
+
+
+def as_dtype(asked: str | torch.dtype | None) -> torch.dtype | None:
+    """Return the dtype to measure in.
+
+    Raises:
+        ProbeError: Nothing is measured in it.
+    """
+    if asked is None:
+        return None
+    name = str(asked).removeprefix("torch.")
+    if name not in DTYPES:
+        raise ProbeError(
+            f"'{name}' is no dtype that a network is measured in: give {', '.join(DTYPES[:-1])} or "
+            f"{DTYPES[-1]}"
+        )
+    found: torch.dtype = getattr(torch, name)
+    return found
 
 
 def as_settings(optimizer: str | Settings) -> Settings:

@@ -14,7 +14,14 @@ from torch import nn
 
 from trainscope import __version__
 from trainscope.data import Given, ProbeData
-from trainscope.diagnosis.asked import as_probe, as_settings, asked_task, check, check_action
+from trainscope.diagnosis.asked import (
+    as_dtype,
+    as_probe,
+    as_settings,
+    asked_task,
+    check,
+    check_action,
+)
 from trainscope.diagnosis.budget import DEFAULT, Measuring, parse_budget
 from trainscope.diagnosis.hubs import TextOptions
 from trainscope.diagnosis.inputs import data_notes, default_samples, network_notes, pin_inputs
@@ -94,6 +101,7 @@ def examine(
     budget: str | float | None = DEFAULT,
     update: Callable[[Diagnosis], None] | None = None,
     optimizer: str | Settings | None = None,
+    dtype: str | torch.dtype | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
     """Open a network and measure it; after an action, measure again and say what that did.
@@ -140,6 +148,9 @@ def examine(
         optimizer: What retrains: "sgd" (the default, with momentum 0.9), "adam", "adamw", or
             `trainscope.training.settings.Settings` with all else. The trainability accuracy is
             measured with it, and for Adam and AdamW their stable LR.
+        dtype: What is measured in, "float32", "bfloat16" or "float64"; by default float32, and for
+            a module of float64 that. In bfloat16 a large network takes half, and derivatives are
+            exact to about a percent.
         progress: Told what is done next.
 
     Raises:
@@ -156,7 +167,15 @@ def examine(
     check_action(ratio, action, after)
     text = TextOptions(sequence_length, None if tokenizer is None else Path(tokenizer))
     opening = Opening(
-        tell, arch, model, input_shape, unsafe_load=unsafe_load, part=part, task=asked, text=text
+        tell,
+        arch,
+        model,
+        input_shape,
+        unsafe_load=unsafe_load,
+        part=part,
+        task=asked,
+        text=text,
+        dtype=as_dtype(dtype),
     )
     tell("opening the checkpoint")
     base, source = opening.network_and_data(

@@ -166,6 +166,7 @@ def open_module(
     class_index: Path | None = None,
     download: bool = False,
     reading: Reading | None = None,
+    dtype: torch.dtype | None = None,
 ) -> tuple[Network, Dataset | RandomInputs]:
     """Return a module that a person brings as a Network, and the data that it is measured on.
 
@@ -177,6 +178,7 @@ def open_module(
         class_index: As in `fitted`.
         download: Fetch what torchvision can fetch.
         reading: As in `open_data`.
+        dtype: In which it is measured, as `brought` takes it.
 
     Raises:
         DataError: There is no data, or it is at fault.
@@ -195,7 +197,7 @@ def open_module(
     how = "the module that was given"
     named = Network(inner, type(inner).__name__, (), None, how, hub=hub_of_module(inner))
     network, data = tried(named, data, class_index)
-    return brought(network), data
+    return brought(network, dtype), data
 
 
 def default_samples(cost: int, network: Network, *, budget: float | None) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from trainscope.data import Dataset, Given, RandomInputs, is_factory, is_text
@@ -51,6 +52,7 @@ class Opening:
         task: What the networks are asked to do; by default what their head is for, else
             classification.
         text: How text is read.
+        dtype: In which networks are measured; None for float32, of float64 modules as they are.
     """
 
     tell: Progress
@@ -61,6 +63,7 @@ class Opening:
     part: str | None = None
     task: Task | None = None
     text: TextOptions = field(default_factory=TextOptions)
+    dtype: torch.dtype | None = None
 
     def network_and_data(
         self,
@@ -92,6 +95,7 @@ class Opening:
                 class_index=class_index,
                 download=download,
                 reading=self.text.reading(None),
+                dtype=self.dtype,
             )
         own = self.model is not None or self.unsafe_load
         if isinstance(given, str | Path) and is_text(data) and not own:
@@ -155,7 +159,7 @@ class Opening:
             name = type(given).__name__
             base = Network(given, name, (), None, "the module that was given", hub=hub)
             found, source = tried(base, source, class_index)
-            return brought(found), source
+            return brought(found, self.dtype), source
         base = self._opened(given, None, head)
         if isinstance(source, Dataset):
             source = suited(source, base.module)
@@ -172,7 +176,7 @@ class Opening:
             CheckpointError: It cannot be opened, or gives another number of logits.
         """
         if isinstance(given, nn.Module):
-            return brought(replace(like, module=given, notes=(), before=()))
+            return brought(replace(like, module=given, notes=(), before=()), self.dtype)
         opened = self._opened(given, data, Head(self.task, like.num_classes))
         if not is_plain(data) or opened.hub is not None:
             opened, _ = tried(opened, data)
@@ -210,7 +214,7 @@ class Opening:
         head: Head | None = None,
     ) -> Network:
         if isinstance(given, Network):
-            return brought(given)
+            return brought(given, self.dtype)
         shape = None
         if self.model is not None or self.unsafe_load:  # nobody else says what it takes
             shape = self.input_shape
@@ -226,6 +230,7 @@ class Opening:
             input_shape=shape,
             trial=trial_on(data),
             head=head,
+            dtype=self.dtype or torch.float32,
         )
 
 

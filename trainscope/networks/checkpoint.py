@@ -37,13 +37,15 @@ def open_checkpoint(
     part: str | None = None,
     trial: Trial | None = None,
     head: Head | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> Network:
     """Open a checkpoint as a network on the CPU, in eval mode, running no code of the file's.
 
     The architecture is the one said here, else the one the file names, else the one whose names
     and shapes its tensors have. Tensors narrower than the architecture's make a pruned network:
     its layers are resized to them, and it is run once. The weights are the file's, bit for bit,
-    where they are float32; other floating types are converted, and a note says so.
+    where they are of the dtype; other floating types are converted, and a note says so. Those of a
+    large file stay mapped: they are read where they are used, so leave the file as it is.
 
     Args:
         path: The file, or a folder of a hub ("hf:DIR" too). It is opened for reading only.
@@ -54,6 +56,7 @@ def open_checkpoint(
         trial: How to try a network of the user's own that is no classifier of single inputs.
         head: What a network of transformers' classes is to be asked, by default what its own head
             is for.
+        dtype: In which the network is measured; torch.bfloat16 halves what a large one takes.
 
     Raises:
         CheckpointError: The file cannot be read, holds no network, or holds one that does not fit;
@@ -67,7 +70,7 @@ def open_checkpoint(
         made = None if model is None else (model, from_factory(model))
         try:
             contents = contents_of(local_folder(path))
-            return _open(contents, arch, made, input_shape, part, trial, head)
+            return _open(contents, arch, made, input_shape, part, trial, head, dtype)
         except CheckpointError as error:
             raise CheckpointError(f"{path}: {error}") from error
 
@@ -109,16 +112,17 @@ def _open(
     part: str | None = None,
     trial: Trial | None = None,
     head: Head | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> Network:
-    weights = weights_of(contents.state_dict)
+    weights = weights_of(contents.state_dict, dtype, owned=True)
     if part is not None:
         weights = part_of(weights.plain(), part)
     shape = input_shape or contents.input_shape
     named = contents.architecture or ""
     if made is not None:
-        network = _custom(*made, weights, shape, trial)
+        network = _custom(made[0], made[1].to(dtype), weights, shape, trial)
     elif arch is None and contents.hub is not None:
-        network, pruned = open_hub(contents.hub, weights, head)
+        network, pruned = open_hub(contents.hub, weights, head, dtype)
         network = _narrowed(network, dense_of(network)) if pruned else network
     elif arch is None and ":" in named:
         # A file may not choose what is imported: only the person who opens it may.
@@ -139,7 +143,7 @@ def _open(
         remembered=contents.remembered,
         notes=contents.notes + weights.notes + network.notes,
     )
-    return noticed(network)
+    return noticed(network, own=True)
 
 
 def _custom(

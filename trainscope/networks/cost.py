@@ -14,7 +14,7 @@ from torch.utils.flop_counter import flop_registry
 
 from trainscope.networks.example import Inputs, as_example
 from trainscope.networks.masks import masks_of
-from trainscope.networks.meta import meta_copy, plain_copy
+from trainscope.networks.meta import meta_copy, shared_copy
 
 
 def _trilinear(*factors: Any, out_val: Any, **_: Any) -> int:
@@ -102,8 +102,8 @@ def _multiply_adds(module: nn.Module, inputs: Inputs) -> tuple[dict[str, int], i
         return _count(meta_copy(module), inputs)
     except (NotImplementedError, RuntimeError):
         # A network that looks at the values it computes cannot run without numbers.
-        with torch.random.fork_rng(devices=[]):
-            return _count(plain_copy(module), inputs)
+        with torch.random.fork_rng(devices=[]), shared_copy(module) as twin:
+            return _count(twin, inputs)
 
 
 def _count(twin: nn.Module, inputs: Inputs) -> tuple[dict[str, int], int]:

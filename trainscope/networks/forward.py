@@ -11,7 +11,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.utils.hooks import RemovableHandle
 
 from trainscope.errors import CheckpointError
-from trainscope.networks.meta import meta_copy, plain_copy
+from trainscope.networks.meta import meta_copy, shared_copy
 from trainscope.networks.rebuild import words_of
 
 
@@ -36,8 +36,7 @@ def check_forward(
         if any(tensor.is_meta for tensor in module.state_dict().values()):
             raise
         # A network that looks at the values it computes cannot run without numbers.
-        twin = plain_copy(module)
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), shared_copy(module) as twin:
             out = _run(twin, input_shape, name, regroup=regroup)
     if not isinstance(out, Tensor) or out.ndim != 2 or len(out) != 2:
         what = words_of(tuple(out.shape)) if isinstance(out, Tensor) else f"a {type(out).__name__}"

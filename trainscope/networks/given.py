@@ -23,21 +23,26 @@ from trainscope.task.modes import eval_mode
 from trainscope.task.task import answers, is_ragged, sample_shape
 
 
-def brought(network: Network) -> Network:
-    """Return a network of somebody's own as it is measured: in float32, and as it came pruned.
+def brought(network: Network, dtype: torch.dtype | None = None) -> Network:
+    """Return a network of somebody's own as it is measured, and as it came pruned.
 
     Args:
-        network: Not touched; of one in half precision (or less) a copy is taken, as files of it
-            are opened, and a note says so. float64 stays.
+        network: Not touched; of one in another dtype a copy is taken, as files of it are opened,
+            and a note says so.
+        dtype: In which it is measured; by default float32 where it is in half precision (or less),
+            and as it is otherwise.
     """
     tensors = [*network.module.parameters(), *network.module.buffers()]
-    half = {t.dtype for t in tensors if t.is_floating_point() and t.dtype.itemsize < 4}
-    if not half:
+    held = {t.dtype for t in tensors if t.is_floating_point()}
+    other = {d for d in held if (d.itemsize < 4 if dtype is None else d != dtype)}
+    if not other:
         return noticed(network)
-    kinds = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in half))
-    note = f"Its weights are {kinds}; a copy of them in float32 is measured."
-    single = whole_copy(network.module).float()
-    return noticed(replace(network, module=single, notes=(*network.notes, note)))
+    kinds = " and ".join(sorted(str(each).removeprefix("torch.") for each in other))
+    wanted = dtype or torch.float32
+    word = str(wanted).removeprefix("torch.")
+    note = f"Its weights are {kinds}; a copy of them in {word} is measured."
+    copied = whole_copy(network.module).to(wanted)
+    return noticed(replace(network, module=copied, notes=(*network.notes, note)), own=True)
 
 
 def given_network(module: nn.Module, batch: Batch, task: Task) -> Network:

@@ -96,13 +96,16 @@ def is_headed(hub: Hub, task: Task | None) -> bool:
     return isinstance(named, list) and bool(named) and named[0] == kind.__name__
 
 
-def open_hub(hub: Hub, weights: Weights, head: Head | None = None) -> tuple[Network, bool]:
+def open_hub(
+    hub: Hub, weights: Weights, head: Head | None = None, dtype: torch.dtype = torch.float32
+) -> tuple[Network, bool]:
     """Return the network that a configuration describes, and whether its layers are narrower.
 
     Args:
         hub: The configuration.
         weights: Names as transformers has them, or had them in an older version.
         head: What it is to be asked.
+        dtype: That of the weights.
 
     Raises:
         CheckpointError: They do not fit each other.
@@ -116,7 +119,7 @@ def open_hub(hub: Hub, weights: Weights, head: Head | None = None) -> tuple[Netw
     if isinstance(head.task, Classification) and getattr(config, "pad_token_id", None) is None:
         end = getattr(config, "eos_token_id", None)
         config.pad_token_id = end if isinstance(end, int) else 0
-    loaded = transformers_zoo.load(kind, config, weights.tensors)
+    loaded = transformers_zoo.load(kind, config, weights.tensors, dtype=dtype)
     module, name = loaded.module, kind.__name__
     notes = []
     if loaded.random:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import init
 from torch.overrides import TorchFunctionMode
+
+from trainscope.networks.undo import given_back
 
 Shapes = dict[str, tuple[int, ...]]
 """The shape of every tensor of a state dict, by name."""
@@ -73,9 +76,17 @@ def meta_copy(module: nn.Module) -> nn.Module:
     return _copy(module, lambda tensor: torch.empty_like(tensor, device="meta"))
 
 
-def plain_copy(module: nn.Module) -> nn.Module:
-    """Return a copy with its own weights, in eval mode and without hooks."""
-    return _copy(module, torch.clone)
+@contextmanager
+def shared_copy(module: nn.Module) -> Iterator[nn.Module]:
+    """Yield a copy that shares the module's numbers, in eval mode and without hooks.
+
+    What is written to the copy is undone on leaving. A large network is not copied for that.
+    """
+    held = [*module.parameters(), *module.buffers()]
+    for part in module.modules():
+        held += [value for value in vars(part).values() if isinstance(value, Tensor)]
+    with given_back(held):
+        yield _copy(module, lambda tensor: tensor)
 
 
 @torch.no_grad()

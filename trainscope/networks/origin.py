@@ -21,15 +21,16 @@ CAME_PRUNED = "It came pruned"
 """How the notes begin that say so."""
 
 
-def noticed(network: Network) -> Network:
+def noticed(network: Network, *, own: bool = False) -> Network:
     """Return a network with what it came pruned of told and held.
 
     Zeros that mean pruned get masks, which hold them in every measurement and training. Those masks
     are no part of the state dict: the network's digest stays that of its weights.
 
     Args:
-        network: Not touched. Its `before` may say already how it is narrower; of one whose zeros
-            or masks are told in it nothing is said again.
+        network: Its `before` may say already how it is narrower; of one whose zeros or masks are
+            told in it nothing is said again.
+        own: It is nobody else's, so its module gets the masks; else a copy does.
     """
     before, notes = [*network.before], [*network.notes]
     if any(each.how != "narrower" for each in before):
@@ -40,7 +41,7 @@ def noticed(network: Network) -> Network:
         before.append(_masked(module, masks, "masks", network.inputs))
     zeros = find_zeros(module)
     if zeros.masks:
-        module = whole_copy(module)
+        module = module if own else whole_copy(module)
         set_masks(module, zeros.masks, persistent=False)
         before.append(_masked(module, zeros.masks, "zeros", network.inputs))
         notes.append(before[-1].sentence())

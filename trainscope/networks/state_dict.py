@@ -1,4 +1,4 @@
-"""A state dict as files hold it, made plain: masks apart, floats checked and in float32."""
+"""A state dict as files hold it, made plain: masks apart, floats checked and in one dtype."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from trainscope.errors import CheckpointError
+from trainscope.networks import undo
 from trainscope.networks.described import (
     COMPLEX,
     META,
@@ -69,10 +70,23 @@ def is_state_dict(obj: object) -> bool:
     )
 
 
-def weights_of(state: Mapping[str, Tensor | Described]) -> Weights:
-    """Return the weights of a state dict, in memory of their own.
+def weights_of(
+    state: Mapping[str, Tensor | Described],
+    dtype: torch.dtype = torch.float32,
+    *,
+    owned: bool = False,
+) -> Weights:
+    """Return the weights of a state dict.
 
-    The masks of ours and of `torch.nn.utils.prune` are taken out and applied.
+    They are in memory of their own, but that a large file's are left where they are: mapped, so
+    that what is not used is not read, and nothing is held twice. The masks of ours and of
+    `torch.nn.utils.prune` are taken out and applied.
+
+    Args:
+        state: As a file has it.
+        dtype: In which the network is measured.
+        owned: Nobody else has these tensors, as those of a file that was opened, so large ones of
+            the dtype are not copied.
 
     Raises:
         CheckpointError: There are no tensors, or one is quantised, sparse, complex or of another
@@ -94,10 +108,11 @@ def weights_of(state: Mapping[str, Tensor | Described]) -> Weights:
     _check_sizes(given)
     tensors: dict[str, Tensor] = {}
     converted: set[str] = set()
+    left = _apart(given) if owned else set()
     for name, value in given.items():
-        tensors[name] = _checked(name, value)
-        if value.is_floating_point() and value.dtype != torch.float32:
-            converted.add(str(value.dtype).removeprefix("torch."))
+        tensors[name] = _checked(name, value, dtype, copy=name not in left)
+        if value.is_floating_point() and value.dtype != dtype:
+            converted.add(_word(value.dtype))
     folded, masks = _fold(unparametrised(tensors))
     notes = []
     if masks:
@@ -105,7 +120,9 @@ def weights_of(state: Mapping[str, Tensor | Described]) -> Weights:
         notes.append(f"It came pruned: masks hold {count:,} weights at zero, and they stay there.")
     if converted:
         kinds = " and ".join(sorted(converted))
-        notes.append(f"Its weights were stored as {kinds}; they are measured in float32.")
+        notes.append(f"Its weights were stored as {kinds}; they are measured in {_word(dtype)}.")
+    elif dtype != torch.float32:
+        notes.append(f"Its weights are measured in {_word(dtype)}, as they were stored.")
     return Weights(folded, masks, tuple(notes))
 
 
@@ -120,7 +137,7 @@ def _fold(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor
             there, here = tuple(state[key].shape), tuple(state[stored].shape)
             raise CheckpointError(f"the mask '{key}' is {there}, and the weight it masks {here}")
         masks[name] = tensors.pop(key).bool()
-        tensors[name] = tensors.pop(stored) * masks[name]  # signs of zeros as training has them
+        tensors[name] = tensors.pop(stored).mul_(masks[name])  # signs of zeros as in training
     return tensors, masks
 
 
@@ -164,12 +181,31 @@ _PACKED = frozenset({getattr(torch, "float4_e2m1fn_x2", None)})
 """Two values in a byte; torch casts them to nothing."""
 
 
-def _checked(name: str, value: Tensor) -> Tensor:
-    """Return a copy, float32 where it is floating, of a tensor that can be measured."""
+def _apart(state: Mapping[str, Tensor]) -> set[str]:
+    """Return the names of large tensors that share no memory with another, where all are large."""
+    if sum(value.nbytes for value in state.values()) < undo.LARGE:
+        return set()
+    rows = sorted((value.data_ptr(), value.nbytes, name) for name, value in state.items())
+    found, end = set(), 0
+    for row, after in zip(rows, [*rows[1:], None], strict=True):
+        start, size, name = row
+        alone = start >= end and (after is None or start + size <= after[0])
+        if alone and state[name].is_contiguous():
+            found.add(name)
+        end = max(end, start + size)
+    return found
+
+
+def _word(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _checked(name: str, value: Tensor, dtype: torch.dtype, *, copy: bool) -> Tensor:
+    """Return a tensor that can be measured, of the dtype where it is floating."""
     value = value.detach()
     if not value.is_floating_point():
         return value.clone(memory_format=torch.contiguous_format)
-    out = value.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
+    out = value.to(dtype, memory_format=torch.contiguous_format, copy=copy)
     if not out.sum().isfinite():  # any NaN or infinity shows in the sum, and a sum is cheap
         bad = ~out.isfinite()
         if bool(bad.any()):

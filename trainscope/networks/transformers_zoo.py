@@ -148,7 +148,12 @@ def task_of(kind: type[nn.Module], config: Any) -> Task:
 
 
 def load(
-    kind: type[nn.Module], config: Any, tensors: Mapping[str, Tensor], *, seed: int = 0
+    kind: type[nn.Module],
+    config: Any,
+    tensors: Mapping[str, Tensor],
+    *,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
 ) -> Filled:
     """Return a network with these tensors as its weights.
 
@@ -157,7 +162,8 @@ def load(
     Args:
         kind: A class of transformers.
         config: Its configuration.
-        tensors: float32, by name.
+        tensors: By name; they become the network's own.
+        dtype: Theirs.
         seed: Of the values of tensors that are missing.
 
     Raises:
@@ -172,7 +178,7 @@ def load(
                 None,
                 config=config,
                 state_dict=dict(tensors),
-                dtype=torch.float32,
+                dtype=dtype,
                 local_files_only=True,
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,

@@ -33,6 +33,7 @@ def open_as_asked(
     input_shape: tuple[int, ...] | None = None,
     trial: Trial | None = None,
     head: Head | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> Network:
     """Open a checkpoint without running its code, or with it where that is asked for.
 
@@ -46,6 +47,7 @@ def open_as_asked(
         input_shape: Likewise.
         trial: Likewise.
         head: Likewise.
+        dtype: Likewise.
 
     Raises:
         CheckpointError: As `open_checkpoint` or `open_trusting`; or an architecture is named for a
@@ -60,6 +62,7 @@ def open_as_asked(
             part=part,
             trial=trial,
             head=head,
+            dtype=dtype,
         )
     if arch is not None or model is not None or part is not None:
         raise CheckpointError(
@@ -68,7 +71,7 @@ def open_as_asked(
         )
     names = _classes(Path(path))
     tell(f"running the file's own code, as asked: {', '.join(names) or 'it names none'}")
-    return open_trusting(path, input_shape=input_shape, trial=trial)
+    return open_trusting(path, input_shape=input_shape, trial=trial, dtype=dtype)
 
 
 def open_trusting(
@@ -76,6 +79,7 @@ def open_trusting(
     *,
     input_shape: tuple[int, ...] | None = None,
     trial: Trial | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> Network:
     """Load a whole pickled network with its own classes, which runs the file's code.
 
@@ -86,6 +90,7 @@ def open_trusting(
         path: The file.
         input_shape: The shape of one input, (C, H, W); found by trying where it is not given.
         trial: As `open_checkpoint` takes it.
+        dtype: Likewise.
 
     Raises:
         CheckpointError: The file cannot be loaded, or holds no network.
@@ -108,8 +113,8 @@ def open_trusting(
     kind = type(module)
     spec = f"{kind.__module__}:{kind.__qualname__}"
     try:
-        weights = weights_of(module.state_dict())
-        opened = open_custom(spec, module.float(), weights, input_shape, trial)
+        weights = weights_of(module.state_dict(), dtype)
+        opened = open_custom(spec, module.to(dtype), weights, input_shape, trial)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
     network = Network(

@@ -65,8 +65,9 @@ def find_zeros(network: nn.Module) -> Zeros:
     masked = masks_of(network)
     weights = [weight for weight in weights_in(network) if weight.name not in masked]
     blank = tuple(w.label for w in weights if _starts_at_zero(w) and not w.tensor.any())
-    held = [_held(w.name, w.label, w) for w in weights if w.tensor.any()]
-    told = _told(held)
+    # Of most networks no weight is zero: their places are let go of one weight at a time.
+    every = (_held(w.name, w.label, w) for w in weights if w.tensor.any())
+    told = _told([each for each in every if bool(each.zeros.any())])
     stored = {weight.name: weight for weight in weights}
     masks = {}
     for each in told:

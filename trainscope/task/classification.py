@@ -12,7 +12,7 @@ from torch import Tensor
 from trainscope.errors import TaskError
 from trainscope.records.metric import ACCURACY, HIGHER, Metric
 from trainscope.task.batches import Batch, described, targets
-from trainscope.task.task import Amount, Common, Outputs, Task, mean_of, pooled
+from trainscope.task.task import Amount, Common, Outputs, Task, mean_of, pooled, single
 
 IGNORED = -100
 """The label of what is not counted, as torch has it."""
@@ -75,9 +75,9 @@ class Classification(Common):
         options: dict[str, Any] = {"ignore_index": self._ignored}
         options["label_smoothing"] = label_smoothing
         if self._labels(batch).ndim < 2:
-            return F.cross_entropy(logits, labels, **options)
+            return F.cross_entropy(single(logits), labels, **options)
         count = (labels != self._ignored).sum().clamp(min=1)
-        return F.cross_entropy(logits, labels, reduction="sum", **options) / count
+        return F.cross_entropy(single(logits), labels, reduction="sum", **options) / count
 
     def _matched(self, outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return logits [positions, C] and labels [positions], those that do not count too."""
@@ -106,7 +106,7 @@ class Classification(Common):
     def losses(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return the cross-entropy of each label, nats."""
         logits, labels = self.labelled(outputs, batch)
-        return F.cross_entropy(logits, labels, reduction="none")
+        return F.cross_entropy(single(logits), labels, reduction="none")
 
     def score(self, outputs: Outputs, batch: Batch) -> tuple[Amount, Amount]:
         """Return 100 times the number of labels that have the largest logit, and their number."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from trainscope.errors import TaskError
 from trainscope.records.metric import ACCURACY, HIGHER, Metric
 from trainscope.task.batches import Batch, described, targets
-from trainscope.task.task import Amount, Common, Outputs, ratio
+from trainscope.task.task import Amount, Common, Outputs, ratio, single
 
 _MANY = 16
 """So many logits are hardly ever all between 0 and 1."""
@@ -36,7 +36,9 @@ class MultiLabel(Common):
     def losses(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return the binary cross-entropy of each sample, the mean over its labels, nats."""
         logits, wanted = self.both(outputs, batch)
-        return F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").mean(1)
+        return F.binary_cross_entropy_with_logits(
+            single(logits), single(wanted), reduction="none"
+        ).mean(1)
 
     def score(self, outputs: Outputs, batch: Batch) -> tuple[Amount, Amount]:
         """Return logits and targets of the batch, to be joined with others', and its size."""

@@ -14,7 +14,7 @@ from trainscope.errors import TaskError
 from trainscope.records.metric import LOWER, Metric
 from trainscope.task.batches import TARGETS, Batch, called, described, targets
 from trainscope.task.classification import IGNORED
-from trainscope.task.task import Amount, Common, Outputs, ratio
+from trainscope.task.task import Amount, Common, Outputs, ratio, single
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class LanguageModelling(Common):
     def losses(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return the cross-entropy of each token that counts, nats."""
         logits, labels = self._next(outputs, batch)
-        return F.cross_entropy(logits, labels, reduction="none")
+        return F.cross_entropy(single(logits), labels, reduction="none")
 
     def score(self, outputs: Outputs, batch: Batch) -> tuple[Amount, Amount]:
         """Return the sum of the cross-entropies and the number of tokens."""

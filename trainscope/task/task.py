@@ -182,6 +182,11 @@ def per_sample(task: Task, outputs: Outputs, batch: Batch) -> tuple[Tensor, Tens
     return torch.stack(sums), torch.tensor(counts, device=sums[0].device)
 
 
+def single(logits: Tensor) -> Tensor:
+    """Return logits in float32 where they are in less, in which a loss has three digits."""
+    return logits.float() if logits.is_floating_point() and logits.itemsize < 4 else logits
+
+
 def main_tensor(outputs: Outputs, names: Sequence[str] = ("logits", "out")) -> Tensor:
     """Return the tensor that is meant among a network's outputs: the only one, or by a usual name.
 
