@@ -73,7 +73,9 @@ def _counts(results: Results, names: list[str]) -> str:
     status = Counter(result["status"] for result in results.values())
     kinds = Counter(action for (_, action), r in results.items() if r["status"] == "refused")
     known = {name for name, _ in results}
-    words = f"{len(known)} of {len(names)} networks were given four sparsifying actions each: of "
+    words = (
+        f"{len(known)} of {len(names)} networks were tried with up to four sparsifying actions: of "
+    )
     words += f"{len(results)} cases {status['diagnosed']} are diagnosed, {status['refused']} are "
     words += "refused in one sentence"
     if kinds:
