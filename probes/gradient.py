@@ -38,6 +38,7 @@ from trainscope.task import (
     per_sample,
 )
 from trainscope.task.batches import targets
+from trainscope.task.task import single
 
 
 @dataclass(frozen=True)
@@ -242,7 +243,7 @@ def _of_a_sample(lent: Lent) -> Loss | None:
     def losses(outputs: Outputs, batch: Batch) -> Tensor:
         its = targets(batch, task.inputs)
         assert isinstance(its, Tensor)
-        return F.cross_entropy(task.logits(outputs), its, reduction="none")
+        return F.cross_entropy(single(task.logits(outputs)), its, reduction="none")
 
     return losses
 
