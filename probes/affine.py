@@ -24,7 +24,8 @@ _LINEAR_NAMES = """AccumulateGrad Abs AdaptiveAvgPool2D AdaptiveMaxPool2D Add Al
     UpsampleBilinear2D UpsampleNearest2D View ViewAs Where"""
 _BILINEAR_NAMES = """Addbmm Addmm Addmv Baddbmm Bmm Convolution Dot Linear MkldnnConvolution
     MkldnnLinear Mm Mul Mv PreluKernel SlowConvDilated2D ThnnConv2D"""
-_LINEAR = frozenset(_LINEAR_NAMES.split())  # linear, or piecewise linear, in what they are given
+_OURS = frozenset({"_Gathered"})  # see shards.py: the whole of a parameter from its parts
+_LINEAR = frozenset(_LINEAR_NAMES.split()) | _OURS  # piecewise linear in what they are given
 _BILINEAR = frozenset(_BILINEAR_NAMES.split())  # linear in each argument, the others held
 _BIAS_FIRST = frozenset({"Addbmm", "Addmm", "Addmv", "Baddbmm"})
 # Batch norm: bilinear in eval mode only.
@@ -64,7 +65,7 @@ def not_affine(logits: Tensor) -> str | None:
 def custom_functions(result: Tensor) -> list[str]:
     """Return the names of the `torch.autograd.Function`s in a result's graph."""
     found = [type(n) for n in _parents_first(result.grad_fn) if isinstance(n, BackwardCFunction)]
-    return sorted({kind.__name__.removesuffix("Backward") for kind in found})
+    return sorted({kind.__name__.removesuffix("Backward") for kind in found} - _OURS)
 
 
 def _factors(node: Any, name: str, below: dict[Any, int]) -> list[int]:

@@ -20,7 +20,7 @@ from trainscope.probes.parameters import Measured, measured
 from trainscope.probes.passes import NonFiniteError
 from trainscope.probes.preconditioned import NotKnownError, preconditioned_eigenvalue, warmup_cost
 from trainscope.probes.probe import Need
-from trainscope.probes.sample_gradients import SampleGradients
+from trainscope.probes.sample_gradients import SampleGradients, wholly
 from trainscope.probes.scalar_spec import ScalarSpec
 from trainscope.probes.spectrum import NoMatrixError, Spectrum, Wanted, find_spectrum
 from trainscope.probes.trace import (
@@ -229,10 +229,12 @@ class Curvature:
             krylov = spectrum.top.krylov
             trace = deflated_hutchinson(spectrum.product, krylov, self.trace_vectors, generator)
         elif classes <= self.exact_classes:
-            trace = exact_gauss_newton(lent, SampleGradients(lent, weights, found.graph), classes)
+            own, everything = wholly(lent, weights)
+            trace = exact_gauss_newton(own, SampleGradients(own, everything, found.graph), classes)
         else:
-            gradients = SampleGradients(lent, weights, found.graph)
-            trace = sampled_gauss_newton(lent, gradients, self.trace_vectors, generator)
+            own, everything = wholly(lent, weights)
+            gradients = SampleGradients(own, everything, found.graph)
+            trace = sampled_gauss_newton(own, gradients, self.trace_vectors, generator)
         if not math.isfinite(trace.value):
             raise NonFiniteError("the trace of the curvature matrix overflows")
         report = self._report(lent, weights, spectrum, trace, why_not)

@@ -83,10 +83,10 @@ class DifferenceProduct:
         """Return the mean gradient of the loss, [survivors], float64."""
         total = torch.zeros(self.size, dtype=torch.float64, device=self.lent.weight.device)
         for batch in self.lent.batches():
-            loss = self.lent.losses(self.lent.outputs(batch), batch).sum()
-            total += self._pulled([loss]) / self.lent.terms
+            loss = self.lent.mean(self.lent.losses(self.lent.outputs(batch), batch))
+            total += self._pulled([loss])
             self._count(batch, 1)
-        return total
+        return self.lent.gradient([total])[0]
 
     def _product(self, vector: Tensor, step: float) -> Tensor:
         length = float(vector.norm())
@@ -118,12 +118,12 @@ class DifferenceProduct:
                 sides.append([found[place] for place in space.places])
             self._move(pieces, 0.0)
             pushed = [(up - down) / (2 * step) for up, down in zip(*sides, strict=True)]
-            inner = [curved / self.lent.terms for curved in space.curved(pushed)]
+            inner = [curved * self.lent.mean_share for curved in space.curved(pushed)]
             # The weights were written to since: the graph is built again.
             again = OutputSpace(self.lent, self.lent.outputs(batch), batch)
             total += self._pulled(again.leaves, inner)
             self._count(batch, 4)
-        return total
+        return self.lent.gradient([total])[0]
 
     def _pulled(self, outputs: list[Tensor], along: list[Tensor] | None = None) -> Tensor:
         found = derivative(outputs, self.weights.tensors, along, materialize_grads=True)

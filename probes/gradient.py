@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import ClassVar
 
 import numpy as np
@@ -25,7 +26,7 @@ from trainscope.probes.output_space import OutputSpace
 from trainscope.probes.parameters import Measured, measured
 from trainscope.probes.passes import NonFiniteError, derivative
 from trainscope.probes.probe import Need
-from trainscope.probes.sample_gradients import SampleGradients
+from trainscope.probes.sample_gradients import SampleGradients, wholly
 from trainscope.probes.scalar_spec import ScalarSpec
 from trainscope.records import Cost, Measurement, Scalar
 from trainscope.task import (
@@ -131,24 +132,29 @@ def mean_gradient(lent: Lent, weights: Measured) -> MeanGradient:
     found: list[tuple[Tensor, Tensor]] = []
     total: list[Tensor] = []
     places: list[int] = [0]
-    for batch in lent.batches():
+    _, batches = lent.terms, lent.batches()  # their number is asked of all processes
+    first = next(batches, None)  # none where there are more processes than samples
+    for number, batch in enumerate(chain([lent.look if first is None else first], batches)):
         outputs = lent.outputs(batch)
         terms = lent.losses(outputs, batch)
-        if not total:
-            weights = weights.used_by(terms)
+        if not number:
+            weights = lent.used(weights, terms)
             total = [torch.zeros_like(tensor) for tensor in weights.tensors]
             if not lent.softmax:
                 places = OutputSpace(lent, outputs, batch).places
+            if first is None:
+                break
         if weights.tensors:
-            slopes = derivative(terms.sum() / lent.terms, weights.tensors, materialize_grads=True)
+            slopes = derivative(lent.mean(terms), weights.tensors, materialize_grads=True)
             lent.passes.add(backward=lent.task.size(batch))
             torch._foreach_add_(total, slopes)
         if lent.softmax or lent.behaviour.coupled is not None:
             found.append((terms.detach().double(), torch.ones_like(terms, dtype=torch.int64)))
         else:
             found.append(per_sample(lent.task, outputs, batch))
-    sums, counts = (torch.cat(parts) for parts in zip(*found, strict=True))
-    return MeanGradient(weights, weights.keep(total), sums, counts, places)
+    sums, counts = (lent.gather([pair[i] for pair in found]) for i in (0, 1))
+    values = weights.keep(lent.gradient(total))
+    return MeanGradient(weights, values, sums, counts, places)
 
 
 def _measure(lent: Lent, graph: int | None) -> Measurement:
@@ -158,13 +164,14 @@ def _measure(lent: Lent, graph: int | None) -> Measurement:
         return Measurement.skipped(
             "gradient", "no weight is trainable, unmasked and used by the loss"
         )
-    norms = torch.stack([value.double().norm() for value in mean]).cpu().numpy()
+    norms = weights.squares(mean).sqrt().cpu().numpy()
     norm, (loss, loss_error) = float(np.linalg.norm(norms)), gradient.loss
     if not math.isfinite(norm) or not bool(torch.isfinite(gradient.sums).all()):
         raise NonFiniteError("the loss or its gradient is NaN or infinite")
     layers = weights.layers
     layer_norms = [float(np.linalg.norm(norms[where])) for where in layers.values()]
-    sizes = [sum(weights.counts[i] for i in where) for where in layers.values()]
+    counts = weights.counts
+    sizes = [sum(counts[i] for i in where) for where in layers.values()]
     dims = [max(weights.tensors[i].dim() for i in where) for where in layers.values()]
     arrays: dict[str, list[object]] = {
         "layers": list(layers),
@@ -186,8 +193,9 @@ def _measure(lent: Lent, graph: int | None) -> Measurement:
             arrays=arrays,
             notes=weights.notes(),
         )
-    gradients = SampleGradients(lent, weights, graph, gradient.places)
-    each, dots = _squares(lent, gradients, mean)
+    own, everything = wholly(lent, weights)
+    gradients = SampleGradients(own, everything, graph, gradient.places)
+    each, dots = _squares(own, gradients, weights.whole(mean))
     pair = moments(each, dots)
     unbiased, rest = _signal_and_noise(pair)
     return Measurement(
@@ -212,7 +220,7 @@ def _squares(
         found = gradients(batch, partial(_residual, lent), mean)
         squares.append(found[0].sum(0))
         dots.append(found[1])
-    each, along = torch.cat(squares), torch.cat(dots)
+    each, along = lent.gather(squares), lent.gather(dots)
     if not bool((torch.isfinite(each) & torch.isfinite(along)).all()):
         raise NonFiniteError("the square of a sample's gradient overflows to infinity")
     return each.cpu().numpy(), along.cpu().numpy()

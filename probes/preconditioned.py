@@ -216,20 +216,21 @@ def _minibatches(lent: Lent, data: ProbeData, settings: Settings, count: int) ->
 def _gradient(lent: Lent, weights: Measured, batch: Batch, settings: Settings) -> Tensor:
     """Return what Adam is given of a batch, [survivors]: clipped, with L2 where it has that."""
     size = lent.task.size(batch)
-    held = size if lent.behaviour.coupled else max(1, lent.batch_size)
     total, terms = [torch.zeros_like(tensor) for tensor in weights.tensors], 0
-    for start in range(0, size, held):
-        part = lent.task.select(batch, torch.arange(start, min(start + held, size)))
+    for indices in lent.shares(size):
+        part = lent.task.select(batch, indices)
         losses = lent.losses(lent.outputs(part), part)
         found = derivative(losses.sum(), weights.tensors, materialize_grads=True)
         total = [a + b for a, b in zip(total, found, strict=True)]
         terms += losses.numel()
         lent.passes.add(backward=lent.task.size(part))
+    total = lent.gradient(total)
+    terms = round(float(lent.ranks.sum(torch.tensor(terms, dtype=torch.float64))))
     total = [each / max(1, terms) for each in total]
     if settings.clip is not None:
-        norm = float(torch.stack([each.double().square().sum() for each in total]).sum().sqrt())
+        norm = float(weights.squares(total).sum().sqrt())
         total = [each * min(1.0, settings.clip / (norm + 1e-6)) for each in total]
-    gradient = weights.flatten(total)
+    gradient = weights.entries(total)
     if settings.optimizer == "adam":  # its weight decay is a part of the gradient
-        gradient = gradient + settings.weight_decay * weights.flatten(weights.tensors).detach()
+        gradient = gradient + settings.weight_decay * weights.entries(weights.tensors).detach()
     return gradient

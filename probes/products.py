@@ -54,11 +54,11 @@ class MatrixProduct:
         """
         pieces = self.measured.unflatten(vector)
         total: Tensor | None = None
-        for batch in range(-(-len(self.lent) // self.lent.batch_size)):
-            part = self.measured.flatten(self._batch(batch)(pieces)).to(vector.dtype)
+        for number, indices in enumerate(self.lent.shares(len(self.lent))):
+            part = self.measured.flatten(self._batch(number, indices)(pieces)).to(vector.dtype)
             total = part if total is None else total.add_(part)
-        assert total is not None
-        self.lent.passes.add(backward=2 * len(self.lent))
+        total = self.lent.gradient([torch.zeros_like(vector) if total is None else total])[0]
+        self.lent.passes.add(backward=2 * len(self.lent) // self.lent.ranks.count)
         self.count += 1
         if not math.isfinite(float(total.sum(dtype=torch.float64))):
             raise NonFiniteError("a product with the curvature matrix holds NaN or infinite values")
@@ -68,24 +68,23 @@ class MatrixProduct:
         """Return the mean gradient of the loss, [survivors], float64."""
         total = torch.zeros(self.size, dtype=torch.float64, device=self.lent.weight.device)
         for batch in self.lent.batches():
-            loss = self.lent.losses(self.lent.outputs(batch), batch).sum()
+            loss = self.lent.mean(self.lent.losses(self.lent.outputs(batch), batch))
             found = derivative(loss, self.measured.tensors, materialize_grads=True)
             self.lent.passes.add(backward=self.lent.task.size(batch))
-            total += self.measured.flatten(found).double() / self.lent.terms
-        return total
+            total += self.measured.flatten(found).double()
+        return self.lent.gradient([total])[0]
 
-    def _batch(self, number: int) -> Callable[[list[Tensor]], list[Tensor]]:
+    def _batch(self, number: int, indices: Tensor) -> Callable[[list[Tensor]], list[Tensor]]:
         """Return one batch's product, from its kept graph where there is one."""
         if number < len(self._kept):
             return self._kept[number]
-        start = number * self.lent.batch_size
-        batch = self.lent.some(start, start + self.lent.batch_size)
+        batch = self.lent.task.select(self.lent.batch, indices)
         outputs = self.lent.outputs(batch)
         self.lent.passes.add(backward=self.lent.task.size(batch))
         product = (
             self._gauss_newton(OutputSpace(self.lent, outputs, batch))
             if self.ggn
-            else self._hessian(self.lent.losses(outputs, batch).sum() / self.lent.terms)
+            else self._hessian(self.lent.mean(self.lent.losses(outputs, batch)))
         )
         if self.keep:
             self._kept.append(product)
@@ -123,7 +122,7 @@ class MatrixProduct:
                 retain_graph=True,
                 materialize_grads=True,
             )
-            inner = [curved / self.lent.terms for curved in space.curved(list(pushed))]
+            inner = [curved * self.lent.mean_share for curved in space.curved(list(pushed))]
             return list(
                 derivative(leaves, tensors, inner, retain_graph=True, materialize_grads=True)
             )

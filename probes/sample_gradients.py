@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,12 +18,13 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.func import functional_call, grad, vmap
 
 from trainscope.probes.evaluation import Lent
-from trainscope.probes.folding import ConvNorm
+from trainscope.probes.folding import ConvNorm, folded
 from trainscope.probes.footprint import Forward
 from trainscope.probes.layer_rules import LayerRule, rule_for
 from trainscope.probes.output_space import with_samples
 from trainscope.probes.parameters import Measured
 from trainscope.probes.passes import NotDifferentiableError, derivative
+from trainscope.probes.shards import whole
 from trainscope.task import Batch, Outputs
 from trainscope.task.batches import tensors
 from trainscope.task.task import is_ragged
@@ -235,6 +237,31 @@ class SampleGradients:
         expected, _ = self._one_by_one(first, one, None)
         close = (got[:, :1] - expected).abs() <= 1e-2 * expected + 1e-6 * expected.max()
         return bool(close.all())
+
+
+def wholly(lent: Lent, measured: Measured) -> tuple[Lent, Measured]:
+    """Return a network and its parameters whole in this process, as samples' gradients need them.
+
+    Nothing is changed where they are not spread over processes.
+    """
+    if not lent.spread:
+        return lent, measured
+    network = whole(lent.network)
+    named = dict(network.named_parameters())
+    masks = [
+        None if mask is None else part.whole(mask.to(torch.uint8)).bool()
+        for part, mask in zip(measured.parts, measured.masks, strict=True)
+    ]
+    held = replace(
+        measured,
+        tensors=tuple(named[name] for name in measured.names),
+        masks=tuple(masks),
+        parts=(),
+        survived=(),
+    )
+    few = lent.task.select(lent.batch, torch.arange(min(2, len(lent))))
+    model = folded(network, lent.task, few)
+    return replace(lent, network=network, model=model, spread=False), held
 
 
 def _ramp(leaf: Tensor) -> Tensor:
