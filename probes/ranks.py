@@ -351,23 +351,24 @@ def _listed(numbers: list[int]) -> str:
 
 
 @contextmanager
-def joined(device: str | None = None) -> Iterator[Ranks]:
+def joined() -> Iterator[Ranks]:
     """Join the processes that torchrun, or accelerate, started with this one, for a block.
 
     Where the process belongs to a job already, or was started by itself, nothing is done.
-
-    Args:
-        device: Where it will measure.
 
     Raises:
         ProbeError: The others do not come.
     """
     count = int(os.environ.get("WORLD_SIZE", "1") or 1)
     found = all(name in os.environ for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"))
-    if initialised() or not distributed.is_available() or count < 2 or not found:
+    solo = initialised() or not distributed.is_available() or count < 2 or not found
+    if solo or _FORCED.get() is not None:
         yield present()
         return
-    gpu = device is not None and device.startswith("cuda")
+    here = int(os.environ.get("LOCAL_RANK", "0"))
+    gpu = torch.cuda.device_count() >= int(os.environ.get("LOCAL_WORLD_SIZE", count))
+    if gpu:  # one for each
+        torch.cuda.set_device(here)
     try:
         distributed.init_process_group(
             "cpu:gloo,cuda:nccl" if gpu else "gloo", timeout=timedelta(seconds=PATIENCE)

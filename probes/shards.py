@@ -161,6 +161,12 @@ def is_spread(tensor: Tensor) -> bool:
     return any(base.__name__ == "DTensor" for base in type(tensor).__mro__)
 
 
+def local_part(tensor: Any) -> Tensor:
+    """Return what this process holds of a tensor."""
+    found: Tensor = tensor.to_local() if is_spread(tensor) else tensor
+    return found
+
+
 def parted(network: nn.Module) -> nn.Module:
     """Return a network as a plain one, which shares its memory; itself where nothing is spread.
 
@@ -176,8 +182,7 @@ def parted(network: nn.Module) -> nn.Module:
 
     def local(parameter: nn.Parameter) -> nn.Parameter:
         if id(parameter) not in made:
-            value: Any = parameter.detach()
-            value = value.to_local() if is_spread(parameter) else value
+            value = local_part(parameter.detach())
             made[id(parameter)] = nn.Parameter(value, requires_grad=parameter.requires_grad)
         return made[id(parameter)]
 
