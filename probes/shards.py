@@ -272,9 +272,11 @@ def _rebuilt(
         plain = _own_class(plain_type(module))
         made = cast("nn.Module", object.__new__(kind(module, plain)))
         known[id(module)] = made
-        held = {name: copy.copy(v) if type(v) in _COPIED else v for name, v in vars(module).items()}
-        held.pop(_PARTS, None)
-        held.pop(_MASKS, None)
+        held = {
+            name: copy.copy(value) if type(value) in _COPIED else value
+            for name, value in vars(module).items()
+            if name not in (_PARTS, _MASKS) and not name.startswith("__composable_api")
+        }
         vars(made).update(held)
         for table in _HOOKS:
             hooks = held.get(table, {})

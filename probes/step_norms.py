@@ -12,9 +12,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, distributed, nn
 
-from trainscope.networks.masks import masks_of
 from trainscope.probes.scalar_spec import ScalarSpec
-from trainscope.probes.shards import Part, is_spread, local_part, parted, parts_of
+from trainscope.probes.shards import Part, local_masks, local_part, parted, parts_of
 from trainscope.probes.when import Step
 from trainscope.records import Measurement, Scalar, Status, Taken
 
@@ -63,10 +62,8 @@ class StepNorms:
         network = self._network()
         if network is None:
             return
-        spread = any(map(is_spread, network.parameters()))
-        self._parts = parts_of(parted(network)) if spread else {}
-        masks = masks_of(network)
-        masks |= {name: part.cut(masks[name]) for name, part in self._parts.items() if name in masks}
+        lent = parted(network)
+        self._parts, masks = parts_of(lent), local_masks(lent)
         self._named = {id(p): (p, name) for name, p in network.named_parameters()}
         self._masks = {i: masks[name] for i, (_, name) in self._named.items() if name in masks}
 
