@@ -57,7 +57,7 @@ class Quadrature:
         now = run.parts()[0]
         exact = 0 in run.betas
         earlier = now if exact else run.parts(max(1, run.steps - 2))[0]
-        return cls(now, earlier, run.basis.shape[1])
+        return cls(now, earlier, run.size)
 
 
 RESOLVED = 0.02

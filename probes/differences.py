@@ -19,6 +19,7 @@ from trainscope.probes.evaluation import Lent
 from trainscope.probes.output_space import OutputSpace
 from trainscope.probes.parameters import Measured, measured
 from trainscope.probes.passes import NonFiniteError, derivative
+from trainscope.probes.spaces import Dense
 from trainscope.task import Batch
 from trainscope.task.batches import mapped, tensors
 
@@ -30,7 +31,8 @@ class DifferenceProduct:
     """v -> P H P v as `MatrixProduct` returns it, by central differences.
 
     Attributes:
-        size: Length of a vector.
+        space: Where the vectors live.
+        size: The number of its dimensions.
         count: Products made so far.
         error: The relative error of a product: what a step four times as long changed in a random
             one, at least the rounding of the float64 gradient.
@@ -51,7 +53,8 @@ class DifferenceProduct:
             ProbeError: The network does not run in float64.
         """
         self.counted, self.ggn = lent, ggn
-        self.size, self.count = weights.survivors, 0
+        self.space = Dense(weights.survivors, lent.weight.device)
+        self.size, self.count = self.space.size, 0
         copied = whole_copy(lent.network).double()
         self.lent = replace(lent, network=copied, model=copied, batch=mapped(_wide, lent.batch))
         everything = measured(copied)
@@ -64,8 +67,7 @@ class DifferenceProduct:
         self.start = [tensor.detach().clone() for tensor in self.weights.tensors]
         squares = torch.stack([tensor.square().sum() for tensor in self.start])
         self.step = STEP * max(1.0, float(squares.sum().sqrt()))
-        drawn = torch.randn(self.size, generator=generator, dtype=torch.float64)
-        vector = drawn.to(lent.weight.device)
+        vector = self.space.random(generator)
         near, far = self._product(vector, self.step), self._product(vector, 4 * self.step)
         size = float(near.norm())
         self.error = max(1e-9, float((near - far).norm()) / size if size else 0.0)

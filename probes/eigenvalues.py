@@ -21,6 +21,7 @@ from torch import Tensor
 
 from trainscope.probes.lanczos import Lanczos, Ritz, Values
 from trainscope.probes.products import Product
+from trainscope.probes.spaces import Space
 
 CHANCE = 1e-3
 """The chance that a random start has a smaller part along an eigenvector than the bounds trust."""
@@ -64,6 +65,7 @@ def largest_eigenvalues(
     least_steps: int = 1,
     at_least: Sequence[float] | None = None,
     random_share: float = 1.0,
+    space: Space | None = None,
 ) -> Eigenvalues:
     """Grow a Krylov space until the largest eigenvalues are known to a relative tolerance.
 
@@ -81,15 +83,16 @@ def largest_eigenvalues(
             several eigenvalues must stay within the tolerance for `count` + 2 further products,
             and where the space is exhausted, fresh vectors are drawn until one shows no more.
         random_share: The share of the squared length of the start that is a random vector's.
+        space: Where the vectors live; by default they are held whole.
     """
-    least = random_share * _SMALLEST_PART**2 / len(start)
+    krylov = Lanczos(product, start, generator, dtype, space)
+    least = random_share * _SMALLEST_PART**2 / krylov.size
     bounds = np.full(count, -np.inf)
     if at_least is not None:
         bounds[: len(at_least)] = at_least[:count]
-    wanted = min(count, len(start))
+    wanted = min(count, krylov.size)
     confirm = 0 if count == 1 else count + 2
     standing = 0
-    krylov = Lanczos(product, start, generator, dtype)
     while True:
         krylov.grow()
         *older, newest = krylov.parts()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,9 +11,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainscope.probes.products import Product
+from trainscope.probes.spaces import Dense, Space, length_of, partial_dot, partial_parts
 
 Values = NDArray[np.float64]
-_SMALL, _BLOCK = 2**20, 2**16
+_SMALL = 2**20
+CHUNK = 8
+"""Vectors that are allocated, and multiplied with, at once."""
+AGAIN = 0.5**0.5
+"""A vector is orthogonalised again where less than this share of it is left."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +42,10 @@ class Lanczos:
     """A Krylov space of a symmetric matrix that grows by one product a step.
 
     Vectors of a small matrix are float64, those of a large one have the network's dtype (float32 at
-    least), in which its products are made: twice orthogonalised, they hold the eigenvalues as well
-    as float64 copies do, in a tenth of the time. Where the space is exhausted (the starting vector
-    had no part in the rest), `grow` goes on from a fresh random vector orthogonal to it.
+    least), in which its products are made: orthogonalised again wherever a pass leaves less than
+    `AGAIN` of a vector, they hold the eigenvalues as well as float64 copies do, in a tenth of the
+    time. Where the space is exhausted (the starting vector had no part in the rest), `grow` goes on
+    from a fresh random vector orthogonal to it.
 
     Attributes:
         alphas: The diagonal of the tridiagonal matrix T.
@@ -48,25 +55,34 @@ class Lanczos:
     """
 
     def __init__(
-        self, product: Product, start: Tensor, generator: torch.Generator, dtype: torch.dtype
+        self,
+        product: Product,
+        start: Tensor,
+        generator: torch.Generator,
+        dtype: torch.dtype,
+        space: Space | None = None,
     ) -> None:
-        """Start from a nonzero vector [P].
+        """Start from a nonzero vector.
 
         Args:
             product: The matrix.
-            start: The first vector, of any length but zero.
+            start: The first vector, its local part, of any length but zero.
             generator: Draws fresh vectors.
             dtype: The network's. Products are exact to its rounding.
+            space: Where the vectors live; by default they are held whole.
         """
         self.product, self.generator = product, generator
+        self.space = space or Dense(len(start), start.device)
         self.rounding = 4 * torch.finfo(dtype).eps
-        start = start.double()
-        kept = vector_dtype(len(start), dtype)
-        self.next: Tensor | None = (start / start.norm()).to(kept)
-        self._store = start.new_empty(8, len(start), dtype=kept)
+        self.dtype = vector_dtype(self.space.size, dtype)
         self.alphas: list[float] = []
         self.betas: list[float] = []
         self.skew = 0.0
+        self._chunks: list[Tensor] = []
+        self._like = start
+        first = start.double()
+        self._slot(0).copy_(first / length_of(self.space, first))
+        self._ready = True  # the next vector is in its slot
 
     @property
     def steps(self) -> int:
@@ -75,13 +91,14 @@ class Lanczos:
 
     @property
     def size(self) -> int:
-        """Return the length of a vector."""
-        return self._store.shape[1]
+        """Return the number of dimensions."""
+        return self.space.size
 
     @property
     def basis(self) -> Tensor:
-        """Return the basis, [steps, P], orthonormal."""
-        return self._store[: self.steps]
+        """Return a copy of the basis, [steps, local], orthonormal."""
+        rows = [rows for rows, _ in self._rows()]
+        return torch.cat(rows) if rows else self._like.new_empty(0, self.space.local)
 
     @property
     def exhausted(self) -> bool:
@@ -95,25 +112,28 @@ class Lanczos:
 
     def grow(self) -> None:
         """Add one vector to the basis: one product."""
-        current = self._fresh() if self.next is None else self.next
-        if self.steps == len(self._store):
-            self._store = torch.cat([self._store, torch.empty_like(self._store)])
-        image = self.product(current).to(current.dtype)
-        alpha = _dot(image, current)
-        rest = image - alpha * current
+        current = self._slot(self.steps)
+        if not self._ready:
+            self._draw(current)
+        rest = self.product(current).to(self.dtype)
+        if rest.data_ptr() == current.data_ptr():
+            rest = rest.clone()
+        scale = length_of(self.space, rest)
+        alpha = self.dot(rest, current)
+        rest.add_(current, alpha=-alpha)
         if self.betas and self.betas[-1]:
-            rest -= self.betas[-1] * self.basis[-1]
-        self._store[self.steps] = current
+            rest.add_(self._slot(self.steps - 1), alpha=-self.betas[-1])
         self.alphas.append(alpha)
         parts = self._parts(rest)
         self.skew = max(self.skew, float(parts.abs().max()))
-        rest = self.orthogonal(self._without(rest, parts))  # twice is enough (Parlett 1998)
-        beta = length_of(rest)
+        beta = self._orthogonalise(rest, parts)
         # Below rounding there is no new direction left, only noise.
-        if self.full or beta <= self.rounding * max(length_of(image), self._scale()):
+        if self.full or beta <= self.rounding * max(scale, self._scale()):
             beta = 0.0
         self.betas.append(beta)
-        self.next = rest / beta if beta else None
+        self._ready = beta > 0
+        if beta:
+            torch.div(rest, beta, out=self._slot(self.steps))
 
     @property
     def symmetric(self) -> bool:
@@ -142,50 +162,75 @@ class Lanczos:
         return found
 
     def top(self) -> Tensor:
-        """Return the unit vector of the largest Ritz value, [P], float64."""
+        """Return the unit vector of the largest Ritz value, [local], float64."""
         off = self.betas[:-1]
         matrix = np.diag(self.alphas) + np.diag(off, 1) + np.diag(off, -1)
-        parts = torch.from_numpy(np.linalg.eigh(matrix)[1][:, -1].copy()).to(self.basis)
-        vector = (parts @ self.basis).double()
-        unit: Tensor = vector / vector.norm()
-        return unit
+        weights = torch.from_numpy(np.linalg.eigh(matrix)[1][:, -1].copy())
+        vector = torch.zeros(self.space.local, dtype=torch.float64, device=self._like.device)
+        for rows, places in self._rows():
+            vector += weights[places].to(rows) @ rows
+        return vector / length_of(self.space, vector)
+
+    def outside(self, vector: Tensor) -> Tensor:
+        """Return what a vector has outside the space, its local part, [local]."""
+        vector = vector.to(self.dtype, copy=True)
+        for _ in range(2):
+            self._subtract(vector, self._parts(vector))
+        return vector
+
+    def dot(self, a: Tensor, b: Tensor) -> float:
+        """Return the inner product of two vectors from their local parts."""
+        return float(self.space.total(partial_dot(a, b.to(a.dtype))))
 
     def _scale(self) -> float:
         """Return a lower estimate of the matrix's norm."""
         return max(max(map(abs, self.alphas)), max(self.betas, default=0.0))
 
-    def orthogonal(self, vector: Tensor) -> Tensor:
-        """Return a vector less its parts along the basis."""
-        return self._without(vector, self._parts(vector))
+    def _orthogonalise(self, rest: Tensor, parts: Tensor) -> float:
+        """Take a vector's parts along the basis out of it; return its length after that.
+
+        Where little is left of it, what rounding put in is no longer small: once more. Twice is
+        enough (Parlett 1998), and once mostly (Daniel, Gragg, Kaufman, Stewart 1976).
+        """
+        before = length_of(self.space, rest)
+        self._subtract(rest, parts)
+        after = length_of(self.space, rest)
+        if after >= AGAIN * before:
+            return after
+        self._subtract(rest, self._parts(rest))
+        return length_of(self.space, rest)
 
     def _parts(self, vector: Tensor) -> Tensor:
-        """Return a vector's parts along the basis, [steps].
+        """Return a vector's parts along the basis, [steps], float64."""
+        partial = torch.cat([partial_parts(rows, vector) for rows, _ in self._rows()])
+        return self.space.total(partial)
 
-        Single precision loses four digits over ten million numbers, so blocks are added in double.
-        """
-        blocks = zip(torch.split(self.basis, _BLOCK, 1), torch.split(vector, _BLOCK), strict=True)
-        return torch.stack([(rows @ part).double() for rows, part in blocks]).sum(0).to(vector)
+    def _subtract(self, vector: Tensor, parts: Tensor) -> Tensor:
+        """Take parts along the basis out of a vector, in place."""
+        for rows, places in self._rows():
+            vector.addmv_(rows.T, parts[places].to(vector.dtype), alpha=-1)
+        return vector
 
-    def _without(self, vector: Tensor, parts: Tensor) -> Tensor:
-        return torch.addmv(vector, self.basis.T, parts, alpha=-1)
+    def _draw(self, slot: Tensor) -> None:
+        """Put a random unit vector orthogonal to the basis in its place."""
+        vector = self.outside(self.space.random(self.generator))
+        torch.div(vector, length_of(self.space, vector), out=slot)
 
-    def _fresh(self) -> Tensor:
-        """Return a random unit vector orthogonal to the basis."""
-        vector = torch.randn(self.size, generator=self.generator, dtype=torch.float64)
-        vector = self.orthogonal(self.orthogonal(vector.to(self._store)))
-        unit: Tensor = vector / length_of(vector)
-        return unit
+    def _slot(self, place: int) -> Tensor:
+        """Return the row of a vector, made where it is the first of its chunk."""
+        if place // CHUNK == len(self._chunks):
+            rows = min(CHUNK, self.size - place)
+            self._chunks.append(self._like.new_empty(rows, self.space.local, dtype=self.dtype))
+        return self._chunks[place // CHUNK][place % CHUNK]
+
+    def _rows(self) -> Iterator[tuple[Tensor, slice]]:
+        """Yield the basis by chunks, and the places of their vectors."""
+        for number, chunk in enumerate(self._chunks):
+            places = slice(number * CHUNK, min((number + 1) * CHUNK, self.steps))
+            if places.start < places.stop:
+                yield chunk[: places.stop - places.start], places
 
 
 def vector_dtype(size: int, dtype: torch.dtype) -> torch.dtype:
     """Return the dtype of vectors of a size: float64 up to 8 MB a vector, else the network's."""
     return torch.float64 if size <= _SMALL else torch.promote_types(dtype, torch.float32)
-
-
-def length_of(vector: Tensor) -> float:
-    """Return the 2-norm, added up in float64: torch loses digits over many float32 squares."""
-    return float(torch.linalg.vector_norm(vector, dtype=torch.float64))
-
-
-def _dot(a: Tensor, b: Tensor) -> float:
-    return float((a * b).sum(dtype=torch.float64))

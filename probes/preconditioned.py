@@ -122,7 +122,7 @@ def preconditioned_eigenvalue(
         return scale * (product(inner) + decay * inner)
 
     generator = data.generator()
-    start = torch.randn(product.size, generator=generator, dtype=torch.float64).to(scale.device)
+    start = product.space.random(generator)
     top = largest_eigenvalues(
         scaled,
         start,
@@ -131,6 +131,7 @@ def preconditioned_eigenvalue(
         generator=generator,
         dtype=lent.weight.dtype,
         most_steps=most_products,
+        space=product.space,
     )
     wrong = not_symmetric(top.krylov)
     if wrong is not None:

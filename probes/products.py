@@ -17,9 +17,10 @@ from trainscope.probes.evaluation import Lent
 from trainscope.probes.output_space import OutputSpace
 from trainscope.probes.parameters import Measured
 from trainscope.probes.passes import NonFiniteError, derivative
+from trainscope.probes.spaces import Dense
 
 Product = Callable[[Tensor], Tensor]
-"""From a vector [P] to the product with a symmetric matrix, [P]."""
+"""From a vector [P] to the product with a symmetric matrix, [P], which the caller may change."""
 
 
 class MatrixProduct:
@@ -29,7 +30,8 @@ class MatrixProduct:
     so is the product, which is computed in the network's.
 
     Attributes:
-        size: Length of a vector.
+        space: Where the vectors live.
+        size: The number of its dimensions.
         count: Products made so far.
     """
 
@@ -43,7 +45,8 @@ class MatrixProduct:
             keep: Keep every batch's graph between products.
         """
         self.lent, self.measured, self.ggn, self.keep = lent, measured, ggn, keep
-        self.size, self.count = measured.survivors, 0
+        self.space = Dense(measured.survivors, lent.weight.device)
+        self.size, self.count = self.space.size, 0
         self._kept: list[Callable[[list[Tensor]], list[Tensor]]] = []
 
     def __call__(self, vector: Tensor) -> Tensor:
@@ -60,7 +63,8 @@ class MatrixProduct:
         total = self.lent.gradient([torch.zeros_like(vector) if total is None else total])[0]
         self.lent.passes.add(backward=2 * len(self.lent) // self.lent.ranks.count)
         self.count += 1
-        if not math.isfinite(float(total.sum(dtype=torch.float64))):
+        # One number shows NaN and infinity, and is seldom too large itself.
+        if not math.isfinite(float(total.sum())) and not bool(torch.isfinite(total).all()):
             raise NonFiniteError("a product with the curvature matrix holds NaN or infinite values")
         return total
 

@@ -20,6 +20,7 @@ from trainscope.probes.lanczos import Lanczos
 from trainscope.probes.parameters import Measured
 from trainscope.probes.passes import NotDifferentiableError
 from trainscope.probes.products import MatrixProduct
+from trainscope.probes.spaces import length_of
 
 SUSPECT = 1e-2
 """A product of a network with backward passes of its own may differ by this share from a difference
@@ -123,8 +124,7 @@ def _off(
         other = DifferenceProduct(lent, weights, ggn=wanted.ggn, generator=data.generator())
     except ProbeError:  # a network of one dtype; its products must still be symmetric
         return None
-    drawn = torch.randn(product.size, generator=data.generator(), dtype=torch.float64)
-    vector = drawn.to(lent.weight.device)
+    vector = product.space.random(data.generator())
     got, expected = product(vector), other(vector)
     gap, size = float((got - expected).norm()), float(expected.norm())
     if gap <= SUSPECT * size:
@@ -142,24 +142,20 @@ def _grow(
     wanted: Wanted,
 ) -> Spectrum:
     """Return the eigenvalues and the density's runs; the last run serves both."""
-
-    def start() -> torch.Tensor:
-        drawn = torch.randn(product.size, generator=generator, dtype=torch.float64)
-        return drawn.to(lent.weight.device)
-
+    space = product.space
     runs: list[Quadrature] = []
     for _ in range(wanted.density_vectors - 1):
-        krylov = Lanczos(product, start(), generator, lent.weight.dtype)
+        krylov = Lanczos(product, space.random(generator), generator, lent.weight.dtype, space)
         while krylov.steps < wanted.density_steps and not krylov.exhausted:
             krylov.grow()
         runs.append(Quadrature.of(krylov))
-    first, share = start(), 1.0
+    first, share = space.random(generator), 1.0
     if not wanted.density_vectors:
         # The gradient lies mostly along the top eigenvectors; the random part sees the rest.
         gradient = product.gradient()
-        if size := float(gradient.norm()):
-            first = gradient / size + first / first.norm()
-            share = 1 / float(first.norm()) ** 2
+        if size := length_of(space, gradient):
+            first = gradient / size + first / length_of(space, first)
+            share = 1 / length_of(space, first) ** 2
     top = largest_eigenvalues(
         product,
         first,
@@ -171,6 +167,7 @@ def _grow(
         least_steps=wanted.density_steps if wanted.density_vectors else 1,
         at_least=runs[0].now.values[::-1].tolist() if runs else None,
         random_share=share,
+        space=space,
     )
     if wanted.density_vectors:
         runs.append(Quadrature.of(top.krylov))

@@ -86,17 +86,13 @@ def deflated_hutchinson(
     if krylov.size - krylov.steps <= draws:
         while not krylov.full:
             krylov.grow()
-    basis = krylov.basis
     inside = sum(krylov.alphas)
     if krylov.full:
         return Trace(inside, None, None, "exact: the Krylov space is the whole space")
     found = []
     for _ in range(draws):
-        signs = torch.randint(0, 2, (basis.shape[1],), generator=generator).to(basis) * 2 - 1
-        outside = signs
-        for _ in range(2):
-            outside = krylov.orthogonal(outside)
-        found.append(float((outside * product(outside)).sum(dtype=torch.float64)))
+        outside = krylov.outside(krylov.space.signs(generator))
+        found.append(krylov.dot(outside, product(outside)))
     values = torch.tensor(found, dtype=torch.float64)
     method = f"estimated: exact on {krylov.steps} Krylov vectors, {draws} random vectors outside"
     value = inside + float(values.mean())
