@@ -104,6 +104,10 @@ class Measured:
         pairs = zip(values, self.masks, strict=True)
         return torch.cat([v.reshape(-1) if m is None else v[m] for v, m in pairs])
 
+    def once(self, entries: Tensor) -> Tensor:
+        """Return local entries so that their sums over processes count each weight once."""
+        return entries / self._roots.to(entries).square() if self.parts else entries
+
     @cached_property
     def _roots(self) -> Tensor:
         roots = torch.tensor([part.holders for part in self.parts], dtype=torch.float64).sqrt()

@@ -17,7 +17,7 @@ from trainscope.probes.evaluation import Lent
 from trainscope.probes.output_space import OutputSpace
 from trainscope.probes.parameters import Measured
 from trainscope.probes.passes import NonFiniteError, derivative
-from trainscope.probes.spaces import Dense
+from trainscope.probes.spread import space_of
 
 Product = Callable[[Tensor], Tensor]
 """From a vector [P] to the product with a symmetric matrix, [P], which the caller may change."""
@@ -45,7 +45,7 @@ class MatrixProduct:
             keep: Keep every batch's graph between products.
         """
         self.lent, self.measured, self.ggn, self.keep = lent, measured, ggn, keep
-        self.space = Dense(measured.survivors, lent.weight.device)
+        self.space = space_of(measured, lent.weight.device)
         self.size, self.count = self.space.size, 0
         self._kept: list[Callable[[list[Tensor]], list[Tensor]]] = []
 
@@ -70,7 +70,7 @@ class MatrixProduct:
 
     def gradient(self) -> Tensor:
         """Return the mean gradient of the loss, [survivors], float64."""
-        total = torch.zeros(self.size, dtype=torch.float64, device=self.lent.weight.device)
+        total = torch.zeros(self.space.local, dtype=torch.float64, device=self.lent.weight.device)
         for batch in self.lent.batches():
             loss = self.lent.mean(self.lent.losses(self.lent.outputs(batch), batch))
             found = derivative(loss, self.measured.tensors, materialize_grads=True)

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -176,9 +177,9 @@ WAYS: dict[str, Callable[[nn.Module], nn.Module]] = {
 CASES = {
     **{f"copies, {name}": ("copies", name, tuple(PROBES)) for name in NETWORKS},
     "ddp, batch norm": ("ddp", "batch norm", ("gradient", "curvature")),
-    **{f"fsdp, {name}": ("fsdp", name, ("gradient", "jacobian")) for name in NETWORKS},
-    "hybrid, five samples": ("hybrid", "five samples", ("gradient",)),
-    "tensor parallel, five samples": ("tensor parallel", "five samples", ("gradient",)),
+    **{f"fsdp, {name}": ("fsdp", name, tuple(PROBES)) for name in NETWORKS},
+    "hybrid, five samples": ("hybrid", "five samples", ("gradient", "curvature")),
+    "tensor parallel, five samples": ("tensor parallel", "five samples", tuple(PROBES)),
 }
 
 
@@ -235,6 +236,7 @@ def said(rank: int) -> dict[str, Any]:
     """Return what is said where something is wrong."""
     found: dict[str, Any] = {}
     network, data, gradient = perceptron(), vectors(5), PROBES["gradient"]
+    print(time.perf_counter(), rank, "said", file=sys.stderr, flush=True)
     for error in (ProbeError("a sentence"), OverTimeError(), KeyboardInterrupt(), ValueError("x")):
         for wrong in (0, 1):
             does = Fails(error, wrong)
@@ -321,11 +323,13 @@ def job(rank: int) -> dict[str, Any]:
     for name, (way, network, probes) in CASES.items():
         make, data = NETWORKS[network]
         spread = WAYS[way](make())
+        print(time.perf_counter(), rank, name, file=sys.stderr, flush=True)
         found[name] = {p: told(PROBES[p].measure(spread, data())) for p in probes}
     for way in ("copies", "fsdp"):
         found[f"trained, {way}"] = trained(WAYS[way](convolutional()))
     found["said"] = said(rank)
     for way in ("ddp", "fsdp", "tensor parallel"):
+        print(time.perf_counter(), rank, "hook", way, file=sys.stderr, flush=True)
         found[f"hook, {way}"] = hooked(way, rank, norms=True)
     before, ranks.PATIENCE = ranks.PATIENCE, 0.5
     found["hook on 0"] = hooked("ddp", rank, norms=True, on=(0,))
