@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from trainscope.probes.ranks import ALONE, Ranks
-from trainscope.probes.shards import Part, local_masks, parts_of
+from trainscope.probes.shards import Part, edges, local_masks, parts_of
 
 SHOWN = 8
 """Names that a note writes out."""
@@ -202,5 +202,5 @@ def _leaves(result: Tensor) -> set[int]:
         seen.add(node)
         if (leaf := getattr(node, "variable", None)) is not None:
             found.add(id(leaf))
-        waiting += [parent for parent, _ in node.next_functions]
+        waiting += edges(node)
     return found

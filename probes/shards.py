@@ -10,21 +10,23 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.autograd import Function
 
 from trainscope.errors import ProbeError
 from trainscope.networks.masks import masks_of
 from trainscope.probes.ranks import DO, Ranks, present
 
-_PARTS, _MASKS = "_trainscope_parts", "_trainscope_masks"
-_OURS = ("torch.distributed.",)
+_PARTS, _MASKS, _READ = "_trainscope_parts", "_trainscope_masks", "_trainscope_read"
+_SPREADING = ("torch.distributed.", __name__)
 """Modules whose hooks gather, or cut, what a layer is given."""
+AT_ONCE = 2**24
+"""Bytes of small parameters that are gathered at once."""
 
 
 @dataclass(frozen=True)
@@ -110,32 +112,128 @@ def _partial(mesh: Any) -> tuple[Any, ...]:
     return (Partial(),) * mesh.ndim
 
 
+class Bucket:
+    """Parameters that are gathered, and added up, at once: a message costs more than its bytes.
+
+    Args:
+        parts: How each is spread.
+        shapes: Of the local parts of each, in every process.
+    """
+
+    def __init__(self, parts: Sequence[Part], shapes: Sequence[Sequence[torch.Size]]) -> None:
+        self.parts, self.ranks = list(parts), parts[0].ranks
+        self.axes = [_axis(part) for part in parts]
+        self.simple = [i for i, axis in enumerate(self.axes) if axis is not None]
+        self.shapes = [[shapes[i][rank] for i in self.simple] for rank in range(self.ranks.count)]
+        self.longest = max(sum(math.prod(each) for each in own) for own in self.shapes)
+
+    def whole(self, local: Sequence[Tensor]) -> list[Tensor]:
+        """Return the whole of tensors shaped like the parameters, from their local parts."""
+        found: list[Tensor] = [
+            value if axis is not None else part.whole(value)
+            for part, axis, value in zip(self.parts, self.axes, local, strict=True)
+        ]
+        if not self.simple:
+            return found
+        mine = self._flat([local[i] for i in self.simple])
+        there = mine.new_empty(self.ranks.count * self.longest)
+        self.ranks.exchange(
+            f"gather {self.longest} {mine.dtype}",
+            lambda: distributed.all_gather_into_tensor(there, mine),
+        )
+        pieces = [
+            self._shaped(row, shapes)
+            for row, shapes in zip(there.split(self.longest), self.shapes, strict=True)
+        ]
+        for place, i in enumerate(self.simple):
+            axis = cast("int", self.axes[i])
+            found[i] = torch.cat([own[place] for own in pieces], axis)
+        return found
+
+    def added(self, whole: Sequence[Tensor]) -> list[Tensor]:
+        """Return the local parts of the sums over processes."""
+        found: list[Tensor] = [
+            value if axis is not None else part.added(value)
+            for part, axis, value in zip(self.parts, self.axes, whole, strict=True)
+        ]
+        if not self.simple:
+            return found
+        cut: list[tuple[Tensor, ...]] = []
+        for place, i in enumerate(self.simple):
+            axis = cast("int", self.axes[i])
+            cut.append(whole[i].split([own[place][axis] for own in self.shapes], axis))
+        rows = [self._flat([pieces[rank] for pieces in cut]) for rank in range(len(self.shapes))]
+        mine = rows[0].new_empty(self.longest)
+        self.ranks.exchange(
+            f"add up {self.longest} {mine.dtype}",
+            lambda: distributed.reduce_scatter_tensor(mine, torch.cat(rows)),
+        )
+        for i, value in zip(self.simple, self._shaped(mine, self._own), strict=True):
+            found[i] = value
+        return found
+
+    @property
+    def _own(self) -> list[torch.Size]:
+        return self.shapes[self.ranks.index]
+
+    def _flat(self, values: Sequence[Tensor]) -> Tensor:
+        """Return values in a row, as long as the longest of any process."""
+        flat = torch.cat([value.detach().reshape(-1) for value in values])
+        return nn.functional.pad(flat, (0, self.longest - len(flat)))
+
+    def _shaped(self, flat: Tensor, shapes: Sequence[torch.Size]) -> list[Tensor]:
+        sizes = [math.prod(shape) for shape in shapes]
+        pieces = flat[: sum(sizes)].split(sizes)
+        return [piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True)]
+
+    def __deepcopy__(self, _: object) -> Bucket:
+        return self  # process groups are no values
+
+
+def _axis(part: Part) -> int | None:
+    """Return the axis along which all processes in order hold slices; None for any other way."""
+    if part.mesh is None or part.mesh.ndim != 1 or part.ranks.count == 1:
+        return None
+    (placement,) = part.placements
+    in_order = part.mesh.mesh.tolist() == list(range(part.ranks.count))
+    if not in_order or not placement.is_shard() or _strided(placement):
+        return None
+    return int(placement.dim) % max(1, len(part.shape))
+
+
 class _Gathered(Function):
-    """From local parts to the whole, in every process."""
+    """From local parts to the wholes, in every process."""
 
     @staticmethod
-    def forward(ctx: Any, local: Tensor, part: Part) -> Tensor:
-        ctx.part = part
-        found = part.whole(local)
-        return found.view_as(found)
+    def forward(ctx: Any, bucket: Bucket, *local: Tensor) -> tuple[Tensor, ...]:
+        ctx.bucket = bucket
+        return tuple(each.view_as(each) for each in bucket.whole(local))
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
-        return cast("Tensor", _Added.apply(grad, ctx.part)), None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        return None, *_Added.apply(ctx.bucket, *grads)
 
 
 class _Added(Function):
-    """From what every process has, to the local part of the sum."""
+    """From what every process has, to the local parts of the sums."""
 
     @staticmethod
-    def forward(ctx: Any, whole: Tensor, part: Part) -> Tensor:
-        ctx.part = part
-        found = part.added(whole)
-        return found.view_as(found)
+    def forward(ctx: Any, bucket: Bucket, *whole: Tensor) -> tuple[Tensor, ...]:
+        ctx.bucket = bucket
+        return tuple(each.view_as(each) for each in bucket.added(whole))
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
-        return cast("Tensor", _Gathered.apply(grad, ctx.part)), None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        return None, *_Gathered.apply(ctx.bucket, *grads)
+
+
+def edges(node: Any) -> list[Any]:
+    """Return the nodes of a graph that a node got its inputs from, past what gathers parameters."""
+    found = []
+    for parent, index in node.next_functions:
+        gathers = type(parent).__name__ == "_GatheredBackward"
+        found.append(parent.next_functions[index][0] if gathers else parent)
+    return found
 
 
 def parts_of(network: nn.Module) -> dict[str, Part]:
@@ -177,7 +275,6 @@ def parted(network: nn.Module) -> nn.Module:
         return network
     ranks = present()
     parts = {name: _part(name, p, ranks) for name, p in network.named_parameters()}
-    by_id = {id(p): parts[name] for name, p in network.named_parameters()}
     made: dict[int, nn.Parameter] = {}
 
     def local(parameter: nn.Parameter) -> nn.Parameter:
@@ -186,16 +283,53 @@ def parted(network: nn.Module) -> nn.Module:
             made[id(parameter)] = nn.Parameter(value, requires_grad=parameter.requires_grad)
         return made[id(parameter)]
 
-    def kind(module: nn.Module, plain: type) -> type:
-        leaves = module._parameters.items()
-        own = {leaf: by_id[id(p)] for leaf, p in leaves if p is not None}
-        return _gathering(plain, own) if own else plain
-
-    found = _rebuilt(network, local, kind)
+    found = _rebuilt(network, local, lambda module, plain: _reading(plain, module))
+    _let_read(found, parts, ranks)
     masks = masks_of(bare(network))
     vars(found)[_PARTS] = parts
     vars(found)[_MASKS] = {name: parts[name].cut(mask) for name, mask in masks.items()}
     return found
+
+
+def _let_read(network: nn.Module, parts: dict[str, Part], ranks: Ranks) -> None:
+    """Give every module what gathers its parameters."""
+    named = dict(network.named_parameters())
+    shapes = zip(*ranks.all([p.shape for p in named.values()]), strict=True)
+    by_name = dict(zip(named, shapes, strict=True))
+    places = {
+        id(p): (module, leaf)
+        for module in reversed(list(network.modules()))
+        for leaf, p in module._parameters.items()
+    }
+    readers: dict[int, tuple[_Reader, int]] = {}
+    for names in _bucketed(named, parts):
+        bucket = Bucket([parts[name] for name in names], [by_name[name] for name in names])
+        reader = _Reader(bucket, [places[id(named[name])] for name in names])
+        readers |= {id(named[name]): (reader, i) for i, name in enumerate(names)}
+        network.register_forward_pre_hook(reader.begin)
+        network.register_forward_hook(reader.end, always_call=True)
+    for module in network.modules():
+        leaves = module._parameters.items()
+        vars(module)[_READ] = {leaf: readers[id(p)] for leaf, p in leaves if p is not None}
+
+
+def _bucketed(named: Mapping[str, Tensor], parts: Mapping[str, Part]) -> Iterator[list[str]]:
+    """Yield names of parameters, in order, of one dtype and of up to `AT_ONCE` bytes together."""
+    names: list[str] = []
+    size = 0
+    for name, tensor in named.items():
+        own = parts[name].size * tensor.element_size()
+        other = names and (tensor.dtype, tensor.device) != (
+            named[names[0]].dtype,
+            named[names[0]].device,
+        )
+        if names and (size + own > AT_ONCE or other):
+            yield names
+            names, size = [], 0
+        names.append(name)
+        size += own
+    if names:
+        yield names
 
 
 def whole(network: nn.Module) -> nn.Module:
@@ -242,13 +376,44 @@ def _strided(placement: object) -> bool:
     return type(placement).__name__ == "_StridedShard"
 
 
-def _gathering(plain: type, own: Mapping[str, Part]) -> type:
+class _Reader:
+    """Gathers a bucket where one of its parameters is read, once in a pass."""
+
+    def __init__(self, bucket: Bucket, places: Sequence[tuple[nn.Module, str]]) -> None:
+        self.bucket, self.places = bucket, list(places)
+        self._passing = False
+        self._found: tuple[Tensor, ...] = ()
+
+    def begin(self, *_: object) -> None:
+        self._passing, self._found = True, ()
+
+    def end(self, *_: object) -> None:
+        self._passing, self._found = False, ()
+
+    def read(self, place: int) -> Tensor:
+        if not self._found:
+            local = [cast("Tensor", module._parameters[leaf]) for module, leaf in self.places]
+            found = cast("tuple[Tensor, ...]", _Gathered.apply(self.bucket, *local))
+            if not self._passing:
+                return found[place]
+            self._found = found
+        return self._found[place]
+
+
+def _reading(plain: type, module: nn.Module) -> type:
     """Return a class of modules that read whole what they hold parts of."""
 
-    def reading(leaf: str, part: Part) -> property:
-        return property(lambda self: _Gathered.apply(self._parameters[leaf], part))
+    def reading(leaf: str) -> property:
+        def read(self: Any) -> Tensor:
+            reader, place = vars(self)[_READ][leaf]
+            return cast("_Reader", reader).read(place)
 
-    made: dict[str, Any] = {leaf: reading(leaf, part) for leaf, part in own.items()}
+        return property(read)
+
+    own = [leaf for leaf, p in module._parameters.items() if p is not None]
+    if not own:
+        return plain
+    made: dict[str, Any] = {leaf: reading(leaf) for leaf in own}
     if issubclass(plain, nn.RNNBase):  # which keeps a list of them
         made["_flat_weights"] = property(
             lambda self: [getattr(self, leaf, None) for leaf in self._flat_weights_names],
@@ -275,7 +440,7 @@ def _rebuilt(
         held = {
             name: copy.copy(value) if type(value) in _COPIED else value
             for name, value in vars(module).items()
-            if name not in (_PARTS, _MASKS) and not name.startswith("__composable_api")
+            if name not in (_PARTS, _MASKS, _READ) and not name.startswith("__composable_api")
         }
         vars(made).update(held)
         for table in _HOOKS:
@@ -306,7 +471,7 @@ _COPIED = frozenset({dict, list, set, type(nn.Module()._forward_hooks)})
 
 
 def _spreads(hook: object) -> bool:
-    return str(getattr(hook, "__module__", "")).startswith(_OURS)
+    return str(getattr(hook, "__module__", "")).startswith(_SPREADING)
 
 
 def _own_class(kind: type) -> type:
