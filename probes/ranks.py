@@ -226,7 +226,7 @@ class Job(Ranks):
                 store.delete_key(keys[self.index])
                 raise ProbeError(
                     f"rank {self.index} measures, and rank {_listed(late)} did not come within "
-                    f"{seconds:.0f} s, though all {self.count} processes of a job measure "
+                    f"{seconds:g} s, though all {self.count} processes of a job measure "
                     f"together: {DO}"
                 ) from error
         self._meetings += 1
@@ -377,7 +377,7 @@ def joined() -> Iterator[Ranks]:
         said = next(iter(str(error).strip().splitlines()), "no reason given")
         raise ProbeError(
             f"this is rank {os.environ['RANK']} of {count} processes, and the others did not come "
-            f"within {PATIENCE:.0f} s ({said[:200]}): {DO}"
+            f"within {PATIENCE:g} s ({said[:200]}): {DO}"
         ) from error
     try:
         yield present()

@@ -136,14 +136,12 @@ class Bucket:
         if not self.simple:
             return found
         mine = self._flat([local[i] for i in self.simple])
-        there = mine.new_empty(self.ranks.count * self.longest)
+        there = [torch.empty_like(mine) for _ in self.shapes]
         self.ranks.exchange(
-            f"gather {self.longest} {mine.dtype}",
-            lambda: distributed.all_gather_into_tensor(there, mine),
+            f"gather {self.longest} {mine.dtype}", lambda: distributed.all_gather(there, mine)
         )
         pieces = [
-            self._shaped(row, shapes)
-            for row, shapes in zip(there.split(self.longest), self.shapes, strict=True)
+            self._shaped(row, shapes) for row, shapes in zip(there, self.shapes, strict=True)
         ]
         for place, i in enumerate(self.simple):
             axis = cast("int", self.axes[i])
@@ -166,7 +164,7 @@ class Bucket:
         mine = rows[0].new_empty(self.longest)
         self.ranks.exchange(
             f"add up {self.longest} {mine.dtype}",
-            lambda: distributed.reduce_scatter_tensor(mine, torch.cat(rows)),
+            lambda: distributed.reduce_scatter(mine, rows),
         )
         for i, value in zip(self.simple, self._shaped(mine, self._own), strict=True):
             found[i] = value

@@ -42,9 +42,9 @@ ADAM = Settings(optimizer="adamw", batch_size=4, clip=1.0)
 PROBES = {
     "gradient": find("gradient")(),
     "jacobian": find("jacobian")(),
-    "curvature": Curvature(top=2, settings=ADAM, warmup=3),
-    "sampled": Curvature(top=1, density_vectors=0, exact_classes=0, trace_vectors=3),
-    "ggn": Curvature(top=1, density_vectors=0, ggn=True),
+    "curvature": Curvature(top=1, tolerance=0.02, density_steps=4, settings=ADAM, warmup=3),
+    "sampled": Curvature(top=1, density_vectors=0, exact_classes=0, trace_vectors=2),
+    "ggn": Curvature(top=1, tolerance=0.02, density_vectors=0, trace_vectors=3, ggn=True),
 }
 
 
@@ -176,10 +176,15 @@ WAYS: dict[str, Callable[[nn.Module], nn.Module]] = {
 }
 CASES = {
     **{f"copies, {name}": ("copies", name, tuple(PROBES)) for name in NETWORKS},
-    "ddp, batch norm": ("ddp", "batch norm", ("gradient", "curvature")),
-    **{f"fsdp, {name}": ("fsdp", name, tuple(PROBES)) for name in NETWORKS},
-    "hybrid, five samples": ("hybrid", "five samples", ("gradient", "curvature")),
-    "tensor parallel, five samples": ("tensor parallel", "five samples", tuple(PROBES)),
+    "ddp, batch norm": ("ddp", "batch norm", ("gradient", "ggn")),
+    "fsdp, six samples": ("fsdp", "six samples", tuple(PROBES)),
+    "fsdp, five samples": ("fsdp", "five samples", ("gradient", "jacobian", "ggn")),
+    "fsdp, one sample": ("fsdp", "one sample", ("gradient", "jacobian", "ggn")),
+    "fsdp, batch norm": ("fsdp", "batch norm", ("gradient", "jacobian", "sampled")),
+    "fsdp, coupled": ("fsdp", "coupled", ("gradient", "jacobian", "ggn")),
+    "fsdp, text": ("fsdp", "text", ("gradient", "jacobian", "ggn")),
+    "hybrid, five samples": ("hybrid", "five samples", ("gradient", "ggn")),
+    "tensor parallel, six samples": ("tensor parallel", "six samples", ("jacobian", "curvature")),
 }
 
 
