@@ -350,6 +350,25 @@ def _listed(numbers: list[int]) -> str:
     return " and ".join(filter(None, (", ".join(map(str, numbers[:-1])), str(numbers[-1]))))
 
 
+_STORES: list[Any] = []
+"""How the processes found each other, and once more for each time that they joined."""
+
+
+def _join(backend: str, patience: timedelta) -> None:
+    """Make the processes of the environment a job; each time as if it were the first."""
+    if not _STORES:
+        _STORES.extend(next(iter(distributed.rendezvous("env://", timeout=patience))))
+    store, rank, count, *times = _STORES
+    _STORES.append(None)
+    distributed.init_process_group(
+        backend,
+        store=distributed.PrefixStore(f"trainscope {len(times)}", store),
+        rank=rank,
+        world_size=count,
+        timeout=patience,
+    )
+
+
 @contextmanager
 def joined() -> Iterator[Ranks]:
     """Join the processes that torchrun, or accelerate, started with this one, for a block.
@@ -369,10 +388,9 @@ def joined() -> Iterator[Ranks]:
     gpu = torch.cuda.device_count() >= int(os.environ.get("LOCAL_WORLD_SIZE", count))
     if gpu:  # one for each
         torch.cuda.set_device(here)
+    backend = "cpu:gloo,cuda:nccl" if gpu else "gloo"
     try:
-        distributed.init_process_group(
-            "cpu:gloo,cuda:nccl" if gpu else "gloo", timeout=timedelta(seconds=PATIENCE)
-        )
+        _join(backend, timedelta(seconds=PATIENCE))
     except RuntimeError as error:
         said = next(iter(str(error).strip().splitlines()), "no reason given")
         raise ProbeError(

@@ -78,7 +78,8 @@ class Part:
             return whole
         from torch.distributed.tensor import DTensor
 
-        spread = DTensor.from_local(whole, self.mesh, _replicated(self.mesh), run_check=False)
+        held = _replicated(self.mesh)
+        spread = DTensor.from_local(whole.detach(), self.mesh, held, run_check=False)
         return spread.redistribute(placements=self.placements).to_local().contiguous()
 
     def _moved(
@@ -89,7 +90,7 @@ class Part:
         def make() -> Tensor:
             shape = {} if whole else {"shape": self.shape, "stride": self.stride}
             spread = DTensor.from_local(
-                values.contiguous(), self.mesh, held, run_check=False, **shape
+                values.detach().contiguous(), self.mesh, held, run_check=False, **shape
             )
             return cast("Tensor", spread.redistribute(placements=wanted).to_local()).clone()
 

@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import sys
-import time
 import traceback
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -46,6 +45,16 @@ PROBES = {
     "sampled": Curvature(top=1, density_vectors=0, exact_classes=0, trace_vectors=2),
     "ggn": Curvature(top=1, tolerance=0.02, density_vectors=0, trace_vectors=3, ggn=True),
 }
+
+
+NAN = "the network's logits hold NaN or infinite values"
+
+
+class Doubles(nn.Module):
+    """Makes too large what is large."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * x
 
 
 class Averages(nn.Module):
@@ -99,6 +108,12 @@ def vectors(count: int, **more: Any) -> ProbeData:
     return ProbeData("random:4", x, y, **more)
 
 
+def overflowing() -> nn.Module:
+    """Return a network whose logits are infinite for large inputs."""
+    torch.manual_seed(7)
+    return nn.Sequential(Doubles(), Doubles(), nn.Linear(4, 3)).double()
+
+
 def images(count: int) -> ProbeData:
     """Return samples for the convolutions."""
     torch.manual_seed(3)
@@ -134,10 +149,12 @@ NETWORKS: dict[str, Made] = {
 
 
 def ddp(network: nn.Module) -> nn.Module:
+    """Return a network as DDP wraps it."""
     return nn.parallel.DistributedDataParallel(network)
 
 
 def fsdp(network: nn.Module) -> nn.Module:
+    """Return a network sharded by FSDP2, layer by layer."""
     from torch.distributed.fsdp import fully_shard
 
     for child in network.children():
@@ -156,6 +173,7 @@ def hybrid(network: nn.Module) -> nn.Module:
 
 
 def tensor_parallel(network: nn.Module) -> nn.Module:
+    """Return a perceptron cut by columns and rows; its last layer is held whole."""
     from torch.distributed.tensor import init_device_mesh
     from torch.distributed.tensor.parallel import (
         ColwiseParallel,
@@ -241,7 +259,6 @@ def said(rank: int) -> dict[str, Any]:
     """Return what is said where something is wrong."""
     found: dict[str, Any] = {}
     network, data, gradient = perceptron(), vectors(5), PROBES["gradient"]
-    print(time.perf_counter(), rank, "said", file=sys.stderr, flush=True)
     for error in (ProbeError("a sentence"), OverTimeError(), KeyboardInterrupt(), ValueError("x")):
         for wrong in (0, 1):
             does = Fails(error, wrong)
@@ -258,9 +275,8 @@ def said(rank: int) -> dict[str, Any]:
     found["other samples"] = gradient.measure(network, vectors(5 + rank)).value("loss")
     found["another seed"] = caught(lambda: gradient.measure(network, vectors(5, seed=rank)))
     bad = vectors(5)
-    if rank:
-        bad.batch[0][0] = torch.nan
-    found["nan on 1"] = told(gradient.measure(network, bad))["reason"]
+    bad.batch[0][4] = torch.finfo(DOUBLE).max  # a sample of the second process
+    found["nan on 1"] = told(gradient.measure(overflowing(), bad))["reason"]
     probe, other_probe = PROBES["gradient"], PROBES["jacobian"]
     mixed = other_probe if rank else probe
     found["other probes"] = caught(lambda: mixed.measure(network, data)).partition(" (rank")[0]
@@ -294,7 +310,7 @@ def hooked(way: str, rank: int, *, norms: bool, on: tuple[int, ...] = (0, 1)) ->
     lines = Counts()
     logging.getLogger("trainscope").addHandler(lines)
     ends, found = [], {}
-    for probes in ((), ("gradient", "curvature")):
+    for probes in ((), (PROBES["gradient"], PROBES["ggn"])):
         torch.manual_seed(rank)
         model = WAYS[way](perceptron(width=6))
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -328,13 +344,11 @@ def job(rank: int) -> dict[str, Any]:
     for name, (way, network, probes) in CASES.items():
         make, data = NETWORKS[network]
         spread = WAYS[way](make())
-        print(time.perf_counter(), rank, name, file=sys.stderr, flush=True)
         found[name] = {p: told(PROBES[p].measure(spread, data())) for p in probes}
     for way in ("copies", "fsdp"):
         found[f"trained, {way}"] = trained(WAYS[way](convolutional()))
     found["said"] = said(rank)
     for way in ("ddp", "fsdp", "tensor parallel"):
-        print(time.perf_counter(), rank, "hook", way, file=sys.stderr, flush=True)
         found[f"hook, {way}"] = hooked(way, rank, norms=True)
     before, ranks.PATIENCE = ranks.PATIENCE, 0.5
     found["hook on 0"] = hooked("ddp", rank, norms=True, on=(0,))
