@@ -10,6 +10,7 @@ import os
 import pickle
 import signal
 import threading
+import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -28,9 +29,9 @@ PATIENCE = 120.0
 """Seconds that a process waits for the others to come and measure with it."""
 WAIT = timedelta(hours=6)
 """The longest that one waits for the others while they measure."""
-DO = (
-    "call it in every process, or let each measure alone, inside trainscope.probes.ranks.alone()"
-)
+GRACE = 2.0
+"""Seconds in which a second Ctrl-C is the first one, which the launcher hands on to its processes."""
+DO = "call it in every process, or let each measure alone, inside trainscope.probes.ranks.alone()"
 
 
 class Ranks:
@@ -297,7 +298,7 @@ class _Signals:
 
     def __init__(self) -> None:
         self._before: dict[int, Any] = {}
-        self._busy, self._asked = 0, False
+        self._busy, self._asked, self._last = 0, False, -GRACE
 
     def take(self) -> None:
         """Handle the signals that end a process by raising."""
@@ -317,6 +318,9 @@ class _Signals:
         self._asked = False
 
     def _handle(self, number: int, frame: Any) -> None:
+        before, self._last = self._last, time.monotonic()
+        if self._last - before < GRACE:
+            return
         if self._busy:
             self._asked = True
         else:

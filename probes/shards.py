@@ -82,9 +82,7 @@ class Part:
         spread = DTensor.from_local(whole.detach(), self.mesh, held, run_check=False)
         return spread.redistribute(placements=self.placements).to_local().contiguous()
 
-    def _moved(
-        self, what: str, values: Tensor, held: Any, wanted: Any, *, whole: bool
-    ) -> Tensor:
+    def _moved(self, what: str, values: Tensor, held: Any, wanted: Any, *, whole: bool) -> Tensor:
         from torch.distributed.tensor import DTensor
 
         def make() -> Tensor:
@@ -141,9 +139,7 @@ class Bucket:
         self.ranks.exchange(
             f"gather {self.longest} {mine.dtype}", lambda: distributed.all_gather(there, mine)
         )
-        pieces = [
-            self._shaped(row, shapes) for row, shapes in zip(there, self.shapes, strict=True)
-        ]
+        pieces = [self._shaped(row, shapes) for row, shapes in zip(there, self.shapes, strict=True)]
         for place, i in enumerate(self.simple):
             axis = cast("int", self.axes[i])
             found[i] = torch.cat([own[place] for own in pieces], axis)

@@ -326,7 +326,9 @@ def hooked(way: str, rank: int, *, norms: bool, on: tuple[int, ...] = (0, 1)) ->
         taken = [
             [t.step, t.moment, t.measurement.probe, str(t.measurement.status)] for t in hook.taken
         ]
-        values = [t.measurement.value("norm") for t in hook.taken if "norm" in t.measurement.scalars]
+        values = [
+            t.measurement.value("norm") for t in hook.taken if "norm" in t.measurement.scalars
+        ]
         last = hook.measure("now") if probes and len(on) == 2 else []
         found = {"taken": taken, "norms": values, "last": [told(each) for each in last]}
     logging.getLogger("trainscope").removeHandler(lines)

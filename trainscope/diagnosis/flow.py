@@ -50,7 +50,6 @@ from trainscope.sparsify import (
 from trainscope.task import Task
 from trainscope.training.settings import Settings
 
-
 Options = ParamSpec("Options")
 Kept = TypeVar("Kept")
 
