@@ -68,11 +68,11 @@ def alike(network: nn.Module, data: ProbeData, ranks: Ranks) -> ProbeData:
 @torch.no_grad()
 def _sums(many: Iterable[Tensor]) -> str:
     """Return sums that tell tensors apart, as text, in which NaN is itself."""
-    found = []
+    found: list[tuple[list[int], float, float]] = []
     for each in many:
         values = each.detach()
         if not values.is_floating_point():
             values = values.to(torch.float64)
-        found.append((tuple(each.shape), float(values.sum(dtype=torch.float64))))
-        found.append((0, float(torch.linalg.vector_norm(values, dtype=torch.float64))))
+        norm = float(torch.linalg.vector_norm(values, dtype=torch.float64))
+        found.append((list(each.shape), float(values.sum(dtype=torch.float64)), norm))
     return repr(found)

@@ -132,12 +132,12 @@ class Lent:
             return
         size = max(1, min(size or self.batch_size, self.batch_size))
         if self.by_all(count):
-            yield from torch.arange(count).split(size)
+            yield from torch.split(torch.arange(count), size)
             return
         share = self.ranks.share(count)
         own = torch.arange(share.start, share.stop)
         if not self.spread:
-            yield from own.split(size) if len(own) else ()
+            yield from torch.split(own, size) if len(own) else ()
             return
         least = count // self.ranks.count
         yield from own.tensor_split(-(-least // size))
@@ -175,7 +175,7 @@ class Lent:
         if self.spread or self.ranks.count == 1:
             return list(values)
         flat = self.ranks.sum(torch.cat([value.reshape(-1) for value in values]))
-        pieces = flat.split([value.numel() for value in values])
+        pieces = torch.split(flat, [value.numel() for value in values])
         return [p.view(value.shape) for p, value in zip(pieces, values, strict=True)]
 
     def gather(self, rows: Sequence[Tensor], count: int | None = None) -> Tensor:
@@ -288,10 +288,11 @@ def evaluation(network: nn.Module, data: ProbeData) -> Iterator[Lent]:
             raise RandomNetworkError(behaviour.random)
         count = data.task.size(batch)
         whole = behaviour.coupled is not None
+        held = count if whole else min(count, max(1, data.batch_size))
         few = batch if whole else data.task.select(batch, torch.arange(min(2, count)))
         yield Lent(
             network=network,
-            model=network if parts_of(network) else folded(network, data.task, few),
+            model=network if parts_of(network) else folded(network, data.task, few, held),
             task=data.task,
             batch=batch,
             labelled=data.labelled,

@@ -6,7 +6,9 @@ activations less in every direction. Derivatives are with respect to the origina
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -16,6 +18,8 @@ from trainscope.task.batches import tensors
 
 Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
 CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+WORTH = 1.0
+"""Numbers that a convolution must return for each of its weights for folding to pay."""
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
@@ -53,13 +57,17 @@ class ConvNorm(nn.Module):
         return out
 
 
-def folded(network: nn.Module, task: Task, batch: Batch) -> nn.Module:
+def folded(network: nn.Module, task: Task, batch: Batch, samples: int = 2**30) -> nn.Module:
     """Return the same function of the same parameters with its eval batch norms folded.
+
+    Folding saves passes over activations and adds passes over weights, so that it is done where a
+    batch has more of the first than of the second.
 
     Args:
         network: In eval mode; not changed, and the result shares its parameters.
         task: How it is put forward.
         batch: A few samples, on which the result is checked against the network.
+        samples: Those that are held at once when the result is used.
 
     Returns:
         The folded network, or the network itself where there is nothing to fold, where it cannot
@@ -71,10 +79,11 @@ def folded(network: nn.Module, task: Task, batch: Batch) -> nn.Module:
     try:
         graph = fx.Tracer().trace(network)
         result = fx.GraphModule(network, graph)
-        if not _fold_all(result):
+        with torch.no_grad(), _sizes(network, samples / task.size(batch)) as sizes:
+            expected = tensors(task.outputs(network, batch))
+        if not _fold_all(result, sizes):
             return network
         with torch.no_grad():
-            expected = tensors(task.outputs(network, batch))
             got = tensors(task.outputs(result, batch))
     except Exception:  # any network that fx cannot follow is measured as it is
         return network
@@ -90,8 +99,30 @@ def _close(expected: Tensor, got: Tensor) -> bool:
     return float((expected - got).abs().max()) <= tolerance
 
 
-def _fold_all(traced: fx.GraphModule) -> int:
-    """Fold in a traced network; return how many were."""
+@contextmanager
+def _sizes(network: nn.Module, times: float) -> Iterator[dict[nn.Module, float]]:
+    """Collect the numbers that each convolution returns for a batch so many times as large."""
+    found: dict[nn.Module, float] = {}
+
+    def remember(module: nn.Module, _: tuple[Any, ...], out: Tensor) -> None:
+        found[module] = times * out.numel()
+
+    convs = [module for module in network.modules() if type(module) in CONVS]
+    handles = [module.register_forward_hook(remember) for module in convs]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _fold_all(traced: fx.GraphModule, sizes: Mapping[nn.Module, float]) -> int:
+    """Fold in a traced network where it pays; return how many were.
+
+    Args:
+        traced: Changed in place.
+        sizes: The numbers that each convolution returns for a batch.
+    """
     modules = dict(traced.named_modules())
     calls: dict[str, int] = {}
     for node in traced.graph.nodes:
@@ -107,6 +138,8 @@ def _fold_all(traced: fx.GraphModule) -> int:
         conv, norm = modules[str(before.target)], modules[str(node.target)]
         once = calls[str(before.target)] == calls[str(node.target)] == 1
         if type(conv) not in CONVS or not once or norm.running_var is None:
+            continue
+        if sizes.get(conv, 0.0) < WORTH * cast(Conv, conv).weight.numel():
             continue
         name = f"folded_{count}"
         traced.add_submodule(name, ConvNorm(cast(Conv, conv), norm))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -25,6 +26,9 @@ from trainscope.probes.singular_values import singular_values, squeezed
 from trainscope.records import Cost, Measurement, Scalar
 
 Values = NDArray[np.float64]
+
+FEWEST_COMBINATIONS = 8
+"""Of many outputs, in a first look."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,10 @@ class Jacobian:
         Raises:
             ProbeError: The network's outputs do not fit the task.
         """
-        return run(self.name, network, data, self._measure, loss=False)
+        found = footprint(network, data)
+        return run(
+            self.name, network, data, lambda lent: self._measure(lent, found.graph), loss=False
+        )
 
     def estimate(self, network: nn.Module, data: ProbeData) -> Cost:
         """Return what `measure` is expected to take, without running the network."""
@@ -120,7 +127,14 @@ class Jacobian:
         memory = None if found.graph is None else chunk * (each + found.graph)
         return Cost(forward=count, backward=count * rows, memory=memory)
 
-    def _measure(self, lent: Lent) -> Measurement:
+    def lighter(self, network: nn.Module, data: ProbeData) -> Iterator[tuple[Jacobian, str]]:
+        """Yield a first look, where outputs are combined at all: fewer combinations; and words."""
+        rows = footprint(network, data).classes or _last_width(network)
+        fewest = min(self.sketch, FEWEST_COMBINATIONS)
+        if not self.exact and rows > self.most_outputs and fewest < self.sketch:
+            yield replace(self, sketch=fewest), f"{fewest} combinations of the outputs"
+
+    def _measure(self, lent: Lent, graph_bytes: int | None) -> Measurement:
         for parameter in lent.network.parameters():  # put back by `untouched`
             parameter.requires_grad_(False)
         coupled = lent.behaviour.coupled is not None
@@ -130,6 +144,7 @@ class Jacobian:
             memory=self.memory,
             most_outputs=None if self.exact else self.most_outputs,
             sketch=self.sketch,
+            graph_bytes=graph_bytes,
         )
         spectra, squares, dead = [], [], []
         try:

@@ -7,6 +7,7 @@ features, exactly: d backward passes stand for any number of outputs.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from trainscope.probes.shards import plain_type
 from trainscope.task import Batch
 from trainscope.task.batches import mapped
 
+MOST_TOGETHER, FEWEST_TOGETHER = 16, 4
+"""Rows made in one backward pass, where that is done at all."""
 MOST_ROWS = 256
 """Backward passes through a whole batch whose samples depend on each other."""
 
@@ -60,6 +63,7 @@ class Jacobians:
         memory: Bytes of rows held at once; one sample's are the least.
         most_outputs: Outputs up to which all are differentiated; None for all.
         sketch: Random combinations of outputs beyond that.
+        graph_bytes: Bytes of one sample's graph, None where unknown.
 
     Attributes:
         notes: What a reader must know of them, once they were made.
@@ -67,8 +71,17 @@ class Jacobians:
         inputs: The number of inputs, D, likewise.
     """
 
-    def __init__(self, lent: Lent, *, memory: int, most_outputs: int | None, sketch: int) -> None:
-        self.lent, self.memory = lent, memory
+    def __init__(
+        self,
+        lent: Lent,
+        *,
+        memory: int,
+        most_outputs: int | None,
+        sketch: int,
+        graph_bytes: int | None = None,
+    ) -> None:
+        self.lent, self.memory, self.graph_bytes = lent, memory, graph_bytes
+        self._alone = False
         self.most_outputs, self.combinations = most_outputs, sketch
         self.notes: dict[str, str] = {}
         self.width = self.inputs = 0
@@ -88,9 +101,7 @@ class Jacobians:
         for batch in self.lent.batches(min(count, self._chunk()), count):
             graph = self._forward(batch)
             rows = self._empty(graph, len(graph.outputs))
-            for r in range(graph.outputs.shape[1]):
-                rows[:, r] = self._row(graph.outputs[:, r].sum(), graph.points)
-                self.lent.passes.add(backward=len(graph.outputs))
+            self._fill(rows, graph)
             yield Rows(rows, graph.head)
 
     def coupled(self, count: int) -> Iterator[Rows]:
@@ -146,6 +157,63 @@ class Jacobians:
         if made and any(point is each for point in points for each in made):
             self.notes["inputs"] = "the embeddings of the token ids"
         return _Graph(outputs, points, head)
+
+    def _fill(self, rows: Tensor, graph: _Graph) -> None:
+        """Make the rows of all samples, several in one backward pass where that is faster."""
+        samples, width = graph.outputs.shape
+        together = min(self.together(samples), width)
+        for start in range(0, width, together):
+            stop = min(start + together, width)
+            found = self._several(graph, start, stop) if stop - start > 1 else None
+            for r in range(start, stop):
+                if found is None:
+                    row = self._row(graph.outputs[:, r].sum(), graph.points)
+                else:
+                    row = torch.cat([slope[r - start].flatten(1) for slope in found], 1)
+                rows[:, r] = row
+                self.lent.passes.add(backward=samples)
+
+    def together(self, samples: int) -> int:
+        """Return how many rows to make at once, from what a network reads and writes for one.
+
+        A backward pass of few samples is mostly reading weights, which serves many rows alike; one
+        of many is not. Measured: of a ResNet-18 with 8 samples of 64 x 64 ten rows at once save a
+        sixth, of a ResNet-20 with 64 of 32 x 32 they cost a tenth.
+        """
+        if self._alone or not self.graph_bytes:
+            return 1
+        weights = sum(p.numel() * p.element_size() for p in self.lent.network.parameters())
+        rows = 4 * weights // (samples * self.graph_bytes)
+        return min(MOST_TOGETHER, rows) if rows >= FEWEST_TOGETHER else 1
+
+    def _several(self, graph: _Graph, start: int, stop: int) -> list[Tensor] | None:
+        """Return the derivatives of some outputs of all samples, [rows, n, ...] each input's.
+
+        None where an operation's backward pass is not one that PyTorch vectorises.
+        """
+        if self._alone or not graph.outputs.requires_grad:
+            return None
+        samples, width = graph.outputs.shape
+        picked = torch.zeros(stop - start, samples, width).to(graph.outputs)
+        picked[torch.arange(stop - start), :, torch.arange(start, stop)] = 1
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")  # of an operation that it would take in a loop
+                found = torch.autograd.grad(
+                    graph.outputs,
+                    graph.points,
+                    picked,
+                    retain_graph=True,
+                    is_grads_batched=True,
+                    allow_unused=True,
+                )
+        except (RuntimeError, UserWarning):
+            self._alone = True
+            return None
+        pairs = zip(found, graph.points, strict=True)
+        return [
+            point.new_zeros(len(picked), *point.shape) if s is None else s for s, point in pairs
+        ]
 
     def _row(self, output: Tensor, points: list[Tensor]) -> Tensor:
         """Return the derivative of one output of each sample, or of one sample's, [n, D]."""

@@ -30,7 +30,7 @@ PATIENCE = 120.0
 WAIT = timedelta(hours=6)
 """The longest that one waits for the others while they measure."""
 GRACE = 2.0
-"""Seconds in which a second Ctrl-C is the first one, which the launcher hands on to its processes."""
+"""Seconds in which a second Ctrl-C is the first one, handed on by the launcher."""
 DO = "call it in every process, or let each measure alone, inside trainscope.probes.ranks.alone()"
 
 
@@ -360,13 +360,16 @@ _STORES: list[Any] = []
 
 def _join(backend: str, patience: timedelta) -> None:
     """Make the processes of the environment a job; each time as if it were the first."""
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
+
     if not _STORES:
-        _STORES.extend(next(iter(distributed.rendezvous("env://", timeout=patience))))
+        _STORES.extend(next(iter(rendezvous("env://", timeout=patience))))
     store, rank, count, *times = _STORES
     _STORES.append(None)
     distributed.init_process_group(
         backend,
-        store=distributed.PrefixStore(f"trainscope {len(times)}", store),
+        store=PrefixStore(f"trainscope {len(times)}", store),
         rank=rank,
         world_size=count,
         timeout=patience,

@@ -85,12 +85,12 @@ class Part:
     def _moved(self, what: str, values: Tensor, held: Any, wanted: Any, *, whole: bool) -> Tensor:
         from torch.distributed.tensor import DTensor
 
+        shape: dict[str, Any] = {} if whole else {"shape": self.shape, "stride": self.stride}
+
         def make() -> Tensor:
-            shape = {} if whole else {"shape": self.shape, "stride": self.stride}
-            spread = DTensor.from_local(
-                values.detach().contiguous(), self.mesh, held, run_check=False, **shape
-            )
-            return cast("Tensor", spread.redistribute(placements=wanted).to_local()).clone()
+            given = values.detach().contiguous()
+            spread = DTensor.from_local(given, self.mesh, held, run_check=False, **shape)
+            return spread.redistribute(placements=wanted).to_local().clone()
 
         with torch.no_grad():
             return self.ranks.exchange(f"{what} {tuple(self.shape)} {values.dtype}", make)
@@ -102,13 +102,13 @@ class Part:
 def _replicated(mesh: Any) -> tuple[Any, ...]:
     from torch.distributed.tensor import Replicate
 
-    return (Replicate(),) * mesh.ndim
+    return (Replicate(),) * int(mesh.ndim)
 
 
 def _partial(mesh: Any) -> tuple[Any, ...]:
     from torch.distributed.tensor import Partial
 
-    return (Partial(),) * mesh.ndim
+    return (Partial(),) * int(mesh.ndim)
 
 
 class Bucket:
@@ -156,7 +156,8 @@ class Bucket:
         cut: list[tuple[Tensor, ...]] = []
         for place, i in enumerate(self.simple):
             axis = cast("int", self.axes[i])
-            cut.append(whole[i].split([own[place][axis] for own in self.shapes], axis))
+            sizes = [own[place][axis] for own in self.shapes]
+            cut.append(torch.split(whole[i], sizes, axis))
         rows = [self._flat([pieces[rank] for pieces in cut]) for rank in range(len(self.shapes))]
         mine = rows[0].new_empty(self.longest)
         self.ranks.exchange(
@@ -178,7 +179,7 @@ class Bucket:
 
     def _shaped(self, flat: Tensor, shapes: Sequence[torch.Size]) -> list[Tensor]:
         sizes = [math.prod(shape) for shape in shapes]
-        pieces = flat[: sum(sizes)].split(sizes)
+        pieces = torch.split(flat[: sum(sizes)], sizes)
         return [piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True)]
 
     def __deepcopy__(self, _: object) -> Bucket:
@@ -205,7 +206,7 @@ class _Gathered(Function):
         return tuple(each.view_as(each) for each in bucket.whole(local))
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         return None, *_Added.apply(ctx.bucket, *grads)
 
 
@@ -218,7 +219,7 @@ class _Added(Function):
         return tuple(each.view_as(each) for each in bucket.added(whole))
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         return None, *_Gathered.apply(ctx.bucket, *grads)
 
 
@@ -478,4 +479,7 @@ def _own_class(kind: type) -> type:
 
 
 def _plain(buffer: Any) -> Any:
-    return buffer.full_tensor() if isinstance(buffer, Tensor) and is_spread(buffer) else buffer
+    if not isinstance(buffer, Tensor) or not is_spread(buffer):
+        return buffer
+    spread: Any = buffer
+    return spread.full_tensor()

@@ -7,6 +7,7 @@ however it is cut.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -22,15 +23,17 @@ _DRAWN = 2**20
 
 
 class Space(Protocol):
-    """A vector space whose vectors are held in one or several parts.
+    """A vector space whose vectors are held in one or several parts."""
 
-    Attributes:
-        size: The number of dimensions, all parts counted.
-        local: Those of the part held here: the length of a tensor.
-    """
+    @property
+    def size(self) -> int:
+        """Return the number of dimensions, all parts counted."""
+        ...
 
-    size: int
-    local: int
+    @property
+    def local(self) -> int:
+        """Return those of the part held here: the length of a tensor."""
+        ...
 
     def total(self, partial: Tensor) -> Tensor:
         """Return sums over the parts, of any shape, from those of the part held here."""
@@ -102,4 +105,4 @@ def partial_parts(rows: Tensor, vector: Tensor) -> Tensor:
 
 def length_of(space: Space, vector: Tensor) -> float:
     """Return the 2-norm of a vector from its local part."""
-    return float(space.total(partial_dot(vector, vector))) ** 0.5
+    return math.sqrt(float(space.total(partial_dot(vector, vector))))

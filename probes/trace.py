@@ -61,7 +61,8 @@ def sampled_gauss_newton(
     sums = []
     for _ in range(draws):
         total = torch.zeros(len(gradients.measured.names), dtype=torch.float64)
-        signs = torch.randint(0, 2, (len(lent), lent.behaviour.classes or 1), generator=generator) * 2 - 1
+        shape = len(lent), lent.behaviour.classes or 1
+        signs = torch.randint(0, 2, shape, generator=generator) * 2 - 1
         for indices in lent.shares(len(lent), gradients.chunk(1)):
             rows, batch = signs[indices], lent.task.select(lent.batch, indices)
             total += gradients(batch, partial(_signed_roots, rows))[0].sum(1).cpu()

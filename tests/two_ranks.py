@@ -368,9 +368,15 @@ def alone() -> dict[str, Any]:
     return found
 
 
+def say(found: dict[str, Any]) -> None:
+    """Write a line of JSON."""
+    sys.stdout.write(json.dumps(found) + "\n")
+    sys.stdout.flush()
+
+
 def main(store: str) -> None:
     """Print what one process finds, and then what each of two finds together, a line each."""
-    print(json.dumps(alone()), flush=True)
+    say(alone())
     child = os.fork()
     rank = int(child == 0)
     try:
@@ -381,7 +387,7 @@ def main(store: str) -> None:
             world_size=2,
             timeout=timedelta(seconds=60),
         )
-        line = json.dumps(job(rank))
+        found = job(rank)
         torch.distributed.destroy_process_group()
     except BaseException:
         traceback.print_exc()
@@ -389,7 +395,7 @@ def main(store: str) -> None:
         os._exit(1)
     if child:
         os.waitpid(child, 0)
-    print(line, flush=True)
+    say(found)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from trainscope.data import ProbeData
 from trainscope.probes.jacobian import Jacobian
+from trainscope.probes.jacobian_rows import Jacobians
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -106,3 +107,56 @@ def test_the_rms_of_combinations_is_that_of_all_outputs_within_its_error() -> No
         spreads.append(part.value - whole.value)
     assert misses <= 6
     assert 0.4 < float(np.std(spreads)) / float(np.mean(errors)) < 1.6
+
+
+class Heavy(nn.Module):
+    """More weights than activations; the kind says what vectorising its backward pass meets."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.first, self.second = nn.Linear(8, 60), nn.Linear(60, 7)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = torch.tanh(self.first(x))
+        if self.kind == "own function":
+            hidden = _Tripled.apply(hidden)
+        return torch.tanh(self.second(hidden))
+
+
+class _Tripled(torch.autograd.Function):
+    """Three times its input, with a backward pass that looks at a value, as vmap cannot."""
+
+    @staticmethod
+    def forward(ctx, x):  # type: ignore[no-untyped-def]
+        return 3 * x
+
+    @staticmethod
+    def backward(ctx, slope):  # type: ignore[no-untyped-def]
+        return 3 * slope if float(slope.sum()) != 1e300 else slope
+
+
+@pytest.mark.parametrize("kind", ["plain", "own function"])
+def test_rows_made_together_are_those_made_one_by_one(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        network = Heavy(kind).double().eval()
+    inputs = torch.randn(3, 8, generator=seeded(0), dtype=torch.float64)
+    data = ProbeData("drawn", inputs, torch.arange(3))
+    expected = torch.stack([torch.autograd.functional.jacobian(network, x) for x in inputs])
+    calls: list[int] = []
+    several = Jacobians._several
+
+    def watched(self: Jacobians, graph, start: int, stop: int):  # type: ignore[no-untyped-def]
+        found = several(self, graph, start, stop)
+        calls.append(0 if found is None else stop - start)
+        return found
+
+    monkeypatch.setattr(Jacobians, "_several", watched)
+    found = Jacobian().measure(network, data)
+    assert calls == ([7] if kind == "plain" else [0])
+    assert found.cost.backward == 3 * 7
+    values = torch.linalg.svdvals(expected)
+    assert np.allclose(found.arrays["singular_values"], values, rtol=0, atol=1e-12)

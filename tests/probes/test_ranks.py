@@ -132,13 +132,15 @@ def test_one_process_does_not_wait_for_ever(found):
 @pytest.mark.parametrize("way", ["ddp", "fsdp", "tensor parallel"])
 def test_hooks_measure_in_both_processes_and_the_first_writes(way, found):
     first, second = (rank[f"hook, {way}"] for rank in found[1])
-    assert first["same"] and second["same"]  # bit for bit, with and without a hook
+    assert first["same"]  # bit for bit, with and without a hook
+    assert second["same"]
     assert second["taken"] == []
     steps = [[s, "after step", p, "ok"] for s in range(4) for p in ("gradient", "curvature")]
     norms = [[s, "after clipping", "step_gradient", "ok"] for s in (1, 2, 3)]
     assert sorted(first["taken"]) == sorted(steps + norms)
     assert first["last"] == second["last"]
-    assert not first["lines"] and not second["lines"]
+    assert not first["lines"]
+    assert not second["lines"]
 
 
 @pytest.mark.parametrize("way", ["fsdp", "tensor parallel"])
@@ -155,5 +157,6 @@ def test_a_hook_on_the_first_process_alone_says_so_and_goes_on(found):
     assert first["lines"][0].endswith("the hook goes on in this process alone")
     assert {status for *_, status in first["taken"]} == {"ok"}
     assert len(first["taken"]) == 11
-    assert first["same"] and second["same"]
+    assert first["same"]
+    assert second["same"]
     assert second["taken"] == []

@@ -19,6 +19,8 @@ from trainscope.records import Cost
 
 FIRST = 2
 """Pinned samples of a first look."""
+MANY = 8
+"""Pinned samples from which on more of a probe is worth more than more samples."""
 TIMED = 4
 """Pinned samples of the passes that are timed before all others."""
 
@@ -89,7 +91,12 @@ def fewer(
     if Need.TRAINING in probe.needs:  # what the pinned samples do not change
         return [_effort(each, network, data, said) for each, said in lesser]
     parts = [data.first(size) for size in _sizes(len(data))] if samples else []
-    tried = [(each, part, said) for each, said in lesser for part in parts[:3] or [data]]
+    few = parts
+    if lesser:  # rather a first look at more samples than all that two of them say
+        few = [part for part in parts if len(part) <= MANY]
+        few += [data] if len(data) <= MANY or not samples else []
+        parts = [part for part in parts if len(part) >= MANY]
+    tried = [(each, part, said) for each, said in lesser for part in few]
     tried += [(probe, part, "") for part in parts]
     return [_effort(each, network, part, _joined(said, part, data)) for each, part, said in tried]
 
