@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from trainscope.probes.ranks import ALONE, Ranks
-from trainscope.probes.shards import Part, edges, local_masks, parts_of
+from trainscope.probes.shards import SpreadParameter, edges, local_masks, parts_of
 
 SHOWN = 8
 """Names that a note writes out."""
@@ -37,7 +37,7 @@ class Measured:
     masks: tuple[Tensor | None, ...]
     frozen: tuple[str, ...]
     unused: tuple[str, ...] = ()
-    parts: tuple[Part, ...] = ()
+    parts: tuple[SpreadParameter, ...] = ()
     survived: tuple[int, ...] = ()
 
     @property

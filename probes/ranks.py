@@ -116,7 +116,7 @@ def present() -> Ranks:
     for known, job in _JOBS:
         if known is group:
             return job
-    _JOBS[:] = [(group, Job())]  # an older group was destroyed
+    _JOBS[:] = [(group, JobRanks())]  # an older group was destroyed
     return _JOBS[0][1]
 
 
@@ -127,7 +127,7 @@ class _EndedError(BaseException):
         self.level, self.error = level, error
 
 
-class Job(Ranks):
+class JobRanks(Ranks):
     """The processes of torch's default process group, more than one."""
 
     def __init__(self) -> None:

@@ -30,7 +30,7 @@ AT_ONCE = 2**24
 
 
 @dataclass(frozen=True)
-class Part:
+class SpreadParameter:
     """How one parameter is spread.
 
     Attributes:
@@ -95,7 +95,7 @@ class Part:
         with torch.no_grad():
             return self.ranks.exchange(f"{what} {tuple(self.shape)} {values.dtype}", make)
 
-    def __deepcopy__(self, _: object) -> Part:
+    def __deepcopy__(self, _: object) -> SpreadParameter:
         return self  # process groups are no values
 
 
@@ -119,7 +119,9 @@ class Bucket:
         shapes: Of the local parts of each, in every process.
     """
 
-    def __init__(self, parts: Sequence[Part], shapes: Sequence[Sequence[torch.Size]]) -> None:
+    def __init__(
+        self, parts: Sequence[SpreadParameter], shapes: Sequence[Sequence[torch.Size]]
+    ) -> None:
         self.parts, self.ranks = list(parts), parts[0].ranks
         self.axes = [_axis(part) for part in parts]
         self.simple = [i for i, axis in enumerate(self.axes) if axis is not None]
@@ -186,7 +188,7 @@ class Bucket:
         return self  # process groups are no values
 
 
-def _axis(part: Part) -> int | None:
+def _axis(part: SpreadParameter) -> int | None:
     """Return the axis along which all processes in order hold slices; None for any other way."""
     if part.mesh is None or part.mesh.ndim != 1 or part.ranks.count == 1:
         return None
@@ -232,9 +234,9 @@ def edges(node: Any) -> list[Any]:
     return found
 
 
-def parts_of(network: nn.Module) -> dict[str, Part]:
+def parts_of(network: nn.Module) -> dict[str, SpreadParameter]:
     """Return how each parameter of a lent network is spread; nothing where none is."""
-    found: dict[str, Part] = vars(network).get(_PARTS, {})
+    found: dict[str, SpreadParameter] = vars(network).get(_PARTS, {})
     return found
 
 
@@ -287,7 +289,7 @@ def parted(network: nn.Module) -> nn.Module:
     return found
 
 
-def _let_read(network: nn.Module, parts: dict[str, Part], ranks: Ranks) -> None:
+def _let_read(network: nn.Module, parts: dict[str, SpreadParameter], ranks: Ranks) -> None:
     """Give every module what gathers its parameters."""
     named = dict(network.named_parameters())
     shapes = zip(*ranks.all([p.shape for p in named.values()]), strict=True)
@@ -309,7 +311,9 @@ def _let_read(network: nn.Module, parts: dict[str, Part], ranks: Ranks) -> None:
         vars(module)[_READ] = {leaf: readers[id(p)] for leaf, p in leaves if p is not None}
 
 
-def _bucketed(named: Mapping[str, Tensor], parts: Mapping[str, Part]) -> Iterator[list[str]]:
+def _bucketed(
+    named: Mapping[str, Tensor], parts: Mapping[str, SpreadParameter]
+) -> Iterator[list[str]]:
     """Yield names of parameters, in order, of one dtype and of up to `AT_ONCE` bytes together."""
     names: list[str] = []
     size = 0
@@ -349,9 +353,9 @@ def bare(network: nn.Module) -> nn.Module:
     return _rebuilt(network, lambda p: p, lambda _, plain: plain)
 
 
-def _part(name: str, parameter: nn.Parameter, ranks: Ranks) -> Part:
+def _part(name: str, parameter: nn.Parameter, ranks: Ranks) -> SpreadParameter:
     if not is_spread(parameter):
-        return Part(ranks, parameter.shape, parameter.stride())
+        return SpreadParameter(ranks, parameter.shape, parameter.stride())
     spread: Any = parameter
     mesh, placements = spread.device_mesh, tuple(spread.placements)
     if mesh.size() != ranks.count:
@@ -365,7 +369,7 @@ def _part(name: str, parameter: nn.Parameter, ranks: Ranks) -> Part:
             f"the parameter '{name}' is spread as {placements}, which is neither shards nor "
             "replicas: measure it as one of these"
         )
-    return Part(ranks, spread.shape, spread.stride(), mesh, placements)
+    return SpreadParameter(ranks, spread.shape, spread.stride(), mesh, placements)
 
 
 def _strided(placement: object) -> bool:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from trainscope.probes.scalar_spec import ScalarSpec
-from trainscope.probes.shards import Part, local_masks, local_part, parted, parts_of
+from trainscope.probes.shards import SpreadParameter, local_masks, local_part, parted, parts_of
 from trainscope.probes.when import Step
 from trainscope.records import Measurement, Scalar, Status, Taken
 
@@ -53,7 +53,7 @@ class StepNorms:
         self._network = weakref.ref(network)  # what waits must not keep a network alive
         self._named: dict[int, tuple[Tensor, str]] = {}
         self._masks: dict[int, Tensor] = {}
-        self._parts: dict[str, Part] = {}
+        self._parts: dict[str, SpreadParameter] = {}
         self._waiting: list[_Waiting] = []
         self._look_up()
 
