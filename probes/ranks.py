@@ -230,6 +230,8 @@ class JobRanks(Ranks):
                     f"{seconds:g} s, though all {self.count} processes of a job measure "
                     f"together: {DO}"
                 ) from error
+        if self._meetings > 1:  # all have left that one
+            store.delete_key(f"trainscope/{self._meetings - 2}/{self.index}")
         self._meetings += 1
         if self._group is None:
             self._group = distributed.new_group(backend="gloo", timeout=WAIT)

@@ -22,6 +22,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from trainscope import measure
 from trainscope.data import ProbeData
 from trainscope.data.split import TensorSplit
 from trainscope.errors import ProbeError
@@ -64,6 +65,17 @@ class Averages(nn.Module):
         return x - x.mean(0, keepdim=True)
 
 
+class Recurs(nn.Module):
+    """Classifies what an LSTM ends with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.recur, self.out = nn.LSTM(2, 3, batch_first=True), nn.Linear(3, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(self.recur(x.unflatten(1, (2, 2)))[0][:, -1])
+
+
 class Attends(nn.Module):
     """A language model of one block, whose head shares the embedding's weight."""
 
@@ -99,6 +111,12 @@ def convolutional() -> nn.Sequential:
     )
     network[1].running_var.uniform_(0.5, 2)
     return network.double()
+
+
+def recurrent() -> nn.Module:
+    """Return a small recurrent classifier."""
+    torch.manual_seed(8)
+    return Recurs().double()
 
 
 def vectors(count: int, **more: Any) -> ProbeData:
@@ -145,6 +163,8 @@ NETWORKS: dict[str, Made] = {
     "batch norm": (convolutional, lambda: images(5)),
     "coupled": (lambda: perceptron(Averages()), lambda: vectors(5)),
     "text": (language, lambda: texts(3)),
+    "recurrent": (recurrent, lambda: vectors(3)),
+    "no second derivative": (lambda: perceptron(nn.Hardsigmoid()), lambda: vectors(3)),
 }
 
 
@@ -193,7 +213,7 @@ WAYS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "tensor parallel": tensor_parallel,
 }
 CASES = {
-    **{f"copies, {name}": ("copies", name, tuple(PROBES)) for name in NETWORKS},
+    **{f"copies, {name}": ("copies", name, tuple(PROBES)) for name in list(NETWORKS)[:6]},
     "ddp, batch norm": ("ddp", "batch norm", ("gradient", "ggn")),
     "fsdp, six samples": ("fsdp", "six samples", tuple(PROBES)),
     "fsdp, five samples": ("fsdp", "five samples", ("gradient", "jacobian", "ggn")),
@@ -201,6 +221,8 @@ CASES = {
     "fsdp, batch norm": ("fsdp", "batch norm", ("gradient", "jacobian", "sampled")),
     "fsdp, coupled": ("fsdp", "coupled", ("gradient", "jacobian", "ggn")),
     "fsdp, text": ("fsdp", "text", ("gradient", "jacobian", "ggn")),
+    "fsdp, recurrent": ("fsdp", "recurrent", ("gradient", "ggn")),
+    "fsdp, no second derivative": ("fsdp", "no second derivative", ("ggn",)),
     "hybrid, five samples": ("hybrid", "five samples", ("gradient", "ggn")),
     "tensor parallel, six samples": ("tensor parallel", "six samples", ("jacobian", "curvature")),
 }
@@ -285,6 +307,13 @@ def said(rank: int) -> dict[str, Any]:
         found["on 0 alone"] = caught(lambda: gradient.measure(network, data))
     ranks.PATIENCE = before
     torch.distributed.barrier()
+    spread = fsdp(perceptron())
+    with ranks.alone():
+        found["spread and alone"] = caught(lambda: gradient.measure(spread, data))
+    found["a module"] = [
+        measure(given, data=vectors(5).batch, probes=["gradient"])["gradient"].value("loss")
+        for given in (spread, ddp(perceptron()))
+    ]
     with ranks.alone() if rank == 0 else nullcontext():
         if rank == 0:
             found["meant alone"] = gradient.measure(network, data).value("loss")

@@ -126,6 +126,19 @@ def test_one_process_does_not_wait_for_ever(found):
     assert "trainscope.probes.ranks.alone()" in said
 
 
+def test_a_spread_network_is_not_measured_by_one_process_alone(found):
+    for rank in found[1]:
+        assert rank["said"]["spread and alone"].startswith(
+            "ProbeError: the parameter '0.weight' is spread over 2 of the processes, and 1 of them"
+        )
+
+
+def test_wrapped_and_spread_modules_are_measured_by_the_front_door(found):
+    alone, both = found
+    for rank in both:
+        assert rank["said"]["a module"] == pytest.approx([alone["loss"]] * 2, rel=1e-6)
+
+
 # ---- hooks
 
 
