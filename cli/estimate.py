@@ -25,6 +25,21 @@ FILE = Place(exists=True, path_type=Path)
     "--target", type=float, help="Accuracy to reach, percent, or a value of RUN's own metric."
 )
 @click.option(
+    "--metric",
+    help="Of a CSV file, the column to estimate in the place of accuracy, like val_loss.",
+)
+@click.option(
+    "--better",
+    type=click.Choice(["higher", "lower"]),
+    help="Which direction of --metric is better; well-known names say it themselves.",
+)
+@click.option("--unit", help="The unit of --metric, like % or nats.")
+@click.option(
+    "--per",
+    type=click.Choice(["epoch", "step", "token"]),
+    help="What a CSV file counts; by default the first of these that is a column.",
+)
+@click.option(
     "--match",
     type=FILE,
     help="A Run or CSV at a larger LR: the reference. Without --target, its end is the target.",
@@ -43,6 +58,10 @@ FILE = Place(exists=True, path_type=Path)
 def command(
     run: Path,
     target: float | None,
+    metric: str | None,
+    better: str | None,
+    unit: str | None,
+    per: str | None,
     match: Path | None,
     level: float,
     schedule: str | None,
@@ -55,7 +74,8 @@ def command(
 
     RUN is a Run (run.json, or its folder) or a CSV file with the columns epoch,lr,accuracy and, if
     you have it, loss (the training loss): the first epochs of a retraining at a small learning
-    rate, or all of it. With a planned schedule the target is meant after its decays.
+    rate, or all of it. With a planned schedule the target is meant after its decays. --metric takes
+    another column: a loss, a perplexity, or any other number.
     """
     from trainscope.comparison.curves import check_reference, check_target, read_curve
     from trainscope.convergence import (
@@ -64,14 +84,21 @@ def command(
         final_level,
         own_schedule,
     )
+    from trainscope.records.imports.metrics import metric_of
     from trainscope.report.pictures import kind_of_picture
 
     if target is None and match is None:
         raise click.UsageError("give --target ACCURACY or --match LARGE_RUN (or both).")
     if plot is not None:
         kind_of_picture(plot)
-    small = read_curve(run)
-    reference = None if match is None else read_curve(match)
+    if metric is None and (better is not None or unit is not None):
+        raise click.UsageError("--better and --unit are of --metric NAME: give that too.")
+    of = None if metric is None else metric_of(metric, better, unit)
+    small, reference = (
+        None if file is None else read_curve(file, of, column=metric, per=per)
+        for file in (run, match)
+    )
+    assert small is not None
     if reference is not None:
         check_reference(small, reference)
     if target is not None:
@@ -104,17 +131,17 @@ def command(
     rough = estimate.status is EstimateStatus.TOO_FEW and bool(estimate.curve.epochs)
     if estimate.status in (EstimateStatus.TOO_FEW, EstimateStatus.EMPTY) and not rough:
         say("first passage    unknown")
-        say("extra epochs     unknown")
+        say(f"{f'extra {small.per}s':<16} unknown")
     else:
-        found = in_words(estimate.first_passage)
+        found = in_words(estimate.first_passage, small.per)
         brackets = f" ({chance} in brackets)" if "(" in f"{found}{estimate.extra_epochs}" else ""
         say(f"first passage    {found}{brackets}")
         added = "to add to the first LR stage" if schedule else "beyond those watched"
-        say(f"extra epochs     {estimate.extra_epochs} {added}")
+        say(f"{f'extra {small.per}s':<16} {estimate.extra_epochs} {added}")
         say(f"reachable        with probability {estimate.reachable:.2f}")
     if estimate.lr_time_bound is not None:
         said = bound_in_words(estimate.lr_time_bound, estimate, small)
-        say(f"equal LR time    epoch {estimate.lr_time_bound:.0f}, {said}")
+        say(f"equal LR time    {small.per} {estimate.lr_time_bound:.0f}, {said}")
     say(estimate.explanation)
     if estimate.early_decay is not None:
         say(estimate.early_decay.explanation)
@@ -134,7 +161,7 @@ def bound_in_words(bound: float, estimate: Estimate, small: LearningCurve) -> st
     return "an upper bound as a rule"
 
 
-def in_words(passage: Interval) -> str:
+def in_words(passage: Interval, per: str = "epoch") -> str:
     """Write "epoch 63 (48 to 90)", "never (epoch 26 to never)", or "never"."""
     text = str(passage)
-    return f"epoch {text}" if math.isfinite(passage.median) else text.replace("(", "(epoch ", 1)
+    return f"{per} {text}" if math.isfinite(passage.median) else text.replace("(", f"({per} ", 1)

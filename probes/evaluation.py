@@ -203,7 +203,7 @@ class Lent:
         """
         found = checked_outputs(self.task, self.model, batch)
         if self.softmax:
-            _check_labels(self.task, found, batch)
+            check_labels(self.task, found, batch)
         self.passes.add(forward=self.task.size(batch))
         for leaf in tensors(found):
             if leaf.is_floating_point() and not bool(torch.isfinite(leaf).all()):
@@ -242,7 +242,7 @@ class Lent:
         return Cost(seconds, *both.tolist())
 
 
-def _check_labels(task: Task, outputs: Outputs, batch: Batch) -> None:
+def check_labels(task: Task, outputs: Outputs, batch: Batch) -> None:
     """Refuse labels that the network has no output for."""
     assert isinstance(task, Classification)
     logits, labels = task.logits(outputs), targets(batch, task.inputs)

@@ -10,10 +10,11 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainscope.data import ProbeData
-from trainscope.probes.evaluation import Lent, loss_unit, run
+from trainscope.probes.evaluation import Lent, check_labels, loss_unit, run
 from trainscope.probes.footprint import footprint
 from trainscope.probes.jackknife import (
     GradientMoments,
@@ -26,14 +27,16 @@ from trainscope.probes.output_space import OutputSpace
 from trainscope.probes.parameters import Measured, measured
 from trainscope.probes.passes import NonFiniteError, derivative
 from trainscope.probes.probe import Need
-from trainscope.probes.sample_gradients import SampleGradients, wholly
+from trainscope.probes.sample_gradients import Loss, SampleGradients, wholly
 from trainscope.probes.scalar_spec import ScalarSpec
 from trainscope.records import Cost, Measurement, Scalar
 from trainscope.task import (
     Batch,
+    Classification,
     Outputs,
     per_sample,
 )
+from trainscope.task.batches import targets
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,13 @@ class MeanGradient:
         return mean, mean_stderr((sums - mean * counts) * (len(counts) / counts.sum()))
 
 
+def _sums(lent: Lent, outputs: Outputs, batch: Batch, terms: Tensor) -> tuple[Tensor, Tensor]:
+    """Return `MeanGradient`'s sums and counts of a batch."""
+    if lent.softmax or lent.behaviour.coupled is not None:
+        return terms.detach().double(), torch.ones_like(terms, dtype=torch.int64)
+    return per_sample(lent.task, outputs, batch)
+
+
 def mean_gradient(lent: Lent, weights: Measured) -> MeanGradient:
     """Return the gradient of the mean loss over the pinned samples, and each sample's loss."""
     found: list[tuple[Tensor, Tensor]] = []
@@ -148,17 +158,98 @@ def mean_gradient(lent: Lent, weights: Measured) -> MeanGradient:
             slopes = derivative(lent.mean(terms), weights.tensors, materialize_grads=True)
             lent.passes.add(backward=lent.task.size(batch))
             torch._foreach_add_(total, slopes)
-        if lent.softmax or lent.behaviour.coupled is not None:
-            found.append((terms.detach().double(), torch.ones_like(terms, dtype=torch.int64)))
-        else:
-            found.append(per_sample(lent.task, outputs, batch))
+        found.append(_sums(lent, outputs, batch, terms))
     sums, counts = (lent.gather([pair[i] for pair in found]) for i in (0, 1))
     values = weights.keep(lent.gradient(total))
     return MeanGradient(weights, values, sums, counts, places)
 
 
+@dataclass(frozen=True)
+class _Found:
+    """The mean gradient and what single samples' gradients are beside it, where they are."""
+
+    mean: MeanGradient
+    squares: np.ndarray | None = None
+    dots: np.ndarray | None = None
+    method: str = ""
+
+
+def _find(lent: Lent, graph: int | None) -> _Found:
+    """Take the gradients, in one pass where that can be."""
+    every = measured(lent.network)
+    if lent.behaviour.coupled is not None:
+        return _Found(mean_gradient(lent, every))
+    # The mean is of the samples of all processes, which each has to know for its own.
+    apart = lent.ranks.count > 1 or lent.spread
+    found = None if apart else _in_one_pass(lent, every, graph)
+    if found is not None:
+        return found
+    mean = mean_gradient(lent, every)
+    if not mean.weights.survivors:
+        return _Found(mean)
+    own, everything = wholly(lent, mean.weights)
+    gradients = SampleGradients(own, everything, graph, mean.places)
+    squares, dots = _squares(own, gradients, mean.weights.whole(mean.values))
+    return _Found(mean, squares, dots, gradients.method)
+
+
+_LOOK = 8
+"""Samples whose loss shows which weights are used; that of all must show no others."""
+
+
+def _in_one_pass(lent: Lent, every: Measured, graph: int | None) -> _Found | None:
+    """Return the gradients of samples with their mean from the same pass, None where it cannot."""
+    look = lent.some(0, _LOOK)
+    outputs = lent.outputs(look)
+    weights, places = every.used_by(lent.losses(outputs, look)), [0]
+    if not weights.survivors:
+        return None
+    if lent.softmax:
+        check_labels(lent.task, outputs, lent.batch)
+    else:
+        places = OutputSpace(lent, outputs, look).places
+    del outputs
+    gradients = SampleGradients(lent, weights, graph, places)
+    losses: list[tuple[Tensor, Tensor]] = []
+    used: list[tuple[str, ...]] = []
+
+    def residual(outputs: Outputs, batch: Batch) -> list[list[Tensor]]:
+        terms = lent.losses(outputs, batch)
+        losses.append(_sums(lent, outputs, batch, terms))
+        used.append(every.used_by(terms).names)
+        return _residual(lent, outputs, batch)
+
+    # Where vmap can follow a network, every sample uses the same weights.
+    found = gradients.with_mean(lent.batch, residual, _of_a_sample(lent))
+    if found is None or not set().union(*used) <= set(weights.names):
+        return None
+    losses += [
+        (each.double(), torch.ones_like(each, dtype=torch.int64)) for each in gradients.losses
+    ]
+    squares, dots, values = found
+    sums, counts = (torch.cat(parts) for parts in zip(*losses, strict=True))
+    if not bool(torch.isfinite(sums).all()):
+        return None  # the plain passes say what is wrong
+    mean = MeanGradient(weights, values, sums, counts, places)
+    return _Found(mean, *_finite(squares.sum(0), dots), gradients.method)
+
+
+def _of_a_sample(lent: Lent) -> Loss | None:
+    """Return the loss as vmap can follow it, which selects no labels; None where some are."""
+    task = lent.task
+    if not lent.softmax or not isinstance(task, Classification):
+        return None
+    labels = targets(lent.batch, task.inputs)
+    if not isinstance(labels, Tensor) or bool((labels < 0).any()):
+        return None
+    return lambda outputs, batch: F.cross_entropy(
+        task.logits(outputs), targets(batch, task.inputs), reduction="none"
+    )
+
+
 def _measure(lent: Lent, graph: int | None) -> Measurement:
-    gradient = mean_gradient(lent, measured(lent.network))
+    found = _find(lent, graph)
+    gradient = found.mean
     weights, mean = gradient.weights, gradient.values
     if not weights.survivors:
         return Measurement.skipped(
@@ -181,7 +272,7 @@ def _measure(lent: Lent, graph: int | None) -> Measurement:
             n / math.sqrt(size) if size else 0.0 for n, size in zip(layer_norms, sizes, strict=True)
         ],
     }
-    if lent.behaviour.coupled is not None:
+    if found.squares is None or found.dots is None:
         return Measurement(
             "gradient",
             scalars={
@@ -193,10 +284,8 @@ def _measure(lent: Lent, graph: int | None) -> Measurement:
             arrays=arrays,
             notes=weights.notes(),
         )
-    own, everything = wholly(lent, weights)
-    gradients = SampleGradients(own, everything, graph, gradient.places)
-    each, dots = _squares(own, gradients, weights.whole(mean))
-    pair = moments(each, dots)
+    each = found.squares
+    pair = moments(each, found.dots)
     unbiased, rest = _signal_and_noise(pair)
     return Measurement(
         "gradient",
@@ -207,7 +296,7 @@ def _measure(lent: Lent, graph: int | None) -> Measurement:
             **rest,
         },
         arrays={**arrays, "sample_norms": np.sqrt(each).tolist()},
-        notes={**weights.notes(), "per-sample gradients": gradients.method},
+        notes={**weights.notes(), "per-sample gradients": found.method},
     )
 
 
@@ -220,7 +309,15 @@ def _squares(
         found = gradients(batch, partial(_residual, lent), mean)
         squares.append(found[0].sum(0))
         dots.append(found[1])
-    each, along = lent.gather(squares), lent.gather(dots)
+    return _finite(lent.gather(squares), lent.gather(dots))
+
+
+def _finite(each: Tensor, along: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Return squares and dots as arrays.
+
+    Raises:
+        NonFiniteError: One overflows.
+    """
     if not bool((torch.isfinite(each) & torch.isfinite(along)).all()):
         raise NonFiniteError("the square of a sample's gradient overflows to infinity")
     return each.cpu().numpy(), along.cpu().numpy()

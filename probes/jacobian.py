@@ -21,6 +21,7 @@ from trainscope.probes.jackknife import mean_stderr, stderr
 from trainscope.probes.jacobian_rows import Jacobians, NoJacobianError
 from trainscope.probes.passes import NonFiniteError
 from trainscope.probes.probe import Need
+from trainscope.probes.room import room
 from trainscope.probes.scalar_spec import ScalarSpec
 from trainscope.probes.singular_values import singular_values, squeezed
 from trainscope.records import Cost, Measurement, Scalar
@@ -141,7 +142,7 @@ class Jacobian:
         count = min(len(lent), self.samples or len(lent))
         jacobians = Jacobians(
             lent,
-            memory=self.memory,
+            memory=room(lent.weight.device, self.memory),
             most_outputs=None if self.exact else self.most_outputs,
             sketch=self.sketch,
             graph_bytes=graph_bytes,

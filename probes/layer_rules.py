@@ -34,6 +34,16 @@ class LayerRule(Protocol):
         `x` is the layer's input [N, ...], `d` the gradients at its output, [R, N, ...].
         """
 
+    def formed(self, x: Tensor, d: Tensor, masks: Masks) -> dict[int, Tensor]:
+        """Return, by parameter id, the samples' gradients [N, ...] where it pays to form them.
+
+        `d` is the gradient at the output, [N, ...]; masked entries are not left out. The others'
+        are `summed`, and their squares and responses come without them.
+        """
+
+    def summed(self, x: Tensor, d: Tensor, masks: Masks) -> dict[int, Tensor]:
+        """Return the sum over samples of the gradients that `formed` leaves out."""
+
     def response(self, x: Tensor, along: Mapping[int, Tensor]) -> Tensor:
         """Return the output's derivative when parameters move `along`, as the output is shaped."""
 
@@ -66,6 +76,18 @@ class _LinearRule:
         rows = d.reshape(len(d), n, 1, -1, out).permute(1, 2, 0, 4, 3)
         return _weight_and_bias(self.layer.weight, self.layer.bias, columns, rows, masks)
 
+    def formed(self, x: Tensor, d: Tensor, masks: Masks) -> dict[int, Tensor]:
+        found = {}
+        x, d = x.reshape(len(x), -1, x.shape[-1]), d.reshape(len(d), -1, d.shape[-1])
+        if _pays(self.layer.weight, x.shape[1], masks):
+            found[id(self.layer.weight)] = d.transpose(1, 2) @ x
+        if self.layer.bias is not None and id(self.layer.bias) in masks:
+            found[id(self.layer.bias)] = d.sum(1)
+        return found
+
+    def summed(self, x: Tensor, d: Tensor, masks: Masks) -> dict[int, Tensor]:
+        return {id(self.layer.weight): d.flatten(0, -2).T @ x.flatten(0, -2)}
+
     def response(self, x: Tensor, along: Mapping[int, Tensor]) -> Tensor:
         weight, bias = _moved(self.layer.weight, along), _moved(self.layer.bias, along)
         return F.linear(x, cast(Tensor, weight), bias)
@@ -79,8 +101,55 @@ class _ConvRule:
         return list(self.layer.parameters(recurse=False))
 
     def squares(self, x: Tensor, d: Tensor, masks: Masks) -> dict[int, Tensor]:
+        weight, found = self.layer.weight, {}
+        if len(d) <= _FEW and _pays(weight, d[0, 0, 0].numel(), masks):
+            each = [_masked_squares(self._each(x, r)[:, None], masks[id(weight)]) for r in d]
+            found[id(weight)] = torch.stack(each).sum(0)
+            masks = {key: mask for key, mask in masks.items() if key != id(weight)}
+            if self.layer.bias is not None and id(self.layer.bias) in masks:
+                beta = d.flatten(3).sum(3).transpose(0, 1)
+                found[id(self.layer.bias)] = _masked_squares(beta, masks[id(self.layer.bias)])
+            return found
         columns, rows = _unfolded(self.layer, x), _rows(self.layer, d)
-        return _weight_and_bias(self.layer.weight, self.layer.bias, columns, rows, masks)
+        return _weight_and_bias(weight, self.layer.bias, columns, rows, masks)
+
+    def formed(self, x: Tensor, d: Tensor, masks: Masks) -> dict[int, Tensor]:
+        found = {}
+        if _pays(self.layer.weight, d[0, 0].numel(), masks):
+            found[id(self.layer.weight)] = self._each(x, d)
+        if self.layer.bias is not None and id(self.layer.bias) in masks:
+            found[id(self.layer.bias)] = d.flatten(2).sum(2)
+        return found
+
+    def summed(self, x: Tensor, d: Tensor, masks: Masks) -> dict[int, Tensor]:
+        return {id(self.layer.weight): self._gradient(_padded(self.layer, x), d, 1)[0]}
+
+    def _each(self, x: Tensor, d: Tensor) -> Tensor:
+        """Return each sample's weight gradient, [N, O, I, h, w], with samples as groups.
+
+        No input is unfolded, which takes three times as long where a layer has many places.
+        """
+        x = _padded(self.layer, x)
+        count = len(x)
+        return self._gradient(x.reshape(1, -1, *x.shape[2:]), d.reshape(1, -1, *d.shape[2:]), count)
+
+    def _gradient(self, x: Tensor, d: Tensor, count: int) -> Tensor:
+        """Return the weight's gradient of so many samples side by side, [count, O, I, h, w]."""
+        layer, shape = self.layer, self.layer.weight.shape
+        found: Tensor = torch.ops.aten.convolution_backward(
+            d,
+            x,
+            layer.weight.detach().new_empty(count * shape[0], *shape[1:]),  # only its shape
+            None,
+            list(layer.stride),
+            [0, 0],
+            list(layer.dilation),
+            False,
+            [0, 0],
+            layer.groups * count,
+            [False, True, False],
+        )[1]
+        return found.view(count, *shape)
 
     def response(self, x: Tensor, along: Mapping[int, Tensor]) -> Tensor:
         weight, bias = _moved(self.layer.weight, along), _moved(self.layer.bias, along)
@@ -102,6 +171,17 @@ class _NormRule:
 
     def squares(self, x: Tensor, d: Tensor, masks: Masks) -> dict[int, Tensor]:
         return _scale_and_shift(self.layer, self.normalised(x), d, masks)
+
+    def formed(self, x: Tensor, d: Tensor, masks: Masks) -> dict[int, Tensor]:
+        found = {}
+        if self.layer.weight is not None and id(self.layer.weight) in masks:
+            found[id(self.layer.weight)] = _over_places(d * self.normalised(x))
+        if self.layer.bias is not None and id(self.layer.bias) in masks:
+            found[id(self.layer.bias)] = _over_places(d)
+        return found
+
+    def summed(self, x: Tensor, d: Tensor, masks: Masks) -> dict[int, Tensor]:
+        return {}
 
     def response(self, x: Tensor, along: Mapping[int, Tensor]) -> Tensor:
         shape = (1, -1, *[1] * (x.ndim - 2))
@@ -135,6 +215,35 @@ class _ConvNormRule:
             found.update(self.norm.squares(self.convolved(x), d, masks))
         return found
 
+    def formed(self, x: Tensor, d: Tensor, masks: Masks) -> dict[int, Tensor]:
+        conv, norm = self.layer.conv, self.layer.norm
+        inverse = self.layer.inverse_std().detach()
+        scale = self.layer.scale().detach()
+        found = self.conv.formed(x, d, masks)  # by the folded weight, until it is scaled
+        shift = _over_places(d)
+        each = found.get(id(conv.weight))
+        if norm.weight is not None and id(norm.weight) in masks:
+            if each is not None and conv.bias is None:
+                # <d, W x - mean> is <d x, W> - mean <d, 1>: no second convolution.
+                mean = cast(Tensor, norm.running_mean)
+                inner = (each * conv.weight.detach()).flatten(2).sum(2)
+                found[id(norm.weight)] = (inner - shift * mean) * inverse
+            else:
+                gamma = _over_places(d * self.norm.normalised(self.convolved(x)))
+                found[id(norm.weight)] = gamma
+        if norm.bias is not None and id(norm.bias) in masks:
+            found[id(norm.bias)] = shift
+        if conv.bias is not None and id(conv.bias) in masks:
+            found[id(conv.bias)] = shift * scale
+        if each is not None:
+            found[id(conv.weight)] = each * scale.view(-1, *[1] * (each.ndim - 2))
+            if id(conv.weight) not in masks:
+                del found[id(conv.weight)]
+        return found
+
+    def summed(self, x: Tensor, d: Tensor, masks: Masks) -> dict[int, Tensor]:
+        return self.conv.summed(x, d * self.layer.scale().detach().view(-1, 1, 1), masks)
+
     def response(self, x: Tensor, along: Mapping[int, Tensor]) -> Tensor:
         scale = self.layer.scale().detach().view(-1, 1, 1)
         out = self.conv.response(x, along) * scale
@@ -150,10 +259,32 @@ def _moved(parameter: Tensor | None, along: Mapping[int, Tensor]) -> Tensor | No
     return along.get(id(parameter), torch.zeros_like(parameter))
 
 
+_FEW = 2
+"""Cotangents up to which gradients are formed without unfolding the input for all of them."""
+
+
+def _pays(weight: Tensor, places: int, masks: Masks) -> bool:
+    """Tell whether a weight's gradients are formed for less than the inner products of places."""
+    if id(weight) not in masks:
+        return False
+    size = weight.numel()
+    outs, inner = len(weight), size // len(weight)
+    return masks[id(weight)] is not None or places * (outs + inner) >= size
+
+
+def _over_places(values: Tensor) -> Tensor:
+    """Return the sums of [N, C, ...] over all places, [N, C]."""
+    return values.flatten(2).sum(2) if values.ndim > 2 else values
+
+
+def _padded(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
+    return F.pad(x, conv._reversed_padding_repeated_twice, mode=mode)
+
+
 def _unfolded(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """Return what each output position sees: [N, groups, I, T], I inputs of a group, T places."""
-    mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
-    x = F.pad(x, conv._reversed_padding_repeated_twice, mode=mode)
+    x = _padded(conv, x)
     kernel, stride = cast("tuple[int, int]", conv.kernel_size), conv.stride
     if kernel == (1, 1):
         columns = x[:, :, :: stride[0], :: stride[1]].flatten(2)

@@ -8,14 +8,14 @@ vectorised where PyTorch can.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
-from torch.func import functional_call, grad, vmap
+from torch.func import functional_call, grad, grad_and_value, vmap
 
 from trainscope.probes.evaluation import Lent
 from trainscope.probes.folding import ConvNorm, folded
@@ -24,7 +24,9 @@ from trainscope.probes.layer_rules import LayerRule, rule_for
 from trainscope.probes.output_space import with_samples
 from trainscope.probes.parameters import Measured
 from trainscope.probes.passes import NotDifferentiableError, derivative
+from trainscope.probes.room import room
 from trainscope.probes.shards import whole
+from trainscope.probes.step_norms import NARROW
 from trainscope.task import Batch, Outputs
 from trainscope.task.batches import tensors
 from trainscope.task.task import is_ragged
@@ -33,7 +35,11 @@ from trainscope.task.trees import flattened
 Cotangents = Callable[[Outputs, Batch], Sequence[Sequence[Tensor]]]
 """From outputs to R gradients at those of their tensors that count, [N, ...] each."""
 
+Loss = Callable[[Outputs, Batch], Tensor]
+"""From outputs and batch to the terms of the loss."""
+
 _BUDGET = 2**28  # bytes of activations and per-sample gradients held at once
+_AT_ONCE = 2**31  # the same where one pass is to do all, as the mean's gradient holds a batch's
 
 # An operation that vmap does not know, or the network's own code at shapes that it does not expect.
 _VMAP_FAILS = (RuntimeError, TypeError, ValueError, LookupError)
@@ -44,6 +50,7 @@ class SampleGradients:
 
     Attributes:
         method: "layer rules", "vectorised" or "one by one".
+        losses: The samples' losses, a tensor a chunk, where `with_mean` differentiated them.
     """
 
     def __init__(
@@ -63,6 +70,7 @@ class SampleGradients:
         """
         self.lent, self.measured, self.places = lent, measured, tuple(places)
         self.graph_bytes = graph_bytes
+        self.losses: list[Tensor] = []
         self.rules = _rules(lent.model, measured)
         self.method = "layer rules" if self.rules else "vectorised"
         if is_ragged(lent.task):
@@ -77,7 +85,7 @@ class SampleGradients:
         each = (self.graph_bytes or 2**23) * (4 + (count if self.method == "layer rules" else 1))
         if self.method == "vectorised":
             each += 2 * sum(t.numel() * t.element_size() for t in self.measured.tensors)
-        return max(1, _BUDGET // each)
+        return max(1, room(self.lent.weight.device, _BUDGET) // each)
 
     def __call__(
         self, batch: Batch, cotangents: Cotangents, along: Sequence[Tensor] | None = None
@@ -102,9 +110,116 @@ class SampleGradients:
                 self.method = "one by one"
         return self._one_by_one(batch, cotangents, along)
 
+    def with_mean(
+        self, batch: Batch, cotangents: Cotangents, loss: Loss | None = None
+    ) -> tuple[Tensor, Tensor, list[Tensor]] | None:
+        """Return squares, dots with the mean, and the mean of the samples' gradients, in one pass.
+
+        Args:
+            batch: All samples.
+            cotangents: The gradient at the outputs, one for each sample.
+            loss: What it is the gradient of, where that is a loss of each sample: it is
+                differentiated in the place of `cotangents` where that saves a forward pass, and
+                `losses` are then its values.
+
+        Returns:
+            |g|^2, [parameters, N]; <g, mean>, [N]; and the mean, masked and shaped like the
+            parameters. None where the method, or the memory, does not allow it: take
+            the mean's gradient first then, and its dots after it.
+        """
+        count = self.lent.task.size(batch)
+        if count > min(self.lent.batch_size, self._most_at_once()):
+            return None
+        try:
+            if self.method == "layer rules":
+                return self._means_by_rules(batch, cotangents)
+            if self.method == "vectorised":
+                return self._means_vectorised(batch, cotangents, loss)
+        except _NoRuleError:
+            self.method = "one by one"
+        return None
+
+    def _most_at_once(self) -> int:
+        """Return how many samples `with_mean` can take within its memory."""
+        most = room(self.lent.weight.device, _AT_ONCE)
+        if self.method == "layer rules":
+            return most // (2 * (self.graph_bytes or 2**23))
+        return most // (2 * sum(t.numel() * t.element_size() for t in self.measured.tensors))
+
+    def _means_by_rules(
+        self, batch: Batch, cotangents: Cotangents
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        seen, (deltas,) = self._deltas(batch, cotangents)
+        count, (tensors, masks) = len(deltas[0]), (self.measured.tensors, self.measured.masks)
+        by_id = {id(t): mask for t, mask in zip(tensors, masks, strict=True)}
+        squares: dict[int, Tensor] = {}
+        means: dict[int, Tensor] = {}
+        dots = self._zeros(count)
+        with torch.no_grad():
+            for (module, x), d in zip(seen, deltas, strict=True):
+                if len(d) != len(x) or len(x) != count:
+                    raise _NoRuleError
+                rule = self.rules[module]
+                for key, each in rule.formed(x, d, by_id).items():
+                    mask = by_id[key]
+                    each = each if mask is None else each * mask
+                    means[key], squares[key], along = _moments(each)
+                    dots += along
+                left = {id(p) for p in rule.owned()} & by_id.keys() - means.keys()
+                if left:
+                    missing = {key: by_id[key] for key in left}
+                    squares.update(rule.squares(x, d.unsqueeze(0), missing))
+                    sums = rule.summed(x, d, missing)
+                    moved = {key: sums[key] / count for key in left}
+                    means.update(moved)
+                    dots += (d * rule.response(x, moved)).flatten(1).sum(1)
+        found = torch.stack([squares[id(t)].double() for t in tensors])
+        return found, dots, [means[id(t)] for t in tensors]
+
+    def _means_vectorised(
+        self, batch: Batch, cotangents: Cotangents, loss: Loss | None
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        held: list[list[Tensor]] = []
+        size, chunk = self.lent.task.size(batch), self.chunk(1)
+        for start in range(0, size, chunk):
+            some = torch.arange(start, min(start + chunk, size))
+            part = batch if chunk >= size else self.lent.task.select(batch, some)
+            held += self._per_sample(part, cotangents, loss)
+        dots, squares, means = self._zeros(size), [], []
+        for k, parts in enumerate(zip(*held, strict=True)):
+            mean, square, along = _moments(torch.cat(parts) if len(parts) > 1 else parts[0])
+            dots += along
+            squares.append(square.double())
+            means.append(mean)
+            for row in held:  # no longer needed: its memory is the largest part
+                row[k] = mean
+        return torch.stack(squares), dots, means
+
     def _by_rules(
         self, batch: Batch, cotangents: Cotangents, along: Sequence[Tensor] | None
     ) -> tuple[Tensor, Tensor]:
+        seen, deltas = self._deltas(batch, cotangents)
+        count = self.lent.task.size(batch)
+        tensors, masks = self.measured.tensors, self.measured.masks
+        by_id = {id(t): mask for t, mask in zip(tensors, masks, strict=True)}
+        moved = {} if along is None else {id(t): a for t, a in zip(tensors, along, strict=True)}
+        squares: dict[int, Tensor] = {}
+        dots = self._zeros(count)
+        with torch.no_grad():
+            for position, (module, x) in enumerate(seen):
+                d = torch.stack([delta[position] for delta in deltas])
+                if d.shape[1] != len(x) or len(x) != count:
+                    raise _NoRuleError
+                squares.update(self.rules[module].squares(x, d, by_id))
+                if moved:
+                    products = d.sum(0) * self.rules[module].response(x, moved)
+                    dots += products.flatten(1).sum(1)
+        return torch.stack([squares[id(t)].double() for t in tensors]), dots
+
+    def _deltas(
+        self, batch: Batch, cotangents: Cotangents
+    ) -> tuple[list[tuple[nn.Module, Tensor]], list[Sequence[Tensor]]]:
+        """Return the layers with their inputs, and for each cotangent the gradients behind them."""
         seen: dict[nn.Module, tuple[Tensor, GradientEdge]] = {}
         calls: list[nn.Module] = []
 
@@ -123,27 +238,25 @@ class SampleGradients:
         wanted = cotangents(outputs, batch)
         count, leaves = self.lent.task.size(batch), self._counted(outputs)
         edges = [edge for _, edge in seen.values()]
-        deltas = [derivative(leaves, edges, r, retain_graph=True) for r in wanted]
+        deltas = [derivative(leaves, edges, r, retain_graph=r is not wanted[-1]) for r in wanted]
         self.lent.passes.add(backward=len(wanted) * count)
-        tensors, masks = self.measured.tensors, self.measured.masks
-        by_id = {id(t): mask for t, mask in zip(tensors, masks, strict=True)}
-        moved = {} if along is None else {id(t): a for t, a in zip(tensors, along, strict=True)}
-        squares: dict[int, Tensor] = {}
-        dots = self._zeros(count)
-        with torch.no_grad():
-            for position, (module, (x, _)) in enumerate(seen.items()):
-                d = torch.stack([delta[position] for delta in deltas])
-                if d.shape[1] != len(x) or len(x) != count:
-                    raise _NoRuleError
-                squares.update(self.rules[module].squares(x, d, by_id))
-                if moved:
-                    products = d.sum(0) * self.rules[module].response(x, moved)
-                    dots += products.flatten(1).sum(1)
-        return torch.stack([squares[id(t)].double() for t in tensors]), dots
+        return [(module, x) for module, (x, _) in seen.items()], deltas
 
     def _vectorised(
         self, batch: Batch, cotangents: Cotangents, along: Sequence[Tensor] | None
     ) -> tuple[Tensor, Tensor]:
+        count = self.lent.task.size(batch)
+        squares, dots = self._zeros(len(self.measured.names), count), self._zeros(count)
+        for gradients in self._per_sample(batch, cotangents):
+            squares += torch.stack([g.reshape(len(g), -1).square().sum(1) for g in gradients])
+            for g, a in zip(gradients, along or (), strict=along is not None):
+                dots += (g * a).reshape(len(g), -1).sum(1)
+        return squares, dots
+
+    def _per_sample(
+        self, batch: Batch, cotangents: Cotangents, loss: Loss | None = None
+    ) -> Iterator[list[Tensor]]:
+        """Yield for each cotangent, or of the loss, the samples' gradients, masked, [N, ...]."""
         named = {
             f"network.{name}": tensor.detach()
             for name, tensor in zip(self.measured.names, self.measured.tensors, strict=True)
@@ -153,38 +266,47 @@ class SampleGradients:
         leaves, structure = flattened(batch)
         rows = [isinstance(x, Tensor) and x.ndim > 0 and len(x) == count for x in leaves]
 
-        def score(weights: dict[str, Tensor], mine: list[Tensor], r: list[Tensor]) -> Tensor:
+        def outputs(weights: dict[str, Tensor], mine: list[Tensor]) -> tuple[Outputs, Batch]:
             own = iter(mine)
-            sample = [
-                next(own).unsqueeze(0) if row else leaf
-                for leaf, row in zip(leaves, rows, strict=True)
-            ]
-            out = functional_call(forward, weights, (structure.holding(sample),))
+            sample = structure.holding(
+                [
+                    next(own).unsqueeze(0) if row else leaf
+                    for leaf, row in zip(leaves, rows, strict=True)
+                ]
+            )
+            return functional_call(forward, weights, (sample,)), sample
+
+        def score(weights: dict[str, Tensor], mine: list[Tensor], r: list[Tensor]) -> Tensor:
             dots = [
                 (leaf.reshape(part.shape) * part).sum()
-                for leaf, part in zip(self._counted(out), r, strict=True)
+                for leaf, part in zip(self._counted(outputs(weights, mine)[0]), r, strict=True)
             ]
             return torch.stack(dots).sum()
 
-        per_sample = vmap(grad(score), in_dims=(None, 0, 0))
-        with torch.no_grad():
-            wanted = cotangents(self.lent.outputs(batch), batch)
         mine = [leaf for leaf, row in zip(leaves, rows, strict=True) if row]
-        squares, dots = self._zeros(len(named), count), self._zeros(count)
+        if loss is not None:
+            of_loss = vmap(
+                grad_and_value(lambda w, m: loss(*outputs(w, m)).sum()), in_dims=(None, 0)
+            )
+            try:
+                found, values = _vmapped(of_loss, named, mine)
+            except _VMAP_FAILS:  # the loss looks at values
+                pass
+            else:
+                self.losses.append(values.detach())
+                self.lent.passes.add(forward=count, backward=count)
+                yield self.measured.keep(list(found.values()))
+                return
+        per_sample = vmap(grad(score), in_dims=(None, 0, 0))
+        wanted = cotangents(self.lent.outputs(batch), batch)
         for r in wanted:
             try:
-                with warnings.catch_warnings():  # vmap's, of an operation that it takes in a loop
-                    warnings.filterwarnings("ignore", message=".*batching rule")
-                    found = per_sample(named, mine, list(r))
+                found = _vmapped(per_sample, named, mine, [part.detach() for part in r])
             except _VMAP_FAILS as error:
                 raise _NoRuleError from error
             self.lent.passes.add(forward=count)
             self.lent.passes.add(backward=count)
-            gradients = self.measured.keep(list(found.values()))
-            squares += torch.stack([g.reshape(len(g), -1).square().sum(1) for g in gradients])
-            for g, a in zip(gradients, along or (), strict=along is not None):
-                dots += (g * a).reshape(len(g), -1).sum(1)
-        return squares, dots
+            yield self.measured.keep(list(found.values()))
 
     def _one_by_one(
         self, batch: Batch, cotangents: Cotangents, along: Sequence[Tensor] | None
@@ -262,6 +384,22 @@ def wholly(lent: Lent, measured: Measured) -> tuple[Lent, Measured]:
     few = lent.task.select(lent.batch, torch.arange(min(2, len(lent))))
     model = folded(network, lent.task, few)
     return replace(lent, network=network, model=model, spread=False), held
+
+
+def _vmapped(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what a function makes, without vmap's warning of an operation taken in a loop."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*batching rule")
+        return function(*arguments)
+
+
+def _moments(each: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the mean of samples' gradients [N, ...], their squares [N], their dots with it [N]."""
+    rows = each.reshape(len(each), -1)
+    if rows.dtype in NARROW:  # a sum of squares would be rounded to three digits
+        rows = rows.float()
+    mean = rows.mean(0)
+    return mean.view(each.shape[1:]), torch.linalg.vecdot(rows, rows), rows @ mean
 
 
 def _ramp(leaf: Tensor) -> Tensor:

@@ -84,17 +84,17 @@ class StepNorms:
             moment: What to call this moment in the record.
             scale: What the gradients are still multiplied by.
         """
-        held = [(p, p.grad) for p in parameters if p.grad is not None]
+        held = [(p, grad) for p in parameters if (grad := p.grad) is not None]
         if not held:
             return
         owners, grads = [id(p) for p, _ in held], [grad for _, grad in held]
-        if any(owner not in self._named for owner in owners):
+        if not self._named.keys() >= set(owners):
             self._look_up()  # a parameter was replaced
             for parameter, _ in held:  # or is not the network's: its name stays "?"
                 self._named.setdefault(id(parameter), (parameter, "?"))
         if self._parts:
             grads = [local_part(grad) for grad in grads]
-        if self._masks or any(grad.is_sparse for grad in grads):
+        if self._masks or {grad.layout for grad in grads} != {torch.strided}:
             grads = [self._kept(g, owner) for g, owner in zip(grads, owners, strict=True)]
         dtypes = {grad.dtype for grad in grads}
         if dtypes & NARROW:  # its norm may be beyond a dtype that holds every weight's gradient
@@ -157,20 +157,25 @@ class StepNorms:
         return taken
 
     def _taken(self, each: _Waiting, values: Sequence[float]) -> Taken:
-        names = [each.named[owner][1] for owner in each.owners]
-        reason = _why_not_finite(names, values)
+        norm, reason, names = math.hypot(*values), None, []
+        if self.per_layer or not math.isfinite(norm):
+            names = [each.named[owner][1] for owner in each.owners]
+            reason = _why_not_finite(names, values)
         arrays: dict[str, list[object]] = {}
         if self.per_layer:
             arrays = {
                 "layers": [*names],
                 "layer_norms": [value if math.isfinite(value) else None for value in values],
             }
-        norm = math.hypot(*values) if reason is None else math.nan
         measurement = Measurement(
             NAME,
             Status.OK if reason is None else Status.NONFINITE,
             reason,
-            scalars={"norm": Scalar.of(norm, "nats/weight", reason=reason or "")},
+            scalars={
+                "norm": Scalar.of(
+                    norm if reason is None else math.nan, "nats/weight", reason=reason or ""
+                )
+            },
             arrays=arrays,
         )
         return Taken(measurement, int(each.step), each.moment, each.step.epoch)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from commands import invoke
 from curves import curve, law
 
 from trainscope.cli.estimate import command, in_words
@@ -235,3 +236,26 @@ def test_the_documented_example_prints_what_the_page_says_and_holds_the_truth():
     passage = json.loads(result.stdout)["first_passage"]
     assert passage["low"] < 87 < passage["high"]  # the epoch at which that run reached 90 %
     assert run(small, "--match", large, "--target", "90").stdout.splitlines()[: len(shown)] == shown
+
+
+def test_a_loss_over_steps_is_a_target(tmp_path):
+    log, steps = tmp_path / "lm.csv", range(100, 2100, 100)
+    rows = [f"{k},0.001,{2.5 + 3 * (1 + k / 100) ** -0.4}" for k in steps]
+    log.write_text("\n".join(["step,lr,val_loss", *rows]) + "\n")
+    found = invoke(
+        "estimate", log, "--metric", "val_loss", "--target", "3.2", "--plot", tmp_path / "e.png"
+    )
+    assert found.exit_code == 0, found.output
+    assert "first passage    step " in found.output
+    assert "extra steps      " in found.output
+    assert "epoch" not in found.output
+    assert (tmp_path / "e.png").exists()
+    twice = tmp_path / "twice.csv"
+    twice.write_text(log.read_text() + rows[-1] + "\n")
+    said = refused(str(twice), "--metric", "val_loss", "--target", "3.2")
+    assert "has step 2000 more than once: keep one row a step" in said
+    assert "which direction is better" in refused(str(log), "--metric", "lr", "--target", "1")
+    assert "give that too" in refused(str(log), "--better", "lower", "--target", "1")
+    assert "has no column 'epoch'" in refused(
+        str(log), "--metric", "val_loss", "--per", "epoch", "--target", "3"
+    )

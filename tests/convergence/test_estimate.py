@@ -459,15 +459,14 @@ def test_the_words_of_an_error_have_its_direction():
     assert none.explanation == "No error is below 0 %."
 
 
-def test_a_metric_without_an_end_is_refused_with_what_to_do():
-    loss = Metric("loss", "", "lower")
-    small = LearningCurve(range(1, 9), [2.0 / k for k in range(1, 9)], 0.1, metric=loss)
-    with pytest.raises(RecordError, match=r"percent alone, and this run is told by its loss: give"):
-        estimate_extra_epochs(small, 0.1)
+def test_two_curves_are_told_by_one_metric_over_one_axis():
     with pytest.raises(
         RecordError, match=r"told by its accuracy \(%\) and the reference by its err"
     ):
         estimate_extra_epochs(curve(12), 60.0, error_of(curve(30)))
+    steps = LearningCurve(range(1, 9), range(1, 9), 0.1, per="step")
+    with pytest.raises(RecordError, match="told by the epoch and the reference by the step"):
+        estimate_extra_epochs(curve(12), 60.0, steps)
 
 
 def error_of(held):

@@ -29,6 +29,14 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "norm": (lambda: normed(nn.BatchNorm2d(4)), WIDE),
     "flat norm": (lambda: normed(nn.BatchNorm1d(4)), (5, 4)),
     "folded": (lambda: ConvNorm(nn.Conv2d(4, 6, 3, stride=2), normed(nn.BatchNorm2d(6))), WIDE),
+    "folded, no bias": (
+        lambda: ConvNorm(nn.Conv2d(4, 6, 3, bias=False), normed(nn.BatchNorm2d(6))),
+        WIDE,
+    ),
+    "folded, few places": (
+        lambda: ConvNorm(nn.Conv2d(4, 6, (7, 6), bias=False), normed(nn.BatchNorm2d(6))),
+        WIDE,
+    ),
     "folded, no affine": (
         lambda: ConvNorm(nn.Conv2d(4, 6, 3), normed(nn.BatchNorm2d(6, affine=False))),
         WIDE,
@@ -77,6 +85,30 @@ def test_squares_are_those_of_the_plain_gradients(name: str, masked: bool) -> No
                 expected[id(p)] += float(kept.square().sum())
         for key, value in expected.items():
             assert float(found[key][i]) == pytest.approx(value, rel=1e-10)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("name", LAYERS)
+def test_gradients_are_formed_one_by_one_or_summed(name: str, masked: bool) -> None:
+    layer, x = built(name)
+    d = torch.randn(layer(x).shape, generator=seeded(3), dtype=torch.float64)
+    rule = rule_for(layer)
+    assert rule is not None
+    owned = rule.owned()
+    masks = {id(p): torch.ones(p.shape, dtype=torch.bool) if masked else None for p in owned}
+    formed = rule.formed(x, d, masks)
+    left = masks.keys() - formed.keys()
+    summed = rule.summed(x, d, masks) if left else {}
+    assert left <= summed.keys()
+    assert bool(left) == (not masked and name in ("few places", "folded, few places", "linear"))
+    rows = [torch.autograd.grad(layer(x[i : i + 1]), owned, d[i : i + 1]) for i in range(len(x))]
+    for p, grads in zip(owned, zip(*rows, strict=True), strict=True):
+        expected = torch.stack(grads)
+        if id(p) in formed:
+            assert torch.allclose(formed[id(p)].view_as(expected), expected, rtol=1e-10, atol=1e-12)
+        else:
+            total = summed[id(p)].view_as(p)
+            assert torch.allclose(total, expected.sum(0), rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", LAYERS)

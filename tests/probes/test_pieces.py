@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -130,6 +132,35 @@ def test_three_ways_to_one_sample_gradient(name: str) -> None:
     for squares, dots in ways[1:]:
         assert torch.allclose(squares, ways[0][0], rtol=1e-11, atol=1e-13)
         assert torch.allclose(dots, ways[0][1], rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("method", ["layer rules", "vectorised"])
+@pytest.mark.parametrize("name", BUILDERS)
+def test_one_pass_has_the_mean_and_the_products_with_it(name: str, method: str) -> None:
+    one = case(name)
+    data = replace(one.data, batch_size=len(one.data))
+
+    def cotangents(logits: Tensor, _: object) -> list[list[Tensor]]:
+        return [[logits.detach().sin()]]
+
+    with evaluation(one.network, data) as lent:
+        weights = measured(lent.network).used_by(lent.outputs(lent.some(0, 1)))
+        gradients = SampleGradients(lent, weights, None)
+        if method == "layer rules" and gradients.method != method:
+            return  # it has layers without a rule
+        gradients.method = method
+        found = gradients.with_mean(lent.batch, cotangents)
+        if found is None:
+            assert gradients.method == "one by one"  # vmap knows no GRU
+            return
+        outputs = lent.outputs(lent.batch)
+        mean = torch.autograd.grad(outputs, weights.tensors, outputs.detach().sin() / len(lent))
+        gradients.method = "one by one"
+        squares, dots = gradients(lent.batch, cotangents, weights.keep(mean))
+    assert torch.allclose(found[0], squares, rtol=1e-11, atol=1e-13)
+    assert torch.allclose(found[1], dots, rtol=1e-11, atol=1e-13)
+    for got, expected in zip(found[2], weights.keep(mean), strict=True):
+        assert torch.allclose(got.view_as(expected), expected, rtol=1e-11, atol=1e-13)
 
 
 class Twice(Residual):

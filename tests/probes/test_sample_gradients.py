@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from trainscope.data import ProbeData
 from trainscope.probes.evaluation import evaluation
+from trainscope.probes.gradient import Gradient
 from trainscope.probes.parameters import measured
 from trainscope.probes.sample_gradients import SampleGradients
 from trainscope.sparsify.masks import set_masks
@@ -140,3 +141,46 @@ def test_fewer_samples_at_once_where_each_takes_more_memory() -> None:
         assert gradients.chunk(60) == 2**28 // (2**8 * 5 + 2 * 8 * 12)
         gradients.method = "one by one"
         assert gradients.chunk(60) == 4
+
+
+def test_one_pass_is_not_taken_where_it_would_hold_too_much() -> None:
+    network = network_of(nn.Linear(3, 3))
+    data = ProbeData("s", INPUTS, torch.zeros(6, dtype=torch.int64))
+    with evaluation(network, data) as lent:
+        gradients = SampleGradients(lent, measured(network), 2**28)
+
+        def one(logits: Tensor, _: object) -> list[list[Tensor]]:
+            return [[logits.detach().cos()]]
+
+        assert gradients.with_mean(lent.batch, one) is None
+        gradients.graph_bytes = 2**20
+        assert gradients.with_mean(lent.batch, one) is not None
+        gradients.method = "one by one"
+        assert gradients.with_mean(lent.batch, one) is None
+
+
+class Choosing(nn.Module):
+    """A layer that only samples with a large input use."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.rare = nn.Linear(3, 3), nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.one(x)
+        large = x[:, :1] > 100
+        return torch.where(large, self.rare(x / 100), out) if bool(large.any()) else out
+
+
+def test_weights_that_only_a_late_sample_uses_are_measured() -> None:
+    network = network_of(Choosing())
+    inputs = torch.randn(12, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    inputs[-1] *= 1000
+    inputs[-1, 0] = 1000
+    data = ProbeData("s", inputs, torch.zeros(12, dtype=torch.int64))
+    found = Gradient().measure(network, data)
+    loss = nn.functional.cross_entropy(network(inputs), data.labels)
+    gradient = torch.autograd.grad(loss, list(network.parameters()))
+    norm = float(torch.cat([g.flatten() for g in gradient]).norm())
+    assert found.value("norm") == pytest.approx(norm, rel=1e-12)
+    assert any("rare" in name for name in found.arrays["layers"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-from collections import Counter
 from pathlib import Path
 
 from trainscope.comparison.settings import Setting
@@ -11,7 +10,6 @@ from trainscope.convergence import LearningCurve, loss_at_ends
 from trainscope.convergence.stage import SAME, first_stage
 from trainscope.errors import RecordError
 from trainscope.records import EpochRecord, Metric, Run
-from trainscope.records.imports.table import LogTable, read_table
 from trainscope.records.metric import ACCURACY
 
 FEWEST_EPOCHS = 4
@@ -68,29 +66,44 @@ def mean_curve(item: Setting, epochs: int | None = None) -> LearningCurve | None
     )
 
 
-def read_curve(path: Path) -> LearningCurve:
+def read_curve(
+    path: Path,
+    metric: Metric | None = None,
+    *,
+    column: str | None = None,
+    per: str | None = None,
+) -> LearningCurve:
     """Read a Run, or a table with one row an epoch and accuracies in percent.
 
     The columns are separated by commas, semicolons or tabs.
 
+    Args:
+        path: The file.
+        metric: What the values are of, where not accuracies.
+        column: The name of their column.
+        per: What is counted, "epoch", "step" or "token"; by default the first that is there.
+
     Raises:
         RecordError: It is neither; a column is there twice; or an accuracy is no percentage.
     """
-    curve = LearningCurve.from_file(path)
+    curve = LearningCurve.from_file(path, metric, column=column, per=per)
     if path.is_dir() or path.suffix.lower() == ".json":
         return curve  # a Run has its epochs once, and percent
-    twice = _epoch_twice(read_table(path))
-    if twice is not None:
+    if curve.repeated is not None:
         raise RecordError(
-            f"{path} has epoch {twice:g} more than once: keep one row an epoch, and give two runs "
-            "in two files"
+            f"{path} has {curve.per} {curve.repeated:g} more than once: keep one row "
+            f"{_one(curve.per)}, and give two runs in two files"
         )
-    if len(curve) and 0 < curve.accuracy.max() <= 1:
+    if curve.metric == ACCURACY and len(curve) and 0 < curve.accuracy.max() <= 1:
         raise RecordError(
             f"{path} has no accuracy above 1, so these are shares of 1 and not percent: multiply "
             "the column by 100"
         )
     return curve
+
+
+def _one(per: str) -> str:
+    return f"an {per}" if per == "epoch" else f"a {per}"
 
 
 def check_target(target: float, metric: Metric = ACCURACY) -> None:
@@ -119,11 +132,3 @@ def check_reference(small: LearningCurve, reference: LearningCurve) -> None:
             f"the run that is watched has {own.lr:g}: leave it out, or give the two the other way "
             "round"
         )
-
-
-def _epoch_twice(table: LogTable) -> float | None:
-    """Return the first epoch with two accuracies, None where there is none."""
-    names = {name.lower(): name for name in table.columns}
-    measured = [row for row in table.rows if (row[names["accuracy"]] or "").strip()]
-    counts = Counter(float(row[names["epoch"]] or "nan") for row in measured)
-    return next((epoch for epoch, count in counts.items() if count > 1), None)

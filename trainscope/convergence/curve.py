@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
 from trainscope.convergence.epoch_loss import loss_at_ends
 from trainscope.convergence.passage import Floats
+from trainscope.convergence.scale import Scale
 from trainscope.errors import RecordError
 from trainscope.records import Metric, Run
 from trainscope.records.imports.table import read_table
-from trainscope.records.metric import ACCURACY
+from trainscope.records.metric import ACCURACY, HIGHER, LOWER
 
 MOST_GAPS = 0.2
 """Share of the losses that may be missing."""
 COLUMNS = ("epoch", "lr", "accuracy", "loss")
+AXES = ("epoch", "step", "token")
+"""What a curve may be told over."""
 Column = Sequence[float | None] | Floats
-Values = TypeVar("Values", float, Floats)
 
 
 class LearningCurve:
@@ -39,6 +41,9 @@ class LearningCurve:
         momentum: The momentum coefficient, for the record; the estimate reads it off the curves.
         diverged: True where the accuracy stopped being finite before the records stopped.
         metric: What `accuracy` holds: an accuracy, or another metric of either direction.
+        per: What `epochs` counts: "epoch", "step" or "token".
+        repeated: The first epoch with two values, None where there is none.
+        scale: What `quality` is told in.
     """
 
     epochs: Floats
@@ -49,15 +54,23 @@ class LearningCurve:
     momentum: float | None
     diverged: bool
     metric: Metric
+    per: str
+    repeated: float | None
+    scale: Scale
 
     def __init__(
         self,
         epochs: Column,
-        accuracy: Column,
-        lr: Column | float,
+        accuracy: Column | None = None,
+        lr: Column | float | None = None,
         loss: Column | None = None,
         momentum: float | None = None,
-        metric: Metric = ACCURACY,
+        metric: Metric | Column = ACCURACY,
+        *,
+        better: str | None = None,
+        unit: str = "",
+        name: str = "metric",
+        per: str = "epoch",
     ) -> None:
         """Check and order the records.
 
@@ -67,12 +80,23 @@ class LearningCurve:
             lr: [N], or one number for all.
             loss: [N], nats, or None.
             momentum: The momentum coefficient, where known.
-            metric: What `accuracy` holds.
+            metric: What `accuracy` holds; or in its place the values [N] of any metric, of which
+                `better` says the direction.
+            better: "higher" or "lower", for values given by `metric`.
+            unit: Of those, like "nats" or "%".
+            name: Of those, like "perplexity", which is worked on in its logarithm.
+            per: What `epochs` counts: "epoch", "step" or "token".
 
         Raises:
             RecordError: Lengths differ, an epoch is not finite or negative, or a learning rate is
-                not finite or negative, or all are 0.
+                not finite or negative, or all are 0; there is no LR or nothing to learn of; or a
+                direction or an axis has another name.
         """
+        accuracy, metric = _given(accuracy, metric, better, unit, name)
+        if lr is None:
+            raise RecordError("a learning curve needs the LR of its records: give lr=")
+        if per not in AXES:
+            raise RecordError(f"per is one of {', '.join(AXES)}, not {per!r}")
         e = _column("epochs", epochs)
         a = _column("accuracy", accuracy, len(e))
         r = _column("lr", [float(lr)] * len(e) if isinstance(lr, (int, float)) else lr, len(e))
@@ -93,12 +117,21 @@ class LearningCurve:
             self.loss = _without_gaps(self.epochs, _by_epoch(e[finite], x[finite])[1])
         self.momentum = momentum
         self.diverged = _diverged(e, finite)
-        self.metric = metric
+        self.metric, self.per = metric, per
+        at, counts = np.unique(e[finite], return_counts=True)
+        self.repeated = float(at[counts > 1][0]) if (counts > 1).any() else None
+        self.scale = Scale(metric)
 
     @property
     def quality(self) -> Floats:
-        """Return what rises as the run gets better, [N]: see `turned`."""
-        return turned(self.metric, self.accuracy)
+        """Return what rises as the run gets better, [N]: points on the curve's scale."""
+        return self.scale.quality(self.accuracy)
+
+    def on(self, scale: Scale) -> LearningCurve:
+        """Return the same curve with points of another scale."""
+        other = copy(self)
+        other.scale = scale
+        return other
 
     def __len__(self) -> int:
         """Return the number of epochs with a finite accuracy."""
@@ -115,10 +148,24 @@ class LearningCurve:
         )
 
     @classmethod
-    def from_csv(cls, path: str | Path) -> LearningCurve:
+    def from_csv(
+        cls,
+        path: str | Path,
+        metric: Metric | None = None,
+        *,
+        column: str | None = None,
+        per: str | None = None,
+    ) -> LearningCurve:
         """Read a table with the columns `epoch,lr,accuracy[,loss]`; others are ignored.
 
         Commas, semicolons or tabs separate the columns.
+
+        Args:
+            path: The file.
+            metric: What the values are of, where not accuracies in percent.
+            column: The name of their column; by default `accuracy`.
+            per: The axis, "epoch", "step" or "token", and so, nearly, the name of its column; by
+                default the first of these that is there.
 
         Raises:
             RecordError: The file cannot be read, a column is missing or there twice, a value is no
@@ -126,31 +173,41 @@ class LearningCurve:
         """
         table = read_table(Path(path))
         names = {name.lower(): name for name in table.columns}
+        wanted = "accuracy" if column is None else column.lower()
         if not table.rows:
             raise RecordError(f"{path} has no records; expected a header {','.join(COLUMNS)}")
-        for name in COLUMNS[:3]:
+        axes = {axis: _axis(axis, names) for axis in (AXES if per is None else (per,))}
+        per = next((axis for axis, name in axes.items() if name is not None), per or AXES[0])
+        over = axes.get(per) or per
+        for name in (over, "lr", wanted):
             if name not in names:
+                own = "epoch, lr and accuracy" if column is None else f"{per}, lr and {column}"
                 raise RecordError(
-                    f"{path} has no column '{name}'; its header must name epoch, lr and accuracy, "
+                    f"{path} has no column '{name}'; its header must name {own}, "
                     "and may name loss, with commas, semicolons or tabs between them; of another "
                     "tool's log make a Run with `trainscope import`"
                 )
-        table.refuse_twice(COLUMNS)
+        columns = {"epoch": over, "lr": "lr", "accuracy": wanted}
+        if "loss" in names and wanted != "loss":
+            columns["loss"] = "loss"
+        table.refuse_twice(columns.values())
         data = {
-            name: [
+            part: [
                 _number(row[names[name]], f"{path}, line {line}, column {name}")
                 for line, row in enumerate(table.rows, start=2)
             ]
-            for name in COLUMNS
-            if name in names
+            for part, name in columns.items()
         }
+        of = metric or ACCURACY
         for line, value in enumerate(data["accuracy"], start=2):
-            if np.isfinite(value) and not 0 <= value <= 100:
+            if np.isfinite(value) and of.unit == "%" and not 0 <= value <= 100:
                 raise RecordError(
-                    f"{path}, line {line}: accuracy {value:g} is no percentage; it lies between 0 "
+                    f"{path}, line {line}: {of.name} {value:g} is no percentage; it lies between 0 "
                     "and 100"
                 )
-        return cls(data["epoch"], data["accuracy"], data["lr"], data.get("loss"))
+        return cls(
+            data["epoch"], data["accuracy"], data["lr"], data.get("loss"), metric=of, per=per
+        )
 
     @classmethod
     def from_run(cls, run: Run) -> LearningCurve:
@@ -170,27 +227,64 @@ class LearningCurve:
         return cls(epochs, accuracy, rates, loss, run.number("momentum"), run.metric)
 
     @classmethod
-    def from_file(cls, path: str | Path) -> LearningCurve:
-        """Read a Run (a `.json` file, or the folder of one) or else a CSV file.
+    def from_file(
+        cls,
+        path: str | Path,
+        metric: Metric | None = None,
+        *,
+        column: str | None = None,
+        per: str | None = None,
+    ) -> LearningCurve:
+        """Read a Run (a `.json` file, or the folder of one) or else a CSV file (see `from_csv`).
 
         Raises:
-            RecordError: It is neither.
+            RecordError: It is neither, or a Run is told by another metric.
         """
         file = Path(path)
         if file.is_dir() or file.suffix.lower() == ".json":
-            return cls.from_run(Run.load(file))
-        return cls.from_csv(file)
+            run = Run.load(file)
+            if column is not None and metric != run.metric:
+                raise RecordError(
+                    f"{path} is a Run, and told by its {run.metric.label}: leave out --metric, or "
+                    "import its log by that metric"
+                )
+            if per not in (None, "epoch"):
+                raise RecordError(f"{path} is a Run, which is told by the epoch, not by the {per}")
+            return cls.from_run(run)
+        return cls.from_csv(file, metric, column=column, per=per)
 
 
-def turned(metric: Metric, values: Values) -> Values:
-    """Return values as what rises with quality, or such as values again: it is its own inverse.
+_STEPS = ("step", "steps", "global_step", "iteration", "iterations", "iter")
+_NAMES = {"epoch": ("epoch",), "step": _STEPS, "token": ("token", "tokens")}
 
-    Where lower is better it is what a percentage lacks of 100, so that an error is to the estimate
-    what the accuracy is; of other metrics it is the negative value.
+
+def _axis(per: str, names: Mapping[str, str]) -> str | None:
+    """Return the column of an axis, in small letters; None where there is none."""
+    return next((name for name in _NAMES[per] if name in names), None)
+
+
+def _given(
+    accuracy: Column | None, metric: Metric | Column, better: str | None, unit: str, name: str
+) -> tuple[Column, Metric]:
+    """Return the values and what they are of.
+
+    Raises:
+        RecordError: There are none or two of them, or their direction is not known.
     """
-    if metric.sign > 0:
-        return values
-    return 100.0 - values if metric.unit == "%" else -values
+    if isinstance(metric, Metric):
+        if accuracy is None or better is not None:
+            raise RecordError(
+                "give the values of a metric as accuracy=, or as metric= with better='higher' or "
+                "'lower'"
+            )
+        return accuracy, metric
+    if accuracy is not None:
+        raise RecordError("a learning curve is of one metric: give accuracy= or metric=, not both")
+    if better not in (HIGHER, LOWER):
+        raise RecordError(
+            f"better says which values are the better ones: 'higher' or 'lower', not {better!r}"
+        )
+    return metric, Metric(name, unit, better)
 
 
 def _column(name: str, values: Iterable[float | None], length: int | None = None) -> Floats:

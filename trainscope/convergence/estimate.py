@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -149,6 +150,7 @@ class Estimate(Shown):
         curve: The predicted accuracy.
         early_decay: Whether the curve decayed too early; None where it has no decay.
         metric: What target and curve are values of.
+        per: What passages and extra epochs count: "epoch", "step" or "token".
     """
 
     target: float
@@ -163,12 +165,13 @@ class Estimate(Shown):
     curve: Band = Band()
     early_decay: EarlyDecay | None = None
     metric: Metric = ACCURACY
+    per: str = "epoch"
 
     def __repr__(self) -> str:
         """Return one line: the target, the extra epochs and their interval, the status."""
-        extra = self.extra_epochs
+        extra, goal = self.extra_epochs, self.metric.called(self.target, 2)
         return (
-            f"<Estimate to {self.metric.called(self.target, 2)}: {extra.median:.4g} extra epochs "
+            f"<Estimate to {goal}: {extra.median:.4g} extra {self.per}s "
             f"({extra.low:.4g} to {extra.high:.4g}, {self.level:.0%} interval), {self.status}>"
         )
 
@@ -176,6 +179,7 @@ class Estimate(Shown):
         """Return the attributes as a JSON object; null for infinity."""
         return {
             "metric": self.metric.to_json(),
+            "per": self.per,
             "target": self.target,
             "level": self.level,
             "first_passage": self.first_passage.to_json(),
@@ -188,6 +192,15 @@ class Estimate(Shown):
             "curve": self.curve.to_json(),
             "early_decay": None if self.early_decay is None else self.early_decay.to_json(),
         }
+
+
+def over(per: str, text: str) -> str:
+    """Return sentences told over epochs for another axis: of steps, a mean is one of records."""
+    if per == "epoch":
+        return text
+    text = re.sub(r"\b(\d+)-epoch mean", r"\1-record mean", text)
+    text = text.replace("epoch to epoch", "record to record")
+    return re.sub(r"\b([Ee])poch", lambda e: per.capitalize() if e[1] == "E" else per, text)
 
 
 def _finite(value: float) -> float | None:

@@ -7,15 +7,15 @@ import math
 import numpy as np
 
 from trainscope.convergence.ceiling import ceiling
-from trainscope.convergence.curve import LearningCurve, turned
+from trainscope.convergence.curve import LearningCurve
 from trainscope.convergence.decay_gain import Gain
 from trainscope.convergence.early_decay import log_slope
 from trainscope.convergence.estimate import EstimateStatus, Interval, sentence
 from trainscope.convergence.passage import running_maximum
 from trainscope.convergence.passages import Passages
 from trainscope.convergence.plan import Plan
+from trainscope.convergence.scale import Scale
 from trainscope.convergence.stage import SAME, FirstStage
-from trainscope.records import Metric
 
 UNLIKELY = 0.2
 """Probability below which a target is said to be most likely out of reach."""
@@ -27,7 +27,7 @@ DOUBTFUL = 0.5
 
 def explain(
     status: EstimateStatus,
-    metric: Metric,
+    scale: Scale,
     ahead: Passages,
     reference: FirstStage | None,
     gain: Gain,
@@ -43,20 +43,21 @@ def explain(
 
     Args:
         status: As all that follows, of the estimate.
-        metric: What is estimated; what follows is what rises with its quality.
+        scale: Of what is estimated; what follows is in its points.
         ahead: The passages.
         reference: The stage of the reference that was used.
         gain: Of the decays.
-        target: Percent.
+        target: Points.
         plan: The planned retraining.
         extra: The epochs to add.
         reachable: Probability.
-        final: The accuracy after the run's own decays, percent.
+        final: Where the run's own decays ended, points.
         in_doubt: What `doubt` says.
     """
+    up, best = scale.metric.sign > 0, float(ahead.best[-1])
     sentences = [
-        _said(status, metric, ahead, target, extra, reachable, final),
-        _evidence(metric, ahead, target),
+        _said(status, scale, ahead, target, extra, reachable, final),
+        _evidence(scale, ahead, target),
     ]
     if status is not EstimateStatus.REACHED:
         sentences.append(_basis(ahead, reference))
@@ -64,9 +65,10 @@ def explain(
         sentences.append(in_doubt)
     if plan is not None and plan.tail and (final is None or final < target):
         sentences.append(
-            f"The decays are taken to {'add' if metric.sign > 0 else 'take off'} "
-            f"{gain.mean:.1f} points (standard error {gain.stderr:.1f}; from {gain.source}) and "
-            f"{'' if metric.sign > 0 else 'to add '}{plan.tail:.1f} epochs' worth of LR time."
+            f"The decays are taken to {'add' if up else 'take off'} "
+            f"{scale.gap(best, best + gain.mean, 1)} (standard error "
+            f"{_number(scale.gap(best, best + gain.stderr, 1))}; from {gain.source}) and "
+            f"{'' if up else 'to add '}{plan.tail:.1f} epochs' worth of LR time."
         )
     pace = 1.0 if plan is None else ahead.stage.lr / plan.lr
     if plan is not None and abs(pace - 1) > SAME:
@@ -79,7 +81,7 @@ def explain(
 
 def _said(
     status: EstimateStatus,
-    metric: Metric,
+    scale: Scale,
     ahead: Passages,
     target: float,
     extra: Interval,
@@ -87,10 +89,10 @@ def _said(
     final: float | None,
 ) -> str:
     """Return the sentence of the status, as far as the numbers carry it."""
+    metric = scale.metric
     if status is EstimateStatus.REACHED and final is not None and ahead.best[-1] < target:
         return (
-            "The target is reached after the decays: the last records have "
-            f"{_written(metric, final)}."
+            f"The target is reached after the decays: the last records have {scale.written(final)}."
         )
     if status is EstimateStatus.REACHED and extra.median > 0:
         return "The target is reached within the epochs watched, but later than the plan decays."
@@ -102,24 +104,25 @@ def _said(
     return sentence(status, metric)
 
 
-def _written(metric: Metric, quality: float) -> str:
-    return metric.written(turned(metric, quality), 2)
+def _number(text: str) -> str:
+    """Return a number without its unit."""
+    return text.split(" ")[0]
 
 
-def _evidence(metric: Metric, ahead: Passages, target: float) -> str:
+def _evidence(scale: Scale, ahead: Passages, target: float) -> str:
     """Return where the curve stands and how fast it moves."""
-    stage, best = ahead.stage, float(ahead.best[-1])
+    stage, best, metric = ahead.stage, float(ahead.best[-1]), scale.metric
     side = metric.behind if best < target else metric.ahead
     text = (
         f"After {stage.time[-1] + stage.lag:g} epochs at LR {stage.lr:g} the best 5-epoch mean is "
-        f"{_written(metric, best)}, {abs(target - best):.2f} points {side} the target"
+        f"{scale.written(best)}, {scale.gap(best, target)} {side} the target"
     )
     slope, stderr = log_slope(stage)
     if math.isfinite(stderr):
-        doubling = metric.sign * slope * math.log(2)
+        doubling, error = slope * math.log(2), stderr * math.log(2)
         text += (
-            f"; the {metric.name} moves by {doubling:+.2f} points a doubling of the epochs "
-            f"(standard error {stderr * math.log(2):.2f})"
+            f"; the {metric.name} moves by {scale.gap(best, best + doubling, sign='+')} a doubling "
+            f"of the epochs (standard error {_number(scale.gap(best, best + error))})"
         )
     return text + "."
 
@@ -139,7 +142,7 @@ def _basis(ahead: Passages, reference: FirstStage | None) -> str:
 
 def doubt(
     status: EstimateStatus,
-    metric: Metric,
+    scale: Scale,
     ahead: Passages,
     reference: FirstStage | None,
     target: float,
@@ -149,11 +152,13 @@ def doubt(
         return ""
     top = ceiling(ahead.stage, reference)
     if top is not None and float(top.in_reach(np.array([target]))[0]) < DOUBTFUL:
+        metric, now = scale.metric, float(ahead.best[-1])
         side = metric.ahead if top.ahead < 0 else metric.behind
         return (
             f"Only {top.left:.1%} of the training loss is left, and at equal training loss the "
-            f"reference's {metric.name} is {abs(top.ahead):.2f} points {side} this one's (standard "
-            f"error {top.stderr:.2f}), which leaves the target in doubt."
+            f"reference's {metric.name} is {scale.gap(now, now + top.ahead)} {side} this one's "
+            f"(standard error {_number(scale.gap(now, now + top.stderr))}), which leaves the "
+            "target in doubt."
         )
     if status is not EstimateStatus.UNREACHABLE:
         return ""

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from trainscope.convergence.calibration import Calibration, load
-from trainscope.convergence.curve import LearningCurve, turned
+from trainscope.convergence.curve import LearningCurve
 from trainscope.convergence.decay_gain import Gain, decay_gain, final_quality
 from trainscope.convergence.early_decay import early_decay, log_slope
 from trainscope.convergence.estimate import (
@@ -17,6 +17,7 @@ from trainscope.convergence.estimate import (
     Estimate,
     EstimateStatus,
     Interval,
+    over,
     sentence,
 )
 from trainscope.convergence.explanation import about_the_records, doubt, explain
@@ -25,9 +26,9 @@ from trainscope.convergence.from_ends import from_ends
 from trainscope.convergence.passage import first_passage, running_maximum
 from trainscope.convergence.passages import Passages, passages
 from trainscope.convergence.plan import Plan, read_plan
+from trainscope.convergence.scale import Scale, shared_scale
 from trainscope.convergence.stage import FirstStage, first_stage
 from trainscope.errors import RecordError
-from trainscope.records import Metric
 
 HALF = 0.5
 POINTS = 60
@@ -53,8 +54,9 @@ def estimate_extra_epochs(
 ) -> Estimate:
     """Estimate when a retraining reaches a target, and how many epochs to add for it.
 
-    The metric is in percent, of either direction: an error is estimated as the accuracy that it
-    leaves. How far off the estimates are is not known for metrics without an end at 0 or 100 %.
+    The metric may be any, of either direction, over any axis: an error is estimated as the accuracy
+    that it leaves, a loss by its share of what the curves have moved, a perplexity by its
+    logarithm. The intervals were calibrated on accuracies.
 
     Args:
         small: The run that is watched: its first epochs at a constant LR, or all of it.
@@ -70,25 +72,57 @@ def estimate_extra_epochs(
         The estimate. It never raises for a strange curve: its status says what is wrong.
 
     Raises:
-        RecordError: The target or the level is not a number in range, the metric is not in percent,
-            or the reference has another.
+        RecordError: The target or the level is not a number in range, or the reference has another
+            metric or another axis.
         ScheduleError: The schedule cannot be read.
     """
     if not math.isfinite(target):
         what = "an accuracy" if small.metric.is_accuracy else f"a value of {small.metric.name}"
-        raise RecordError(f"the target must be {what} in percent, not {target}")
+        unit = " in percent" if small.metric.unit == "%" else ""
+        raise RecordError(f"the target must be {what}{unit}, not {target}")
     if not 0 < level < 1:
         raise RecordError(f"the level must lie between 0 and 1, like 0.8, not {level}")
-    _check_metrics(small, reference)
-    goal = turned(small.metric, target)
+    _check_alike(small, reference)
+    decayed = early_decay(small)
+    if len(small):
+        scale = shared_scale([small] if reference is None else [small, reference])
+        small = small.on(scale)
+        reference = None if reference is None else reference.on(scale)
+    scale = small.scale
+    if scale.log and target <= 0:
+        raise RecordError(f"a perplexity is above 0, and the target is {target:g}")
+    found = _estimated(
+        small, target, reference, level, schedule, total_epochs, calibration or load()
+    )
+    if decayed is not None:
+        decayed = replace(decayed, explanation=over(small.per, decayed.explanation))
+    return replace(
+        found,
+        explanation=over(small.per, found.explanation),
+        doubt=over(small.per, found.doubt),
+        early_decay=decayed,
+    )
+
+
+def _estimated(
+    small: LearningCurve,
+    target: float,
+    reference: LearningCurve | None,
+    level: float,
+    schedule: str | None,
+    total_epochs: float | None,
+    calibration: Calibration,
+) -> Estimate:
+    """Return the estimate for curves of one scale, told over epochs."""
+    scale, goal = small.scale, small.scale.quality(target)
     plan = None if schedule is None else read_plan(schedule, total_epochs)
     stage = first_stage(small)
     its = None if reference is None else first_stage(reference)
     if stage is not None and not len(stage) and reference is not None and its is not None:
-        return from_ends(small, target, level, stage, its, plan, calibration or load())
+        return from_ends(small, target, level, stage, its, plan, calibration)
     if not len(small) or stage is None:
         return _bare(target, level, EstimateStatus.EMPTY, small)
-    if goal > 100.0:
+    if scale.percent and goal > 100.0:
         return _bare(target, level, EstimateStatus.IMPOSSIBLE, small)
     reached = _best(stage) >= goal
     if small.diverged and not reached:
@@ -96,7 +130,7 @@ def estimate_extra_epochs(
     usable = its if its is not None and len(its) else None
     if not len(stage) or (usable is None and len(stage) < ENOUGH and not reached):
         return _short(target, level, small, stage)
-    ahead = passages(stage, usable, calibration or load())
+    ahead = passages(stage, usable, calibration)
     gain = (
         NO_DECAYS
         if plan is not None and not plan.tail
@@ -116,7 +150,7 @@ def estimate_extra_epochs(
     else:
         extra, reachable = _planned(ahead, gain, goal, tails, plan)
     status = EstimateStatus.REACHED if after else _status(ahead, usable, goal, reachable)
-    in_doubt = doubt(status, small.metric, ahead, usable, goal)
+    in_doubt = doubt(status, scale, ahead, usable, goal)
     return Estimate(
         target=target,
         level=level,
@@ -128,7 +162,7 @@ def estimate_extra_epochs(
         explanation=about_the_records(
             explain(
                 status,
-                small.metric,
+                scale,
                 ahead,
                 usable,
                 gain,
@@ -144,29 +178,29 @@ def estimate_extra_epochs(
             len(stage),
         ),
         doubt=in_doubt,
-        curve=_band(ahead, passage, tails, small.metric),
-        early_decay=early_decay(small),
+        curve=_band(ahead, passage, tails, scale),
         metric=small.metric,
+        per=small.per,
     )
 
 
-def _check_metrics(small: LearningCurve, reference: LearningCurve | None) -> None:
-    """Refuse what the estimate is not known to hold for.
+def _check_alike(small: LearningCurve, reference: LearningCurve | None) -> None:
+    """Refuse a reference that is told by something else.
 
     Raises:
-        RecordError: The metric is not in percent, or the reference has another.
+        RecordError: It has another metric, or another axis.
     """
-    metric = small.metric
-    if metric.unit != "%":
+    if reference is None:
+        return
+    if reference.metric != small.metric:
         raise RecordError(
-            f"how far off the estimate is was found for metrics in percent alone, and this run is "
-            f"told by its {metric.label}: give a log of it with an accuracy, or read off "
-            "`trainscope compare` where the curves meet over LR time"
-        )
-    if reference is not None and reference.metric != metric:
-        raise RecordError(
-            f"the run is told by its {metric.label} and the reference by its "
+            f"the run is told by its {small.metric.label} and the reference by its "
             f"{reference.metric.label}: give both by one metric"
+        )
+    if reference.per != small.per:
+        raise RecordError(
+            f"the run is told by the {small.per} and the reference by the {reference.per}: give "
+            "both over one axis"
         )
 
 
@@ -230,7 +264,7 @@ def _bound(stage: FirstStage, reference: FirstStage | None, target: float) -> fl
     return passage * reference.lr / stage.lr + stage.lag
 
 
-def _band(ahead: Passages, passage: Interval, tails: tuple[float, ...], metric: Metric) -> Band:
+def _band(ahead: Passages, passage: Interval, tails: tuple[float, ...], scale: Scale) -> Band:
     """Return the predicted values from the last watched epoch to well past the passage."""
     stage = ahead.stage
     last = float(stage.time[-1])
@@ -243,8 +277,8 @@ def _band(ahead: Passages, passage: Interval, tails: tuple[float, ...], metric: 
         seen = np.isfinite(log_time)
         x = np.concatenate(([np.log(last)], log_time[seen]))
         y = np.concatenate((ahead.best[-1:], ahead.levels[seen]))
-        rows.append(tuple(turned(metric, np.interp(np.log(time), x, y)).tolist()))
-    median, high, low = rows if metric.sign > 0 else (rows[0], rows[2], rows[1])
+        rows.append(tuple(scale.value(np.interp(np.log(time), x, y)).tolist()))
+    median, high, low = rows if scale.metric.sign > 0 else (rows[0], rows[2], rows[1])
     return Band(tuple((time + stage.lag).tolist()), median, low, high)
 
 
@@ -252,7 +286,7 @@ def _short(target: float, level: float, small: LearningCurve, stage: FirstStage)
     """Return the estimate from a first stage of a few records, as under an LR that always falls."""
     bare = _bare(target, level, EstimateStatus.TOO_FEW, small)
     final = final_quality(small, stage)
-    if final is not None and final >= turned(small.metric, target):
+    if final is not None and final >= small.scale.quality(target):
         last = float(small.epochs[-1])
         return replace(
             bare,
@@ -261,7 +295,7 @@ def _short(target: float, level: float, small: LearningCurve, stage: FirstStage)
             extra_epochs=Interval(0.0, 0.0, 0.0),
             reachable=1.0,
             explanation="The target is reached after the decays: the last records have "
-            f"{small.metric.written(turned(small.metric, final), 2)}.",
+            f"{small.scale.written(final)}.",
         )
     told = about_the_records(bare.explanation, bare.status, small, len(stage))
     return replace(bare, explanation=told)
@@ -280,6 +314,6 @@ def _bare(target: float, level: float, status: EstimateStatus, small: LearningCu
         lr_time_bound=None,
         status=status,
         explanation=sentence(status, small.metric),
-        early_decay=early_decay(small),
         metric=small.metric,
+        per=small.per,
     )

@@ -81,11 +81,13 @@ class Sight:
         spread: [M], standard deviation.
         in_sight: [M], the weight of the dampings under which the level is reached at all, or, if
             that is more, how near it is to the scatter of the curve, or how much loss is left.
+        straight: [M], the factor of a line in log time, without the prior's pull.
     """
 
     median: Floats
     spread: Floats
     in_sight: Floats
+    straight: Floats
 
 
 @dataclass(frozen=True)
@@ -123,10 +125,12 @@ def extrapolate(stage: FirstStage, levels: Floats, prior: Prior = PRIOR) -> Sigh
     noisy = np.minimum(jitter / np.maximum(local * factor, 1e-3), 3.0)
     variance = prior.near**2 + (prior.far * factor) ** 2 + (prior.noisy * noisy) ** 2
     found = _mixture(np.log(factor), variance, trends.fit, sees, prior)
+    found = replace(found, straight=rise[:, int(np.argmin(np.abs(DAMPING)))])
     if not _has_risen(stage):
         return replace(found, in_sight=np.full(len(levels), NOTHING))
     sight = np.maximum(found.in_sight, _by_luck(stage, levels))
-    return replace(found, in_sight=np.maximum(sight, has_room(stage)))
+    # What is left of a training loss tells how far an accuracy has to go, and no other metric.
+    return replace(found, in_sight=np.maximum(sight, has_room(stage) if stage.bounded else 0.0))
 
 
 def fit_trends(stage: FirstStage, prior: Prior) -> Trends:
@@ -218,4 +222,4 @@ def _mixture(logs: Floats, variance: Floats, fit: Floats, sees: Bools, prior: Pr
     inner = ((weight / (1 / variance + 1 / width)).sum(1)) ** 0.5
     median = np.exp(quantile[:, 1])
     outer = (quantile[:, 2] - quantile[:, 0]) / 2
-    return Sight(median, median * np.hypot(inner, outer), (weight * sees).sum(1))
+    return Sight(median, median * np.hypot(inner, outer), (weight * sees).sum(1), median)

@@ -26,6 +26,10 @@ TOLERANCE = 1.0
 """Of a reference's levels, in standard errors of the centred mean."""
 UNKNOWN = 2.0
 """Log time ahead, and its scale, of levels of which nothing is known."""
+BEYOND = 2.3
+"""Log time ahead, a factor of ten, beyond which no forecast was ever calibrated."""
+FURTHER_ERROR = 0.5
+"""Scale of the error of what lies beyond that, before calibration."""
 ENOUGH = 4
 """Records without which a curve has no trend."""
 
@@ -64,7 +68,12 @@ def forecast(small: FirstStage, reference: FirstStage | None, levels: Floats) ->
             unknown = np.full(len(levels), UNKNOWN)
             return Forecast(watched + unknown, unknown, np.ones(len(levels)), "alone")
         scale = np.sqrt(0.01 + 0.04 * sight.median**2 + 1.8 / len(small))
-        return Forecast(watched + sight.median, scale, sight.in_sight, "alone")
+        if small.bounded:
+            return Forecast(watched + sight.median, scale, sight.in_sight, "alone")
+        # A percentage has no level that far; the prior, which pulls to what is near, knows none.
+        further = np.maximum(sight.straight - BEYOND, 0.0)
+        centre = watched + sight.median + further
+        return Forecast(centre, np.hypot(scale, FURTHER_ERROR * further), sight.in_sight, "alone")
     return _matched(small, reference, levels, sight, watched)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from trainscope.convergence.calibration import Calibration
-from trainscope.convergence.curve import LearningCurve, turned
+from trainscope.convergence.curve import LearningCurve
 from trainscope.convergence.decay_gain import final_quality
 from trainscope.convergence.estimate import Estimate, EstimateStatus, Interval, sentence
 from trainscope.convergence.forecast import RULE_ERROR
@@ -41,7 +41,7 @@ def from_ends(
     pace = stage.lr if plan is None else plan.lr
     bound = reference.end * reference.lr / pace
     final = final_quality(small, stage)
-    done = final is not None and final >= turned(small.metric, target)
+    done = final is not None and final >= small.scale.quality(target)
     ends = [
         bound * math.exp(RULE_ERROR * float(errors.quantile(p)))
         for p in (0.5, (1 - level) / 2, (1 + level) / 2)

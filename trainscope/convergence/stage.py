@@ -27,6 +27,7 @@ class FirstStage:
         end: LR time at the end of the stage, whether or not it has a record there.
         lag: Epochs minus LR time: what a warmup cost.
         decayed: True where the curve goes on after a decay.
+        bounded: True where the points are those of a percentage, which ends at 100.
     """
 
     time: Floats
@@ -37,6 +38,7 @@ class FirstStage:
     end: float
     lag: float
     decayed: bool
+    bounded: bool = True
 
     def __len__(self) -> int:
         """Return the number of records."""
@@ -75,4 +77,5 @@ def first_stage(curve: LearningCurve) -> FirstStage | None:
         end=float(clock[-1]),
         lag=float(end - clock[-1]),
         decayed=bool(len(falls)),
+        bounded=curve.scale.percent,
     )

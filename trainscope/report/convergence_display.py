@@ -79,7 +79,7 @@ class ConvergenceDisplay:
         self._passage()
         self.ax_.set_xscale("log")
         self.ax_.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
-        self.ax_.set_xlabel("epoch of retraining")
+        self.ax_.set_xlabel(f"{self.estimate.per} of retraining")
         self.ax_.set_ylabel(test_axis(metric))
         self.figure_ = finish(self.ax_, self.title if title is None else title)
         return self
@@ -111,5 +111,5 @@ class ConvergenceDisplay:
             self.ax_.plot([end], [target], ">", color=TARGET, markersize=6, clip_on=False)
         self.ax_.plot([passage.low, end], [target, target], color=TARGET, linewidth=3, alpha=0.7)
         if math.isfinite(passage.median):
-            label = f"first passage, epoch {passage}"
+            label = f"first passage, {self.estimate.per} {passage}"
             self.ax_.plot([passage.median], [target], "o", color=TARGET, markersize=6, label=label)
