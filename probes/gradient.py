@@ -242,9 +242,13 @@ def _of_a_sample(lent: Lent) -> Loss | None:
     labels = targets(lent.batch, task.inputs)
     if not isinstance(labels, Tensor) or bool((labels < 0).any()):
         return None
-    return lambda outputs, batch: F.cross_entropy(
-        task.logits(outputs), targets(batch, task.inputs), reduction="none"
-    )
+
+    def losses(outputs: Outputs, batch: Batch) -> Tensor:
+        its = targets(batch, task.inputs)
+        assert isinstance(its, Tensor)
+        return F.cross_entropy(task.logits(outputs), its, reduction="none")
+
+    return losses
 
 
 def _measure(lent: Lent, graph: int | None) -> Measurement:

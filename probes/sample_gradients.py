@@ -238,7 +238,9 @@ class SampleGradients:
         wanted = cotangents(outputs, batch)
         count, leaves = self.lent.task.size(batch), self._counted(outputs)
         edges = [edge for _, edge in seen.values()]
-        deltas = [derivative(leaves, edges, r, retain_graph=r is not wanted[-1]) for r in wanted]
+        deltas: list[Sequence[Tensor]] = [
+            derivative(leaves, edges, r, retain_graph=r is not wanted[-1]) for r in wanted
+        ]
         self.lent.passes.add(backward=len(wanted) * count)
         return [(module, x) for module, (x, _) in seen.items()], deltas
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import nn
 
@@ -19,6 +19,7 @@ from trainscope.records.before import shares
 from trainscope.sparsify.action import Action
 from trainscope.sparsify.blocks import drop_some
 from trainscope.sparsify.candidate import shares_of, why_untouched
+from trainscope.sparsify.coupled import Wary
 from trainscope.sparsify.filters import cut_filters
 from trainscope.sparsify.removal import Removal
 from trainscope.sparsify.unstructured import mask_weights
@@ -26,6 +27,7 @@ from trainscope.sparsify.verify import (
     Outputs,
     check_outputs,
     check_weights,
+    failing_inside,
     first_line,
     run,
     run_before,
@@ -88,19 +90,62 @@ def sparsify(
             input shape that does not fit, or an action that would prune nothing.
         DataError: The example has no tensor in it.
     """
-    inputs = as_example(input_shape)
     check_weights(network)
     before = run_before(network, input_shape)
+    wary: dict[type[nn.Module], bool] = {}
+    while True:
+        try:
+            return _sparsified(network, action, input_shape, before, wary, hold_zeros=hold_zeros)
+        except _DoesNotRunError as error:
+            if action.scope != "all" or not _warier(wary, error.kinds):
+                raise
+
+
+class _DoesNotRunError(ActionError):
+    """A pruned network that does not run.
+
+    Attributes:
+        kinds: The classes of the modules that it fails inside of, the outermost first.
+    """
+
+    kinds: tuple[type[nn.Module], ...] = ()
+
+
+def _warier(wary: dict[type[nn.Module], bool], kinds: tuple[type[nn.Module], ...]) -> bool:
+    """Be wary of the innermost class that fails, more than before; say whether that is possible.
+
+    torch's own layers fail for what they are given, and the network itself cannot be left alone.
+    """
+    own = [kind for kind in kinds[1:] if not kind.__module__.startswith("torch.nn")]
+    if not own or wary.get(own[-1], False):
+        return False
+    wary[own[-1]] = own[-1] in wary
+    return True
+
+
+def _sparsified(
+    network: nn.Module,
+    action: Action,
+    input_shape: Inputs,
+    before: Outputs,
+    wary: Wary,
+    *,
+    hold_zeros: bool,
+) -> Sparsified:
+    """Prune a copy of a network, and leave alone what one must be wary of."""
+    inputs = as_example(input_shape)
     pruned, notes = _working_copy(network, hold_zeros=hold_zeros)
     dense, cost = parameters(pruned), flops(pruned, input_shape)
     dropped = None if action.blocks is None else drop_some(pruned, action, inputs)
     base = network if dropped is None else whole_copy(pruned)  # whose layers have their new names
     trained = {name: parameter.requires_grad for name, parameter in pruned.named_parameters()}
     outcome = Removal("", ())
-    apply = cut_filters if action.structure == "filter" else mask_weights
     with kept_modes(pruned):
-        if action.prunes_units or action.heads is not None:
-            outcome = apply(pruned, action, inputs)
+        if action.structure != "filter":
+            outcome = mask_weights(pruned, action, inputs)
+        elif action.prunes_units or action.heads is not None:
+            outcome = cut_filters(pruned, action, inputs, wary)
+    action = replace(action, scope=outcome.scope or action.scope)
     for name, parameter in pruned.named_parameters():
         parameter.requires_grad_(trained[name])
         parameter.grad = None
@@ -181,7 +226,9 @@ def _left_alone(network: nn.Module, action: Action, outcome: Removal) -> tuple[L
     rows = []
     for weight in weights_in(network):
         why = outcome.spared.get(weight.label, outcome.spared.get(weight.layer))
-        if weight.label in changed or weight.layer in outcome.touched:
+        if weight.label in changed:
+            continue
+        if not outcome.touched.isdisjoint((weight.label, weight.layer)):
             continue
         if why is None and weight.layer in outcome.removed:
             continue
@@ -217,11 +264,14 @@ def _run_after(
     try:
         outputs = run(pruned, inputs)
     except Exception as error:
-        raise ActionError(
+        failed = _DoesNotRunError(
             f"the pruned {type(pruned).__name__} does not run ({first_line(error)}), so scope "
             f"{action.scope} cannot cut it; use "
             f"--scope {'inner' if action.scope == 'all' else 'all'} or the structure unstructured"
-        ) from error
+        )
+        inside = failing_inside(pruned, inputs)
+        failed.kinds = tuple(type(pruned.get_submodule(name)) for name in inside)
+        raise failed from error
     if not changed:
         return outputs, ()
     return outputs, (f"widths that the network keeps as attributes were set: {', '.join(changed)}",)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, TypeVar
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +15,23 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from trainscope.errors import ActionError
-from trainscope.networks.example import Inputs, as_example, tensors_of
-from trainscope.networks.masks import drop_masks, masks_of, set_masks
+from trainscope.networks.example import Inputs, as_example
+from trainscope.networks.masks import masks_of, set_masks
 from trainscope.sparsify.candidate import OUTPUT, Candidate, Removed
 from trainscope.sparsify.criteria import Subject
-from trainscope.sparsify.verify import called_modules, first_line
+from trainscope.sparsify.dependencies import (
+    Dependencies,
+    TooSlowError,
+    by_dependencies,
+    is_maker,
+)
+from trainscope.sparsify.verify import first_line
+
+PADDED = "padding with zeros along axis 1, which may be the channels', couples them at a shift"
+
+Wary = Mapping[type[nn.Module], bool]
+"""Modules whose own code counts channels, by class: whether all groups that cut anything in one are
+left alone, or those alone that have all of their layers in some."""
 
 _RECORDED = (_ConvNd, nn.Linear, _BatchNorm, _InstanceNorm)
 
@@ -34,14 +46,22 @@ class CoupledCutter:
     noun, unit = "coupled group", "channels"
 
     def __init__(
-        self, network: nn.Module, graph: Any, used: list[str], masks: Mapping[str, Tensor]
+        self,
+        network: nn.Module,
+        graph: Dependencies,
+        used: list[str],
+        masks: Mapping[str, Tensor],
+        wary: Wary = MappingProxyType({}),
     ):
         self._network, self._graph, self._used = network, graph, used
-        self._masks = masks
+        self._masks, self._wary = masks, wary
         self._names = {module: name for name, module in network.named_modules()}
-        self.spared: dict[str, str] = {}
+        groups, failed = graph.groups((_ConvNd, nn.Linear))
+        self.spared: dict[str, str] = {
+            self._names[module]: why for module, why in failed.items() if is_maker(module)
+        }
         found: list[Candidate] = []
-        for group in self._groups():
+        for group in groups:
             layers = self._makers(group)
             why = self._why_not(group, layers)
             if why is None:
@@ -53,19 +73,13 @@ class CoupledCutter:
         self.untold = {n: why for n, why in self.spared.items() if self._is_told(n, why)}
         self.notes: tuple[str, ...] = ()
 
-    def _groups(self, ignored: Sequence[nn.Module] = ()) -> list[Any]:
-        """Return Torch-Pruning's groups, but for those with a layer that is to be ignored."""
-        kinds = [_ConvNd, nn.Linear]
-        return list(self._graph.get_all_groups(list(ignored), root_module_types=kinds))
-
     def cut(self, removed: Removed) -> dict[str, tuple[int, ...]]:
         """Cut the network in place; return the outputs that went, by layer (norms too)."""
         _mark(self._network, self._masks)
         left: dict[str, list[int]] = {}
         gone: dict[str, list[int]] = {}
         for name, indices in removed.items():
-            module = self._network.get_submodule(name)
-            group = self._graph.get_pruning_group(module, self._pruner(module), indices.tolist())
+            group = self._graph.group(self._network.get_submodule(name), indices.tolist())
             for dep, places in group:
                 inner = dep.target.module
                 if not self._is_output(dep) or not isinstance(inner, _RECORDED):
@@ -76,7 +90,7 @@ class CoupledCutter:
                 places = set(places)
                 gone.setdefault(layer, []).extend(kept[place] for place in places)
                 left[layer] = [index for place, index in enumerate(kept) if place not in places]
-            group.prune()
+            self._graph.cut(group)
         _mask_marked(self._network, self._masks)
         return {name: tuple(sorted(indices)) for name, indices in gone.items()}
 
@@ -85,10 +99,7 @@ class CoupledCutter:
         return why != OUTPUT
 
     def _is_output(self, dep: Any) -> bool:
-        return bool(self._graph.is_out_channel_pruning_fn(dep.handler))
-
-    def _pruner(self, module: nn.Module) -> Any:
-        return self._graph.get_pruner_of_module(module).prune_out_channels
+        return self._graph.is_output(dep)
 
     def _makers(self, group: Any) -> list[str]:
         """Name the layers that make the channels of a group, the root first."""
@@ -103,18 +114,38 @@ class CoupledCutter:
         size = len(group[0].idxs)
         for dep, places in group:
             node, module = dep.target, dep.target.module
+            width = self._graph.width(dep)
+            if width is not None and max(places, default=0) >= width:
+                return "Torch-Pruning couples channels to it that are not there"
             if self._is_output(dep) and (not node.outputs or type(module).__name__ == "_OutputOp"):
                 return OUTPUT
             if _pads_channels(node.grad_fn):
-                return "padding with zero channels couples them at a shift"
+                return PADDED
             parts = _parts(module)
             if parts > 1 and (len(places) != size or size % parts or size // parts < 2):
                 return f"the {parts} parts of a {type(module).__name__} cannot be cut evenly"
         if not set(layers).issubset(self._used):
             return "used in training only"
+        for kind, anything in self._wary.items():
+            inside = all(self._is_inside(layer, kind) for layer in layers)
+            if inside or (anything and any(self._is_inside(n, kind) for n in self._all(group))):
+                return f"the code of {kind.__name__} does not run with fewer of them"
         if not is_maker(self._network.get_submodule(layers[0])):
             return "no convolution or linear layer of its own makes its channels"
         return None
+
+    def _all(self, group: Any) -> set[str]:
+        """Name all modules and parameters that a group cuts."""
+        named = {id(part): name for name, part in self._network.named_parameters()}
+        named |= {id(part): name for part, name in self._names.items()}
+        cut = (id(dep.target.module) for dep, _ in group)
+        return {named[part] for part in cut if part in named}
+
+    def _is_inside(self, part: str, kind: type[nn.Module]) -> bool:
+        """Say whether a layer or a parameter is part of a module of a class."""
+        words = part.split(".")
+        around = {".".join(words[:count]) for count in range(1, len(words) + 1)}
+        return any(type(m) is kind and name in around for m, name in self._names.items())
 
     def _candidate(self, group: Any, layers: list[str]) -> Candidate:
         size = len(group[0].idxs)
@@ -141,16 +172,18 @@ class CoupledCutter:
         return Candidate(subject, tuple(layers), size, chunks, aligned=True)
 
 
-def coupled(network: nn.Module, inputs: Inputs) -> CoupledCutter:
+def coupled(network: nn.Module, inputs: Inputs, wary: Wary = MappingProxyType({})) -> CoupledCutter:
     """Find every coupled group of a network.
 
     Args:
         network: Cut in place by the result's `cut`. Torch-Pruning needs gradients for every
             parameter and leaves eval mode behind, so this sets both; the caller puts them back.
         inputs: The shape of one input, or an example of a call.
+        wary: Modules whose layers are left alone.
 
     Raises:
-        ActionError: Torch-Pruning cannot follow the network, or nothing can be pruned.
+        TooSlowError: Torch-Pruning takes too long; the network is as it was but for these.
+        ActionError: It cannot follow the network, or nothing can be pruned.
     """
     if as_example(inputs).count is not None:
         raise ActionError(
@@ -164,7 +197,10 @@ def coupled(network: nn.Module, inputs: Inputs) -> CoupledCutter:
             "--scope inner, or save the network's state dict and open that"
         )
     try:
-        cutter = by_dependencies(network, inputs, partial(CoupledCutter, masks=masks))
+        cutter = by_dependencies(network, inputs, partial(CoupledCutter, masks=masks, wary=wary))
+    except TooSlowError:
+        set_masks(network, masks)
+        raise
     except Exception as error:
         raise ActionError(
             f"Torch-Pruning cannot follow {type(network).__name__} "
@@ -172,55 +208,13 @@ def coupled(network: nn.Module, inputs: Inputs) -> CoupledCutter:
             "use --scope inner or the structure unstructured"
         ) from error
     if not cutter.candidates:
-        raise ActionError("nothing can be pruned: no channels are coupled that are not the outputs")
-    return cutter
-
-
-_Made = TypeVar("_Made")
-
-
-def by_dependencies(
-    network: nn.Module,
-    inputs: Inputs,
-    make: Callable[[nn.Module, Any, list[str]], _Made],
-) -> _Made:
-    """Make a cutter of Torch-Pruning's graph of a network.
-
-    Args:
-        network: As for `coupled`; its masks go, and whoever calls has them.
-        inputs: The shape of one input, or an example of a call.
-        make: Gets the network, the graph, and the layers that are used, in order.
-
-    Raises:
-        Exception: Whatever Torch-Pruning raises where it cannot follow the network.
-    """
-    import torch_pruning
-
-    drop_masks(network)
-    for parameter in network.parameters():
-        if parameter.is_floating_point():
-            parameter.requires_grad_(True)
-    graph = torch_pruning.DependencyGraph()
-    used = called_modules(network, inputs)
-    heads = any(is_maker(m) and n not in used for n, m in network.named_modules())
-
-    def forward(network: nn.Module, _: object) -> Any:
-        if heads:
-            _train_heads(network)
-        return as_example(inputs).run(network)
-
-    def transform(outputs: Any) -> list[Tensor]:
-        found = [leaf for leaf in tensors_of(outputs).values() if leaf.grad_fn is not None]
-        if not found:
-            raise RuntimeError("its outputs have no gradient")
-        return found
-
-    with torch.enable_grad(), warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-        warnings.simplefilter("ignore")
-        graph.build_dependency(
-            network, (), forward_fn=forward, output_transform=transform, verbose=False
+        why = "; ".join(f"{name}: {why}" for name, why in list(cutter.untold.items())[:2])
+        raise ActionError(
+            "nothing can be pruned: no channels are coupled that are not the outputs"
+            + (f" ({why})" if why else "")
+            + "; use --scope inner or the structure unstructured"
         )
-        return make(network, graph, used)
+    return cutter
 
 
 @torch.no_grad()
@@ -237,22 +231,6 @@ def _mask_marked(network: nn.Module, masks: Mapping[str, Tensor]) -> None:
     for name, mask in left.items():
         network.get_parameter(name)[~mask] = 0.0
     set_masks(network, left)
-
-
-def _train_heads(network: nn.Module) -> None:
-    """Switch on the auxiliary heads that a network has in training: they read channels too.
-
-    Torch's own layers stay in eval mode, so that no running statistic moves.
-    """
-    for module in network.modules():
-        module.training = not type(module).__module__.startswith("torch.nn")
-
-
-def is_maker(module: object) -> bool:
-    """Say whether a module makes channels: a depthwise convolution only passes them on."""
-    if isinstance(module, _ConvNd):
-        return not (module.groups == module.in_channels > 1)
-    return isinstance(module, nn.Linear)
 
 
 def _pads_channels(function: object) -> bool:

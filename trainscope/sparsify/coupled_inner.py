@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -10,8 +10,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from trainscope.sparsify.candidate import EXPECTED, FIRST, OTHER_KIND, RESIDUAL, Candidate
-from trainscope.sparsify.coupled import CoupledCutter, is_maker
+from trainscope.sparsify.coupled import CoupledCutter
 from trainscope.sparsify.criteria import Subject
+from trainscope.sparsify.dependencies import Dependencies, is_maker
 
 _SPLITS = ("_SplitOp", "_UnbindOp")  # their parts go by places, which a cut moves
 _ADDITIONS = ("AddBackward", "SubBackward", "RsubBackward")
@@ -32,7 +33,7 @@ class CoupledInnerCutter(CoupledCutter):
     def __init__(
         self,
         network: nn.Module,
-        graph: Any,
+        graph: Dependencies,
         used: list[str],
         masks: Mapping[str, Tensor],
         *,
@@ -51,25 +52,6 @@ class CoupledInnerCutter(CoupledCutter):
         self._biases = {id(getattr(module, "bias", None)) for module in modules.values()}
         self._biases.discard(id(None))
         super().__init__(network, graph, used, masks)
-
-    def _groups(self, ignored: Sequence[nn.Module] = ()) -> list[Any]:
-        """Return the groups; layers whose outputs Torch-Pruning cannot follow are left alone."""
-        try:
-            return super()._groups()
-        except Exception:
-            failed = [m for m in self._graph.module2node if is_maker(m) and not self._follows(m)]
-        why = "Torch-Pruning cannot follow its outputs"
-        self.spared.update(dict.fromkeys((self._names[module] for module in failed), why))
-        return super()._groups(failed)
-
-    def _follows(self, module: nn.Module) -> bool:
-        pruner = self._graph.get_pruner_of_module(module)
-        every = list(range(pruner.get_out_channels(module)))
-        try:
-            self._graph.get_pruning_group(module, pruner.prune_out_channels, every)
-        except Exception:
-            return False
-        return True
 
     def _makers(self, group: Any) -> list[str]:
         """Name the layers that make the channels, the one that is ranked first."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 from torch import nn
@@ -11,33 +12,39 @@ from trainscope.errors import ActionError
 from trainscope.networks.example import Inputs
 from trainscope.networks.linear import is_turned
 from trainscope.networks.linear import widths as linear_widths
-from trainscope.networks.weights import CONVOLUTION, LINEAR, weights_in
+from trainscope.networks.weights import CONVOLUTION, EMBEDDING, LINEAR, OTHER, weights_in
 from trainscope.records import LayerChange
 from trainscope.sparsify.action import Action
 from trainscope.sparsify.candidate import (
     Candidate,
     Cutter,
+    Removed,
     Selection,
     left_alone,
     shares_of,
     why_untouched,
 )
 from trainscope.sparsify.choose import choose
-from trainscope.sparsify.coupled import coupled
+from trainscope.sparsify.coupled import Wary, coupled
 from trainscope.sparsify.criteria import Context, find
+from trainscope.sparsify.dependencies import TooSlowError
 from trainscope.sparsify.heads import find_heads
 from trainscope.sparsify.inner import inner
 from trainscope.sparsify.ratios import assign
 from trainscope.sparsify.removal import Removal, percent, together
+from trainscope.sparsify.verify import first_line
 
 
-def cut_filters(network: nn.Module, action: Action, inputs: Inputs) -> Removal:
+def cut_filters(
+    network: nn.Module, action: Action, inputs: Inputs, wary: Wary = MappingProxyType({})
+) -> Removal:
     """Take filters, hidden units and heads out of a network, in place; heads first.
 
     Args:
         network: Changed in place.
         action: With structure "filter".
         inputs: The shape of one input, or an example of a call.
+        wary: Modules whose layers the scope `all` leaves alone.
 
     Raises:
         ActionError: The network cannot be followed, or nothing would be pruned.
@@ -46,7 +53,8 @@ def cut_filters(network: nn.Module, action: Action, inputs: Inputs) -> Removal:
     if action.heads is not None:
         done = _cut_heads(network, action, inputs)
     if action.prunes_units:
-        units = _cut_units(network, action, inputs, frozenset() if done is None else done.touched)
+        touched = frozenset() if done is None else done.touched
+        units = _cut_units(network, action, inputs, touched, wary)
         done = units if done is None else together(done, units)
     assert done is not None
     return done
@@ -93,11 +101,9 @@ def _cut_heads(network: nn.Module, action: Action, inputs: Inputs) -> Removal:
 
 
 def _cut_units(
-    network: nn.Module, action: Action, inputs: Inputs, touched: frozenset[str]
+    network: nn.Module, action: Action, inputs: Inputs, touched: frozenset[str], wary: Wary
 ) -> Removal:
-    scope: Callable[[nn.Module, Inputs], Cutter]
-    scope = inner if action.scope == "inner" else coupled
-    cutter = scope(network, inputs)
+    cutter, given_way = _cutter(network, action, inputs, wary)
     ratios = assign(
         [candidate.layers for candidate in cutter.candidates],
         action.ratio,
@@ -109,7 +115,8 @@ def _cut_units(
     if not selection.removed:
         raise ActionError(_no_op(cutter, ratios, selection))
     widths, parameters = _widths(network), shares_of(network)
-    removed = cutter.cut(selection.removed)
+    others = [weight for weight in weights_in(network) if weight.kind in (EMBEDDING, OTHER)]
+    removed = _cut(cutter, selection.removed, network)
     layers = tuple(
         LayerChange(name, widths[name], widths[name] - len(removed[name]))
         for name in widths
@@ -126,11 +133,43 @@ def _cut_units(
     if action.global_ranking:
         meaning += ", ranked together"
     told = {name: why for name, why in cutter.untold.items() if name not in touched}
-    told |= _without_filters(network, cutter.spared, touched)
-    notes = (*cutter.notes, *selection.notes, *left_alone(told, parameters))
+    now = {weight.label: weight.tensor.shape for weight in weights_in(network)}
+    along = frozenset(w.label for w in others if now.get(w.label) != w.tensor.shape)
+    told |= _without_filters(network, cutter.spared, touched | along)
+    notes = (*given_way, *cutter.notes, *selection.notes, *left_alone(told, parameters))
     filters = [c.count for c, ratio in zip(cutter.candidates, ratios, strict=True) if ratio > 0]
     gone = sum(len(indices) for indices in selection.removed.values())
-    return Removal(meaning, layers, removed, notes, cutter.spared, gone / sum(filters))
+    reached, scope = gone / sum(filters), "inner" if given_way else None
+    return Removal(
+        *(meaning, layers, removed, notes, cutter.spared, reached), touched=along, scope=scope
+    )
+
+
+def _cutter(
+    network: nn.Module, action: Action, inputs: Inputs, wary: Wary
+) -> tuple[Cutter, tuple[str, ...]]:
+    """Return the cutter of a scope; of `inner`, with a note, where `all` takes too long."""
+    if action.scope == "inner":
+        return inner(network, inputs), ()
+    try:
+        return coupled(network, inputs, wary), ()
+    except TooSlowError as error:
+        note = (
+            f"scope all gave way to scope inner: to find the coupled channels of "
+            f"{type(network).__name__} {error}"
+        )
+        return inner(network, inputs), (note,)
+
+
+def _cut(cutter: Cutter, removed: Removed, network: nn.Module) -> dict[str, tuple[int, ...]]:
+    try:
+        return cutter.cut(removed)
+    except Exception as error:  # whatever Torch-Pruning raises within a cut
+        raise ActionError(
+            f"the {cutter.unit} of {type(network).__name__} cannot be cut "
+            f"({type(error).__name__}: {first_line(error)}); choose another scope, or use the "
+            "structure unstructured"
+        ) from error
 
 
 def _without_filters(
@@ -140,7 +179,9 @@ def _without_filters(
     return {
         weight.label: why_untouched(weight)
         for weight in weights_in(network)
-        if weight.kind not in (CONVOLUTION, LINEAR) and weight.layer not in {*spared, *touched}
+        if weight.kind not in (CONVOLUTION, LINEAR)
+        and touched.isdisjoint((weight.layer, weight.label))
+        and weight.layer not in spared
     }
 
 

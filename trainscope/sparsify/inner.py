@@ -19,8 +19,8 @@ from trainscope.networks.masks import masks_of
 from trainscope.networks.weights import EXPERTS, weights_in
 from trainscope.sparsify.candidate import Cutter, why_untouched
 from trainscope.sparsify.channels import UntraceableError, follow
-from trainscope.sparsify.coupled import by_dependencies
 from trainscope.sparsify.coupled_inner import CoupledInnerCutter
+from trainscope.sparsify.dependencies import by_dependencies
 from trainscope.sparsify.exported import walk_exported
 from trainscope.sparsify.inner_cutter import InnerCutter
 from trainscope.sparsify.parts import by_parts

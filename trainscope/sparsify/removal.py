@@ -21,6 +21,7 @@ class Removal:
         reached: The share that is gone of all that the ratio was asked of.
         heads: The units of heads that went, by attention.
         touched: Other layers whose weights were cut, which `layers` does not name.
+        scope: The scope that was cut; None for the one that was asked for.
     """
 
     meaning: str
@@ -31,6 +32,7 @@ class Removal:
     reached: float | None = None
     heads: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     touched: frozenset[str] = frozenset()
+    scope: str | None = None
 
 
 def together(first: Removal, second: Removal) -> Removal:
@@ -45,6 +47,7 @@ def together(first: Removal, second: Removal) -> Removal:
         second.reached,
         {**first.heads, **second.heads},
         first.touched | second.touched,
+        second.scope,
     )
 
 

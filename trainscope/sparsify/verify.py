@@ -62,6 +62,29 @@ def called_modules(network: nn.Module, inputs: Inputs) -> list[str]:
     return list(dict.fromkeys(order))
 
 
+def failing_inside(network: nn.Module, inputs: Inputs) -> list[str]:
+    """Name the modules that a forward pass is inside of when it fails, the outermost first."""
+    inside: list[str] = []
+    handles = []
+    for name, module in network.named_modules():
+
+        def enter(_: nn.Module, __: object, name: str = name) -> None:
+            inside.append(name)
+
+        def leave(_: nn.Module, __: object, ___: object) -> None:
+            inside.pop()
+
+        handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
+    try:
+        run(network, inputs)
+    except Exception:
+        return list(inside)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return []
+
+
 def run_before(network: nn.Module, inputs: Inputs) -> Outputs:
     """Return the outputs of the network as given.
 
