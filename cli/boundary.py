@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -22,8 +23,16 @@ FINE, BUG, REFUSED, INTERRUPTED = 0, 1, 2, 130
 DEBUG = "TRAINSCOPE_DEBUG"
 """The environment variable that asks for tracebacks, as --debug does."""
 
+BUG_LINE = "trainscope: this is a bug in trainscope"
+
 NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 """What torch says, in a plain RuntimeError, where memory ran out."""
+
+
+def is_first() -> bool:
+    """Tell whether this process prints and writes: of those that torchrun started, the first."""
+    count = os.environ.get("WORLD_SIZE", "1")
+    return not count.isdigit() or int(count) < 2 or os.environ.get("RANK", "0") == "0"
 
 
 class _Caught(Exception):  # noqa: N818  # it carries an error and is none
@@ -50,7 +59,7 @@ class Boundary(click.Group):
         args = list(sys.argv[1:] if args is None else args) or ["--help"]
         asked: dict[str, bool] = {}
         extra |= {"standalone_mode": False, "obj": asked}
-        with any_encoding(), terminating():
+        with any_encoding(), terminating(), quiet_unless_first():
             try:
                 ended = super().main(args, prog_name or "trainscope", *more, **extra)
                 code = ended if isinstance(ended, int) else FINE
@@ -98,7 +107,7 @@ def told(error: BaseException, *, debug: bool) -> int:
     what = f"{type(error).__name__}: {message}" if message else type(error).__name__
     shown = what if len(what) <= 300 else f"{what[:300]}…"
     remark(
-        f"trainscope: this is a bug in trainscope ({shown}); please report this line, the command "
+        f"{BUG_LINE} ({shown}); please report this line, the command "
         f"and what --debug prints, as 'Reporting a bug' in trainscope's README.md says"
     )
     return BUG
@@ -126,6 +135,24 @@ def sentence_of(error: BaseException) -> str | None:
         name = "" if error.filename is None else f"{error.filename}: "
         return f"{name}the system refused ({error.strerror or error}); put that right and try again"
     return None
+
+
+@contextmanager
+def quiet_unless_first() -> Iterator[None]:
+    """Drop what a process prints that is not the first of its job; a bug is still said."""
+    if is_first():
+        yield
+        return
+    streams, said = (sys.stdout, sys.stderr), io.StringIO()
+    with open(os.devnull, "w", encoding="utf-8") as nothing:
+        sys.stdout, sys.stderr = nothing, said
+        try:
+            yield
+        finally:
+            sys.stdout, sys.stderr = streams
+            for line in said.getvalue().splitlines():
+                if line.startswith(BUG_LINE):
+                    remark(line)
 
 
 @contextmanager

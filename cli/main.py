@@ -8,7 +8,7 @@ from keyword import iskeyword
 import click
 
 from trainscope import __version__
-from trainscope.cli.boundary import Boundary, debug_option
+from trainscope.cli.boundary import Boundary, debug_option, is_first
 
 GROUPS = {
     "Start": {
@@ -37,6 +37,11 @@ COMMANDS = {name: line for group in GROUPS.values() for name, line in group.item
 """The same by name; `NAME` is the command NAME of the module trainscope.cli.NAME."""
 
 
+TOGETHER = frozenset({"probe"})
+"""Commands that all processes of a job run; any other is run by the first alone."""
+_ANYTHING = {"ignore_unknown_options": True, "allow_extra_args": True}
+
+
 class Commands(Boundary):
     """A group whose commands are imported when they are run, so that help is instant."""
 
@@ -48,6 +53,8 @@ class Commands(Boundary):
         """Import one command."""
         if cmd_name not in COMMANDS:
             return None
+        if cmd_name not in TOGETHER and not is_first():
+            return click.Command(cmd_name, add_help_option=False, context_settings=_ANYTHING)
         name = cmd_name.replace("-", "_") + "_" * iskeyword(cmd_name)  # `import` is import_.py
         module = import_module(f"trainscope.cli.{name}")
         command: click.Command = module.command

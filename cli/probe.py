@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from trainscope.cli import printing
-from trainscope.cli.boundary import INTERRUPTED
+from trainscope.cli.boundary import INTERRUPTED, is_first
 from trainscope.cli.options import (
     ACTION_DEFAULTS,
     Checkpoint,
@@ -28,7 +28,7 @@ from trainscope.cli.options import (
 )
 from trainscope.cli.printing import remark, say, say_json
 from trainscope.cli.sections import Sectioned
-from trainscope.cli.tracking import send, take_tracking, tracking_options
+from trainscope.cli.tracking import Tracking, send, take_tracking, tracking_options
 from trainscope.cli.training_options import (
     LORA,
     OPTIMIZER,
@@ -139,6 +139,8 @@ def command(
     the network is measured as it stands. Files are only read.
     """
     tracking = take_tracking(options)
+    if not is_first():  # all processes measure, and the first writes
+        output, tracking = None, Tracking({}, None, None)
     # What a probe holds at once is no setting of retraining, which has its own batch size.
     own = {name: options.pop(name) for name in (*OPTIMIZER, *LORA)}
     settings = build_settings({**own, "batch_size": options.pop("retrain_batch_size")})

@@ -13,6 +13,8 @@ from typing import Any
 from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 
+from trainscope.probes.shards import edges
+
 # Node names of the autograd graph, without "Backward" and the number after it.
 _LINEAR_NAMES = """AccumulateGrad Abs AdaptiveAvgPool2D AdaptiveMaxPool2D Add Alias Amax AsStrided
     AvgPool2D AvgPool3D Cat Clamp ClampMax ClampMin Clone ConstantPadNd Contiguous CopySlices Expand
@@ -44,7 +46,7 @@ def not_affine(logits: Tensor) -> str | None:
         if hasattr(node, "variable"):
             below[node] = 1 << leaves.setdefault(node, len(leaves))
             continue
-        sets = [below[parent] for parent, _ in node.next_functions if parent is not None]
+        sets = [below[parent] for parent in edges(node) if parent is not None]
         name = type(node).__name__.rstrip("0123456789").removesuffix("Backward")
         if name in _NORMS and getattr(node, "_saved_training", False):
             return "batch norm uses the statistics of the batch"
@@ -69,15 +71,15 @@ def custom_functions(result: Tensor) -> list[str]:
 
 def _factors(node: Any, name: str, below: dict[Any, int]) -> list[int]:
     """Return the leaf sets of what a node multiplies, without what it only adds."""
-    arguments = node.next_functions
+    arguments = edges(node)
     if len(arguments) > 2:  # a bias comes first in Addmm and its like, last in the others
         arguments = arguments[1:] if name in _BIAS_FIRST else arguments[:2]
-    return [below[parent] for parent, _ in arguments if parent is not None]
+    return [below[parent] for parent in arguments if parent is not None]
 
 
 def _only_numerator(node: Any) -> bool:
     """Tell whether only the first argument of a division depends on weights."""
-    return all(parent is None for parent, _ in node.next_functions[1:])
+    return all(parent is None for parent in edges(node)[1:])
 
 
 def _parents_first(root: Any) -> list[Any]:
@@ -94,5 +96,5 @@ def _parents_first(root: Any) -> list[Any]:
             continue
         seen.add(node)
         waiting.append((node, True))
-        waiting += [(parent, False) for parent, _ in node.next_functions if parent is not None]
+        waiting += [(parent, False) for parent in edges(node) if parent is not None]
     return order

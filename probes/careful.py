@@ -12,6 +12,8 @@ from torch import nn
 from trainscope.data import ProbeData
 from trainscope.errors import TrainscopeError
 from trainscope.probes.probe import Need, Probe, lacking, tried
+from trainscope.probes.ranks import present
+from trainscope.probes.shards import parted
 from trainscope.probes.untouched import untouched
 from trainscope.probes.wrappers import waits_for_ranks
 from trainscope.records import Measurement
@@ -44,14 +46,15 @@ def measured(
 
     Args:
         probe: Anybody's.
-        network: Left as it was, bit for bit.
+        network: Left as it was, bit for bit. Where its parameters are spread over processes, the
+            probe gets it as a plain one (`shards`).
         data: Moved to the network's device.
         tell: Gets the probe's name and the error, and returns the reason.
     """
     need = lacking(probe, data)
     if need is not None:
         return Measurement.skipped(probe.name, f"needs {need}")
-    if Need.TRAINING in probe.needs and waits_for_ranks(network):
+    if Need.TRAINING in probe.needs and present().count == 1 and waits_for_ranks(network):
         return Measurement.skipped(
             probe.name, "SyncBatchNorm waits for the other ranks when the network trains"
         )
@@ -60,12 +63,13 @@ def measured(
     def measure() -> Measurement:
         # The probe itself leaves no trace; one of a third party may.
         with (
-            untouched(network),
+            present().together(),
+            untouched(plain := parted(network)),
             torch.enable_grad(),
             torch.autocast(device.type, enabled=False),
             torch.compiler.set_stance("force_eager"),  # compiled code has no second derivatives
         ):
-            return probe.measure(network, data.to(device))
+            return probe.measure(plain, data.to(device))
 
     found: object = tried(probe.name, measure, partial(tell, probe.name))
     if not isinstance(found, Measurement):

@@ -25,7 +25,7 @@ from trainscope.probes.passes import NonFiniteError, NotDifferentiableError
 from trainscope.probes.preconditioned import NotKnownError, preconditioned_eigenvalue, warmup_cost
 from trainscope.probes.probe import Need
 from trainscope.probes.rounding import rounding_note
-from trainscope.probes.sample_gradients import SampleGradients
+from trainscope.probes.sample_gradients import SampleGradients, wholly
 from trainscope.probes.scalar_spec import ScalarSpec
 from trainscope.probes.spectrum import NoMatrixError, Spectrum, Wanted, find_spectrum
 from trainscope.probes.streamed_products import StreamedProduct
@@ -53,6 +53,10 @@ LEAN = (
 _NO_COPY = "differences of gradients need a copy of the network in float64: give lean=False for it"
 _NO_ADAPTIVE = (
     "it needs a basis, which the memory for is not taken of a network of this size: give lean=False"
+)
+_NOT_SHARED = (
+    "two vectors in the place of a basis (lean=True), and blocks, are measured by one process "
+    "alone: leave them out, or start one process"
 )
 _NO_LORA = (
     "LoRA trains low-rank factors, one of which starts at zero, where no gradient reaches the "
@@ -244,7 +248,10 @@ class Curvature:
         custom = custom_functions(terms)
         del outputs, terms
         asked = blocks_of(weights.names, self.blocks) if self.blocks else {}
-        if self._is_lean(weights.survivors, lent.weight.dtype):
+        shared = lent.ranks.count > 1 or lent.spread
+        if shared and (self.lean or asked):
+            return Measurement.skipped(self.name, _NOT_SHARED)
+        if not shared and self._is_lean(weights.survivors, lent.weight.dtype):
             report = self._lean(lent, weights, data, found)
             return self._with_blocks(report, lent, weights, data, found, asked)
         wanted = Wanted(
@@ -265,10 +272,12 @@ class Curvature:
             krylov = spectrum.top.krylov
             trace = deflated_hutchinson(spectrum.product, krylov, self.trace_vectors, generator)
         elif classes <= self.exact_classes:
-            trace = exact_gauss_newton(lent, SampleGradients(lent, weights, found.graph), classes)
+            own, everything = wholly(lent, weights)
+            trace = exact_gauss_newton(own, SampleGradients(own, everything, found.graph), classes)
         else:
-            gradients = SampleGradients(lent, weights, found.graph)
-            trace = sampled_gauss_newton(lent, gradients, self.trace_vectors, generator)
+            own, everything = wholly(lent, weights)
+            gradients = SampleGradients(own, everything, found.graph)
+            trace = sampled_gauss_newton(own, gradients, self.trace_vectors, generator)
         if not math.isfinite(trace.value):
             raise NonFiniteError("the trace of the curvature matrix overflows")
         report = self._report(lent, weights, spectrum, trace, why_not)

@@ -19,7 +19,8 @@ from trainscope.probes.evaluation import Lent
 from trainscope.probes.output_space import OutputSpace
 from trainscope.probes.parameters import Measured, measured
 from trainscope.probes.passes import NonFiniteError, derivative
-from trainscope.probes.spaces import Dense
+from trainscope.probes.spaces import length_of
+from trainscope.probes.spread import space_of
 from trainscope.task import Batch
 from trainscope.task.batches import mapped, tensors
 
@@ -53,7 +54,7 @@ class DifferenceProduct:
             ProbeError: The network does not run in float64.
         """
         self.counted, self.ggn = lent, ggn
-        self.space = Dense(weights.survivors, lent.weight.device)
+        self.space = space_of(weights, lent.weight.device)
         self.size, self.count = self.space.size, 0
         copied = whole_copy(lent.network).double()
         self.lent = replace(lent, network=copied, model=copied, batch=mapped(_wide, lent.batch))
@@ -65,12 +66,12 @@ class DifferenceProduct:
             if any(leaf.dtype != torch.float64 for leaf in found):
                 raise ProbeError("the network computes in a dtype of its own, not in float64")
         self.start = [tensor.detach().clone() for tensor in self.weights.tensors]
-        squares = torch.stack([tensor.square().sum() for tensor in self.start])
-        self.step = STEP * max(1.0, float(squares.sum().sqrt()))
+        length = float(self.weights.squares(self.start).sum().sqrt())
+        self.step = STEP * max(1.0, length)
         vector = self.space.random(generator)
         near, far = self._product(vector, self.step), self._product(vector, 4 * self.step)
-        size = float(near.norm())
-        self.error = max(1e-9, float((near - far).norm()) / size if size else 0.0)
+        size, gap = length_of(self.space, near), length_of(self.space, near - far)
+        self.error = max(1e-9, gap / size if size else 0.0)
 
     def __call__(self, vector: Tensor) -> Tensor:
         """Return the product, float64.
@@ -83,15 +84,15 @@ class DifferenceProduct:
 
     def gradient(self) -> Tensor:
         """Return the mean gradient of the loss, [survivors], float64."""
-        total = torch.zeros(self.size, dtype=torch.float64, device=self.lent.weight.device)
+        total = torch.zeros(self.space.local, dtype=torch.float64, device=self.lent.weight.device)
         for batch in self.lent.batches():
-            loss = self.lent.losses(self.lent.outputs(batch), batch).sum()
-            total += self._pulled([loss]) / self.lent.terms
+            loss = self.lent.mean(self.lent.losses(self.lent.outputs(batch), batch))
+            total += self._pulled([loss])
             self._count(batch, 1)
-        return total
+        return self.lent.gradient([total])[0]
 
     def _product(self, vector: Tensor, step: float) -> Tensor:
-        length = float(vector.norm())
+        length = length_of(self.space, vector)
         if not length:
             return torch.zeros_like(vector)
         pieces = self.weights.unflatten(vector / length)
@@ -109,7 +110,7 @@ class DifferenceProduct:
         return (sides[0] - sides[1]) / (2 * step)
 
     def _gauss_newton(self, pieces: list[Tensor], step: float) -> Tensor:
-        total = torch.zeros(self.size, dtype=torch.float64, device=self.lent.weight.device)
+        total = torch.zeros(self.space.local, dtype=torch.float64, device=self.lent.weight.device)
         for batch in self.lent.batches():
             space = OutputSpace(self.lent, self.lent.outputs(batch), batch)
             sides = []
@@ -120,12 +121,12 @@ class DifferenceProduct:
                 sides.append([found[place] for place in space.places])
             self._move(pieces, 0.0)
             pushed = [(up - down) / (2 * step) for up, down in zip(*sides, strict=True)]
-            inner = [curved / self.lent.terms for curved in space.curved(pushed)]
+            inner = [curved * self.lent.mean_share for curved in space.curved(pushed)]
             # The weights were written to since: the graph is built again.
             again = OutputSpace(self.lent, self.lent.outputs(batch), batch)
             total += self._pulled(again.leaves, inner)
             self._count(batch, 4)
-        return total
+        return self.lent.gradient([total])[0]
 
     def _pulled(self, outputs: list[Tensor], along: list[Tensor] | None = None) -> Tensor:
         found = derivative(outputs, self.weights.tensors, along, materialize_grads=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,10 +16,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from trainscope.data import ProbeData
 from trainscope.errors import ProbeError
 from trainscope.pace import tick
+from trainscope.probes.alike import alike
 from trainscope.probes.behaviour import Behaviour, behaviour_of
 from trainscope.probes.folding import folded
+from trainscope.probes.parameters import Measured
 from trainscope.probes.passes import NonFiniteError, checked_outputs
+from trainscope.probes.ranks import ALONE, Ranks, present
+from trainscope.probes.shards import parted, parts_of
 from trainscope.probes.untouched import untouched
+from trainscope.probes.wrappers import refuse_flat, unwrap
 from trainscope.records import Cost, Measurement, Status
 from trainscope.sparsify import has_batch_norm
 from trainscope.task import (
@@ -68,6 +73,8 @@ class Lent:
         labelled: There is all that the loss needs.
         batch_size: Samples held at once; all N where a sample's outputs depend on its batch.
         behaviour: What was found out about the network before.
+        ranks: The processes that measure together, each on its share of the samples.
+        spread: The parameters are local parts, and derivatives by them come summed (`shards`).
         passes: Samples put forward and backward so far.
     """
 
@@ -78,6 +85,8 @@ class Lent:
     labelled: bool
     batch_size: int
     behaviour: Behaviour
+    ranks: Ranks = ALONE
+    spread: bool = False
     passes: Passes = field(default_factory=Passes)
     started: float = field(default_factory=time.perf_counter)
     _terms: int | None = None
@@ -103,11 +112,82 @@ class Lent:
         """Return the samples from `start` to before `stop`."""
         return self.task.select(self.batch, torch.arange(start, min(stop, len(self))))
 
-    def batches(self, size: int | None = None) -> Iterator[Batch]:
-        """Yield the samples in order, at most `size` (default `batch_size`) at a time."""
+    def batches(self, size: int | None = None, count: int | None = None) -> Iterator[Batch]:
+        """Yield this process's share of the samples in order.
+
+        Args:
+            size: Samples at a time at most; by default, and at most, `batch_size`.
+            count: Share out the first samples alone.
+        """
+        for indices in self.shares(len(self) if count is None else count, size):
+            yield self.task.select(self.batch, indices)
+
+    def shares(self, count: int, size: int | None = None) -> Iterator[Tensor]:
+        """Yield which of so many samples are this process's, at most `size` of them at a time.
+
+        Where parameters are spread, each pass gathers them, so that all processes make as many.
+        """
+        if self.behaviour.coupled is not None:
+            yield torch.arange(count)
+            return
         size = max(1, min(size or self.batch_size, self.batch_size))
-        for start in range(0, len(self), size):
-            yield self.some(start, start + size)
+        if self.by_all(count):
+            yield from torch.split(torch.arange(count), size)
+            return
+        share = self.ranks.share(count)
+        own = torch.arange(share.start, share.stop)
+        if not self.spread:
+            yield from torch.split(own, size) if len(own) else ()
+            return
+        least = count // self.ranks.count
+        yield from own.tensor_split(-(-least // size))
+
+    def by_all(self, count: int) -> bool:
+        """Tell whether every process takes all of so many samples, for they cannot be shared out.
+
+        That is so where they depend on each other, and where a process would have none and could
+        not help to gather parameters.
+        """
+        few = self.spread and count < self.ranks.count
+        return self.ranks.count > 1 and (self.behaviour.coupled is not None or few)
+
+    def mean(self, terms: Tensor) -> Tensor:
+        """Return this process's part of the mean loss, from the terms of its batch."""
+        return terms.sum() * self.mean_share
+
+    @property
+    def mean_share(self) -> float:
+        """Return what a term of a batch of this process counts for in the mean loss."""
+        return 1 / (self.terms * (self.ranks.count if self.by_all(len(self)) else 1))
+
+    def total(self, values: Tensor, count: int | None = None) -> Tensor:
+        """Return the sum over all samples, from sums over each process's share of them.
+
+        Args:
+            values: Summed over the batches that `batches` yields.
+            count: As there.
+        """
+        by_all = self.by_all(len(self) if count is None else count)
+        return self.ranks.sum(values / self.ranks.count if by_all else values)
+
+    def gradient(self, values: Sequence[Tensor]) -> list[Tensor]:
+        """Return derivatives of the mean loss by the parameters, from those of `mean`'s parts."""
+        if self.spread or self.ranks.count == 1:
+            return list(values)
+        flat = self.ranks.sum(torch.cat([value.reshape(-1) for value in values]))
+        pieces = torch.split(flat, [value.numel() for value in values])
+        return [p.view(value.shape) for p, value in zip(pieces, values, strict=True)]
+
+    def gather(self, rows: Sequence[Tensor], count: int | None = None) -> Tensor:
+        """Return one row for each sample, in order, from those of the batches of this process."""
+        if self.by_all(len(self) if count is None else count):
+            return self.ranks.first(torch.cat(list(rows)))
+        return self.ranks.gather(rows)
+
+    def used(self, weights: Measured, terms: Tensor) -> Measured:
+        """Return the parameters that a loss (graph kept) depends on, in every process the same."""
+        found = weights.used_by(terms)
+        return found if self.ranks.count == 1 else weights.named(self.ranks.first(found.names))
 
     @property
     def look(self) -> Batch:
@@ -147,9 +227,10 @@ class Lent:
                 self._terms = len(self)
             else:
                 with torch.no_grad():
-                    self._terms = sum(
+                    own = sum(
                         self.losses(self.outputs(batch), batch).numel() for batch in self.batches()
                     )
+                self._terms = round(float(self.total(torch.tensor(own, dtype=torch.float64))))
             if not self._terms:
                 raise ProbeError("no label of the pinned samples counts: give other samples")
         return self._terms
@@ -157,7 +238,8 @@ class Lent:
     def cost(self) -> Cost:
         """Return what was spent so far."""
         seconds = time.perf_counter() - self.started
-        return Cost(seconds, self.passes.forward, self.passes.backward)
+        both = self.ranks.sum(torch.tensor([self.passes.forward, self.passes.backward]))
+        return Cost(seconds, *both.tolist())
 
 
 def check_labels(task: Task, outputs: Outputs, batch: Batch) -> None:
@@ -178,6 +260,9 @@ def evaluation(network: nn.Module, data: ProbeData) -> Iterator[Lent]:
     Attention takes its math kernel and recurrent layers their plain one, since the fused ones have
     no second derivative. What the probes rely on is looked at first: see `behaviour`.
 
+    In a job of several processes all of them call it. Buffers and samples are those of the first,
+    as DDP has it too; a network whose parameters are spread is seen through (`shards`).
+
     Raises:
         ProbeError: There are no samples, or the network's outputs do not fit the task.
         RandomNetworkError: Two passes over the same samples give different outputs.
@@ -185,9 +270,13 @@ def evaluation(network: nn.Module, data: ProbeData) -> Iterator[Lent]:
     """
     if not len(data):
         raise ProbeError(f"the data '{data.name}' has no samples; give at least one")
-    started = time.perf_counter()
+    started, ranks = time.perf_counter(), present()
+    network = unwrap(network)
+    refuse_flat(network)
+    network = parted(network)
     with ExitStack() as inside:
         inside.enter_context(untouched(network))
+        data = alike(network, data, ranks)
         inside.enter_context(torch.enable_grad())
         inside.enter_context(sdpa_kernel(SDPBackend.MATH))
         if any(isinstance(module, nn.RNNBase) for module in network.modules()):
@@ -203,12 +292,14 @@ def evaluation(network: nn.Module, data: ProbeData) -> Iterator[Lent]:
         few = batch if whole else data.task.select(batch, torch.arange(min(2, count)))
         yield Lent(
             network=network,
-            model=folded(network, data.task, few, held),
+            model=network if parts_of(network) else folded(network, data.task, few, held),
             task=data.task,
             batch=batch,
             labelled=data.labelled,
             batch_size=count if whole else max(1, data.batch_size),
             behaviour=behaviour,
+            ranks=ranks,
+            spread=bool(parts_of(network)),
             started=started,
         )
 
@@ -257,7 +348,7 @@ def run(
     """
     started = time.perf_counter()
     try:
-        with evaluation(network, data) as lent:
+        with present().together(), evaluation(network, data) as lent:
             constant = lent.behaviour.constant_loss if loss else None
             found = Measurement.skipped(name, constant) if constant else body(lent)
             found = _in_units_of(lent.task, found)

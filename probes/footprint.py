@@ -14,7 +14,9 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from trainscope.data import ProbeData
+from trainscope.probes.shards import bare, parted, parts_of
 from trainscope.probes.untouched import untouched
+from trainscope.probes.wrappers import unwrap
 from trainscope.task import Batch, Outputs, Task
 from trainscope.task.batches import beside, mapped, tensors
 
@@ -68,9 +70,13 @@ def _footprint(network: nn.Module, data: ProbeData) -> Footprint:
 
     A network that looks at values, as transformers' do at their masks, is run on the sample itself.
     """
+    parts = parts_of(network := parted(unwrap(network)))
     named = [*network.named_parameters(), *network.named_buffers()]
     like = next((t for _, t in named if t.is_floating_point()), None)
-    meta = {name: torch.empty_like(tensor, device="meta") for name, tensor in named}
+    shapes = {name: parts[name].shape if name in parts else tensor.shape for name, tensor in named}
+    meta = {
+        name: torch.empty(shapes[name], dtype=tensor.dtype, device="meta") for name, tensor in named
+    }
     for name, parameter in network.named_parameters():
         meta[name].requires_grad_(parameter.requires_grad)
 
@@ -78,10 +84,10 @@ def _footprint(network: nn.Module, data: ProbeData) -> Footprint:
         dtype = like.dtype if like is not None and leaf.is_floating_point() else leaf.dtype
         return torch.empty_like(leaf, dtype=dtype, device="meta")
 
-    task = data.task
+    task, plain = data.task, bare(network) if parts else network
     try:
         one = task.select(data.batch, torch.tensor([0]))
-        return _followed(network, task, mapped(shaped, one), meta)
+        return _followed(plain, task, mapped(shaped, one), meta)
     except Exception:  # networks that look at values cannot be followed on the meta device
         pass
     try:

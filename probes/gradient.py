@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import ClassVar
 
 import numpy as np
@@ -24,12 +25,12 @@ from trainscope.probes.jackknife import (
 )
 from trainscope.probes.output_space import OutputSpace
 from trainscope.probes.parameters import Measured, measured
-from trainscope.probes.passes import NonFiniteError
+from trainscope.probes.passes import NonFiniteError, derivative
 from trainscope.probes.probe import Need
 from trainscope.probes.rounding import both, rounding_note, rounding_of
-from trainscope.probes.sample_gradients import Loss, SampleGradients
+from trainscope.probes.sample_gradients import Loss, SampleGradients, wholly
 from trainscope.probes.scalar_spec import ScalarSpec
-from trainscope.probes.streamed import Total, squared, stream_gradient
+from trainscope.probes.streamed import Total, stream_gradient
 from trainscope.records import Cost, Measurement, Scalar
 from trainscope.task import (
     Batch,
@@ -143,21 +144,36 @@ def mean_gradient(lent: Lent, weights: Measured) -> MeanGradient:
     """Return the gradient of the mean loss over the pinned samples, and each sample's loss."""
     found: list[tuple[Tensor, Tensor]] = []
     total: Total | None = None
+    parts: list[Tensor] = []
+    alone = lent.ranks.count == 1 and not lent.spread  # else their parts are sent, flat
     places: list[int] = [0]
-    for batch in lent.batches():
+    _, batches = lent.terms, lent.batches()  # their number is asked of all processes
+    first = next(batches, None)  # none where there are more processes than samples
+    for number, batch in enumerate(chain([lent.look if first is None else first], batches)):
         outputs = lent.outputs(batch)
         terms = lent.losses(outputs, batch)
-        if total is None:
-            weights = weights.used_by(terms)
-            total = Total(weights.tensors, parts=-(-len(lent) // lent.batch_size))
+        if not number:
+            weights = lent.used(weights, terms)
+            if alone:
+                total = Total(weights.tensors, parts=-(-len(lent) // lent.batch_size))
+            else:
+                parts = [torch.zeros_like(tensor) for tensor in weights.tensors]
             if not lent.softmax:
                 places = OutputSpace(lent, outputs, batch).places
+            if first is None:
+                break
         if weights.tensors:
-            stream_gradient(terms.sum() / lent.terms, weights.tensors, total.add)
+            if total is not None:
+                stream_gradient(lent.mean(terms), weights.tensors, total.add)
+            else:
+                slopes = derivative(lent.mean(terms), weights.tensors, materialize_grads=True)
+                torch._foreach_add_(parts, slopes)
             lent.passes.add(backward=lent.task.size(batch))
         found.append(_sums(lent, outputs, batch, terms))
-    sums, counts = (torch.cat(parts) for parts in zip(*found, strict=True))
-    assert total is not None
+    sums, counts = (lent.gather([pair[i] for pair in found]) for i in (0, 1))
+    if total is None:
+        values = weights.keep(lent.gradient(parts))
+        return MeanGradient(weights, values, sums, counts, places)
     for value, mask in zip(total.values, weights.masks, strict=True):
         if mask is not None:
             value.mul_(mask)
@@ -179,14 +195,17 @@ def _find(lent: Lent, graph: int | None) -> _Found:
     every = measured(lent.network)
     if lent.behaviour.coupled is not None:
         return _Found(mean_gradient(lent, every))
-    found = _in_one_pass(lent, every, graph)
+    # The mean is of the samples of all processes, which each has to know for its own.
+    apart = lent.ranks.count > 1 or lent.spread
+    found = None if apart else _in_one_pass(lent, every, graph)
     if found is not None:
         return found
     mean = mean_gradient(lent, every)
     if not mean.weights.survivors:
         return _Found(mean)
-    gradients = SampleGradients(lent, mean.weights, graph, mean.places)
-    squares, dots = _squares(lent, gradients, mean.values)
+    own, everything = wholly(lent, mean.weights)
+    gradients = SampleGradients(own, everything, graph, mean.places)
+    squares, dots = _squares(own, gradients, mean.weights.whole(mean.values))
     return _Found(mean, squares, dots, gradients.method)
 
 
@@ -256,13 +275,14 @@ def _measure(lent: Lent, graph: int | None) -> Measurement:
         return Measurement.skipped(
             "gradient", "no weight is trainable, unmasked and used by the loss"
         )
-    norms = torch.stack([squared(value) for value in mean]).sqrt().cpu().numpy()
+    norms = weights.squares(mean).sqrt().cpu().numpy()
     norm, (loss, loss_error) = float(np.linalg.norm(norms)), gradient.loss
     if not math.isfinite(norm) or not bool(torch.isfinite(gradient.sums).all()):
         raise NonFiniteError("the loss or its gradient is NaN or infinite")
     layers = weights.layers
     layer_norms = [float(np.linalg.norm(norms[where])) for where in layers.values()]
-    sizes = [sum(weights.counts[i] for i in where) for where in layers.values()]
+    counts = weights.counts
+    sizes = [sum(counts[i] for i in where) for where in layers.values()]
     dims = [max(weights.tensors[i].dim() for i in where) for where in layers.values()]
     arrays: dict[str, list[object]] = {
         "layers": list(layers),
@@ -316,7 +336,7 @@ def _squares(
         found = gradients(batch, partial(_residual, lent), mean)
         squares.append(found[0].sum(0))
         dots.append(found[1])
-    return _finite(torch.cat(squares), torch.cat(dots))
+    return _finite(lent.gather(squares), lent.gather(dots))
 
 
 def _finite(each: Tensor, along: Tensor) -> tuple[np.ndarray, np.ndarray]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import weakref
 from collections.abc import Iterable
+from contextlib import nullcontext
 from typing import Any, Literal, Self, cast
 
 from torch import nn
@@ -15,21 +17,25 @@ from trainscope.probes.careful import Told, measured
 from trainscope.probes.compact import compact
 from trainscope.probes.parts import find_parts
 from trainscope.probes.probe import Probe, find
+from trainscope.probes.ranks import alone, present
 from trainscope.probes.recorder import Recorder
+from trainscope.probes.shards import is_spread
 from trainscope.probes.sinks.named import as_sinks
 from trainscope.probes.sinks.sink import About, Memory, Sink
 from trainscope.probes.step_norms import NAME, StepNorms
 from trainscope.probes.steps import StepWatch
 from trainscope.probes.when import Step, When, always, never
-from trainscope.probes.wrappers import is_first_rank, refuse_sharded, unwrap
+from trainscope.probes.wrappers import is_first_rank, refuse_flat, unwrap
 from trainscope.records import Measurement, Taken
 from trainscope.records.epoch import AFTER_ACTION, AFTER_CLIPPING, AFTER_STEP, BEFORE_ACTION
 from trainscope.task import Task, as_task
 
+log = logging.getLogger(__name__)
+
 TRAINER = "trainer"
 """As `data`: what a Trainer is going to lend."""
 
-_OWN = frozenset({"_network", "_watch", "_tell", "_recorder"})
+_OWN = frozenset({"_network", "_alone", "_watch", "_tell", "_recorder"})
 """What belongs to one hook alone; its copies begin without."""
 
 
@@ -43,7 +49,8 @@ class ProbeHook:
     Gradient norms are read off the training's own gradients, at every step by default, without a
     wait for the device; probes run between steps, only when due. With gradient accumulation a step
     is one of the optimizer's; a step that a `GradScaler` skips is none. Wrappers (DDP,
-    DataParallel, `torch.compile`) are looked through; in a distributed job rank 0 alone measures.
+    DataParallel, `torch.compile`) and shards (`fully_shard`, DTensors) are looked through. In a
+    distributed job every process has the hook and measures its share, and rank 0 alone writes.
 
     What fails here never ends a training: a probe that raises is a measurement with the reason, a
     sink that raises gets what it missed when it works again, or at the end (`recorder.KEPT` at
@@ -96,6 +103,7 @@ class ProbeHook:
     def _begin(self) -> None:
         """Take the state of a hook that looks at nothing yet."""
         self._network: nn.Module | None = None
+        self._alone = False
         self._watch: StepWatch | None = None
         self._tell = Told()
         self._recorder = Recorder(self.sinks)
@@ -139,7 +147,8 @@ class ProbeHook:
             steps_per_epoch: Needed for schedules by epochs alone.
 
         Raises:
-            ProbeError: Parameters are sharded over processes; the optimizer is none, or not this
+            ProbeError: Parameters are partitioned over processes in a way that is not seen through,
+                or other processes that hold some do not attach; the optimizer is none, or not this
                 network's; a schedule needs `steps_per_epoch`; or data, or a sink, is a Trainer's
                 that is not there.
         """
@@ -149,23 +158,38 @@ class ProbeHook:
                 "TrainerProbes, or give it data of its own"
             )
         subject = unwrap(network)
-        refuse_sharded(subject)
+        refuse_flat(subject)
         parts = find_parts(optimizer, subject)
-        refuse_sharded(subject, parts.parameters)
+        refuse_flat(subject, parts.parameters)
         done = self.steps if step is None else step
         per_epoch = steps_per_epoch or self._steps_per_epoch
         for schedule in (self.when if self.probes else never, self.norms or never):
             schedule(Step(done + 1, per_epoch))  # one that cannot tell says so now, not in training
         self._release()
         self._network, self.steps, self._steps_per_epoch = subject, done, per_epoch
-        if not is_first_rank():
-            return self
-        self._recorder.begin(About(self._parameters()))
-        self._recorder.norms = StepNorms(subject, self.per_layer)
+        spread = any(map(is_spread, subject.parameters()))
+        self._alone = present().count == 1 or not self._met(spread)
+        self._recorder.silent = not is_first_rank()
+        if is_first_rank() or spread:  # elsewhere the gradients are the same in every process
+            self._recorder.begin(About(self._parameters()))
+            self._recorder.norms = StepNorms(subject, self.per_layer)
         self._watch = StepWatch(parts, look=self._look, made=self._made, dropped=self._dropped)
         if self.steps == 0:
             self._probe_if_due()
         return self
+
+    def _met(self, spread: bool) -> bool:
+        """Tell whether all processes attach the hook, where they are needed."""
+        if not self.probes and not spread:
+            return True
+        try:
+            present().arrive()
+        except ProbeError as error:
+            if spread:
+                raise
+            log.warning("%s; the hook goes on in this process alone", error)
+            return False
+        return True
 
     def lend(self, data: Given) -> None:
         """Take a Trainer's data, where the hook waits for them; of several, the first."""
@@ -206,7 +230,8 @@ class ProbeHook:
         """Measure now, after it. A network that it replaced must be given, and attached again."""
         found = self.measure(AFTER_ACTION, network)
         if self._watch is not None and self._network is not None:  # masks may be new
-            self._recorder.norms = StepNorms(self._network, self.per_layer)
+            if self._recorder.norms is not None:
+                self._recorder.norms = StepNorms(self._network, self.per_layer)
             self._watch.forgive()
         return found
 
@@ -218,23 +243,25 @@ class ProbeHook:
             network: By default the one attached.
 
         Returns:
-            One measurement a probe. One that raised is there as skipped, with the reason.
+            One measurement a probe, in every process that measures. One that raised is there as
+            skipped, with the reason.
 
         Raises:
-            ProbeError: There is no network, or its parameters are sharded.
+            ProbeError: There is no network, or its parameters are partitioned over processes in a
+                way that is not seen through.
         """
         subject = self._network if network is None else unwrap(network)
         if subject is None:
             raise ProbeError("the hook has no network: attach() it or give one")
-        refuse_sharded(subject)
-        if not is_first_rank():
-            return []
+        refuse_flat(subject)
         self.flush()
+        self._recorder.silent = not is_first_rank()
         step, found = self._step(self.steps), []
-        for probe in self.probes:
-            assert self.data is not None
-            found.append(measured(probe, subject, self.data, self._tell))
-            self._recorder.write(Taken(found[-1], int(step), moment, step.epoch))
+        with alone() if self._alone else nullcontext():
+            for probe in self.probes:
+                assert self.data is not None
+                found.append(measured(probe, subject, self.data, self._tell))
+                self._recorder.write(Taken(found[-1], int(step), moment, step.epoch))
         return found
 
     def flush(self) -> None:

@@ -158,7 +158,11 @@ class Jacobian:
                 dead.append((small == 0).all(2))
         except NoJacobianError as error:
             return Measurement.skipped(self.name, str(error))
-        values, rows, zeros = (torch.cat(each).cpu().numpy() for each in (spectra, squares, dead))
+        own = (spectra, squares, dead)
+        gathered = (
+            lent.ranks.gather(rows) if coupled else lent.gather(rows, count) for rows in own
+        )
+        values, rows, zeros = (each.cpu().numpy() for each in gathered)
         unit = "logit/input" if lent.softmax else "output/input"
         found = _summary(values, zeros, torch.finfo(lent.weight.dtype).eps, unit)
         full = min(jacobians.width, jacobians.inputs)

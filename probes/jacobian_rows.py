@@ -19,6 +19,7 @@ from trainscope.errors import ProbeError
 from trainscope.probes.evaluation import Lent
 from trainscope.probes.input_points import embedded, floating, token_ids
 from trainscope.probes.passes import derivative
+from trainscope.probes.shards import plain_type
 from trainscope.task import Batch
 from trainscope.task.batches import mapped
 
@@ -92,28 +93,29 @@ class Jacobians:
         return self.most_outputs is not None and self.width > self.most_outputs
 
     def alone(self, count: int) -> Iterator[Rows]:
-        """Yield those of the first samples, a chunk at a time.
+        """Yield those of this process's share of the first samples, a chunk at a time.
 
         In eval mode samples do not mix, so one backward pass of the sum of one output over a chunk
         gives that output's row for every sample in it.
         """
-        start, chunk = 0, min(count, self._chunk())
-        while start < count:
-            graph = self._forward(self.lent.some(start, min(start + chunk, count)))
+        for batch in self.lent.batches(min(count, self._chunk()), count):
+            graph = self._forward(batch)
             rows = self._empty(graph, len(graph.outputs))
             self._fill(rows, graph)
             yield Rows(rows, graph.head)
-            start += chunk
 
     def coupled(self, count: int) -> Iterator[Rows]:
         """Yield those of samples' own outputs by their own inputs, in the batch, one at a time.
+
+        Of each process those of its share.
 
         Each row takes a backward pass of its own through the batch, so there are at most
         `MOST_ROWS` / R samples.
         """
         graph = self._forward(self.lent.batch)
         samples, width = graph.outputs.shape
-        for i in range(min(samples, count, max(1, MOST_ROWS // width))):
+        self.inputs = sum(point[0].numel() for point in graph.points)
+        for i in self.lent.ranks.share(min(samples, count, max(1, MOST_ROWS // width))):
             rows = self._empty(graph, 1)
             for r in range(width):
                 rows[0, r] = self._row(graph.outputs[i, r], graph.points)[i]
@@ -123,13 +125,12 @@ class Jacobians:
     def _chunk(self) -> int:
         """Return how many samples' rows are held at once."""
         graph = self._forward(self.lent.some(0, 1))
+        self.inputs = sum(point[0].numel() for point in graph.points)
         each = graph.outputs.shape[1] * sum(p.numel() * p.element_size() for p in graph.points)
         return max(1, min(self.memory // max(each, 1), self.lent.batch_size))
 
     def _empty(self, graph: _Graph, count: int) -> Tensor:
-        size = sum(point[0].numel() for point in graph.points)
-        self.inputs = size
-        return graph.points[0].new_empty(count, graph.outputs.shape[1], size)
+        return graph.points[0].new_empty(count, graph.outputs.shape[1], self.inputs)
 
     def _forward(self, batch: Batch) -> _Graph:
         """Put samples forward."""
@@ -269,7 +270,7 @@ def _linear(model: nn.Module) -> Iterator[list[_Call]]:
         if len(given) == 1 and isinstance(out, Tensor):
             found.append(_Call(layer.weight, given[0], out, out._version))
 
-    layers = [m for m in model.modules() if type(m) is nn.Linear]
+    layers = [m for m in model.modules() if plain_type(m) is nn.Linear]
     handles = [layer.register_forward_hook(remember) for layer in layers]
     try:
         yield found

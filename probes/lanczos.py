@@ -72,7 +72,7 @@ class Lanczos:
             space: Where the vectors live; by default they are held whole.
         """
         self.product, self.generator = product, generator
-        self.space = space or Dense(len(start), start.device)
+        self.space: Space = space or Dense(len(start), start.device)
         self.rounding = 4 * torch.finfo(dtype).eps
         self.dtype = vector_dtype(self.space.size, dtype)
         self.alphas: list[float] = []
@@ -169,7 +169,8 @@ class Lanczos:
         vector = torch.zeros(self.space.local, dtype=torch.float64, device=self._like.device)
         for rows, places in self._rows():
             vector += weights[places].to(rows) @ rows
-        return vector / length_of(self.space, vector)
+        unit: Tensor = vector / length_of(self.space, vector)
+        return unit
 
     def outside(self, vector: Tensor) -> Tensor:
         """Return what a vector has outside the space, its local part, [local]."""

@@ -111,8 +111,8 @@ def preconditioned_eigenvalue(
     """
     moment = second_moment(lent, weights, data, settings, batches)
     root = moment.value.sqrt() + settings.eps
-    reached = moment.value > 0
-    if not bool(reached.any()):
+    reached, space = moment.value > 0, product.space
+    if not float(space.total(reached.sum())):
         raise NotKnownError("no gradient of the warm-up reached a weight")
     scale = torch.where(reached, root.rsqrt(), torch.zeros_like(root))
     decay = settings.weight_decay if settings.optimizer == "adam" else 0.0
@@ -122,7 +122,7 @@ def preconditioned_eigenvalue(
         return scale * (product(inner) + decay * inner)
 
     generator = data.generator()
-    start = product.space.random(generator)
+    start = space.random(generator)
     top = largest_eigenvalues(
         scaled,
         start,
@@ -131,7 +131,7 @@ def preconditioned_eigenvalue(
         generator=generator,
         dtype=lent.weight.dtype,
         most_steps=most_products,
-        space=product.space,
+        space=space,
     )
     wrong = not_symmetric(top.krylov)
     if wrong is not None:
@@ -144,14 +144,14 @@ def preconditioned_eigenvalue(
     along = torch.where(reached, top.krylov.top().square(), torch.zeros_like(root))
     sensitivity = along / (2 * moment.value.clamp_min(1e-300).sqrt() * root)
     moved = [
-        share * float(sensitivity @ (part.double() - moment.value))
+        share * float(space.total(sensitivity @ (part.double() - moment.value)))
         for share, part in zip(moment.shares, moment.parts, strict=True)
     ]
     count = len(moved)
     sampling = abs(value) * (sum(m * m for m in moved) * count / max(1, count - 1)) ** 0.5
     errors = (sampling, float(top.errors[0]), product_error * abs(value))
     whole = data.train is not None and settings.batch_size >= len(data.train)
-    left = int((~reached).sum())
+    left = round(float(space.total(weights.once((~reached).double()).sum())))
     out = f"; {left} weights that no gradient reached are left out" if left else ""
     return Preconditioned(
         value,
@@ -172,7 +172,7 @@ def second_moment(
     count = batches or _batches(len(lent), settings.batch_size)
     beta2 = settings.betas[1]
     groups = min(GROUPS, count)
-    parts = lent.weight.new_zeros(groups, weights.survivors)
+    parts = lent.weight.new_zeros(groups, sum(weights.held))
     shares = [0.0] * groups
     for number, batch in enumerate(_minibatches(lent, data, settings, count)):
         gradient = _gradient(lent, weights, beside(batch, lent.weight), settings)
@@ -180,7 +180,7 @@ def second_moment(
         parts[number % groups] += share * gradient.square()
         shares[number % groups] += share
     total = sum(shares)
-    value = torch.zeros(weights.survivors, dtype=torch.float64, device=parts.device)
+    value = torch.zeros(parts.shape[1], dtype=torch.float64, device=parts.device)
     for part in parts:
         value += part.double() / total
     for part, share in zip(parts, shares, strict=True):
@@ -217,20 +217,21 @@ def _minibatches(lent: Lent, data: ProbeData, settings: Settings, count: int) ->
 def _gradient(lent: Lent, weights: Measured, batch: Batch, settings: Settings) -> Tensor:
     """Return what Adam is given of a batch, [survivors]: clipped, with L2 where it has that."""
     size = lent.task.size(batch)
-    held = size if lent.behaviour.coupled else max(1, lent.batch_size)
     total, terms = [torch.zeros_like(tensor) for tensor in weights.tensors], 0
-    for start in range(0, size, held):
-        part = lent.task.select(batch, torch.arange(start, min(start + held, size)))
+    for indices in lent.shares(size):
+        part = lent.task.select(batch, indices)
         losses = lent.losses(lent.outputs(part), part)
         found = derivative(losses.sum(), weights.tensors, materialize_grads=True)
         total = [a + b for a, b in zip(total, found, strict=True)]
         terms += losses.numel()
         lent.passes.add(backward=lent.task.size(part))
+    total = lent.gradient(total)
+    terms = round(float(lent.ranks.sum(torch.tensor(terms, dtype=torch.float64))))
     total = [each / max(1, terms) for each in total]
     if settings.clip is not None:
-        norm = float(torch.stack([each.double().square().sum() for each in total]).sum().sqrt())
+        norm = float(weights.squares(total).sum().sqrt())
         total = [each * min(1.0, settings.clip / (norm + 1e-6)) for each in total]
-    gradient = weights.flatten(total)
+    gradient = weights.entries(total)
     if settings.optimizer == "adam":  # its weight decay is a part of the gradient
-        gradient = gradient + settings.weight_decay * weights.flatten(weights.tensors).detach()
+        gradient = gradient + settings.weight_decay * weights.entries(weights.tensors).detach()
     return gradient

@@ -17,7 +17,7 @@ from trainscope.probes.evaluation import Lent
 from trainscope.probes.output_space import OutputSpace
 from trainscope.probes.parameters import Measured
 from trainscope.probes.passes import NonFiniteError, derivative
-from trainscope.probes.spaces import Dense
+from trainscope.probes.spread import space_of
 
 Product = Callable[[Tensor], Tensor]
 """From a vector [P] to the product with a symmetric matrix, [P], which the caller may change."""
@@ -45,7 +45,7 @@ class MatrixProduct:
             keep: Keep every batch's graph between products.
         """
         self.lent, self.measured, self.ggn, self.keep = lent, measured, ggn, keep
-        self.space = Dense(measured.survivors, lent.weight.device)
+        self.space = space_of(measured, lent.weight.device)
         self.size, self.count = self.space.size, 0
         self._kept: list[Callable[[list[Tensor]], list[Tensor]]] = []
 
@@ -57,11 +57,11 @@ class MatrixProduct:
         """
         pieces = self.measured.unflatten(vector)
         total: Tensor | None = None
-        for batch in range(-(-len(self.lent) // self.lent.batch_size)):
-            part = self.measured.flatten(self._batch(batch)(pieces)).to(vector.dtype)
+        for number, indices in enumerate(self.lent.shares(len(self.lent))):
+            part = self.measured.flatten(self._batch(number, indices)(pieces)).to(vector.dtype)
             total = part if total is None else total.add_(part)
-        assert total is not None
-        self.lent.passes.add(backward=2 * len(self.lent))
+        total = self.lent.gradient([torch.zeros_like(vector) if total is None else total])[0]
+        self.lent.passes.add(backward=2 * len(self.lent) // self.lent.ranks.count)
         self.count += 1
         # One number shows NaN and infinity, and is seldom too large itself.
         if not math.isfinite(float(total.sum())) and not bool(torch.isfinite(total).all()):
@@ -70,26 +70,25 @@ class MatrixProduct:
 
     def gradient(self) -> Tensor:
         """Return the mean gradient of the loss, [survivors], float64."""
-        total = torch.zeros(self.size, dtype=torch.float64, device=self.lent.weight.device)
+        total = torch.zeros(self.space.local, dtype=torch.float64, device=self.lent.weight.device)
         for batch in self.lent.batches():
-            loss = self.lent.losses(self.lent.outputs(batch), batch).sum()
+            loss = self.lent.mean(self.lent.losses(self.lent.outputs(batch), batch))
             found = derivative(loss, self.measured.tensors, materialize_grads=True)
             self.lent.passes.add(backward=self.lent.task.size(batch))
-            total += self.measured.flatten(found).double() / self.lent.terms
-        return total
+            total += self.measured.flatten(found).double()
+        return self.lent.gradient([total])[0]
 
-    def _batch(self, number: int) -> Callable[[list[Tensor]], list[Tensor]]:
+    def _batch(self, number: int, indices: Tensor) -> Callable[[list[Tensor]], list[Tensor]]:
         """Return one batch's product, from its kept graph where there is one."""
         if number < len(self._kept):
             return self._kept[number]
-        start = number * self.lent.batch_size
-        batch = self.lent.some(start, start + self.lent.batch_size)
+        batch = self.lent.task.select(self.lent.batch, indices)
         outputs = self.lent.outputs(batch)
         self.lent.passes.add(backward=self.lent.task.size(batch))
         product = (
             self._gauss_newton(OutputSpace(self.lent, outputs, batch))
             if self.ggn
-            else self._hessian(self.lent.losses(outputs, batch).sum() / self.lent.terms)
+            else self._hessian(self.lent.mean(self.lent.losses(outputs, batch)))
         )
         if self.keep:
             self._kept.append(product)
@@ -127,7 +126,7 @@ class MatrixProduct:
                 retain_graph=True,
                 materialize_grads=True,
             )
-            inner = [curved / self.lent.terms for curved in space.curved(list(pushed))]
+            inner = [curved * self.lent.mean_share for curved in space.curved(list(pushed))]
             return list(
                 derivative(leaves, tensors, inner, retain_graph=True, materialize_grads=True)
             )

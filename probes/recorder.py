@@ -150,21 +150,25 @@ class Recorder:
     """The norms that wait on the device, and the outlets of a hook.
 
     Knows nothing of the hook, so that it can end what a hook leaves that nobody detached.
+
+    Attributes:
+        silent: Another process of the job writes.
     """
 
     def __init__(self, sinks: Iterable[Sink]) -> None:
         self.outlets = tuple(Outlet(sink) for sink in sinks)
         self.norms: StepNorms | None = None
+        self.silent = False
         self._process = os.getpid()
 
     def begin(self, about: About) -> None:
         """Say to every sink what the training is."""
-        for outlet in self.outlets:
+        for outlet in () if self.silent else self.outlets:
             outlet.begin(about)
 
     def write(self, taken: Taken) -> None:
         """Hand a measurement to every sink."""
-        for outlet in self.outlets:
+        for outlet in () if self.silent else self.outlets:
             outlet.write(taken)
 
     def flush(self) -> None:

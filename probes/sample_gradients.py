@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,13 +18,14 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.func import functional_call, grad, grad_and_value, vmap
 
 from trainscope.probes.evaluation import Lent
-from trainscope.probes.folding import ConvNorm
+from trainscope.probes.folding import ConvNorm, folded
 from trainscope.probes.footprint import Forward
 from trainscope.probes.layer_rules import LayerRule, rule_for
 from trainscope.probes.output_space import with_samples
 from trainscope.probes.parameters import Measured
 from trainscope.probes.passes import NotDifferentiableError, derivative
 from trainscope.probes.room import room
+from trainscope.probes.shards import whole
 from trainscope.probes.step_norms import NARROW
 from trainscope.probes.streamed import dot, squared, stream_gradient
 from trainscope.task import Batch, Outputs
@@ -362,6 +364,31 @@ class SampleGradients:
         expected, _ = self._one_by_one(first, one, None)
         close = (got[:, :1] - expected).abs() <= 1e-2 * expected + 1e-6 * expected.max()
         return bool(close.all())
+
+
+def wholly(lent: Lent, measured: Measured) -> tuple[Lent, Measured]:
+    """Return a network and its parameters whole in this process, as samples' gradients need them.
+
+    Nothing is changed where they are not spread over processes.
+    """
+    if not lent.spread:
+        return lent, measured
+    network = whole(lent.network)
+    named = dict(network.named_parameters())
+    masks = [
+        None if mask is None else part.whole(mask.to(torch.uint8)).bool()
+        for part, mask in zip(measured.parts, measured.masks, strict=True)
+    ]
+    held = replace(
+        measured,
+        tensors=tuple(named[name] for name in measured.names),
+        masks=tuple(masks),
+        parts=(),
+        survived=(),
+    )
+    few = lent.task.select(lent.batch, torch.arange(min(2, len(lent))))
+    model = folded(network, lent.task, few)
+    return replace(lent, network=network, model=model, spread=False), held
 
 
 def _vmapped(function: Callable[..., Any], *arguments: Any) -> Any:

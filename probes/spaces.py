@@ -8,6 +8,7 @@ however it is cut.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,6 +18,8 @@ from torch import Tensor
 _BLOCK = 2**16
 """Single precision loses digits over millions of numbers: so many are added in it, the sums of
 these blocks in double."""
+_DRAWN = 2**20
+"""Random numbers that are drawn at once."""
 
 
 class Space(Protocol):
@@ -63,13 +66,25 @@ class Dense:
 
     def random(self, generator: torch.Generator) -> Tensor:
         """Return a standard normal vector, float64, [size]."""
-        drawn = torch.randn(self.size, generator=generator, dtype=torch.float64)
-        return drawn.to(self.device)
+        return torch.cat(list(drawn_normal(self.size, generator))).to(self.device)
 
     def signs(self, generator: torch.Generator) -> Tensor:
         """Return a vector of random signs, float64, [size]."""
-        drawn = torch.randint(0, 2, (self.size,), generator=generator)
-        return (drawn.double() * 2 - 1).to(self.device)
+        return torch.cat(list(drawn_signs(self.size, generator))).to(self.device)
+
+
+def drawn_normal(size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Yield a standard normal vector in blocks, so that nobody has to hold it whole."""
+    for start in range(0, size, _DRAWN):
+        count = min(_DRAWN, size - start)
+        yield torch.randn(count, generator=generator, dtype=torch.float64)
+
+
+def drawn_signs(size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Yield a vector of random signs in blocks, float64."""
+    for start in range(0, size, _DRAWN):
+        count = min(_DRAWN, size - start)
+        yield torch.randint(0, 2, (count,), generator=generator).double() * 2 - 1
 
 
 def partial_dot(a: Tensor, b: Tensor) -> Tensor:

@@ -126,7 +126,8 @@ def _off(
         return None
     vector = product.space.random(data.generator())
     got, expected = product(vector), other(vector)
-    gap, size = float((got - expected).norm()), float(expected.norm())
+    space = product.space
+    gap, size = length_of(space, got - expected), length_of(space, expected)
     if gap <= SUSPECT * size:
         return None
     return (

@@ -10,10 +10,10 @@ from functools import reduce
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
-from trainscope.networks.masks import masks_of
 from trainscope.probes.scalar_spec import ScalarSpec
+from trainscope.probes.shards import SpreadParameter, local_masks, local_part, parted, parts_of
 from trainscope.probes.when import Step
 from trainscope.records import Measurement, Scalar, Status, Taken
 
@@ -31,7 +31,8 @@ class StepNorms:
 
     Per tensor by `torch._foreach_norm`, in the gradient's dtype or float32, whichever is wider; the
     sum over tensors in float64. Under a `GradScaler` that has not unscaled yet, the scale is
-    divided out. A step has one norm of each moment, that of the last look.
+    divided out. A step has one norm of each moment, that of the last look. Of parameters that are
+    spread over processes each one's parts are added up, so that all of them must look.
 
     Args:
         network: Unwrapped: names are its parameters'.
@@ -52,6 +53,7 @@ class StepNorms:
         self._network = weakref.ref(network)  # what waits must not keep a network alive
         self._named: dict[int, tuple[Tensor, str]] = {}
         self._masks: dict[int, Tensor] = {}
+        self._parts: dict[str, SpreadParameter] = {}
         self._waiting: list[_Waiting] = []
         self._look_up()
 
@@ -60,7 +62,8 @@ class StepNorms:
         network = self._network()
         if network is None:
             return
-        masks = masks_of(network)
+        lent = parted(network)
+        self._parts, masks = parts_of(lent), local_masks(lent)
         self._named = {id(p): (p, name) for name, p in network.named_parameters()}
         self._masks = {i: masks[name] for i, (_, name) in self._named.items() if name in masks}
 
@@ -89,6 +92,8 @@ class StepNorms:
             self._look_up()  # a parameter was replaced
             for parameter, _ in held:  # or is not the network's: its name stays "?"
                 self._named.setdefault(id(parameter), (parameter, "?"))
+        if self._parts:
+            grads = [local_part(grad) for grad in grads]
         if self._masks or {grad.layout for grad in grads} != {torch.strided}:
             grads = [self._kept(g, owner) for g, owner in zip(grads, owners, strict=True)]
         dtypes = {grad.dtype for grad in grads}
@@ -101,10 +106,20 @@ class StepNorms:
             stacked = torch.stack(norms)
         except RuntimeError:  # a network that is spread over several devices
             stacked = torch.stack([norm.to(norms[0].device) for norm in norms])
+        if self._parts:
+            stacked = self._summed(stacked, owners)
         if scale is not None:
             stacked = stacked / scale
         self.discard(step, moment)
         self._waiting.append(_Waiting(stacked, owners, self._named, step, moment))
+
+    def _summed(self, norms: Tensor, owners: Sequence[int]) -> Tensor:
+        """Return norms of whole gradients from those of the parts that each process holds."""
+        known = (self._parts.get(self._named[owner][1]) for owner in owners)
+        holders = [distributed.get_world_size() if part is None else part.holders for part in known]
+        squares = norms.double().square() / norms.new_tensor(holders, dtype=torch.float64)
+        distributed.all_reduce(squares)
+        return squares.sqrt()
 
     def discard(self, step: Step, moment: str) -> None:
         """Forget what waits of a moment: the step was not made, or was looked at again."""

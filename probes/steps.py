@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from trainscope.probes.parts import Parts, among
+from trainscope.probes.shards import local_part
 from trainscope.probes.wrappers import StepArguments, after_closure
 
 log = logging.getLogger(__name__)
@@ -230,7 +231,7 @@ def _sample(parameters: list[Tensor]) -> list[Tensor]:
     """Return a few weights of the first and of the last tensors that are trained."""
     trained = [p for p in parameters if p.requires_grad]
     ends = trained if len(trained) < 5 else trained[:2] + trained[-2:]
-    return [p.detach().flatten()[:16].clone() for p in ends]
+    return [local_part(p.detach()).flatten()[:16].clone() for p in ends]
 
 
 def _untraced(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -10,6 +10,7 @@ every logit is affine in each single weight (see `affine`), that is the trace of
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -44,7 +45,7 @@ def exact_gauss_newton(lent: Lent, gradients: SampleGradients, classes: int) -> 
     total = torch.zeros(len(gradients.measured.names), dtype=torch.float64)
     for batch in lent.batches(gradients.chunk(classes)):
         total += gradients(batch, _class_roots)[0].sum(1).cpu()
-    parts = total / len(lent)
+    parts = lent.total(total) / len(lent)
     method = f"exact: one backward pass for each of {classes} classes, {gradients.method}"
     return Trace(float(parts.sum()), None, parts, method)
 
@@ -60,10 +61,12 @@ def sampled_gauss_newton(
     sums = []
     for _ in range(draws):
         total = torch.zeros(len(gradients.measured.names), dtype=torch.float64)
-        for batch in lent.batches(gradients.chunk(1)):
-            found = gradients(batch, lambda z, _: _signed_roots(z, generator))[0]
-            total += found.sum(1).cpu()
-        sums.append(total / len(lent))
+        shape = len(lent), lent.behaviour.classes or 1
+        signs = torch.randint(0, 2, shape, generator=generator) * 2 - 1
+        for indices in lent.shares(len(lent), gradients.chunk(1)):
+            rows, batch = signs[indices], lent.task.select(lent.batch, indices)
+            total += gradients(batch, partial(_signed_roots, rows))[0].sum(1).cpu()
+        sums.append(lent.total(total) / len(lent))
     each = torch.stack(sums)
     totals = each.sum(1)
     method = f"estimated from {draws} random combinations of the classes, {gradients.method}"
@@ -105,11 +108,10 @@ def _class_roots(outputs: Outputs, _: Batch) -> list[list[Tensor]]:
     return [[each] for each in p.T.sqrt().unsqueeze(2) * (unit - p)]
 
 
-def _signed_roots(outputs: Outputs, generator: torch.Generator) -> list[list[Tensor]]:
-    """Return sum_c s_c sqrt(p_c) (e_c - p) for random signs s, [N, C]."""
+def _signed_roots(signs: Tensor, outputs: Outputs, _: Batch) -> list[list[Tensor]]:
+    """Return sum_c s_c sqrt(p_c) (e_c - p) for signs s, [N, C]."""
     p = _softmax(outputs)
-    signs = torch.randint(0, 2, p.shape, generator=generator).to(p) * 2 - 1
-    weighted = signs * p.sqrt()
+    weighted = signs.to(p) * p.sqrt()
     return [[weighted - p * weighted.sum(1, keepdim=True)]]
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,18 +17,22 @@ from trainscope.errors import ProbeError
 from trainscope.networks import flops
 from trainscope.networks.copies import whole_copy
 from trainscope.networks.given import call_of
+from trainscope.probes.alike import alike
 from trainscope.probes.behaviour import Behaviour, behaviour_of
 from trainscope.probes.evaluation import taken_batch
 from trainscope.probes.jackknife import stderr
 from trainscope.probes.probe import Need
+from trainscope.probes.ranks import Ranks, present
 from trainscope.probes.scalar_spec import ScalarSpec
+from trainscope.probes.shards import whole
 from trainscope.probes.untouched import untouched
+from trainscope.probes.wrappers import refuse_flat, unwrap
 from trainscope.records import Cost, Measurement, Scalar, Status
 from trainscope.records.measurement import Array
 from trainscope.records.metric import ACCURACY
 from trainscope.records.retrained import CURVES, CURVES_METRIC, LEFT_OUT, START, START_METRIC
 from trainscope.records.run import EpochRecord
-from trainscope.task import LanguageModelling
+from trainscope.task import LanguageModelling, Task
 from trainscope.training.evaluation import TEST_BATCH
 from trainscope.training.loop import Evaluation, Settings, evaluate, train
 from trainscope.training.lora import add_adapters
@@ -129,7 +133,10 @@ class TrainabilityAccuracy:
         of one epoch, where steps were asked for. Of a metric that is no accuracy, `start_metric`
         and `epoch_metrics`.
         """
-        return self._suited(data)._measure(network, data)
+        with present().together():
+            network = unwrap(network)
+            refuse_flat(network)
+            return self._suited(data)._measure(whole(network), data)
 
     def _measure(self, network: nn.Module, data: ProbeData) -> Measurement:
         if data.train is None or data.test is None:
@@ -144,9 +151,9 @@ class TrainabilityAccuracy:
             behaviour = behaviour_of(network, taken_batch(network, data), data)
             if behaviour.constant_loss is not None:
                 return Measurement.skipped(self.name, behaviour.constant_loss)
-            start = evaluate(network, self._test(data), data.task)
+            data = alike(network, data, present())
             lrs = () if self.start_only else self.lrs
-            runs = [self._retrain(network, data, lr) for lr in lrs]
+            start, runs = self._shared_out(network, data, lrs)
         tested = [[start], *([found for _, found in run] for run in runs)]
         left = [_left_out(evaluations) for evaluations in tested]
         rows = zip(lrs, runs, left[1:], strict=True)
@@ -230,12 +237,31 @@ class TrainabilityAccuracy:
         assert data.test is not None
         return DrawnSplit.of(data.test, self.test_samples or len(data.test), data.seed)
 
+    def _shared_out(
+        self, network: nn.Module, data: ProbeData, lrs: Sequence[float]
+    ) -> tuple[Evaluation, list[list[tuple[EpochRecord, Evaluation]]]]:
+        """Test, and retrain at each learning rate: each is done by one process of a job."""
+        ranks = present()
+        done: _Done = {}
+        for job, lr in enumerate([None, *lrs]):  # the test is the last process's
+            if (job - 1) % ranks.count != ranks.index:
+                continue
+            if lr is None:
+                done[job] = [], [evaluate(network, self._test(data), data.task)]
+            else:
+                run = self._retrain(network, data, lr)
+                done[job] = [record for record, _ in run], [found for _, found in run]
+        if ranks.count > 1:
+            done = _exchanged(done, data.task, ranks)
+        runs = [list(zip(*done[job], strict=True)) for job in range(1, 1 + len(lrs))]
+        return done[0][1][0], runs
+
     def _retrain(
         self, network: nn.Module, data: ProbeData, lr: float
     ) -> list[tuple[EpochRecord, Evaluation]]:
         assert data.train is not None
         epochs: list[tuple[EpochRecord, Evaluation]] = []
-        copied = whole_copy(network)
+        copied = _apart(whole_copy(network))
         if self.settings.lora is not None:
             add_adapters(copied, self.settings.lora, seed=data.seed)
         train(
@@ -309,6 +335,39 @@ class TrainabilityAccuracy:
             "settings": str(self.settings),
             "comparable": "only under the same LR schedule, N and settings",
         }
+
+
+_Done = dict[int, tuple[list[EpochRecord], list[Evaluation]]]
+
+
+def _exchanged(done: _Done, task: Task, ranks: Ranks) -> _Done:
+    """Return what all processes did; tasks, which may be anybody's objects, do not travel."""
+    untold: Any = None
+    bare = {
+        job: (records, [replace(found, task=untold) for found in tested])
+        for job, (records, tested) in done.items()
+    }
+    return {
+        job: (records, [replace(found, task=task) for found in tested])
+        for there in ranks.all(bare)
+        for job, (records, tested) in there.items()
+    }
+
+
+def _apart(network: nn.Module) -> nn.Module:
+    """Return a network whose batch norms wait for no other process, which trains a copy of its own.
+
+    Changed in place.
+    """
+    for module in network.modules():
+        if type(module) is nn.SyncBatchNorm:
+            setattr(module, "__class__", _OwnBatchNorm)  # noqa: B010  # no type of its own for mypy
+    return network
+
+
+class _OwnBatchNorm(nn.BatchNorm1d):
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Take inputs of any number of axes, as SyncBatchNorm does."""
 
 
 def _ta(run: list[tuple[EpochRecord, Evaluation]], left: list[float]) -> Scalar:

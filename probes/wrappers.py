@@ -24,35 +24,34 @@ def unwrap(network: nn.Module) -> nn.Module:
         network = inner
 
 
-SHARDED_TYPES = frozenset({"DTensor", "FlatParameter", "FullyShardedDataParallel", "ShardedTensor"})
-SHARDED_MARKS = ("ds_id", "_is_sharded", "tensor_model_parallel")
+FLAT_TYPES = frozenset({"FlatParameter", "FullyShardedDataParallel", "ShardedTensor"})
+FLAT_MARKS = ("ds_id", "_is_sharded", "tensor_model_parallel")
 """Attributes of parameters by DeepSpeed's ZeRO-3, fairscale and Megatron."""
 
 
-def refuse_sharded(network: nn.Module, parameters: Iterable[Tensor] = ()) -> None:
-    """Refuse a network that no process holds whole.
+def refuse_flat(network: nn.Module, parameters: Iterable[Tensor] = ()) -> None:
+    """Refuse a network whose parameters no process holds, whole or as parts of their own shape.
 
-    Only rank 0 measures. With shards each reading is one of all ranks together, and rank 0 would
-    wait for the others for ever. Types are told by name: to import them takes longer than to ask.
+    Types are told by name: to import them takes longer than to ask.
 
     Args:
         network: Its modules and parameters are looked at.
         parameters: And these, an optimizer's.
 
     Raises:
-        ProbeError: A part of it is sharded.
+        ProbeError: A part of it is one of those.
     """
     parts: list[Any] = [*network.modules(), *network.parameters(), *parameters]
     for part in parts:
         names = {base.__name__ for base in type(part).__mro__}
-        kind = next(iter(sorted(names & SHARDED_TYPES)), None)
+        kind = next(iter(sorted(names & FLAT_TYPES)), None)
         if isinstance(part, Tensor) and kind is None:
-            kind = next((m for m in SHARDED_MARKS if _is_marked(getattr(part, m, None))), None)
+            kind = next((m for m in FLAT_MARKS if _is_marked(getattr(part, m, None))), None)
         if kind is not None:
             raise ProbeError(
-                f"the network's parameters are sharded over processes ({kind}), and a hook, which "
-                "measures on rank 0 alone, would wait there for ever: train without the hook, or "
-                "with each process holding the whole network (DDP)"
+                f"the network's parameters are partitioned over processes in a way ({kind}) that "
+                "probes do not see through: shard it with fully_shard (FSDP2) or as DTensors, "
+                "train with each process holding the whole network (DDP), or without the hook"
             )
 
 

@@ -1,4 +1,4 @@
-"""Several processes: DDP does not hang with a hook on rank 0 alone, and shards are refused."""
+"""Several processes: all measure in DDP, and what cannot be seen through is refused."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ print(rank, same, len(hook.taken), kinds, [abs(v - float(norm)) < 1e-6 for v in 
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
-def test_two_ranks_train_to_the_same_bits_with_probes_on_the_first_alone(tmp_path):
+def test_two_ranks_train_to_the_same_bits_with_probes_that_both_measure(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", DDP, str(tmp_path / "store")],
         capture_output=True,
@@ -90,32 +90,44 @@ def group(tmp_path):
     torch.distributed.destroy_process_group()
 
 
-def sharded(kind, mesh):
+def spread(kind, mesh):
+    """Return a network that is spread over processes."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 3))
+    if kind == "none":
+        return network
     if kind == "fully_shard":
-        return fully_shard(nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 3)), mesh=mesh)
-    if kind == "FSDP":
-        return FullyShardedDataParallel(nn.Linear(4, 3), device_id=torch.device("cpu"))
-    network = nn.Linear(4, 4)
+        return fully_shard(network, mesh=mesh)
     placement = Shard(0) if kind == "shard" else Replicate()
-    weight = distribute_tensor(network.weight.detach(), mesh, [placement])
-    network.weight = nn.Parameter(weight)
+    weight = distribute_tensor(network[0].weight.detach(), mesh, [placement])
+    network[0].weight = nn.Parameter(weight)
     return network
 
 
+@pytest.mark.parametrize("kind", ["fully_shard", "shard", "replicate"])
+def test_a_job_of_one_measures_what_is_spread_over_it(kind, group):
+    network, plain = spread(kind, group), spread("none", group)
+    data = ProbeData("random:4", torch.randn(3, 4), torch.randint(3, (3,)))
+    hook = ProbeHook(["gradient", "jacobian", "curvature"], data=data)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    with hook.attach(network, optimizer):
+        for got, expected in zip(hook.before_action(), hook.before_action(plain), strict=True):
+            assert got.status == "ok"
+            assert got.scalars.keys() == expected.scalars.keys()
+            for name, scalar in expected.scalars.items():
+                value = got.scalars[name].value
+                assert value == scalar.value or value == pytest.approx(scalar.value, rel=1e-4)
+
+
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("kind", ["fully_shard", "FSDP", "shard", "replicate"])
-def test_what_is_sharded_is_refused_in_a_sentence(kind, group, monkeypatch):
-    """On every rank, or the others would go on and wait for the one that was refused."""
-    network = sharded(kind, group)
+def test_flat_parameters_are_refused_in_a_sentence(group):
+    network = FullyShardedDataParallel(nn.Linear(4, 3), device_id=torch.device("cpu"))
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     data = ProbeData("random:4", torch.randn(3, 4), torch.randint(3, (3,)))
     hook = ProbeHook(["gradient"], data=data)
-    what = "FullyShardedDataParallel" if kind == "FSDP" else "DTensor"
-    for rank in (0, 1):
-        monkeypatch.setattr(torch.distributed, "get_rank", lambda *_, rank=rank: rank)
-        for use in (lambda: hook.attach(network, optimizer), lambda: hook.before_action(network)):
-            with pytest.raises(ProbeError, match=rf"sharded over processes \({what}\), and a hook"):
-                use()
+    for use in (lambda: hook.attach(network, optimizer), lambda: hook.before_action(network)):
+        with pytest.raises(ProbeError, match=r"in a way \(FullyShardedDataParallel\) that probes"):
+            use()
     assert hook.steps == 0
 
 
@@ -126,5 +138,5 @@ def test_shards_of_others_are_told_by_their_marks(mark):
     setattr(model.bias, mark, False)
     ProbeHook().attach(model, optimizer).detach()
     setattr(model.bias, mark, 0 if mark == "ds_id" else True)
-    with pytest.raises(ProbeError, match=rf"sharded over processes \({mark}\), and a hook, which"):
+    with pytest.raises(ProbeError, match=rf"partitioned over processes in a way \({mark}\) that"):
         ProbeHook().attach(model, optimizer)

@@ -18,6 +18,7 @@ from trainscope.probes import careful
 from trainscope.probes.gradient import Gradient
 from trainscope.probes.hooks import ProbeHook
 from trainscope.probes.probe import Need
+from trainscope.probes.ranks import alone
 from trainscope.probes.sinks import Memory
 from trainscope.probes.when import every
 from trainscope.records import Measurement, Status
@@ -307,7 +308,7 @@ def test_a_device_that_cannot_be_read_at_the_end_hides_no_error_of_the_training(
 # ---- probes that train
 
 
-def test_a_probe_that_trains_is_skipped_where_it_would_wait_for_other_ranks(monkeypatch):
+def test_a_probe_that_trains_alone_is_skipped_where_it_would_wait_for_other_ranks(monkeypatch):
     class Trains(Broken):
         name, needs = "trains", frozenset({Need.TRAINING})
 
@@ -320,5 +321,6 @@ def test_a_probe_that_trains_is_skipped_where_it_would_wait_for_other_ranks(monk
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
     monkeypatch.setattr(torch.distributed, "get_rank", lambda: 0)
-    (found,) = hook.measure("now")
+    with alone():
+        (found,) = hook.measure("now")
     assert found.reason == "SyncBatchNorm waits for the other ranks when the network trains"

@@ -21,6 +21,7 @@ from trainscope.errors import ProbeError
 from trainscope.pace import OverTimeError, Pace, paced
 from trainscope.probes import Probe, lacking
 from trainscope.probes.probe import Need
+from trainscope.probes.ranks import present
 from trainscope.probes.scalar_spec import described
 from trainscope.records import Columns, Measurement
 from trainscope.records.columns import COLUMNS
@@ -109,7 +110,8 @@ class Measuring:
         """
         self._begun = time.perf_counter()
         try:
-            self._all()
+            with present().together():
+                self._all()
         except KeyboardInterrupt:
             if not self.found:
                 raise
@@ -140,7 +142,7 @@ class Measuring:
             for probe in able:
                 self._measure(probe, self._plans[probe.name][-1], None)
             return
-        self._timed = pass_seconds(base, self.data)
+        self._timed = present().first(pass_seconds(base, self.data))
         # What retrains comes last, to begin with as much as half of the time is enough for: a test
         # alone is its first look, and says nothing of trainability.
         order = sorted(
@@ -207,7 +209,7 @@ class Measuring:
             for column, module in self.modules.items():
                 if module is not None:
                     self.tell(f"{probe.name}, {column}{on}")
-                    with paced(Pace(effort.work, deadline, share)):
+                    with paced(Pace(effort.work, deadline, share)), present().together():
                         columns[column] = measured(effort.probe, module, effort.data)
         except OverTimeError:
             if first:
@@ -245,6 +247,7 @@ class Measuring:
         columns = self.found[probe.name]
         there = [getattr(columns, name) for name in COLUMNS]
         seconds = sum(each.cost.seconds for each in there if each is not None)
+        seconds = present().first(seconds)
         self._rates[probe.name] = seconds / max(self._plans[probe.name][level].work, 1.0)
 
     def _seconds(self, probe: Probe, effort: Effort) -> float:
@@ -265,7 +268,8 @@ class Measuring:
         return sum(self._seconds(probe, self._plans[probe.name][-1]) for probe in probes)
 
     def _remaining(self) -> float:
-        return (self.budget or 0.0) - (time.perf_counter() - self._begun)
+        spent = present().first(time.perf_counter() - self._begun)  # one clock for all processes
+        return (self.budget or 0.0) - spent
 
     def remarks(self) -> list[str]:
         """Return what was measured in part, and what would make the rest, each one sentence."""

@@ -6,8 +6,9 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar, cast
 
 import torch
 from torch import nn
@@ -36,6 +37,9 @@ from trainscope.networks.device import find_device
 from trainscope.networks.threads import suited_threads
 from trainscope.probes import Probe
 from trainscope.probes.behaviour import checked_once
+from trainscope.probes.ranks import joined, present
+from trainscope.probes.shards import whole
+from trainscope.probes.wrappers import unwrap
 from trainscope.records import (
     Columns,
     DataRecord,
@@ -52,6 +56,9 @@ from trainscope.sparsify import (
 )
 from trainscope.task import Task
 from trainscope.training.settings import Settings
+
+Options = ParamSpec("Options")
+Kept = TypeVar("Kept")
 
 
 @dataclass(frozen=True)
@@ -71,6 +78,18 @@ class Outcome:
     interrupted: bool = False
 
 
+def _by_all(flow: Callable[Options, Outcome]) -> Callable[Options, Outcome]:
+    """Return the flow as all processes go through it that torchrun, or accelerate, started."""
+
+    @wraps(flow)
+    def together(*args: Options.args, **kwargs: Options.kwargs) -> Outcome:
+        with joined() as ranks, ranks.together():
+            return flow(*args, **kwargs)
+
+    return together
+
+
+@_by_all
 def examine(
     network: Subject,
     *,
@@ -166,6 +185,7 @@ def examine(
     check(chosen, samples=samples, batch_size=batch_size, seed=seed)
     check_action(ratio, action, after)
     text = TextOptions(sequence_length, None if tokenizer is None else Path(tokenizer))
+    network, after = _held_here(network), _held_here(after)
     opening = Opening(
         tell,
         arch,
@@ -251,6 +271,13 @@ def examine(
     )
 
 
+def _held_here(given: Kept) -> Kept:
+    """Return a module without wrappers and shards of several processes; anything else as it is."""
+    if not isinstance(given, nn.Module):
+        return given
+    return cast("Kept", whole(unwrap(given)))
+
+
 def _device_of(given: Subject) -> str:
     """Return where a network is measured by default: a module where it is, a file on the CPU."""
     if not isinstance(given, nn.Module):
@@ -292,5 +319,6 @@ def _environment(device: torch.device) -> dict[str, str]:
         "platform": platform.platform(),
         "device": str(device),
         "threads": str(torch.get_num_threads()),
+        **({} if present().count == 1 else {"processes": str(present().count)}),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
