@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 
-from trainscope.probes.shards import edges
+from trainscope.probes.exchange import edges
 
 # Node names of the autograd graph, without "Backward" and the number after it.
 _LINEAR_NAMES = """AccumulateGrad Abs AdaptiveAvgPool2D AdaptiveMaxPool2D Add Alias Amax AsStrided

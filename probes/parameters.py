@@ -10,8 +10,9 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from trainscope.probes.exchange import SpreadParameter, edges
 from trainscope.probes.ranks import ALONE, Ranks
-from trainscope.probes.shards import SpreadParameter, edges, local_masks, parts_of
+from trainscope.probes.shards import local_masks, parts_of
 from trainscope.probes.streamed import squared
 
 SHOWN = 8

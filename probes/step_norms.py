@@ -12,8 +12,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, distributed, nn
 
+from trainscope.probes.exchange import SpreadParameter
 from trainscope.probes.scalar_spec import ScalarSpec
-from trainscope.probes.shards import SpreadParameter, local_masks, local_part, parted, parts_of
+from trainscope.probes.shards import local_masks, local_part, parted, parts_of
 from trainscope.probes.when import Step
 from trainscope.records import Measurement, Scalar, Status, Taken
 
