@@ -14,15 +14,21 @@ from trainscope.data import ProbeData
 from trainscope.errors import ProbeError
 from trainscope.probes.affine import custom_functions, not_affine
 from trainscope.probes.blocks import arrays_of, blocks_of, measure_blocks
-from trainscope.probes.density import RESOLVED, spectral_density
-from trainscope.probes.evaluation import Lent, loss_unit, run
+from trainscope.probes.curvature_report import (
+    SCALED,
+    UNIT,
+    report,
+    with_adaptive,
+    without_adaptive,
+)
+from trainscope.probes.evaluation import Lent, run
 from trainscope.probes.few_vectors import LeanWanted, lean_spectrum
 from trainscope.probes.footprint import Footprint, footprint
 from trainscope.probes.lanczos import vector_dtype
 from trainscope.probes.output_space import OutputSpace
 from trainscope.probes.parameters import Measured, measured
 from trainscope.probes.passes import NonFiniteError, NotDifferentiableError
-from trainscope.probes.preconditioned import NotKnownError, preconditioned_eigenvalue, warmup_cost
+from trainscope.probes.preconditioned import warmup_cost
 from trainscope.probes.probe import Need
 from trainscope.probes.rounding import rounding_note
 from trainscope.probes.sample_gradients import SampleGradients, wholly
@@ -35,15 +41,12 @@ from trainscope.probes.trace import (
     exact_gauss_newton,
     sampled_gauss_newton,
 )
-from trainscope.records import Cost, Measurement, Scalar, Status
-from trainscope.records.stability import ema_factor
+from trainscope.records import Cost, Measurement, Status
 from trainscope.task.batches import tensors
 from trainscope.training.settings import Settings, suited
 
-_UNIT = "nats/weight²"
 ROUGH = 1e-2
 """The relative tolerance of a first look at the top eigenvalue."""
-_SCALED = "1/weight"
 FEW_STEPS = 20
 """Vectors of a basis that holds the top eigenvalues, about."""
 LEAN = (
@@ -57,10 +60,6 @@ _NO_ADAPTIVE = (
 _NOT_SHARED = (
     "two vectors in the place of a basis (lean=True), and blocks, are measured by one process "
     "alone: leave them out, or start one process"
-)
-_NO_LORA = (
-    "LoRA trains low-rank factors, one of which starts at zero, where no gradient reaches the "
-    "other: this limit says nothing of them"
 )
 
 
@@ -98,7 +97,7 @@ class Curvature:
         most_products: Products after which the eigenvalues are given up as not converged.
         density_vectors: Random vectors for the density; 0 leaves the density out.
         density_steps: Lanczos steps for each.
-        trace_vectors: Random vectors where the trace is estimated.
+        trace_vectors: Random vectors where the trace is estimated; 0 leaves the trace out.
         exact_classes: With more classes than this an exact trace costs too much; it is estimated.
         ggn: Measure the generalised Gauss-Newton matrix instead of the Hessian.
         memory: Bytes of graphs kept between products; larger ones are built again each time.
@@ -134,12 +133,12 @@ class Curvature:
     name: ClassVar[str] = "curvature"
     title: ClassVar[str] = "Loss curvature"
     scalars: ClassVar[tuple[ScalarSpec, ...]] = (
-        ScalarSpec("top_eigenvalue", "top Hessian eigenvalue", _UNIT, drawn="log"),
-        ScalarSpec("smallest_eigenvalue", "smallest Hessian eigenvalue", _UNIT),
-        ScalarSpec("trace", "Hessian trace", _UNIT, drawn="log"),
+        ScalarSpec("top_eigenvalue", "top Hessian eigenvalue", UNIT, drawn="log"),
+        ScalarSpec("smallest_eigenvalue", "smallest Hessian eigenvalue", UNIT),
+        ScalarSpec("trace", "Hessian trace", UNIT, drawn="log"),
         ScalarSpec("max_stable_lr", "largest stable LR, 2/λmax", "LR", "higher"),
         ScalarSpec(
-            "preconditioned_eigenvalue", "top eigenvalue, preconditioned", _SCALED, drawn="log"
+            "preconditioned_eigenvalue", "top eigenvalue, preconditioned", SCALED, drawn="log"
         ),
         ScalarSpec("max_stable_lr_adam", "largest stable LR of Adam", "LR", "higher"),
     )
@@ -148,7 +147,7 @@ class Curvature:
     def __post_init__(self) -> None:
         """Check the options."""
         least = {"top": 1, "most_products": 1, "density_vectors": 0, "density_steps": 1}
-        least |= {"trace_vectors": 2, "exact_classes": 0}
+        least |= {"trace_vectors": 2 if self.trace_vectors else 0, "exact_classes": 0}
         for option, bound in least.items():
             if getattr(self, option) < bound:
                 raise ProbeError(
@@ -183,7 +182,9 @@ class Curvature:
         count, classes = len(data), found.classes or self.exact_classes
         first = max(8, 6 * self.top, self.density_steps if self.density_vectors else 0)
         products = first + max(0, self.density_vectors - 1) * self.density_steps
-        passes = classes if classes <= self.exact_classes else self.trace_vectors
+        passes = self.trace_vectors
+        if passes and classes <= self.exact_classes:
+            passes = classes
         keep = self._keeps(found, count)
         forward = count * (2 if keep else 1 + products)
         backward = count * (2 * products + passes + (1 if keep else products))
@@ -248,12 +249,14 @@ class Curvature:
         custom = custom_functions(terms)
         del outputs, terms
         asked = blocks_of(weights.names, self.blocks) if self.blocks else {}
+        if asked and not self.trace_vectors:
+            raise ProbeError("curvature: blocks have a trace; give at least 2 trace_vectors")
         shared = lent.ranks.count > 1 or lent.spread
         if shared and (self.lean or asked):
             return Measurement.skipped(self.name, _NOT_SHARED)
         if not shared and self._is_lean(weights.survivors, lent.weight.dtype):
-            report = self._lean(lent, weights, data, found)
-            return self._with_blocks(report, lent, weights, data, found, asked)
+            told = self._lean(lent, weights, data, found)
+            return self._with_blocks(told, lent, weights, data, found, asked)
         wanted = Wanted(
             ggn=self.ggn,
             keep=self._keeps(found, len(lent)) or len(lent) <= 1,
@@ -267,22 +270,33 @@ class Curvature:
             spectrum = find_spectrum(lent, weights, data, wanted, custom)
         except NoMatrixError as error:
             return Measurement.skipped(self.name, str(error))
+        trace = self._trace(lent, weights, found, spectrum, affine=why_not is None)
+        told = report(
+            lent, weights, spectrum, trace, why_not, ggn=self.ggn, tolerance=self.tolerance
+        )
+        told = self._with_blocks(told, lent, weights, data, found, asked)
+        return self._with_settings(told, lent, weights, data, spectrum)
+
+    def _trace(
+        self, lent: Lent, weights: Measured, found: Footprint, spectrum: Spectrum, *, affine: bool
+    ) -> Trace | None:
+        """Return the trace, exact where that can be had and costs no more than it is worth."""
+        if not self.trace_vectors:
+            return None
         classes, generator = lent.behaviour.classes or 0, spectrum.generator
-        if why_not is not None:
+        if not affine:
             krylov = spectrum.top.krylov
             trace = deflated_hutchinson(spectrum.product, krylov, self.trace_vectors, generator)
-        elif classes <= self.exact_classes:
-            own, everything = wholly(lent, weights)
-            trace = exact_gauss_newton(own, SampleGradients(own, everything, found.graph), classes)
         else:
             own, everything = wholly(lent, weights)
             gradients = SampleGradients(own, everything, found.graph)
-            trace = sampled_gauss_newton(own, gradients, self.trace_vectors, generator)
+            if classes <= self.exact_classes:
+                trace = exact_gauss_newton(own, gradients, classes)
+            else:
+                trace = sampled_gauss_newton(own, gradients, self.trace_vectors, generator)
         if not math.isfinite(trace.value):
             raise NonFiniteError("the trace of the curvature matrix overflows")
-        report = self._report(lent, weights, spectrum, trace, why_not)
-        report = self._with_blocks(report, lent, weights, data, found, asked)
-        return self._with_adaptive(report, lent, weights, data, spectrum)
+        return trace
 
     def _is_lean(self, weights: int, dtype: torch.dtype) -> bool:
         """Tell whether no basis is to be held of vectors of so many weights."""
@@ -306,20 +320,39 @@ class Curvature:
             return Measurement.skipped(self.name, reason)
         except NoMatrixError as error:
             return Measurement.skipped(self.name, str(error))
-        report = self._report(lent, weights, spectrum, trace, None)
-        notes = {**report.notes, "vectors": LEAN, **rounding_note(lent.weight.dtype)}
-        report = replace(report, notes=notes)
-        if self.settings is None or not self.settings.adaptive:
-            return self._with_adaptive(report, lent, weights, data, spectrum)
-        missing = {
-            name: Scalar(None, unit, reason=_NO_ADAPTIVE)
-            for name, unit in (("preconditioned_eigenvalue", _SCALED), ("max_stable_lr_adam", "LR"))
-        }
-        return replace(report, scalars={**report.scalars, **missing})
+        told = report(lent, weights, spectrum, trace, None, ggn=self.ggn, tolerance=self.tolerance)
+        notes = {**told.notes, "vectors": LEAN, **rounding_note(lent.weight.dtype)}
+        told = replace(told, notes=notes)
+        if self.settings is not None and self.settings.adaptive:
+            return without_adaptive(told, _NO_ADAPTIVE)
+        return self._with_settings(told, lent, weights, data, spectrum)
+
+    def _with_settings(
+        self,
+        found: Measurement,
+        lent: Lent,
+        weights: Measured,
+        data: ProbeData,
+        spectrum: Spectrum,
+    ) -> Measurement:
+        """Add the stable LR of the optimizer that is to retrain, where one is named."""
+        if self.settings is None:
+            return found
+        return with_adaptive(
+            found,
+            self.settings,
+            lent,
+            weights,
+            data,
+            spectrum,
+            warmup=self.warmup,
+            tolerance=self.tolerance,
+            most_products=self.most_products,
+        )
 
     def _with_blocks(
         self,
-        report: Measurement,
+        told: Measurement,
         lent: Lent,
         weights: Measured,
         data: ProbeData,
@@ -327,8 +360,8 @@ class Curvature:
         blocks: dict[str, list[int]],
     ) -> Measurement:
         """Add what is asked of single blocks."""
-        if not blocks or report.status is Status.SKIPPED:
-            return report
+        if not blocks or told.status is Status.SKIPPED:
+            return told
         try:
             rows = measure_blocks(
                 lent,
@@ -342,135 +375,13 @@ class Curvature:
             )
         except (NotDifferentiableError, NoMatrixError) as error:
             said = f"not measured: {error}"
-            return replace(report, notes={**report.notes, "blocks": said})
+            return replace(told, notes={**told.notes, "blocks": said})
         late = [row.name for row in rows if not row.converged]
         said = "largest eigenvalue and trace of the matrix restricted to each block's parameters"
         if late:
             said += f"; not to the tolerance after {self.most_products} products: {', '.join(late)}"
         return replace(
-            report,
-            arrays={**report.arrays, **arrays_of(rows)},
-            notes={**report.notes, "blocks": said},
+            told,
+            arrays={**told.arrays, **arrays_of(rows)},
+            notes={**told.notes, "blocks": said},
         )
-
-    def _with_adaptive(
-        self,
-        found: Measurement,
-        lent: Lent,
-        weights: Measured,
-        data: ProbeData,
-        spectrum: Spectrum,
-    ) -> Measurement:
-        """Add the stable LR of the adaptive optimizer that is asked for, or why it has none."""
-        if self.settings is None:
-            return found
-        told = [list(row) for row in self.settings.as_dict().items()]
-        found = replace(found, arrays={**found.arrays, "settings": told})
-        if not self.settings.adaptive:
-            return found
-        names, notes = ("preconditioned_eigenvalue", "max_stable_lr_adam"), dict(found.notes)
-        factor = ema_factor(self.settings.betas[0])
-        try:
-            if self.settings.lora is not None:
-                raise NotKnownError(_NO_LORA)
-            top = preconditioned_eigenvalue(
-                lent,
-                weights,
-                data,
-                self.settings,
-                spectrum.product,
-                batches=self.warmup,
-                tolerance=self.tolerance,
-                most_products=self.most_products,
-                product_error=spectrum.error,
-            )
-        except (ProbeError, NonFiniteError) as error:
-            missing = {
-                name: Scalar(None, unit, reason=str(error))
-                for name, unit in zip(names, (_SCALED, "LR"), strict=True)
-            }
-            return replace(found, scalars={**found.scalars, **missing})
-        lr = factor / top.value if top.value > 0 else math.nan
-        scalars = {
-            names[0]: Scalar.of(top.value, _SCALED, top.error),
-            names[1]: Scalar.of(
-                lr,
-                "LR",
-                lr * top.error / top.value if top.value > 0 else None,
-                reason="the largest eigenvalue is not positive: no LR is unstable",
-            ),
-        }
-        notes["adam"] = f"{top.method}; the limit is {factor:.3g} / the eigenvalue"
-        return replace(found, scalars={**found.scalars, **scalars}, notes=notes)
-
-    def _report(
-        self,
-        lent: Lent,
-        weights: Measured,
-        spectrum: Spectrum,
-        trace: Trace,
-        why_not: str | None,
-    ) -> Measurement:
-        top, runs = spectrum.top, spectrum.runs
-        scale = max(abs(float(top.values[0])), abs(top.smallest))
-        errors = top.errors + spectrum.error * scale
-        value, error = float(top.values[0]), float(errors[0])
-        lr = 2 / value if value > 0 else math.nan
-        smallest_known = top.smallest_error <= self.tolerance * scale
-        scalars = {
-            "top_eigenvalue": Scalar.of(value, _UNIT, error),
-            "smallest_eigenvalue": Scalar.of(
-                top.smallest if smallest_known else math.nan,
-                _UNIT,
-                top.smallest_error + spectrum.error * scale,
-                reason=f"not converged; it is at most {top.smallest:.3g}",
-            ),
-            "trace": Scalar.of(trace.value, _UNIT, trace.stderr),
-            "max_stable_lr": Scalar.of(
-                lr,
-                "LR",
-                lr * error / value if value > 0 else None,
-                reason="the largest eigenvalue is not positive: no LR is unstable",
-            ),
-        }
-        arrays = {
-            "eigenvalues": top.values.tolist(),
-            "eigenvalue_errors": errors.tolist(),
-        }
-        if trace.parameters is not None:
-            layers = weights.layers
-            arrays["layers"] = list(layers)
-            arrays["layer_traces"] = [float(trace.parameters[i].sum()) for i in layers.values()]
-        if runs:
-            density = spectral_density(runs)
-            arrays |= {"density_x": density.x.tolist(), "density_y": density.y.tolist()}
-            if density.stderr is not None:
-                arrays["density_stderr"] = density.stderr.tolist()
-            arrays["density_nodes"] = [run.now.values.tolist() for run in runs]
-            arrays["density_weights"] = [run.now.weights.tolist() for run in runs]
-        loss = "cross-entropy" if loss_unit(lent.task) else "loss"
-        matrix = "generalised Gauss-Newton matrix" if self.ggn else "Hessian"
-        notes = {
-            **weights.notes(),
-            "matrix": f"{matrix} of the mean {loss} over {weights.survivors} weights",
-            "eigenvalues": (
-                f"Lanczos, {top.krylov.steps} products; errors are bounds, "
-                f"at most {float(errors.max()):.2g}"
-            ),
-            "trace": trace.method + (f"; not exact because {why_not}" if why_not else ""),
-        }
-        if spectrum.products:
-            notes["products"] = spectrum.products
-        if runs and density.change > RESOLVED:
-            notes["density"] = (
-                f"the last two Lanczos steps moved {density.change:.0%} of the density, more than "
-                f"{RESOLVED:.0%}, so it has no standard error; more density_steps would resolve it"
-            )
-        status, reason = Status.OK, None
-        if not top.converged:
-            status = Status.NOT_CONVERGED
-            reason = (
-                f"after {top.krylov.steps} products an eigenvalue is still uncertain by "
-                f"{float(top.errors.max()):.2g}; ask for fewer with --top, or allow more products"
-            )
-        return Measurement("curvature", status, reason, scalars, arrays, notes=notes)

@@ -53,6 +53,19 @@ def test_trace_by_random_classes_is_within_four_standard_errors() -> None:
     assert 0.5 < np.std(errors) < 2
 
 
+def test_the_trace_can_be_left_out() -> None:
+    one = case("plain")
+    whole = Curvature(top=2).measure(one.network, one.data)
+    found = Curvature(top=2, trace_vectors=0).measure(one.network, one.data)
+    assert found.scalars["trace"].value is None
+    assert "trace_vectors=0" in (found.scalars["trace"].reason or "")
+    assert found.arrays["eigenvalues"] == whole.arrays["eigenvalues"]
+    assert "layer_traces" not in found.arrays
+    assert found.cost.backward < whole.cost.backward
+    with pytest.raises(ProbeError, match="blocks have a trace"):
+        Curvature(trace_vectors=0, blocks=True).measure(one.network, one.data)
+
+
 def random_symmetric(size: int) -> Tensor:
     matrix = torch.randn(size, size, dtype=torch.float64, generator=seeded(5))
     return (matrix + matrix.T) / 2
