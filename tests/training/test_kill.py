@@ -15,7 +15,7 @@ import torch
 from trainscope.records import Run
 from trainscope.training.state import load_state
 
-KILLS, PAUSE = 10, 0.02
+KILLS, PAUSE = 6, 0.02
 PRELOAD = [
     "sklearn.datasets",
     "sklearn.model_selection",
@@ -26,7 +26,7 @@ PRELOAD = [
 ]
 
 
-def test_kill_minus_nine_at_ten_random_moments(tmp_path):
+def test_kill_minus_nine_at_random_moments(tmp_path):
     """Each process is killed a random while after it went on, in a step or in a write."""
     whole = small_training.run(tmp_path / "whole")
     processes = multiprocessing.get_context("forkserver")
@@ -40,7 +40,7 @@ def test_kill_minus_nine_at_ten_random_moments(tmp_path):
         while process.is_alive() and not started.exists():
             time.sleep(0.005)
         time.sleep(draw.uniform(0.0, 3 * epoch))
-        assert process.is_alive(), "the run is too short to be killed ten times"
+        assert process.is_alive(), "the run is too short to be killed so often"
         os.kill(process.pid, signal.SIGKILL)
         process.join(60)
         assert process.exitcode == -signal.SIGKILL
