@@ -13,8 +13,8 @@ from fnmatch import fnmatchcase
 import torch
 
 from trainscope.errors import ProbeError
-from trainscope.probes.evaluation import Lent
 from trainscope.probes.few_vectors import LeanWanted, hutchinson, lean_spectrum
+from trainscope.probes.lent import Lent
 from trainscope.probes.parameters import Measured
 from trainscope.probes.streamed_products import StreamedProduct
 from trainscope.records.measurement import Array

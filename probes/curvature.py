@@ -21,10 +21,11 @@ from trainscope.probes.curvature_report import (
     with_adaptive,
     without_adaptive,
 )
-from trainscope.probes.evaluation import Lent, run
+from trainscope.probes.evaluation import run
 from trainscope.probes.few_vectors import LeanWanted, lean_spectrum
 from trainscope.probes.footprint import Footprint, footprint
 from trainscope.probes.lanczos import vector_dtype
+from trainscope.probes.lent import Lent
 from trainscope.probes.output_space import OutputSpace
 from trainscope.probes.parameters import Measured, measured
 from trainscope.probes.passes import NonFiniteError, NotDifferentiableError

@@ -8,7 +8,8 @@ from dataclasses import replace
 from trainscope.data import ProbeData
 from trainscope.errors import ProbeError
 from trainscope.probes.density import RESOLVED, spectral_density
-from trainscope.probes.evaluation import Lent, loss_unit
+from trainscope.probes.evaluation import loss_unit
+from trainscope.probes.lent import Lent
 from trainscope.probes.parameters import Measured
 from trainscope.probes.passes import NonFiniteError
 from trainscope.probes.preconditioned import NotKnownError, preconditioned_eigenvalue

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from trainscope.errors import ProbeError
 from trainscope.networks.copies import whole_copy
-from trainscope.probes.evaluation import Lent
+from trainscope.probes.lent import Lent
 from trainscope.probes.output_space import OutputSpace
 from trainscope.probes.parameters import Measured, measured
 from trainscope.probes.passes import NonFiniteError, derivative

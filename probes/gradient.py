@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainscope.data import ProbeData
-from trainscope.probes.evaluation import Lent, check_labels, loss_unit, run
+from trainscope.probes.evaluation import loss_unit, run
 from trainscope.probes.footprint import footprint
 from trainscope.probes.jackknife import (
     GradientMoments,
@@ -23,6 +23,7 @@ from trainscope.probes.jackknife import (
     moments,
     widened,
 )
+from trainscope.probes.lent import Lent, check_labels
 from trainscope.probes.output_space import OutputSpace
 from trainscope.probes.parameters import Measured, measured
 from trainscope.probes.passes import NonFiniteError, derivative

@@ -14,11 +14,12 @@ from torch import nn
 
 from trainscope.data import ProbeData
 from trainscope.errors import ProbeError
-from trainscope.probes.evaluation import Lent, run
+from trainscope.probes.evaluation import run
 from trainscope.probes.footprint import footprint
 from trainscope.probes.input_points import floating
 from trainscope.probes.jackknife import mean_stderr, stderr
 from trainscope.probes.jacobian_rows import Jacobians, NoJacobianError
+from trainscope.probes.lent import Lent
 from trainscope.probes.passes import NonFiniteError
 from trainscope.probes.probe import Need
 from trainscope.probes.room import room

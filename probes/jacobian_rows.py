@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from trainscope.errors import ProbeError
-from trainscope.probes.evaluation import Lent
 from trainscope.probes.input_points import embedded, floating, token_ids
+from trainscope.probes.lent import Lent
 from trainscope.probes.passes import derivative
 from trainscope.probes.shards import plain_type
 from trainscope.task import Batch

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from trainscope.errors import ProbeError
-from trainscope.probes.evaluation import Lent
+from trainscope.probes.lent import Lent
 from trainscope.probes.passes import derivative
 from trainscope.task import Batch, Outputs
 from trainscope.task.batches import described, tensors

@@ -19,7 +19,7 @@ from trainscope.data import ProbeData
 from trainscope.errors import ProbeError
 from trainscope.probes.differences import DifferenceProduct
 from trainscope.probes.eigenvalues import largest_eigenvalues
-from trainscope.probes.evaluation import Lent
+from trainscope.probes.lent import Lent
 from trainscope.probes.parameters import Measured
 from trainscope.probes.passes import NonFiniteError, derivative
 from trainscope.probes.products import MatrixProduct

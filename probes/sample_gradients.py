@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.func import functional_call, grad, grad_and_value, vmap
 
-from trainscope.probes.evaluation import Lent
 from trainscope.probes.folding import ConvNorm, folded
 from trainscope.probes.footprint import Forward
 from trainscope.probes.layer_rules import LayerRule, rule_for
+from trainscope.probes.lent import Lent
 from trainscope.probes.output_space import with_samples
 from trainscope.probes.parameters import Measured
 from trainscope.probes.passes import NotDifferentiableError, derivative

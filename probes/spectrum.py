@@ -15,8 +15,8 @@ from trainscope.errors import ProbeError
 from trainscope.probes.density import Quadrature
 from trainscope.probes.differences import DifferenceProduct
 from trainscope.probes.eigenvalues import Eigenvalues, largest_eigenvalues
-from trainscope.probes.evaluation import Lent
 from trainscope.probes.lanczos import Lanczos
+from trainscope.probes.lent import Lent
 from trainscope.probes.parameters import Measured
 from trainscope.probes.passes import NotDifferentiableError
 from trainscope.probes.products import MatrixProduct

@@ -15,8 +15,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from trainscope.probes.evaluation import Lent
 from trainscope.probes.lanczos import Lanczos
+from trainscope.probes.lent import Lent
 from trainscope.probes.products import Product
 from trainscope.probes.sample_gradients import SampleGradients
 from trainscope.task import Batch, Outputs
