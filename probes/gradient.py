@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import partial
-from itertools import chain
 from typing import ClassVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from trainscope.data import ProbeData
 from trainscope.probes.evaluation import loss_unit, run
@@ -19,28 +16,16 @@ from trainscope.probes.footprint import footprint
 from trainscope.probes.jackknife import (
     GradientMoments,
     function_of,
-    mean_stderr,
     moments,
     widened,
 )
-from trainscope.probes.lent import Lent, check_labels
-from trainscope.probes.output_space import OutputSpace
-from trainscope.probes.parameters import Measured, measured
-from trainscope.probes.passes import NonFiniteError, derivative
+from trainscope.probes.lent import Lent
+from trainscope.probes.mean_gradient import find_gradients
+from trainscope.probes.passes import NonFiniteError
 from trainscope.probes.probe import Need
 from trainscope.probes.rounding import both, rounding_note, rounding_of
-from trainscope.probes.sample_gradients import Loss, SampleGradients, wholly
 from trainscope.probes.scalar_spec import ScalarSpec
-from trainscope.probes.streamed import Total, stream_gradient
 from trainscope.records import Cost, Measurement, Scalar
-from trainscope.task import (
-    Batch,
-    Classification,
-    Outputs,
-    per_sample,
-)
-from trainscope.task.batches import targets
-from trainscope.task.task import single
 
 
 @dataclass(frozen=True)
@@ -105,171 +90,8 @@ class Gradient:
         return Cost(forward=2 * count, backward=2 * count, memory=memory)
 
 
-@dataclass(frozen=True)
-class MeanGradient:
-    """The gradient of the mean loss.
-
-    Attributes:
-        weights: The parameters that the loss uses.
-        values: The gradient, masked and shaped like them.
-        sums: The sum of each sample's loss terms, [N], float64; of single terms where the loss of
-            a batch is not made of its samples'.
-        counts: The number of each one's terms, [N].
-        places: Which of the outputs' tensors the loss depends on.
-    """
-
-    weights: Measured
-    values: list[Tensor]
-    sums: Tensor
-    counts: Tensor
-    places: list[int]
-
-    @property
-    def loss(self) -> tuple[float, float | None]:
-        """Return the mean over terms, and its standard error over samples."""
-        sums, counts = self.sums.cpu().numpy(), self.counts.cpu().numpy()
-        mean = float(sums.sum() / counts.sum())
-        if not math.isfinite(mean):
-            return mean, None
-        return mean, mean_stderr((sums - mean * counts) * (len(counts) / counts.sum()))
-
-
-def _sums(lent: Lent, outputs: Outputs, batch: Batch, terms: Tensor) -> tuple[Tensor, Tensor]:
-    """Return `MeanGradient`'s sums and counts of a batch."""
-    if lent.softmax or lent.behaviour.coupled is not None:
-        return terms.detach().double(), torch.ones_like(terms, dtype=torch.int64)
-    return per_sample(lent.task, outputs, batch)
-
-
-def mean_gradient(lent: Lent, weights: Measured) -> MeanGradient:
-    """Return the gradient of the mean loss over the pinned samples, and each sample's loss."""
-    found: list[tuple[Tensor, Tensor]] = []
-    total: Total | None = None
-    parts: list[Tensor] = []
-    alone = lent.ranks.count == 1 and not lent.spread  # else their parts are sent, flat
-    places: list[int] = [0]
-    _, batches = lent.terms, lent.batches()  # their number is asked of all processes
-    first = next(batches, None)  # none where there are more processes than samples
-    for number, batch in enumerate(chain([lent.look if first is None else first], batches)):
-        outputs = lent.outputs(batch)
-        terms = lent.losses(outputs, batch)
-        if not number:
-            weights = lent.used(weights, terms)
-            if alone:
-                total = Total(weights.tensors, parts=-(-len(lent) // lent.batch_size))
-            else:
-                parts = [torch.zeros_like(tensor) for tensor in weights.tensors]
-            if not lent.softmax:
-                places = OutputSpace(lent, outputs, batch).places
-            if first is None:
-                break
-        if weights.tensors:
-            if total is not None:
-                stream_gradient(lent.mean(terms), weights.tensors, total.add)
-            else:
-                slopes = derivative(lent.mean(terms), weights.tensors, materialize_grads=True)
-                torch._foreach_add_(parts, slopes)
-            lent.passes.add(backward=lent.task.size(batch))
-        found.append(_sums(lent, outputs, batch, terms))
-    sums, counts = (lent.gather([pair[i] for pair in found]) for i in (0, 1))
-    if total is None:
-        values = weights.keep(lent.gradient(parts))
-        return MeanGradient(weights, values, sums, counts, places)
-    for value, mask in zip(total.values, weights.masks, strict=True):
-        if mask is not None:
-            value.mul_(mask)
-    return MeanGradient(weights, total.values, sums, counts, places)
-
-
-@dataclass(frozen=True)
-class _Found:
-    """The mean gradient and what single samples' gradients are beside it, where they are."""
-
-    mean: MeanGradient
-    squares: np.ndarray | None = None
-    dots: np.ndarray | None = None
-    method: str = ""
-
-
-def _find(lent: Lent, graph: int | None) -> _Found:
-    """Take the gradients, in one pass where that can be."""
-    every = measured(lent.network)
-    if lent.behaviour.coupled is not None:
-        return _Found(mean_gradient(lent, every))
-    # The mean is of the samples of all processes, which each has to know for its own.
-    apart = lent.ranks.count > 1 or lent.spread
-    found = None if apart else _in_one_pass(lent, every, graph)
-    if found is not None:
-        return found
-    mean = mean_gradient(lent, every)
-    if not mean.weights.survivors:
-        return _Found(mean)
-    own, everything = wholly(lent, mean.weights)
-    gradients = SampleGradients(own, everything, graph, mean.places)
-    squares, dots = _squares(own, gradients, mean.weights.whole(mean.values))
-    return _Found(mean, squares, dots, gradients.method)
-
-
-_LOOK = 8
-"""Samples whose loss shows which weights are used; that of all must show no others."""
-
-
-def _in_one_pass(lent: Lent, every: Measured, graph: int | None) -> _Found | None:
-    """Return the gradients of samples with their mean from the same pass, None where it cannot."""
-    look = lent.some(0, _LOOK)
-    outputs = lent.outputs(look)
-    weights, places = every.used_by(lent.losses(outputs, look)), [0]
-    if not weights.survivors:
-        return None
-    if lent.softmax:
-        check_labels(lent.task, outputs, lent.batch)
-    else:
-        places = OutputSpace(lent, outputs, look).places
-    del outputs
-    gradients = SampleGradients(lent, weights, graph, places)
-    losses: list[tuple[Tensor, Tensor]] = []
-    used: list[tuple[str, ...]] = []
-
-    def residual(outputs: Outputs, batch: Batch) -> list[list[Tensor]]:
-        terms = lent.losses(outputs, batch)
-        losses.append(_sums(lent, outputs, batch, terms))
-        used.append(every.used_by(terms).names)
-        return _residual(lent, outputs, batch)
-
-    # Where vmap can follow a network, every sample uses the same weights.
-    found = gradients.with_mean(lent.batch, residual, _of_a_sample(lent))
-    if found is None or not set().union(*used) <= set(weights.names):
-        return None
-    losses += [
-        (each.double(), torch.ones_like(each, dtype=torch.int64)) for each in gradients.losses
-    ]
-    squares, dots, values = found
-    sums, counts = (torch.cat(parts) for parts in zip(*losses, strict=True))
-    if not bool(torch.isfinite(sums).all()):
-        return None  # the plain passes say what is wrong
-    mean = MeanGradient(weights, values, sums, counts, places)
-    return _Found(mean, *_finite(squares.sum(0), dots), gradients.method)
-
-
-def _of_a_sample(lent: Lent) -> Loss | None:
-    """Return the loss as vmap can follow it, which selects no labels; None where some are."""
-    task = lent.task
-    if not lent.softmax or not isinstance(task, Classification):
-        return None
-    labels = targets(lent.batch, task.inputs)
-    if not isinstance(labels, Tensor) or bool((labels < 0).any()):
-        return None
-
-    def losses(outputs: Outputs, batch: Batch) -> Tensor:
-        its = targets(batch, task.inputs)
-        assert isinstance(its, Tensor)
-        return F.cross_entropy(single(task.logits(outputs)), its, reduction="none")
-
-    return losses
-
-
 def _measure(lent: Lent, graph: int | None) -> Measurement:
-    found = _find(lent, graph)
+    found = find_gradients(lent, graph)
     gradient = found.mean
     weights, mean = gradient.weights, gradient.values
     if not weights.survivors:
@@ -326,29 +148,6 @@ def _measure(lent: Lent, graph: int | None) -> Measurement:
             **rounding_note(lent.weight.dtype),
         },
     )
-
-
-def _squares(
-    lent: Lent, gradients: SampleGradients, mean: list[Tensor]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return |g_i|² and <g_i, mean gradient> of every sample, [N] each."""
-    squares, dots = [], []
-    for batch in lent.batches(gradients.chunk(1)):
-        found = gradients(batch, partial(_residual, lent), mean)
-        squares.append(found[0].sum(0))
-        dots.append(found[1])
-    return _finite(lent.gather(squares), lent.gather(dots))
-
-
-def _finite(each: Tensor, along: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Return squares and dots as arrays.
-
-    Raises:
-        NonFiniteError: One overflows.
-    """
-    if not bool((torch.isfinite(each) & torch.isfinite(along)).all()):
-        raise NonFiniteError("the square of a sample's gradient overflows to infinity")
-    return each.cpu().numpy(), along.cpu().numpy()
 
 
 _UNITS = {"norm_unbiased": "nats/weight", "snr": "", "noise_scale": "samples"}
@@ -415,9 +214,3 @@ def _inverse(snr: float, error: float | None, count: int) -> Scalar:
 
 def _norm(values: GradientMoments) -> np.ndarray:
     return np.sqrt(values.mean_square)
-
-
-def _residual(lent: Lent, outputs: Outputs, batch: Batch) -> list[list[Tensor]]:
-    """Return the gradient of each sample's loss at the outputs, scaled so that the mean is g."""
-    scale = len(lent) / lent.terms
-    return [[slope * scale for slope in OutputSpace(lent, outputs, batch).gradient]]

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from trainscope.data import ProbeData
 from trainscope.probes.evaluation import evaluation
-from trainscope.probes.gradient import Gradient, _inverse, _root, mean_gradient
+from trainscope.probes.gradient import Gradient, _inverse, _root
+from trainscope.probes.mean_gradient import mean_gradient
 from trainscope.probes.parameters import measured
 from trainscope.sparsify.masks import set_masks
 
