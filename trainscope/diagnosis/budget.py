@@ -32,6 +32,8 @@ SLACK = 1.5
 """What a probe is expected to take of a plain pass's time, before it was timed itself."""
 LATE = 1.5
 """A measurement is given up where it takes so many times what it was given."""
+LATE_AT_LAST = 1.1
+"""The same where nothing else is to come."""
 DEFAULT = 120.0
 """Seconds for all probes of all columns."""
 _FORM = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)\s*(s|m|min|h)?")
@@ -152,6 +154,20 @@ class Measuring:
             self._first(probe, len(order) - place)
         for place, probe in enumerate(order):
             self._further(probe, len(order) - place)
+        # What one probe had no use for is another's, first that of the fewest samples.
+        while True:
+            known = dict(self._level)
+            for probe in sorted(order, key=self._samples):
+                self._further(probe, 1)
+            if self._level == known:
+                return
+
+    def _samples(self, probe: Probe) -> int:
+        """Return how many samples a probe was measured on so far; none of a test in its place."""
+        level = self._level.get(probe.name, 0)
+        if level == 0 and Need.TRAINING in probe.needs:
+            return 0
+        return len(self._plans[probe.name][level].data)
 
     def _first(self, probe: Probe, left: int) -> None:
         """Take a first look, or all of what cannot be taken in part."""
@@ -190,7 +206,11 @@ class Measuring:
             plan, now = self._plans[probe.name], self._level[probe.name]
             share = self._remaining() - kept
             fits = [i for i in range(now + 1, len(plan)) if self._seconds(probe, plan[i]) <= share]
-            if not fits or not self._measure(probe, plan[fits[-1]], share * LATE):
+            if not fits:
+                return
+            limit = share * (LATE if left > 1 else LATE_AT_LAST)
+            if not self._measure(probe, plan[fits[-1]], limit):
+                self._rates[probe.name] = limit / max(plan[fits[-1]].work, 1.0)  # at least
                 return
             self._learn(probe, fits[-1])
 
