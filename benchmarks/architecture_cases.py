@@ -280,10 +280,14 @@ def _is_two_of_four(gone: Tensor) -> bool:
 
 def _counted_flops(module: nn.Module, shape: tuple[int, ...]) -> int:
     counter = FlopCounterMode(display=False)
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    module.requires_grad_(False)  # the counter follows gradients, and fails at a leaf's
     torch.backends.mha.set_fastpath_enabled(False)
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
         module(torch.zeros(1, *shape))
     torch.backends.mha.set_fastpath_enabled(True)
+    for parameter in trained:
+        parameter.requires_grad_(True)
     return int(counter.get_total_flops()) // 2
 
 

@@ -81,7 +81,7 @@ def _counts(results: Results, names: list[str]) -> str:
     if kinds:
         words += " (" + ", ".join(f"{count} of {_TITLES[a]}" for a, count in kinds.items()) + ")"
     others = {word: n for word, n in status.items() if word not in ("diagnosed", "refused")}
-    ended = ", ".join(f"{count} are {word}" for word, count in others.items())
+    ended = ", ".join(f"{count} {'is' if count == 1 else 'are'} {w}" for w, count in others.items())
     return (
         words
         + (f", {ended}" if ended else "")
