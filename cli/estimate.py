@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from trainscope.cli.options import Place, no_titles_option
+from trainscope.cli.options import Place, metric_asked, metric_options, no_titles_option
 from trainscope.cli.printing import say, say_json
 from trainscope.cli.schedule_options import refuse_recipe
 
@@ -24,16 +24,7 @@ FILE = Place(exists=True, path_type=Path)
 @click.option(
     "--target", type=float, help="Accuracy to reach, percent, or a value of RUN's own metric."
 )
-@click.option(
-    "--metric",
-    help="Of a CSV file, the column to estimate in the place of accuracy, like val_loss.",
-)
-@click.option(
-    "--better",
-    type=click.Choice(["higher", "lower"]),
-    help="Which direction of --metric is better; well-known names say it themselves.",
-)
-@click.option("--unit", help="The unit of --metric, like % or nats.")
+@metric_options("Of a CSV file, the column to estimate in the place of accuracy, like val_loss.")
 @click.option(
     "--per",
     type=click.Choice(["epoch", "step", "token"]),
@@ -84,16 +75,13 @@ def command(
         final_level,
         own_schedule,
     )
-    from trainscope.records.imports.metrics import metric_of
     from trainscope.report.pictures import kind_of_picture
 
     if target is None and match is None:
         raise click.UsageError("give --target ACCURACY or --match LARGE_RUN (or both).")
     if plot is not None:
         kind_of_picture(plot)
-    if metric is None and (better is not None or unit is not None):
-        raise click.UsageError("--better and --unit are of --metric NAME: give that too.")
-    of = None if metric is None else metric_of(metric, better, unit)
+    of = metric_asked(metric, better, unit)
     small, reference = (
         None if file is None else read_curve(file, of, column=metric, per=per)
         for file in (run, match)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from trainscope.cli.options import Place
+from trainscope.cli.options import Place, metric_asked, metric_options
 from trainscope.cli.printing import remark, say_json
 
 if TYPE_CHECKING:
@@ -63,16 +63,7 @@ def stated_options(command: Callable[..., Any]) -> Callable[..., Any]:
     type=click.Choice(["percent", "share"]),
     help="The unit of its accuracies; by default told by their size.",
 )
-@click.option(
-    "--metric",
-    help="The name of the test's metric in the log, where it is no accuracy: ppl, val_mIoU.",
-)
-@click.option(
-    "--better",
-    type=click.Choice(["higher", "lower"]),
-    help="Which direction of --metric is better; well-known names say it themselves.",
-)
-@click.option("--unit", help="The unit of --metric, like % or dB.")
+@metric_options("The name of the test's metric in the log, where it is no accuracy: ppl, val_mIoU.")
 @click.option(
     "--kind", type=click.Choice(KINDS), default="retrain", show_default=True, help="What was run."
 )
@@ -130,7 +121,6 @@ def command(
     from trainscope.cli.schedule_options import build_schedule
     from trainscope.records import Kind
     from trainscope.records.imports import Given, run_from_log
-    from trainscope.records.imports.metrics import metric_of
     from trainscope.records.run import FILE_NAME
 
     planned = None
@@ -149,8 +139,6 @@ def command(
     named = _pairs(columns, "--column", known=True)
     if metric is not None and "test_accuracy" in named:
         raise click.UsageError("--metric and --column test_accuracy=NAME name the same: give one.")
-    if metric is None and (better is not None or unit is not None):
-        raise click.UsageError("--better and --unit are of --metric NAME: give that too.")
     given = Given(
         kind=Kind(kind),
         schedule=None if planned is None else str(planned),
@@ -158,7 +146,7 @@ def command(
         rates=() if planned is None else tuple(planned.rates()),
         settings=_pairs(settings, "--setting", known=False),
         columns=named if metric is None else {**named, "test_accuracy": metric},
-        metric=None if metric is None else metric_of(metric, better, unit),
+        metric=metric_asked(metric, better, unit),
         percent=None if accuracy is None else accuracy == "percent",
         untrained_first=untrained_first,
         first_epoch=first_epoch,

@@ -8,11 +8,14 @@ import re
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from trainscope.records.arrays import PROBES
+
+if TYPE_CHECKING:
+    from trainscope.records import Metric
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -40,6 +43,41 @@ def shape_option(command: Command) -> Command:
         callback=lambda _, __, value: value and _shape(value),
         help="The shape of one input, like 1x28x28, where it is not the architecture's own.",
     )(command)
+
+
+def metric_options(text: str) -> Callable[[Command], Command]:
+    """Add --metric, with its help, and --better and --unit, which say what the name does not."""
+
+    def add(command: Command) -> Command:
+        for option in (
+            click.option("--unit", help="The unit of --metric, like % or dB."),
+            click.option(
+                "--better",
+                type=click.Choice(["higher", "lower"]),
+                help="Which direction of --metric is better; well-known names say it themselves.",
+            ),
+            click.option("--metric", help=text),
+        ):
+            command = option(command)
+        return command
+
+    return add
+
+
+def metric_asked(metric: str | None, better: str | None, unit: str | None) -> Metric | None:
+    """Return the metric that `metric_options` name; None for none.
+
+    Raises:
+        UsageError: A direction or a unit is there without a name.
+        RecordError: The name does not say which direction is better, or is of training data.
+    """
+    from trainscope.records.imports.metrics import metric_of
+
+    if metric is not None:
+        return metric_of(metric, better, unit)
+    if better is not None or unit is not None:
+        raise click.UsageError("--better and --unit are of --metric NAME: give that too.")
+    return None
 
 
 def _shape(text: str) -> tuple[int, ...]:

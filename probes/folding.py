@@ -6,13 +6,13 @@ activations less in every direction. Derivatives are with respect to the origina
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, fx, nn
 
+from trainscope.probes.passes import watched
 from trainscope.task import Batch, Task
 from trainscope.task.batches import tensors
 
@@ -79,7 +79,14 @@ def folded(network: nn.Module, task: Task, batch: Batch, samples: int = 2**30) -
     try:
         graph = fx.Tracer().trace(network)
         result = fx.GraphModule(network, graph)
-        with torch.no_grad(), _sizes(network, samples / task.size(batch)) as sizes:
+        sizes: dict[nn.Module, float] = {}
+        times = samples / task.size(batch)
+
+        def note(module: nn.Module, _: object, out: Tensor) -> None:
+            sizes[module] = times * out.numel()
+
+        convs = [module for module in network.modules() if type(module) in CONVS]
+        with torch.no_grad(), watched(convs, note):
             expected = tensors(task.outputs(network, batch))
         if not _fold_all(result, sizes):
             return network
@@ -97,23 +104,6 @@ def _close(expected: Tensor, got: Tensor) -> bool:
         return bool(torch.equal(expected, got))
     tolerance = 1e3 * torch.finfo(expected.dtype).eps * float(expected.abs().max())
     return float((expected - got).abs().max()) <= tolerance
-
-
-@contextmanager
-def _sizes(network: nn.Module, times: float) -> Iterator[dict[nn.Module, float]]:
-    """Collect the numbers that each convolution returns for a batch so many times as large."""
-    found: dict[nn.Module, float] = {}
-
-    def remember(module: nn.Module, _: tuple[Any, ...], out: Tensor) -> None:
-        found[module] = times * out.numel()
-
-    convs = [module for module in network.modules() if type(module) in CONVS]
-    handles = [module.register_forward_hook(remember) for module in convs]
-    try:
-        yield found
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _fold_all(traced: fx.GraphModule, sizes: Mapping[nn.Module, float]) -> int:

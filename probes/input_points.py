@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from trainscope.probes.passes import watched
 from trainscope.task import Batch
 from trainscope.task.batches import size_of, tensors
 
@@ -43,10 +44,6 @@ def embedded(network: nn.Module, tokens: Tensor | None) -> Iterator[list[Tensor]
         found.append(out.detach().requires_grad_())
         return found[-1]
 
-    layers = [m for m in network.modules() if isinstance(m, nn.Embedding)]
-    handles = [layer.register_forward_hook(begin) for layer in layers if tokens is not None]
-    try:
+    layers = [] if tokens is None else [m for m in network.modules() if isinstance(m, nn.Embedding)]
+    with watched(layers, begin):
         yield found
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from trainscope.errors import ProbeError
 from trainscope.probes.input_points import embedded, floating, token_ids
 from trainscope.probes.lent import Lent
-from trainscope.probes.passes import derivative
+from trainscope.probes.passes import derivative, watched
 from trainscope.probes.shards import plain_type
 from trainscope.task import Batch
 from trainscope.task.batches import mapped
@@ -271,12 +271,8 @@ def _linear(model: nn.Module) -> Iterator[list[_Call]]:
             found.append(_Call(layer.weight, given[0], out, out._version))
 
     layers = [m for m in model.modules() if plain_type(m) is nn.Linear]
-    handles = [layer.register_forward_hook(remember) for layer in layers]
-    try:
+    with watched(layers, remember):
         yield found
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _last_layer(signal: Tensor, calls: list[_Call]) -> _Call | None:

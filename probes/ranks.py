@@ -6,11 +6,7 @@ raised, in the same place, in the place of waiting for it for ever. A process al
 
 from __future__ import annotations
 
-import os
 import pickle
-import signal
-import threading
-import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -22,6 +18,7 @@ import torch
 from torch import Tensor, distributed
 
 from trainscope.errors import ProbeError
+from trainscope.probes.signals import Signals
 
 T = TypeVar("T")
 
@@ -29,8 +26,6 @@ PATIENCE = 120.0
 """Seconds that a process waits for the others to come and measure with it."""
 WAIT = timedelta(hours=6)
 """The longest that one waits for the others while they measure."""
-GRACE = 2.0
-"""Seconds in which a second Ctrl-C is the first one, handed on by the launcher."""
 DO = "call it in every process, or let each measure alone, inside trainscope.probes.ranks.alone()"
 
 
@@ -102,6 +97,16 @@ def alone() -> Iterator[None]:
         _FORCED.reset(token)
 
 
+def forced() -> Ranks | None:
+    """Return whom this process is to measure with whatever its job; None where nobody said."""
+    return _FORCED.get()
+
+
+def forget() -> None:
+    """Forget the job, which is over."""
+    _JOBS.clear()
+
+
 def initialised() -> bool:
     """Tell whether this process belongs to a job that torch knows of."""
     return distributed.is_available() and distributed.is_initialized()
@@ -135,7 +140,7 @@ class JobRanks(Ranks):
         self._group: Any = None
         self._level = self._meetings = 0
         self._lost: str | None = None
-        self._signals = _Signals()
+        self._signals = Signals()
 
     def sum(self, values: Tensor) -> Tensor:
         """Return the sum over processes."""
@@ -295,53 +300,6 @@ class JobRanks(Ranks):
             raise _EndedError(1, ProbeError(self._lost)) from error
 
 
-class _Signals:
-    """Keeps Ctrl-C out of collectives, which the other processes would wait in for ever."""
-
-    def __init__(self) -> None:
-        self._before: dict[int, Any] = {}
-        self._busy, self._asked, self._last = 0, False, -GRACE
-
-    def take(self) -> None:
-        """Handle the signals that end a process by raising."""
-        if threading.current_thread() is not threading.main_thread():
-            return
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before = signal.getsignal(number)
-            if callable(before):
-                self._before[number] = before
-                signal.signal(number, self._handle)
-
-    def give_back(self) -> None:
-        """Leave them to who had them."""
-        for number, before in self._before.items():
-            signal.signal(number, before)
-        self._before.clear()
-        self._asked = False
-
-    def _handle(self, number: int, frame: Any) -> None:
-        before, self._last = self._last, time.monotonic()
-        if self._last - before < GRACE:
-            return
-        if self._busy:
-            self._asked = True
-        else:
-            self._before[number](number, frame)
-
-    @contextmanager
-    def held(self, *, quiet: bool = False) -> Iterator[None]:
-        """Let a signal wait until the block is over; drop it where the process ends anyway."""
-        self._busy += 1
-        try:
-            yield
-        finally:
-            self._busy -= 1
-        if self._asked and not self._busy:
-            self._asked = False
-            if not quiet:
-                raise KeyboardInterrupt
-
-
 def _portable(error: BaseException) -> BaseException:
     """Return an error that another process can raise."""
     try:
@@ -354,60 +312,3 @@ def _portable(error: BaseException) -> BaseException:
 
 def _listed(numbers: list[int]) -> str:
     return " and ".join(filter(None, (", ".join(map(str, numbers[:-1])), str(numbers[-1]))))
-
-
-_STORES: list[Any] = []
-"""How the processes found each other, and once more for each time that they joined."""
-
-
-def _join(backend: str, patience: timedelta) -> None:
-    """Make the processes of the environment a job; each time as if it were the first."""
-    from torch.distributed.distributed_c10d import PrefixStore
-    from torch.distributed.rendezvous import rendezvous
-
-    if not _STORES:
-        _STORES.extend(next(iter(rendezvous("env://", timeout=patience))))
-    store, rank, count, *times = _STORES
-    _STORES.append(None)
-    distributed.init_process_group(
-        backend,
-        store=PrefixStore(f"trainscope {len(times)}", store),
-        rank=rank,
-        world_size=count,
-        timeout=patience,
-    )
-
-
-@contextmanager
-def joined() -> Iterator[Ranks]:
-    """Join the processes that torchrun, or accelerate, started with this one, for a block.
-
-    Where the process belongs to a job already, or was started by itself, nothing is done.
-
-    Raises:
-        ProbeError: The others do not come.
-    """
-    count = int(os.environ.get("WORLD_SIZE", "1") or 1)
-    found = all(name in os.environ for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"))
-    solo = initialised() or not distributed.is_available() or count < 2 or not found
-    if solo or _FORCED.get() is not None:
-        yield present()
-        return
-    here = int(os.environ.get("LOCAL_RANK", "0"))
-    gpu = torch.cuda.device_count() >= int(os.environ.get("LOCAL_WORLD_SIZE", count))
-    if gpu:  # one for each
-        torch.cuda.set_device(here)
-    backend = "cpu:gloo,cuda:nccl" if gpu else "gloo"
-    try:
-        _join(backend, timedelta(seconds=PATIENCE))
-    except RuntimeError as error:
-        said = next(iter(str(error).strip().splitlines()), "no reason given")
-        raise ProbeError(
-            f"this is rank {os.environ['RANK']} of {count} processes, and the others did not come "
-            f"within {PATIENCE:g} s ({said[:200]}): {DO}"
-        ) from error
-    try:
-        yield present()
-    finally:
-        _JOBS.clear()
-        distributed.destroy_process_group()

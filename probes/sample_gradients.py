@@ -23,7 +23,7 @@ from trainscope.probes.layer_rules import LayerRule, rule_for
 from trainscope.probes.lent import Lent
 from trainscope.probes.output_space import with_samples
 from trainscope.probes.parameters import Measured
-from trainscope.probes.passes import NotDifferentiableError, derivative
+from trainscope.probes.passes import NotDifferentiableError, derivative, watched
 from trainscope.probes.room import room
 from trainscope.probes.shards import whole
 from trainscope.probes.step_norms import NARROW
@@ -230,12 +230,8 @@ class SampleGradients:
             calls.append(module)
             seen[module] = (args[0].detach(), get_gradient_edge(out))
 
-        handles = [module.register_forward_hook(remember) for module in self.rules]
-        try:
+        with watched(self.rules, remember):
             outputs = self.lent.outputs(batch)
-        finally:
-            for handle in handles:
-                handle.remove()
         if len(seen) != len(self.rules) or len(calls) != len(seen):
             raise _NoRuleError
         wanted = cotangents(outputs, batch)

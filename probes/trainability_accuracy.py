@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,14 +19,20 @@ from trainscope.networks.given import call_of
 from trainscope.probes.alike import alike
 from trainscope.probes.behaviour import Behaviour, behaviour_of
 from trainscope.probes.evaluation import taken_batch
-from trainscope.probes.jackknife import stderr
 from trainscope.probes.probe import Need
 from trainscope.probes.ranks import Ranks, present
 from trainscope.probes.scalar_spec import ScalarSpec
 from trainscope.probes.shards import whole
+from trainscope.probes.trained_scores import (
+    NOT_FINITE,
+    left_out_of,
+    lost_in,
+    start_of,
+    ta_of,
+)
 from trainscope.probes.untouched import untouched
 from trainscope.probes.wrappers import refuse_flat, unwrap
-from trainscope.records import Cost, Measurement, Scalar, Status
+from trainscope.records import Cost, Measurement, Status
 from trainscope.records.measurement import Array
 from trainscope.records.metric import ACCURACY
 from trainscope.records.retrained import CURVES, CURVES_METRIC, LEFT_OUT, START, START_METRIC
@@ -42,11 +47,6 @@ from trainscope.training.settings import suited
 MOST_EPOCHS, FEWEST_EPOCHS = 5, 2
 DEFAULT_PASSES = 100_000
 """Training samples passed at one LR by default, within the bounds above."""
-_NOT_FINITE = "the network's logits on the test half hold NaN or infinite values"
-FEWEST_BATCHES = 8
-"""Batches of the test half below which they show no spread."""
-PARTS = 64
-"""Parts of a test half of samples that are right or wrong."""
 TESTS = 5
 """Tests on the way where steps are asked for."""
 FEWER_STEPS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
@@ -155,14 +155,14 @@ class TrainabilityAccuracy:
             lrs = () if self.start_only else self.lrs
             start, runs = self._shared_out(network, data, lrs)
         tested = [[start], *([found for _, found in run] for run in runs)]
-        left = [_left_out(evaluations) for evaluations in tested]
+        left = [left_out_of(evaluations) for evaluations in tested]
         rows = zip(lrs, runs, left[1:], strict=True)
-        each = {f"ta@{write_lr(lr)}": _ta(run, without) for lr, run, without in rows}
+        each = {f"ta@{write_lr(lr)}": ta_of(run, without) for lr, run, without in rows}
         scalars = {"ta": next(iter(each.values())), **each} if each else {}
         metric = data.task.metric
         accuracy = metric.is_accuracy
         curves = [[record.test_metric for record, _ in run] for run in runs]
-        scalars[START if accuracy else START_METRIC] = _start(start, left[0])
+        scalars[START if accuracy else START_METRIC] = start_of(start, left[0])
         arrays: dict[str, Array] = {
             "lrs": list(lrs),
             CURVES if accuracy else CURVES_METRIC: curves,
@@ -173,12 +173,12 @@ class TrainabilityAccuracy:
         diverged = [
             f"{write_lr(lr)} (epoch {record.epoch})"
             for lr, run in zip(lrs, runs, strict=True)
-            for record in [_lost(run)]
+            for record in [lost_in(run)]
             if record is not None
         ]
         reason = f"retraining diverged at LR {', '.join(diverged)}" if diverged else None
         if start.loss is None:
-            reason = _NOT_FINITE
+            reason = NOT_FINITE
         return Measurement(
             self.name,
             status=Status.NONFINITE if reason else Status.OK,
@@ -370,26 +370,6 @@ class _OwnBatchNorm(nn.BatchNorm1d):
         """Take inputs of any number of axes, as SyncBatchNorm does."""
 
 
-def _ta(run: list[tuple[EpochRecord, Evaluation]], left: list[float]) -> Scalar:
-    """Return the TA of one retraining, or the reason why a diverged one has none."""
-    lost = _lost(run)
-    if lost is not None:
-        unit = lost.metric.unit
-        return Scalar(None, unit, reason=f"retraining diverged in epoch {lost.epoch}")
-    return _mean([found for _, found in run], left)
-
-
-def _lost(run: list[tuple[EpochRecord, Evaluation]]) -> EpochRecord | None:
-    """Return the first epoch whose training or test loss is not finite."""
-    return next((r for r, _ in run if r.train_loss is None or r.test_loss is None), None)
-
-
-def _start(found: Evaluation, left: list[float]) -> Scalar:
-    if found.loss is None:
-        return Scalar(None, found.task.metric.unit, reason=_NOT_FINITE)
-    return _mean([found], left)
-
-
 def _remarks(behaviour: Behaviour) -> dict[str, str]:
     """Return what a reader must know of a network that is not one function of one sample."""
     found = {}
@@ -398,55 +378,3 @@ def _remarks(behaviour: Behaviour) -> dict[str, str]:
     if behaviour.coupled is not None:
         found["batch"] = f"{behaviour.coupled}; test accuracies are of batches of {TEST_BATCH}"
     return found
-
-
-def _mean(evaluations: list[Evaluation], left: list[float]) -> Scalar:
-    """Return the mean metric over epochs with its standard error over test samples."""
-    shares = _shares(evaluations)
-    if shares is None:
-        return _mean_metric(evaluations, left)
-    count = shares.numel()
-    error = 100 * float(shares.std()) / count**0.5 if count > 1 else None
-    return Scalar.of(100 * float(shares.mean()), "%", error)
-
-
-def _mean_metric(evaluations: list[Evaluation], left: list[float]) -> Scalar:
-    """Return the mean of any metric, and its jackknife error over batches of the test half."""
-    unit = evaluations[0].task.metric.unit
-    values = [found.metric for found in evaluations]
-    if any(value is None for value in values):
-        return Scalar(None, unit, reason="the metric on the test half is no finite number")
-    mean = float(np.mean(np.asarray(values, dtype=np.float64)))
-    return Scalar.of(mean, unit, stderr(np.asarray(left)) if left else None)
-
-
-def _shares(evaluations: list[Evaluation]) -> Tensor | None:
-    """Return the share of the epochs in which each test sample was right, [N]."""
-    correct = [found.correct for found in evaluations]
-    if any(right is None for right in correct):
-        return None
-    return torch.stack([right.double() for right in correct if right is not None]).mean(0)
-
-
-def _left_out(evaluations: list[Evaluation]) -> list[float]:
-    """Return the mean metric over epochs with each part of the test half left out, [parts].
-
-    The parts are batches; of samples that are right or wrong, every `PARTS`-th one. Nothing is
-    returned where there are too few of them, or a metric is no finite number.
-    """
-    shares = _shares(evaluations)
-    if shares is not None:
-        if len(shares) < 2:
-            return []
-        step = min(PARTS, len(shares))
-        groups = [shares[i::step] for i in range(step)]
-        total, count = float(shares.sum()), len(shares)
-        return [100 * (total - float(each.sum())) / (count - len(each)) for each in groups]
-    parts = len(evaluations[0].parts)
-    if parts < FEWEST_BATCHES:
-        return []
-    rows = list(zip(*(found.left_out for found in evaluations), strict=True))
-    if any(value is None for row in rows for value in row):
-        return []
-    means = np.asarray(rows, dtype=np.float64).mean(1)
-    return means.tolist() if bool(np.isfinite(means).all()) else []

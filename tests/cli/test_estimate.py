@@ -259,3 +259,16 @@ def test_a_loss_over_steps_is_a_target(tmp_path):
     assert "has no column 'epoch'" in refused(
         str(log), "--metric", "val_loss", "--per", "epoch", "--target", "3"
     )
+
+
+@pytest.mark.parametrize(("column", "more"), [("val_acc", ""), ("val_error", "--unit ''")])
+def test_shares_of_one_of_any_column_in_percent_are_refused(tmp_path, column, more):
+    log = tmp_path / "log.csv"
+    rows = [f"{k},0.1,{0.2 + 0.5 / k}" for k in range(1, 9)]
+    log.write_text("\n".join([f"epoch,lr,{column}", *rows]) + "\n")
+    said = refused(str(log), "--metric", column, "--target", "50")
+    assert "above 1, so these are shares of 1 and not percent" in said
+    assert more in said
+    if more:
+        found = invoke("estimate", log, "--metric", column, "--unit", "", "--target", "0.2")
+        assert "target           0.2" in found.output

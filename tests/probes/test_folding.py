@@ -101,3 +101,19 @@ def test_the_inputs_that_folding_is_checked_on_are_not_changed() -> None:
     network = drawn(Writing())
     assert folded(network, Classification(), inputs) is not network
     assert torch.equal(inputs, INPUTS)
+
+
+def test_a_norm_is_folded_where_activations_outweigh_the_weights_before_it() -> None:
+    """The first convolution returns 72 numbers a sample for 36 weights, the second 16 for 288."""
+    network = drawn(
+        nn.Sequential(
+            nn.Conv2d(2, 2, 3, padding=1, bias=False),
+            nn.BatchNorm2d(2),
+            nn.ReLU(),
+            nn.Conv2d(2, 16, 3, stride=6, bias=False),
+            nn.BatchNorm2d(16),
+        )
+    )
+    many = [folded(network, Classification(), INPUTS, samples) for samples in (1, 17, 18)]
+    counts = [sum(isinstance(m, ConvNorm) for m in model.modules()) for model in many]
+    assert counts == [1, 1, 2]

@@ -72,6 +72,16 @@ def test_sums_over_millions_of_single_precision_numbers_keep_the_basis_orthogona
     assert krylov.skew < 1e-5
 
 
+def test_a_vector_that_is_nearly_in_the_space_is_orthogonalised_again() -> None:
+    """One pass leaves what it rounds of the part along the space, here as much as the rest."""
+    krylov = grown(symmetric(30), torch.randn(30, generator=seeded(1)), 4)
+    outside = krylov.outside(torch.randn(30, generator=seeded(2), dtype=torch.float64))
+    vector = 1e14 * krylov.basis[0] + outside
+    length = krylov._orthogonalise(vector, krylov._parts(vector))
+    assert length == pytest.approx(float(vector.norm()))
+    assert float((krylov.basis @ vector).abs().max()) < 1e-12 * length
+
+
 def test_a_small_space_is_float64_whatever_the_network_is() -> None:
     assert grown(symmetric(5), torch.ones(5), 2, torch.float32).basis.dtype == torch.float64
 

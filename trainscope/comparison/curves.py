@@ -94,10 +94,11 @@ def read_curve(
             f"{path} has {curve.per} {curve.repeated:g} more than once: keep one row "
             f"{_one(curve.per)}, and give two runs in two files"
         )
-    if curve.metric == ACCURACY and len(curve) and 0 < curve.accuracy.max() <= 1:
+    if curve.metric.unit == "%" and len(curve) and 0 < curve.accuracy.max() <= 1:
+        other = "" if curve.metric.is_accuracy else ", or take them as they are with --unit ''"
         raise RecordError(
-            f"{path} has no accuracy above 1, so these are shares of 1 and not percent: multiply "
-            "the column by 100"
+            f"{path} has no {curve.metric.name} above 1, so these are shares of 1 and not percent: "
+            f"multiply the column by 100{other}"
         )
     return curve
 

@@ -37,7 +37,8 @@ from trainscope.networks.device import find_device
 from trainscope.networks.threads import suited_threads
 from trainscope.probes import Probe
 from trainscope.probes.behaviour import checked_once
-from trainscope.probes.ranks import joined, present
+from trainscope.probes.joining import joined
+from trainscope.probes.ranks import present
 from trainscope.probes.shards import whole
 from trainscope.probes.wrappers import unwrap
 from trainscope.records import (
