@@ -15,6 +15,7 @@ from trainscope.cli.schedule_options import refuse_recipe
 
 if TYPE_CHECKING:
     from trainscope.convergence import Estimate, Interval, LearningCurve
+    from trainscope.records import Metric
 
 FILE = Place(exists=True, path_type=Path)
 
@@ -75,6 +76,7 @@ def command(
         final_level,
         own_schedule,
     )
+    from trainscope.convergence.estimate import THE_WATCHED
     from trainscope.report.pictures import kind_of_picture
 
     if target is None and match is None:
@@ -124,9 +126,12 @@ def command(
         found = in_words(estimate.first_passage, small.per)
         brackets = f" ({chance} in brackets)" if "(" in f"{found}{estimate.extra_epochs}" else ""
         say(f"first passage    {found}{brackets}")
-        added = "to add to the first LR stage" if schedule else "beyond those watched"
+        beyond = estimate.lengthens == THE_WATCHED
+        added = "beyond those watched" if beyond else f"to add to {estimate.lengthens}"
         say(f"{f'extra {small.per}s':<16} {estimate.extra_epochs} {added}")
         say(f"reachable        with probability {estimate.reachable:.2f}")
+    if estimate.final is not None:
+        say(f"the plan ends    at {ending(estimate.final, small.metric)}")
     if estimate.lr_time_bound is not None:
         said = bound_in_words(estimate.lr_time_bound, estimate, small)
         say(f"equal LR time    {small.per} {estimate.lr_time_bound:.0f}, {said}")
@@ -147,6 +152,12 @@ def bound_in_words(bound: float, estimate: Estimate, small: LearningCurve) -> st
         if bound < estimate.first_passage.median:
             return "earlier than the estimate: here it is hardly an upper bound"
     return "an upper bound as a rule"
+
+
+def ending(final: Interval, metric: Metric) -> str:
+    """Write where a plan ends, like "93.12 % (92.40 to 93.77)"."""
+    low, high = (metric.written(value, 2).split(" ")[0] for value in (final.low, final.high))
+    return f"{metric.written(final.median, 2)} ({low} to {high})"
 
 
 def in_words(passage: Interval, per: str = "epoch") -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from itertools import pairwise
 
 import numpy as np
@@ -46,8 +47,9 @@ def check(estimate: Estimate) -> None:
     said = (
         "The target is reached" if estimate.status is EstimateStatus.REACHED else said.split(":")[0]
     )
-    short = estimate.status is EstimateStatus.TOO_FEW and "The first LR stage holds"
-    assert estimate.explanation.startswith((said, short or said))
+    other = "The first LR stage holds" if estimate.status is EstimateStatus.TOO_FEW else said
+    other = "The LR falls" if estimate.status is EstimateStatus.OK else other
+    assert estimate.explanation.startswith((said, other))
     for interval in (estimate.first_passage, estimate.extra_epochs):
         assert 0 <= interval.low <= interval.median <= interval.high
     assert 0 <= estimate.reachable <= 1
@@ -56,7 +58,9 @@ def check(estimate: Estimate) -> None:
         assert math.isfinite(estimate.extra_epochs.median)
     if estimate.status is EstimateStatus.UNREACHABLE:
         assert estimate.reachable < 0.5
-        assert math.isinf(estimate.extra_epochs.median)
+        assert math.isfinite(estimate.extra_epochs.high)
+    if estimate.final is not None:
+        assert 0 <= estimate.final.low <= estimate.final.median <= estimate.final.high <= 100
     json.dumps(estimate.to_json(), allow_nan=False)
     band = estimate.curve
     for low, median, high in zip(band.low, band.median, band.high, strict=True):
@@ -193,8 +197,13 @@ def test_above_the_ceiling_is_never():
 def test_a_curve_that_has_levelled_off_is_called_unreachable():
     estimate = estimate_extra_epochs(LEVEL, 68.0)
     assert estimate.reachable < 0.5
-    assert estimate.first_passage.median == math.inf
+    assert 40 < estimate.first_passage.median <= estimate.first_passage.high < math.inf
     assert "level off" in estimate.explanation
+    told = re.search(
+        r"not reached within (\d+) epochs with probability (\d+)%", estimate.explanation
+    )
+    assert int(told[1]) == 10 * len(LEVEL)
+    assert 1 - int(told[2]) / 100 <= estimate.reachable + 0.01
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -394,14 +403,16 @@ def test_a_long_log_costs_neither_memory_nor_minutes():
     assert found.first_passage.low <= 300_000 <= found.first_passage.high
 
 
-def test_a_run_whose_lr_always_falls_is_not_said_to_be_short():
+def test_a_run_whose_lr_always_falls_is_estimated_from_all_its_records():
     epochs = range(1, 31)
     for period in (10, 30):
         lr = [0.05 * (1 + math.cos(math.pi * ((e - 1) % period) / period)) for e in epochs]
         curve = LearningCurve(epochs, [80 - 45 * math.exp(-e / 9) for e in epochs], lr)
         found = estimate_extra_epochs(curve, 85)
-        assert found.status is EstimateStatus.TOO_FEW
-        assert "The first LR stage holds 1 of the 30 epochs watched" in found.explanation
+        assert found.status in (EstimateStatus.OK, EstimateStatus.UNREACHABLE)
+        assert "all 30 records and their LRs" in found.explanation
+        assert found.first_passage.low > 30
+        check(found)
         reached = estimate_extra_epochs(curve, 70)
         assert reached.status is EstimateStatus.REACHED
         assert reached.extra_epochs.median == 0

@@ -24,6 +24,8 @@ MOST = 12
 """So many settings are estimated, those furthest behind first."""
 LEAST_EXTRA = 0.5
 """Epochs below which an estimate has nothing to say."""
+LIKELY = 0.5
+"""A chance below which no number of epochs is named."""
 UNLIKELY = 0.2
 """A chance to reach the target below which it is called out of reach."""
 
@@ -57,8 +59,8 @@ class GroupEstimate:
 
     @property
     def unreachable(self) -> bool:
-        """Return whether no number of epochs can be named."""
-        return not math.isfinite(self.result.extra_epochs.median)
+        """Return whether no number of epochs can be named: more likely than not, none will do."""
+        return self.result.reachable < LIKELY or not math.isfinite(self.result.extra_epochs.median)
 
     @property
     def never(self) -> bool:

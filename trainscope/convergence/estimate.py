@@ -83,6 +83,8 @@ class Interval:
         return middle if middle == low == high else f"{middle} ({low} to {high})"
 
 
+THE_STAGE, THE_SCHEDULE, THE_WATCHED = "the first LR stage", "the whole schedule", "those watched"
+"""What extra epochs are added to."""
 NEVER = Interval(math.inf, math.inf, math.inf)
 
 
@@ -151,6 +153,10 @@ class Estimate(Shown):
         early_decay: Whether the curve decayed too early; None where it has no decay.
         metric: What target and curve are values of.
         per: What passages and extra epochs count: "epoch", "step" or "token".
+        final: Where the plan ends, in the metric's unit, low below high; None without a plan, or
+            where fewer than four records are known.
+        lengthens: What the extra epochs are added to: "the first LR stage", "the whole schedule",
+            which they stretch, or "those watched".
     """
 
     target: float
@@ -166,6 +172,8 @@ class Estimate(Shown):
     early_decay: EarlyDecay | None = None
     metric: Metric = ACCURACY
     per: str = "epoch"
+    final: Interval | None = None
+    lengthens: str = THE_WATCHED
 
     def __repr__(self) -> str:
         """Return one line: the target, the extra epochs and their interval, the status."""
@@ -190,6 +198,8 @@ class Estimate(Shown):
             "explanation": self.explanation,
             "doubt": self.doubt,
             "curve": self.curve.to_json(),
+            "final": None if self.final is None else self.final.to_json(),
+            "lengthens": self.lengthens,
             "early_decay": None if self.early_decay is None else self.early_decay.to_json(),
         }
 

@@ -19,6 +19,10 @@ from trainscope.convergence.stage import SAME, FirstStage
 
 UNLIKELY = 0.2
 """Probability below which a target is said to be most likely out of reach."""
+SURE = 0.9
+"""Probability below which it is said how likely a target is missed."""
+MANY = 10.0
+"""Times the epochs watched, within which it may be."""
 FEWEST = 6
 """Records of a first stage below which an estimate is rough."""
 DOUBTFUL = 0.5
@@ -59,6 +63,12 @@ def explain(
         _said(status, scale, ahead, target, extra, reachable, final),
         _evidence(scale, ahead, target),
     ]
+    if plan is None and status is not EstimateStatus.REACHED and reachable < SURE:
+        time = MANY * float(ahead.stage.time[-1])
+        sentences.append(
+            f"It is not reached within {time + ahead.stage.lag:.0f} epochs with probability "
+            f"{ahead.not_within(time, target):.0%}."
+        )
     if status is not EstimateStatus.REACHED:
         sentences.append(_basis(ahead, reference))
     if in_doubt:

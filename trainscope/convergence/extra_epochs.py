@@ -13,6 +13,8 @@ from trainscope.convergence.decay_gain import Gain, decay_gain, final_quality
 from trainscope.convergence.early_decay import early_decay, log_slope
 from trainscope.convergence.estimate import (
     NEVER,
+    THE_STAGE,
+    THE_WATCHED,
     Band,
     Estimate,
     EstimateStatus,
@@ -27,6 +29,12 @@ from trainscope.convergence.passage import first_passage, running_maximum
 from trainscope.convergence.passages import Passages, passages
 from trainscope.convergence.plan import Plan, read_plan
 from trainscope.convergence.scale import Scale, shared_scale
+from trainscope.convergence.scheduled import (
+    estimate_scheduled,
+    final_of,
+    foresee,
+    is_scheduled,
+)
 from trainscope.convergence.stage import FirstStage, first_stage
 from trainscope.errors import RecordError
 
@@ -124,6 +132,12 @@ def _estimated(
         return _bare(target, level, EstimateStatus.EMPTY, small)
     if scale.percent and goal > 100.0:
         return _bare(target, level, EstimateStatus.IMPOSSIBLE, small)
+    if is_scheduled(small, stage) and not small.diverged:
+        found = estimate_scheduled(small, reference, target, level, plan)
+        if found is not None:
+            return found
+    if reference is not None and its is not None and is_scheduled(reference, its):
+        its = None  # it tells where plans end, and has no first stage to match
     reached = _best(stage) >= goal
     if small.diverged and not reached:
         return _bare(target, level, EstimateStatus.DIVERGED, small)
@@ -139,6 +153,7 @@ def _estimated(
     final = final_quality(small, stage)
     after = final is not None and final >= goal
     tails = (HALF, (1 - level) / 2, (1 + level) / 2)
+    foreseen = None if plan is None else foresee(small, reference, plan)
     passage = Interval(*(ahead.quantile(p, goal) + stage.lag for p in tails))
     if after:
         extra, reachable = Interval(0.0, 0.0, 0.0), 1.0
@@ -181,6 +196,8 @@ def _estimated(
         curve=_band(ahead, passage, tails, scale),
         metric=small.metric,
         per=small.per,
+        final=final_of(foreseen, small, plan, tails),
+        lengthens=THE_WATCHED if plan is None else THE_STAGE,
     )
 
 
@@ -273,10 +290,8 @@ def _band(ahead: Passages, passage: Interval, tails: tuple[float, ...], scale: S
     time = np.geomspace(last, until, POINTS)
     rows = []
     for p in tails:
-        log_time = ahead.quantiles(p)
-        seen = np.isfinite(log_time)
-        x = np.concatenate(([np.log(last)], log_time[seen]))
-        y = np.concatenate((ahead.best[-1:], ahead.levels[seen]))
+        x = np.concatenate(([np.log(last)], ahead.quantiles(p)))
+        y = np.concatenate((ahead.best[-1:], ahead.levels))
         rows.append(tuple(scale.value(np.interp(np.log(time), x, y)).tolist()))
     median, high, low = rows if scale.metric.sign > 0 else (rows[0], rows[2], rows[1])
     return Band(tuple((time + stage.lag).tolist()), median, low, high)

@@ -12,6 +12,10 @@ from trainscope.convergence.passage import Floats, first_passage, running_maximu
 from trainscope.convergence.stage import FirstStage
 
 MEDIAN = 0.5
+LATEST = 0.975
+"""The quantile that stands for the latest passages of levels that are rarely reached."""
+HORIZON = 100.0
+"""Times the time watched, beyond which nothing is told apart."""
 STEPS = 48
 """Levels of the grid between the present one and 100 %."""
 PAUSE = 0.03
@@ -44,12 +48,17 @@ class Passages:
     reach: Floats
 
     def quantile(self, probability: float, level: float) -> float:
-        """Return the time by which a level is reached with a probability; inf if there is none."""
+        """Return the time by which a level is reached with a probability.
+
+        At most `HORIZON` times what was watched, which stands for all that is later. Where the
+        level is less likely to be reached than that, the time is that of the latest passages; inf
+        for a level that no run reaches.
+        """
         if level <= self.best[-1]:
             return float(first_passage(self.stage.time, self.best, np.array([level]))[0])
-        if level > self.levels[-1] or probability > self.reachable(level):
+        if level > self.levels[-1]:
             return float("inf")
-        times = self._times(probability)
+        times = self.quantiles(probability)
         place = int(np.searchsorted(self.levels, level))
         low = np.log(self.stage.time[-1]) if place == 0 else times[place - 1]
         before = self.best[-1] if place == 0 else self.levels[place - 1]
@@ -58,10 +67,23 @@ class Passages:
 
     def quantiles(self, probability: float) -> Floats:
         """Return the log time by which each level of the grid is reached, [M]; never falling."""
-        return np.where(probability > self.reach, np.inf, self._times(probability))
+        times = self._times(probability)
+        if probability > MEDIAN:
+            latest = self._times(max(probability, LATEST))
+            times = np.where(probability > self.reach, latest, times)
+        return np.minimum(times, float(np.log(self.stage.time[-1] * HORIZON)))
+
+    def not_within(self, time: float, level: float) -> float:
+        """Return the probability that a level is not reached within a time."""
+        if level <= self.best[-1]:
+            return 0.0
+        tried = np.linspace(0.01, 0.99, 50)
+        times = [self.quantile(float(p), level) for p in tried]
+        within = float(np.interp(time, times, tried, left=0.0, right=1.0))
+        return 1.0 - min(within, self.reachable(level))
 
     def _times(self, probability: float) -> Floats:
-        """Return the same for levels that are reached at all."""
+        """Return the same for levels that are reached at all, without a horizon."""
         z = float(self.errors.quantile(probability))
         time = self.forecast.centre + self.forecast.scale * z
         time = np.maximum(time, np.log(self.stage.time[-1]))

@@ -8,8 +8,17 @@ from itertools import pairwise
 import numpy as np
 
 from trainscope.convergence.curve import LearningCurve
+from trainscope.convergence.estimate import THE_SCHEDULE, THE_STAGE
 from trainscope.convergence.stage import first_stage
+from trainscope.convergence.track import Track
 from trainscope.errors import ScheduleError
+
+FEW = 6
+"""Records of a first stage with which its first passages are estimated by themselves."""
+ANNEALED = 0.25
+"""Share of its peak at which a falling LR may be at its end."""
+HELD = 0.15
+"""Share of a plan for which its largest LR is held, above which it has a first stage."""
 
 
 @dataclass(frozen=True)
@@ -20,11 +29,48 @@ class Plan:
         first: Epochs of the first LR stage, to which epochs would be added.
         lr: Its LR.
         tail: LR time of the decays: the sum of their LRs over `lr`, in epochs.
+        track: All its LRs.
     """
 
     first: float
     lr: float
     tail: float
+    track: Track
+
+    @property
+    def total(self) -> float:
+        """Return its epochs."""
+        return float(self.track.edges[-1])
+
+    @property
+    def staged(self) -> bool:
+        """Return whether it holds its first LR, after a warm-up, and then decays: can be longer.
+
+        A cosine, whose LR falls from the start, is made longer by stretching all of it.
+        """
+        return self.first - self._rise >= HELD * self.total
+
+    @property
+    def _rise(self) -> float:
+        """Return where the largest LR begins, epochs."""
+        top = int(np.argmax(self.track.rates))
+        return float(self.track.edges[top - 1]) if top else 0.0
+
+    @property
+    def lengthens(self) -> str:
+        """Return what extra epochs are added to."""
+        return THE_STAGE if self.staged else THE_SCHEDULE
+
+    def longer(self, extra: float) -> Track:
+        """Return its LRs with more epochs in the first stage, or, of no stage, stretched by them.
+
+        Args:
+            extra: Epochs, 0 or more.
+        """
+        edges = self.track.edges
+        if self.staged:
+            return Track(np.where(edges >= self.first, edges + extra, edges), self.track.rates)
+        return Track(edges * (1 + extra / self.total), self.track.rates)
 
 
 def read_plan(schedule: str, total: float | None) -> Plan:
@@ -50,7 +96,8 @@ def read_plan(schedule: str, total: float | None) -> Plan:
         raise ScheduleError(f"the LR schedule '{schedule}' has no positive LR in its first stage")
     spans = list(zip(stages, ends, strict=True))[decay:]
     tail = sum(lr * (end - start) for (start, lr), end in spans) / peak
-    return Plan(first=ends[decay - 1], lr=peak, tail=tail)
+    track = Track(np.array(ends), np.array([lr for _, lr in stages])).joined()
+    return Plan(first=ends[decay - 1], lr=peak, tail=tail, track=track)
 
 
 def _stage(part: str, schedule: str) -> tuple[float, float]:
@@ -68,9 +115,16 @@ def _stage(part: str, schedule: str) -> tuple[float, float]:
 
 
 def own_schedule(curve: LearningCurve) -> tuple[str, float] | None:
-    """Return the schedule that a curve has run, as written, and its total; None without decays."""
+    """Return the schedule that a curve has run, as written, and its total; None without decays.
+
+    An LR that has fallen all along and is above `ANNEALED` of its peak at the last record is on its
+    way down: the rest of that schedule is not known, and so none is returned.
+    """
     stage = first_stage(curve)
     if stage is None or not stage.decayed:
+        return None
+    falling = len(stage) < FEW and len(np.unique(curve.lr)) > len(curve.lr) / 2
+    if falling and curve.lr[-1] > ANNEALED * curve.lr.max():
         return None
     starts = np.append(0.0, curve.lr_epochs[:-1])
     new = np.append(True, np.diff(curve.lr) != 0)

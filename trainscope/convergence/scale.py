@@ -70,6 +70,14 @@ class Scale:
         found: Values = np.exp(axis) if self.log else axis
         return found
 
+    def within(self, quality: Values) -> Values:
+        """Return values from points, kept within the metric's range: a loss is 0 or more."""
+        value = self.value(quality)
+        if not self.percent and self.metric.unit != "nats":
+            return value
+        found: Values = np.clip(value, 0.0, 100.0 if self.percent else None)
+        return found
+
     def written(self, quality: float) -> str:
         """Write a value, like "97.25 %" or "3.281 nats"."""
         return self.metric.written(float(self.value(quality)), 2)

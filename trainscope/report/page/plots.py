@@ -249,7 +249,7 @@ def _predicted(held: GroupEstimate) -> list[list[float | None]]:
 def _passage(held: GroupEstimate) -> Json | None:
     """Return when the target is reached, with its interval; None where no epoch can be named."""
     passage = held.result.first_passage
-    if not math.isfinite(passage.median) or passage.low <= 0:
+    if held.unreachable or passage.low <= 0:
         return None
     return {
         "label": f"reaches it at epoch {passage}",

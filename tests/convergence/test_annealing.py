@@ -1,0 +1,184 @@
+"""Runs that follow the annealing law: its powers, its ends and its errors are found again."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from trainscope.convergence import EstimateStatus, LearningCurve, estimate_extra_epochs
+from trainscope.convergence.annealing import clocks, fit_law
+from trainscope.convergence.plan import own_schedule, read_plan
+from trainscope.convergence.track import Track
+from trainscope.errors import RecordError
+
+Q, P, ALPHA = 0.7, 0.8, 0.5
+TOP, FALL, NOISE = 3.0, 0.9, 0.25
+
+
+def written(rates: list[float]) -> str:
+    """Return one stage an epoch."""
+    return ",".join(f"{i}:{lr!r}" for i, lr in enumerate(rates))
+
+
+def cosine(count: int, peak: float = 0.1) -> list[float]:
+    """Return half a cosine."""
+    return [peak * (1 + math.cos(math.pi * i / count)) / 2 for i in range(count)]
+
+
+def run(rates: list[float], upto: int | None = None, *, jitter: float = 0.0, seed: int = 0):
+    """Return the losses of the law under some LRs, and the curve of the first of them."""
+    lr = np.array(rates) / 0.1
+    tau = np.cumsum(lr**Q) / 100
+    loss = TOP + FALL * tau**-ALPHA + NOISE * lr**P
+    loss = loss + jitter * np.random.default_rng(seed).normal(size=len(loss))
+    count = upto or len(rates)
+    epochs = np.arange(1.0, len(rates) + 1)
+    curve = LearningCurve(
+        epochs[:count], lr=rates[:count], metric=loss[:count], better="lower", unit="nats"
+    )
+    return loss, curve
+
+
+def test_the_clocks_are_sums_and_delayed_noise() -> None:
+    track = Track(np.array([2.0, 5.0]), np.array([0.1, 0.01]))
+    tau, noise = clocks(
+        track, np.array([1.0, 2, 3, 5]), 0.1, np.array([0.5]), np.array([1.0]), np.array([1.0])
+    )
+    slow = 0.1**0.5
+    assert tau[0] == pytest.approx([1, 2, 2 + slow, 2 + 3 * slow])
+    left = [1.0, 1.0, *(0.1 + 0.9 * math.exp(-slow * k) for k in (1, 3))]
+    assert noise[0] == pytest.approx(left)
+
+
+@pytest.mark.parametrize("jitter", [0.0, 0.01])
+def test_the_end_of_a_cosine_is_foreseen_from_its_first_half_and_a_run_that_decayed(jitter) -> None:
+    plan = cosine(100)
+    truth, half = run(plan, 50, jitter=jitter)
+    _, decayed = run([0.1] * 60 + [0.01] * 20, jitter=jitter, seed=1)
+    found = estimate_extra_epochs(
+        half, truth[-1] + 0.01, decayed, schedule=written(plan), total_epochs=100
+    )
+    assert found.final.median == pytest.approx(truth[-1], abs=0.03)
+    assert found.final.low <= truth[-1] <= found.final.high
+    assert found.status is EstimateStatus.OK
+    assert found.lengthens == "the whole schedule"
+
+
+def test_a_decayed_run_narrows_where_another_schedule_ends() -> None:
+    _, constant = run([0.1] * 60)
+    _, decayed = run([0.1] * 40 + [0.01] * 10)
+    plan = {"schedule": "0:0.1,80:0.01", "total_epochs": 100}
+    truth = run([0.1] * 80 + [0.01] * 20)[0][-1]
+    alone = estimate_extra_epochs(constant, 3.5, **plan).final
+    both = estimate_extra_epochs(constant, 3.5, decayed, **plan).final
+    assert both.high - both.low < 0.3 * (alone.high - alone.low)
+    assert alone.low <= truth <= alone.high
+    assert both.median == pytest.approx(truth, abs=0.04)
+
+
+def test_a_cosine_and_a_constant_run_of_the_same_first_epochs_end_apart() -> None:
+    _, decayed = run([0.1] * 60 + [0.01] * 20)
+    falling = [0.1] * 8 + cosine(92)
+    ends = []
+    for rates in ([0.1] * 100, falling, [0.1] * 80 + [0.001] * 20):
+        truth, start = run(rates, 8)
+        plan = {"schedule": written(rates), "total_epochs": 100}
+        found = estimate_extra_epochs(start, 3.5, decayed, **plan).final
+        assert found.median == pytest.approx(truth[-1], abs=0.04)
+        ends.append(found.median)
+    assert ends[0] > ends[1] > ends[2] + 0.05
+
+
+def test_a_plan_that_ran_to_its_end_ended_where_it_did() -> None:
+    plan = cosine(40)
+    loss, curve = run(plan)
+    found = estimate_extra_epochs(curve, 3.0, schedule=written(plan), total_epochs=40)
+    assert found.final.median == pytest.approx(loss[-3:].mean())
+    assert found.extra_epochs.low > 0
+    assert found.curve.epochs == ()
+    reached = estimate_extra_epochs(curve, 5.0, schedule=written(plan), total_epochs=40)
+    assert reached.status is EstimateStatus.REACHED
+    assert reached.extra_epochs.high == 0
+
+
+def test_the_epochs_by_which_a_cosine_is_stretched_reach_the_target() -> None:
+    _, curve = run(cosine(60))
+    longer = run(cosine(90))[0][-1]
+    found = estimate_extra_epochs(curve, longer, schedule=written(cosine(60)), total_epochs=60)
+    assert found.extra_epochs.low <= 30 <= found.extra_epochs.high
+    assert found.extra_epochs.median == pytest.approx(30, rel=0.5)
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(1000.0, 0.0), (1.0, 7.0), (0.01, -3.0)])
+def test_units_zero_and_direction_do_not_matter(scale: float, shift: float) -> None:
+    plan = cosine(40)
+    loss, _ = run(plan, jitter=0.01)
+    epochs = np.arange(1.0, 21)
+    more = {"schedule": written(plan), "total_epochs": 40}
+    plain = LearningCurve(epochs, lr=plan[:20], metric=loss[:20], better="lower", unit="x")
+    other = LearningCurve(
+        epochs, lr=plan[:20], metric=-(scale * loss[:20] + shift), better="higher", unit="x"
+    )
+    a = estimate_extra_epochs(plain, 4.0, **more)
+    b = estimate_extra_epochs(other, -(scale * 4.0 + shift), **more)
+    assert -(b.final.median - -shift) / scale == pytest.approx(a.final.median, rel=1e-6)
+    assert b.extra_epochs.median == pytest.approx(a.extra_epochs.median, rel=1e-6, abs=1e-6)
+    assert b.reachable == a.reachable
+
+
+def test_the_axis_does_not_matter() -> None:
+    plan = cosine(40)
+    loss, curve = run(plan, 20)
+    steps = np.arange(1.0, 21) * 250
+    told = LearningCurve(steps, lr=plan[:20], metric=loss[:20], better="lower", per="step")
+    schedule = ",".join(f"{250 * i}:{lr!r}" for i, lr in enumerate(plan))
+    a = estimate_extra_epochs(curve, 4.0, schedule=written(plan), total_epochs=40)
+    b = estimate_extra_epochs(told, 4.0, schedule=schedule, total_epochs=10_000)
+    assert b.final.median == pytest.approx(a.final.median, rel=1e-9)
+    assert b.first_passage.median == pytest.approx(250 * a.first_passage.median, rel=1e-9)
+
+
+def test_a_higher_target_is_never_reached_sooner() -> None:
+    plan = cosine(40)
+    _, curve = run(plan, 20, jitter=0.02)
+    more = {"schedule": written(plan), "total_epochs": 40}
+    found = [estimate_extra_epochs(curve, target, **more) for target in np.linspace(5, 2, 13)]
+    for ends in ([f.extra_epochs.median for f in found], [f.first_passage.high for f in found]):
+        assert all(a <= b + 1e-9 for a, b in pairwise(ends))
+    chances = [f.reachable for f in found]
+    assert chances == sorted(chances, reverse=True)
+
+
+def test_four_records_are_the_least() -> None:
+    assert fit_law([LearningCurve([1, 2, 3], [1.0, 2, 3], 0.1)]) is None
+    assert fit_law([LearningCurve([1, 2, 3, 4], [1.0, 2, 3, 4], 0.1)]) is not None
+
+
+def test_an_lr_on_its_way_down_is_no_whole_schedule() -> None:
+    _, half = run(cosine(40), 20)
+    assert own_schedule(half) is None
+    _, whole = run(cosine(40))
+    assert own_schedule(whole)[1] == 40
+
+
+def test_a_plan_knows_if_it_has_a_first_stage() -> None:
+    staged = read_plan("0:0.1,30:0.01", 60)
+    assert staged.staged
+    assert staged.longer(10).edges.tolist() == [40, 70]
+    stretched = read_plan(written(cosine(40)), 40)
+    assert not stretched.staged
+    assert stretched.longer(20).edges[-1] == 60
+    warm = read_plan("0:0.01,2:0.1,30:0.01", 60)
+    assert warm.longer(10).edges.tolist() == [2, 40, 70]
+
+
+def test_a_reference_without_a_first_stage_is_not_matched() -> None:
+    _, small = run([0.05] * 30)
+    _, large = run(cosine(60))
+    found = estimate_extra_epochs(small, 4.3, large)
+    assert "own trend" in found.explanation
+    with pytest.raises(RecordError, match="the target must be"):
+        estimate_extra_epochs(small, math.nan, large)

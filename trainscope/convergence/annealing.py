@@ -1,0 +1,291 @@
+"""What a run ends at under any LR schedule: one law for every run of one network in evidence.
+
+Quality is taken as Q = Q0 - A (tau / T)^-alpha - B n. The first loss is what training takes off: it
+falls as a power of tau, the sum of LR^q over the epochs. The second is the noise that the present
+LR keeps up and that a decay releases: n follows LR^p, with a short delay. Constant runs tell
+nothing of B, runs with decays do, and runs at two LRs do between them. The powers cannot be read
+off one curve, so that all of a grid are kept, each weighted by how well its fit agrees with the
+records. Early records count less, by how far below the last ones they lie. Nothing in it depends on
+the units of the axis, of the LR or of the metric.
+
+Sources of the form: Tissue et al. (2024), "Scaling Law with Learning Rate Annealing"; Luo et al.
+(2025), "A Multi-Power Law for Loss Curve Prediction Across Learning Rate Schedules".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainscope.convergence.curve import LearningCurve
+from trainscope.convergence.passage import WINDOW, Floats, centred_mean, noise
+from trainscope.convergence.track import Track
+
+RECORDS = 60
+"""Records of a run that are looked at, at most, half of them evenly in log time."""
+CERTAIN = 4.0
+"""Records' worth of belief in the misfit that is assumed, against the one that is found."""
+TRUST = (0.05, 20.0)
+"""How far the found one may move the weight of the records."""
+DRAWS = 400
+"""Curves that stand for the posterior."""
+
+
+@dataclass(frozen=True)
+class AnnealingPrior:
+    """What is believed of a run before it is seen. Pure numbers.
+
+    Attributes:
+        q: Powers of the LR in the clock that are tried.
+        p: Powers of the LR in the noise.
+        delay: Of the noise, as a share of the longest run in evidence.
+        alpha: Powers of the clock.
+        alpha_centre: Where the prior on alpha has its centre.
+        alpha_width: Its standard deviation.
+        power_width: That of the priors on q and p, about the middle of those that are tried.
+        evidence: Weight of each record, below one as errors of neighbours are shared.
+        misfit: The form's own error, as a share of the rise over a unit of log time.
+        distance: What is added to it for each unit by which a record lies below the last one.
+        of_rise: Centre of the prior on B, for each unit of that rise.
+        of_noise: The same for each unit of noise from record to record.
+        unsure: Standard deviation of that prior, as a share of its centre.
+        ahead: Error of the form for each unit of log time ahead, as a share of the rise.
+        above: The same for each unit of log LR above the largest LR in evidence.
+    """
+
+    q: tuple[float, ...] = (0.5, 0.7, 0.9)
+    p: tuple[float, ...] = (0.6, 0.8, 1.0)
+    delay: tuple[float, ...] = (0.001, 0.003, 0.01)
+    alpha: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8, 1.0, 1.4, 2.0)
+    alpha_centre: float = 0.5
+    alpha_width: float = 0.4
+    power_width: float = 0.25
+    evidence: float = 0.4
+    misfit: float = 0.03
+    distance: float = 0.12
+    of_rise: float = 1.5
+    of_noise: float = 0.9
+    unsure: float = 0.6
+    ahead: float = 0.05
+    above: float = 0.15
+
+
+PRIOR = AnnealingPrior()
+
+
+@dataclass(frozen=True)
+class Law:
+    """The posterior of the law: curves of one network under any schedule.
+
+    Attributes:
+        draws: [D, 3]: Q0, A and B of each draw.
+        alpha: [D].
+        powers: [D], the place of each draw's q, p and delay in `grid`.
+        grid: [3, G]: q, p, and the delay as a share of `horizon`.
+        sway: [D], standard normal: the form's own error of each draw.
+        reference: The largest LR in evidence, in units of which LRs are.
+        horizon: The longest run in evidence, epochs: T.
+        rise: Of the quality over a unit of log time, where the watched run stands.
+        prior: What was believed.
+    """
+
+    draws: Floats
+    alpha: Floats
+    powers: NDArray[np.intp]
+    grid: Floats
+    sway: Floats
+    reference: float
+    horizon: float
+    rise: float
+    prior: AnnealingPrior
+
+    def quality(self, track: Track, at: Floats, watched: float) -> Floats:
+        """Return the quality of every draw at some epochs of a schedule, [D, M].
+
+        Args:
+            track: The schedule from epoch 0.
+            at: [M], increasing, positive.
+            watched: The epoch to which the watched run is known.
+        """
+        q, p, delay = self.grid
+        clock, noisy = clocks(track, at, self.reference, q, p, delay * self.horizon)
+        tau, held = clock[self.powers], noisy[self.powers]
+        x = np.maximum(tau / self.horizon, 1e-12) ** -self.alpha[:, None]
+        base, scale, released = self.draws.T[:, :, None]
+        ahead = np.maximum(np.log(at / watched), 0.0)
+        above = max(float(np.log(track.peak / self.reference)), 0.0) if track.peak else 0.0
+        error = self.rise * np.hypot(self.prior.ahead * ahead, self.prior.above * above)
+        return np.asarray(base - scale * x - released * held + self.sway[:, None] * error)
+
+
+def clocks(
+    track: Track, at: Floats, reference: float, q: Floats, p: Floats, delay: Floats
+) -> tuple[Floats, Floats]:
+    """Return tau and n at some epochs, [G, M] each.
+
+    Args:
+        track: LRs from epoch 0.
+        at: [M], increasing, positive.
+        reference: The LR that counts as one.
+        q: [G], power of the LR in the clock.
+        p: [G], power of the LR in the noise.
+        delay: [G], clock time over which the noise follows its LR.
+    """
+    whole = track.split(at)
+    rates = whole.rates / reference
+    steps = np.diff(whole.edges, prepend=0.0) * rates[None] ** q[:, None]
+    kept = np.exp(-steps / delay[:, None])
+    level = np.where(rates > 0, np.maximum(rates, 1e-300)[None] ** p[:, None], 0.0)
+    held = np.empty_like(level)
+    now = level[:, 0]
+    for i in range(held.shape[1]):
+        now = level[:, i] + (now - level[:, i]) * kept[:, i]
+        held[:, i] = now
+    place = np.searchsorted(whole.edges, at)
+    return np.cumsum(steps, axis=1)[:, place], held[:, place]
+
+
+def fit_law(curves: Sequence[LearningCurve], prior: AnnealingPrior = PRIOR) -> Law | None:
+    """Fit the law to the runs in evidence; None where they hold fewer than four records.
+
+    Args:
+        curves: Of one network, data and metric, on one scale; the watched one first.
+        prior: What is believed before.
+    """
+    curves = [c for c in curves if len(c.lr) and (c.epochs > 0).any()]
+    if not curves or sum(int((c.epochs > 0).sum()) for c in curves) < 4:
+        return None
+    tracks = [Track.of(c) for c in curves]
+    reference = max(track.peak for track in tracks)
+    horizon = max(float(c.epochs[-1]) for c in curves)
+    seen = [_records(c) for c in curves]
+    axes = np.meshgrid(prior.q, prior.p, prior.delay, indexing="ij")
+    grid = np.stack([axis.ravel() for axis in axes])
+    q, p, delay = grid
+    pairs = [
+        clocks(track, at, reference, q, p, delay * horizon)
+        for track, (at, _, _) in zip(tracks, seen, strict=True)
+    ]
+    tau = np.maximum(np.concatenate([t for t, _ in pairs], axis=1) / horizon, 1e-12)
+    held = np.concatenate([n for _, n in pairs], axis=1)
+    y = np.concatenate([values for _, values, _ in seen])
+    below = np.concatenate([b for _, _, b in seen])
+    jitter = max(noise(c.quality[c.epochs > 0]) for c in curves)
+    rise = _rise(seen[0])
+    unit = max(rise, jitter / WINDOW, 1e-9 * max(float(np.ptp(y)), 1e-9))
+    error = jitter**2 + (prior.misfit * unit) ** 2 + (prior.distance * below) ** 2
+    weight = prior.evidence / error
+    alpha = np.array(prior.alpha)
+    x = -(tau[None] ** -alpha[:, None, None])
+    design = np.stack(np.broadcast_arrays(np.ones_like(x), x, -held[None]), axis=-1)
+    weighted = design * weight[:, None]
+    gram = np.swapaxes(weighted, -1, -2) @ design
+    moment = np.swapaxes(weighted, -1, -2) @ y
+    square, size, trust = float(weight @ y**2), prior.evidence * len(y), 1.0
+    for _ in range(2):  # the second time by the rise and the misfit that the law itself has
+        centre = prior.of_rise * rise + prior.of_noise * jitter
+        spread = max(prior.unsure * centre, 1e-6 * unit)
+        theta, cov, cost, fit = _solved(
+            trust * gram, trust * moment, trust * square, centre, spread
+        )
+        best = np.unravel_index(np.argmax(fit), fit.shape)
+        trust = float(np.clip((size + CERTAIN) / (cost[best] / trust + CERTAIN), *TRUST))
+        fit = fit + _belief(prior, alpha, q, p)
+        share = np.exp(fit - fit.max())
+        share /= share.sum()
+        end = pairs[0][0][:, -1] / horizon
+        speeds = alpha[:, None] * theta[..., 1] * end[None] ** -alpha[:, None]
+        rise = float(np.clip((share * speeds).sum(), 0.0, 4 * unit))
+    return _drawn(share, theta, cov, alpha, grid, reference, horizon, rise, prior)
+
+
+def _records(curve: LearningCurve) -> tuple[Floats, Floats, Floats]:
+    """Return epochs, qualities, and by how much each lies below the last, [N] each."""
+    keep = curve.epochs > 0
+    at, values = curve.epochs[keep], curve.quality[keep]
+    below = np.abs(float(centred_mean(values)[-1]) - values)
+    if len(at) > RECORDS:
+        half = RECORDS // 2
+        even = np.linspace(1, len(at), half)
+        place = np.concatenate((even, np.geomspace(1, len(at), half))).round().astype(int) - 1
+        place = np.unique(place)
+        return at[place], values[place], below[place]
+    return at, values, below
+
+
+def _rise(seen: tuple[Floats, Floats, Floats]) -> float:
+    """Return the rise of the quality over a unit of log time, over the last half of a run."""
+    at, values, _ = seen
+    late = at >= at[-1] / 2
+    late[-4:] = True
+    s = np.log(at[late])
+    s = s - s.mean()
+    spread = float(s @ s)
+    return abs(float(s @ values[late])) / spread if spread > 0 else 0.0
+
+
+def _solved(
+    gram: Floats, moment: Floats, square: float, centre: float, spread: float
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """Return the posterior of Q0, A and B for every power, and its log evidence.
+
+    Args:
+        gram: [K, G, 3, 3].
+        moment: [K, G, 3].
+        square: Weighted sum of squared qualities.
+        centre: Of the prior on B.
+        spread: Of the same.
+
+    Returns:
+        Means [K, G, 3], covariances [K, G, 3, 3], cost [K, G], log evidence up to a constant.
+    """
+    precision = 1 / spread**2
+    own = gram.copy()
+    own[..., 2, 2] += precision
+    own[..., 0, 0] += 1e-9 * np.maximum(own[..., 0, 0], 1e-300)
+    own[..., 1, 1] *= 1 + 1e-9
+    target = moment.copy()
+    target[..., 2] += precision * centre
+    cov: Floats = np.asarray(np.linalg.inv(own), dtype=np.float64)
+    theta: Floats = (cov @ target[..., None])[..., 0]
+    cost = square + precision * centre**2 - (theta * target).sum(-1)
+    fit = -0.5 * cost + 0.5 * np.linalg.slogdet(cov)[1]
+    return theta, cov, cost, np.where(theta[..., 1] < 0, fit - 50.0, fit)
+
+
+def _belief(prior: AnnealingPrior, alpha: Floats, q: Floats, p: Floats) -> Floats:
+    """Return the log prior of every power, [K, G]."""
+    middles = float(np.mean(prior.q)), float(np.mean(prior.p))
+    powers = ((q - middles[0]) ** 2 + (p - middles[1]) ** 2) / prior.power_width**2
+    shapes = ((alpha - prior.alpha_centre) / prior.alpha_width) ** 2
+    # Powers lie closer together where they are small: each stands for the gap about it.
+    gaps = np.gradient(alpha)
+    return np.asarray(np.log(gaps)[:, None] - 0.5 * (shapes[:, None] + powers[None]))
+
+
+def _drawn(
+    share: Floats,
+    theta: Floats,
+    cov: Floats,
+    alpha: Floats,
+    grid: Floats,
+    reference: float,
+    horizon: float,
+    rise: float,
+    prior: AnnealingPrior,
+) -> Law:
+    """Return curves drawn from the posterior, the same ones every time."""
+    random = np.random.default_rng(0)
+    flat = np.searchsorted(np.cumsum(share.ravel()), (np.arange(DRAWS) + 0.5) / DRAWS)
+    flat = np.minimum(flat, share.size - 1)
+    k, g = np.unravel_index(flat, share.shape)
+    normal = random.standard_normal((DRAWS, 4))
+    root = np.linalg.cholesky(cov[k, g] + 1e-18 * np.eye(3))
+    drawn = theta[k, g] + (root @ normal[:, :3, None])[..., 0]
+    for i in (2, 1):  # neither loss is a gain
+        lack = np.minimum(drawn[:, i], 0.0)
+        drawn = drawn - cov[k, g][:, :, i] / cov[k, g][:, i, i, None] * lack[:, None]
+    return Law(drawn, alpha[k], g, grid, normal[:, 3], reference, horizon, rise, prior)

@@ -1,0 +1,147 @@
+"""What a plan leads to, by the annealing law: where it ends, when it gets there, how much longer.
+
+Every draw of the law's posterior is a whole curve, so that a higher target is never reached sooner,
+and a plan that ends higher is never said to need more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from trainscope.convergence.annealing import Law
+from trainscope.convergence.passage import Floats
+from trainscope.convergence.plan import Plan
+from trainscope.convergence.track import Track
+
+POINTS = 60
+"""Epochs at which a curve is looked at."""
+LONGEST = 30.0
+"""Lengths of the plan, or of its first stage, up to which a longer one is tried."""
+LENGTHS = 18
+"""How many longer plans are tried."""
+
+
+@dataclass(frozen=True)
+class Prospect:
+    """The curves that a law foresees under a plan.
+
+    Attributes:
+        law: The law.
+        plan: The plan.
+        track: Its LRs, with those of the watched run up to where that was watched.
+        watched: The epoch to which the run was watched.
+        followed: True where the watched run is the plan's first part.
+        at: [M], epochs from there to the plan's end.
+        curves: [D, M], quality of every draw.
+        longer: [K], epochs that are added.
+        ends: [D, K], quality at the end of the plan with as many more epochs, never falling.
+    """
+
+    law: Law
+    plan: Plan
+    track: Track
+    watched: float
+    followed: bool
+    at: Floats
+    curves: Floats
+    longer: Floats
+    ends: Floats
+
+    def final(self) -> Floats:
+        """Return the quality at the end of the plan, [D]."""
+        return self.curves[:, -1]
+
+    def reachable(self, goal: float) -> float:
+        """Return the probability that the plan, or one made longer, ends at a goal."""
+        return float(np.mean(self.ends[:, -1] >= goal))
+
+    def extra(self, goal: float, tails: tuple[float, ...]) -> tuple[float, ...]:
+        """Return quantiles of the epochs to add so that the plan ends at a goal; all finite.
+
+        A draw that never gets there counts as the longest plan that was tried.
+
+        Args:
+            goal: Quality.
+            tails: Probabilities.
+        """
+        return _quantiles(self.longer, self.ends, goal, tails)
+
+    @property
+    def horizon(self) -> float:
+        """Return the last epoch that is looked at: the plan's last LR goes on to it."""
+        return LONGEST * float(self.at[-1])
+
+    def passage(self, goal: float, tails: tuple[float, ...]) -> tuple[float, ...]:
+        """Return quantiles of the epoch at which a goal is first reached under the plan; finite.
+
+        The plan's last LR goes on to `horizon`, which a draw that never gets there counts as.
+        """
+        return _quantiles(*self._onward, goal, tails)
+
+    def ever(self, goal: float) -> float:
+        """Return the probability that a goal is reached by `horizon`."""
+        return float(np.mean(self._onward[1][:, -1] >= goal))
+
+    @cached_property
+    def _onward(self) -> tuple[Floats, Floats]:
+        """Return epochs to the horizon, [K], and the running maximum of every draw, [D, K]."""
+        beyond = float(self.at[-1]) * np.geomspace(1.02, LONGEST, LENGTHS)
+        later = self.law.quality(self.track, beyond, self.watched)
+        curves = np.concatenate((self.curves, later), axis=1)
+        return np.append(self.at, beyond), np.maximum.accumulate(curves, axis=1)
+
+
+def prospect(law: Law, plan: Plan, followed: Track | None, watched: float) -> Prospect:
+    """Return what a plan leads to, from all that was watched on.
+
+    Args:
+        law: Of the network.
+        plan: The plan, from epoch 0.
+        followed: LRs of the watched run where it is the plan's first part; None where the plan is
+            for another run.
+        watched: The epoch to which the law's runs say where this one stands.
+    """
+    start = watched if followed is not None else 0.0
+
+    track = plan.track
+    if followed is not None:
+        track = followed.until(start).then(track)
+    end = max(plan.total, start)
+    low = max(start, end / 1e3)
+    even = np.linspace(low, end, POINTS)
+    at = np.unique(np.append(np.geomspace(low, end, POINTS // 2), even))
+    curves = law.quality(track, at, watched)
+    unit = plan.first if plan.staged else plan.total
+    longer = np.append(0.0, unit * np.geomspace(0.02, LONGEST, LENGTHS))
+    ends = [curves[:, -1]]
+    for extra in longer[1:]:
+        afresh = plan.longer(float(extra))
+        ends.append(law.quality(afresh, afresh.edges[-1:], watched)[:, 0])
+    rising = np.maximum.accumulate(np.stack(ends, axis=1), axis=1)
+    return Prospect(law, plan, track, watched, followed is not None, at, curves, longer, rising)
+
+
+def _quantiles(
+    at: Floats, rising: Floats, goal: float, tails: tuple[float, ...]
+) -> tuple[float, ...]:
+    """Return quantiles of when curves reach a goal; the last place for those that do not.
+
+    Args:
+        at: [M], increasing.
+        rising: [D, M], curves that never fall.
+        goal: Level.
+        tails: Probabilities.
+    """
+    reached = rising >= goal
+    place = np.where(reached[:, -1], np.argmax(reached, axis=1), len(at) - 1)
+    before = np.maximum(place - 1, 0)
+    rows = np.arange(len(rising))
+    low, high = rising[rows, before], rising[rows, place]
+    gap = high - low
+    share = np.where(gap > 0, (goal - low) / np.where(gap > 0, gap, 1.0), 1.0)
+    when = at[before] + np.clip(share, 0.0, 1.0) * (at[place] - at[before])
+    found: list[float] = np.quantile(when, tails).tolist()
+    return tuple(found)
