@@ -136,6 +136,9 @@ def command(
         said = bound_in_words(estimate.lr_time_bound, estimate, small)
         say(f"equal LR time    {small.per} {estimate.lr_time_bound:.0f}, {said}")
     say(estimate.explanation)
+    for sentence in (estimate.beyond_lr_time, estimate.withheld):
+        if sentence:
+            say(sentence)
     if estimate.early_decay is not None:
         say(estimate.early_decay.explanation)
     if plot is not None:

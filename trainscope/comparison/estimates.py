@@ -26,6 +26,8 @@ LEAST_EXTRA = 0.5
 """Epochs below which an estimate has nothing to say."""
 LIKELY = 0.5
 """A chance below which no number of epochs is named."""
+FEWEST_WATCHED = 6
+"""Epochs of a first stage from which a number of epochs is told."""
 UNLIKELY = 0.2
 """A chance to reach the target below which it is called out of reach."""
 
@@ -91,6 +93,11 @@ class GroupEstimate:
                 f"{self.label} may not reach {aim} (the chance is put at "
                 f"{100 * self.result.reachable:.0f} %).{why}"
             )
+        if self.watched < FEWEST_WATCHED:
+            return (
+                f"{self.label} needs more first-stage epochs to reach {aim}; how many cannot be "
+                f"told from the {self.watched} that were watched: it takes {FEWEST_WATCHED}."
+            )
         to = f"to {extra.high:.0f}" if math.isfinite(extra.high) else "or more"
         line = (
             f"{self.label} needs about {extra.median:.0f} more first-stage epochs "
@@ -102,7 +109,7 @@ class GroupEstimate:
             )
         elif self.result.status is not EstimateStatus.OK:
             line += f"; not to be relied on ({self.result.status})"
-        return line + "."
+        return " ".join([line + ".", *filter(None, [self.result.beyond_lr_time])])
 
     def as_dict(self) -> Json:
         """Return the fields for JSON; endless is null."""

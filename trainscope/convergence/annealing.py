@@ -288,4 +288,5 @@ def _drawn(
     for i in (2, 1):  # neither loss is a gain
         lack = np.minimum(drawn[:, i], 0.0)
         drawn = drawn - cov[k, g][:, :, i] / cov[k, g][:, i, i, None] * lack[:, None]
-    return Law(drawn, alpha[k], g, grid, normal[:, 3], reference, horizon, rise, prior)
+    used, place = np.unique(g, return_inverse=True)
+    return Law(drawn, alpha[k], place, grid[:, used], normal[:, 3], reference, horizon, rise, prior)

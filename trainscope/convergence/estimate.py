@@ -157,6 +157,8 @@ class Estimate(Shown):
             where fewer than four records are known.
         lengthens: What the extra epochs are added to: "the first LR stage", "the whole schedule",
             which they stretch, or "those watched".
+        withheld: Why no curve is predicted, a sentence; "" where one is, or where the target is
+            reached.
     """
 
     target: float
@@ -174,6 +176,18 @@ class Estimate(Shown):
     per: str = "epoch"
     final: Interval | None = None
     lengthens: str = THE_WATCHED
+    withheld: str = ""
+
+    @property
+    def beyond_lr_time(self) -> str:
+        """Return the sentence that says that equal LR time disagrees; "" where it does not."""
+        bound, passage = self.lr_time_bound, self.first_passage
+        if bound is None or self.status is EstimateStatus.REACHED:
+            return ""
+        if passage.low <= bound <= passage.high:
+            return ""
+        side = "earlier" if bound < passage.low else "later"
+        return f"Equal LR time would put it at {self.per} {bound:.0f}, {side} than all of the interval."
 
     def __repr__(self) -> str:
         """Return one line: the target, the extra epochs and their interval, the status."""
@@ -200,6 +214,7 @@ class Estimate(Shown):
             "curve": self.curve.to_json(),
             "final": None if self.final is None else self.final.to_json(),
             "lengthens": self.lengthens,
+            "withheld": self.withheld,
             "early_decay": None if self.early_decay is None else self.early_decay.to_json(),
         }
 

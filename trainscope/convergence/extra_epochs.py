@@ -28,7 +28,7 @@ from trainscope.convergence.from_ends import from_ends
 from trainscope.convergence.passage import first_passage, running_maximum
 from trainscope.convergence.passages import Passages, passages
 from trainscope.convergence.plan import Plan, read_plan
-from trainscope.convergence.scale import Scale, shared_scale
+from trainscope.convergence.scale import shared_scale
 from trainscope.convergence.scheduled import (
     estimate_scheduled,
     final_of,
@@ -46,7 +46,9 @@ QUANTILES = np.linspace(0.01, 0.99, 50)
 SLIGHT = 1e-6
 """A slope (percent per unit of log time) that is rounding."""
 FEW = 6
-"""Records below which the status says so."""
+"""Records below which the status says so, and no curve is predicted."""
+FURTHEST = 10.0
+"""Times the epochs watched to which a curve is predicted: estimates were checked as far."""
 NO_DECAYS = Gain(0.0, 0.0, "a plan without decays")
 
 
@@ -108,6 +110,7 @@ def estimate_extra_epochs(
         found,
         explanation=over(small.per, found.explanation),
         doubt=over(small.per, found.doubt),
+        withheld=over(small.per, found.withheld),
         early_decay=decayed,
     )
 
@@ -166,6 +169,7 @@ def _estimated(
         extra, reachable = _planned(ahead, gain, goal, tails, plan)
     status = EstimateStatus.REACHED if after else _status(ahead, usable, goal, reachable)
     in_doubt = doubt(status, scale, ahead, usable, goal)
+    withheld = _withheld(stage, passage, status)
     return Estimate(
         target=target,
         level=level,
@@ -193,7 +197,8 @@ def _estimated(
             len(stage),
         ),
         doubt=in_doubt,
-        curve=_band(ahead, passage, tails, scale),
+        curve=Band() if withheld else _band(ahead, passage, tails, small),
+        withheld=withheld,
         metric=small.metric,
         per=small.per,
         final=final_of(foreseen, small, plan, tails),
@@ -281,18 +286,39 @@ def _bound(stage: FirstStage, reference: FirstStage | None, target: float) -> fl
     return passage * reference.lr / stage.lr + stage.lag
 
 
-def _band(ahead: Passages, passage: Interval, tails: tuple[float, ...], scale: Scale) -> Band:
-    """Return the predicted values from the last watched epoch to well past the passage."""
-    stage = ahead.stage
+def _withheld(stage: FirstStage, passage: Interval, status: EstimateStatus) -> str:
+    """Return why no curve is predicted: a sentence, or nothing."""
+    if status is EstimateStatus.REACHED:
+        return ""
+    if len(stage) < FEW:
+        return (
+            f"No curve is predicted: {len(stage)} epochs at this LR were watched, and it takes "
+            f"{FEW}."
+        )
+    if passage.median - stage.lag > FURTHEST * float(stage.time[-1]):
+        return (
+            "No curve is predicted: the target lies more than ten times the epochs watched ahead, "
+            "where no prediction was ever checked."
+        )
+    return ""
+
+
+def _band(
+    ahead: Passages, passage: Interval, tails: tuple[float, ...], small: LearningCurve
+) -> Band:
+    """Return the predicted values from the last watched record to well past the passage."""
+    stage, scale = ahead.stage, small.scale
     last = float(stage.time[-1])
     ends = [end - stage.lag for end in (passage.high, passage.median) if math.isfinite(end)]
-    until = min(max(1.2 * max(ends, default=0.0), 3 * last), 100 * last)
+    until = min(max(1.2 * max(ends, default=0.0), 3 * last), FURTHEST * last)
     time = np.geomspace(last, until, POINTS)
     rows = []
     for p in tails:
         x = np.concatenate(([np.log(last)], ahead.quantiles(p)))
         y = np.concatenate((ahead.best[-1:], ahead.levels))
-        rows.append(tuple(scale.value(np.interp(np.log(time), x, y)).tolist()))
+        row = np.interp(np.log(time), x, y)
+        row[0] = stage.accuracy[-1]  # what is drawn goes on from what was measured
+        rows.append(tuple(scale.within(row).tolist()))
     median, high, low = rows if scale.metric.sign > 0 else (rows[0], rows[2], rows[1])
     return Band(tuple((time + stage.lag).tolist()), median, low, high)
 

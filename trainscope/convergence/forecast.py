@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from trainscope.convergence.backtest import backtest
 from trainscope.convergence.ceiling import ceiling
 from trainscope.convergence.extrapolation import Sight, extrapolate
 from trainscope.convergence.matching import Rising, match_levels, rising, unseen
@@ -107,20 +108,71 @@ def reference_passages(reference: FirstStage, levels: Floats) -> tuple[Floats, F
     return log_time, extra, in_sight
 
 
+@dataclass(frozen=True)
+class Match:
+    """What the levels matched with a reference say.
+
+    Attributes:
+        centre: [M], log of the passage.
+        variance: [M], of the ratio and of the reference's own passage.
+        claimed: [M], variance of the whole.
+        apart: [M], squared gap of what accuracy and loss say.
+        extra: [M], variance of the reference's own passage.
+        in_sight: [M], how far the reference itself gets there.
+        matched: Levels matched.
+    """
+
+    centre: Floats
+    variance: Floats
+    claimed: Floats
+    apart: Floats
+    extra: Floats
+    in_sight: Floats
+    matched: int
+
+
+def _match(small: FirstStage, reference: FirstStage, levels: Floats) -> Match:
+    """Return what the levels matched with a reference say."""
+    at, extra, in_sight = reference_passages(reference, levels)
+    prior = float(np.log(reference.lr / small.lr))
+    ratio, variance, apart, matched = _ratio(small, reference, at, prior)
+    centre, watched = at + ratio, float(np.log(small.time[-1]))
+    # A match by which the level should have been reached by now is wrong by that much.
+    behind = np.maximum(watched - centre, 0.0)
+    ahead = np.maximum(centre - watched, 0.02)
+    variance = variance + extra
+    claimed = variance + 0.25 * apart + (MATCH_ERROR * ahead) ** 2 + behind**2
+    return Match(centre, variance, claimed, apart, extra, in_sight, matched)
+
+
+def _trend(sight: Sight) -> Floats:
+    """Return the variance that the curve's own trend claims, [M]."""
+    return np.asarray(0.003 + sight.spread**2 + (TREND_ERROR * sight.median) ** 2)
+
+
 def _matched(
     small: FirstStage, reference: FirstStage, levels: Floats, sight: Sight | None, watched: float
 ) -> Forecast:
     """Return the forecast that rests on a reference."""
-    at, extra, in_sight = reference_passages(reference, levels)
-    prior = float(np.log(reference.lr / small.lr))
-    ratio, variance, apart, matched = _ratio(small, reference, at, prior)
-    if not matched and sight is None:
-        scale = np.sqrt(RULE_ERROR**2 + extra)
-        return Forecast(np.maximum(at + prior, watched), scale, in_sight, "rule")
-    centre, variance = at + ratio, variance + extra
+    match = _match(small, reference, levels)
+    if not match.matched and sight is None:
+        scale = np.sqrt(RULE_ERROR**2 + match.extra)
+        centre = match.centre
+        return Forecast(np.maximum(centre, watched), scale, match.in_sight, "rule")
+
+    def of_matches(past: FirstStage, at: Floats) -> tuple[Floats, Floats]:
+        told = _match(past, reference, at)
+        return told.centre, told.claimed
+
+    def of_trends(past: FirstStage, at: Floats) -> tuple[Floats, Floats]:
+        told = extrapolate(past, at)
+        return np.log(past.time[-1]) + told.median, _trend(told)
+
+    by_match, by_trend = backtest(small, of_matches), backtest(small, of_trends)
+    centre, variance, apart = match.centre, match.variance, match.apart
     ahead = np.maximum(centre - watched, 0.02)
-    # A match by which the level should have been reached by now is wrong by that much.
     behind = np.maximum(watched - centre, 0.0)
+    in_sight, extra = match.in_sight, match.extra
     top = ceiling(small, reference)
     if top is not None:
         in_sight = np.minimum(in_sight, top.in_reach(levels))
@@ -128,8 +180,8 @@ def _matched(
     unsure = np.sqrt(variance)
     if sight is not None:
         own = watched + sight.median
-        of_match = variance + 0.25 * apart + (MATCH_ERROR * ahead) ** 2 + behind**2
-        of_trend = 0.003 + sight.spread**2 + (TREND_ERROR * sight.median) ** 2
+        of_match = match.claimed * by_match
+        of_trend = _trend(sight) * by_trend
         share = of_match / (of_match + of_trend)
         centre = centre + share * (own - centre)
         apart_own = (own - np.maximum(centre, watched)) ** 2

@@ -16,11 +16,11 @@ from trainscope.convergence.passage import Floats
 from trainscope.convergence.plan import Plan
 from trainscope.convergence.track import Track
 
-POINTS = 60
+POINTS = 40
 """Epochs at which a curve is looked at."""
 LONGEST = 30.0
 """Lengths of the plan, or of its first stage, up to which a longer one is tried."""
-LENGTHS = 18
+LENGTHS = 12
 """How many longer plans are tried."""
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from trainscope.convergence.curve import LearningCurve
 from trainscope.convergence.passage import Floats
 
-CHANGES = 120
+CHANGES = 60
 """LRs of a run that are told apart, at most."""
 
 
