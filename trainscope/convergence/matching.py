@@ -3,9 +3,10 @@
 For every level that both runs have reached, the ratio of their first passages is known. Under the
 rule of equal LR time it would be the ratio of the learning rates at all levels; in truth it drifts,
 slowly, as training goes on (momentum, plateaus, different noise). The log ratio is therefore taken
-to be a Brownian motion along the log time of the reference, seen through noise that is known
-from the curves, and is carried on to the time at which the reference reached the target. Nothing in
-it is fitted to a problem: the two constants below only set how fast old evidence is forgotten.
+to be an Ornstein-Uhlenbeck process about that rule along the log time of the reference, seen
+through noise that is known from the curves, and is carried on to the time at which the reference
+reached the target: far from all that was matched, the rule comes back. Nothing in it is fitted to a
+problem: the two constants below only set how fast old evidence is forgotten.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from trainscope.convergence.stage import SAME, FirstStage
 
 OFFSET = 0.7
 """Prior standard deviation of the log ratio about the log ratio of the learning rates."""
-DRIFT = 0.2
-"""Standard deviation of its change over one unit of the reference's log time."""
+LENGTH = 7.0
+"""Log time of the reference over which it is forgotten."""
 BANDWIDTH = 0.35
 """Half-width of the local fits, in log time."""
 LEVELS = 12
@@ -101,13 +102,11 @@ class Matches:
             at: [M] log times.
             prior: The log ratio of the learning rates.
         """
-        origin = min(at.min(), self.at.min()) if len(self.at) else at.min()
-        prior_variance = OFFSET**2 + DRIFT**2 * (at - origin)
+        prior_variance = np.full(len(at), OFFSET**2)
         if not len(self.at):
             return np.full(len(at), prior), prior_variance
-        seen, new = self.at - origin, at - origin
-        known = OFFSET**2 + DRIFT**2 * np.minimum(seen[:, None], seen[None])
-        cross = OFFSET**2 + DRIFT**2 * np.minimum(seen[:, None], new[None])
+        known = OFFSET**2 * np.exp(-np.abs(self.at[:, None] - self.at[None]) / LENGTH)
+        cross = OFFSET**2 * np.exp(-np.abs(self.at[:, None] - at[None]) / LENGTH)
         known[np.diag_indices_from(known)] += EXCESS * self.variance + 1e-4
         known += np.outer(self.shared, self.shared)
         solved = np.linalg.solve(known, np.column_stack((cross, self.ratio - prior)))
