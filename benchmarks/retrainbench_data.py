@@ -17,8 +17,8 @@ from torch.nn import functional as F
 TRAIN, TEST = 2000, 600
 """Images of a subset: the first ones of each file."""
 BATCH = 32
-SEQUENCES = 12
-LENGTH = 48
+SEQUENCES = 8
+LENGTH = 40
 """Characters of a sequence of the language models."""
 WINDOW = 32
 """Characters that the class of the next one is told from."""
@@ -89,21 +89,20 @@ def load(problem: str, pool: bool, mnist: Path | None, fashion: Path | None) -> 
         codes = characters()
         cut = len(codes) * 9 // 10
         test = codes[cut:].unfold(0, LENGTH + 1, LENGTH + 1)
-        test = test[:: len(test) // 100][:100]
+        test = test[:: len(test) // 64][:64]
         return Data(codes[:cut], codes[:0], test[:, :-1], test[:, 1:], CHARACTERS, text=True)
     folder = mnist if problem == "mnist" else fashion
     if folder is None:
         raise SystemExit(f"{problem} needs its folder")
-    x, y = _idx(folder, "train-images"), _idx(folder, "train-labels")
-    a, b = _idx(folder, "t10k-images"), _idx(folder, "t10k-labels")
-    mean, deviation = x[:TRAIN].mean(), x[:TRAIN].std()
+    x, y = (_idx(folder, f"train-{what}", TRAIN) for what in ("images", "labels"))
+    a, b = (_idx(folder, f"t10k-{what}", TEST) for what in ("images", "labels"))
+    mean, deviation = x.mean(), x.std()
 
     def images(raw: np.ndarray) -> Tensor:
         out = torch.tensor((raw - mean) / deviation, dtype=torch.float32)[:, None]
         return F.avg_pool2d(out, 2) if pool else out
 
-    labels = torch.tensor(y[:TRAIN]).long(), torch.tensor(b[:TEST]).long()
-    return Data(images(x[:TRAIN]), labels[0], images(a[:TEST]), labels[1], 10)
+    return Data(images(x), torch.tensor(y).long(), images(a), torch.tensor(b).long(), 10)
 
 
 def characters(most: int = 1_500_000) -> Tensor:
@@ -150,10 +149,11 @@ def _digits() -> Data:
     return Data(*tensors, 10)
 
 
-def _idx(folder: Path, name: str) -> np.ndarray:
-    """Read one of the four files, packed or not."""
+def _idx(folder: Path, name: str, count: int) -> np.ndarray:
+    """Read the first entries of one of the four files, packed or not."""
     path = next(folder.glob(f"{name}-idx?-ubyte*"))
     raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     axes = raw[3]
     shape = np.frombuffer(raw, ">u4", axes, 4).astype(int)
-    return np.frombuffer(raw, np.uint8, offset=4 + 4 * axes).reshape(shape).astype(np.float64)
+    whole = np.frombuffer(raw, np.uint8, offset=4 + 4 * axes).reshape(shape)
+    return whole[:count].astype(np.float64)

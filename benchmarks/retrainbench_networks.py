@@ -68,16 +68,16 @@ class _Block(nn.Module):
 
 
 def resnet(data: Data) -> nn.Module:
-    """Return two residual blocks of 12 and 24 channels."""
+    """Return two residual blocks of 8 and 16 channels."""
     return nn.Sequential(
-        nn.Conv2d(1, 12, 3, 1 if data.x.shape[-1] <= 8 else 2, 1, bias=False),
-        nn.BatchNorm2d(12),
+        nn.Conv2d(1, 8, 3, 1 if data.x.shape[-1] <= 8 else 2, 1, bias=False),
+        nn.BatchNorm2d(8),
         nn.ReLU(),
-        _Block(12, 12),
-        _Block(12, 24),
+        _Block(8, 8),
+        _Block(8, 16),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
-        nn.Linear(24, 10),
+        nn.Linear(16, 10),
     )
 
 
@@ -105,7 +105,7 @@ class _Attention(nn.Module):
 class ViT(nn.Module):
     """Two blocks over 16 patches: of 2x2, or of 4x4 with an edge of zeros."""
 
-    def __init__(self, side: int, width: int = 32) -> None:
+    def __init__(self, side: int, width: int = 24) -> None:
         super().__init__()
         small = side == 8
         self.patch = nn.Conv2d(1, width, 2 if small else 4, 2 if small else 4, 0 if small else 1)
@@ -121,7 +121,7 @@ class ViT(nn.Module):
 class GPT(nn.Module):
     """Two causal blocks over characters."""
 
-    def __init__(self, width: int = 48) -> None:
+    def __init__(self, width: int = 40) -> None:
         super().__init__()
         self.embed = nn.Embedding(CHARACTERS, width)
         self.place = nn.Parameter(0.02 * torch.randn(1, LENGTH, width))
@@ -136,7 +136,7 @@ class GPT(nn.Module):
 class LSTM(nn.Module):
     """One recurrent layer over characters."""
 
-    def __init__(self, width: int = 96) -> None:
+    def __init__(self, width: int = 80) -> None:
         super().__init__()
         self.embed = nn.Embedding(CHARACTERS, 32)
         self.rnn = nn.LSTM(32, width, batch_first=True)
