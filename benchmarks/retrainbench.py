@@ -70,6 +70,8 @@ ACTIONS = (
     ("filter", 0.5),
     ("unstructured", 0.9),
 )
+SETTINGS = len(OPTIMIZERS) * len(ACTIONS)
+QUICK = ("mlp", "character-mlp")
 PUT_ASIDE = ("gpt", "lstm", "vit")
 """Networks that nobody may tune on, which are also the slowest: they sit one round in four out."""
 TOP = {
@@ -115,19 +117,26 @@ class Family:
 def families() -> Iterator[Family]:
     """Yield the grid: every optimizer and action of every kind, one of each kind at a time.
 
-    Between the second and third setting of three the first comes again with another seed.
+    Between the second and third setting of three the first comes again with another seed. Quick
+    networks have two settings at a time.
     """
+    seen = set()
     for block in range(6):
         for place in (0, 1, -1, 2):
-            setting, seed = (3 * block + place, 0) if place >= 0 else (3 * block + block % 3, 1)
+            round_setting, seed = (3 * block + place, 0) if place >= 0 else (3 * block, 1)
             for offset, (problem, network) in enumerate(KINDS):
                 if place == 1 and network in PUT_ASIDE:
                     continue
-                optimizer = OPTIMIZERS[(setting + offset) % 3]
-                structure, ratio = ACTIONS[(setting + setting // 6 + offset // 2) % 6]
-                if network == "lstm" and structure == "filter":  # its units cannot be cut
-                    structure = "unstructured"
-                yield Family(problem, network, optimizer, structure, ratio, seed)
+                for more in (0, 10) if network in QUICK else (0,):
+                    setting = (round_setting + more) % SETTINGS
+                    optimizer = OPTIMIZERS[(setting + offset) % 3]
+                    structure, ratio = ACTIONS[(setting + setting // 6 + offset // 2) % 6]
+                    if network == "lstm" and structure == "filter":  # its units cannot be cut
+                        structure = "unstructured"
+                    family = Family(problem, network, optimizer, structure, ratio, seed)
+                    if family not in seen:
+                        seen.add(family)
+                        yield family
 
 
 def steps_of(family: Family) -> int:

@@ -20,35 +20,29 @@ from trainscope.convergence.bench import METRICS, BenchCurve, BenchQuestion
 
 Rates = np.ndarray
 Law = Callable[[np.ndarray, Rates], np.ndarray]
+POWERS = np.geomspace(0.01, 5.0, 60)
 MEMORY = 0.999
 """Of the annealing law, for one step."""
 
 
 def power_law(time: np.ndarray, values: np.ndarray, target: float, *, shift: bool) -> float:
-    """Return where top - gap (t + t0)^-power reaches a target; inf where it does not."""
-    span = float(np.ptp(values)) or 1.0
-    last = float(values.max())
+    """Return where top - gap (t + t0)^-power reaches a target; inf where it does not.
 
-    def law(p: np.ndarray, t: np.ndarray) -> np.ndarray:
-        return p[0] - p[1] * (t + p[3]) ** -p[2]
-
-    origin = 0.5 * float(time[0]) if shift else 1e-9
-    limit = float(time[-1]) if shift else 2e-9
-    try:
-        found = least_squares(
-            lambda p: (law(p, time) - values) / span,
-            (last + 0.3 * span, 2 * span, 0.5, origin),
-            bounds=((last - 2 * span, 0, 0.01, 0), (last + 50 * span, 1e3 * span, 5, limit)),
-            x_scale=(span, span, 1.0, max(limit, 1e-9)),
-            max_nfev=200,
-        )
-    except ValueError:
-        return math.inf
-    top, gap, power, origin = found.x
-    if target >= top:
+    The least squares are exact in top and gap, and looked for on a grid of power and origin.
+    """
+    origins = np.geomspace(0.02, 2.0, 24) * time[-1] if shift else np.zeros(1)
+    power, origin = (axis.ravel() for axis in np.meshgrid(POWERS, np.append(0.0, origins)))
+    x = (time + origin[:, None]) ** -power[:, None]
+    apart = x - x.mean(1, keepdims=True)
+    gap = -(apart @ values) / (apart**2).sum(1)
+    top = values.mean() + gap * x.mean(1)
+    misses = ((top[:, None] - gap[:, None] * x - values) ** 2).sum(1)
+    misses[gap <= 0] = np.inf
+    best = int(np.argmin(misses))
+    if gap[best] <= 0 or target >= top[best]:
         return math.inf
     with np.errstate(over="ignore"):
-        return float((gap / (top - target)) ** (1 / power) - origin)
+        return float((gap[best] / (top[best] - target)) ** (1 / power[best]) - origin[best])
 
 
 def annealing_law(question: BenchQuestion) -> Interval:

@@ -87,9 +87,7 @@ def with_intervals(asked: Sequence[BenchQuestion], said: Sequence[Interval]) -> 
     """Give answers without intervals those of the entrant's errors on other problems."""
     if not any(math.isnan(answer.low) for answer in said):
         return list(said)
-    late = np.array(
-        [-error(q, a.median, min(q.truth, MOST)) for q, a in zip(asked, said, strict=True)]
-    )
+    late = np.array([_late(q, a.median) for q, a in zip(asked, said, strict=True)])
     problem = np.array([q.watched.problem for q in asked])
     share = np.array([q.share if q.kind == "passage" else 0.0 for q in asked])
     found = []
@@ -98,15 +96,24 @@ def with_intervals(asked: Sequence[BenchQuestion], said: Sequence[Interval]) -> 
         if len(others) < FEWEST:
             found.append(answer)
             continue
-        low, high = np.quantile(others, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        low = np.quantile(others, (1 - LEVEL) / 2, method="lower")
+        high = np.quantile(others, (1 + LEVEL) / 2, method="higher")
         if question.kind == "final":
             ends = answer.median + low, answer.median + high
         else:
             offset = length(question, 0.0)
             whole = min(length(question, answer.median), MOST)
-            ends = tuple(max(whole * 2.0 ** float(x) - offset, 0.0) for x in (low, high))
+            with np.errstate(over="ignore"):
+                ends = tuple(max(whole * np.exp2(x) - offset, 0.0) for x in (low, high))
         found.append(Interval(answer.median, float(ends[0]), float(ends[1])))
     return found
+
+
+def _late(question: BenchQuestion, said: float) -> float:
+    """Return how late the truth is: infinitely where it is not reached, and never said so."""
+    if math.isinf(question.truth):
+        return 0.0 if math.isinf(said) else math.inf
+    return -math.inf if math.isinf(said) else -error(question, said, question.truth)
 
 
 def score(asked: Sequence[BenchQuestion], said: Sequence[Interval]) -> Row:
@@ -148,14 +155,14 @@ def show(
     by: Callable[[BenchQuestion], str],
 ) -> None:
     """Print the figures of every entrant by groups of questions."""
-    print(f"\n{title}\n{'':42s}{'':24s}{HEAD}")
+    print(f"\n{title}\n{'':28s}{'':50s}{HEAD}")
     labels = [by(question) for question in asked]
     for label in sorted(set(labels)):
         part = [i for i, other in enumerate(labels) if other == label]
         group = [asked[i] for i in part]
         for place, (name, said) in enumerate(answers.items()):
             row = score(group, [said[i] for i in part])
-            print(f"{label if place == 0 else '':24s}{name:42s}{row}")
+            print(f"{label if place == 0 else '':28s}{name:50s}{row}")
 
 
 def added(path: Path) -> tuple[str, str, Entrant]:
