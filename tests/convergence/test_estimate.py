@@ -242,14 +242,6 @@ def test_the_band_passes_the_target_at_the_first_passage():
     assert abs(at - 66.0) < 0.5
 
 
-def test_after_its_decays_a_run_needs_fewer_epochs_than_before():
-    small, large = curve(30, pace=8, lr=1e-3, noise=0.4), curve(200, lr=1e-2, noise=0.4)
-    bare = estimate_extra_epochs(small, 66.0, large)
-    planned = estimate_extra_epochs(small, 66.0, large, **PLAN)
-    assert 0 < planned.extra_epochs.median < bare.extra_epochs.median
-    assert "decays" in planned.explanation
-
-
 def test_the_gain_of_the_references_decays_is_used():
     time = np.arange(1.0, 61)
     lr = np.where(time <= 40, 1e-2, 1e-3)

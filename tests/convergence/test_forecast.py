@@ -67,30 +67,30 @@ def test_a_curve_that_levels_off_does_not_see_beyond_its_asymptote():
     assert loss_slope(replace(flat, loss=0.5 / time**0.4)) == pytest.approx(0.4)
 
 
-def drifting(times):
-    """Return the prior covariance of the log ratio: an offset, and increments that add up."""
-    steps = np.diff(times, prepend=times[0])
-    reached = np.tril(np.ones((len(times), len(times))))
-    return 0.7**2 + reached @ np.diag(0.2**2 * steps) @ reached.T
+def forgetting(times):
+    """Return the prior covariance of the log ratio: one is forgotten by e in 7 of log time."""
+    return np.array([[0.7**2 * np.exp(-abs(a - b) / 7.0) for b in times] for a in times])
 
 
-def test_the_log_ratio_is_carried_on_as_a_brownian_motion_seen_through_noise():
+def test_the_log_ratio_is_carried_on_and_forgotten_seen_through_noise():
     seen, ahead, prior = np.array([1.0, 1.5, 2.5]), np.array([3.0, 5.0]), 2.0
     ratio, variance, shared = np.array([1.2, 1.4, 1.1]), np.array([0.01, 0.04, 0.09]), 0.3
     found = Matches(seen, ratio, variance, np.full(3, shared))
-    joint = drifting(np.concatenate((seen, ahead)))
+    joint = forgetting(np.concatenate((seen, ahead)))
     known = joint[:3, :3] + np.diag(2 * variance + 1e-4) + shared**2
     gain = joint[3:, :3] @ np.linalg.inv(known)
     mean, spread = found.carry_on(ahead, prior)
     assert np.allclose(mean, prior + gain @ (ratio - prior))
+    far, _ = found.carry_on(np.array([80.0]), prior)
+    assert far[0] == pytest.approx(prior, abs=1e-3)  # the rule comes back
     assert np.allclose(spread, np.diag(joint[3:, 3:] - gain @ joint[:3, 3:]))
 
 
-def test_a_log_ratio_with_no_match_keeps_to_its_prior_and_drifts_away_from_it():
+def test_a_log_ratio_with_no_match_keeps_to_its_prior():
     none = np.array([])
     mean, spread = Matches(none, none, none, none).carry_on(np.array([1.0, 4.0]), 2.0)
     assert mean.tolist() == [2.0, 2.0]
-    assert np.allclose(spread, [0.7**2, 0.7**2 + 3 * 0.2**2])
+    assert np.allclose(spread, [0.7**2, 0.7**2])
 
 
 def test_a_long_curve_is_smoothed_at_few_of_its_records_from_the_first_to_the_last():

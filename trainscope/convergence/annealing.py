@@ -28,8 +28,10 @@ RECORDS = 60
 """Records of a run that are looked at, at most, half of them evenly in log time."""
 CERTAIN = 4.0
 """Records' worth of belief in the misfit that is assumed, against the one that is found."""
-TRUST = (0.05, 20.0)
+TRUST = (0.05, 4.0)
 """How far the found one may move the weight of the records."""
+SMALLEST = 1e-3
+"""Points below which two accuracies are the same."""
 DRAWS = 400
 """Curves that stand for the posterior."""
 
@@ -50,6 +52,7 @@ class AnnealingPrior:
         misfit: The form's own error, as a share of the rise over a unit of log time.
         distance: What is added to it for each unit by which a record lies below the last one.
         of_rise: Centre of the prior on B, for each unit of that rise.
+        of_rise_percent: The same of a percentage, which ends at 100 and so slows by itself.
         of_noise: The same for each unit of noise from record to record.
         unsure: Standard deviation of that prior, as a share of its centre.
         ahead: Error of the form for each unit of log time ahead, as a share of the rise.
@@ -61,15 +64,16 @@ class AnnealingPrior:
     delay: tuple[float, ...] = (0.001, 0.003, 0.01)
     alpha: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8, 1.0, 1.4, 2.0)
     alpha_centre: float = 0.5
-    alpha_width: float = 0.4
+    alpha_width: float = 0.5
     power_width: float = 0.25
-    evidence: float = 0.4
-    misfit: float = 0.03
+    evidence: float = 0.25
+    misfit: float = 0.06
     distance: float = 0.12
     of_rise: float = 1.5
-    of_noise: float = 0.9
+    of_rise_percent: float = 0.2
+    of_noise: float = 0.7
     unsure: float = 0.6
-    ahead: float = 0.05
+    ahead: float = 0.1
     above: float = 0.15
 
 
@@ -89,6 +93,7 @@ class Law:
         reference: The largest LR in evidence, in units of which LRs are.
         horizon: The longest run in evidence, epochs: T.
         rise: Of the quality over a unit of log time, where the watched run stands.
+        jitter: Standard deviation of one record about the curve, neighbours' shared luck included.
         prior: What was believed.
     """
 
@@ -100,6 +105,7 @@ class Law:
     reference: float
     horizon: float
     rise: float
+    jitter: float
     prior: AnnealingPrior
 
     def quality(self, track: Track, at: Floats, watched: float) -> Floats:
@@ -186,7 +192,8 @@ def fit_law(curves: Sequence[LearningCurve], prior: AnnealingPrior = PRIOR) -> L
     moment = np.swapaxes(weighted, -1, -2) @ y
     square, size, trust = float(weight @ y**2), prior.evidence * len(y), 1.0
     for _ in range(2):  # the second time by the rise and the misfit that the law itself has
-        centre = prior.of_rise * rise + prior.of_noise * jitter
+        of_rise = prior.of_rise_percent if curves[0].scale.percent else prior.of_rise
+        centre = of_rise * rise + prior.of_noise * jitter
         spread = max(prior.unsure * centre, 1e-6 * unit)
         theta, cov, cost, fit = _solved(
             trust * gram, trust * moment, trust * square, centre, spread
@@ -199,7 +206,18 @@ def fit_law(curves: Sequence[LearningCurve], prior: AnnealingPrior = PRIOR) -> L
         end = pairs[0][0][:, -1] / horizon
         speeds = alpha[:, None] * theta[..., 1] * end[None] ** -alpha[:, None]
         rise = float(np.clip((share * speeds).sum(), 0.0, 4 * unit))
-    return _drawn(share, theta, cov, alpha, grid, reference, horizon, rise, prior)
+    fitted = design[best[0], best[1]] @ theta[best]
+    rough = float(np.sqrt(weight @ (fitted - y) ** 2 / weight.sum()))
+    grain = max(_grain(c) for c in curves) if curves[0].scale.percent else 0.0
+    jitter = float(np.sqrt(jitter**2 + rough**2 + grain**2 / 2))
+    return _drawn(share, theta, cov, alpha, grid, reference, horizon, (rise, jitter), prior)
+
+
+def _grain(curve: LearningCurve) -> float:
+    """Return the smallest step between values: of an accuracy, that of one test sample."""
+    steps = np.diff(np.unique(curve.quality))
+    steps = steps[steps > SMALLEST]
+    return float(steps.min()) if len(steps) else 0.0
 
 
 def _records(curve: LearningCurve) -> tuple[Floats, Floats, Floats]:
@@ -274,7 +292,7 @@ def _drawn(
     grid: Floats,
     reference: float,
     horizon: float,
-    rise: float,
+    sizes: tuple[float, float],
     prior: AnnealingPrior,
 ) -> Law:
     """Return curves drawn from the posterior, the same ones every time."""
@@ -289,4 +307,6 @@ def _drawn(
         lack = np.minimum(drawn[:, i], 0.0)
         drawn = drawn - cov[k, g][:, :, i] / cov[k, g][:, i, i, None] * lack[:, None]
     used, place = np.unique(g, return_inverse=True)
-    return Law(drawn, alpha[k], place, grid[:, used], normal[:, 3], reference, horizon, rise, prior)
+    return Law(
+        drawn, alpha[k], place, grid[:, used], normal[:, 3], reference, horizon, *sizes, prior
+    )

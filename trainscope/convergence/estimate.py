@@ -187,7 +187,8 @@ class Estimate(Shown):
         if passage.low <= bound <= passage.high:
             return ""
         side = "earlier" if bound < passage.low else "later"
-        return f"Equal LR time would put it at {self.per} {bound:.0f}, {side} than all of the interval."
+        at = f"{self.per} {bound:.0f}"
+        return f"Equal LR time would put it at {at}, {side} than all of the interval."
 
     def __repr__(self) -> str:
         """Return one line: the target, the extra epochs and their interval, the status."""

@@ -28,6 +28,7 @@ from trainscope.convergence.from_ends import from_ends
 from trainscope.convergence.passage import first_passage, running_maximum
 from trainscope.convergence.passages import Passages, passages
 from trainscope.convergence.plan import Plan, read_plan
+from trainscope.convergence.prospect import Prospect
 from trainscope.convergence.scale import shared_scale
 from trainscope.convergence.scheduled import (
     estimate_scheduled,
@@ -166,7 +167,7 @@ def _estimated(
         extra = Interval(*(max(0.0, end - watched) for end in ends))
         reachable = ahead.reachable(goal)
     else:
-        extra, reachable = _planned(ahead, gain, goal, tails, plan)
+        extra, reachable = _planned(ahead, foreseen, gain, goal, tails, plan)
     status = EstimateStatus.REACHED if after else _status(ahead, usable, goal, reachable)
     in_doubt = doubt(status, scale, ahead, usable, goal)
     withheld = _withheld(stage, passage, status)
@@ -227,10 +228,22 @@ def _check_alike(small: LearningCurve, reference: LearningCurve | None) -> None:
 
 
 def _planned(
-    ahead: Passages, gain: Gain, target: float, tails: tuple[float, ...], plan: Plan
+    ahead: Passages,
+    foreseen: Prospect | None,
+    gain: Gain,
+    target: float,
+    tails: tuple[float, ...],
+    plan: Plan,
 ) -> tuple[Interval, float]:
-    """Return the epochs to add so that the accuracy after the decays reaches the target."""
+    """Return the epochs to add so that the metric after the decays reaches the target.
+
+    Of percentages, half the weight is with the passages and the gain of decays, whose noise of the
+    metric tells it, and half with the annealing law: neither was better on all kinds of problems.
+    Another metric need not show that noise, and its law stands alone.
+    """
     stage = ahead.stage
+    if foreseen is not None and not stage.bounded:
+        return Interval(*foreseen.extra(target, tails)), foreseen.reachable(target)
     # A plan at another LR than the one watched goes at another pace: equal LR time.
     pace = stage.lr / plan.lr
     needs, weights, reachable = [], [], 0.0
@@ -240,11 +253,17 @@ def _planned(
         needs.append(np.maximum(0.0, (ends + stage.lag) * pace - plan.tail - plan.first))
         weights.append(np.full(len(QUANTILES), float(weight) / len(QUANTILES)))
         reachable += float(weight) * ahead.reachable(level)
+    reachable = min(reachable, 1.0)
+    if foreseen is not None and plan.tail:
+        extras = foreseen.extras(target)
+        needs.append(extras)
+        weights.append(np.full(len(extras), 1 / len(extras)))
+        reachable = (reachable + foreseen.reachable(target)) / 2
     need, share = np.concatenate(needs), np.concatenate(weights)
     order = np.argsort(need)
     below = np.cumsum(share[order])
-    places = np.minimum(np.searchsorted(below, tails), len(need) - 1)
-    return Interval(*need[order][places].tolist()), min(reachable, 1.0)
+    places = np.minimum(np.searchsorted(below, np.array(tails) * below[-1]), len(need) - 1)
+    return Interval(*need[order][places].tolist()), reachable
 
 
 def _status(

@@ -67,7 +67,12 @@ class Prospect:
             goal: Quality.
             tails: Probabilities.
         """
-        return _quantiles(self.longer, self.ends, goal, tails)
+        found: list[float] = np.quantile(self.extras(goal), tails).tolist()
+        return tuple(found)
+
+    def extras(self, goal: float) -> Floats:
+        """Return the epochs to add by every draw, [D]."""
+        return _reaching(self.longer, self.ends, goal)
 
     @property
     def horizon(self) -> float:
@@ -79,7 +84,8 @@ class Prospect:
 
         The plan's last LR goes on to `horizon`, which a draw that never gets there counts as.
         """
-        return _quantiles(*self._onward, goal, tails)
+        found: list[float] = np.quantile(_reaching(*self._onward, goal), tails).tolist()
+        return tuple(found)
 
     def ever(self, goal: float) -> float:
         """Return the probability that a goal is reached by `horizon`."""
@@ -124,16 +130,13 @@ def prospect(law: Law, plan: Plan, followed: Track | None, watched: float) -> Pr
     return Prospect(law, plan, track, watched, followed is not None, at, curves, longer, rising)
 
 
-def _quantiles(
-    at: Floats, rising: Floats, goal: float, tails: tuple[float, ...]
-) -> tuple[float, ...]:
-    """Return quantiles of when curves reach a goal; the last place for those that do not.
+def _reaching(at: Floats, rising: Floats, goal: float) -> Floats:
+    """Return when each curve reaches a goal, [D]; the last place for those that do not.
 
     Args:
         at: [M], increasing.
         rising: [D, M], curves that never fall.
         goal: Level.
-        tails: Probabilities.
     """
     reached = rising >= goal
     place = np.where(reached[:, -1], np.argmax(reached, axis=1), len(at) - 1)
@@ -142,6 +145,4 @@ def _quantiles(
     low, high = rising[rows, before], rising[rows, place]
     gap = high - low
     share = np.where(gap > 0, (goal - low) / np.where(gap > 0, gap, 1.0), 1.0)
-    when = at[before] + np.clip(share, 0.0, 1.0) * (at[place] - at[before])
-    found: list[float] = np.quantile(when, tails).tolist()
-    return tuple(found)
+    return np.asarray(at[before] + np.clip(share, 0.0, 1.0) * (at[place] - at[before]))

@@ -88,6 +88,9 @@ def final_of(
     if ahead is None or plan is None:
         return None
     ends = ahead.final()
+    scatter = np.resize(NORMAL, len(ends))
+    np.random.default_rng(1).shuffle(scatter)
+    ends = ends + ahead.law.jitter * scatter  # as it will be measured
     if ahead.followed and plan.total <= ahead.watched * (1 + SAME):  # it has run to its end
         last = small.quality[-LAST:]
         error = float(last.std(ddof=1)) / math.sqrt(len(last)) if len(last) > 1 else 0.0
