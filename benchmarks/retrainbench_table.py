@@ -59,13 +59,13 @@ class Row:
     endless: float
     width: float
 
-    def __str__(self) -> str:
-        """Return the figures in columns."""
-        out = f"{self.count:6d} {self.median:7.3f} {self.tail:6.2f} {self.never:5.2f}"
+    def cells(self) -> list[str]:
+        """Return the figures, without the interval's where there is none."""
+        out = [f"{self.count}", f"{self.median:.3f}", f"{self.tail:.2f}", f"{self.never:.2f}"]
         if math.isnan(self.endless):
-            return out + "     -     -     -      -"
-        parts = self.known, self.covered, self.endless
-        return out + "".join(f" {part:5.2f}" for part in parts) + f" {self.width:6.2f}"
+            return [*out, "-", "-", "-", "-"]
+        parts = self.known, self.covered, self.endless, self.width
+        return [*out, *("-" if math.isnan(part) else f"{part:.2f}" for part in parts)]
 
 
 def length(question: BenchQuestion, value: float) -> float:
@@ -84,15 +84,16 @@ def error(question: BenchQuestion, said: float, true: float) -> float:
 
 
 def with_intervals(asked: Sequence[BenchQuestion], said: Sequence[Interval]) -> list[Interval]:
-    """Give answers without intervals those of the entrant's errors on other problems."""
+    """Give answers without intervals those of its errors on other problems, none put aside."""
     if not any(math.isnan(answer.low) for answer in said):
         return list(said)
     late = np.array([_late(q, a.median) for q, a in zip(asked, said, strict=True)])
     problem = np.array([q.watched.problem for q in asked])
+    open_to_all = np.array([q.watched.network not in PUT_ASIDE_NETWORKS for q in asked])
     share = np.array([q.share if q.kind == "passage" else 0.0 for q in asked])
     found = []
     for i, (question, answer) in enumerate(zip(asked, said, strict=True)):
-        others = late[(problem != problem[i]) & (share == share[i])]
+        others = late[open_to_all & (problem != problem[i]) & (share == share[i])]
         if len(others) < FEWEST:
             found.append(answer)
             continue
@@ -145,7 +146,7 @@ def score(asked: Sequence[BenchQuestion], said: Sequence[Interval]) -> Row:
     )
 
 
-HEAD = " cases  median    p90 never known   all   inf  width"
+HEAD = ["cases", "median", "p90", "never", "known", "all", "endless", "width"]
 
 
 def show(
@@ -154,15 +155,21 @@ def show(
     answers: dict[str, list[Interval]],
     by: Callable[[BenchQuestion], str],
 ) -> None:
-    """Print the figures of every entrant by groups of questions."""
-    print(f"\n{title}\n{'':28s}{'':50s}{HEAD}")
+    """Print the figures of every entrant by groups of questions, as a table in Markdown."""
+    lines = [[title, "entrant", *HEAD]]
     labels = [by(question) for question in asked]
     for label in sorted(set(labels)):
         part = [i for i, other in enumerate(labels) if other == label]
         group = [asked[i] for i in part]
         for place, (name, said) in enumerate(answers.items()):
             row = score(group, [said[i] for i in part])
-            print(f"{label if place == 0 else '':28s}{name:50s}{row}")
+            lines.append([label if place == 0 else "", name, *row.cells()])
+    widths = [max(len(line[k]) for line in lines) for k in range(len(lines[0]))]
+    lines.insert(1, ["-" * width for width in widths])
+    print()
+    for line in lines:
+        padded = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        print(f"| {' | '.join(padded)} |")
 
 
 def added(path: Path) -> tuple[str, str, Entrant]:
@@ -214,7 +221,7 @@ def main() -> None:
     if args.kind == "passage":
         show("by share watched", asked, answers, lambda q: f"{q.share:.0%}")
     if args.kind == "final":
-        show("by evidence", asked, answers, lambda q: q.evidence[:23])
+        show("by evidence", asked, answers, lambda q: q.evidence)
     show("all", asked, answers, lambda q: args.split or "every problem")
     show("by kind of problem", asked, answers, lambda q: q.watched.kind)
     show("by optimizer", asked, answers, lambda q: q.watched.optimizer)

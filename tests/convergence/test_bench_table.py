@@ -97,6 +97,11 @@ def test_intervals_come_from_the_errors_on_other_problems(benchmark):
     assert found[-1].high == pytest.approx(100 * 2**0.8, rel=0.05)
     assert found[0].low == pytest.approx(800.0)
     assert found[0].median == 100.0
+    aside = [
+        dataclasses.replace(q, watched=dataclasses.replace(q.watched, network="vit"))
+        for q in asked[:41]
+    ]
+    assert math.isnan(table.with_intervals(aside + asked[41:], said)[-1].low)
     kept = table.with_intervals(asked, [Interval(1.0, 0.5, 2.0) for _ in asked])
     assert kept == [Interval(1.0, 0.5, 2.0)] * len(asked)
 
