@@ -63,7 +63,7 @@ def ours(*, reference: bool, loss: bool, level: float = 0.8) -> Method:
             case.target,
             case.large.curve(loss=loss) if reference else None,
             level=level,
-            calibration=load(without=case.small.problem),
+            calibration=load(case.small.problem),
         )
         return estimate.first_passage
 

@@ -79,7 +79,7 @@ def decays(path: Path, *, with_decays: bool) -> list[Answer]:
                         large,
                         schedule=",".join(parts),
                         total_epochs=n + total,
-                        calibration=load(without=path.stem.split("-")[0]),
+                        calibration=load(path.stem.split("-")[0]),
                     )
                     truth = float(np.exp(length)) - n
                     answers.append(Answer(path.stem, truth, float(stages[-1]) - n, estimate))

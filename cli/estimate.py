@@ -136,9 +136,8 @@ def command(
         said = bound_in_words(estimate.lr_time_bound, estimate, small)
         say(f"equal LR time    {small.per} {estimate.lr_time_bound:.0f}, {said}")
     say(estimate.explanation)
-    for sentence in (estimate.beyond_lr_time, estimate.withheld):
-        if sentence:
-            say(sentence)
+    if estimate.withheld:
+        say(estimate.withheld)
     if estimate.early_decay is not None:
         say(estimate.early_decay.explanation)
     if plot is not None:
@@ -154,6 +153,8 @@ def bound_in_words(bound: float, estimate: Estimate, small: LearningCurve) -> st
             return "which has passed: here it is no upper bound"
         if bound < estimate.first_passage.median:
             return "earlier than the estimate: here it is hardly an upper bound"
+        if bound > estimate.first_passage.high:
+            return "an upper bound as a rule, and later than all of the interval"
     return "an upper bound as a rule"
 
 

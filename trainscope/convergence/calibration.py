@@ -2,8 +2,9 @@
 
 `calibration.json` holds, for every problem that was calibrated on, the quantiles of the
 standardised error z = (log true - log forecast) / scale, and how often a target was reached, by the
-weight of what sees it reached. Problems count equally. One may be left out, which is how
-the benchmark judges the estimator on problems it has not seen.
+weight of what sees it reached. Problems count equally; those of RetrainBench are named by their
+data and network. Some may be left out, which is how the benchmarks judge the estimator on problems
+it has not seen.
 """
 
 from __future__ import annotations
@@ -93,16 +94,20 @@ def pool(problems: Sequence[Mapping[str, Any]], *, centred: bool = True) -> Erro
 
 
 @lru_cache(maxsize=64)
-def load(without: str = "") -> Calibration:
+def load(*without: str) -> Calibration:
     """Return the calibration that the package ships.
 
     Args:
-        without: A problem to leave out, by its name in the file.
+        without: Problems to leave out, by their names in the file or by how these begin.
     """
     text = files("trainscope.convergence").joinpath("calibration.json").read_text("utf-8")
     raw = json.loads(text)["kinds"]
+    left_out = tuple(f"{name} " for name in without)
     kinds = {
-        kind: pool([e for name, e in raw[kind].items() if name != without], centred=kind != "rule")
+        kind: pool(
+            [e for name, e in raw[kind].items() if not f"{name} ".startswith(left_out)],
+            centred=kind != "rule",
+        )
         for kind in KINDS
     }
     return Calibration(kinds)

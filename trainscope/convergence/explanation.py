@@ -73,12 +73,16 @@ def explain(
         sentences.append(_basis(ahead, reference))
     if in_doubt:
         sentences.append(in_doubt)
-    if plan is not None and plan.tail and (final is None or final < target):
+    if plan is not None and plan.tail and scale.percent and (final is None or final < target):
         sentences.append(
             f"The decays are taken to {'add' if up else 'take off'} "
             f"{scale.gap(best, best + gain.mean, 1)} (standard error "
             f"{_number(scale.gap(best, best + gain.stderr, 1))}; from {gain.source}) and "
             f"{'' if up else 'to add '}{plan.tail:.1f} epochs' worth of LR time."
+        )
+    elif plan is not None and plan.tail and (final is None or final < target):
+        sentences.append(
+            "What the decays bring is taken from one law for all records and their LRs."
         )
     pace = 1.0 if plan is None else ahead.stage.lr / plan.lr
     if plan is not None and abs(pace - 1) > SAME:

@@ -40,6 +40,8 @@ from trainscope.convergence.stage import FirstStage, first_stage
 from trainscope.errors import RecordError
 
 HALF = 0.5
+SOME = 3
+"""Levels of the grid that are drawn in any case."""
 POINTS = 60
 """Epochs at which the predicted curve is given."""
 QUANTILES = np.linspace(0.01, 0.99, 50)
@@ -330,11 +332,16 @@ def _band(
     last = float(stage.time[-1])
     ends = [end - stage.lag for end in (passage.high, passage.median) if math.isfinite(end)]
     until = min(max(1.2 * max(ends, default=0.0), 3 * last), FURTHEST * last)
+    # Beyond what is in sight the prior alone would speak, and levels far apart lie at one time.
+    sight = ahead.forecast.in_sight
+    keep = np.arange(len(sight)) < max(int(np.argmax(sight < HALF)) or len(sight), SOME)
+    if not keep.all():
+        until = min(until, max(float(np.exp(ahead.quantiles(HALF)[keep][-1])), 1.2 * last))
     time = np.geomspace(last, until, POINTS)
     rows = []
     for p in tails:
-        x = np.concatenate(([np.log(last)], ahead.quantiles(p)))
-        y = np.concatenate((ahead.best[-1:], ahead.levels))
+        x = np.concatenate(([np.log(last)], ahead.quantiles(p)[keep]))
+        y = np.concatenate((ahead.best[-1:], ahead.levels[keep]))
         row = np.interp(np.log(time), x, y)
         row[0] = stage.accuracy[-1]  # what is drawn goes on from what was measured
         rows.append(tuple(scale.within(row).tolist()))
