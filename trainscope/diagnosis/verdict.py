@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from trainscope.convergence.estimate import EstimateStatus as Outlook
@@ -14,6 +15,8 @@ from trainscope.records.retrained import beyond_noise, retrained
 
 NOTICEABLE = 1.5
 """A ratio within 1/1.5 to 1.5 is called about the same."""
+NOTICEABLE_POINTS = 1.0
+"""More dead units by at most this many points of percent are about as many."""
 INTACT_POINTS = 1.0
 """A fall of the TA by less than this many points (or two standard errors) is no damage."""
 HARMFUL_POINTS = 3.0
@@ -42,6 +45,10 @@ def verdict(
         lines += _signal(probes["jacobian"])
     if "gradient" in probes:
         lines += _gradient(probes["gradient"])
+    if "ntk" in probes:
+        lines += _kernel(probes["ntk"])
+    if "activity" in probes:
+        lines += _activity(probes["activity"])
     if "curvature" in probes:
         lines += _curvature(probes["curvature"], retraining)
     if retraining is not None:
@@ -133,6 +140,39 @@ def _gradient(columns: Columns) -> Iterator[str]:
     else:
         line += "The first steps are shorter: give retraining more of them, or a larger LR."
     yield line
+
+
+def _kernel(columns: Columns) -> Iterator[str]:
+    names = [name for name in columns.before.scalars if name.startswith("steps@")]
+    for name in names[:1]:
+        ratio = columns.told_from_noise(name)
+        if ratio is None or _same(ratio):
+            continue
+        lr = name.partition("@")[2]
+        old, new = columns.before.get(name) or 0.0, _value(columns.after, name) or 0.0
+        line = (
+            f"Full-batch steps at LR {lr} after which a tenth of the residual is left, by the "
+            f"neural tangent kernel: {number(new)} after the action, {number(old)} before. "
+        )
+        line += "Give retraining more epochs, or a larger LR" if ratio > 1 else "It learns faster"
+        yield f"{line}."
+
+
+def _activity(columns: Columns) -> Iterator[str]:
+    old, new = columns.before.get("dead_share"), _value(columns.after, "dead_share")
+    if old is None or new is None or columns.after is None:
+        return
+    errors = [part.scalars["dead_share"].stderr or 0.0 for part in (columns.before, columns.after)]
+    if new - old <= max(NOTICEABLE_POINTS, 2 * math.hypot(*errors)):
+        return
+    mended = _value(columns.recalibrated, "dead_share")
+    line = f"Dead units: {new:.1f} % after the action, {old:.1f} % before"
+    if mended is not None:
+        line += f", {mended:.1f} % with batch norm recalibrated"
+    yield (
+        f"{line}. No gradient passes through a unit that is 0 at every pinned sample, so "
+        "retraining may not bring it back: prune the layers that hold most of them less."
+    )
 
 
 def _curvature(columns: Columns, retraining: Columns | None) -> Iterator[str]:
