@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -61,6 +61,8 @@ class TangentKernel:
       loss by the signal (labels minus probabilities for a classifier): from 0 to 1, how far what
       is still wrong lies where the network learns fastest. Null where the loss is of other numbers
       than the signal;
+    - `stable_steps`: the steps below at LR 1 / `max_eigenvalue`, so that they do not depend on a
+      scale; null likewise;
     - `steps@LR`: full-batch steps after which the norm of the linearised network's residual is
       `reach` of what it is. Null where the LR is at least 2 over the largest eigenvalue, or where
       more of the residual than that lies where the kernel is zero to working precision.
@@ -91,6 +93,7 @@ class TangentKernel:
         ScalarSpec("condition_number", "NTK condition number", "", "lower", drawn="log"),
         ScalarSpec("effective_rank", "effective rank of the NTK", "", "higher"),
         ScalarSpec("alignment", "alignment with the residual", "", "higher"),
+        ScalarSpec("stable_steps", "linearised steps at LR 1/λmax", "steps", "lower", drawn="log"),
         ScalarSpec("steps@*", "linearised steps at LR {at}", "steps", "lower", drawn="log"),
     )
     needs: ClassVar[frozenset[Need]] = frozenset({Need.INPUTS})
@@ -174,10 +177,13 @@ class TangentKernel:
         unit = "logit²/weight²" if softmax else "output²/weight²"
         count = len(kernel)
         whole = _Spectrum(kernel, residual, np.arange(count), eps)
+        known: dict[bytes, _Spectrum] = {}  # of the groups that are left out, for all numbers
 
-        def error(function: str, *options: float) -> float | None:
+        def error(function: str, *options: Any) -> float | None:
             def value(kept: NDArray[np.int64]) -> float | None:
-                part = _Spectrum(kernel, residual, kept, eps)
+                key = kept.tobytes()
+                part = known.get(key) or _Spectrum(kernel, residual, kept, eps)
+                known[key] = part
                 if options:
                     return part.steps(*options)
                 found: float | None = getattr(part, function)
@@ -212,10 +218,12 @@ class TangentKernel:
             if alignment is None
             else Scalar.of(alignment, "", error("alignment"))
         )
-        for lr in self.lrs:
+        scales: dict[str, float | None] = {"stable_steps": None}
+        scales |= {f"steps@{lr:g}": lr for lr in self.lrs}
+        for name, lr in scales.items():
             why = whole.why_no_steps(lr, self.reach)
             steps = None if why else whole.steps(lr, self.reach)
-            scalars[f"steps@{lr:g}"] = (
+            scalars[name] = (
                 Scalar(None, "steps", reason=why or "the residual does not fall")
                 if steps is None
                 else Scalar.of(steps, "steps", error("steps", lr, self.reach))
@@ -268,11 +276,11 @@ class _Spectrum:
             return None
         return float((self.values * self.shares).sum() / norm)
 
-    def why_no_steps(self, lr: float, reach: float) -> str:
+    def why_no_steps(self, lr: float | None, reach: float) -> str:
         """Return why the residual does not come down to a share of its norm, "" where it does."""
-        if self.shares is None:
-            return "there is no residual to follow"
-        if lr * self.values[0] >= 2:
+        if self.shares is None or not self.largest > 0:
+            return "there is no residual to follow" if self.largest > 0 else "the kernel is zero"
+        if lr is not None and lr * self.values[0] >= 2:
             return (
                 f"at LR {lr:g} gradient descent diverges: 2 over the largest eigenvalue is "
                 f"{2 / self.values[0]:.3g}"
@@ -285,11 +293,14 @@ class _Spectrum:
             )
         return ""
 
-    def steps(self, lr: float, reach: float) -> float | None:
-        """Return after how many steps the residual's norm is `reach` of what it is."""
+    def steps(self, lr: float | None, reach: float) -> float | None:
+        """Return after how many steps the residual's norm is `reach` of what it is.
+
+        Without an LR it is 1 over the largest eigenvalue.
+        """
         if self.why_no_steps(lr, reach) or self.shares is None:
             return None
-        rates = np.abs(1 - lr * self.values)
+        rates = np.abs(1 - (1 / self.largest if lr is None else lr) * self.values)
         shares = np.where(self.values > self.floor, self.shares, 0.0)
         stays = float(self.shares.sum() - shares.sum())
 

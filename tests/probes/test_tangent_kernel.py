@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
@@ -83,7 +84,7 @@ def test_the_steps_are_those_of_gradient_descent_on_the_linearised_network():
         targets = inputs @ torch.randn(3, 2).double() + 0.5
     data = ProbeData("x", batch=(inputs, targets), task=Regression())
     found = TangentKernel(lrs=(0.05, 100.0)).measure(network, data)
-    steps = found.value("steps@0.05")
+    steps, copied = found.value("steps@0.05"), copy.deepcopy(network)
     start, taken = (targets - network(inputs)).detach().norm(), 0
     while (targets - network(inputs)).norm() > 0.1 * start:
         loss = (targets - network(inputs)).square().sum() / (2 * len(inputs))
@@ -93,6 +94,9 @@ def test_the_steps_are_those_of_gradient_descent_on_the_linearised_network():
                 parameter -= 0.05 * slope
         taken += 1
     assert taken == math.ceil(steps)
+    stable = TangentKernel(lrs=(1 / found.value("max_eigenvalue"),)).measure(copied, data)
+    (own,) = (n for n in stable.scalars if n.startswith("steps@"))
+    assert found.value("stable_steps") == pytest.approx(stable.value(own))
     largest = 2 / found.value("max_eigenvalue")
     why = found.scalars["steps@100"].reason
     assert "diverges" in why

@@ -143,19 +143,19 @@ def _gradient(columns: Columns) -> Iterator[str]:
 
 
 def _kernel(columns: Columns) -> Iterator[str]:
-    names = [name for name in columns.before.scalars if name.startswith("steps@")]
-    for name in names[:1]:
-        ratio = columns.told_from_noise(name)
-        if ratio is None or _same(ratio):
-            continue
-        lr = name.partition("@")[2]
-        old, new = columns.before.get(name) or 0.0, _value(columns.after, name) or 0.0
-        line = (
-            f"Full-batch steps at LR {lr} after which a tenth of the residual is left, by the "
-            f"neural tangent kernel: {number(new)} after the action, {number(old)} before. "
-        )
-        line += "Give retraining more epochs, or a larger LR" if ratio > 1 else "It learns faster"
-        yield f"{line}."
+    ratio = columns.told_from_noise("stable_steps")
+    old, new = columns.before.get("stable_steps"), _value(columns.after, "stable_steps")
+    if ratio is None or old is None or new is None or _same(ratio):
+        return
+    mended = _value(columns.recalibrated, "stable_steps")
+    also = "" if mended is None else f", {number(mended)} with batch norm recalibrated"
+    line = (
+        "Linearised full-batch steps to a tenth of the residual at LR 1/λmax of the neural tangent "
+        f"kernel: {number(new)} after the action{also}, {number(old)} before. "
+    )
+    more = (ratio if mended is None else mended / old) > 1
+    line += "Give retraining more epochs." if more else "What is still wrong is learned faster."
+    yield line
 
 
 def _activity(columns: Columns) -> Iterator[str]:
