@@ -272,6 +272,28 @@ def test_the_inputs_of_a_convolution_are_what_it_multiplies(layer):
     assert torch.allclose(norms, gram.diagonal(dim1=1, dim2=2).sqrt())
 
 
+@pytest.mark.parametrize("lengths", [(5, 5), (5, 3)])
+def test_the_packed_projections_of_attention_have_inputs_each(lengths):
+    torch.manual_seed(2)
+
+    class Crossed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+
+        def forward(self, x):
+            queries, keys = x[:, : lengths[0]], x[:, -lengths[1] :]
+            return self.attention(queries, keys, value=keys * 2)[0].mean(1)
+
+    network, x = Crossed().double(), torch.randn(3, 7, 4).double()
+    data = ProbeData("x", x, torch.zeros(3, dtype=torch.int64), batch_size=2)
+    found = Source((7, 4), data).collect(network, {Statistic.INPUT_GRAM}, "test")
+    gram = found.values[Statistic.INPUT_GRAM]["attention.in_proj_weight"]
+    queries, keys = x[:, : lengths[0]].reshape(-1, 4), x[:, -lengths[1] :].reshape(-1, 4)
+    right = torch.stack([queries.T @ queries, keys.T @ keys, 4 * keys.T @ keys])
+    assert torch.allclose(gram, right)
+
+
 def test_wanda_is_the_weight_times_its_inputs_norm():
     torch.manual_seed(0)
     network, x = nn.Linear(5, 3).double(), torch.randn(7, 2, 5).double()
@@ -306,6 +328,17 @@ def test_obs_has_its_authors_saliency_and_the_least_squares_optimum():
         best = torch.linalg.lstsq(root[:, kept], root @ row).solution
         assert torch.allclose(got[kept], best, rtol=1e-8)
         assert not got[~kept].any()
+
+
+def test_weights_of_inputs_that_are_always_zero_go_first():
+    _, weight, _, gram = layer_case()
+    gram[2] = gram[:, 2] = 0.0
+    statistics = told(**{Statistic.INPUT_GRAM: {"a.weight": gram[None]}})
+    assert not score("obs", weights(weight), statistics)[:, 2].any()
+    asked = Asked(torch.ones_like(weight, dtype=torch.bool), 0.1)
+    found = SparseGPT().repair(weights(weight), asked, statistics)
+    assert not found.mask[:, 2].any()
+    assert found.mask[:, :2].all()
 
 
 def sequential(weight, mask, h):

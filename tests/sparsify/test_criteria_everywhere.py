@@ -17,7 +17,11 @@ from trainscope.networks.masks import masks_of, set_masks
 from trainscope.records import ActionRecord
 from trainscope.sparsify import Action, sparsify
 from trainscope.sparsify.again import do_again
+from trainscope.sparsify.blocks import _subject as block_subject
+from trainscope.sparsify.coupled import coupled
 from trainscope.sparsify.criteria.synflow import SynapticFlow
+from trainscope.sparsify.heads import find_heads
+from trainscope.sparsify.inner import exported, inner
 from trainscope.task import Regression
 
 SHAPE = (2, 8, 8)
@@ -128,6 +132,33 @@ def test_filters(network, data, name, scope):
     twin = copy.deepcopy(network)  # what was done needs no data to be done again
     do_again(twin, found, SHAPE)
     assert same(found.module.state_dict(), twin.state_dict())
+
+
+@pytest.mark.parametrize("scope", ["inner", "all", "exported", "heads", "blocks"])
+def test_statistics_are_laid_out_as_the_weights_are(network, scope):
+    """So every weight of a coupled filter, a head or a block has the statistic of its own."""
+    torch.manual_seed(0)
+    example = torch.randn(2, *SHAPE)
+    module = copy.deepcopy(network)
+    if scope in ("heads", "blocks"):
+        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        module, example = nn.TransformerEncoder(layer, 2), torch.randn(2, 5, 8)
+    if scope == "heads":
+        subjects = [each.subject for each in find_heads(module, example).candidates]
+    elif scope == "blocks":
+        subjects = [block_subject(module, f"layers.{place}") for place in range(2)]
+    else:
+        find = {"inner": inner, "all": coupled, "exported": exported}[scope]
+        subjects = [each.subject for each in find(module, example).candidates]
+    values = {name: p.detach() for name, p in module.named_parameters()}
+    squares = {name: value**2 for name, value in values.items()}
+    assert subjects
+    for subject in subjects:
+        assert torch.equal(subject.laid_out(values), subject.weight)
+        assert torch.equal(subject.laid_out(squares), subject.weight**2)
+    if scope == "all":
+        together = next(each for each in subjects if len(each.parameters) > 1)
+        assert set(together.parameters) == {"stem.weight", "back.weight"}
 
 
 @pytest.mark.parametrize("name", sorted(criteria.CRITERIA))

@@ -31,7 +31,7 @@ from trainscope.sparsify.n_m import fits, keep_n_of_m
 from trainscope.sparsify.ratios import after_round, assign, to_prune
 from trainscope.sparsify.removal import Removal, percent
 from trainscope.sparsify.statistics import Source, Statistic, Statistics, Subject, Unit
-from trainscope.sparsify.statistics.layer_inputs import UNSEEN, is_seen
+from trainscope.sparsify.statistics.layer_inputs import UNSEEN, groups_of, is_seen
 from trainscope.sparsify.statistics.statistic import OF_INPUTS
 from trainscope.sparsify.verify import called_modules
 
@@ -57,7 +57,7 @@ class _Row:
             parameters=(self.weight.name,),
             unit=Unit.WEIGHTS,
             turned=is_turned(self.weight.module),
-            groups=getattr(self.weight.module, "groups", 1),
+            groups=groups_of(self.weight),
         )
 
 

@@ -31,11 +31,13 @@ class Surgeon:
     comparable: ClassVar[bool] = False
 
     def score(self, subject: Subject, statistics: Statistics) -> Tensor:
-        """Return the saliency of each weight, float64."""
+        """Return the saliency of each weight, float64; 0 where the input is always zero."""
         inverse = torch.linalg.inv(damped(statistics, subject))
         rows = subject.parts(subject.weight).double()
         diagonal = inverse.diagonal(dim1=1, dim2=2).unsqueeze(1)
-        return subject.stored((rows.square() / (2 * diagonal)).flatten(0, 1))
+        gram = statistics.inputs(Statistic.INPUT_GRAM, subject)
+        alive = (gram.diagonal(dim1=1, dim2=2) > 0).to(rows.device).unsqueeze(1)
+        return subject.stored((alive * rows.square() / (2 * diagonal)).flatten(0, 1))
 
     def repair(self, subject: Subject, asked: Asked, statistics: Statistics) -> Repaired:
         """Return the mask as it was chosen, and the least-squares optimum under it."""

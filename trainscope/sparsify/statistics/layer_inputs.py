@@ -17,17 +17,37 @@ from trainscope.sparsify.statistics.gradients import Named
 from trainscope.task.batches import beside
 
 UNSEEN = "its inputs cannot be seen, which this criterion ranks by"
+_PROJECTIONS = {
+    "in_proj_weight": ("query", "key", "value"),
+    "q_proj_weight": ("query",),
+    "k_proj_weight": ("key",),
+    "v_proj_weight": ("value",),
+}
+"""Weights of torch's own attention, and which of its arguments they multiply."""
 _PATCHES = 2**26
 """Bytes of a convolution's patches that are made at once."""
 
 
 def is_seen(weight: Weight, network: nn.Module) -> bool:
-    """Say whether a layer's inputs are seen: of linear layers and plain convolutions."""
+    """Say whether a weight's inputs are seen: of linear layers, convolutions and projections.
+
+    Not those of transposed convolutions, of recurrent and bilinear layers, and of the last
+    projection of torch's own attention, which does not call it.
+    """
     module = weight.module
+    if isinstance(module, nn.MultiheadAttention):
+        return weight.name.rpartition(".")[2] in _PROJECTIONS
     if isinstance(module, _ConvNd):
         return not module.transposed
     owner = network.get_submodule(weight.layer.rpartition(".")[0])
-    return is_linear(module) and not isinstance(owner, nn.MultiheadAttention)  # not called by it
+    return is_linear(module) and not isinstance(owner, nn.MultiheadAttention)
+
+
+def groups_of(weight: Weight) -> int:
+    """Return in how many parts a weight's outputs come, each with inputs of its own."""
+    if isinstance(weight.module, nn.MultiheadAttention):
+        return 3 if weight.name.rpartition(".")[2] == "in_proj_weight" else 1
+    return int(getattr(weight.module, "groups", 1))
 
 
 def input_norms(network: nn.Module, data: ProbeData, names: Collection[str] | None) -> Named:
@@ -62,16 +82,24 @@ def _seen(
     found: Named = {}
     handles = []
     for layer, module in network.named_modules():
-        name = _weight_name(layer, module)
-        if name is None or (names is not None and name not in names):
+        leaves = [leaf for leaf in _leaves(module) if leaf in module._parameters]
+        own = {f"{layer}.{leaf}".lstrip("."): leaf for leaf in leaves}
+        own = {name: leaf for name, leaf in own.items() if names is None or name in names}
+        if not own:
             continue
 
-        def look(inner: nn.Module, args: tuple[Any, ...], name: str = name) -> None:
-            for patches in _patches(inner, args[0].detach()):
-                part = reduced(patches)
-                found[name] = found[name] + part if name in found else part
+        def look(
+            inner: nn.Module,
+            args: tuple[Any, ...],
+            kwargs: dict[str, Any],
+            own: dict[str, str] = own,
+        ) -> None:
+            for name, leaf in own.items():
+                for patches in _given(inner, leaf, args, kwargs):
+                    part = reduced(patches)
+                    found[name] = found[name] + part if name in found else part
 
-        handles.append(module.register_forward_pre_hook(look))
+        handles.append(module.register_forward_pre_hook(look, with_kwargs=True))
     like = next((p for p in network.parameters() if p.is_floating_point()), torch.empty(0))
     try:
         with torch.no_grad():
@@ -83,15 +111,27 @@ def _seen(
     return found
 
 
-def _weight_name(layer: str, module: nn.Module) -> str | None:
-    if not is_linear(module) and not (isinstance(module, _ConvNd) and not module.transposed):
-        return None
-    leaf = next((leaf for leaf in ("weight", "weight_orig") if leaf in module._parameters), None)
-    return None if leaf is None else f"{layer}.{leaf}".lstrip(".")
+def _leaves(module: nn.Module) -> tuple[str, ...]:
+    """Return the names, in a module, of the weights whose inputs are seen."""
+    if isinstance(module, nn.MultiheadAttention):
+        return tuple(_PROJECTIONS)
+    plain = is_linear(module) or (isinstance(module, _ConvNd) and not module.transposed)
+    return ("weight", "weight_orig") if plain else ()
 
 
-def _patches(module: nn.Module, x: Tensor) -> Iterator[Tensor]:
-    """Yield what a layer multiplies at each place, [groups, places, k], some samples at a time."""
+def _given(
+    module: nn.Module, leaf: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Iterator[Tensor]:
+    """Yield what a weight multiplies at each place, [groups, places, k], some samples at a time."""
+    if isinstance(module, nn.MultiheadAttention):
+        named = dict(zip(("query", "key", "value"), args, strict=False)) | kwargs
+        rows = [named[name].detach() for name in _PROJECTIONS[leaf]]
+        # Sequences of two lengths: rows of zeros add nothing.
+        flat = [row.reshape(-1, row.shape[-1]) for row in rows]
+        most = max(map(len, flat))
+        yield torch.stack([F.pad(row, (0, 0, 0, most - len(row))) for row in flat])
+        return
+    x = (args[0] if args else next(iter(kwargs.values()))).detach()
     if not isinstance(module, _ConvNd):
         yield x.reshape(1, -1, x.shape[-1])
         return

@@ -173,9 +173,9 @@ def _twin(network: nn.Module) -> nn.Module:
 
 def _by_every_name(network: nn.Module, values: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return values by every name that a shared parameter has."""
-    first = {id(parameter): name for name, parameter in network.named_parameters()}
-    found = dict(values)
-    for name, parameter in network.named_parameters(remove_duplicate=False):
-        if first[id(parameter)] in values:
-            found[name] = values[first[id(parameter)]]
-    return found
+    known: dict[int, Tensor] = {}
+    named = list(network.named_parameters(remove_duplicate=False))
+    for name, parameter in named:
+        if name in values:
+            known.setdefault(id(parameter), values[name])
+    return {name: known[id(parameter)] for name, parameter in named if id(parameter) in known}
