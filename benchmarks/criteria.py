@@ -12,10 +12,13 @@ the verdict's: Welch's, two-sided, against `l1`, at a level of 5 %.
 from __future__ import annotations
 
 import argparse
+import json
 import platform
 import statistics
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -36,6 +39,7 @@ from trainscope.training.settings import Settings
 
 PRETRAINING = parse_schedule("0:5e-2,10:5e-3", 15)
 RETRAINING = parse_schedule("0:1e-2,7:1e-3", 10)
+RESULTS = "results.jsonl"
 CASES = {
     "95 % of the weights": Action("unstructured", ratio=0.95),
     "80 % of the filters": Action(ratio=0.8),
@@ -75,37 +79,67 @@ def accuracy(module: nn.Module, data: Dataset) -> float:
     return 100 * float((module.eval()(inputs).argmax(1) == labels).double().mean())
 
 
+def done_before(folder: Path) -> dict[tuple[str, str, int], dict[str, Any]]:
+    """Return what was measured in calls before, by case, criterion and seed."""
+    path = folder / RESULTS
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    found = map(json.loads, lines)
+    return {(each["case"], each["criterion"], each["seed"]): each for each in found}
+
+
+def measured(
+    base: Network, data: Dataset, folder: Path, case: str, action: Action
+) -> dict[str, Any]:
+    """Prune and retrain once, and write down what came out."""
+    seed = action.seed
+    job, done = retraining_job(base, data, action, RETRAINING, Settings(seed=seed))
+    assert done is not None
+    name = f"{action.criterion_name}-{seed}"
+    run = run_job(job, folder / case.split()[-1] / name)
+    found = {
+        "case": case,
+        "criterion": action.criterion_name,
+        "seed": seed,
+        "pruned": accuracy(done.module, data),
+        "retrained": run.final_accuracy or 0.0,
+        "gone": done.record.reached,
+        "speedup": done.record.speedup,
+    }
+    with (folder / RESULTS).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(found) + "\n")
+    return found
+
+
 def rows(base: Network, data: Dataset, folder: Path, case: str, seeds: int) -> list[str]:
     """Return the table's rows of one case."""
-    asked, found = CASES[case], {}
+    asked, known = CASES[case], done_before(folder)
+    found: dict[str, list[dict[str, Any]]] = {}
     for name in CRITERIA:
-        ends, starts, jobs = [], [], []
         for seed in range(seeds):
             try:
-                action = Action(asked.structure, asked.ratio, criterion=name, seed=seed)
+                action = replace(asked, criterion=name, seed=seed)
             except ActionError:  # it does not rank those
                 break
-            job, done = retraining_job(base, data, action, RETRAINING, Settings(seed=seed))
-            assert done is not None
-            run = run_job(job, folder / case.split()[-1] / f"{name}-{seed}")
-            jobs.append(done.record)
-            starts.append(accuracy(done.module, data))
-            ends.append(run.final_accuracy or 0.0)
-            print(f"{case}  {name}  seed {seed}  {starts[-1]:.2f} -> {ends[-1]:.2f}", flush=True)
-        if ends:
-            found[name] = (ends, starts, jobs)
+            row = known.get((case, name, seed))
+            row = row or measured(base, data, folder, case, action)
+            found.setdefault(name, []).append(row)
+            print(
+                f"{case}  {name}  {seed}  {row['pruned']:.2f} -> {row['retrained']:.2f}", flush=True
+            )
     lines = []
-    for name, (ends, starts, jobs) in found.items():
-        gap = welch(ends, found["l1"][0])
-        against = "-" if name == "l1" else f"{gap.value:+.2f} (p = {gap.p:.2g})"
-        verdict = ""
+    against = [row["retrained"] for row in found["l1"]]
+    for name, each in found.items():
+        ends = [row["retrained"] for row in each]
+        gap = welch(ends, against)
+        told, verdict = "-", ""
         if name != "l1":
+            told = f"{gap.value:+.2f} (p = {gap.p:.2g})"
             verdict = ("better" if gap.value > 0 else "worse") if gap.significant else "level"
+        mean = {k: statistics.fmean(row[k] for row in each) for k in ("gone", "speedup", "pruned")}
         lines.append(
-            f"| `{name}` | {100 * statistics.fmean(j.reached or 0 for j in jobs):.1f} % "
-            f"| {statistics.fmean(j.speedup for j in jobs):.2f}x | {statistics.fmean(starts):.1f} "
-            f"| {statistics.fmean(ends):.2f} ± {statistics.stdev(ends):.2f} "
-            f"| {against} | {verdict} |"
+            f"| `{name}` | {100 * mean['gone']:.1f} % | {mean['speedup']:.2f}x "
+            f"| {mean['pruned']:.1f} | {statistics.fmean(ends):.2f} ± {statistics.stdev(ends):.2f} "
+            f"| {told} | {verdict} |"
         )
     return lines
 
@@ -129,9 +163,9 @@ def main() -> None:
     for case in CASES:
         text += ["", f"**{case}** (scope inner)", "", head, "|---|---|---|---|---|---|---|"]
         text += rows(base, data, options.folder, case, options.seeds)
+        if options.table is not None:
+            options.table.write_text("\n".join(text) + "\n", encoding="utf-8")
     print("\n".join(text))
-    if options.table is not None:
-        options.table.write_text("\n".join(text) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
