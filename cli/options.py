@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from trainscope.records.arrays import PROBES
+from trainscope.records.action import CRITERIA, CRITERION_SAMPLES
+from trainscope.records.arrays import MORE, PROBES
 
 if TYPE_CHECKING:
     from trainscope.records import Metric
@@ -31,6 +32,7 @@ ACTION_DEFAULTS: dict[str, Any] = {
     "global_ranking": False,
     "heads": None,
     "blocks": None,
+    "criterion_samples": CRITERION_SAMPLES,
 }
 """What `action_options` give where nobody asks for an action."""
 
@@ -245,7 +247,14 @@ def action_options(command: Command) -> Command:
                 "--criterion",
                 default=ACTION_DEFAULTS["criterion"],
                 show_default=True,
-                help="l1, l2, random or bn-scale; for blocks alone also influence.",
+                help=f"What ranks them: {', '.join(_criteria())}; for blocks alone also influence.",
+            ),
+            click.option(
+                "--criterion-samples",
+                type=click.IntRange(min=1),
+                default=ACTION_DEFAULTS["criterion_samples"],
+                show_default=True,
+                help="Training samples that a criterion which needs data is told of.",
             ),
             click.option(
                 "--global",
@@ -275,6 +284,7 @@ def build_action(
     global_ranking: bool = False,
     heads: float | None = None,
     blocks: float | None = None,
+    criterion_samples: int = CRITERION_SAMPLES,
     seed: int = 0,
 ) -> Any:
     """Return the Action that the options describe."""
@@ -291,6 +301,7 @@ def build_action(
         seed=seed,
         heads=heads,
         blocks=blocks,
+        criterion_samples=criterion_samples,
     )
 
 
@@ -305,10 +316,17 @@ def probes_option(default: str | None = None) -> Callable[[Command], Command]:
     )
 
 
+def _criteria() -> list[str]:
+    """Return the names of all installed criteria, ours first; nothing is imported for them."""
+    names = {point.name for point in entry_points(group="trainscope.criteria")}
+    return [*CRITERIA, *sorted(names.difference(CRITERIA))]
+
+
 def _installed() -> list[str]:
     """Return the names of all installed probes, ours first; nothing is imported for them."""
     names = {point.name for point in entry_points(group="trainscope.probes")}
-    return [*(name for name in PROBES if name in names), *sorted(names.difference(PROBES))]
+    ours = (*PROBES, *MORE)
+    return [*(name for name in ours if name in names), *sorted(names.difference(ours))]
 
 
 def probe_names(text: str) -> list[str]:

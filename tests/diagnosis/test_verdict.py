@@ -6,7 +6,7 @@ from diagnoses import diagnosis, jacobian, measurement, retraining
 
 from trainscope.diagnosis.standing import standing
 from trainscope.diagnosis.verdict import verdict
-from trainscope.records import Columns, Measurement, Status
+from trainscope.records import Columns, Measurement, Scalar, Status
 
 
 def sentences(**changed) -> str:
@@ -311,3 +311,30 @@ def test_one_network_as_it_stands_has_the_same_sentences():
     assert "LR 0.1 is too large for AdamW: it is above the largest stable LR" in text
     plain = "\n".join(standing({"curvature": measurement("curvature", {"max_stable_lr": 0.1})}))
     assert plain == "Largest stable LR of plain gradient descent (2/λmax): 0.1000."
+
+
+def of_probe(probe: str, **values: float) -> Measurement:
+    return Measurement(probe, scalars={n: Scalar.of(v, "", 0.1) for n, v in values.items()})
+
+
+def test_steps_of_the_tangent_kernel_are_compared_at_their_own_stable_lr():
+    columns = Columns(of_probe("ntk", stable_steps=100.0), of_probe("ntk", stable_steps=800.0))
+    text = sentences(ntk=columns)
+    assert "of the neural tangent kernel: 800.0 after the action, 100.0 before." in text
+    assert "Give retraining more epochs." in text
+    mended = replace(columns, recalibrated=of_probe("ntk", stable_steps=50.0))
+    assert "50.00 with batch norm recalibrated" in sentences(ntk=mended)
+    assert "What is still wrong is learned faster." in sentences(ntk=mended)
+    level = Columns(of_probe("ntk", stable_steps=100.0), of_probe("ntk", stable_steps=110.0))
+    assert "tangent kernel" not in sentences(ntk=level)
+
+
+def test_dead_units_are_said_where_there_are_more():
+    before = of_probe("activity", dead_share=1.0, dormant_share=4.0)
+    columns = Columns(before, of_probe("activity", dead_share=20.0, dormant_share=30.0))
+    assert "Dead units: 20.0 % after the action, 1.0 % before." in sentences(activity=columns)
+    few = Columns(before, of_probe("activity", dead_share=1.5, dormant_share=5.0))
+    assert "Dead units" not in sentences(activity=few)
+    assert standing({"activity": before}) == (
+        "Dead units: 1.0 % of all; dormant ones, those among them: 4.0 %.",
+    )
