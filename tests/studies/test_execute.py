@@ -14,7 +14,7 @@ from trainscope.errors import TrainscopeError
 from trainscope.networks import open_checkpoint
 from trainscope.records import Run
 from trainscope.sparsify import Action, sparsify
-from trainscope.studies import RunSpec, Weights, execute
+from trainscope.studies import BaseModel, RunSpec, execute
 from trainscope.studies.rows import row_of
 from trainscope.training.evaluation import evaluate
 from trainscope.training.jobs import training_job
@@ -109,7 +109,7 @@ def test_a_run_prunes_what_another_run_left(tmp_path):
     after = retraining("F1,1e-2", base=before, data=None)
     run = done(after, tmp_path)
     assert run.base == done(before, tmp_path).end
-    base = Weights(digest=run.base, model=NETWORK)
+    base = BaseModel(digest=run.base, model=NETWORK)
     by_digest = retraining("F1,1e-2", base=base)
     assert without_seconds(done(by_digest, tmp_path)) == without_seconds(run)
 

@@ -10,7 +10,7 @@ from small_studies import pretraining, retraining
 
 from trainscope.errors import TrainscopeError
 from trainscope.sparsify import Action
-from trainscope.studies import RunSpec, Weights
+from trainscope.studies import BaseModel, RunSpec
 from trainscope.studies.plain import made, plain
 from trainscope.studies.rows import columns_of
 from trainscope.training.settings import LoRA, Settings
@@ -22,7 +22,7 @@ def specs() -> list[RunSpec]:
         pretraining(),
         retraining(),
         retraining("P1F2,1e-1", action=pruned, probes=["gradient"], probe_epochs=[0, 2]),
-        retraining(base=Weights("a.pt", digest="0" * 64), seed=3, weights="random"),
+        retraining(base=BaseModel("a.pt", digest="0" * 64), seed=3, weights="random"),
         retraining(base=retraining(), settings=Settings(lora=LoRA(2, targets=("a", "b")), clip=1)),
         retraining("0:1e-2,1:1e-3", epochs=4, task="classification", data=None, warmup=1),
     ]
@@ -75,7 +75,7 @@ def test_another_way_to_say_the_same_run_has_its_digest(options):
 
 
 def test_a_checkpoint_is_named_by_its_weights_wherever_it_lies():
-    one, two = (retraining(base=Weights(path, "1" * 64)) for path in ("a.pt", "b/c.pt"))
+    one, two = (retraining(base=BaseModel(path, "1" * 64)) for path in ("a.pt", "b/c.pt"))
     assert one.digest == two.digest == retraining(base="sha256:" + "1" * 64).digest
     with pytest.raises(TrainscopeError, match="not read yet"):
         _ = retraining(base="a.pt").digest

@@ -1,6 +1,6 @@
 """Studies: grids of runs that survive kills, in a store that several machines work on."""
 
 from trainscope.studies.executing import execute
-from trainscope.studies.spec import RunSpec, Weights
+from trainscope.studies.spec import BaseModel, RunSpec
 
-__all__ = ["RunSpec", "Weights", "execute"]
+__all__ = ["BaseModel", "RunSpec", "execute"]

@@ -20,7 +20,7 @@ from trainscope.records import Kind, Run, files
 from trainscope.records.json_text import parse
 from trainscope.records.run import FILE_NAME
 from trainscope.studies.before import START, measure_start
-from trainscope.studies.spec import RunSpec, Weights
+from trainscope.studies.spec import BaseModel, RunSpec
 from trainscope.task import find_task
 from trainscope.training.budget import scratch_epochs
 from trainscope.training.folder import CHECKPOINT, finished
@@ -192,10 +192,10 @@ def _base_of(
             return _from_stem(spec, base, beside, device)
         folder = beside / base.key
         run = execute(base, folder, device=device)
-        left = Weights(str(folder / CHECKPOINT), model=base.factory)
+        left = BaseModel(str(folder / CHECKPOINT), model=base.factory)
         network, dataset = _opened(left, _data(spec, run), spec.task)
         return network, dataset, run, None
-    assert isinstance(base, Weights)
+    assert isinstance(base, BaseModel)
     where = base if base.path is not None else _found(base, beside)
     network, dataset = _opened(where, spec.data, spec.task)
     if digest(network.module) != base.digest:
@@ -203,8 +203,7 @@ def _base_of(
             f"the weights in {where.path} are others than when the study was planned: put the "
             "file back, or plan anew"
         )
-    run = run_beside(Path(str(where.path)), network)
-    return network, dataset, run, None
+    return network, dataset, run_beside(Path(str(where.path)), network), None
 
 
 def _data(spec: RunSpec, run: Run) -> str | None:
@@ -258,7 +257,7 @@ def _labelled(found: Dataset | RandomInputs, name: str | None) -> Dataset:
     return found
 
 
-def _opened(given: Weights, data: str | None, task: str | None) -> tuple[Network, Dataset]:
+def _opened(given: BaseModel, data: str | None, task: str | None) -> tuple[Network, Dataset]:
     if given.path is None:
         raise StudyError(f"no path says where the weights {given.digest} are")
     opening = Opening(
@@ -273,7 +272,7 @@ def _opened(given: Weights, data: str | None, task: str | None) -> tuple[Network
     return network, _labelled(found, data)
 
 
-def _found(base: Weights, beside: Path) -> Weights:
+def _found(base: BaseModel, beside: Path) -> BaseModel:
     """Return the checkpoint of the run beside that ended with these weights.
 
     Raises:

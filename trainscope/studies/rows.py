@@ -13,7 +13,7 @@ from trainscope.records import Json, Run
 from trainscope.sparsify import Action
 from trainscope.studies.before import DENSE, PRUNED, START, start_of
 from trainscope.studies.plain import plain
-from trainscope.studies.spec import RunSpec, Weights
+from trainscope.studies.spec import BaseModel, RunSpec
 from trainscope.training.schedule import write_lr
 
 EARLY = 0.05
@@ -47,7 +47,7 @@ def columns_of(spec: RunSpec) -> Row:
         row |= {f"action.{name}": _cell(written.get(name, value)) for name, value in asked.items()}
     row |= {f"settings.{name}": _cell(v) for name, v in spec.settings.as_dict().items()}
     del row["settings.seed"]
-    if isinstance(spec.base, Weights):
+    if isinstance(spec.base, BaseModel):
         row |= {"base.path": spec.base.path, "base.digest": spec.base.digest}
     elif isinstance(spec.base, RunSpec):
         row |= {f"base.{name}": value for name, value in columns_of(spec.base).items()}

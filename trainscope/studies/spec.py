@@ -34,7 +34,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
-class Weights:
+class BaseModel:
     """A base model in a file, named by the digest of its weights.
 
     Attributes:
@@ -69,7 +69,7 @@ class RunSpec:
         recipe: Of this training: `F60,1e-3`, `P60F60,1e-2` (the base is cut off after 60 epochs),
             `P30/F90,1e-2`, or the stages of a schedule, `0:1e-2,30:1e-3`, with `epochs`.
         data: As `--data` takes it; None takes what a checkpoint remembers.
-        base: What is pruned: a checkpoint (a path, or `Weights`), or another RunSpec. One without a
+        base: What is pruned: a checkpoint (a path, or `BaseModel`), or another RunSpec. One without a
             base of its own is a stem, trained once for all runs that share it. None trains
             `architecture` from random weights.
         architecture: The name of a network, or "package.module:factory", where there is no base.
@@ -92,7 +92,7 @@ class RunSpec:
 
     recipe: str
     data: str | None = "digits"
-    base: RunSpec | Weights | str | None = None
+    base: RunSpec | BaseModel | str | None = None
     architecture: str | None = None
     action: Action | None = None
     weights: str = "inherited"
@@ -116,7 +116,7 @@ class RunSpec:
         """
         if isinstance(self.base, str):
             named = self.base.removeprefix("sha256:")
-            given = Weights(digest=named) if _DIGEST.fullmatch(named) else Weights(self.base)
+            given = BaseModel(digest=named) if _DIGEST.fullmatch(named) else BaseModel(self.base)
             object.__setattr__(self, "base", given)
         object.__setattr__(self, "settings", replace(self.settings, seed=0))
         object.__setattr__(self, "probes", tuple(self.probes))
@@ -201,7 +201,7 @@ class RunSpec:
         if isinstance(self.base, RunSpec):
             return self.base.factory
         if self.base is not None:
-            return self.base.model  # type: ignore[union-attr]  # a text became Weights
+            return self.base.model  # type: ignore[union-attr]  # a text became BaseModel
         return self.architecture if ":" in str(self.architecture) else None
 
     @property
@@ -224,7 +224,7 @@ class RunSpec:
         """The first digits of the digest, which name the folder of the run."""
         return self.digest[:KEY]
 
-    def pinned(self, digests: Mapping[Weights, str]) -> RunSpec:
+    def pinned(self, digests: Mapping[BaseModel, str]) -> RunSpec:
         """Return the spec with the digest of its base model's weights.
 
         Args:
@@ -233,15 +233,15 @@ class RunSpec:
         base = self.base
         if isinstance(base, RunSpec):
             return replace(self, base=base.pinned(digests))
-        if isinstance(base, Weights) and base.digest is None:
+        if isinstance(base, BaseModel) and base.digest is None:
             return replace(self, base=replace(base, digest=digests[base]))
         return self
 
-    def files(self) -> list[Weights]:
+    def files(self) -> list[BaseModel]:
         """Return the checkpoints whose weights have no digest yet."""
         if isinstance(self.base, RunSpec):
             return self.base.files()
-        unread = isinstance(self.base, Weights) and self.base.digest is None
+        unread = isinstance(self.base, BaseModel) and self.base.digest is None
         return [self.base] if unread else []  # type: ignore[list-item]
 
     def _identity(self) -> Json:
@@ -252,7 +252,7 @@ class RunSpec:
             found.pop(name, None)
         if self.read is not None and self.read.pretrain is not None:
             found |= {"pretrain": self.read.pretrain, "squeezed": self.read.squeezed}
-        if isinstance(self.base, Weights):
+        if isinstance(self.base, BaseModel):
             if self.base.digest is None:
                 raise StudyError(f"the weights of {self.base.path} were not read yet: pin the spec")
             found["base"] = {"digest": self.base.digest}
@@ -269,7 +269,7 @@ class RunSpec:
             found["action"] = plain(self.action)
         if isinstance(self.base, RunSpec):
             found["base"] = self.base.as_dict()
-        elif isinstance(self.base, Weights):
+        elif isinstance(self.base, BaseModel):
             found["base"] = plain(self.base)
         return found
 
@@ -286,5 +286,5 @@ class RunSpec:
         base = values.get("base")
         if isinstance(base, Mapping):
             nested = "format" in base
-            values["base"] = cls.from_dict(dict(base)) if nested else made(Weights, base, "base")
+            values["base"] = cls.from_dict(dict(base)) if nested else made(BaseModel, base, "base")
         return made(cls, values, "run")
