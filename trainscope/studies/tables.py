@@ -114,8 +114,10 @@ def entries(connection: Connection, study: int, names: Sequence[str]) -> list[En
             .join_from(held, trials, trials.c.trial_id == held.c.trial_id)
             .where(trials.c.study_id == study, held.c.key.in_(names))
         )
-        for trial, name, value in connection.execute(asked):
-            attrs[trial][name] = json.loads(value)
+        rows = connection.execute(asked).all()
+        whole = json.loads(f"[{','.join(row[2] for row in rows)}]")  # once is faster than each
+        for row, value in zip(rows, whole, strict=True):
+            attrs[row[0]][row[1]] = value
     found = connection.execute(
         select(trials.c.trial_id, trials.c.number, trials.c.state)
         .where(trials.c.study_id == study)
