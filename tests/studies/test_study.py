@@ -45,7 +45,7 @@ def read(text: str, tmp_path, name: str = "grid.toml") -> Study:
 def test_the_grid_of_a_file(tmp_path):
     study = read(TEXT, tmp_path)
     runs = study.plan()
-    assert (study.name, study.store) == ("grid", tmp_path / "study.db")
+    assert (study.name, study.store) == ("grid", str(tmp_path / "study.db"))
     assert len(runs) == 2 * 2 * 3  # seeds, recipes, actions without the one that is excluded
     assert len({each.spec.digest for each in runs}) == len(runs)
     first = runs[0]

@@ -78,11 +78,18 @@ def pinned(spec: RunSpec) -> RunSpec:
     Raises:
         TrainscopeError: One cannot be opened.
     """
-    found = {}
-    for each in spec.files():
-        network, _ = opened_base(each, spec.data, spec.task)
-        found[each] = digest(network.module)
+    found = {each: digest_of(each, spec.data, spec.task) for each in spec.files()}
     return spec.pinned(found) if found else spec
+
+
+def digest_of(base: BaseModel, data: str | None, task: str | None) -> str:
+    """Return the digest of a checkpoint's weights.
+
+    Raises:
+        TrainscopeError: It cannot be opened.
+    """
+    network, _ = opened_base(base, data, task)
+    return digest(network.module)
 
 
 def _write_spec(spec: RunSpec, folder: Path) -> None:

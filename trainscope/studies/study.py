@@ -15,7 +15,7 @@ from trainscope.networks.registry import architecture
 from trainscope.probes import find
 from trainscope.records.text import plain as plain_text
 from trainscope.sparsify import Action
-from trainscope.studies.executing import pinned
+from trainscope.studies.executing import digest_of
 from trainscope.studies.grid import At, Base, Point, Training, as_action, points, tables
 from trainscope.studies.lines import lines_of
 from trainscope.studies.named import name_of, parsed, place_of, read_toml
@@ -155,7 +155,7 @@ class Study:
                     if tell is not None:
                         tell(f"reading the weights of {each.path}")
                     with self.at(path):
-                        digests[each] = pinned(spec).base.digest  # type: ignore
+                        digests[each] = digest_of(each, spec.data, spec.task)
             planned = Planned(spec.pinned(digests), names)
             found.setdefault(planned.spec.digest, planned)
         for place in range(len(self.exclude)):
