@@ -31,7 +31,9 @@ def test_every_option_has_help_and_is_documented(name):
     assert command is not None
     assert command.help
     page = (DOCS / "commands" / f"{name}.md").read_text(encoding="utf-8")
-    for parameter in command.params:
+    below = getattr(command, "commands", {}).values()
+    assert all(each.help and f"## {name} {each.name}" in page for each in below)
+    for parameter in [*command.params, *(own for each in below for own in each.params)]:
         if isinstance(parameter, click.Option):
             option = max(parameter.opts, key=len)
             assert parameter.help, f"{option} of {name} has no help"
