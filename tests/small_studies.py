@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import torch
 from torch import nn
 
 from trainscope.sparsify import Action
 from trainscope.studies import RunSpec
+from trainscope.studies.store import Planned
 from trainscope.training.settings import Settings
 
 NETWORK = "small_studies:network"
@@ -39,3 +43,13 @@ def retraining(recipe: str = "F2,1e-1", **options) -> RunSpec:
 def one_thread() -> None:
     """Compute on one thread, as the workers of a test do."""
     torch.set_num_threads(1)
+
+
+def plan(count: int, recipe: str = "F1,1e-1", **options) -> list[Planned]:
+    """Return the plan of a study over so many seeds."""
+    return [Planned(retraining(recipe, seed=seed, **options), {}) for seed in range(count)]
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of a worker, which finds this module and has one thread."""
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}

@@ -10,10 +10,9 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 
 import pytest
-from small_studies import one_thread, retraining
+from small_studies import environment, one_thread, plan, retraining
 from small_training import without_seconds
 
 from trainscope.errors import StudyError
@@ -23,7 +22,7 @@ from trainscope.studies.engines import Order, finish, obey
 from trainscope.studies.queues import DEATHS, MOST_DEATHS, ROW, SPEC
 from trainscope.studies.results import as_csv, failures, read_csv, results
 from trainscope.studies.store import KEY, Planned
-from trainscope.studies.working import Telling, work
+from trainscope.studies.working import Listeners, work
 
 processes = multiprocessing.get_context("spawn")
 PLACES = ("{}/study.db", "journal:{}/study.log")
@@ -32,10 +31,6 @@ PLACES = ("{}/study.db", "journal:{}/study.log")
 @pytest.fixture(autouse=True)
 def _one_thread():
     one_thread()
-
-
-def plan(count: int, recipe: str = "F1,1e-1", **options) -> list[Planned]:
-    return [Planned(retraining(recipe, seed=seed, **options), {}) for seed in range(count)]
 
 
 @pytest.fixture(params=PLACES, ids=["sqlite", "journal"])
@@ -87,7 +82,7 @@ def test_studies_on_one_store_share_runs(place):
     store, begun = Store(place), []
     store.plan("x", plan(2))
     store.plan("y", plan(3)[1:])
-    work(store, telling=Telling(epoch=lambda claimed, _: begun.append(claimed.spec.seed)))
+    work(store, telling=Listeners(epoch=lambda claimed, _: begun.append(claimed.spec.seed)))
     assert sorted(begun) == [0, 1, 2]  # the shared one was trained once
     assert len(results(store)) == 3
     assert [row["seed"] for row in results(store, "y")] == [1, 2]
@@ -101,10 +96,10 @@ def test_an_interrupted_run_waits_again(place):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        work(store, telling=Telling(epoch=stop))
+        work(store, telling=Listeners(epoch=stop))
     assert store.counts("x") == {"waiting": 1}
     seen = []
-    work(store, telling=Telling(epoch=lambda _, record: seen.append(record.epoch)))
+    work(store, telling=Listeners(epoch=lambda _, record: seen.append(record.epoch)))
     assert seen == [2, 3]
 
 
@@ -198,10 +193,6 @@ def command(order: Order) -> list[str]:
     return [sys.executable, "-m", "trainscope.studies.worker", json.dumps(asdict(order))]
 
 
-def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-
-
 def test_a_killed_worker_loses_at_most_the_epoch_it_was_in(tmp_path):
     place = str(tmp_path / "study.db")
     spec = retraining("F60,1e-2")
@@ -216,7 +207,7 @@ def test_a_killed_worker_loses_at_most_the_epoch_it_was_in(tmp_path):
     worker.kill()
     worker.wait()
     seen = []
-    work(store, telling=Telling(epoch=lambda _, record: seen.append(record.epoch)))
+    work(store, telling=Listeners(epoch=lambda _, record: seen.append(record.epoch)))
     assert store.counts("x") == {"finished": 1}
     assert seen[0] > 1
     assert seen == list(range(seen[0], 61))

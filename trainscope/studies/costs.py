@@ -41,7 +41,7 @@ ENOUGH = 3
 
 
 @dataclass(frozen=True)
-class Forecast:
+class PlanCost:
     """What a plan costs. FLOPs are multiply-adds of training; evaluation and probes are not in.
 
     Attributes:
@@ -71,7 +71,7 @@ def forecast(
     plan: Sequence[Planned],
     done: Sequence[Row] = (),
     tell: Callable[[str], None] | None = None,
-) -> Forecast:
+) -> PlanCost:
     """Return what a plan costs, without training anything but one step.
 
     The speedup of a uniform ratio does not depend on the weights, so that untrained networks tell
@@ -102,7 +102,7 @@ def forecast(
     seconds = None
     if rate is not None and whole is not None and before is not None:
         seconds = (whole + before) / rate[0]
-    return Forecast(
+    return PlanCost(
         runs=len(plan),
         epochs=epochs,
         flops=whole,

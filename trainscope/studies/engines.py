@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainscope.errors import StudyError
 from trainscope.studies.store import GRACE, Store
-from trainscope.studies.working import Telling, work
+from trainscope.studies.working import Listeners, work
 
 if TYPE_CHECKING:
     from trainscope.studies.study import Study
@@ -58,7 +58,7 @@ def run(
     *,
     workers: int | None = None,
     device: str = "cpu",
-    telling: Telling | None = None,
+    telling: Listeners | None = None,
     again: bool = False,
     grace: float = GRACE,
     address: str | None = None,
@@ -107,7 +107,7 @@ def finish(
     *,
     workers: int | None = None,
     device: str = "cpu",
-    telling: Telling | None = None,
+    telling: Listeners | None = None,
     address: str | None = None,
     packages: Sequence[str] = (),
 ) -> None:
@@ -192,7 +192,7 @@ def _written(order: Order) -> str:
     return json.dumps(asdict(order))
 
 
-def obey(order: Order, telling: Telling | None = None) -> int:
+def obey(order: Order, telling: Listeners | None = None) -> int:
     """Work as a worker that was ordered so, and return the runs done."""
     if order.threads is not None:
         import torch

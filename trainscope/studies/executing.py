@@ -56,7 +56,7 @@ def execute(spec: RunSpec, folder: Path, *, device: str = "cpu", watch: Watch | 
         TrainscopeError: What the spec names is not there, does not fit, or cannot be done.
     """
     find_device(device)
-    spec = pinned(spec)
+    folder, spec = Path(folder), pinned(spec)
     done = _done(spec, folder)
     if done is not None:
         return done

@@ -25,7 +25,7 @@ WEIGHT = "weight"
 
 
 @dataclass(frozen=True)
-class Point(Generic[Value]):
+class AxisValue(Generic[Value]):
     """One value of an axis.
 
     Attributes:
@@ -40,7 +40,7 @@ class Point(Generic[Value]):
 
 
 @dataclass(frozen=True)
-class Training:
+class RecipeAsked:
     """How a network is trained, as a study says it: the fields of a RunSpec that make a schedule.
 
     Attributes:
@@ -68,7 +68,7 @@ class Base:
         model: Or its factory.
         architecture: What to pretrain.
         recipe: Of the pretraining; by default what the recipes of the runs say that cut it off.
-        epochs: As `Training` has it, like the next three.
+        epochs: As `RecipeAsked` has it, like the next three.
         shape: See there.
         min_lr: See there.
         warmup: See there.
@@ -135,7 +135,7 @@ class At:
         return f"{self.file}: " if line is None else f"{self.file}, line {line}: "
 
 
-def points(given: Any, key: str, at: At, read: Callable[[Any], Value]) -> list[Point[Value]]:
+def points(given: Any, key: str, at: At, read: Callable[[Any], Value]) -> list[AxisValue[Value]]:
     """Return the values of an axis that is one value or a list of them.
 
     Args:
@@ -149,7 +149,7 @@ def points(given: Any, key: str, at: At, read: Callable[[Any], Value]) -> list[P
     for place, value in enumerate(given if many else [given]):
         path: Path = (key, place) if many else (key,)
         with at(path):
-            found.append(Point(read(value), path))
+            found.append(AxisValue(read(value), path))
     if not found:
         with at((key,)):
             raise StudyError(f"{key} is an empty list, so that the study has no runs")
@@ -158,7 +158,7 @@ def points(given: Any, key: str, at: At, read: Callable[[Any], Value]) -> list[P
 
 def tables(
     kind: type[Value], given: Any, key: str, at: At, text: str | None = None
-) -> list[Point[Value]]:
+) -> list[AxisValue[Value]]:
     """Return the values of an axis of tables, in which a list stands for a value is an axis too.
 
     Args:
@@ -168,14 +168,14 @@ def tables(
         at: As `points`.
         text: The field that a text alone says.
     """
-    found: list[Point[Value]] = []
+    found: list[AxisValue[Value]] = []
     many = isinstance(given, list | tuple)
     for place, value in enumerate(given if many else [given]):
         path: Path = (key, place) if many else (key,)
         if isinstance(value, str) and text is not None:
             value = {text: value}
         if not isinstance(value, Mapping):
-            found.append(Point(value, path))
+            found.append(AxisValue(value, path))
             continue
         for table, places in _spread(kind, value, key, path, at):
             try:
@@ -184,7 +184,7 @@ def tables(
                     thing = made(kind, table, key)
             except TrainscopeError as error:
                 raise at.moved(error, _blamed(str(error), places, path)) from error
-            found.append(Point(thing, path, str(name)))
+            found.append(AxisValue(thing, path, str(name)))
     _refuse_twins(found, key, at)
     return found
 
@@ -230,7 +230,7 @@ def _blamed(message: str, places: Mapping[str, Path], path: Path) -> Path:
     return places[named[0]] if named else path
 
 
-def _refuse_twins(found: Sequence[Point[Any]], key: str, at: At) -> None:
+def _refuse_twins(found: Sequence[AxisValue[Any]], key: str, at: At) -> None:
     seen: dict[str, Path] = {}
     for point in found:
         if point.name and point.name in seen and seen[point.name] != point.path:
@@ -239,14 +239,16 @@ def _refuse_twins(found: Sequence[Point[Any]], key: str, at: At) -> None:
         seen.setdefault(point.name, point.path)
 
 
-def as_action(point: Point[Any], data: Sequence[str | None], at: At) -> Point[Action | None]:
+def as_action(
+    point: AxisValue[Any], data: Sequence[str | None], at: At
+) -> AxisValue[Action | None]:
     """Return an action, None for the text "none", and check that its criterion can be asked.
 
     Raises:
         StudyError: It is none, or its criterion needs data and there is none.
     """
     if point.value == NONE or point.value is None:
-        return Point(None, point.path, point.name or NONE)
+        return AxisValue(None, point.path, point.name or NONE)
     if not isinstance(point.value, Action):
         with at(point.path):
             raise StudyError(f"an action is a table or '{NONE}', not {point.value!r}")

@@ -71,6 +71,9 @@ class Queue(Protocol):
     def studies(self) -> list[Held]:
         """Return the studies of the storage."""
 
+    def close(self) -> None:
+        """Close connections that are open."""
+
     def plan(self, study: int, wanted: Mapping[str, Json], *, again: bool = False) -> Changed:
         """Let each digest that is wanted have one trial, and let no other wait.
 
@@ -126,6 +129,13 @@ class RdbQueue:
             )
         tables.serialised(storage.engine)
         return storage
+
+    def close(self) -> None:
+        """Close those of this object and of Optuna's storage."""
+        self.engine.dispose()
+        if "storage" in vars(self):
+            self.storage.remove_session()
+            self.storage.engine.dispose()
 
     def studies(self) -> list[Held]:
         """Read them in two queries."""
@@ -202,6 +212,9 @@ class JournalQueue:
         self.storage = JournalStorage(JournalFileBackend(str(path)))
         self._seen: dict[int, tuple[int, float]] = {}
         self._beats: Counter[int] = Counter()
+
+    def close(self) -> None:
+        """Do nothing: a journal is open only while it is read or written."""
 
     def studies(self) -> list[Held]:
         """Read them from the journal as it was replayed."""

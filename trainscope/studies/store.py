@@ -141,6 +141,10 @@ class Store:
         self._given = None if folder is None else Path(folder).absolute()
         self._beside = None if file is None else file.absolute().parent / RUNS
 
+    def close(self) -> None:
+        """Close the connections to a database; the next call opens new ones."""
+        self.queue.close()
+
     @property
     def location(self) -> str:
         """The place for another process, whose working directory may be another."""

@@ -16,7 +16,7 @@ from trainscope.probes import find
 from trainscope.records.text import plain as plain_text
 from trainscope.sparsify import Action
 from trainscope.studies.executing import digest_of
-from trainscope.studies.grid import At, Base, Point, Training, as_action, points, tables
+from trainscope.studies.grid import At, AxisValue, Base, RecipeAsked, as_action, points, tables
 from trainscope.studies.lines import lines_of
 from trainscope.studies.named import name_of, parsed, place_of, read_toml
 from trainscope.studies.plain import made
@@ -45,8 +45,8 @@ class Study:
         name: Of the study, in its store.
         base: Base models: tables with the fields of `grid.Base`, checkpoints, RunSpecs.
         action: Actions: tables with the fields of `Action`, Actions, or "none".
-        recipes: Of retraining: texts, or tables with the fields of `grid.Training`. Without any the
-            bases themselves are trained.
+        recipes: Of retraining: texts, or tables with the fields of `grid.RecipeAsked`. Without any
+            the bases themselves are trained.
         weights: As `RunSpec.weights`.
         data: As `--data` takes it; None takes what a checkpoint remembers.
         task: As `--task` takes it.
@@ -195,9 +195,9 @@ class Study:
         raw_actions = tables(Action, self.action, "action", self.at)
         names = [point.value for point in data]
         actions = [as_action(point, names, self.at) for point in raw_actions]
-        recipes: Sequence[Point[Training | None]] = [Point(None)]
+        recipes: Sequence[AxisValue[RecipeAsked | None]] = [AxisValue(None)]
         if self.recipes is not None:
-            recipes = tables(Training, self.recipes, "recipes", self.at, text="recipe")
+            recipes = tables(RecipeAsked, self.recipes, "recipes", self.at, text="recipe")
         for place, name in enumerate(self.probes):
             with self.at(("probes", place)):
                 find(str(name))
@@ -221,13 +221,13 @@ class Study:
     def _run(
         self,
         settings: Settings,
-        base: Point[Any],
-        action: Point[Action | None],
-        recipe: Point[Training | None],
-        weights: Point[str],
-        data: Point[str | None],
-        task: Point[str | None],
-        seed: Point[int],
+        base: AxisValue[Any],
+        action: AxisValue[Action | None],
+        recipe: AxisValue[RecipeAsked | None],
+        weights: AxisValue[str],
+        data: AxisValue[str | None],
+        task: AxisValue[str | None],
+        seed: AxisValue[int],
     ) -> tuple[RunSpec | TrainscopeError, dict[str, str], Any, Row]:
         """Return one run of the grid, or what is wrong with it, and its columns."""
         names = {k: p.name for k, p in (("base", base), ("action", action), ("recipe", recipe))}
@@ -268,7 +268,7 @@ class Study:
         settings: Settings,
         base: Any,
         action: Action | None,
-        training: Training | None,
+        training: RecipeAsked | None,
         weights: str,
         data: str | None,
         task: str | None,
@@ -360,7 +360,10 @@ class Study:
         from trainscope.studies.results import results
 
         store = run(self, engine, **options)
-        return results(store, self.name)
+        try:
+            return results(store, self.name)
+        finally:
+            store.close()
 
 
 _KINDS = (
@@ -415,7 +418,7 @@ def _seed(value: Any) -> int:
 def _base(
     base: Base,
     settings: Settings,
-    training: Training | None,
+    training: RecipeAsked | None,
     data: str | None,
     task: str | None,
 ) -> RunSpec | BaseModel:

@@ -22,7 +22,7 @@ DERIVED = ("schedule", "lr", "epochs", "base.digest", "base.lr", "base.epochs", 
 
 
 @dataclass(frozen=True)
-class Setting:
+class SettingRows:
     """Runs that differ in their seed alone.
 
     Attributes:
@@ -41,7 +41,7 @@ class Setting:
         return mean(found), stdev(found) if len(found) > 1 else None
 
 
-def settings_of(rows: Sequence[Row]) -> list[Setting]:
+def settings_of(rows: Sequence[Row]) -> list[SettingRows]:
     """Return the settings of a study's rows, in their order."""
     varying = [name for name in _asked(rows) if len({str(row.get(name)) for row in rows}) > 1]
     named = {name.partition(".")[0] for name in varying if name.endswith(".name")}
@@ -52,7 +52,8 @@ def settings_of(rows: Sequence[Row]) -> list[Setting]:
     for row in rows:
         groups.setdefault(tuple(str(row.get(name)) for name in kept), []).append(row)
     return [
-        Setting({name: held[0].get(name) for name in kept}, tuple(held)) for held in groups.values()
+        SettingRows({name: held[0].get(name) for name in kept}, tuple(held))
+        for held in groups.values()
     ]
 
 
@@ -87,7 +88,7 @@ def beside_paper(rows: Sequence[Row], paper: Sequence[Mapping[str, Any]]) -> lis
     for each in paper:
         match, column = each.get("match", {}), each.get("column", "final")
         held = tuple(row for row in rows if all(row.get(n) == v for n, v in match.items()))
-        ours = _number(Setting({}, held).value(column)) if held else "-"
+        ours = _number(SettingRows({}, held).value(column)) if held else "-"
         value = each.get("value")
         spread = f" ({each['spread']:g})" if "spread" in each else ""
         published = "-" if value is None else f"{value:.2f}{spread}"

@@ -9,10 +9,10 @@ from trainscope.records.text import plain
 from trainscope.studies.rows import columns_of
 from trainscope.studies.spec import RunSpec
 from trainscope.studies.store import Claimed
-from trainscope.studies.working import Telling
+from trainscope.studies.working import Listeners
 
 
-def lines(say: Callable[[str], None]) -> Telling:
+def lines(say: Callable[[str], None]) -> Listeners:
     """Return what tells each run that ended, in a line."""
 
     def done(claimed: Claimed, run: Run | str) -> None:
@@ -24,7 +24,7 @@ def lines(say: Callable[[str], None]) -> Telling:
         value = "no metric" if final is None else run.metric.called(final, 2)
         say(plain(f"{what}: {run.status}, {value}"))
 
-    return Telling(done=done)
+    return Listeners(done=done)
 
 
 def short(spec: RunSpec) -> str:

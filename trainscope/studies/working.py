@@ -20,7 +20,7 @@ PAUSE = 0.5
 
 
 @dataclass(frozen=True)
-class Telling:
+class Listeners:
     """Who is told of what a worker does.
 
     Attributes:
@@ -39,7 +39,7 @@ def work(
     names: Sequence[str] | None = None,
     *,
     device: str = "cpu",
-    telling: Telling | None = None,
+    telling: Listeners | None = None,
     parent: int | None = None,
 ) -> int:
     """Do runs until none waits and none is under way, and return how many were done here.
@@ -63,7 +63,7 @@ def work(
             looked = time.monotonic()
         claimed = store.claim(names)
         if claimed is not None:
-            do(store, claimed, device=device, telling=telling or Telling())
+            do(store, claimed, device=device, telling=telling or Listeners())
             done += 1
         elif store.unfinished(names):
             time.sleep(PAUSE)
@@ -72,7 +72,7 @@ def work(
     return done
 
 
-def do(store: Store, claimed: Claimed, *, device: str, telling: Telling) -> None:
+def do(store: Store, claimed: Claimed, *, device: str, telling: Listeners) -> None:
     """Do one run; what it raises is kept as the reason why it failed.
 
     Raises:
