@@ -28,7 +28,7 @@ def plain(record: Any, without: tuple[str, ...] = ()) -> Json:
     Raises:
         StudyError: A field holds something that JSON has no form for.
     """
-    hints = _hints(type(record))
+    hints = _hints(type(record))  # type: ignore[arg-type]  # a class can be hashed
     found = {}
     for each in fields(record):
         value = getattr(record, each.name)
