@@ -4,9 +4,10 @@
     python benchmarks/studies.py size FOLDER [--runs 10000]
 
 `kills` does a study of 60 runs on the digits with two workers and kills something with -9 twenty
-times at random moments: the driver or one of its workers. Each time a driver is started again. What
-it ends with is compared with the same study done without kills: the same 60 runs, each once, the
-same weights bit for bit. Both parts go on where they stopped. `size` fills a store with synthetic
+times at random moments while a run is under way: the driver or one of its workers. Each time a
+driver is started again. What it ends with is compared with the same study done without kills: the
+same 60 runs, each once, the same weights bit for bit. Both parts go on where they stopped.
+`size` fills a store with synthetic
 rows, and times planning, status, results and claims.
 """
 
@@ -26,10 +27,11 @@ from pathlib import Path
 
 from torch import nn
 
+from trainscope.errors import StudyError
 from trainscope.studies.results import results
 from trainscope.studies.store import Planned, Store
 
-KILLS, PAUSE = 20, (4.0, 12.0)
+KILLS, PAUSE = 20, (0.0, 4.0)
 GRACE = 2
 STUDY = """
 name = "kills"
@@ -100,6 +102,19 @@ def children(parent: int) -> list[int]:
     return found
 
 
+def at_work(folder: Path) -> bool:
+    """Tell whether a worker that lives has begun a run."""
+    alive = {int(path.name) for path in Path("/proc").glob("[0-9]*")}
+    try:
+        store = Store(folder, make=False)
+        entries = store.entries("kills", ("worker",))
+    except StudyError:  # not planned yet
+        return False
+    store.close()
+    running = [e.attrs.get("worker", ":0") for e in entries if e.state == "RUNNING"]
+    return any(int(worker.rpartition(":")[2]) in alive for worker in running)
+
+
 def kills(folder: Path, engine: str, seed: int) -> None:
     """Do the study with kills and without, and compare."""
     draw = random.Random(seed)
@@ -113,6 +128,9 @@ def kills(folder: Path, engine: str, seed: int) -> None:
     while len(done) < KILLS:
         process = driver(victim, engine)
         while len(done) < KILLS and process.poll() is None:
+            if not at_work(victim.parent):
+                time.sleep(0.1)
+                continue
             time.sleep(draw.uniform(*PAUSE))
             workers = children(process.pid)
             target = draw.choice(["driver", *["worker"] * len(workers)])
