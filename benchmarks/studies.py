@@ -133,6 +133,8 @@ def kills(folder: Path, engine: str, seed: int) -> None:
                 continue
             time.sleep(draw.uniform(*PAUSE))
             workers = children(process.pid)
+            if not workers:  # a driver that has only begun
+                continue
             target = draw.choice(["driver", *["worker"] * len(workers)])
             try:
                 os.kill(process.pid if target == "driver" else draw.choice(workers), signal.SIGKILL)

@@ -25,9 +25,10 @@ _HOMES = {
 __all__ = ["BaseModel", "RunSpec", "Store", "Study", "execute"]
 
 
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = found
-    return found
+if not TYPE_CHECKING:  # a type checker would take any name for granted
+
+    def __getattr__(name):
+        """Import a public name from its home."""
+        if name not in _HOMES:
+            raise AttributeError(f"module 'trainscope.studies' has no attribute '{name}'")
+        return getattr(import_module(_HOMES[name]), name)
