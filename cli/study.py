@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -137,7 +138,7 @@ def status_command(place: str, name: str | None, folder: Path | None, as_json: b
 
     store, names = _store(place, name, folder)
     if as_json:
-        say_json({each: store.counts(each) for each in names})
+        say_json(json.dumps({each: store.counts(each) for each in names}))
         return
     say(status_lines(store, names))
 

@@ -98,17 +98,17 @@ def forecast(
     stem_flops = [_times(sizes.of(stem), length) for length, stem in stems.values()]
     rate = _rate(plan, done, sizes)
     whole = sum(f for f in each if f is not None) if known else None
-    before = None if None in stem_flops else sum(f for f in stem_flops if f is not None)
+    shared = None if None in stem_flops else sum(f for f in stem_flops if f is not None)
     seconds = None
-    if rate is not None and whole is not None and before is not None:
-        seconds = (whole + before) / rate[0]
+    if rate is not None and whole is not None and shared is not None:
+        seconds = (whole + shared) / rate[0]
     return PlanCost(
         runs=len(plan),
         epochs=epochs,
         flops=whole,
         stems=len(stems),
         stem_epochs=sum(length for length, _ in stems.values()),
-        stem_flops=before,
+        stem_flops=shared,
         each=tuple(each),
         seconds=seconds,
         rate=rate,

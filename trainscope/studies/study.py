@@ -397,10 +397,12 @@ def _data(value: Any) -> str | None:
 
 
 def _task(value: Any) -> str | None:
-    if value is not None:
-        if not isinstance(value, str):
-            raise StudyError(f"a task is a name like classification, not {value!r}")
-        find_task(value)
+    """Return the name of a task."""
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise StudyError(f"a task is a name like classification, not {value!r}")
+    find_task(value)
     return value
 
 
