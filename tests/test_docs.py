@@ -31,7 +31,9 @@ def test_every_option_has_help_and_is_documented(name):
     assert command is not None
     assert command.help
     page = (DOCS / "commands" / f"{name}.md").read_text(encoding="utf-8")
-    for parameter in command.params:
+    below = getattr(command, "commands", {}).values()
+    assert all(each.help and f"## {name} {each.name}" in page for each in below)
+    for parameter in [*command.params, *(own for each in below for own in each.params)]:
         if isinstance(parameter, click.Option):
             option = max(parameter.opts, key=len)
             assert parameter.help, f"{option} of {name} has no help"
@@ -122,7 +124,7 @@ def test_the_examples_of_the_api_run(page, tmp_path, monkeypatch):
 
 def test_every_public_name_has_an_example():
     code = "\n".join(block for page in STANDING_ALONE for block in blocks(page))
-    rooms = {"data", "probes", "task", "__version__"}
+    rooms = {"data", "probes", "studies", "task", "__version__"}
     missing = [name for name in set(trainscope.__all__) - rooms if f"trainscope.{name}" not in code]
     assert not missing
 

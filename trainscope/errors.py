@@ -48,6 +48,20 @@ class RecordError(TrainscopeError):
     """A record (Measurement, Diagnosis, Run) that cannot be read, or a file not written."""
 
 
+class StudyError(TrainscopeError):
+    """A study that cannot be read or run, or a store that cannot be opened.
+
+    Attributes:
+        bare: The sentence without the place in a file that stands before it.
+    """
+
+    bare: str
+
+    def __init__(self, message: str, bare: str | None = None) -> None:
+        super().__init__(message)
+        self.bare = message if bare is None else bare
+
+
 class UnknownNameError(RecordError, KeyError):
     """A name that a record does not have."""
 

@@ -1,0 +1,111 @@
+"""Databases and clusters that are not always here: PostgreSQL and Ray."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from small_studies import environment, plan
+
+from trainscope.errors import StudyError
+from trainscope.studies import Store, Study
+from trainscope.studies.engines import finish, run
+from trainscope.studies.results import results
+
+processes = multiprocessing.get_context("spawn")
+BIN = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+
+
+@pytest.fixture
+def postgres(tmp_path):
+    """Start a PostgreSQL of the test's own, and return its URL."""
+    pytest.importorskip("psycopg", reason="psycopg is not installed")
+    if not BIN:
+        pytest.skip("PostgreSQL is not installed")
+    data, user = tmp_path / "data", []
+    if os.geteuid() == 0:  # it refuses to run as root
+        if shutil.which("runuser") is None:
+            pytest.skip("PostgreSQL does not run as root")
+        user = ["runuser", "-u", "postgres", "--"]
+        for each in (tmp_path, *tmp_path.parents[:2]):
+            each.chmod(0o755)
+        data.mkdir()
+        shutil.chown(data, "postgres")
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "check": True}
+    subprocess.run([*user, BIN[-1] / "initdb", "-D", data, "-A", "trust", "-U", "me"], **quiet)
+    options = f"-c listen_addresses='' -c unix_socket_directories={data} -c fsync=off"
+    control = [*user, BIN[-1] / "pg_ctl", "-D", data, "-w", "-o", options]
+    subprocess.run([*control, "start"], **quiet)
+    try:
+        yield f"postgresql+psycopg://me@/postgres?host={data}"
+    finally:
+        subprocess.run([*control, "-m", "immediate", "stop"], **quiet)
+
+
+def drive(url: str, folder: Path, barrier) -> None:
+    """Plan and do a study, as one of several drivers."""
+    barrier.wait()
+    study = Study("x", runs=[each.spec for each in plan(3)], store=url, folder=folder)
+    run(study, grace=5).close()
+
+
+def test_two_drivers_at_once_on_postgresql(postgres, tmp_path):
+    barrier = processes.Barrier(2)
+    drivers = [
+        processes.Process(target=drive, args=(postgres, tmp_path / "runs", barrier))
+        for _ in range(2)
+    ]
+    for driver in drivers:
+        driver.start()
+    for driver in drivers:
+        driver.join()
+    assert [driver.exitcode for driver in drivers] == [0, 0]
+    store = Store(postgres, make=False)
+    (held,) = store.queue.studies()
+    entries = store.queue.entries(held.id, ("digest", "worker"))
+    assert Counter(e.attrs["digest"] for e in entries) == {p.spec.digest: 1 for p in plan(3)}
+    assert {entry.state for entry in entries} == {"COMPLETE"}
+    assert [row["seed"] for row in results(store)] == list(range(3))
+    store.close()
+
+
+def test_a_database_elsewhere_needs_a_folder(postgres):
+    store = Store(postgres)
+    with pytest.raises(StudyError, match="needs a folder for the runs"):
+        store.plan("x", plan(1))
+    store.close()
+
+
+def test_a_silent_worker_on_postgresql_is_found(postgres, tmp_path):
+    store = Store(postgres, tmp_path / "runs")
+    store.plan("x", plan(1))
+    claimed = store.claim()
+    assert store.queue.revive(claimed.study, 60.0) == 0
+    assert store.queue.revive(claimed.study, -1.0) == 1
+    assert store.counts("x") == {"waiting": 1}
+    store.close()
+
+
+def test_ray_does_a_study(tmp_path, monkeypatch):
+    pytest.importorskip("ray", reason="ray is not installed")
+    for name, value in environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(p for p in sys.path if p))
+    study = Study("x", runs=[each.spec for each in plan(2)], store=tmp_path / "study.db")
+    assert [row["seed"] for row in study.run("ray", workers=2)] == [0, 1]
+
+
+def test_without_ray_its_engine_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    store = Store(tmp_path / "study.db")
+    store.plan("x", plan(1))
+    with pytest.raises(StudyError, match=r"pip install 'trainscope-pruning\[ray\]'"):
+        finish(store, ["x"], "ray")
+    with pytest.raises(StudyError, match="no engine is named 'slurm'"):
+        run(Study("x", runs=[plan(1)[0].spec], store=tmp_path / "study.db"), "slurm")

@@ -1,0 +1,1 @@
+"""Studies that come with trainscope: tables of papers, in full size and in small."""

@@ -1,0 +1,386 @@
+"""The store of studies: runs as trials of Optuna's storage, and their folders beside it."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainscope.errors import StudyError, TrainscopeError
+from trainscope.foreign import reason
+from trainscope.records import Json, files
+from trainscope.studies.named import FILE, JOURNAL
+from trainscope.studies.queues import (
+    DIGEST,
+    ERROR,
+    FAILED,
+    NAMES,
+    ROW,
+    SPEC,
+    STATUS,
+    WORKER,
+    Changed,
+    Held,
+    JournalQueue,
+    Queue,
+    RdbQueue,
+    steady,
+)
+from trainscope.studies.tables import Entry
+
+if TYPE_CHECKING:
+    from trainscope.studies.spec import RunSpec
+
+KEY = 16
+"""Hexadecimal digits of a digest that name a folder."""
+RUNS = "runs"
+"""The folder of the runs, beside a store that is a file."""
+GRACE = 60.0
+"""Seconds of silence after which a worker is taken for dead."""
+FORMAT, FOLDER, PLAN = "trainscope", "runs", "plan:"
+"""User attributes of a study: that it is ours, where its runs lie, and the digests of its plan."""
+PART = 500
+"""Digests of a plan in one attribute: a database may hold no longer text."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run of a study.
+
+    Attributes:
+        spec: What to run.
+        names: What the study calls its parts, like {"action": "L1, 0.9"}.
+    """
+
+    spec: RunSpec
+    names: Mapping[str, str]
+
+    def trial(self) -> Json:
+        """Return what a trial of it holds: its numbers as parameters, and the rest."""
+        spec, kinds = self.spec, _distributions()
+        values: dict[str, float] = {"lr": spec.schedule.lr(0), "epochs": spec.schedule.total}
+        values["seed"] = spec.seed
+        if spec.action is not None and spec.action.ratio is not None:
+            values["ratio"] = spec.action.ratio
+        return {
+            "params": {name: (value, kinds[name]) for name, value in values.items()},
+            "user": {DIGEST: spec.digest, SPEC: spec.as_dict(), NAMES: dict(self.names)},
+            "system": {"fixed_params": values},
+        }
+
+
+@cache
+def _distributions() -> dict[str, str]:
+    """Return what values a parameter of a trial may have, as Optuna writes it."""
+    from optuna.distributions import FloatDistribution, IntDistribution, distribution_to_json
+
+    whole = distribution_to_json(IntDistribution(0, 2**53))
+    return {
+        "lr": distribution_to_json(FloatDistribution(1e-12, 1e3, log=True)),
+        "epochs": whole,
+        "seed": whole,
+        "ratio": distribution_to_json(FloatDistribution(0.0, 1.0)),
+    }
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """A run that a worker has taken.
+
+    Attributes:
+        study: Its study's id.
+        trial: Its own in the storage.
+        spec: What to run.
+        folder: Where.
+    """
+
+    study: int
+    trial: int
+    spec: RunSpec
+    folder: Path
+
+
+class Store:
+    """Where studies and their runs are kept, and how workers share them.
+
+    Args:
+        place: The file of a SQLite database, or a folder that holds a `study.db`; the URL of any
+            database that SQLAlchemy knows (`postgresql+psycopg://...`); or `journal:PATH`, Optuna's
+            journal, for a shared disk on which SQLite's locks do not work.
+        folder: Of the runs; by default `runs` beside a file. Of a database elsewhere, needed once.
+        make: Make the store where there is none.
+        grace: Seconds of silence after which another worker takes up a run.
+
+    Raises:
+        StudyError: There is no store, or it cannot be opened.
+    """
+
+    def __init__(
+        self,
+        place: str | Path,
+        folder: str | Path | None = None,
+        *,
+        make: bool = True,
+        grace: float = GRACE,
+    ) -> None:
+        self.place, self.grace = str(place), grace
+        if grace < 1:
+            raise StudyError(f"a grace of {grace:g} s is too short: heartbeats count in seconds")
+        file = file_of(self.place)
+        if file is not None and not make and not file.is_file():
+            raise StudyError(f"{file} is no store of studies: give the place of one")
+        self.queue: Queue = _opened(self.place, file, make=make)
+        self._given = None if folder is None else Path(folder).absolute()
+        self._beside = None if file is None else file.absolute().parent / RUNS
+
+    def close(self) -> None:
+        """Close the connections to a database; the next call opens new ones."""
+        self.queue.close()
+
+    @property
+    def location(self) -> str:
+        """The place for another process, whose working directory may be another."""
+        file = file_of(self.place)
+        if file is None:
+            return self.place
+        return f"{JOURNAL if self.place.startswith(JOURNAL) else ''}{file.absolute()}"
+
+    @property
+    def given(self) -> str | None:
+        """The folder of the runs that this object was given."""
+        return None if self._given is None else str(self._given)
+
+    @property
+    def studies(self) -> list[str]:
+        """The names of the studies, in the order in which they were made."""
+        return [each.name for each in self._ours()]
+
+    def folder_of(self, name: str) -> Path:
+        """Return the folder of a study's runs.
+
+        Raises:
+            StudyError: Nobody ever said where it is.
+        """
+        kept = self._attrs(name).get(FOLDER)
+        folder = self._given or (None if kept is None else Path(kept)) or self._beside
+        if folder is None:
+            raise StudyError(f"the store does not say where the runs of {name} lie: give --folder")
+        return folder
+
+    def plan(
+        self, name: str, runs: Sequence[Planned], *, better: str = "higher", again: bool = False
+    ) -> Changed:
+        """Let a study be these runs: those that are new wait, and what is not begun is dropped.
+
+        Two drivers may do this at once: each digest gets one trial.
+
+        Args:
+            name: Of the study.
+            runs: Each digest once.
+            better: Which final metric is, "higher" or "lower".
+            again: Queue those anew that failed.
+        """
+        study = self._made(name, better)
+        if self._given is not None or self._beside is None:
+            if self._given is None and FOLDER not in self._attrs(name):
+                raise StudyError("a database elsewhere needs a folder for the runs: give --folder")
+            if self._given is not None:
+                self.queue.storage.set_study_user_attr(study, FOLDER, str(self._given))
+        digests = [each.spec.digest for each in runs]
+        old = {key for key in self._attrs(name) if key.startswith(PLAN)}
+        for place in range(0, max(len(digests), 1), PART):
+            key = f"{PLAN}{place // PART:06d}"
+            self.queue.storage.set_study_user_attr(study, key, digests[place : place + PART])
+            old.discard(key)
+        for key in old:
+            self.queue.storage.set_study_user_attr(study, key, [])
+        wanted = {each.spec.digest: each.trial() for each in runs}
+        return self.queue.plan(study, wanted, again=again)
+
+    def digests(self, name: str) -> list[str]:
+        """Return the digests of a study's plan, in its order."""
+        held = self._attrs(name)
+        return [digest for key in sorted(held) if key.startswith(PLAN) for digest in held[key]]
+
+    def claim(self, names: Sequence[str] | None = None) -> Claimed | None:
+        """Take a run that waits; None where none does.
+
+        Args:
+            names: Of the studies; by default all.
+        """
+        from trainscope.studies.spec import RunSpec
+
+        found = self.queue.claim(self._of(names))
+        if found is None:
+            return None
+        study, trial = found
+        attrs = self.queue.storage.get_trial(trial).user_attrs
+        spec = RunSpec.from_dict(attrs[SPEC])
+        self.queue.storage.set_trial_user_attr(
+            trial, WORKER, f"{socket.gethostname()}:{os.getpid()}"
+        )
+        name = next(each.name for each in self._ours() if each.id == study)
+        return Claimed(study, trial, spec, self.folder_of(name) / spec.key)
+
+    @contextmanager
+    def held(self, claimed: Claimed) -> Iterator[None]:
+        """Say from time to time that the worker lives, while the block runs."""
+        over = threading.Event()
+
+        def beat() -> None:
+            while not over.wait(max(self.grace / 4, 0.25)):
+                with suppress(Exception):  # a database that is away for a moment
+                    self.queue.beat(claimed.trial)
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    def finish(self, claimed: Claimed, row: Json) -> None:
+        """Keep what came out. A run that another worker finished meanwhile stays as it is."""
+        from optuna.trial import TrialState
+
+        names = self.queue.storage.get_trial(claimed.trial).user_attrs.get(NAMES, {})
+        row = {f"{part}.name": text for part, text in names.items()} | row
+        value = row["final"]
+        state = TrialState.PRUNED if value is None else TrialState.COMPLETE
+        values = None if value is None else [float(value)]
+        self._end(claimed.trial, {ROW: row, STATUS: row["status"]}, state, values)
+
+    def fail(self, claimed: Claimed, why: str) -> None:
+        """Keep why there is nothing."""
+        from optuna.trial import TrialState
+
+        self._end(claimed.trial, {ERROR: why, STATUS: FAILED}, TrialState.FAIL, None)
+
+    def release(self, claimed: Claimed) -> None:
+        """Let a run wait again, for another worker to go on with."""
+        from optuna.trial import TrialState
+
+        self._end(claimed.trial, {}, TrialState.WAITING, None)
+
+    def revive(self, names: Sequence[str] | None = None) -> int:
+        """Let runs wait again whose workers are dead, and return how many."""
+        return sum(self.queue.revive(study, self.grace) for study in self._of(names))
+
+    def unfinished(self, names: Sequence[str] | None = None) -> int:
+        """Return how many runs wait or are under way."""
+        counts = [self.queue.counts(study) for study in self._of(names)]
+        return sum(each.get("WAITING", 0) + each.get("RUNNING", 0) for each in counts)
+
+    def entries(self, name: str, attrs: Sequence[str]) -> list[Entry]:
+        """Return the trials of a study's plan, in its order; of each digest the last.
+
+        Args:
+            name: Of the study.
+            attrs: Names of user attributes to read, beside the digest.
+        """
+        found = self.queue.entries(self._held(name).id, (DIGEST, *attrs))
+        last = {entry.attrs[DIGEST]: entry for entry in found if DIGEST in entry.attrs}
+        return [last[digest] for digest in self.digests(name) if digest in last]
+
+    def counts(self, name: str) -> dict[str, int]:
+        """Return how many runs of a study's plan wait, run, are done, or failed."""
+        words = {"WAITING": "waiting", "RUNNING": "running", "FAIL": FAILED}
+        ended = Counter(
+            words.get(entry.state) or entry.attrs.get(STATUS, "done")
+            for entry in self.entries(name, (STATUS,))
+        )
+        return dict(ended)
+
+    def _end(self, trial: int, attrs: Json, state: Any, values: list[float] | None) -> None:
+        from optuna.exceptions import UpdateFinishedTrialError
+
+        with suppress(UpdateFinishedTrialError):
+            for name, value in attrs.items():
+                self.queue.storage.set_trial_user_attr(trial, name, value)
+            self.queue.storage.set_trial_state_values(trial, state, values)
+
+    def _ours(self) -> list[Held]:
+        return [each for each in self.queue.studies() if FORMAT in each.attrs]
+
+    def _of(self, names: Sequence[str] | None) -> list[int]:
+        if names is None:
+            return [each.id for each in self._ours()]
+        return [self._held(name).id for name in names]
+
+    def _attrs(self, name: str) -> Json:
+        return self._held(name).attrs
+
+    def _held(self, name: str) -> Held:
+        """Return a study.
+
+        Raises:
+            StudyError: There is none of that name.
+        """
+        there = self._ours()
+        found = next((each for each in there if each.name == name), None)
+        if found is None:
+            names = ", ".join(each.name for each in there) or "none"
+            raise StudyError(f"{self.place} holds no study named '{name}': it holds {names}")
+        return found
+
+    def _made(self, name: str, better: str) -> int:
+        """Return the id of a study, which is made where there is none of that name."""
+        from optuna.exceptions import DuplicatedStudyError
+        from optuna.study import StudyDirection
+
+        storage = self.queue.storage
+        way = StudyDirection.MAXIMIZE if better == "higher" else StudyDirection.MINIMIZE
+        with suppress(DuplicatedStudyError):
+            storage.create_new_study([way], name)
+        study = storage.get_study_id_from_name(name)
+        if FORMAT not in storage.get_study_user_attrs(study):
+            storage.set_study_user_attr(study, FORMAT, 1)
+        return study
+
+
+def file_of(place: str) -> Path | None:
+    """Return the file of a store; None where it is a database elsewhere."""
+    if place.startswith(JOURNAL):
+        return Path(place.removeprefix(JOURNAL)).expanduser()
+    if place.startswith("sqlite:///"):
+        return Path(place.removeprefix("sqlite:///"))
+    if re.match(r"[a-z][a-z0-9+]*://", place):
+        return None
+    path = Path(place).expanduser()
+    return path / FILE if path.is_dir() or not path.suffix else path
+
+
+def _opened(place: str, file: Path | None, *, make: bool) -> Queue:
+    """Open a storage.
+
+    Raises:
+        StudyError: It cannot be opened.
+    """
+    url = place if file is None else f"sqlite:///{file}"
+
+    def open_it() -> Queue:
+        if file is not None and place.startswith(JOURNAL):
+            return JournalQueue(file)
+        queue = RdbQueue(url, make=make)
+        queue.studies()
+        return queue
+
+    try:
+        if file is not None and make:
+            with files.refusing(file.parent):
+                file.parent.mkdir(parents=True, exist_ok=True)
+        return steady(open_it, 5 if make else 1)
+    except TrainscopeError:
+        raise
+    except Exception as error:  # whatever a database, or its driver, raises
+        where = re.sub(r"://[^/@]*@", "://...@", place)  # a password is not shown
+        raise StudyError(f"{where} cannot be opened as a store: {reason(error)}") from error
