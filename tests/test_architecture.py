@@ -29,8 +29,9 @@ LEVELS = {
     "trainscope.probes": 7,
     "trainscope.diagnosis": 8,
     "trainscope.comparison": 9,
-    "trainscope.report": 10,
-    "trainscope.cli": 11,
+    "trainscope.studies": 10,
+    "trainscope.report": 11,
+    "trainscope.cli": 12,
 }
 LIGHT = ("trainscope", "trainscope.cli.main", "trainscope.records", "trainscope.training.schedule")
 
