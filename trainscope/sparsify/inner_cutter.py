@@ -87,6 +87,28 @@ class InnerCutter:
                 outputs[name] = indices
         return {name: tuple(indices.tolist()) for name, indices in outputs.items()}
 
+    def reads(self, name: str) -> dict[str, tuple[Layout, Tensor]]:
+        """Return, by the layer that reads a candidate's channels, how, and where each filter is.
+
+        Args:
+            name: The candidate's.
+
+        Returns:
+            The layout of the layer's input, and the channels of it that each filter is, [n, k].
+        """
+        root, groups = self._of[name], self._channels.groups
+        size = groups[root].size
+        found = {}
+        for reader, layout in self._channels.readers.items():
+            if any(segment.group == root for segment in groups.segments(layout)):
+                each = [groups.indices(layout, {root: torch.tensor([k])}) for k in range(size)]
+                found[reader] = (layout, torch.stack(each))
+        return found
+
+    def width(self, layout: Layout) -> int:
+        """Return how many channels a layout has."""
+        return self._channels.groups.width(layout)
+
     def _cut_inputs(self, name: str, module: nn.Module, gone: dict[int, Tensor]) -> None:
         layout = self._channels.readers.get(name)
         if layout is None:

@@ -18,7 +18,13 @@ from trainscope.records.metric import HIGHER, LOWER
 from trainscope.studies.association import NAMES, Floats, Ints, Name, association, tau_parts
 from trainscope.studies.ceiling import FEWEST_REPEATED, attainable, repeated
 from trainscope.studies.columns import Candidates, Row, candidates, direction
-from trainscope.studies.correlation import TOGETHER, Ceiling, Coefficient, Correlation, Predictor
+from trainscope.studies.correlation import (
+    TOGETHER,
+    Coefficient,
+    Correlation,
+    NoiseCeiling,
+    Predictor,
+)
 from trainscope.studies.resampling import DRAWS, Bounds, bounds, p_value
 from trainscope.studies.together import left_out_predictions
 
@@ -212,7 +218,7 @@ def _together(
     return Predictor(f"{TOGETHER} ({', '.join(whole)})", len(y), wanted, coefficients)
 
 
-def _ceiling(found: Candidates, sure: _Sure) -> Ceiling | None:
+def _ceiling(found: Candidates, sure: _Sure) -> NoiseCeiling | None:
     places = np.array([k for k, end in enumerate(found.ends) if len(end) > 1], np.int64)
     if len(places) < FEWEST_REPEATED:
         return None
@@ -236,7 +242,7 @@ def _ceiling(found: Candidates, sure: _Sure) -> Ceiling | None:
             None if held is None else attainable(name, held.high, many),
             interval_method="" if held is None else held.method,
         )
-    return Ceiling(len(places), sum(map(len, kept.ends)), another, reached)
+    return NoiseCeiling(len(places), sum(map(len, kept.ends)), another, reached)
 
 
 def _notes(

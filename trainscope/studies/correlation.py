@@ -66,7 +66,7 @@ class Predictor:
 
 
 @dataclass(frozen=True, slots=True)
-class Ceiling:
+class NoiseCeiling:
     """How far the noise of retraining lets anything predict its end.
 
     Attributes:
@@ -109,7 +109,7 @@ class Correlation:
     level: float
     predictors: tuple[Predictor, ...]
     together: Predictor | None
-    ceiling: Ceiling | None
+    ceiling: NoiseCeiling | None
     notes: tuple[str, ...]
 
     def __getitem__(self, column: str) -> Predictor:
