@@ -17,7 +17,6 @@ from trainscope.records.text import plain
 if TYPE_CHECKING:
     from trainscope.cli.tracking import Tracking
     from trainscope.data import Dataset
-    from trainscope.probes import Probe
     from trainscope.probes.hooks import ProbeHook
     from trainscope.records import EpochRecord, Metric, Run
     from trainscope.training.job import Job
@@ -113,14 +112,11 @@ def build_hook(
     Raises:
         ProbeError: They describe none that can be.
     """
-    from trainscope.data import pin
     from trainscope.errors import ProbeError
-    from trainscope.probes import find
-    from trainscope.probes.hooks import ProbeHook
-    from trainscope.probes.when import always, at_epochs, every, every_epochs
+    from trainscope.probes.alongside import hook_on
+    from trainscope.probes.when import at_epochs, every, every_epochs
 
     names = [] if options["probes"] is None else probe_names(options["probes"])
-    watched = {"gradient norms": "every step"} if options["norms"] else {}
     when, words = every_epochs(1), "every epoch"
     if options["probe_epochs"] and options["probe_every"]:
         raise ProbeError("--probe-epochs and --probe-every both say when: give one of them")
@@ -128,17 +124,15 @@ def build_hook(
         when, words = _at_epochs(options["probe_epochs"], at_epochs)
     elif options["probe_every"]:
         when, words = every(options["probe_every"]), f"every {options['probe_every']} steps"
-    watched |= dict.fromkeys(names, f"{words}, {options['samples']} samples")
-    if not watched:
-        return None, {}
-    data = None
-    if names:
-        size, seed = settings.batch_size, settings.seed
-        data = pin(dataset, options["samples"], batch_size=size, seed=seed)
-    curvature: Callable[..., Probe] = find("curvature")
-    probes = [curvature(settings=settings) if name == "curvature" else name for name in names]
-    norms = always if options["norms"] else None
-    return ProbeHook(probes, when=when, data=data, norms=norms), watched
+    return hook_on(
+        dataset,
+        settings,
+        names,
+        when=when,
+        words=words,
+        samples=options["samples"],
+        norms=options["norms"],
+    )
 
 
 def _at_epochs(text: str, make: Callable[..., Any]) -> tuple[Any, str]:

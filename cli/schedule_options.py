@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from trainscope.training.shapes import SHAPES
+
 if TYPE_CHECKING:
     from trainscope.training.recipe import Recipe
     from trainscope.training.schedule import LRSchedule
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-SHAPES = ("halving", "cosine", "cyclic", "constant", "rewind")
 
 
 def shape_options(command: Command) -> Command:
@@ -98,7 +99,7 @@ def build_schedule(
     from trainscope.errors import ScheduleError
     from trainscope.training.recipe import parse_recipe
     from trainscope.training.schedule import parse_schedule
-    from trainscope.training.shapes import lengthen_first_stage, warm_up
+    from trainscope.training.shapes import lengthen_first_stage, shaped, warm_up
 
     if (recipe is None) == (schedule is None):
         raise ScheduleError("say the LR schedule once: --recipe F60,1e-3 or --schedule 0:1e-2,...")
@@ -113,7 +114,7 @@ def build_schedule(
             raise ScheduleError(f"recipe {recipe} says its epochs itself: leave --epochs out")
         read = parse_recipe(recipe)
         pretraining = build_pretraining(read, pretrain_schedule, pretrain_epochs)
-        made = read.schedule(_shape(shape, min_lr, pretraining))
+        made = read.schedule(shaped(shape, min_lr, pretraining))
     made = lengthen_first_stage(made, extra_epochs)
     return warm_up(made, warmup) if warmup else made
 
@@ -151,22 +152,3 @@ def refuse_recipe(schedule: str, instead: str) -> None:
             f"'{schedule}' is a recipe and not the stages of a schedule like 0:1e-2,30:1e-3: "
             f"{instead}"
         )
-
-
-def _shape(name: str, minimum: float | None, pretraining: LRSchedule | None) -> Any:
-    from trainscope.errors import ScheduleError
-    from trainscope.training import shapes
-    from trainscope.training.schedule import constant
-
-    if name == "rewind":
-        if pretraining is None:
-            raise ScheduleError(
-                "LR rewinding needs the schedule of pretraining: write a recipe like P60F60,1e-3 "
-                "or give --pretrain-schedule and --pretrain-epochs"
-            )
-        return lambda lr, epochs: shapes.rewind(pretraining, epochs)
-    if name == "cosine":
-        return lambda lr, epochs: shapes.cosine(lr, epochs, minimum=minimum or 0.0)
-    if name == "cyclic":
-        return lambda lr, epochs: shapes.cyclic_restart(lr, epochs, low=minimum)
-    return constant if name == "constant" else shapes.halving

@@ -48,6 +48,10 @@ class RecordError(TrainscopeError):
     """A record (Measurement, Diagnosis, Run) that cannot be read, or a file not written."""
 
 
+class StudyError(TrainscopeError):
+    """A study that cannot be read or run, or a store that cannot be opened."""
+
+
 class UnknownNameError(RecordError, KeyError):
     """A name that a record does not have."""
 

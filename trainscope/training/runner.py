@@ -54,7 +54,9 @@ class Watch:
     on_state: Callable[[State], None] | None = None
 
 
-def run_job(job: Job, folder: Path, *, device: str = "cpu", watch: Watch | None = None) -> Run:
+def run_job(
+    job: Job, folder: Path, *, device: str = "cpu", watch: Watch | None = None, wait: bool = False
+) -> Run:
     """Train a job's network in a folder, or go on where it stopped, and return its Run.
 
     After every epoch the whole state is written in one step, so that a run killed at any moment
@@ -66,6 +68,7 @@ def run_job(job: Job, folder: Path, *, device: str = "cpu", watch: Watch | None 
         folder: Made where it is missing.
         device: Where to train, as torch names it.
         watch: What looks on.
+        wait: Wait for another process that is at work in the folder, rather than be refused.
 
     Returns:
         The Run; "interrupted" after Ctrl-C, with the epochs done till then, which are kept.
@@ -76,7 +79,7 @@ def run_job(job: Job, folder: Path, *, device: str = "cpu", watch: Watch | None 
     """
     watch = watch or Watch()
     check_fit(job.network, job.dataset)
-    with held(folder, job.frozen()):
+    with held(folder, job.frozen(), wait=wait):
         done = finished(folder)
         if done is not None:
             (folder / STATE).unlink(missing_ok=True)  # killed between its last two steps

@@ -3,13 +3,53 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from decimal import Decimal
 
 from trainscope.errors import ScheduleError
-from trainscope.training.schedule import MAX_LR, LRSchedule, Stage, from_rates, write_lr
+from trainscope.training.schedule import (
+    MAX_LR,
+    LRSchedule,
+    Stage,
+    constant,
+    from_rates,
+    write_lr,
+)
 
 LONGEST_STAGE = 30
 LAST_LR = 1e-5
+SHAPES = ("halving", "cosine", "cyclic", "constant", "rewind")
+"""The names of the shapes, as `shaped` takes them."""
+
+
+def shaped(
+    name: str, minimum: float | None, pretraining: LRSchedule | None
+) -> Callable[[float, int], LRSchedule]:
+    """Return a shape by name: from a first learning rate and a number of epochs to a schedule.
+
+    Args:
+        name: One of `SHAPES`.
+        minimum: Where a cosine or a cycle ends; by default 0, or a hundredth of the largest.
+        pretraining: The schedule of pretraining, whose last epochs "rewind" takes.
+
+    Raises:
+        ScheduleError: There is no such shape, or nothing to rewind.
+    """
+    if name not in SHAPES:
+        raise ScheduleError(f"no shape of an LR schedule is named '{name}': {', '.join(SHAPES)}")
+    if name == "rewind":
+        if pretraining is None:
+            raise ScheduleError(
+                "LR rewinding needs the schedule of pretraining: write a recipe like P60F60,1e-3 "
+                "or give --pretrain-schedule and --pretrain-epochs"
+            )
+        known = pretraining
+        return lambda lr, epochs: rewind(known, epochs)
+    if name == "cosine":
+        return lambda lr, epochs: cosine(lr, epochs, minimum=minimum or 0.0)
+    if name == "cyclic":
+        return lambda lr, epochs: cyclic_restart(lr, epochs, low=minimum)
+    return constant if name == "constant" else halving
 
 
 def halving(

@@ -1,0 +1,136 @@
+"""Actions and settings as plain JSON, without what is left at its default.
+
+A field that a later version adds does not change the digest of a run that does not use it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, fields, is_dataclass
+from difflib import get_close_matches
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from trainscope.errors import StudyError, TrainscopeError
+from trainscope.records import Json
+
+Made = TypeVar("Made")
+
+
+def plain(record: Any, without: tuple[str, ...] = ()) -> Json:
+    """Return the fields of a frozen dataclass that are not at their defaults, in plain types.
+
+    Args:
+        record: It.
+        without: Names of fields to leave out.
+
+    Raises:
+        StudyError: A field holds something that JSON has no form for.
+    """
+    hints = get_type_hints(type(record))
+    found = {}
+    for each in fields(record):
+        value = getattr(record, each.name)
+        if each.name not in without and value != default(each):
+            found[each.name] = _value(value, hints[each.name], each.name)
+    return found
+
+
+def made(kind: type[Made], raw: Mapping[str, Any], what: str) -> Made:
+    """Return the dataclass that `plain` wrote, or a person.
+
+    Args:
+        kind: Its class.
+        raw: Its fields by name, some or all.
+        what: The thing in words, for messages, like "action".
+
+    Raises:
+        StudyError: A field does not exist, or its value cannot be.
+    """
+    hints = get_type_hints(kind)
+    names = [each.name for each in fields(kind)]  # type: ignore[arg-type]  # it is a dataclass
+    values = {}
+    for name, value in raw.items():
+        if name not in names:
+            raise StudyError(unknown(name, names, f"key of {what}"))
+        values[name] = _back(value, hints[name], f"{what}.{name}")
+    try:
+        return kind(**values)
+    except TrainscopeError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise StudyError(f"{what} cannot be made: {error}") from error
+
+
+def unknown(name: str, names: list[str], what: str) -> str:
+    """Say that there is no such name, with the nearest one that there is."""
+    near = get_close_matches(name, names, 1, 0.5)
+    hint = f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(names)}"
+    return f"'{name}' is no {what}: {hint}"
+
+
+def default(each: Field[Any]) -> Any:
+    """Return a field's default; MISSING where it has none."""
+    return each.default_factory() if each.default_factory is not MISSING else each.default
+
+
+def _value(value: Any, hint: Any, name: str) -> Any:
+    """Return a value in plain types; whole numbers in a field of floats become floats."""
+    if value is None or isinstance(value, str | bool):
+        return value
+    if isinstance(value, int | float):
+        return float(value) if _wants_float(hint) else value
+    if isinstance(value, Mapping):
+        return {str(key): _value(part, _inner(hint, -1), name) for key, part in value.items()}
+    if isinstance(value, list | tuple | set | frozenset | range):
+        rows = sorted(value) if isinstance(value, set | frozenset) else value
+        return [_value(part, _inner(hint, 0), name) for part in rows]
+    named = getattr(value, "name", None)
+    if not is_dataclass(value) and isinstance(named, str):
+        return named
+    if is_dataclass(value) and not isinstance(value, type):
+        return ({"name": named} if isinstance(named, str) else {}) | plain(value)
+    raise StudyError(f"{name} holds a {type(value).__name__}, which has no plain form: name it")
+
+
+def _wants_float(hint: Any) -> bool:
+    if hint is float:
+        return True
+    return get_origin(hint) in (Union, UnionType) and float in get_args(hint)
+
+
+def _inner(hint: Any, place: int) -> Any:
+    """Return the type of what a container's type holds; Any where it does not say."""
+    for part in (hint, *get_args(hint)):
+        if get_origin(part) not in (None, Union, UnionType) and get_args(part):
+            return get_args(part)[place] if get_args(part)[place] is not ... else get_args(part)[0]
+    return Any
+
+
+def _back(value: Any, hint: Any, name: str) -> Any:
+    """Return a plain value as its field holds it."""
+    options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    if isinstance(value, Mapping):
+        record = next((o for o in options if isinstance(o, type) and is_dataclass(o)), None)
+        if record is not None:
+            return made(record, value, name)
+        return {key: _back(part, _inner(hint, -1), name) for key, part in value.items()}
+    if isinstance(value, list) and any(get_origin(option) is tuple for option in options):
+        return tuple(_back(part, _inner(hint, 0), name) for part in value)
+    _refuse_kind(value, options, name)
+    return float(value) if type(value) is int and _wants_float(hint) else value
+
+
+def _refuse_kind(value: Any, options: tuple[Any, ...], name: str) -> None:
+    """Refuse text for a number, a number for text, and the like.
+
+    Raises:
+        StudyError: The value is of no type that the field has.
+    """
+    plain_kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+    if not set(options) <= {*plain_kinds, type(None)}:
+        return
+    fits = type(value) in options or (type(value) is int and float in options)
+    if not fits and not (value is None and type(None) in options):
+        wanted = " or ".join(plain_kinds[o] for o in options if o in plain_kinds)
+        raise StudyError(f"{name} is {wanted}, not {value!r}")
