@@ -35,6 +35,9 @@ from trainscope.sparsify.verify import (
 from trainscope.sparsify.widths import Width, find_widths, set_widths
 from trainscope.task.modes import kept_modes
 
+CHOSEN = "chosen"
+"""The criterion of a record whose filters were named."""
+
 
 @dataclass(frozen=True)
 class Sparsified:
@@ -164,7 +167,7 @@ def _sparsified(
     record = ActionRecord(
         structure=action.structure,
         scope=action.scope,
-        criterion=action.criterion,
+        criterion=CHOSEN if action.kept else action.criterion,
         ratio=_ratio(action),
         ratios=dict(action.ratios),
         global_ranking=action.global_ranking,

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
+from trainscope.errors import ActionError
 from trainscope.networks.linear import widths
 from trainscope.networks.weights import outputs_first
 from trainscope.sparsify.candidate import (
@@ -37,7 +38,7 @@ class InnerCutter:
     """
 
     def __init__(self, network: nn.Module, channels: Channels, *, spare_first: bool = True):
-        self._network, self._channels = network, channels
+        self._network, self._channels, self._spare_first = network, channels, spare_first
         groups = channels.groups
         self._roots = [root for root in groups.roots() if groups[root].layers]
         order = {name: place for place, name in enumerate(channels.makers)}
@@ -86,6 +87,26 @@ class InnerCutter:
             if len(indices):
                 outputs[name] = indices
         return {name: tuple(indices.tolist()) for name, indices in outputs.items()}
+
+    def on(self, network: nn.Module) -> InnerCutter:
+        """Return a cutter of a copy of the network, without following it anew."""
+        return InnerCutter(network, self._channels, spare_first=self._spare_first)
+
+    def candidate(self, layer: str) -> Candidate:
+        """Return the candidate that a layer is of.
+
+        Raises:
+            ActionError: It is of none; the message says why, and which layers are.
+        """
+        found = next((each for each in self.candidates if layer in each.layers), None)
+        if found is not None:
+            return found
+        names = [each.name for each in self.candidates]
+        can = f"choose from {', '.join(names)}" if names else "no layer of this network can be cut"
+        if layer not in dict(self._network.named_modules()):
+            raise ActionError(f"no layer is named '{layer}'; {can}")
+        why = self.spared.get(layer, "it makes no filters")
+        raise ActionError(f"the filters of {layer} cannot be chosen ({why}); {can}")
 
     def reads(self, name: str) -> dict[str, tuple[Layout, Tensor]]:
         """Return, by the layer that reads a candidate's channels, how, and where each filter is.

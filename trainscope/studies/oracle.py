@@ -6,22 +6,17 @@ of a layer's filters are tried, approximate where some are drawn at random.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from trainscope.data import Split
 from trainscope.errors import ActionError
-from trainscope.networks import Network
 from trainscope.networks.copies import whole_copy
 from trainscope.networks.example import Inputs
-from trainscope.sparsify.candidate import Candidate
-from trainscope.sparsify.channels import UntraceableError, follow
-from trainscope.sparsify.exported import walk_exported
-from trainscope.sparsify.inner_cutter import InnerCutter
-from trainscope.sparsify.layers import Channels
+from trainscope.sparsify.inner import with_first
 from trainscope.studies.combinations import (
     Kept,
     all_of,
@@ -98,9 +93,8 @@ class FilterChoice:
 
     def __init__(self, network: nn.Module, inputs: Inputs, keep: Mapping[str, int]):
         self._network = network
-        self._channels = _channels(network, inputs)
-        cutter = self._cutter(network)
-        self.layers = tuple(_find(cutter, network, name) for name in keep)
+        self._cutter = cutter = with_first(network, inputs)
+        self.layers = tuple(map(cutter.candidate, keep))
         if len({layer.name for layer in self.layers}) < len(self.layers):
             raise ActionError(f"{', '.join(keep)} go together: name one of them")
         self.keep = tuple(keep.values())
@@ -139,13 +133,10 @@ class FilterChoice:
             layer.name: torch.tensor(sorted(set(range(layer.count)) - set(stays)))
             for layer, stays in zip(self.layers, kept, strict=True)
         }
-        self._cutter(network).cut(gone)
+        self._cutter.on(network).cut(gone)
         for parameter in network.parameters():
             parameter.grad = None
         return network
-
-    def _cutter(self, network: nn.Module) -> InnerCutter:
-        return InnerCutter(network, self._channels, spare_first=False)
 
     @torch.no_grad()
     def _check(self, network: nn.Module, inputs: Inputs) -> None:
@@ -219,41 +210,5 @@ def search(
     )
 
 
-def candidate_network(choice: FilterChoice, network: Network, trial: PruningTrial) -> Network:
-    """Return a network without the filters that a trial did without."""
-    kept = tuple(trial.kept[layer.name] for layer in choice.layers)
-    return replace(network, module=choice.cut(kept))
-
-
 def _trial(place: int, kept: Mapping[str, tuple[int, ...]], found: Scored) -> PruningTrial:
     return PruningTrial(place, kept, found.loss, found.metric)
-
-
-def _channels(network: nn.Module, inputs: Inputs) -> Channels:
-    try:
-        return follow(network, inputs)
-    except UntraceableError as first:
-        try:
-            return follow(network, inputs, walk_exported)
-        except UntraceableError as last:
-            raise ActionError(
-                f"the filters of {type(network).__name__} cannot be followed: torch.fx cannot "
-                f"trace it ({first}), and torch.export cannot export it ({last})"
-            ) from last
-
-
-def _find(cutter: InnerCutter, network: nn.Module, name: str) -> Candidate:
-    """Return the candidate that a layer is of.
-
-    Raises:
-        ActionError: It is of none; the message says why, and which layers are.
-    """
-    found = next((each for each in cutter.candidates if name in each.layers), None)
-    if found is not None:
-        return found
-    names: Sequence[str] = [each.name for each in cutter.candidates]
-    can = f"choose from {', '.join(names)}" if names else "no layer of this network can be"
-    if name not in dict(network.named_modules()):
-        raise ActionError(f"no layer is named '{name}'; {can}")
-    why = cutter.spared.get(name, "it makes no filters")
-    raise ActionError(f"the filters of {name} cannot be chosen ({why}); {can}")
