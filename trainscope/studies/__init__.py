@@ -1,6 +1,8 @@
 """Studies: grids of runs that survive kills, in a store that several machines work on."""
 
 from trainscope.studies.executing import execute
+from trainscope.studies.results import results
 from trainscope.studies.spec import BaseModel, RunSpec
+from trainscope.studies.store import Store
 
-__all__ = ["BaseModel", "RunSpec", "execute"]
+__all__ = ["BaseModel", "RunSpec", "Store", "execute", "results"]

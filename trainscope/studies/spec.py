@@ -69,7 +69,7 @@ class RunSpec:
         recipe: Of this training: `F60,1e-3`, `P60F60,1e-2` (the base is cut off after 60 epochs),
             `P30/F90,1e-2`, or the stages of a schedule, `0:1e-2,30:1e-3`, with `epochs`.
         data: As `--data` takes it; None takes what a checkpoint remembers.
-        base: What is pruned: a checkpoint (a path, or `BaseModel`), or another RunSpec. One without a
+        base: What is pruned: a checkpoint (path or `BaseModel`), or another RunSpec. One without a
             base of its own is a stem, trained once for all runs that share it. None trains
             `architecture` from random weights.
         architecture: The name of a network, or "package.module:factory", where there is no base.

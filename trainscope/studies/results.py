@@ -1,0 +1,105 @@
+"""The results of a store as rows: one flat dictionary a run."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from trainscope.errors import StudyError
+from trainscope.records import files
+from trainscope.studies.queues import ERROR, NAMES, ROW, STATUS
+from trainscope.studies.rows import Row
+from trainscope.studies.store import Store
+
+
+def results(store: Store | str | Path, name: str | None = None) -> list[Row]:
+    """Return a row of every run that is done, with the same columns in all.
+
+    A run that several studies share has one row. In it are the digest, the fields of the spec by
+    dotted names (`action.ratio`, `base.recipe`, `settings.batch_size`), and every number of the
+    Run: `dense`, `pruned`, `pruned_loss`, `ta`, `early` (the metric after 5 % of the epochs),
+    `final`, `best`, and the scalars of probes as `pruned.jacobian.mean_jsv`. What a run does not
+    have is None. Curves stay in the run's folder.
+
+    Args:
+        store: It, or its place.
+        name: Of one study; by default all that are in the store.
+
+    Raises:
+        StudyError: There is no such store or study.
+    """
+    if not isinstance(store, Store):
+        store = Store(store, make=False)
+    found: dict[str, Row] = {}
+    for each in store.studies if name is None else [name]:
+        for entry in store.entries(each, (ROW, NAMES)):
+            if ROW in entry.attrs:
+                names = {f"{part}.name": text for part, text in entry.attrs[NAMES].items()}
+                row = {"study": each, **names, **entry.attrs[ROW]}
+                found.setdefault(row["digest"], row)
+    columns = dict.fromkeys(column for row in found.values() for column in row)
+    return [{column: row.get(column) for column in columns} for row in found.values()]
+
+
+def failures(store: Store, name: str) -> list[tuple[str, str]]:
+    """Return the digest and the reason of every run of a study that failed."""
+    return [
+        (entry.attrs["digest"], entry.attrs[ERROR])
+        for entry in store.entries(name, (ERROR, STATUS))
+        if ERROR in entry.attrs and entry.state == "FAIL"
+    ]
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """Write rows as CSV; None is an empty cell."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]) if rows else ["digest"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def read_csv(path: str | Path) -> list[Row]:
+    """Read what `as_csv` wrote: numbers become numbers, and empty cells None.
+
+    Raises:
+        StudyError: It cannot be read.
+    """
+    try:
+        with Path(path).open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise StudyError(f"{path} cannot be read as a table of results: {error}") from error
+    return [{name: _cell(text) for name, text in row.items()} for row in rows]
+
+
+def write_parquet(rows: Sequence[Row], path: Path) -> None:
+    """Write rows as Parquet.
+
+    Raises:
+        StudyError: pyarrow is not installed.
+    """
+    try:
+        from pyarrow import Table
+        from pyarrow.parquet import write_table
+    except ImportError as error:
+        raise StudyError(
+            "Parquet needs pyarrow, which is not installed: pip install pyarrow, or take --csv"
+        ) from error
+    with files.replacing(path) as file:
+        write_table(Table.from_pylist(list(rows)), file)
+
+
+def _cell(text: str | None) -> object:
+    if text is None or text == "":
+        return None
+    if text in ("True", "False"):
+        return text == "True"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
