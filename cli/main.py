@@ -27,6 +27,7 @@ GROUPS = {
     },
     "Compare": {
         "compare": "Compare runs: what they show, and how fair that is.",
+        "correlate": "Say which number known before retraining goes with its end.",
         "estimate": "Estimate how many extra epochs a small learning rate needs.",
         "import": "Make a Run from another tool's log.",
     },

@@ -152,7 +152,8 @@ def test_what_is_missing_is_left_out_and_said():
 
 def test_constant_columns_have_a_reason():
     data = [{"flat": 1.0, "x": k, "final": k % 3} for k in range(10)]
-    found = correlate(data, **FAST)
+    assert [each.column for each in correlate(data, **FAST).predictors] == ["x"]
+    found = correlate(data, known=["flat", "x"], **FAST)
     assert found["flat"].reason == "it is the same for all candidates"
     assert not found["flat"].coefficients
     alike = [{"x": k, "final": 5} for k in range(10)]

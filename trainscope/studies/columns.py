@@ -16,7 +16,10 @@ from trainscope.records.metric import HIGHER, LOWER
 from trainscope.studies.association import Floats, Ints
 
 Row = Mapping[str, Any]
-NOT_BEFORE = re.compile(r"(final|best|last|end|retrained)([^a-z]|$)|seed$|(^|_)seconds$")
+NOT_BEFORE = re.compile(
+    r"(^|[^a-z])(final|best|last|end|retrained|seed|seconds)([^a-z]|$)"
+    r"|^(train|test)_loss$|^epoch[0-9.]+[._]"
+)
 """Names of numbers that no one knows before retraining, or that mean nothing."""
 _LOW = re.compile(r"loss|perplexity|ppl|error|rmse|mae|mse", re.IGNORECASE)
 _HIGH = re.compile(r"acc|(^|[_. ])ta([_. @]|$)|iou|psnr|(^|[_. ])f1|dice|map\d*$", re.IGNORECASE)
@@ -75,9 +78,9 @@ def candidates(
     Args:
         rows: By column. None, "", NaN and infinity are no numbers.
         target: The column of what retraining ended at.
-        known: Columns, or patterns with `*` and `?`; by default all that hold numbers but the
-            target, the group, the strata, and those whose names say that they are seeds, times or
-            of the end.
+        known: Columns, or patterns with `*` and `?`; by default all that hold different numbers,
+            but for the target, the group, the strata, and those whose names say that they are
+            seeds, times or of the end.
         group: Columns whose values together name a candidate: rows that share them are its
             retrainings. By default each row is a candidate.
         within: Columns whose values together name a stratum.
@@ -138,10 +141,11 @@ def _chosen(
 ) -> list[str]:
     if known is None:
         free = (name for name in there if name not in used and not NOT_BEFORE.search(name.lower()))
-        found = [name for name in free if _holds_numbers(rows, name)]
+        found = [name for name in free if _holds_numbers(rows, name) and _varies(rows, name)]
         if not found:
             raise RecordError(
-                "no column holds numbers that were known before retraining: name some with --known"
+                "no column holds different numbers that were known before retraining: name some "
+                "with --known"
             )
         return found
     found = []
@@ -169,6 +173,10 @@ def _holds_numbers(rows: Sequence[Row], name: str) -> bool:
     return None not in values and any(
         value is not None and math.isfinite(value) for value in values
     )
+
+
+def _varies(rows: Sequence[Row], name: str) -> bool:
+    return len({value for row in rows if math.isfinite(value := _number(row.get(name)) or 0.0)}) > 1
 
 
 def _numbers(rows: Sequence[Row], name: str) -> Floats:

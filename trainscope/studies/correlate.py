@@ -77,11 +77,12 @@ def correlate(
             f"{len(found.names)} candidates have a number in '{target}', and a correlation needs "
             f"{FEWEST} or more"
         )
-    wanted = better or direction(target) or HIGHER
+    said = better or _said(rows, target) or direction(target)
+    wanted = said or HIGHER
     sure = _Sure(level, draws, seed)
     told = {name: (directions or {}).get(name) or direction(name) for name in found.known}
     each = [_predictor(found, name, told[name], wanted, sure) for name in found.known]
-    together = _together(found, each, wanted, sure)
+    together, ceiling = _together(found, each, wanted, sure), _ceiling(found, sure)
     return Correlation(
         target,
         wanted,
@@ -91,9 +92,18 @@ def correlate(
         level,
         tuple(sorted(each, key=lambda one: -one.strength)),
         together,
-        _ceiling(found, sure),
-        _notes(found, each, together, target, wanted if better or direction(target) else None),
+        ceiling,
+        _notes(found, each, together, ceiling, target, said),
     )
+
+
+def _said(rows: Sequence[Row], target: str) -> str | None:
+    """Return what a study's rows say of their metric, where the target is one of its values."""
+    words = {row.get("better") for row in rows}
+    if target not in ("final", "best", "early", "ta") or len(words) != 1:
+        return None
+    word = words.pop()
+    return str(word) if word in (HIGHER, LOWER) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +259,7 @@ def _notes(
     found: Candidates,
     each: Sequence[Predictor],
     together: Predictor | None,
+    ceiling: NoiseCeiling | None,
     target: str,
     better: str | None,
 ) -> tuple[str, ...]:
@@ -275,6 +286,11 @@ def _notes(
         f"{len(found.names)} candidates, so its coefficients are of the others"
         for one in short[:6]
     ]
+    if ceiling is None and any(len(end) > 1 for end in found.ends):
+        notes.append(
+            "too few candidates that could be told apart were retrained twice, so the ceiling of "
+            "any predictor is not known: retrain more of them"
+        )
     if all(len(end) == 1 for end in found.ends):
         notes.append(
             "no candidate was retrained twice, so the noise of retraining, and with it the "

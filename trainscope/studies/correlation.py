@@ -9,7 +9,8 @@ from trainscope.errors import RecordError
 from trainscope.records import Json
 from trainscope.studies.association import Name
 
-SCHEMA = "trainscope.correlation/1"
+FAMILY = "trainscope.correlation/"
+SCHEMA = FAMILY + "1"
 TOGETHER = "all together"
 
 
