@@ -31,6 +31,9 @@ GROUPS = {
         "estimate": "Estimate how many extra epochs a small learning rate needs.",
         "import": "Make a Run from another tool's log.",
     },
+    "Study": {
+        "study": "Run grids of runs that survive kills, and ask for their results.",
+    },
 }
 """Each command's one-line help, by what it is for."""
 

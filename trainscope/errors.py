@@ -49,7 +49,17 @@ class RecordError(TrainscopeError):
 
 
 class StudyError(TrainscopeError):
-    """A study that cannot be read or run, or a store that cannot be opened."""
+    """A study that cannot be read or run, or a store that cannot be opened.
+
+    Attributes:
+        bare: The sentence without the place in a file that stands before it.
+    """
+
+    bare: str
+
+    def __init__(self, message: str, bare: str | None = None) -> None:
+        super().__init__(message)
+        self.bare = message if bare is None else bare
 
 
 class UnknownNameError(RecordError, KeyError):

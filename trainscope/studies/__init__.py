@@ -4,5 +4,6 @@ from trainscope.studies.executing import execute
 from trainscope.studies.results import results
 from trainscope.studies.spec import BaseModel, RunSpec
 from trainscope.studies.store import Store
+from trainscope.studies.study import Study
 
-__all__ = ["BaseModel", "RunSpec", "Store", "execute", "results"]
+__all__ = ["BaseModel", "RunSpec", "Store", "Study", "execute", "results"]

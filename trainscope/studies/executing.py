@@ -63,8 +63,7 @@ def execute(spec: RunSpec, folder: Path, *, device: str = "cpu", watch: Watch | 
     with files.folder(folder):
         new = not (folder / SPEC).exists()
         if new:
-            text = json.dumps(spec.as_dict() | {"digest": spec.digest}, indent=2)
-            files.write_text(folder / SPEC, text + "\n")
+            _write_spec(spec, folder)
         try:
             return _run(spec, folder, device, watch or Watch())
         except BaseException:
@@ -81,9 +80,14 @@ def pinned(spec: RunSpec) -> RunSpec:
     """
     found = {}
     for each in spec.files():
-        network, _ = _opened(each, spec.data, spec.task)
+        network, _ = opened_base(each, spec.data, spec.task)
         found[each] = digest(network.module)
     return spec.pinned(found) if found else spec
+
+
+def _write_spec(spec: RunSpec, folder: Path) -> None:
+    text = json.dumps(spec.as_dict() | {"digest": spec.digest}, indent=2)
+    files.write_text(folder / SPEC, text + "\n")
 
 
 def spec_in(folder: Path) -> RunSpec | None:
@@ -193,11 +197,11 @@ def _base_of(
         folder = beside / base.key
         run = execute(base, folder, device=device)
         left = BaseModel(str(folder / CHECKPOINT), model=base.factory)
-        network, dataset = _opened(left, _data(spec, run), spec.task)
+        network, dataset = opened_base(left, _data(spec, run), spec.task)
         return network, dataset, run, None
     assert isinstance(base, BaseModel)
     where = base if base.path is not None else _found(base, beside)
-    network, dataset = _opened(where, spec.data, spec.task)
+    network, dataset = opened_base(where, spec.data, spec.task)
     if digest(network.module) != base.digest:
         raise StudyError(
             f"the weights in {where.path} are others than when the study was planned: put the "
@@ -220,6 +224,8 @@ def _from_stem(
         if spec.read.squeezed and spec.action is not None:
             epoch, _ = pruning_epoch(spec.read, first, spec.action)
     stem = beside / f"{STEM}{base.key}"
+    if not (stem / SPEC).exists():
+        _write_spec(base, stem)
     kept = pretrain(first, stem, epoch, device=device) / CHECKPOINT
     opened: Callable[[Path], Network] = partial(
         open_checkpoint, model=base.factory, trial=trial_on(first.dataset)
@@ -257,7 +263,12 @@ def _labelled(found: Dataset | RandomInputs, name: str | None) -> Dataset:
     return found
 
 
-def _opened(given: BaseModel, data: str | None, task: str | None) -> tuple[Network, Dataset]:
+def opened_base(given: BaseModel, data: str | None, task: str | None) -> tuple[Network, Dataset]:
+    """Open a checkpoint, and the labelled data that it is trained on.
+
+    Raises:
+        TrainscopeError: One of them cannot be opened.
+    """
     if given.path is None:
         raise StudyError(f"no path says where the weights {given.digest} are")
     opening = Opening(

@@ -11,10 +11,10 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from trainscope.records import Json, files
 from trainscope.studies import tables
@@ -22,6 +22,8 @@ from trainscope.studies.tables import Entry
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+
+Made = TypeVar("Made")
 
 DIGEST, SPEC, NAMES = "digest", "spec", "names"
 """User attributes of a trial: which run it is, what to run, what the study calls its parts."""
@@ -236,10 +238,8 @@ class JournalQueue:
     def _alone(self) -> Iterator[None]:
         """Keep other processes out; one that is killed lets go by itself."""
         with self.path.open("rb") as file:
-            try:
+            with suppress(OSError):  # a file system without locks
                 files.lock(file, wait=True)
-            except OSError:  # a file system without locks
-                pass
             yield
 
 
@@ -280,16 +280,15 @@ def _one_more_died(storage: BaseStorage, trial: int) -> None:
         return
 
 
-def steady(call: Callable[[], None], times: int = 5) -> None:
+def steady(call: Callable[[], Made], times: int = 5) -> Made:
     """Call what another process may disturb at the same moment, and again where it did.
 
     Raises:
         Exception: The last one, where it fails so many times.
     """
-    for left in reversed(range(times)):
+    for _ in range(times - 1):
         try:
             return call()
-        except Exception:
-            if not left:
-                raise
+        except Exception:  # whatever a database raises
             time.sleep(0.2)
+    return call()

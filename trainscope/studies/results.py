@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trainscope.errors import StudyError
-from trainscope.records import files
-from trainscope.studies.queues import ERROR, NAMES, ROW, STATUS
+from trainscope.records import Run, files
+from trainscope.records.run import FILE_NAME
+from trainscope.studies.queues import DIGEST, ERROR, NAMES, ROW, STATUS
 from trainscope.studies.rows import Row
+from trainscope.studies.spec import KEY
 from trainscope.studies.store import Store
 
 
@@ -43,10 +45,22 @@ def results(store: Store | str | Path, name: str | None = None) -> list[Row]:
     return [{column: row.get(column) for column in columns} for row in found.values()]
 
 
+def runs_of(store: Store, names: Sequence[str]) -> list[Run]:
+    """Return the Runs of studies, with their curves, from their folders."""
+    found: dict[str, Run] = {}
+    for name in names:
+        folder = store.folder_of(name)
+        for entry in store.entries(name, (STATUS,)):
+            path = folder / entry.attrs[DIGEST][:KEY]
+            if STATUS in entry.attrs and (path / FILE_NAME).is_file():
+                found.setdefault(entry.attrs[DIGEST], Run.load(path))
+    return list(found.values())
+
+
 def failures(store: Store, name: str) -> list[tuple[str, str]]:
     """Return the digest and the reason of every run of a study that failed."""
     return [
-        (entry.attrs["digest"], entry.attrs[ERROR])
+        (entry.attrs[DIGEST], entry.attrs[ERROR])
         for entry in store.entries(name, (ERROR, STATUS))
         if ERROR in entry.attrs and entry.state == "FAIL"
     ]

@@ -141,6 +141,19 @@ class Store:
         self._ids: dict[str, int] = {}
 
     @property
+    def location(self) -> str:
+        """The place for another process, whose working directory may be another."""
+        file = file_of(self.place)
+        if file is None:
+            return self.place
+        return f"{JOURNAL if self.place.startswith(JOURNAL) else ''}{file.absolute()}"
+
+    @property
+    def given(self) -> str | None:
+        """The folder of the runs that this object was given."""
+        return None if self._given is None else str(self._given)
+
+    @property
     def studies(self) -> list[str]:
         """The names of the studies, in the order in which they were made."""
         return [each.study_name for each in self._frozen()]
@@ -350,12 +363,10 @@ def _opened(place: str, file: Path | None) -> Queue:
     from optuna.storages.journal import JournalFileBackend
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    found: list[Queue] = []
 
-    def open_it() -> None:
+    def open_it() -> Queue:
         if file is not None and place.startswith(JOURNAL):
-            found.append(JournalQueue(JournalStorage(JournalFileBackend(str(file))), file))
-            return
+            return JournalQueue(JournalStorage(JournalFileBackend(str(file))), file)
         sqlite = file is not None
         url = f"sqlite:///{file}" if sqlite else place
         arguments = {"timeout": WAIT, "isolation_level": None}
@@ -365,7 +376,7 @@ def _opened(place: str, file: Path | None) -> Queue:
         )
         if sqlite:
             serialised(storage.engine)
-        found.append(RdbQueue(storage))
+        return RdbQueue(storage)
 
     try:
         if file is not None:
@@ -373,10 +384,9 @@ def _opened(place: str, file: Path | None) -> Queue:
                 file.parent.mkdir(parents=True, exist_ok=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            steady(open_it)
+            return steady(open_it)
     except TrainscopeError:
         raise
     except Exception as error:  # whatever a database, or its driver, raises
         where = re.sub(r"://[^/@]*@", "://...@", place)  # a password is not shown
         raise StudyError(f"the store {where} cannot be opened: {reason(error)}") from error
-    return found[0]

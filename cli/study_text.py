@@ -1,0 +1,134 @@
+"""What `trainscope study` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from trainscope.studies import Store, Study
+    from trainscope.studies.rows import Row
+    from trainscope.studies.store import Planned
+
+MOST_RUNS = 40
+"""Runs of a plan that are printed."""
+MOST_FAILURES = 5
+ORDER = ("waiting", "running", "finished", "diverged", "interrupted", "failed")
+COLUMNS = ("action.criterion", "action.ratio", "recipe", "weights", "seed")
+
+
+def status_lines(store: Store, names: Sequence[str]) -> str:
+    """Write how many runs are in which state, and why some failed."""
+    from trainscope.studies.results import failures
+
+    lines = []
+    for name in names:
+        counts = store.counts(name)
+        total = sum(counts.values())
+        parts = [f"{counts[word]} {word}" for word in ORDER if word in counts]
+        lines.append(f"{name}: {total} runs: {', '.join(parts)}")
+        if counts.get("failed"):
+            failed = failures(store, name)
+            lines += [f"  {digest[:16]}: {why}" for digest, why in failed[:MOST_FAILURES]]
+            if len(failed) > MOST_FAILURES:
+                lines.append(f"  and {len(failed) - MOST_FAILURES} more")
+    return "\n".join(lines)
+
+
+def dry_run_lines(
+    study: Study, plan: Sequence[Planned], workers: int, tell: Callable[[str], None]
+) -> str:
+    """Write the runs of a plan, what they cost and how long that takes."""
+    from trainscope.errors import StudyError
+    from trainscope.studies.costs import forecast
+    from trainscope.studies.results import results
+    from trainscope.studies.telling import short
+
+    done: list[Row] = []
+    try:
+        done = results(study.open_store(make=False))
+    except StudyError:  # there is none yet
+        done = []
+    cost = forecast(plan, done, tell)
+    finished = {row["digest"] for row in done}
+    lines = []
+    for planned, flops in list(zip(plan, cost.each, strict=True))[:MOST_RUNS]:
+        spec = planned.spec
+        price = "FLOPs unknown" if flops is None else f"{flops:.3g} FLOPs"
+        mark = "  done" if spec.digest in finished else ""
+        lines.append(f"{spec.key}  {short(spec)}: {price}{mark}")
+    if len(plan) > MOST_RUNS:
+        lines.append(f"and {len(plan) - MOST_RUNS} more")
+    left = sum(planned.spec.digest not in finished for planned in plan)
+    lines += ["", f"{study.name}: {cost.runs} runs, {left} of them to do; {cost.epochs} epochs"]
+    if cost.stems:
+        lines.append(
+            f"{cost.stems} pretraining{'s' * (cost.stems > 1)} that runs share: "
+            f"{cost.stem_epochs} epochs"
+        )
+    if cost.flops is None or cost.stem_flops is None:
+        lines.append("FLOPs: unknown, since the data does not say how many samples it has")
+    else:
+        lines.append(
+            f"FLOPs: {cost.flops + cost.stem_flops:.4g} multiply-adds of training, "
+            f"{cost.stem_flops:.4g} of them for pretraining"
+        )
+    if cost.seconds is not None and cost.rate is not None:
+        rate, known = cost.rate
+        lines.append(
+            f"Time: about {_long(cost.seconds / workers)} with {workers} "
+            f"worker{'s' * (workers > 1)}, at {rate:.2g} multiply-adds a second, {known}; "
+            "evaluation and probes come on top"
+        )
+    return "\n".join(lines)
+
+
+def run_table(rows: Sequence[Row]) -> str:
+    """Write a row for every run, in a few columns."""
+    from trainscope.studies.summary import SHOWN, written
+
+    if not rows:
+        return "no run is done yet"
+    shown = [c for c in COLUMNS if any(row.get(c) is not None for row in rows)]
+    lines = [["digest", *shown, *SHOWN, "status"]]
+    for row in rows:
+        numbers = ["-" if row[name] is None else f"{row[name]:.2f}" for name in SHOWN]
+        asked = ["-" if row[name] is None else str(row[name]) for name in shown]
+        lines.append([row["digest"][:16], *asked, *numbers, row["status"]])
+    return written(lines)
+
+
+def report_lines(store: Store, name: str, study: Study | None) -> str:
+    """Write what a study came to, and what its paper has."""
+    from trainscope.studies.results import results
+    from trainscope.studies.summary import beside_paper, table, written
+
+    rows = results(store, name)
+    lines = [f"# {name}", "", status_lines(store, [name]), ""]
+    if rows:
+        metric = rows[0]["metric"]
+        lines += [
+            f"Test {metric}: of the dense network, after pruning, its mean over the first LR stage "
+            "(ta), and after the last epoch; means over seeds, standard deviations in brackets.",
+            "",
+            written(table(rows)),
+        ]
+    if study is not None and study.paper:
+        lines += [
+            "",
+            "The paper's numbers, and those of the runs that stand in their place here. Network, "
+            "data and epochs are others where the notes say so, so the two are not to be equal; "
+            "what can be compared is which row is above which.",
+            "",
+            written(beside_paper(rows, study.paper)),
+        ]
+    if study is not None:
+        lines += ["", *study.notes]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _long(seconds: float) -> str:
+    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} seconds"

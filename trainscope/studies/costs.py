@@ -1,0 +1,271 @@
+"""What a plan will cost: epochs, FLOPs, and how long that takes here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+
+import torch
+
+from trainscope.data import Dataset, load
+from trainscope.errors import StudyError, TrainscopeError
+from trainscope.networks import Network, flops
+from trainscope.networks.registry import input_shape
+from trainscope.networks.threads import suited_threads
+from trainscope.records import Kind
+from trainscope.sparsify import Action, sparsify
+from trainscope.studies.executing import opened_base
+from trainscope.studies.rows import Row
+from trainscope.studies.spec import BaseModel, RunSpec
+from trainscope.studies.store import Planned
+from trainscope.training.budget import scratch_epochs
+from trainscope.training.runner import TRAINING_PASSES
+from trainscope.training.weights import fresh_network
+
+SAMPLES = {
+    "digits": 1437,
+    "mnist": 60_000,
+    "fashionmnist": 60_000,
+    "cifar10": 50_000,
+    "cifar100": 50_000,
+    "imagenet": 1_281_167,
+}
+"""Training samples of data that need not be here to plan with it; a folder says it by its name."""
+CLASSES = {"digits": 10, "mnist": 10, "fashionmnist": 10, "cifar10": 10, "cifar100": 100}
+TIMED_FLOPS = 2e10
+"""Multiply-adds of the step that is timed, at most, where one sample does not take more."""
+ENOUGH = 3
+"""Runs of the store that tell the speed better than one step does."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a plan costs. FLOPs are multiply-adds of training; evaluation and probes are not in.
+
+    Attributes:
+        runs: Runs in all.
+        epochs: Epochs of all of them, without shared pretraining.
+        flops: Theirs; None where the data does not say how many samples it has.
+        stems: Pretrainings that runs share.
+        stem_epochs: Epochs of those.
+        stem_flops: FLOPs of those.
+        each: FLOPs of each run, in the order of the plan.
+        seconds: What one worker takes for all of it here; None where that is not known.
+        rate: Multiply-adds a second, and how that is known.
+    """
+
+    runs: int
+    epochs: int
+    flops: float | None
+    stems: int
+    stem_epochs: int
+    stem_flops: float | None
+    each: tuple[float | None, ...]
+    seconds: float | None
+    rate: tuple[float, str] | None
+
+
+def forecast(
+    plan: Sequence[Planned],
+    done: Sequence[Row] = (),
+    tell: Callable[[str], None] | None = None,
+) -> Forecast:
+    """Return what a plan costs, without training anything but one step.
+
+    The speedup of a uniform ratio does not depend on the weights, so that untrained networks tell
+    it; under a global ranking it is an estimate.
+
+    Args:
+        plan: The runs.
+        done: Rows of the store, which tell how fast this machine is.
+        tell: Told of what is worked out.
+    """
+    sizes = _Sizes(tell or (lambda _: None))
+    each, epochs, known = [], 0, True
+    stems: dict[str, tuple[int, RunSpec]] = {}
+    for planned in plan:
+        spec = planned.spec
+        if isinstance(spec.base, RunSpec) and spec.base.base is None:
+            before = stems.get(spec.base.digest, (0, spec.base))[0]
+            stems[spec.base.digest] = (max(before, sizes.pruning_epoch(spec)), spec.base)
+        total = sizes.epochs(spec)
+        epochs += total
+        one = sizes.of(spec)
+        each.append(None if one is None else one * total)
+        known = known and one is not None
+    stem_flops = [_times(sizes.of(stem), length) for length, stem in stems.values()]
+    rate = _rate(plan, done, sizes)
+    whole = sum(f for f in each if f is not None) if known else None
+    before = None if None in stem_flops else sum(f for f in stem_flops if f is not None)
+    seconds = None
+    if rate is not None and whole is not None and before is not None:
+        seconds = (whole + before) / rate[0]
+    return Forecast(
+        runs=len(plan),
+        epochs=epochs,
+        flops=whole,
+        stems=len(stems),
+        stem_epochs=sum(length for length, _ in stems.values()),
+        stem_flops=before,
+        each=tuple(each),
+        seconds=seconds,
+        rate=rate,
+    )
+
+
+def _times(flops_of_one: float | None, epochs: int) -> float | None:
+    return None if flops_of_one is None else flops_of_one * epochs
+
+
+class _Sizes:
+    """FLOPs and samples, each worked out once."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self.tell = tell
+        self.networks: dict[str, Network] = {}
+        self.cut: dict[str, tuple[int, float]] = {}
+        self.samples: dict[str, int | None] = {}
+
+    def of(self, spec: RunSpec) -> float | None:
+        """Return the FLOPs of an epoch; None where nobody knows the samples."""
+        samples = self.samples_of(spec)
+        if samples is None:
+            return None
+        return TRAINING_PASSES * float(self.pruned(spec)[0]) * samples
+
+    def epochs(self, spec: RunSpec) -> int:
+        """Return the epochs of a run; those from scratch follow from its budget."""
+        if spec.kind not in (Kind.SCRATCH_E, Kind.SCRATCH_B) or spec.read is None:
+            return spec.schedule.total
+        if isinstance(spec.base, BaseModel):
+            return spec.schedule.total
+        return scratch_epochs(
+            "epochs" if spec.kind is Kind.SCRATCH_E else "flops",
+            pretrain=self.pruning_epoch(spec),
+            retrain=spec.read.retrain,
+            speedup=self.pruned(spec)[1],
+        )
+
+    def pruning_epoch(self, spec: RunSpec) -> int:
+        """Return the epoch of its stem at which a run begins."""
+        assert isinstance(spec.base, RunSpec)
+        if spec.read is None or spec.read.pretrain is None:
+            return spec.base.schedule.total
+        found = spec.read.pruning_epoch(self.pruned(spec)[1])
+        assert found is not None
+        return found
+
+    def pruned(self, spec: RunSpec) -> tuple[int, float]:
+        """Return the FLOPs of one sample and the speedup after all actions of a run."""
+        dense = self.dense(spec)
+        actions = _actions(spec)
+        key = f"{_root_key(spec)} {actions!r}"
+        if key not in self.cut:
+            module, speedup = dense.module, 1.0
+            for action in actions:
+                bare = action
+                if action.criterion != "influence":
+                    bare = replace(action, criterion="l1")  # how many go does not depend on it
+                done = sparsify(module, bare, dense.inputs)
+                module, speedup = done.module, speedup * done.record.speedup
+            self.cut[key] = (flops(module, dense.inputs), speedup)
+        return self.cut[key]
+
+    def dense(self, spec: RunSpec) -> Network:
+        """Return the network that all pruning of a run begins with, untrained or from its file."""
+        root = spec
+        while isinstance(root.base, RunSpec):
+            root = root.base
+        key = _root_key(spec)
+        if key not in self.networks:
+            if isinstance(root.base, BaseModel):
+                self.tell(f"opening {root.base.path}")
+                self.networks[key], _ = opened_base(root.base, spec.data, spec.task)
+            else:
+                self.tell(f"building {root.architecture}")
+                self.networks[key] = self._built(root)
+        return self.networks[key]
+
+    def _built(self, root: RunSpec) -> Network:
+        name, data = str(root.architecture), self._data(root)
+        kind = str(root.data).partition(":")[0]
+        classes = data.num_classes if data is not None else CLASSES.get(kind)
+        module = fresh_network(name, classes, 0).eval()
+        shape = (1, 1, 1)
+        if ":" not in name:
+            shape = input_shape(name)  # type: ignore[assignment]
+        elif data is not None:
+            shape = data.input_shape  # type: ignore[assignment]
+        else:
+            raise StudyError(f"the inputs of {name} are not known without its data: fetch the data")
+        return Network(module, name, shape, classes)
+
+    def samples_of(self, spec: RunSpec) -> int | None:
+        """Return the training samples of a run's data."""
+        name = str(spec.data)
+        if name not in self.samples:
+            kind, _, rest = name.partition(":")
+            known = SAMPLES.get(kind)
+            if known is None and kind == "imagefolder" and "imagenet" in rest.lower():
+                known = SAMPLES["imagenet"]
+            if known is None:
+                data = self._data(spec)
+                known = None if data is None or data.train is None else len(data.train)
+            self.samples[name] = known
+        return self.samples[name]
+
+    def _data(self, spec: RunSpec) -> Dataset | None:
+        """Return the data where it is here."""
+        root = spec
+        while isinstance(root.base, RunSpec):
+            root = root.base
+        name = str(root.architecture)
+        shape = input_shape(name) if root.architecture and ":" not in name else (3, 224, 224)
+        try:
+            found = load(str(spec.data), shape)
+        except TrainscopeError:
+            return None
+        return found if isinstance(found, Dataset) else None
+
+
+def _root_key(spec: RunSpec) -> str:
+    root = spec
+    while isinstance(root.base, RunSpec):
+        root = root.base
+    return root.base.digest or "" if isinstance(root.base, BaseModel) else f"{root.architecture}"
+
+
+def _actions(spec: RunSpec) -> tuple[Action, ...]:
+    """Return the actions of a run and of all that it stands on, the first one first."""
+    before = _actions(spec.base) if isinstance(spec.base, RunSpec) else ()
+    return before if spec.action is None else (*before, spec.action)
+
+
+def _rate(plan: Sequence[Planned], done: Sequence[Row], sizes: _Sizes) -> tuple[float, str] | None:
+    """Return the multiply-adds a second of this machine and how that is known."""
+    known = [row["flops"] / row["seconds"] for row in done if row["flops"] and row["seconds"]]
+    if len(known) >= ENOUGH:
+        return median(known), f"as {len(known)} runs of the store had it"
+    if not plan:
+        return None
+    network = sizes.dense(plan[0].spec)
+    if network.example is not None or len(tuple(network.input_shape)) != 3:
+        return None
+    cost = TRAINING_PASSES * flops(network.module, network.inputs)
+    batch = plan[0].spec.settings.batch_size
+    samples = int(min(batch, max(2, TIMED_FLOPS // cost)))
+    sizes.tell(f"timing a step of {samples} samples")
+    inputs = torch.randn(samples, *network.input_shape)
+    with suited_threads(flops(network.module, network.inputs)):
+        best = min(_step_seconds(network.module, inputs) for _ in range(3))
+    return cost * samples / best, f"as a step of {samples} samples of {network.architecture} had it"
+
+
+def _step_seconds(module: torch.nn.Module, inputs: torch.Tensor) -> float:
+    begun = time.perf_counter()
+    outputs = module(inputs)
+    outputs.float().square().mean().backward()
+    module.zero_grad(set_to_none=True)
+    return time.perf_counter() - begun

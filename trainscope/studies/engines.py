@@ -1,0 +1,208 @@
+"""Engines: who does the runs of a study. All of them start workers on one store, and wait."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from trainscope.errors import StudyError
+from trainscope.studies.store import GRACE, Store
+from trainscope.studies.working import Telling, work
+
+if TYPE_CHECKING:
+    from trainscope.studies.study import Study
+
+ENGINES = ("serial", "processes", "ray")
+LOOK = 0.2
+"""Seconds between two looks at the workers."""
+FRUITLESS = 10
+"""Workers that die one after the other, with no run finished between them, end an engine."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a worker in another process is told.
+
+    Attributes:
+        place: Of the store.
+        folder: Of the runs, where the store was given one.
+        names: Of the studies to work on; None for all.
+        grace: Of the store.
+        device: Where to train.
+        threads: Of each worker; None leaves them.
+        parent: The process that must live.
+    """
+
+    place: str
+    folder: str | None
+    names: tuple[str, ...] | None
+    grace: float
+    device: str = "cpu"
+    threads: int | None = None
+    parent: int | None = None
+
+    def store(self) -> Store:
+        """Open the store."""
+        return Store(self.place, self.folder, make=False, grace=self.grace)
+
+
+def run(
+    study: Study,
+    engine: str = "serial",
+    *,
+    workers: int | None = None,
+    device: str = "cpu",
+    telling: Telling | None = None,
+    again: bool = False,
+    grace: float = GRACE,
+    address: str | None = None,
+    packages: Sequence[str] = (),
+) -> Store:
+    """Plan a study in its store, do what is not done yet, and return the store.
+
+    A driver that was killed is resumed by the same call; several at once share the work.
+
+    Args:
+        study: It.
+        engine: One of `ENGINES`.
+        workers: How many, for "processes" and "ray".
+        device: Where to train.
+        telling: Who is told of the runs; of those in other processes they tell stderr themselves.
+        again: Do those anew that failed.
+        grace: Seconds of silence after which a worker is taken for dead.
+        address: Of a Ray cluster; by default one is started here.
+        packages: Folders that workers of Ray search for imports too.
+
+    Raises:
+        StudyError: There is no such engine, or its workers die before they have done anything.
+    """
+    if engine not in ENGINES:
+        raise StudyError(f"no engine is named '{engine}': choose {', '.join(ENGINES)}")
+    runs = study.plan()
+    store = study.open_store(grace=grace)
+    store.plan(study.name, runs, better=study.better, again=again)
+    finish(
+        store,
+        [study.name],
+        engine,
+        workers=workers,
+        device=device,
+        telling=telling,
+        address=address,
+        packages=packages,
+    )
+    return store
+
+
+def finish(
+    store: Store,
+    names: Sequence[str] | None,
+    engine: str,
+    *,
+    workers: int | None = None,
+    device: str = "cpu",
+    telling: Telling | None = None,
+    address: str | None = None,
+    packages: Sequence[str] = (),
+) -> None:
+    """Do what waits in a store, as `run`."""
+    if engine == "serial":
+        work(store, names, device=device, telling=telling)
+        return
+    count = workers or (2 if engine == "processes" else 1)
+    if count < 1:
+        raise StudyError(f"{count} workers do nothing: give 1 or more")
+    order = Order(
+        place=store.location,
+        folder=store.given,
+        names=None if names is None else tuple(names),
+        grace=store.grace,
+        device=device,
+        threads=shared_threads(count),
+    )
+    if engine == "processes":
+        processes(store, order, count)
+    else:
+        from trainscope.studies.on_ray import on_ray
+
+        on_ray(store, order, count, address=address, packages=packages)
+
+
+def shared_threads(workers: int) -> int | None:
+    """Return the threads of each of several workers; None where the environment says them."""
+    if "OMP_NUM_THREADS" in os.environ:
+        return None
+    return max(1, (os.cpu_count() or 1) // workers)
+
+
+def processes(store: Store, order: Order, count: int) -> None:
+    """Run workers as processes of this machine, others in the place of those that die.
+
+    Raises:
+        StudyError: They die one after the other, and nothing gets done.
+        KeyboardInterrupt: Ctrl-C; the workers are ended first, and their runs wait again.
+    """
+    told = Order(**(asdict(order) | {"parent": os.getpid()}))
+    alive = [_started(told) for _ in range(count)]
+    dead, left = 0, store.unfinished(order.names)
+    try:
+        while alive:
+            time.sleep(LOOK)
+            for process in list(alive):
+                code = process.poll()
+                if code is None:
+                    continue
+                alive.remove(process)
+                if code == 0:
+                    continue
+                now = store.unfinished(order.names)
+                dead, left = (1, now) if now < left else (dead + 1, left)
+                if dead >= FRUITLESS:
+                    raise StudyError(
+                        f"{dead} workers ended one after the other (the last with exit code "
+                        f"{code}) and no run was finished: see what they wrote to stderr"
+                    )
+                if now:
+                    alive.append(_started(told))
+    finally:
+        for process in alive:
+            process.terminate()
+        for process in alive:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(30)
+
+
+def _started(order: Order) -> subprocess.Popen[bytes]:
+    environment = dict(os.environ)
+    if order.threads is not None:
+        environment["OMP_NUM_THREADS"] = str(order.threads)
+    command = [sys.executable, "-m", "trainscope.studies.worker", _written(order)]
+    return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)
+
+
+def _written(order: Order) -> str:
+    import json
+
+    return json.dumps(asdict(order))
+
+
+def obey(order: Order, telling: Telling | None = None) -> int:
+    """Work as a worker that was ordered so, and return the runs done."""
+    if order.threads is not None:
+        import torch
+
+        torch.set_num_threads(order.threads)
+    store = order.store()
+    return work(store, order.names, device=order.device, telling=telling, parent=order.parent)
+
+
+def ordered(raw: dict[str, Any]) -> Order:
+    """Return the order that another process wrote."""
+    names = raw["names"]
+    return Order(**{**raw, "names": None if names is None else tuple(names)})

@@ -1,0 +1,271 @@
+"""The axes of a grid: values that a study lists, each with its name and its place in the file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import product
+from types import UnionType
+from typing import Any, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from trainscope.errors import StudyError, TrainscopeError
+from trainscope.sparsify import Action
+from trainscope.sparsify.criteria import find
+from trainscope.studies.lines import Path
+from trainscope.studies.plain import made, unknown
+
+Value = TypeVar("Value")
+NONE = "none"
+"""Written for an action that is left out."""
+WEIGHT = "weight"
+"""The one statistic that a criterion takes from the network alone."""
+
+
+@dataclass(frozen=True)
+class Point(Generic[Value]):
+    """One value of an axis.
+
+    Attributes:
+        value: It.
+        path: Where it stands in the study.
+        name: What the study calls it; "" for nothing.
+    """
+
+    value: Value
+    path: Path = ()
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a network is trained, as a study says it: the fields of a RunSpec that make a schedule.
+
+    Attributes:
+        recipe: As `RunSpec.recipe`.
+        epochs: Of stages.
+        shape: As `RunSpec.shape`.
+        min_lr: As `RunSpec.min_lr`.
+        warmup: As `RunSpec.warmup`.
+    """
+
+    recipe: str
+    epochs: int | None = None
+    shape: str = "halving"
+    min_lr: float | None = None
+    warmup: int = 0
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base model as a study says it: a checkpoint, or how to pretrain an architecture.
+
+    Attributes:
+        checkpoint: The file; or the digest of weights that a run of the store ended with.
+        arch: The architecture of the file, where it is not recognised.
+        model: Or its factory.
+        architecture: What to pretrain.
+        recipe: Of the pretraining; by default what the recipes of the runs say that cut it off.
+        epochs: As `Training` has it, like the next three.
+        shape: See there.
+        min_lr: See there.
+        warmup: See there.
+        lr: The first learning rate of a pretraining whose recipe is that of the runs.
+        data: What it is trained on; by default the data of the runs.
+        settings: By default those of the runs.
+        seed: Of the pretraining.
+    """
+
+    checkpoint: str | None = None
+    arch: str | None = None
+    model: str | None = None
+    architecture: str | None = None
+    recipe: str | None = None
+    epochs: int | None = None
+    shape: str = "halving"
+    min_lr: float | None = None
+    warmup: int = 0
+    lr: float = 1e-1
+    data: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what is no base model.
+
+        Raises:
+            StudyError: It has no weights, or two kinds of them.
+        """
+        if (self.checkpoint is None) == (self.architecture is None):
+            raise StudyError("a base has a checkpoint, or an architecture to pretrain: give one")
+
+
+class At:
+    """Says of an error where in the study's file it is.
+
+    Args:
+        file: The file's name; None for a study that no file describes.
+        lines: The line of each value, as `lines_of` returns them.
+    """
+
+    def __init__(self, file: str | None = None, lines: Mapping[Path, int] | None = None) -> None:
+        self.file, self.lines = file, lines or {}
+
+    @contextmanager
+    def __call__(self, path: Path) -> Iterator[None]:
+        """Add the line of a value to the errors that the block raises."""
+        try:
+            yield
+        except TrainscopeError as error:
+            raise self.moved(error, path) from error
+
+    def moved(self, error: TrainscopeError, path: Path) -> StudyError:
+        """Return an error that says the line of a value, whatever it said before."""
+        bare = getattr(error, "bare", str(error))
+        return StudyError(f"{self._line(path)}{bare}", bare)
+
+    def _line(self, path: Path) -> str:
+        if self.file is None:
+            return ""
+        while path and path not in self.lines:
+            path = path[:-1]
+        line = self.lines.get(path)
+        return f"{self.file}: " if line is None else f"{self.file}, line {line}: "
+
+
+def points(given: Any, key: str, at: At, read: Callable[[Any], Value]) -> list[Point[Value]]:
+    """Return the values of an axis that is one value or a list of them.
+
+    Args:
+        given: As the study has it.
+        key: Its name there.
+        at: Says where an error is.
+        read: Checks one value and returns it as it is used.
+    """
+    found = []
+    many = isinstance(given, list | tuple | range)
+    for place, value in enumerate(given if many else [given]):
+        path: Path = (key, place) if many else (key,)
+        with at(path):
+            found.append(Point(read(value), path))
+    if not found:
+        with at((key,)):
+            raise StudyError(f"{key} is an empty list, so that the study has no runs")
+    return found
+
+
+def tables(
+    kind: type[Value], given: Any, key: str, at: At, text: str | None = None
+) -> list[Point[Value]]:
+    """Return the values of an axis of tables, in which a list stands for a value is an axis too.
+
+    Args:
+        kind: What a table becomes.
+        given: Tables, one or a list; values of the kind, of which nothing is asked; or texts.
+        key: The axis, like "action".
+        at: As `points`.
+        text: The field that a text alone says.
+    """
+    found: list[Point[Value]] = []
+    many = isinstance(given, list | tuple)
+    for place, value in enumerate(given if many else [given]):
+        path: Path = (key, place) if many else (key,)
+        if isinstance(value, str) and text is not None:
+            value = {text: value}
+        if not isinstance(value, Mapping):
+            found.append(Point(value, path))
+            continue
+        for table, places in _spread(kind, value, key, path, at):
+            try:
+                with at(path):
+                    name = table.pop("name", "")
+                    thing = made(kind, table, key)
+            except TrainscopeError as error:
+                raise at.moved(error, _blamed(str(error), places, path)) from error
+            found.append(Point(thing, path, str(name)))
+    _refuse_twins(found, key, at)
+    return found
+
+
+def _spread(
+    kind: type[Any], table: Mapping[str, Any], key: str, path: Path, at: At
+) -> Iterator[tuple[dict[str, Any], dict[str, Path]]]:
+    """Return the tables that one stands for in which fields have lists of values.
+
+    With each the place of every value.
+    """
+    hints = get_type_hints(kind) | {"name": str}
+    axes: dict[str, list[tuple[Any, Path]]] = {}
+    for name, value in table.items():
+        where = (*path, name)
+        with at(where):
+            if name not in hints:
+                raise StudyError(unknown(name, list(hints), f"key of {key}"))
+            if value == [] and not _holds_lists(hints[name]):
+                raise StudyError(f"{key}.{name} is an empty list, so that the study has no runs")
+        listed = isinstance(value, list) and not _holds_lists(hints[name])
+        axes[name] = (
+            [(part, (*where, n)) for n, part in enumerate(value)] if listed else [(value, where)]
+        )
+    for chosen in product(*axes.values()):
+        yield (
+            {name: value for name, (value, _) in zip(axes, chosen, strict=True)},
+            {name: place for name, (_, place) in zip(axes, chosen, strict=True)},
+        )
+
+
+def _holds_lists(hint: Any) -> bool:
+    """Tell whether a field of this type takes a list itself."""
+    options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    return any(get_origin(option) in (list, tuple) for option in options)
+
+
+def _blamed(message: str, places: Mapping[str, Path], path: Path) -> Path:
+    """Return the place of the field that a message names first; that of the table where none."""
+    words = re.findall(r"\w+", message)
+    named = [name for name in places if name in words or name.replace("_", " ") in message]
+    named.sort(key=lambda name: message.find(name.split("_")[0]))
+    return places[named[0]] if named else path
+
+
+def _refuse_twins(found: Sequence[Point[Any]], key: str, at: At) -> None:
+    seen: dict[str, Path] = {}
+    for point in found:
+        if point.name and point.name in seen and seen[point.name] != point.path:
+            with at(point.path):
+                raise StudyError(f"two entries of {key} are named '{point.name}': rename one")
+        seen.setdefault(point.name, point.path)
+
+
+def as_action(point: Point[Any], data: Sequence[str | None], at: At) -> Point[Action | None]:
+    """Return an action, None for the text "none", and check that its criterion can be asked.
+
+    Raises:
+        StudyError: It is none, or its criterion needs data and there is none.
+    """
+    if point.value == NONE or point.value is None:
+        return Point(None, point.path, point.name or NONE)
+    if not isinstance(point.value, Action):
+        with at(point.path):
+            raise StudyError(f"an action is a table or '{NONE}', not {point.value!r}")
+    criterion = point.value.criterion
+    needs = getattr(_criterion(criterion), "needs", ())
+    wanted = sorted({str(getattr(n, "value", n)) for n in needs} - {WEIGHT})
+    bare = [name for name in data if name is None or name.startswith("random:")]
+    if wanted and bare:
+        with at((*point.path, "criterion")):
+            raise StudyError(
+                f"the criterion {getattr(criterion, 'name', criterion)} needs data (for "
+                f"{', '.join(wanted)}), and {bare[0] or 'no data'} is what the study gives: name "
+                "labelled data"
+            )
+    return point
+
+
+def _criterion(given: Any) -> Any:
+    """Return the object of a criterion; None for one that ranks blocks and has none."""
+    try:
+        return find(given) if isinstance(given, str) else given
+    except TrainscopeError:
+        return None

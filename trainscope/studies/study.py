@@ -1,0 +1,474 @@
+"""A study: a grid of runs, planned before anything runs, from a TOML file or from Python."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from trainscope.data import is_factory, load
+from trainscope.data.torchvision_sets import KNOWN
+from trainscope.errors import StudyError, TrainscopeError
+from trainscope.networks.registry import architecture
+from trainscope.probes import find
+from trainscope.records.text import plain as plain_text
+from trainscope.sparsify import Action
+from trainscope.studies.executing import pinned
+from trainscope.studies.grid import At, Base, Point, Training, as_action, points, tables
+from trainscope.studies.lines import lines_of
+from trainscope.studies.plain import made, unknown
+from trainscope.studies.rows import Row, columns_of
+from trainscope.studies.spec import BaseModel, RunSpec
+from trainscope.studies.store import FILE, Planned, Store
+from trainscope.task import Classification, find_task
+from trainscope.training.recipe import parse_recipe
+from trainscope.training.settings import Settings
+
+MOST_RUNS = 1_000_000
+"""A grid above this is a slip of the pen."""
+AXES = ("base", "action", "recipes", "weights", "data", "task", "seeds")
+
+
+@dataclass(frozen=True)
+class Study:
+    """A grid of runs: every base under every action, recipe, task, data and seed.
+
+    Each axis is one value or a list of them. In a table a list in the place of a value is an axis
+    too: `{"ratio": [0.5, 0.9], "criterion": ["l1", "random"]}` are four actions.
+
+    Attributes:
+        name: Of the study, in its store.
+        base: Base models: tables with the fields of `grid.Base`, checkpoints, RunSpecs.
+        action: Actions: tables with the fields of `Action`, Actions, or "none".
+        recipes: Of retraining: texts, or tables with the fields of `grid.Training`. Without any the
+            bases themselves are trained.
+        weights: As `RunSpec.weights`.
+        data: As `--data` takes it; None takes what a checkpoint remembers.
+        task: As `--task` takes it.
+        seeds: Of the retraining.
+        settings: Everything else about the training: Settings, or a table.
+        probes: Measured before the first step.
+        probe_epochs: After which epochs too.
+        norms: Keep the gradient's norm at every step.
+        samples: Pinned samples of the probes.
+        exclude: Tables of columns, as `results` has them: a run is left out that has all of the
+            values of one (a list: any of its values).
+        runs: Runs beside those of the grid, as RunSpecs or as the JSON of some.
+        store: The place of the store, as `Store` takes it.
+        folder: Of the runs, where the store is a database elsewhere.
+        notes: What a reader should know; a report shows it.
+        paper: Published numbers, for a report to show beside these.
+        at: Says where in a file an error is.
+    """
+
+    name: str = ""
+    base: Any = ()
+    action: Any = "none"
+    recipes: Any = None
+    weights: Any = "inherited"
+    data: Any = None
+    task: Any = None
+    seeds: Any = 0
+    settings: Any = field(default_factory=dict)
+    probes: Sequence[str] = ()
+    probe_epochs: Sequence[int] = ()
+    norms: bool = False
+    samples: int = 256
+    exclude: Sequence[Mapping[str, Any]] = ()
+    runs: Sequence[RunSpec | Mapping[str, Any]] = ()
+    store: str | Path | None = None
+    folder: str | Path | None = None
+    notes: Sequence[str] = ()
+    paper: Sequence[Mapping[str, Any]] = ()
+    at: At = field(default_factory=At, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Check what needs no network.
+
+        Raises:
+            StudyError: There is no name, or nothing to run.
+        """
+        if not self.name or plain_text(self.name) != self.name or "/" in self.name:
+            with self.at(("name",)):
+                raise StudyError(f"a study has a name without '/', not '{plain_text(self.name)}'")
+        if not self.runs and (self.base is None or self.base in ((), [])):
+            raise self.at.moved(StudyError("the study has no base and no runs: name a base"), ())
+
+    @classmethod
+    def read(cls, path: str | Path) -> Study:
+        """Read a study from a TOML file, whose keys are the attributes.
+
+        Its store is `study.db` beside it, and its name that of the file, unless it says others.
+
+        Raises:
+            StudyError: It cannot be read; one sentence with the line.
+        """
+        path = Path(path)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            why = getattr(error, "strerror", None) or "it is no text"
+            raise StudyError(f"{path} cannot be read as a study: {why}") from error
+        return cls.parse(text, path)
+
+    @classmethod
+    def parse(cls, text: str, path: Path) -> Study:
+        """Read a study from TOML that stands, or would stand, in a file.
+
+        Raises:
+            StudyError: It cannot be read.
+        """
+        try:
+            raw = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise StudyError(f"{path} is no TOML: {error}") from error
+        at = At(str(path), lines_of(text))
+        names = [each.name for each in fields(cls) if each.name != "at"]
+        for name in raw:
+            if name not in names:
+                raise at.moved(StudyError(unknown(name, names, "key of a study")), (name,))
+        for name, kinds, words in _KINDS:
+            if name in raw and not isinstance(raw[name], kinds):
+                raise at.moved(StudyError(f"{name} is {words}, not {raw[name]!r}"), (name,))
+        given = {"name": path.stem, "store": path.parent / FILE, **raw}
+        if isinstance(raw.get("store"), str) and "://" not in raw["store"]:
+            given["store"] = _beside(path, raw["store"])
+        return cls(**given, at=at)
+
+    def plan(self, tell: Callable[[str], None] | None = None) -> list[Planned]:
+        """Return the runs, each digest once, in the order of the axes.
+
+        Checkpoints are opened for the digests of their weights; nothing is trained.
+
+        Args:
+            tell: Told of what is opened.
+
+        Raises:
+            TrainscopeError: The grid is none, or a checkpoint cannot be opened.
+        """
+        used: set[int] = set()
+        found: dict[str, Planned] = {}
+        left_out = 0
+        digests: dict[BaseModel, str] = {}
+        for spec, names, path in self._all(used):
+            if spec is None:
+                left_out += 1
+                continue
+            for each in spec.files():
+                if each not in digests:
+                    if tell is not None:
+                        tell(f"reading the weights of {each.path}")
+                    with self.at(path):
+                        digests[each] = pinned(spec).base.digest  # type: ignore
+            planned = Planned(spec.pinned(digests), names)
+            found.setdefault(planned.spec.digest, planned)
+        for place in range(len(self.exclude)):
+            if place not in used:
+                with self.at(("exclude", place)):
+                    raise StudyError("this exclusion matches no run of the grid: correct it")
+        if not found:
+            raise self.at.moved(
+                StudyError(f"all {left_out} runs of the grid are excluded, so there is none left"),
+                ("exclude",),
+            )
+        return list(found.values())
+
+    def _all(self, used: set[int]) -> Iterator[tuple[RunSpec | None, dict[str, str], Any]]:
+        """Return every run with its names and the place that stands for it; None if excluded."""
+        if self.base not in (None, (), []):
+            for spec, names, path, raw in self._grid():
+                matching = {n for n, each in enumerate(self.exclude) if self._matches(n, each, raw)}
+                used |= matching
+                if matching:
+                    yield None, names, path
+                    continue
+                if isinstance(spec, TrainscopeError):
+                    raise self.at.moved(spec, path)
+                yield spec, names, path
+        for place, given in enumerate(self.runs):
+            with self.at(("runs", place)):
+                spec = given if isinstance(given, RunSpec) else RunSpec.from_dict(dict(given))
+            yield spec, {}, ("runs", place)
+
+    def _grid(self) -> Iterator[tuple[RunSpec | TrainscopeError, dict[str, str], Any, Row]]:
+        data = points(self.data, "data", self.at, _data)
+        task = points(self.task, "task", self.at, _task)
+        seeds = points(self.seeds, "seeds", self.at, _seed)
+        weights = points(self.weights, "weights", self.at, str)
+        base = tables(Base, self.base, "base", self.at, text="checkpoint")
+        raw_actions = tables(Action, self.action, "action", self.at)
+        names = [point.value for point in data]
+        actions = [as_action(point, names, self.at) for point in raw_actions]
+        recipes: Sequence[Point[Training | None]] = [Point(None)]
+        if self.recipes is not None:
+            recipes = tables(Training, self.recipes, "recipes", self.at, text="recipe")
+        for place, name in enumerate(self.probes):
+            with self.at(("probes", place)):
+                find(str(name))
+        settings = self.settings
+        if not isinstance(settings, Settings):
+            for name in settings:
+                with self.at(("settings", name)):
+                    _refuse_setting(name)
+                    made(Settings, {name: settings[name]}, "settings")
+            with self.at(("settings",)):
+                settings = made(Settings, settings, "settings")
+        axes = (base, actions, recipes, weights, data, task, seeds)
+        count = 1
+        for axis in axes:
+            count *= len(axis)
+        if count > MOST_RUNS:
+            raise self.at.moved(StudyError(f"the grid has {count} runs, above {MOST_RUNS}"), ())
+        for chosen in product(*axes):
+            yield self._run(settings, *chosen)
+
+    def _run(
+        self,
+        settings: Settings,
+        base: Point[Any],
+        action: Point[Action | None],
+        recipe: Point[Training | None],
+        weights: Point[str],
+        data: Point[str | None],
+        task: Point[str | None],
+        seed: Point[int],
+    ) -> tuple[RunSpec | TrainscopeError, dict[str, str], Any, Row]:
+        """Return one run of the grid, or what is wrong with it, and its columns."""
+        names = {k: p.name for k, p in (("base", base), ("action", action), ("recipe", recipe))}
+        names = {key: name for key, name in names.items() if name}
+        raw: Row = {
+            "recipe": None if recipe.value is None else recipe.value.recipe,
+            "weights": weights.value,
+            "data": data.value,
+            "task": task.value,
+            "seed": seed.value,
+            **{f"{key}.name": name for key, name in names.items()},
+        }
+        if action.value is not None:
+            raw |= {f"action.{f.name}": getattr(action.value, f.name) for f in fields(Action)}
+        spec: RunSpec | TrainscopeError
+        places = {"recipe": recipe.path, "base": base.path, "action": action.path}
+        blame = recipe.path or base.path
+        try:
+            spec = self._spec(
+                settings, base.value, action.value, recipe.value, weights.value,
+                data.value, task.value, seed.value,
+            )  # fmt: skip
+        except TrainscopeError as error:
+            said = str(error)
+            if "architecture is named" in said or said.startswith("a base"):
+                blame = places["base"]
+            elif "weights '" in said or "kind of weights" in said:
+                blame = weights.path
+            elif "probe" in said:
+                blame = ("probe_epochs",)
+            elif "seed" in said:
+                blame = seed.path
+            return error, names, blame, raw
+        return spec, names, blame, columns_of(spec) | raw
+
+    def _spec(
+        self,
+        settings: Settings,
+        base: Any,
+        action: Action | None,
+        training: Training | None,
+        weights: str,
+        data: str | None,
+        task: str | None,
+        seed: int,
+    ) -> RunSpec:
+        start = base
+        if isinstance(base, Base):
+            start = _base(base, settings, training, data, task)
+        rest: dict[str, Any] = {
+            "data": data,
+            "task": task,
+            "settings": settings,
+            "probes": tuple(self.probes),
+            "probe_epochs": tuple(self.probe_epochs),
+            "norms": self.norms,
+            "samples": self.samples,
+            "seed": seed,
+        }
+        if training is None:
+            if not isinstance(start, RunSpec):
+                raise StudyError("a checkpoint is retrained by a recipe: give recipes")
+            if action is not None:
+                raise StudyError("a pruned network is retrained by a recipe: give recipes")
+            return replace(
+                start, probes=rest["probes"], probe_epochs=rest["probe_epochs"], norms=self.norms
+            )
+        if isinstance(start, RunSpec) and data is None:
+            rest["data"] = start.data
+        return RunSpec(
+            training.recipe,
+            base=start,
+            action=action,
+            weights=weights,
+            epochs=training.epochs,
+            shape=training.shape,
+            min_lr=training.min_lr,
+            warmup=training.warmup,
+            **rest,
+        )
+
+    def _matches(self, place: int, table: Mapping[str, Any], row: Row) -> bool:
+        """Tell whether a run has all the values of an exclusion.
+
+        Raises:
+            StudyError: It names a column that runs do not have, or is empty.
+        """
+        if not table:
+            with self.at(("exclude", place)):
+                raise StudyError("an exclusion is empty, which would exclude every run")
+        for name, wanted in table.items():
+            known = {*row, *_KNOWN_COLUMNS}
+            if name not in known:
+                with self.at(("exclude", place, name)):
+                    raise StudyError(unknown(name, sorted(known), "column of the runs"))
+            values = wanted if isinstance(wanted, list | tuple) else [wanted]
+            if row.get(name) not in values:
+                return False
+        return True
+
+    def open_store(self, *, make: bool = True, **options: Any) -> Store:
+        """Open the store of the study.
+
+        Raises:
+            StudyError: It names none, or it cannot be opened.
+        """
+        if self.store is None:
+            raise StudyError("the study names no store: give store=, like store='study.db'")
+        return Store(self.store, self.folder, make=make, **options)
+
+    @property
+    def better(self) -> str:
+        """Which final metric is better, by the first task."""
+        first = self.task[0] if isinstance(self.task, list | tuple) else self.task
+        task = Classification() if first is None else find_task(first)
+        return task.metric.better
+
+    def run(self, engine: str = "serial", **options: Any) -> list[Row]:
+        """Do what of the study is not done yet, and return the rows of all its runs.
+
+        Args:
+            engine: "serial" (here), "processes" or "ray".
+            options: As `engines.run` takes them: workers, device, address, telling, again, grace.
+
+        Raises:
+            TrainscopeError: The study, its store or the engine is at fault. What fails in a run is
+                kept in the store.
+        """
+        from trainscope.studies.engines import run
+        from trainscope.studies.results import results
+
+        store = run(self, engine, **options)
+        return results(store, self.name)
+
+
+_KINDS = (
+    ("name", str, "text"),
+    ("norms", bool, "true or false"),
+    ("samples", int, "a whole number"),
+    ("probes", list, "a list of names"),
+    ("probe_epochs", list, "a list of epochs"),
+    ("exclude", list, "a list of tables: write [[exclude]]"),
+    ("settings", dict, "a table: write [settings]"),
+    ("runs", list, "a list of tables"),
+    ("store", str, "the place of a store"),
+    ("folder", str, "a folder"),
+    ("notes", list, "a list of sentences"),
+    ("paper", list, "a list of tables: write [[paper]]"),
+)
+_KNOWN_COLUMNS = ("base.name", "action.name", "recipe.name", "architecture")
+
+
+def _beside(path: Path, place: str) -> str:
+    """Return the place of a store that a study file names by a path relative to itself."""
+    prefix = "journal:" if place.startswith("journal:") else ""
+    return f"{prefix}{path.parent / place.removeprefix(prefix)}"
+
+
+def _data(value: Any) -> str | None:
+    """Return the name of data, which need not be here."""
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise StudyError(f"data is a text like digits or mnist:ROOT, not {value!r}")
+    kind, colon, rest = value.partition(":")
+    here = colon and rest and kind in (*KNOWN, "imagefolder", "random", "text")
+    if not here and not is_factory(value):
+        load(value, (1,))  # says which names there are
+    return value
+
+
+def _task(value: Any) -> str | None:
+    if value is not None:
+        if not isinstance(value, str):
+            raise StudyError(f"a task is a name like classification, not {value!r}")
+        find_task(value)
+    return value
+
+
+def _refuse_setting(name: str) -> None:
+    if name == "seed":
+        raise StudyError("the seed of a training is no setting of a study: give seeds")
+
+
+def _seed(value: Any) -> int:
+    if type(value) is not int:
+        raise StudyError(f"a seed is a whole number, not {value!r}")
+    return value
+
+
+def _base(
+    base: Base,
+    settings: Settings,
+    training: Training | None,
+    data: str | None,
+    task: str | None,
+) -> RunSpec | BaseModel:
+    """Return a base model for a run of the grid."""
+    if base.checkpoint is not None:
+        named = base.checkpoint.removeprefix("sha256:")
+        if named != base.checkpoint:
+            return BaseModel(digest=named, arch=base.arch, model=base.model)
+        path = str(Path(base.checkpoint).expanduser().absolute())
+        return BaseModel(path, arch=base.arch, model=base.model)
+    if ":" not in str(base.architecture):
+        architecture(str(base.architecture))
+    if base.data is None and data is None:
+        raise StudyError("a base with an architecture is trained on data: name it, data = 'digits'")
+    recipe, epochs = base.recipe, base.epochs
+    if recipe is None:
+        read = parse_recipe(training.recipe) if training is not None else None
+        if read is None or read.pretrain is None:
+            raise StudyError(
+                "a base with an architecture needs a recipe of its own, like F60,1e-1, where the "
+                "recipe of the run does not begin with its pretraining, like P60F60,1e-2"
+            )
+        schedule = read.pretraining(base.lr)
+        recipe, epochs = str(schedule), schedule.total
+    own = made(Settings, {**_given(settings), **base.settings}, "base.settings")
+    return RunSpec(
+        recipe,
+        data=base.data if base.data is not None else data,
+        architecture=base.architecture,
+        epochs=epochs,
+        shape=base.shape,
+        min_lr=base.min_lr,
+        warmup=base.warmup,
+        settings=own,
+        task=task,
+        seed=base.seed,
+    )
+
+
+def _given(settings: Settings) -> dict[str, Any]:
+    from trainscope.studies.plain import plain
+
+    return {k: v for k, v in plain(settings).items() if k not in ("lora", "seed")}

@@ -1,0 +1,39 @@
+"""What workers say of their runs, a line each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from trainscope.records import Run
+from trainscope.records.text import plain
+from trainscope.studies.rows import columns_of
+from trainscope.studies.spec import RunSpec
+from trainscope.studies.store import Claimed
+from trainscope.studies.working import Telling
+
+
+def lines(say: Callable[[str], None]) -> Telling:
+    """Return what tells each run that ended, in a line."""
+
+    def done(claimed: Claimed, run: Run | str) -> None:
+        what = f"{claimed.spec.key}  {short(claimed.spec)}"
+        if isinstance(run, str):
+            say(plain(f"{what}: failed: {run}"))
+            return
+        final = run.final_metric
+        value = "no metric" if final is None else run.metric.called(final, 2)
+        say(plain(f"{what}: {run.status}, {value}"))
+
+    return Telling(done=done)
+
+
+def short(spec: RunSpec) -> str:
+    """Return a spec in a few words."""
+    row = columns_of(spec)
+    parts = [spec.recipe]
+    if spec.action is not None:
+        asked = row["action.ratio"] or row["action.ratios"] or ""
+        parts.append(f"{row['action.structure']} {row['action.criterion']} {asked}".strip())
+    if spec.weights != "inherited":
+        parts.append(spec.weights)
+    return f"{', '.join(parts)}, seed {spec.seed}"
