@@ -110,7 +110,7 @@ def command(
     if output is not None:
         columns = [each.column for each in found.predictors]
         shown = candidates(rows, target, columns, group=group, within=within)
-        written = _write(found, shown, scatter, output, titles=not no_titles)
+        written = write(found, shown, scatter, output, titles=not no_titles)
     if as_json:
         say_json(json.dumps(found.to_json(), indent=2, allow_nan=False, ensure_ascii=False))
     else:
@@ -136,7 +136,7 @@ def _rows(results: str, study: str | None) -> tuple[list[dict[str, Any]], tuple[
     return of_store(results, study), ("start",)
 
 
-def _write(
+def write(
     found: Correlation, held: Candidates, scatter: str | None, folder: Path, *, titles: bool
 ) -> list[Path]:
     """Write correlation.json and the figures; names what it wrote."""

@@ -27,12 +27,13 @@ GROUPS = {
     },
     "Compare": {
         "compare": "Compare runs: what they show, and how fair that is.",
-        "correlate": "Say which number known before retraining goes with its end.",
         "estimate": "Estimate how many extra epochs a small learning rate needs.",
         "import": "Make a Run from another tool's log.",
     },
     "Study": {
         "study": "Run grids of runs that survive kills, and ask for their results.",
+        "oracle": "Try which filters to keep, and retrain what was tried.",
+        "correlate": "Say which number known before retraining goes with its end.",
     },
 }
 """Each command's one-line help, by what it is for."""

@@ -9,6 +9,7 @@ all before is run once a batch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -60,11 +61,11 @@ class Scored:
     """A pruned network on some samples.
 
     Attributes:
-        loss: The mean of the loss terms; infinite where it is not finite.
+        loss: The mean of the loss terms; None where it is not finite.
         metric: The task's metric; None where it is no number.
     """
 
-    loss: float
+    loss: float | None
     metric: float | None
 
 
@@ -220,6 +221,6 @@ def _exact(values: Tensor) -> Tensor:
     return values.double() if values.is_floating_point() else values
 
 
-def _mean(total: float, count: int) -> float:
-    mean = total / count if count else float("inf")
-    return mean if mean == mean else float("inf")
+def _mean(total: float, count: int) -> float | None:
+    mean = total / count if count else math.nan
+    return mean if math.isfinite(mean) else None

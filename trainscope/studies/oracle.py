@@ -6,6 +6,7 @@ of a layer's filters are tried, approximate where some are drawn at random.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -37,13 +38,14 @@ class PruningTrial:
     Attributes:
         place: Its number among all combinations of the search, from 0.
         kept: The filters that stay, sorted, by layer.
-        loss: The train loss of the pruned network, before any retraining.
+        loss: The train loss of the pruned network, before any retraining; None where it is not
+            finite.
         metric: The task's metric on the same samples; None where it is no number.
     """
 
     place: int
     kept: Mapping[str, tuple[int, ...]]
-    loss: float
+    loss: float | None
     metric: float | None
 
     @property
@@ -75,7 +77,14 @@ class OracleSearch:
     @property
     def best(self) -> PruningTrial:
         """Return the trial of the lowest loss: what oracle pruning prunes."""
-        return min(self.trials, key=lambda trial: (trial.loss, trial.place))
+        return self.ranked[0]
+
+    @property
+    def ranked(self) -> list[PruningTrial]:
+        """Return the trials, the lowest loss first, those without one last."""
+        return sorted(
+            self.trials, key=lambda each: (math.inf if each.loss is None else each.loss, each.place)
+        )
 
 
 class FilterChoice:
