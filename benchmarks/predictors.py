@@ -132,8 +132,7 @@ class Study:
 
     def prune(self, candidate: Candidate) -> nn.Module:
         shape = self.dataset.input_shape
-        given = pruning_data(self)
-        return sparsify(self.network, candidate.action, shape, **given).module
+        return sparsify(self.network, candidate.action, shape, data=self.dataset).module
 
     def known(self, network: nn.Module) -> Row:
         """Return what is known before the first step, and how long each took."""
@@ -161,11 +160,6 @@ class Study:
         except TrainscopeError:  # it is not there yet
             return None
         return measured(probe, network, self.pinned)
-
-
-def pruning_data(study: Study) -> dict[str, Any]:
-    """Return what criteria that look at data are given."""
-    return {}
 
 
 def numbers(prefix: str, found: Measurement | None, wanted: tuple[str, ...]) -> Row:

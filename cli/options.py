@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from trainscope.records.action import CRITERIA, CRITERION_SAMPLES
 from trainscope.records.arrays import PROBES
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ ACTION_DEFAULTS: dict[str, Any] = {
     "global_ranking": False,
     "heads": None,
     "blocks": None,
+    "criterion_samples": CRITERION_SAMPLES,
 }
 """What `action_options` give where nobody asks for an action."""
 
@@ -245,7 +247,14 @@ def action_options(command: Command) -> Command:
                 "--criterion",
                 default=ACTION_DEFAULTS["criterion"],
                 show_default=True,
-                help="l1, l2, random or bn-scale; for blocks alone also influence.",
+                help=f"What ranks them: {', '.join(_criteria())}; for blocks alone also influence.",
+            ),
+            click.option(
+                "--criterion-samples",
+                type=click.IntRange(min=1),
+                default=ACTION_DEFAULTS["criterion_samples"],
+                show_default=True,
+                help="Training samples that a criterion which needs data is told of.",
             ),
             click.option(
                 "--global",
@@ -275,6 +284,7 @@ def build_action(
     global_ranking: bool = False,
     heads: float | None = None,
     blocks: float | None = None,
+    criterion_samples: int = CRITERION_SAMPLES,
     seed: int = 0,
 ) -> Any:
     """Return the Action that the options describe."""
@@ -291,6 +301,7 @@ def build_action(
         seed=seed,
         heads=heads,
         blocks=blocks,
+        criterion_samples=criterion_samples,
     )
 
 
@@ -303,6 +314,12 @@ def probes_option(default: str | None = None) -> Callable[[Command], Command]:
         show_default=default is not None,
         help=f"{which}, with commas between them; installed: {', '.join(_installed())}.",
     )
+
+
+def _criteria() -> list[str]:
+    """Return the names of all installed criteria, ours first; nothing is imported for them."""
+    names = {point.name for point in entry_points(group="trainscope.criteria")}
+    return [*CRITERIA, *sorted(names.difference(CRITERIA))]
 
 
 def _installed() -> list[str]:

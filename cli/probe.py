@@ -251,7 +251,8 @@ def asked_action(after: Path | None, *, seed: int, **options: Any) -> Action | N
     if after is None:
         return build_action(seed=seed, **options) if asked else None
     if asked:
-        names = ", ".join("--" + name.removesuffix("_ranking") for name in sorted(asked))
+        given = [name.removesuffix("_ranking").replace("_", "-") for name in sorted(asked)]
+        names = ", ".join(f"--{name}" for name in given)
         raise ActionError(
             f"--after brings the network that was pruned already, so {names} cannot be done: leave "
             "one of them out"

@@ -12,6 +12,7 @@ SECTIONS = {
     ),
     "The sparsifying action": (
         *("ratio", "ratios", "structure", "scope", "criterion", "global_ranking", "heads"),
+        "criterion_samples",
         *("blocks", "after", "regrow", "weights", "rewind_to", "speedup", "stem"),
     ),
     "The learning rate": (

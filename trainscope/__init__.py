@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from trainscope import data, probes, task
+    from trainscope import criteria, data, probes, task
     from trainscope.comparison.comparison import Comparison, compare
     from trainscope.convergence import Estimate, LearningCurve
     from trainscope.convergence import estimate_extra_epochs as estimate
@@ -53,7 +53,7 @@ _HOMES = {
     "parse_schedule": "trainscope.training.schedule",
     "save_checkpoint": "trainscope.networks",
 }
-_ROOMS = ("task", "probes", "data")
+_ROOMS = ("criteria", "data", "probes", "task")
 """Rooms whose names a person needs beside those above: `trainscope.task.FromLoss`."""
 _OTHER_NAMES = {"estimate": "estimate_extra_epochs"}
 
@@ -73,6 +73,7 @@ __all__ = [
     "TrainscopeError",
     "__version__",
     "compare",
+    "criteria",
     "data",
     "diagnose",
     "estimate",

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 
 from trainscope.comparison.facts import is_digest, method_of
 from trainscope.records import Kind, Run
+from trainscope.records.action import CRITERIA, CRITERION_SAMPLES
 from trainscope.records.run import UNKNOWN
 from trainscope.training.schedule import LRSchedule
 
-CRITERIA = ("l1", "l2", "random", "bn-scale")
-"""Criteria that the command line has; another method is its authors' to run."""
 NEED_ROOT = ("mnist", "fashionmnist", "cifar10", "cifar100")
 """Data sets that `--data` takes with a folder."""
 OF_A_KIND = ("digits", "random", "imagefolder", *NEED_ROOT)
@@ -58,7 +57,7 @@ def _can_prune(run: Run) -> bool:
     sized = pruning.ratio is not None or (
         action is not None and (action.ratios or action.heads or action.blocks)
     )
-    return bool(sized) and pruning.criterion in CRITERIA
+    return bool(sized) and pruning.criterion in CRITERIA  # another is its authors' to run
 
 
 SETTINGS = {
@@ -156,6 +155,9 @@ def _pruning_options(run: Run) -> list[str]:
     ):
         if value is not None and value != usual:
             words.append(f"--{option} {shlex.quote(value)}")
+    told = None if action is None else action.collected
+    if told is not None and told.samples != CRITERION_SAMPLES:
+        words.append(f"--criterion-samples {told.samples}")
     if action is not None and action.global_ranking:
         words.append("--global")
     for part in ("heads", "blocks"):

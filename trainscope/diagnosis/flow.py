@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from trainscope import __version__
-from trainscope.data import Given, ProbeData
+from trainscope.data import Dataset, Given, ProbeData, RandomInputs
 from trainscope.diagnosis.asked import (
     as_dtype,
     as_probe,
@@ -213,7 +213,7 @@ def examine(
         done = given_action(base.module, pruned.module, base.inputs)
     elif action is not None or ratio is not None:
         tell("applying the sparsifying action")
-        done = _sparsified(base, action or Action(ratio=ratio, seed=seed))
+        done = _sparsified(base, action or Action(ratio=ratio, seed=seed), source)
     cost = flops(base.module, base.inputs)
     with suited_threads(cost):
         count = samples or default_samples(cost, base, budget=seconds)
@@ -287,14 +287,15 @@ def _device_of(given: Subject) -> str:
     return "cpu" if first is None else str(first.device)
 
 
-def _sparsified(base: Network, action: Action) -> Sparsified:
+def _sparsified(base: Network, action: Action, source: Dataset | RandomInputs) -> Sparsified:
     """Apply the action; where the network came with all of it at zero, nothing, which is said.
 
     Raises:
         ActionError: The action cannot be done, or masks of the network's own hold it already.
     """
     try:
-        return sparsify(base.module, action, base.inputs)
+        data = source if isinstance(source, Dataset) else None  # no training samples are drawn
+        return sparsify(base.module, action, base.inputs, data=data)
     except NoOpError as error:
         if not any(each.how == "zeros" for each in base.before):
             raise

@@ -81,6 +81,11 @@ def weights_in(network: nn.Module) -> list[Weight]:
     return list(found.values())
 
 
+def weight_leaf(module: nn.Module) -> str:
+    """Return the name, in a layer, of the parameter that its weight is, or is computed of."""
+    return "weight" if "weight" in module._parameters else "weight_orig"
+
+
 def outputs_first(module: nn.Module, values: Tensor) -> Tensor:
     """Return the weight of a module, or anything of its shape, as [outputs, weights of one]."""
     if isinstance(module, _ConvNd) and module.transposed:

@@ -8,6 +8,14 @@ from dataclasses import dataclass, field
 from trainscope.records.measurement import Json
 from trainscope.records.typed import listed, taken, typed
 
+CRITERIA = (
+    *("l1", "l2", "random", "bn-scale", "fpgm", "taylor", "taylor2", "fisher", "obd", "obs"),
+    *("sparsegpt", "wanda", "snip", "grasp", "synflow", "lamp", "erk"),
+)
+"""Criteria that every installation has, by the names that the command line takes."""
+CRITERION_SAMPLES = 256
+"""Training samples that a criterion is told of, where nobody asks for another number."""
+
 
 @dataclass(frozen=True, slots=True)
 class LayerChange:
@@ -36,14 +44,51 @@ class LayerLeft:
 
 
 @dataclass(frozen=True, slots=True)
+class CriterionData:
+    """The pinned samples that a criterion's statistics were collected from.
+
+    Attributes:
+        data: The data, as `--data` takes it.
+        half: "train", or "test" where there is no training half.
+        samples: How many.
+        seed: Of the draw of samples, and of what a statistic draws.
+        statistics: What was collected, like "gradient".
+    """
+
+    data: str
+    half: str
+    samples: int
+    seed: int
+    statistics: tuple[str, ...]
+
+    def to_json(self) -> Json:
+        """Return the fields."""
+        return {
+            "data": self.data,
+            "half": self.half,
+            "samples": self.samples,
+            "seed": self.seed,
+            "statistics": list(self.statistics),
+        }
+
+    def sentence(self) -> str:
+        """Return it in a sentence."""
+        whose = "training" if self.half == "train" else "test"
+        return (
+            f"the criterion's statistics ({', '.join(self.statistics)}) are of {self.samples} "
+            f"{whose} samples of {self.data}, seed {self.seed}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class ActionRecord:
     """One sparsifying action, as done.
 
     Attributes:
         structure: "filter", "unstructured" or "N:M" as written, like "2:4".
         scope: "inner" or "all".
-        criterion: The name of the criterion: "l1", "l2", "random", "bn-scale"; "chosen" where the
-            filters that stay were named.
+        criterion: The name of the criterion: "l1", "wanda", or one of somebody's; "chosen" where
+            the filters that stay were named.
         ratio: The uniform ratio asked for; None where only per-layer ratios were given.
         ratios: Ratios by name pattern, as written.
         global_ranking: True where filters or weights were ranked across layers.
@@ -58,6 +103,8 @@ class ActionRecord:
         left_alone: Every weight that was not pruned, with its share of the parameters and why.
         heads: The share of attention heads asked for; None where none was, and in older records.
         blocks: The share of residual blocks asked for, likewise.
+        rounds: In how many rounds weights or filters went; 1 in older records.
+        collected: The samples that the criterion was told of; None where it needs none.
     """
 
     structure: str
@@ -76,12 +123,16 @@ class ActionRecord:
     left_alone: tuple[LayerLeft, ...] = ()
     heads: float | None = None
     blocks: float | None = None
+    rounds: int = 1
+    collected: CriterionData | None = None
 
     def to_json(self) -> Json:
         """Return the pinned form of `trainscope.diagnosis/1`."""
-        parts = {"heads": self.heads, "blocks": self.blocks}
+        parts: Json = {"heads": self.heads, "blocks": self.blocks}
+        parts["rounds"] = self.rounds if self.rounds > 1 else None
+        parts["collected"] = None if self.collected is None else self.collected.to_json()
         return {
-            **{name: share for name, share in parts.items() if share is not None},
+            **{name: value for name, value in parts.items() if value is not None},
             "structure": self.structure,
             "scope": self.scope,
             "criterion": self.criterion,
@@ -101,6 +152,7 @@ class ActionRecord:
     @classmethod
     def from_json(cls, raw: Json) -> ActionRecord:
         """Return the ActionRecord that `to_json` wrote."""
+        collected = raw.get("collected")
         return taken(
             cls,
             {
@@ -110,8 +162,10 @@ class ActionRecord:
                 "reached": None,
                 "heads": None,
                 "blocks": None,
+                "rounds": 1,
                 **raw,
             },
+            collected=None if collected is None else typed(CriterionData, collected),
             layers=tuple(typed(LayerChange, layer) for layer in listed(raw["layers"], "layers")),
             left_alone=tuple(
                 typed(LayerLeft, layer) for layer in listed(raw.get("left_alone", []), "left_alone")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import nn
 
+from trainscope.data import Dataset, ProbeData
 from trainscope.errors import ActionError, NoOpError
 from trainscope.networks.copies import whole_copy
 from trainscope.networks.cost import flops, parameters
@@ -22,6 +23,8 @@ from trainscope.sparsify.candidate import shares_of, why_untouched
 from trainscope.sparsify.coupled import Wary
 from trainscope.sparsify.filters import cut_filters
 from trainscope.sparsify.removal import Removal
+from trainscope.sparsify.statistics import Source
+from trainscope.sparsify.statistics.source import first_of, no_data
 from trainscope.sparsify.unstructured import mask_weights
 from trainscope.sparsify.verify import (
     Outputs,
@@ -69,6 +72,7 @@ def sparsify(
     input_shape: Inputs,
     *,
     hold_zeros: bool = True,
+    data: Dataset | ProbeData | None = None,
 ) -> Sparsified:
     """Prune a copy of a network and check that it still runs.
 
@@ -82,6 +86,9 @@ def sparsify(
             whole numbers).
         hold_zeros: Take weights that are exactly zero without a mask, more than chance explains,
             as pruned before: the copy gets masks for them.
+        data: For a criterion that needs samples: a data set, of whose training half
+            `action.criterion_samples` are drawn by the action's seed, or pinned samples, all of
+            which are taken. Any other criterion does not look at it.
 
     Returns:
         The pruned copy with its record. FLOPs are multiply-adds of one sample; the speedup is the
@@ -89,16 +96,22 @@ def sparsify(
         (what hardware that skips zeros could gain).
 
     Raises:
-        ActionError: Weights that are not finite, a network that cannot be followed or cut, an
+        ActionError: A criterion that needs data without any, weights that are not finite, a network
+            that cannot be followed or cut, an
             input shape that does not fit, or an action that would prune nothing.
         DataError: The example has no tensor in it.
     """
+    source = Source.of(
+        input_shape, data, action.needs, samples=action.criterion_samples, seed=action.seed
+    )
+    if action.needs_data and source.data is None:
+        raise no_data(action.criterion_name, first_of(action.needs))
     check_weights(network)
     before = run_before(network, input_shape)
     wary: dict[type[nn.Module], bool] = {}
     while True:
         try:
-            return _sparsified(network, action, input_shape, before, wary, hold_zeros=hold_zeros)
+            return _sparsified(network, action, source, before, wary, hold_zeros=hold_zeros)
         except _DoesNotRunError as error:
             if action.scope != "all" or not _warier(wary, error.kinds):
                 raise
@@ -129,25 +142,26 @@ def _warier(wary: dict[type[nn.Module], bool], kinds: tuple[type[nn.Module], ...
 def _sparsified(
     network: nn.Module,
     action: Action,
-    input_shape: Inputs,
+    source: Source,
     before: Outputs,
     wary: Wary,
     *,
     hold_zeros: bool,
 ) -> Sparsified:
     """Prune a copy of a network, and leave alone what one must be wary of."""
-    inputs = as_example(input_shape)
+    input_shape, inputs = source.inputs, as_example(source.inputs)
+    source = replace(source, inputs=inputs)
     pruned, notes = _working_copy(network, hold_zeros=hold_zeros)
     dense, cost = parameters(pruned), flops(pruned, input_shape)
-    dropped = None if action.blocks is None else drop_some(pruned, action, inputs)
+    dropped = None if action.blocks is None else drop_some(pruned, action, source)
     base = network if dropped is None else whole_copy(pruned)  # whose layers have their new names
     trained = {name: parameter.requires_grad for name, parameter in pruned.named_parameters()}
     outcome = Removal("", ())
     with kept_modes(pruned):
         if action.structure != "filter":
-            outcome = mask_weights(pruned, action, inputs)
+            outcome = mask_weights(pruned, action, source)
         elif action.prunes_units or action.heads is not None:
-            outcome = cut_filters(pruned, action, inputs, wary)
+            outcome = cut_filters(pruned, action, source, wary)
     action = replace(action, scope=outcome.scope or action.scope)
     for name, parameter in pruned.named_parameters():
         parameter.requires_grad_(trained[name])
@@ -167,10 +181,10 @@ def _sparsified(
     record = ActionRecord(
         structure=action.structure,
         scope=action.scope,
-        criterion=CHOSEN if action.kept else action.criterion,
+        criterion=CHOSEN if action.kept else action.criterion_name,
         ratio=_ratio(action),
         ratios=dict(action.ratios),
-        global_ranking=action.global_ranking,
+        global_ranking=action.ranks_together,
         parameters=left,
         flops=remaining,
         speedup=cost / remaining if remaining else 1.0,
@@ -181,8 +195,17 @@ def _sparsified(
         left_alone=_left_alone(base, action, outcome),
         heads=action.heads,
         blocks=action.blocks,
+        rounds=action.rounds,
+        collected=source.record(action.needs),
     )
-    notes = (*notes, *(dropped.notes if dropped else ()), *outcome.notes, *told, *_short_of(record))
+    notes = (
+        *notes,
+        *(dropped.notes if dropped else ()),
+        *outcome.notes,
+        *told,
+        *_short_of(record),
+        *_told_of(record, action),
+    )
     blocks = dropped.blocks if dropped else {}
     return Sparsified(pruned, record, notes, outcome.removed, outcome.heads, blocks)
 
@@ -193,10 +216,10 @@ def unchanged(network: nn.Module, action: Action, inputs: Inputs, error: NoOpErr
     record = ActionRecord(
         structure=action.structure,
         scope=action.scope,
-        criterion=action.criterion,
+        criterion=action.criterion_name,
         ratio=_ratio(action),
         ratios=dict(action.ratios),
-        global_ranking=action.global_ranking,
+        global_ranking=action.ranks_together,
         parameters=parameters(pruned),
         flops=flops(pruned, inputs),
         speedup=1.0,
@@ -251,6 +274,20 @@ def _short_of(record: ActionRecord) -> tuple[str, ...]:
         f"the ratio asked for is {100 * record.ratio:.6g} %, and {100 * record.reached:.3g} % of "
         f"the {what} are gone, those that were left alone counted in",
     )
+
+
+def _told_of(record: ActionRecord, action: Action) -> tuple[str, ...]:
+    """Say what the criterion was told of, and what it did to the weights that stay."""
+    notes = []
+    if record.collected is not None:
+        notes.append(record.collected.sentence())
+    if record.rounds > 1:
+        notes.append(f"pruned by {record.criterion} in {record.rounds} rounds")
+    if action.structure != "filter" and hasattr(action.by, "repair"):
+        notes.append(
+            f"{record.criterion} changed the weights that stay, to make up for those that went"
+        )
+    return tuple(notes)
 
 
 def _ratio(action: Action) -> float | None:

@@ -8,9 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from trainscope.errors import ActionError
-from trainscope.sparsify.criteria import find
+from trainscope.records.action import CRITERION_SAMPLES
+from trainscope.sparsify.criteria import Criterion, as_criterion
+from trainscope.sparsify.criteria.criterion import check_unit, ranks_of, rounds_of
+from trainscope.sparsify.statistics import FROM_DATA, Statistic, Unit
 
 SCOPES = ("inner", "all")
+INFLUENCE = "influence"
+"""Ranks whole blocks by what they do to their inputs, and nothing else."""
 _N_M = re.compile(r"(\d+):(\d+)")
 
 
@@ -27,13 +32,15 @@ class Action:
             that matches wins, and 0 spares the layer. `ratio` holds where none matches; without
             a `ratio` such layers are spared.
         scope: "inner" or "all"; what each takes is in `docs/sparsify.md`.
-        criterion: The name of a criterion in `trainscope.sparsify.criteria`.
-        global_ranking: True ranks all layers in scope together instead of each by itself.
-        seed: The seed of a criterion that draws.
+        criterion: The name of a criterion (`trainscope.criteria`), or one as an object.
+        global_ranking: True ranks all layers in scope together instead of each by itself; some
+            criteria do so of their own (`ranks_together`).
+        seed: The seed of a criterion that draws, and of the samples that one is told of.
         heads: The share of the attention heads of every attention to cut out, in (0, 1).
         blocks: The share of the residual blocks of every list of blocks to take out, in (0, 1).
         kept: The filters that stay, as indices, by layer: nothing is ranked, and other layers are
             left alone. The first convolution may be among the layers.
+        criterion_samples: How many training samples a criterion that needs data is told of.
 
     Raises:
         ActionError: On construction, where a field is out of range or two contradict.
@@ -43,12 +50,13 @@ class Action:
     ratio: float | None = None
     ratios: Mapping[str, float] = field(default_factory=dict)
     scope: str = "inner"
-    criterion: str = "l1"
+    criterion: str | Criterion = "l1"
     global_ranking: bool = False
     seed: int = 0
     heads: float | None = None
     blocks: float | None = None
     kept: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    criterion_samples: int = CRITERION_SAMPLES
 
     def __post_init__(self) -> None:
         """Refuse what no network could be given."""
@@ -59,8 +67,13 @@ class Action:
             )
         if self.scope not in SCOPES:
             raise ActionError(f"no scope is named '{self.scope}'; choose inner or all")
-        if self.criterion != "influence":
-            find(self.criterion)
+        if self.criterion != INFLUENCE:
+            object.__setattr__(self, "_by", as_criterion(self.criterion))
+        if self.criterion_samples < 1:
+            raise ActionError(
+                f"{self.criterion_samples} samples tell a criterion nothing; give at least 1 "
+                "(--criterion-samples)"
+            )
         if self.ratio is not None and not 0 < self.ratio < 1:
             raise ActionError(
                 f"the ratio is {self.ratio:g}; give a share between 0 and 1, like 0.9"
@@ -77,6 +90,47 @@ class Action:
             self._check_n_m()
         elif self.prunes_units or (self.heads is None and self.blocks is None):
             self._check_shares()
+        if self.criterion != INFLUENCE:
+            self._check_criterion()
+
+    @property
+    def by(self) -> Criterion:
+        """The criterion as an object; "influence" has none."""
+        found: Criterion = self._by  # type: ignore[attr-defined]
+        return found
+
+    @property
+    def criterion_name(self) -> str:
+        """The criterion's name."""
+        return self.criterion if isinstance(self.criterion, str) else self.criterion.name
+
+    @property
+    def needs(self) -> frozenset[Statistic]:
+        """What the criterion is told beside the weights."""
+        return frozenset() if self.criterion == INFLUENCE else frozenset(self.by.needs)
+
+    @property
+    def needs_data(self) -> bool:
+        """Say whether the criterion needs training samples."""
+        return not FROM_DATA.isdisjoint(self.needs)
+
+    @property
+    def rounds(self) -> int:
+        """In how many rounds filters or weights go."""
+        if self.criterion == INFLUENCE or self.n_m is not None or not self.prunes_units:
+            return 1
+        return rounds_of(self.by)
+
+    @property
+    def ranks_together(self) -> bool:
+        """Say whether all layers are ranked together: asked for, or as the criterion's authors do.
+
+        Theirs holds for single weights alone, and where no ratios are given layer by layer.
+        """
+        if self.global_ranking or self.criterion == INFLUENCE:
+            return self.global_ranking
+        uniform = self.ratio is not None and not any(self.ratios.values())
+        return self.structure == "unstructured" and uniform and ranks_of(self.by) == "network"
 
     @property
     def prunes_units(self) -> bool:
@@ -106,12 +160,12 @@ class Action:
                     f"{what} are cut out, which goes with the structure filter and not with "
                     f"{self.structure}: do one after the other"
                 )
-        if self.criterion == "influence" and (self.prunes_units or self.heads is not None):
+        if self.criterion == INFLUENCE and (self.prunes_units or self.heads is not None):
             raise ActionError(
                 "the criterion influence ranks whole blocks alone; prune the blocks first, and "
                 "units or heads with l1, l2 or random afterwards"
             )
-        if self.criterion == "influence" and self.blocks is None:
+        if self.criterion == INFLUENCE and self.blocks is None:
             raise ActionError(
                 "the criterion influence ranks whole blocks; say how many with blocks"
             )
@@ -129,6 +183,29 @@ class Action:
                     f"the filters of {layer} that stay are {list(places)}: name one or more, each "
                     "once, from 0 on"
                 )
+
+    def _check_criterion(self) -> None:
+        if self.structure != "filter":
+            check_unit(self.by, Unit.WEIGHTS)
+        if self.structure == "filter" and (self.prunes_units or self.heads is not None):
+            check_unit(self.by, Unit.FILTERS)
+        if self.blocks is not None:
+            check_unit(self.by, Unit.BLOCKS)
+        name = self.by.name
+        if self.global_ranking and not getattr(self.by, "comparable", True):
+            raise ActionError(
+                f"the scores of {name} do not compare across layers; leave the global ranking "
+                "(--global) out, or choose another criterion"
+            )
+        if hasattr(self.by, "counts") and (self.n_m is not None or any(self.ratios.values())):
+            given = self.structure if self.n_m is not None else "ratios by pattern"
+            raise ActionError(
+                f"{name} sets the ratio of every layer itself, and {given} "
+                f"{'sets' if self.n_m is not None else 'set'} it too; use l1 with "
+                f"{'it' if self.n_m is not None else 'them'}, or give {name} one ratio"
+            )
+        if hasattr(self.by, "counts") and self.ratio is None:
+            raise ActionError(f"{name} needs one ratio for all layers; give it")
 
     def _check_n_m(self) -> None:
         n, m = self.n_m or (1, 2)

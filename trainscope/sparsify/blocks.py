@@ -23,14 +23,14 @@ from trainscope.networks.example import Example, Inputs, tensors_of
 from trainscope.networks.masks import drop_masks
 from trainscope.networks.weights import MULTIPLIED, weights_in
 from trainscope.records import LayerChange
-from trainscope.sparsify.action import Action
+from trainscope.sparsify.action import INFLUENCE, Action
 from trainscope.sparsify.candidate import some
 from trainscope.sparsify.choose import lowest
-from trainscope.sparsify.criteria import Context, Subject, find
+from trainscope.sparsify.criteria import scored
 from trainscope.sparsify.ratios import to_prune
+from trainscope.sparsify.statistics import Source, Subject, Unit
 from trainscope.sparsify.verify import first_line, run
 
-INFLUENCE = "influence"
 _TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-3}
 
 
@@ -68,14 +68,14 @@ class Dropped:
     notes: tuple[str, ...]
 
 
-def drop_some(network: nn.Module, action: Action, inputs: Inputs) -> Dropped:
+def drop_some(network: nn.Module, action: Action, source: Source) -> Dropped:
     """Take the share of blocks that an action asks for out of each list, in place.
 
     Raises:
         ActionError: There are no blocks that can go.
     """
     ratio = action.blocks or 0.0
-    stacks = find_stacks(network, inputs)
+    stacks = find_stacks(network, source.inputs)
     if not any(stack.free for stack in stacks):
         reasons = [f"{name}: {why}" for stack in stacks for name, why in stack.spared.items()]
         raise ActionError(
@@ -83,12 +83,13 @@ def drop_some(network: nn.Module, action: Action, inputs: Inputs) -> Dropped:
             + ("; ".join(reasons[:3]) or "no list of residual blocks of one class was found")
             + "; leave --blocks out"
         )
+    worth = _worth(network, stacks, action, source)
     chosen: dict[str, tuple[int, ...]] = {}
     notes: list[str] = []
     for stack in (each for each in stacks if each.free):
         asked = to_prune(len(stack.keys), ratio)
         count = min(asked, len(stack.free))
-        scores = _scores(network, stack, action)[list(stack.free)]
+        scores = worth[stack.name][list(stack.free)]
         gone = [stack.free[place] for place in torch.nonzero(lowest(scores, count)).flatten()]
         if gone:
             chosen[stack.name] = tuple(gone)
@@ -235,21 +236,35 @@ def _influence(call: _Call) -> float:
     return 1 - float(cosine.mean())
 
 
-def _scores(network: nn.Module, stack: Stack, action: Action) -> Tensor:
-    """Return what each block of a list is worth."""
+def _worth(
+    network: nn.Module, stacks: Sequence[Stack], action: Action, source: Source
+) -> dict[str, Tensor]:
+    """Return what each block of each list is worth."""
     if action.criterion == INFLUENCE:
-        return torch.tensor(stack.influence, dtype=torch.float64)
-    criterion = find(action.criterion)
-    context = Context(torch.Generator().manual_seed(action.seed))
-    scores = []
-    for place in range(len(stack.keys)):
-        block = network.get_submodule(stack.path(place))
-        weights = [w for w in weights_in(block) if w.kind in MULTIPLIED]
-        row = torch.cat([w.tensor.flatten() for w in weights] or [torch.zeros(1)])
-        names = tuple(f"{stack.path(place)}.{w.name}" for w in weights)
-        subject = Subject(stack.path(place), row.unsqueeze(0), (), names)
-        scores.append(criterion.filters(subject, context).double().cpu())
-    return torch.cat(scores)
+        return {s.name: torch.tensor(s.influence, dtype=torch.float64) for s in stacks}
+    statistics = source.collect(network, action.needs, action.by.name)
+    found = {}
+    for stack in (each for each in stacks if each.free):
+        statistics.generator.manual_seed(action.seed)  # each list draws as if it were alone
+        scores = [
+            scored(action.by, _subject(network, stack.path(place)), statistics).double().cpu()
+            for place in range(len(stack.keys))
+        ]
+        found[stack.name] = torch.cat(scores)
+    return found
+
+
+def _subject(network: nn.Module, path: str) -> Subject:
+    """Return a block as one row of all weights of its layers."""
+    block = network.get_submodule(path)
+    weights = {f"{path}.{w.name}": w for w in weights_in(block) if w.kind in MULTIPLIED}
+    names = tuple(weights)
+
+    def gather(values: Mapping[str, Tensor]) -> Tensor:
+        return torch.cat([values[n].flatten() for n in names] or [torch.zeros(1)]).unsqueeze(0)
+
+    row = gather({name: weight.tensor for name, weight in weights.items()})
+    return Subject(path, row, (), names, Unit.BLOCKS, gather)
 
 
 def _failing(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trainscope.networks.weights import EMBEDDING, EXPERTS, OTHER, Weight, weights_in
-from trainscope.sparsify.criteria import Subject
+from trainscope.sparsify.statistics import Subject
 
 FIRST = "the first convolution is spared"
 OUTPUT = "its outputs are the network's"

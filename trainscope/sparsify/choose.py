@@ -25,6 +25,28 @@ def lowest(scores: Tensor, count: int) -> Tensor:
     return mask
 
 
+def lowest_by_row(scores: Tensor, ratio: float) -> Tensor:
+    """Return a mask of the lowest of each row of scores [rows, k], as many of each, up to one.
+
+    Ceil(ratio * all) go: what does not divide by the rows goes to those whose next one is lowest.
+
+    Args:
+        scores: The scores.
+        ratio: The share to prune.
+    """
+    count = len(scores)
+    asked = to_prune(scores.numel(), ratio)
+    each = asked // count
+    order = scores.flip(1).argsort(dim=1, stable=True)  # of equal ones the last goes first
+    mask = torch.zeros_like(scores, dtype=torch.bool)
+    mask.scatter_(1, order[:, :each], True)
+    if asked > each * count:
+        after = order[:, each : each + 1]
+        more = lowest(scores.flip(1).gather(1, after).flatten(), asked - each * count)
+        mask.scatter_(1, after, more.unsqueeze(1))
+    return mask.flip(1)
+
+
 def lowest_of_all(scores: Sequence[Tensor], ratio: float) -> tuple[list[Tensor], int]:
     """Return masks of the lowest scores over several layers, at least one of each layer kept.
 

@@ -18,13 +18,13 @@ from trainscope.errors import ActionError
 from trainscope.networks.example import Inputs, as_example
 from trainscope.networks.masks import masks_of, set_masks
 from trainscope.sparsify.candidate import OUTPUT, Candidate, Removed
-from trainscope.sparsify.criteria import Subject
 from trainscope.sparsify.dependencies import (
     Dependencies,
     TooSlowError,
     by_dependencies,
     is_maker,
 )
+from trainscope.sparsify.statistics import Subject
 from trainscope.sparsify.verify import first_line
 
 PADDED = "padding with zeros along axis 1, which may be the channels', couples them at a shift"
@@ -149,9 +149,9 @@ class CoupledCutter:
 
     def _candidate(self, group: Any, layers: list[str]) -> Candidate:
         size = len(group[0].idxs)
-        weights: list[Tensor] = []
+        parts: list[tuple[str, nn.Module, Tensor]] = []
+        weights: dict[str, Tensor] = {}
         scales: list[Tensor] = []
-        parameters: list[str] = []
         chunks = 1
         for item in group:
             module = item.dep.target.module
@@ -161,14 +161,18 @@ class CoupledCutter:
             # Row i belongs to channel i of the group's first layer.
             rows = torch.tensor(item.idxs)[torch.argsort(torch.tensor(item.root_idxs))]
             if is_maker(module):
-                weight = module.weight.detach()
-                if getattr(module, "transposed", False):
-                    weight = weight.transpose(0, 1)
-                weights.append(weight.flatten(1)[rows.to(weight.device)])
-                parameters.append(f"{self._names[module]}.weight")
+                parameter = f"{self._names[module]}.weight"
+                weights[parameter] = module.weight.detach()
+                parts.append((parameter, module, rows))
             elif isinstance(module, _BatchNorm) and module.affine:
                 scales.append(module.weight.detach()[rows.to(module.weight.device)])
-        subject = Subject(layers[0], torch.cat(weights, dim=1), tuple(scales), tuple(parameters))
+
+        def gather(values: Mapping[str, Tensor]) -> Tensor:
+            found = [by_outputs(module, values[name])[rows] for name, module, rows in parts]
+            return torch.cat(found, dim=1)
+
+        parameters = tuple(parameter for parameter, _, _ in parts)
+        subject = Subject(layers[0], gather(weights), tuple(scales), parameters, gather=gather)
         return Candidate(subject, tuple(layers), size, chunks, aligned=True)
 
 
@@ -231,6 +235,12 @@ def _mask_marked(network: nn.Module, masks: Mapping[str, Tensor]) -> None:
     for name, mask in left.items():
         network.get_parameter(name)[~mask] = 0.0
     set_masks(network, left)
+
+
+def by_outputs(module: nn.Module, values: Tensor) -> Tensor:
+    """Return values of a layer's weight as [outputs, weights of one]."""
+    turned = getattr(module, "transposed", False)
+    return (values.transpose(0, 1) if turned else values).flatten(1)
 
 
 def _pads_channels(function: object) -> bool:

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
+from trainscope.networks.weights import weight_leaf
 from trainscope.sparsify.candidate import EXPECTED, FIRST, OTHER_KIND, RESIDUAL, Candidate
-from trainscope.sparsify.coupled import CoupledCutter
-from trainscope.sparsify.criteria import Subject
+from trainscope.sparsify.coupled import CoupledCutter, by_outputs
 from trainscope.sparsify.dependencies import Dependencies, is_maker
+from trainscope.sparsify.statistics import Subject
 
 _SPLITS = ("_SplitOp", "_UnbindOp")  # their parts go by places, which a cut moves
 _ADDITIONS = ("AddBackward", "SubBackward", "RsubBackward")
@@ -88,15 +89,20 @@ class CoupledInnerCutter(CoupledCutter):
         whole, name = super()._candidate(group, layers), layers[0]
         module = self._network.get_submodule(name)
         weight: Tensor = module.weight.detach()  # type: ignore[operator]
-        if isinstance(module, _ConvNd) and module.transposed:
-            weight = weight.transpose(0, 1)
         norms = [
             dep.target.module.weight.detach()
             for dep, places in group
             if isinstance(dep.target.module, _BatchNorm) and dep.target.module.affine
             if self._is_output(dep) and dep.target.module.num_features == len(places)
         ]
-        subject = Subject(name, weight.flatten(1), tuple(norms[:1]), (f"{name}.weight",))
+        parameter = f"{name}.{weight_leaf(module)}"
+
+        def gather(values: Mapping[str, Tensor]) -> Tensor:
+            return by_outputs(module, values[parameter])
+
+        subject = Subject(
+            name, by_outputs(module, weight), tuple(norms[:1]), (parameter,), gather=gather
+        )
         return Candidate(subject, tuple(layers), whole.count, whole.chunks, whole.aligned)
 
     def _is_told(self, name: str, why: str) -> bool:

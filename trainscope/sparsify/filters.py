@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from trainscope.errors import ActionError
+from trainscope.networks.copies import whole_copy
 from trainscope.networks.example import Inputs
 from trainscope.networks.linear import is_turned
 from trainscope.networks.linear import widths as linear_widths
@@ -26,37 +27,38 @@ from trainscope.sparsify.candidate import (
 )
 from trainscope.sparsify.choose import choose
 from trainscope.sparsify.coupled import Wary, coupled
-from trainscope.sparsify.criteria import Context, find
+from trainscope.sparsify.criteria import scored
 from trainscope.sparsify.dependencies import TooSlowError
 from trainscope.sparsify.heads import find_heads
 from trainscope.sparsify.inner import inner, with_first
-from trainscope.sparsify.ratios import assign
+from trainscope.sparsify.ratios import after_round, assign
 from trainscope.sparsify.removal import Removal, percent, together
+from trainscope.sparsify.statistics import Source, Subject
 from trainscope.sparsify.verify import first_line
 
 
 def cut_filters(
-    network: nn.Module, action: Action, inputs: Inputs, wary: Wary = MappingProxyType({})
+    network: nn.Module, action: Action, source: Source, wary: Wary = MappingProxyType({})
 ) -> Removal:
     """Take filters, hidden units and heads out of a network, in place; heads first.
 
     Args:
         network: Changed in place.
         action: With structure "filter".
-        inputs: The shape of one input, or an example of a call.
+        source: An example of a call, and what the criterion is told.
         wary: Modules whose layers the scope `all` leaves alone.
 
     Raises:
         ActionError: The network cannot be followed, or nothing would be pruned.
     """
     if action.kept:
-        return _keep(network, action, inputs)
+        return _keep(network, action, source.inputs)
     done = None
     if action.heads is not None:
-        done = _cut_heads(network, action, inputs)
+        done = _cut_heads(network, action, source)
     if action.prunes_units:
         touched = frozenset() if done is None else done.touched
-        units = _cut_units(network, action, inputs, touched, wary)
+        units = _cut_units(network, action, source, touched, wary)
         done = units if done is None else together(done, units)
     assert done is not None
     return done
@@ -110,9 +112,9 @@ def check_kept(candidate: Candidate, kept: Sequence[int]) -> None:
         )
 
 
-def _cut_heads(network: nn.Module, action: Action, inputs: Inputs) -> Removal:
+def _cut_heads(network: nn.Module, action: Action, source: Source) -> Removal:
     assert action.heads is not None
-    cutter = find_heads(network, inputs)
+    cutter = find_heads(network, source.inputs)
     if not cutter.candidates:
         reasons = "; ".join(f"{name}: {why}" for name, why in list(cutter.spared.items())[:3])
         raise ActionError(
@@ -121,7 +123,7 @@ def _cut_heads(network: nn.Module, action: Action, inputs: Inputs) -> Removal:
         )
     ratios = [action.heads] * len(cutter.candidates)
     share = action.heads if action.global_ranking else None
-    selection = _select(cutter.candidates, ratios, action, share)
+    selection = _select(network, cutter.candidates, ratios, action, share, source)
     if not selection.removed:
         raise ActionError(_no_op(cutter, ratios, selection))
     attentions = cutter.attentions
@@ -151,9 +153,9 @@ def _cut_heads(network: nn.Module, action: Action, inputs: Inputs) -> Removal:
 
 
 def _cut_units(
-    network: nn.Module, action: Action, inputs: Inputs, touched: frozenset[str], wary: Wary
+    network: nn.Module, action: Action, source: Source, touched: frozenset[str], wary: Wary
 ) -> Removal:
-    cutter, given_way = _cutter(network, action, inputs, wary)
+    cutter, given_way = _cutter(network, action, source, wary)
     ratios = assign(
         [candidate.layers for candidate in cutter.candidates],
         action.ratio,
@@ -161,7 +163,7 @@ def _cut_units(
         cutter.spared,
     )
     share = action.ratio if action.global_ranking else None
-    selection = _select(cutter.candidates, ratios, action, share)
+    selection = _select(network, cutter.candidates, ratios, action, share, source, action.rounds)
     if not selection.removed:
         raise ActionError(_no_op(cutter, ratios, selection))
     widths, parameters = _widths(network), shares_of(network)
@@ -196,19 +198,19 @@ def _cut_units(
 
 
 def _cutter(
-    network: nn.Module, action: Action, inputs: Inputs, wary: Wary
+    network: nn.Module, action: Action, source: Source, wary: Wary
 ) -> tuple[Cutter, tuple[str, ...]]:
     """Return the cutter of a scope; of `inner`, with a note, where `all` takes too long."""
     if action.scope == "inner":
-        return inner(network, inputs), ()
+        return inner(network, source.inputs), ()
     try:
-        return coupled(network, inputs, wary), ()
+        return coupled(network, source.inputs, wary), ()
     except TooSlowError as error:
         note = (
             f"scope all gave way to scope inner: to find the coupled channels of "
             f"{type(network).__name__} {error}"
         )
-        return inner(network, inputs), (note,)
+        return inner(network, source.inputs), (note,)
 
 
 def _cut(cutter: Cutter, removed: Removed, network: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -236,21 +238,55 @@ def _without_filters(
 
 
 def _select(
+    network: nn.Module,
     candidates: Sequence[Candidate],
     ratios: Sequence[float],
     action: Action,
     share: float | None,
+    source: Source,
+    rounds: int = 1,
 ) -> Selection:
-    criterion = find(action.criterion)
-    context = Context(torch.Generator().manual_seed(action.seed))
-    # A spared layer is not ranked: it may lack what the criterion needs.
-    scores = [
-        criterion.filters(candidate.subject, context).double().cpu()
-        if ratio > 0
-        else torch.zeros(candidate.count, dtype=torch.float64)
-        for candidate, ratio in zip(candidates, ratios, strict=True)
-    ]
-    return choose(candidates, scores, ratios, global_ratio=share)
+    """Choose the filters that go; in several rounds on what each left, where those are at zero."""
+    criterion, gone = action.by, Selection()
+    whole = {candidate.name: candidate.subject for candidate in candidates}
+    network = network if rounds == 1 else whole_copy(network)
+    for number in range(1, rounds + 1):
+        subjects = whole
+        if gone.removed:
+            _zero(network, whole, gone.removed)
+            weights = {name: p.detach() for name, p in network.named_parameters()}
+            subjects = {name: s.with_weight(s.laid_out(weights)) for name, s in whole.items()}
+        statistics = source.collect(network, criterion.needs, criterion.name)
+        scores = []
+        for candidate, ratio in zip(candidates, ratios, strict=True):
+            if ratio <= 0:  # a spared layer is not ranked: it may lack what the criterion needs
+                scores.append(torch.zeros(candidate.count, dtype=torch.float64))
+                continue
+            found = scored(criterion, subjects[candidate.name], statistics).double().cpu()
+            if candidate.name in gone.removed:
+                found = found.index_fill(0, gone.removed[candidate.name], -torch.inf)
+            scores.append(found)
+        now = [after_round(ratio, number, rounds) for ratio in ratios]
+        together = None if share is None else after_round(share, number, rounds)
+        gone = choose(candidates, scores, now, global_ratio=together)
+    return gone
+
+
+@torch.no_grad()
+def _zero(network: nn.Module, subjects: Mapping[str, Subject], removed: Removed) -> None:
+    """Set the weights of filters to zero, whichever way they are laid out in their parameters."""
+    places, start = {}, 0
+    for name, parameter in network.named_parameters():
+        stop = start + parameter.numel()
+        places[name] = torch.arange(start, stop).view_as(parameter)
+        start = stop
+    for name, filters in removed.items():
+        subject = subjects[name]
+        found = subject.laid_out(places)[filters].flatten()
+        for own in subject.parameters:
+            first, parameter = int(places[own].flatten()[0]), network.get_parameter(own)
+            inside = found[(found >= first) & (found < first + parameter.numel())] - first
+            parameter.view(-1)[inside.to(parameter.device)] = 0.0
 
 
 def _no_op(cutter: Cutter, ratios: Sequence[float], selection: Selection) -> str:

@@ -16,8 +16,8 @@ from trainscope.networks.masks import drop_masks
 from trainscope.networks.weights import MULTIPLIED, weights_in
 from trainscope.sparsify.attention import Attention, find_attentions, slow_attention
 from trainscope.sparsify.candidate import Candidate, Removed, some
-from trainscope.sparsify.criteria import Subject
 from trainscope.sparsify.cut import keep_slices
+from trainscope.sparsify.statistics import Subject
 from trainscope.sparsify.trial import failing
 from trainscope.sparsify.verify import first_line
 
@@ -63,15 +63,18 @@ class HeadsCutter:
 
     def _candidate(self, attention: Attention) -> Candidate:
         """Describe an attention: a head is ranked by all of the matrices' weights that it owns."""
-        known = {w.name: w for w in weights_in(self.network) if w.kind in MULTIPLIED}
-        rows, names = [], []
-        for name, (axis, label) in attention.labels.items():
-            if name not in known:
-                continue
-            slices = known[name].tensor.movedim(axis, 0)
-            rows.append(torch.stack([slices[label == u].flatten() for u in range(attention.units)]))
-            names.append(name)
-        subject = Subject(attention.name, torch.cat(rows, dim=1), (), tuple(names))
+        known = {w.name: w.tensor for w in weights_in(self.network) if w.kind in MULTIPLIED}
+        names = tuple(name for name in attention.labels if name in known)
+
+        def gather(values: Mapping[str, Tensor]) -> Tensor:
+            rows = []
+            for name in names:
+                axis, label = attention.labels[name]
+                slices, units = values[name].movedim(axis, 0), range(attention.units)
+                rows.append(torch.stack([slices[label == unit].flatten() for unit in units]))
+            return torch.cat(rows, dim=1)
+
+        subject = Subject(attention.name, gather(known), (), names, gather=gather)
         return Candidate(subject, (attention.name,), attention.units)
 
 

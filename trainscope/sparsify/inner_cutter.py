@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import cast
 
 import torch
@@ -11,7 +12,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from trainscope.errors import ActionError
 from trainscope.networks.linear import widths
-from trainscope.networks.weights import outputs_first
+from trainscope.networks.weights import outputs_first, weight_leaf
 from trainscope.sparsify.candidate import (
     EXPECTED,
     FIRST,
@@ -22,10 +23,10 @@ from trainscope.sparsify.candidate import (
     Candidate,
     Removed,
 )
-from trainscope.sparsify.criteria import Subject
 from trainscope.sparsify.cut import keep_depthwise, keep_inputs, keep_outputs
 from trainscope.sparsify.layers import Channels
 from trainscope.sparsify.layout import Group, Layout
+from trainscope.sparsify.statistics import Subject
 
 
 class InnerCutter:
@@ -202,21 +203,29 @@ class InnerCutter:
         name = group.layers[0]
         # Gated units are ranked by all their rows; of convolutions the first is ranked.
         ranked = group.layers if group.linear else group.layers[:1]
-        rows = [part for layer in ranked for part in self._rows(layer, root)]
+        modules = {layer: self._network.get_submodule(layer) for layer in ranked}
+        names = {layer: f"{layer}.{weight_leaf(module)}" for layer, module in modules.items()}
+
+        def gather(values: Mapping[str, Tensor]) -> Tensor:
+            rows = [p for each in ranked for p in self._rows(each, root, values[names[each]])]
+            return torch.cat(rows, dim=1)
+
+        weights = {names[layer]: cast(Tensor, modules[layer].weight).detach() for layer in ranked}
         scales = []
         for along, layout in self._channels.along.items():
             norm = self._network.get_submodule(along)
             reads = [(s.group, s.repeat) for s in self._channels.groups.segments(layout)]
             if isinstance(norm, _BatchNorm) and norm.affine and reads == [(root, 1)]:
                 scales.append(norm.weight.detach())
-        parameters = tuple(f"{layer}.weight" for layer in ranked)
-        subject = Subject(name, torch.cat(rows, dim=1), tuple(scales[:1]), parameters)
+        subject = Subject(
+            name, gather(weights), tuple(scales[:1]), tuple(names.values()), gather=gather
+        )
         return Candidate(subject, tuple(group.layers), group.size, group.chunks)
 
-    def _rows(self, layer: str, root: int) -> list[Tensor]:
-        """Return the weights [n, k] of the outputs of a layer that are a group, part by part."""
+    def _rows(self, layer: str, root: int, values: Tensor) -> list[Tensor]:
+        """Return values [n, k] of the outputs of a layer that are a group, part by part."""
         module, groups = self._network.get_submodule(layer), self._channels.groups
-        weight = outputs_first(module, cast(Tensor, module.weight).detach())
+        weight = outputs_first(module, values)
         found, start = [], 0
         for segment in groups.segments(self._channels.made_by(layer)):
             size = groups[segment.group].size

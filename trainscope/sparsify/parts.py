@@ -109,11 +109,18 @@ def by_parts(network: nn.Module, inputs: Inputs) -> PartsCutter:
 
 def _under(prefix: str, candidate: Candidate) -> Candidate:
     """Return a candidate of a part as one of the whole network."""
-    subject = candidate.subject
+    inner = candidate.subject
+
+    def gather(values: Mapping[str, Tensor]) -> Tensor:
+        start = f"{prefix}."
+        own = {n.removeprefix(start): v for n, v in values.items() if n.startswith(start)}
+        return inner.laid_out(own)
+
     subject = replace(
-        subject,
-        name=f"{prefix}.{subject.name}",
-        parameters=tuple(f"{prefix}.{name}" for name in subject.parameters),
+        inner,
+        name=f"{prefix}.{inner.name}",
+        parameters=tuple(f"{prefix}.{name}" for name in inner.parameters),
+        gather=gather,
     )
     layers = tuple(f"{prefix}.{name}" for name in candidate.layers)
     return replace(candidate, subject=subject, layers=layers)

@@ -47,6 +47,17 @@ def to_prune(count: int, ratio: float) -> int:
     return max(min(math.ceil(exact), count - 1), 0)
 
 
+def after_round(ratio: float, number: int, rounds: int) -> float:
+    """Return the share that is gone after a round, so that each leaves the same share of the last.
+
+    Args:
+        ratio: The share that is gone in the end.
+        number: Of the round, from 1.
+        rounds: How many there are.
+    """
+    return ratio if number == rounds else float(1 - (1 - ratio) ** (number / rounds))
+
+
 def assign(
     layers: Sequence[Sequence[str]],
     ratio: float | None,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from trainscope.errors import ActionError, NoOpError
 from trainscope.networks.example import Inputs
+from trainscope.networks.linear import is_turned
 from trainscope.networks.masks import masks_of, set_masks
 from trainscope.networks.weights import (
     BILINEAR,
@@ -23,14 +24,20 @@ from trainscope.networks.weights import (
 from trainscope.records import LayerChange
 from trainscope.sparsify.action import Action
 from trainscope.sparsify.candidate import FIRST, OUTPUT, left_alone, shares_of, why_untouched
-from trainscope.sparsify.choose import lowest, lowest_of_all
-from trainscope.sparsify.criteria import Context, Subject, find
+from trainscope.sparsify.choose import lowest, lowest_by_row, lowest_of_all
+from trainscope.sparsify.criteria import Asked, scored
+from trainscope.sparsify.criteria.criterion import ranks_of, repaired
 from trainscope.sparsify.n_m import fits, keep_n_of_m
-from trainscope.sparsify.ratios import assign, to_prune
+from trainscope.sparsify.ratios import after_round, assign, to_prune
 from trainscope.sparsify.removal import Removal, percent
+from trainscope.sparsify.statistics import Source, Statistic, Statistics, Subject, Unit
+from trainscope.sparsify.statistics.layer_inputs import UNSEEN, is_seen
+from trainscope.sparsify.statistics.statistic import OF_INPUTS
 from trainscope.sparsify.verify import called_modules
 
 _TWO_INPUTS = "it has two inputs, and N:M takes consecutive weights of one"
+_GRAMS = 2**30
+"""Bytes of the Gram matrices that are held at once."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +48,20 @@ class _Row:
     mask: Tensor
     ratio: float
 
+    @property
+    def subject(self) -> Subject:
+        """What a criterion sees of it."""
+        return Subject(
+            self.weight.label,
+            self.weight.tensor,
+            parameters=(self.weight.name,),
+            unit=Unit.WEIGHTS,
+            turned=is_turned(self.weight.module),
+            groups=getattr(self.weight.module, "groups", 1),
+        )
 
-def mask_weights(network: nn.Module, action: Action, inputs: Inputs) -> Removal:
+
+def mask_weights(network: nn.Module, action: Action, source: Source) -> Removal:
     """Mask weights of convolutions, linear, bilinear and recurrent layers and attention, in place.
 
     Scope `inner` spares the first convolution and the classifier; `all` spares none. Masks that
@@ -53,12 +72,15 @@ def mask_weights(network: nn.Module, action: Action, inputs: Inputs) -> Removal:
     Args:
         network: Given boolean buffers `NAME_mask`; masked weights are set to zero.
         action: With structure "unstructured" or "N:M".
-        inputs: The shape of one input, or an example of a call.
+        source: An example of a call, and what the criterion is told.
 
     Raises:
         ActionError: Nothing would be pruned (`NoOpError` where that is because masks did it).
     """
-    weights, spared = _in_scope(network, action, inputs)
+    weights, spared = _in_scope(network, action, source.inputs)
+    if not OF_INPUTS.isdisjoint(action.needs):
+        spared |= {w.label: UNSEEN for w in weights if not is_seen(w, network)}
+        weights = [weight for weight in weights if weight.label not in spared]
     if action.n_m is not None:
         for weight in weights:
             if weight.kind == BILINEAR:
@@ -81,7 +103,7 @@ def mask_weights(network: nn.Module, action: Action, inputs: Inputs) -> Removal:
         for w, ratio in zip(weights, ratios, strict=True)
         if ratio > 0
     ]
-    masks, missing = _masks(rows, action)
+    masks, missing = _chosen(network, rows, action, source)
     changed = [
         (row, mask)
         for row, mask in zip(rows, masks, strict=True)
@@ -96,7 +118,8 @@ def mask_weights(network: nn.Module, action: Action, inputs: Inputs) -> Removal:
     notes = [f"{missing} weights fewer went: each layer keeps one"] if missing else []
     untold = {name: why for name, why in spared.items() if why not in (FIRST, OUTPUT)}
     notes.extend(left_alone(untold, shares_of(network)))
-    counted = rows if action.global_ranking else [row for row, _ in changed]
+    shared = action.ranks_together or hasattr(action.by, "counts")
+    counted = rows if shared else [row for row, _ in changed]
     return Removal(
         _meaning(action, counted, set(spared.values())),
         tuple(
@@ -109,32 +132,111 @@ def mask_weights(network: nn.Module, action: Action, inputs: Inputs) -> Removal:
     )
 
 
-def _masks(rows: list[_Row], action: Action) -> tuple[list[Tensor], int]:
-    """Return what survives of each weight, and how many fewer went than asked."""
-    criterion = find(action.criterion)
-    context = Context(torch.Generator().manual_seed(action.seed))
+def _chosen(
+    network: nn.Module, rows: list[_Row], action: Action, source: Source
+) -> tuple[list[Tensor], int]:
+    """Return what survives of each weight, and how many fewer went than asked.
+
+    Weights that a criterion repairs are given their values in the network.
+    """
+    masks, missing = [row.mask for row in rows], 0
+    for number in range(1, action.rounds + 1):
+        missing = 0
+        for some in _portions(rows, action):
+            statistics = source.collect(
+                network, action.needs, action.by.name, {rows[k].weight.name for k in some}
+            )
+            own = [replace(rows[k], mask=masks[k]) for k in some]
+            shares = [after_round(row.ratio, number, action.rounds) for row in own]
+            found, fewer = _masks(own, shares, action, statistics, (number, action.rounds))
+            missing += fewer
+            for k, mask in zip(some, found, strict=True):
+                masks[k] = mask
+                with torch.no_grad():
+                    rows[k].weight.tensor.mul_(mask)
+    return masks, missing
+
+
+def _portions(rows: list[_Row], action: Action) -> list[list[int]]:
+    """Return which weights are pruned at once: all, but for the memory of their inputs' Grams."""
+    if Statistic.INPUT_GRAM not in action.needs or action.ranks_together:
+        return [list(range(len(rows)))]
+    found: list[list[int]] = []
+    held = 0
+    for place, row in enumerate(rows):
+        width = row.subject.rows(row.weight.tensor).shape[1]
+        size = 8 * row.subject.groups * width**2
+        if not found or held + size > _GRAMS:
+            found.append([])
+            held = 0
+        found[-1].append(place)
+        held += size
+    return found
+
+
+def _masks(
+    rows: list[_Row],
+    shares: list[float],
+    action: Action,
+    statistics: Statistics,
+    number: tuple[int, int],
+) -> tuple[list[Tensor], int]:
+    """Return what survives of some weights in one round, and how many fewer went than asked."""
+    criterion = action.by
+    subjects = [row.subject.with_weight(row.weight.tensor) for row in rows]
     scores = [
         # What is masked already goes first, and so stays masked.
-        criterion.weights(
-            Subject(row.weight.label, row.weight.tensor, parameters=(row.weight.name,)), context
-        ).masked_fill(~row.mask, -torch.inf)
-        for row in rows
+        scored(criterion, subject, statistics).masked_fill(~row.mask, -torch.inf)
+        for subject, row in zip(subjects, rows, strict=True)
     ]
+    missing = 0
     if action.n_m is not None:
-        return [
+        found = [
             _keep_n_of_m(row.weight, score, *action.n_m) & row.mask
             for row, score in zip(rows, scores, strict=True)
-        ], 0
-    if action.global_ranking and action.ratio is not None:
-        gone, missing = lowest_of_all([s.flatten().cpu() for s in scores], action.ratio)
+        ]
     else:
-        counts = [to_prune(row.weight.tensor.numel(), row.ratio) for row in rows]
-        pairs = zip(scores, counts, strict=True)
-        gone, missing = [lowest(score.flatten(), count) for score, count in pairs], 0
+        gone, missing = _gone(rows, scores, shares, action, number)
+        found = [
+            ~mask.to(row.mask.device).view_as(row.mask) & row.mask
+            for mask, row in zip(gone, rows, strict=True)
+        ]
+    if not hasattr(criterion, "repair"):
+        return found, missing
+    kept = []
+    for row, subject, mask, share in zip(rows, subjects, found, shares, strict=True):
+        asked = Asked(mask, share, action.n_m)
+        made = repaired(criterion, replace(subject, mask=row.mask), asked, statistics)
+        with torch.no_grad():
+            row.weight.tensor.copy_(made.weight)
+        kept.append(made.mask & row.mask)
+    return kept, missing
+
+
+def _gone(
+    rows: list[_Row],
+    scores: list[Tensor],
+    shares: list[float],
+    action: Action,
+    number: tuple[int, int],
+) -> tuple[list[Tensor], int]:
+    """Return masks of the single weights that go, and how many fewer went than asked."""
+    flat = [score.flatten().cpu() for score in scores]
+    counts = getattr(action.by, "counts", None)
+    if action.ranks_together and action.ratio is not None:
+        return lowest_of_all(flat, after_round(action.ratio, *number))
+    if counts is not None and action.ratio is not None:
+        asked = counts([row.weight.tensor.shape for row in rows], action.ratio)
+        return [lowest(score, count) for score, count in zip(flat, asked, strict=True)], 0
+    if ranks_of(action.by) == "row":
+        return [
+            row.subject.stored(lowest_by_row(row.subject.rows(score), share))
+            for row, score, share in zip(rows, scores, shares, strict=True)
+        ], 0
     return [
-        ~mask.to(row.mask.device).view_as(row.mask) & row.mask
-        for mask, row in zip(gone, rows, strict=True)
-    ], missing
+        lowest(score, to_prune(len(score), share))
+        for score, share in zip(flat, shares, strict=True)
+    ], 0
 
 
 def _keep_n_of_m(weight: Weight, scores: Tensor, n: int, m: int) -> Tensor:
@@ -198,5 +300,9 @@ def _meaning(action: Action, rows: list[_Row], why: set[str]) -> str:
     if action.n_m is not None:
         n, m = action.n_m
         return f"{m - n} of every {m} weights along the inputs of {layers}{spared}"
-    together = ", ranked together" if action.global_ranking else ""
-    return f"{percent([row.ratio for row in rows])} of the weights of {layers}{together}{spared}"
+    together = ", ranked together" if action.ranks_together else ""
+    if action.ranks_together or hasattr(action.by, "counts"):
+        share = percent([action.ratio or 0.0])
+    else:
+        share = percent([row.ratio for row in rows])
+    return f"{share} of the weights of {layers}{together}{spared}"

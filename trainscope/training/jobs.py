@@ -81,7 +81,7 @@ def retraining_job(
             raise ActionError(f"a {weights} needs a sparsifying action: give one with --ratio")
         return _as_it_is(base, dataset, schedule, settings, pretraining), None
     free = any(not each.held for each in base.before)
-    done = sparsify(base.module, action, base.inputs, hold_zeros=not free)
+    done = sparsify(base.module, action, base.inputs, hold_zeros=not free, data=dataset)
     network = replace(base, module=done.module, remembered=Remembered())
     if weights is Kind.WINNING_TICKET:
         if initial is None:

@@ -37,8 +37,9 @@ def pruning_epoch(
         ScheduleError: The recipe has no pretraining, or its pruning epoch lies beyond it.
     """
     if recipe.squeezed and speedup is None:
-        network = first.network
-        speedup = sparsify(network.module, action, network.inputs).record.speedup
+        network, data = first.network, first.dataset
+        done = sparsify(network.module, action, network.inputs, data=data)
+        speedup = done.record.speedup
     epoch, last = recipe.pruning_epoch(speedup), first.schedule.total
     if epoch is None:
         raise ScheduleError(

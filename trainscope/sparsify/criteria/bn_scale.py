@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from trainscope.errors import ActionError
-from trainscope.sparsify.criteria.criterion import Context, Subject
+from trainscope.sparsify.criteria.criterion import WEIGHT_ONLY
+from trainscope.sparsify.statistics import Statistic, Statistics, Subject, Unit
 
 
 @dataclass(frozen=True)
@@ -19,8 +21,10 @@ class BatchNormScale:
     """
 
     name: str = "bn-scale"
+    needs: ClassVar[frozenset[Statistic]] = WEIGHT_ONLY
+    units: ClassVar[frozenset[Unit]] = frozenset({Unit.FILTERS})
 
-    def filters(self, subject: Subject, context: Context) -> Tensor:
+    def score(self, subject: Subject, statistics: Statistics) -> Tensor:
         """Return the mean |gamma| [n], float64.
 
         Raises:
@@ -32,13 +36,3 @@ class BatchNormScale:
                 "its filters, so choose l1, l2 or random, or spare it with a ratio of 0"
             )
         return torch.stack([scale.double().abs() for scale in subject.scales]).mean(dim=0)
-
-    def weights(self, subject: Subject, context: Context) -> Tensor:
-        """Refuse: a batch norm scales whole filters.
-
-        Raises:
-            ActionError: Always.
-        """
-        raise ActionError(
-            "bn-scale ranks whole filters, not single weights; choose l1, l2 or random"
-        )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from trainscope.sparsify.criteria.criterion import Context, Subject
+from trainscope.sparsify.criteria.criterion import WEIGHT_ONLY
+from trainscope.sparsify.statistics import Statistic, Statistics, Subject, Unit
 
 
 @dataclass(frozen=True)
@@ -15,14 +17,11 @@ class Random:
     """`random`: independent uniform scores, from the action's seed and nothing else."""
 
     name: str = "random"
+    needs: ClassVar[frozenset[Statistic]] = WEIGHT_ONLY
 
-    def filters(self, subject: Subject, context: Context) -> Tensor:
-        """Return uniform scores [n], float64."""
-        count = len(subject.weight)
-        return torch.rand(count, generator=context.generator, dtype=torch.float64)
-
-    def weights(self, subject: Subject, context: Context) -> Tensor:
-        """Return uniform scores in the shape of the weight."""
-        shape = subject.weight.shape
-        drawn = torch.rand(shape, generator=context.generator, dtype=torch.float64)
+    def score(self, subject: Subject, statistics: Statistics) -> Tensor:
+        """Return uniform scores, float64."""
+        weights = subject.unit is Unit.WEIGHTS
+        shape = subject.weight.shape if weights else subject.weight.shape[:1]
+        drawn = torch.rand(shape, generator=statistics.generator, dtype=torch.float64)
         return drawn.to(subject.weight.device)
