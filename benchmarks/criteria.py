@@ -104,7 +104,8 @@ def rows(base: Network, data: Dataset, folder: Path, case: str, seeds: int) -> l
         lines.append(
             f"| `{name}` | {100 * statistics.fmean(j.reached or 0 for j in jobs):.1f} % "
             f"| {statistics.fmean(j.speedup for j in jobs):.2f}x | {statistics.fmean(starts):.1f} "
-            f"| {statistics.fmean(ends):.2f} ± {statistics.stdev(ends):.2f} | {against} | {verdict} |"
+            f"| {statistics.fmean(ends):.2f} ± {statistics.stdev(ends):.2f} "
+            f"| {against} | {verdict} |"
         )
     return lines
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from trainscope.records.action import CRITERIA, CRITERION_SAMPLES
-from trainscope.records.arrays import PROBES
+from trainscope.records.arrays import MORE, PROBES
 
 if TYPE_CHECKING:
     from trainscope.records import Metric
@@ -325,7 +325,8 @@ def _criteria() -> list[str]:
 def _installed() -> list[str]:
     """Return the names of all installed probes, ours first; nothing is imported for them."""
     names = {point.name for point in entry_points(group="trainscope.probes")}
-    return [*(name for name in PROBES if name in names), *sorted(names.difference(PROBES))]
+    ours = (*PROBES, *MORE)
+    return [*(name for name in ours if name in names), *sorted(names.difference(ours))]
 
 
 def probe_names(text: str) -> list[str]:

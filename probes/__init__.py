@@ -13,12 +13,15 @@ from trainscope.probes.scalar_spec import GROUP, ScalarSpec
 from trainscope.probes.untouched import random_states, untouched
 
 if TYPE_CHECKING:
+    from trainscope.probes.activity import Activity
     from trainscope.probes.curvature import Curvature
     from trainscope.probes.gradient import Gradient
     from trainscope.probes.jacobian import Jacobian
+    from trainscope.probes.tangent_kernel import TangentKernel
     from trainscope.probes.trainability_accuracy import TrainabilityAccuracy
 
 __all__ = [
+    "Activity",
     "Curvature",
     "DescribedProbe",
     "Gradient",
@@ -26,6 +29,7 @@ __all__ = [
     "Need",
     "Probe",
     "ScalarSpec",
+    "TangentKernel",
     "TrainabilityAccuracy",
     "attempt",
     "available",

@@ -83,3 +83,29 @@ def function_of(
     with np.errstate(divide="ignore", invalid="ignore"):
         value = float(function(everything))
         return value, stderr(function(left_out)) if left_out.count > 1 else None
+
+
+GROUPS = 8
+"""Groups of samples that are left out one after the other, where each takes a decomposition."""
+
+
+def grouped_stderr(
+    count: int, function: Callable[[NDArray[np.int64]], float | None]
+) -> float | None:
+    """Return the jackknife standard error of a function of samples, by leaving out groups.
+
+    Args:
+        count: The number of samples; sample i is in group i modulo `GROUPS`.
+        function: Of the indices of the samples that stay; None where it has no value.
+
+    Returns:
+        None for fewer than 2 samples, or where a value is missing.
+    """
+    groups = min(GROUPS, count)
+    if groups < 2:
+        return None
+    places = np.arange(count)
+    left_out = [function(places[places % groups != group]) for group in range(groups)]
+    if any(value is None for value in left_out):
+        return None
+    return stderr(np.array(left_out, dtype=np.float64))

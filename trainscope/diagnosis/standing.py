@@ -23,6 +23,7 @@ def standing(probes: Mapping[str, Measurement]) -> tuple[str, ...]:
         *too_large(curvature, retraining),
         _gradient(probes.get("gradient")),
         _signal(probes.get("jacobian")),
+        _activity(probes.get("activity")),
     )
     return tuple(line for line in found if line is not None)
 
@@ -56,6 +57,13 @@ def _gradient(measured: Measurement | None) -> str | None:
     if signal is not None and signal < 1:
         line += f", with a signal-to-noise of {number(signal)}: it is mostly noise of the samples"
     return f"{line}."
+
+
+def _activity(measured: Measurement | None) -> str | None:
+    dead, dormant = _value(measured, "dead_share"), _value(measured, "dormant_share")
+    if dead is None or dormant is None:
+        return None
+    return f"Dead units: {dead:.1f} % of all; dormant ones, those among them: {dormant:.1f} %."
 
 
 def _signal(measured: Measurement | None) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from trainscope.convergence.estimate import EstimateStatus as Outlook
@@ -14,6 +15,8 @@ from trainscope.records.retrained import beyond_noise, retrained
 
 NOTICEABLE = 1.5
 """A ratio within 1/1.5 to 1.5 is called about the same."""
+NOTICEABLE_POINTS = 1.0
+"""More dead units by at most this many points of percent are about as many."""
 INTACT_POINTS = 1.0
 """A fall of the TA by less than this many points (or two standard errors) is no damage."""
 HARMFUL_POINTS = 3.0
@@ -42,6 +45,10 @@ def verdict(
         lines += _signal(probes["jacobian"])
     if "gradient" in probes:
         lines += _gradient(probes["gradient"])
+    if "ntk" in probes:
+        lines += _kernel(probes["ntk"])
+    if "activity" in probes:
+        lines += _activity(probes["activity"])
     if "curvature" in probes:
         lines += _curvature(probes["curvature"], retraining)
     if retraining is not None:
@@ -133,6 +140,39 @@ def _gradient(columns: Columns) -> Iterator[str]:
     else:
         line += "The first steps are shorter: give retraining more of them, or a larger LR."
     yield line
+
+
+def _kernel(columns: Columns) -> Iterator[str]:
+    ratio = columns.told_from_noise("stable_steps")
+    old, new = columns.before.get("stable_steps"), _value(columns.after, "stable_steps")
+    if ratio is None or old is None or new is None or _same(ratio):
+        return
+    mended = _value(columns.recalibrated, "stable_steps")
+    also = "" if mended is None else f", {number(mended)} with batch norm recalibrated"
+    line = (
+        "Linearised full-batch steps to a tenth of the residual at LR 1/λmax of the neural tangent "
+        f"kernel: {number(new)} after the action{also}, {number(old)} before. "
+    )
+    more = (ratio if mended is None else mended / old) > 1
+    line += "Give retraining more epochs." if more else "What is still wrong is learned faster."
+    yield line
+
+
+def _activity(columns: Columns) -> Iterator[str]:
+    old, new = columns.before.get("dead_share"), _value(columns.after, "dead_share")
+    if old is None or new is None or columns.after is None:
+        return
+    errors = [part.scalars["dead_share"].stderr or 0.0 for part in (columns.before, columns.after)]
+    if new - old <= max(NOTICEABLE_POINTS, 2 * math.hypot(*errors)):
+        return
+    mended = _value(columns.recalibrated, "dead_share")
+    line = f"Dead units: {new:.1f} % after the action, {old:.1f} % before"
+    if mended is not None:
+        line += f", {mended:.1f} % with batch norm recalibrated"
+    yield (
+        f"{line}. No gradient passes through a unit that is 0 at every pinned sample, so "
+        "retraining may not bring it back: prune the layers that hold most of them less."
+    )
 
 
 def _curvature(columns: Columns, retraining: Columns | None) -> Iterator[str]:

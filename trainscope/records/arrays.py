@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+MORE = ("ntk", "activity")
+"""Probes of ours that are run where they are asked for."""
 PROBES = ("trainability_accuracy", "gradient", "jacobian", "curvature")
-"""Our own probes, in the order of tables. All are run unless others are asked for.
+"""The probes that are run unless others are asked for, in the order of tables.
 
 Their arrays are known; another package may give the same names to others.
 """
