@@ -16,7 +16,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -227,6 +227,23 @@ def write_table(rows: list[Row], file: Path) -> None:
         writer.writerows(rows)
 
 
+def measure_more(given: argparse.Namespace, study: Callable[[str], Study]) -> None:
+    """Measure probes that came later on the networks that are there, into FOLDER/more.jsonl."""
+    file = given.folder / "more.jsonl"
+    done = {row["candidate"] for row in finished(file)}
+    rows = {row["candidate"]: row for row in finished(given.folder / "results.jsonl")}
+    for name, row in rows.items():
+        if name in done:
+            continue
+        own = study(row["data"])
+        data, structure, criterion, seed = name.split("/")
+        pruned = own.prune(Candidate(data, structure, criterion, int(seed)))
+        found: Row = {"candidate": name}
+        for probe in given.more.split(","):
+            found |= numbers("", own.measure(probe, pruned), PROBES[probe])
+        append(file, found)
+
+
 def main(given: argparse.Namespace) -> None:
     folder: Path = given.folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -242,6 +259,9 @@ def main(given: argparse.Namespace) -> None:
         root = given.mnist if data == "mnist" else given.fashion
         return Study(shrunk({"mnist": "mnist", "fashion": "fashionmnist"}[data], root), folder)
 
+    if given.more:
+        measure_more(given, study)
+        return
     sets = ["digits"] + ["mnist"] * bool(given.mnist) + ["fashion"] * bool(given.fashion)
     begun, made = time.perf_counter(), 0
     for place, candidate in enumerate(candidates(sets, given.candidates)):
@@ -295,5 +315,6 @@ if __name__ == "__main__":
     parser.add_argument("--mnist", help="what torchvision's MNIST loader takes")
     parser.add_argument("--fashion", help="what torchvision's FashionMNIST loader takes")
     parser.add_argument("--candidates", type=int, default=300, help="drawn at random, in all")
+    parser.add_argument("--more", help="measure these probes on the networks that are there")
     parser.add_argument("--until", type=float, help="seconds since 1970 at which to stop")
     main(parser.parse_args())

@@ -33,6 +33,16 @@ LABELS = {
     "recalibrated_max_jsv": "largest JSV, BN recalibrated",
     "top_eigenvalue": "top Hessian eigenvalue",
     "trace": "Hessian trace",
+    "ntk_trace": "NTK trace",
+    "ntk_max_eigenvalue": "largest NTK eigenvalue",
+    "ntk_condition_number": "NTK condition number",
+    "ntk_effective_rank": "effective rank of the NTK",
+    "ntk_alignment": "NTK alignment with the residual",
+    "ntk_stable_steps": "linearised steps at LR 1/λmax",
+    "activity_dead_share": "dead units",
+    "activity_dormant_share": "dormant units",
+    "activity_effective_rank": "effective rank of the features",
+    "activity_srank": "srank of the features",
     "early": "accuracy after 1 of 20 epochs (5 %)",
     "ta": "TA, 10 of 20 epochs (50 %)",
 }
@@ -49,9 +59,10 @@ def read(paths: Sequence[Path]) -> list[Row]:
                 row = json.loads(line)
             except ValueError:  # torn by a kill
                 continue
-            first = known.setdefault(row["candidate"], row)
-            found[row["candidate"], row["seed"]] = {**first, **row}
-    return list(found.values())
+            known[row["candidate"]] = {**row, **known.get(row["candidate"], {})}
+            if "seed" in row:  # else it is of more.jsonl
+                found[row["candidate"], row["seed"]] = row
+    return [{**known[name], **row} for (name, _), row in found.items()]
 
 
 def columns(rows: Sequence[Row], *, late: bool) -> list[str]:

@@ -43,7 +43,7 @@ class CorrelationDisplay:
     @property
     def title(self) -> str:
         """What the figure shows."""
-        return f"What is known before retraining, against {self.correlation.target}"
+        return f"What is known before the end, against {self.correlation.target}"
 
     @property
     def size(self) -> tuple[float, float]:
