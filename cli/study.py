@@ -269,10 +269,10 @@ def work_command(
 @small_option
 def presets_command(name: str | None, small: bool) -> None:
     """List the studies that come with trainscope, or print one, as a file to begin with."""
-    from trainscope.studies import presets
+    from trainscope.studies.presets import files as presets
 
     if name is not None:
-        say(presets.text(name.removeprefix(presets.PREFIX), small=small).rstrip("\n"))
+        say(presets.read(name.removeprefix(presets.PREFIX), small=small)[0].rstrip("\n"))
         return
     names = presets.names()
     width = max(map(len, names))
@@ -300,13 +300,30 @@ def _asked(given: str, *, small: bool = False) -> Study | None:
     """Return the study that a TOML file or a preset is; None for a store."""
     from trainscope.errors import StudyError
     from trainscope.studies import Study
-    from trainscope.studies.presets import PREFIX, preset
+    from trainscope.studies.presets.files import PREFIX, file_of, read
 
     if given.startswith(PREFIX):
-        return preset(given.removeprefix(PREFIX), small=small)
+        name = given.removeprefix(PREFIX)
+        return Study.parse(read(name, small=small)[0], file_of(name, small=small))
     if small:
         raise StudyError("--small is for presets, which have small twins: leave it out")
     return Study.read(given) if given.endswith(".toml") else None
+
+
+def _place(given: str, *, small: bool) -> tuple[str, str | None]:
+    """Return the place of a store, and the study that is meant where its file was given."""
+    from trainscope.studies.named import name_of, place_of, read_toml
+    from trainscope.studies.presets.files import PREFIX, file_of, read
+
+    if given.startswith(PREFIX):
+        path = file_of(given.removeprefix(PREFIX), small=small)
+        raw = read(given.removeprefix(PREFIX), small=small)[1]
+    elif given.endswith(".toml"):
+        path = Path(given)
+        raw = read_toml(path)[1]
+    else:
+        return given, None
+    return place_of(raw, path), name_of(raw, path)
 
 
 def _store(
@@ -319,14 +336,11 @@ def _store(
 ) -> tuple[Store, list[str]]:
     """Open a store, and return it with the names of the studies that are asked for."""
     from trainscope.errors import StudyError
-    from trainscope.studies import Store
+    from trainscope.studies.store import Store
 
-    asked = _asked(place, small=small)
-    if asked is not None:
-        store = asked.open_store(make=False, grace=grace)
-        name = name or asked.name
-    else:
-        store = Store(place, folder, make=False, grace=grace)
+    place, own = _place(place, small=small)
+    name = name or own
+    store = Store(place, folder, make=False, grace=grace)
     there = store.studies
     if name is not None and name not in there:
         raise StudyError(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from trainscope.studies import Store, Study
-    from trainscope.studies.rows import Row
+    from trainscope.studies.results import Row
     from trainscope.studies.store import Planned
 
 MOST_RUNS = 40

@@ -17,7 +17,7 @@ from trainscope.networks.threads import suited_threads
 from trainscope.records import Kind
 from trainscope.sparsify import Action, sparsify
 from trainscope.studies.executing import opened_base
-from trainscope.studies.rows import Row
+from trainscope.studies.results import Row
 from trainscope.studies.spec import BaseModel, RunSpec
 from trainscope.studies.store import Planned
 from trainscope.training.budget import scratch_epochs

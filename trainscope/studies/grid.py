@@ -14,7 +14,8 @@ from trainscope.errors import StudyError, TrainscopeError
 from trainscope.sparsify import Action
 from trainscope.sparsify.criteria import find
 from trainscope.studies.lines import Path
-from trainscope.studies.plain import made, unknown
+from trainscope.studies.plain import made
+from trainscope.studies.unknown import unknown
 
 Value = TypeVar("Value")
 NONE = "none"

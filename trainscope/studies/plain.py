@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
-from difflib import get_close_matches
+from functools import cache
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from trainscope.errors import StudyError, TrainscopeError
 from trainscope.records import Json
+from trainscope.studies.unknown import unknown
 
 Made = TypeVar("Made")
 
@@ -27,7 +28,7 @@ def plain(record: Any, without: tuple[str, ...] = ()) -> Json:
     Raises:
         StudyError: A field holds something that JSON has no form for.
     """
-    hints = get_type_hints(type(record))
+    hints = _hints(type(record))
     found = {}
     for each in fields(record):
         value = getattr(record, each.name)
@@ -47,7 +48,7 @@ def made(kind: type[Made], raw: Mapping[str, Any], what: str) -> Made:
     Raises:
         StudyError: A field does not exist, or its value cannot be.
     """
-    hints = get_type_hints(kind)
+    hints = _hints(kind)  # type: ignore[arg-type]  # a class can be hashed
     names = [each.name for each in fields(kind)]  # type: ignore[arg-type]  # it is a dataclass
     values = {}
     for name, value in raw.items():
@@ -62,11 +63,9 @@ def made(kind: type[Made], raw: Mapping[str, Any], what: str) -> Made:
         raise StudyError(f"{what} cannot be made: {error}") from error
 
 
-def unknown(name: str, names: list[str], what: str) -> str:
-    """Say that there is no such name, with the nearest one that there is."""
-    near = get_close_matches(name, names, 1, 0.5)
-    hint = f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(names)}"
-    return f"'{name}' is no {what}: {hint}"
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
 
 
 def default(each: Field[Any]) -> Any:

@@ -9,10 +9,12 @@ ever find a worker that was killed before its first heartbeat.
 from __future__ import annotations
 
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -21,7 +23,7 @@ from trainscope.studies import tables
 from trainscope.studies.tables import Entry
 
 if TYPE_CHECKING:
-    from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+    from optuna.storages import BaseStorage, RDBStorage
 
 Made = TypeVar("Made")
 
@@ -44,12 +46,30 @@ class Changed:
     dropped: int = 0
 
 
+@dataclass(frozen=True)
+class Held:
+    """A study of the storage.
+
+    Attributes:
+        id: Its id.
+        name: Its name.
+        attrs: Its user attributes.
+    """
+
+    id: int
+    name: str
+    attrs: Json
+
+
 class Queue(Protocol):
     """Runs that wait, as trials of Optuna's studies."""
 
     @property
     def storage(self) -> BaseStorage:
         """Optuna's storage."""
+
+    def studies(self) -> list[Held]:
+        """Return the studies of the storage."""
 
     def plan(self, study: int, wanted: Mapping[str, Json], *, again: bool = False) -> Changed:
         """Let each digest that is wanted have one trial, and let no other wait.
@@ -78,14 +98,43 @@ class Queue(Protocol):
 
 
 class RdbQueue:
-    """In a database: SQLite, PostgreSQL, MySQL."""
+    """In a database: SQLite, PostgreSQL, MySQL.
 
-    def __init__(self, storage: RDBStorage) -> None:
-        self.storage = storage
+    Args:
+        url: As SQLAlchemy takes it.
+        make: Make the tables where there are none.
+    """
+
+    def __init__(self, url: str, *, make: bool) -> None:
+        self.url = url
+        self.engine = tables.engine_of(url)
+        if make:
+            _ = self.storage
+
+    @cached_property
+    def storage(self) -> RDBStorage:
+        """Optuna's storage, which takes a second to import: what is only read does without."""
+        import optuna
+        from optuna.storages import RDBStorage
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what its own dependencies are warned of
+            storage = RDBStorage(
+                self.url.replace("{", "{{").replace("}", "}}"),
+                engine_kwargs=tables.options_of(self.url),
+            )
+        tables.serialised(storage.engine)
+        return storage
+
+    def studies(self) -> list[Held]:
+        """Read them in two queries."""
+        with self.engine.begin() as connection:
+            return [Held(*each) for each in tables.studies(connection)]
 
     def plan(self, study: int, wanted: Mapping[str, Json], *, again: bool = False) -> Changed:
         """Add and drop in one transaction."""
-        with self.storage.engine.begin() as connection:
+        with self.engine.begin() as connection:
             tables.locked(connection, study)
             there = tables.entries(connection, study, (DIGEST, STATUS))
             missing, extra = compared(there, wanted, again=again)
@@ -99,7 +148,7 @@ class RdbQueue:
         from optuna.trial import TrialState
 
         while True:
-            with self.storage.engine.begin() as connection:
+            with self.engine.begin() as connection:
                 found = tables.first_waiting(connection, studies)
             if found is None:
                 return None
@@ -116,7 +165,7 @@ class RdbQueue:
 
     def revive(self, study: int, grace: float) -> int:
         """Find and requeue in one transaction, which no other worker's is beside."""
-        with self.storage.engine.begin() as connection:
+        with self.engine.begin() as connection:
             tables.locked(connection, study)
             found = tables.stale(connection, study, grace)
             for trial in found:
@@ -127,26 +176,39 @@ class RdbQueue:
 
     def entries(self, study: int, names: Sequence[str]) -> list[Entry]:
         """Read them in two queries."""
-        with self.storage.engine.begin() as connection:
+        with self.engine.begin() as connection:
             return tables.entries(connection, study, names)
 
     def counts(self, study: int) -> dict[str, int]:
         """Let the database count."""
-        with self.storage.engine.begin() as connection:
+        with self.engine.begin() as connection:
             return tables.count(connection, study)
 
 
 class JournalQueue:
-    """In Optuna's journal, a file on a disk that all workers share.
+    """In Optuna's journal, a file on a disk that all workers share; `path` is that file.
 
     Optuna has no heartbeats there. A worker counts in a user attribute, and another takes it for
     dead that saw the same count for too long: the clocks of two machines are never compared.
     """
 
-    def __init__(self, storage: JournalStorage, path: Path) -> None:
-        self.storage, self.path = storage, path
+    def __init__(self, path: Path) -> None:
+        import optuna
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self.path = path
+        self.storage = JournalStorage(JournalFileBackend(str(path)))
         self._seen: dict[int, tuple[int, float]] = {}
         self._beats: Counter[int] = Counter()
+
+    def studies(self) -> list[Held]:
+        """Read them from the journal as it was replayed."""
+        return [
+            Held(each._study_id, each.study_name, dict(each.user_attrs))
+            for each in self.storage.get_all_studies()
+        ]
 
     def plan(self, study: int, wanted: Mapping[str, Json], *, again: bool = False) -> Changed:
         """Add and drop, while other processes that plan wait."""

@@ -6,14 +6,16 @@ import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from trainscope.errors import StudyError
 from trainscope.records import Run, files
 from trainscope.records.run import FILE_NAME
-from trainscope.studies.queues import DIGEST, ERROR, NAMES, ROW, STATUS
-from trainscope.studies.rows import Row
-from trainscope.studies.spec import KEY
-from trainscope.studies.store import Store
+from trainscope.studies.queues import DIGEST, ERROR, ROW, STATUS
+from trainscope.studies.store import KEY, Store
+
+Row = dict[str, Any]
+"""A run's columns by name: texts, numbers, truths or None."""
 
 
 def results(store: Store | str | Path, name: str | None = None) -> list[Row]:
@@ -36,13 +38,12 @@ def results(store: Store | str | Path, name: str | None = None) -> list[Row]:
         store = Store(store, make=False)
     found: dict[str, Row] = {}
     for each in store.studies if name is None else [name]:
-        for entry in store.entries(each, (ROW, NAMES)):
+        for entry in store.entries(each, (ROW,)):
             if ROW in entry.attrs:
-                names = {f"{part}.name": text for part, text in entry.attrs[NAMES].items()}
-                row = {"study": each, **names, **entry.attrs[ROW]}
-                found.setdefault(row["digest"], row)
+                found.setdefault(entry.attrs[DIGEST], {"study": each, **entry.attrs[ROW]})
     columns = dict.fromkeys(column for row in found.values() for column in row)
-    return [{column: row.get(column) for column in columns} for row in found.values()]
+    blank: Row = dict.fromkeys(columns)
+    return [blank | row for row in found.values()]
 
 
 def runs_of(store: Store, names: Sequence[str]) -> list[Run]:

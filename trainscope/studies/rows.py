@@ -13,12 +13,12 @@ from trainscope.records import Json, Run
 from trainscope.sparsify import Action
 from trainscope.studies.before import DENSE, PRUNED, START, start_of
 from trainscope.studies.plain import plain
+from trainscope.studies.results import Row
 from trainscope.studies.spec import BaseModel, RunSpec
 from trainscope.training.schedule import write_lr
 
 EARLY = 0.05
 """The share of the epochs after which `early` is the metric."""
-Row = dict[str, Any]
 
 
 def columns_of(spec: RunSpec) -> Row:

@@ -13,7 +13,9 @@ from typing import Any
 from trainscope.errors import StudyError
 from trainscope.records import Json, Kind
 from trainscope.sparsify import Action
-from trainscope.studies.plain import made, plain, unknown
+from trainscope.studies.plain import made, plain
+from trainscope.studies.store import KEY
+from trainscope.studies.unknown import unknown
 from trainscope.training.recipe import Recipe, parse_recipe
 from trainscope.training.schedule import LRSchedule, parse_schedule, write_lr
 from trainscope.training.settings import Settings
@@ -28,8 +30,6 @@ WEIGHTS = {
     "scratch-b": Kind.SCRATCH_B,
 }
 """What a pruned network is trained from, and what kind of run that is."""
-KEY = 16
-"""Hexadecimal digits of a digest that name a folder."""
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -118,7 +118,8 @@ class RunSpec:
             named = self.base.removeprefix("sha256:")
             given = BaseModel(digest=named) if _DIGEST.fullmatch(named) else BaseModel(self.base)
             object.__setattr__(self, "base", given)
-        object.__setattr__(self, "settings", replace(self.settings, seed=0))
+        if self.settings.seed:
+            object.__setattr__(self, "settings", replace(self.settings, seed=0))
         object.__setattr__(self, "probes", tuple(self.probes))
         object.__setattr__(self, "probe_epochs", tuple(self.probe_epochs))
         if (self.base is None) == (self.architecture is None):
@@ -216,7 +217,7 @@ class RunSpec:
         Raises:
             StudyError: The weights of a checkpoint were not read yet: see `pinned`.
         """
-        text = json.dumps(self._identity(), sort_keys=True, allow_nan=False)
+        text = json.dumps(self._identity, sort_keys=True, allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
@@ -232,7 +233,7 @@ class RunSpec:
         """
         base = self.base
         if isinstance(base, RunSpec):
-            return replace(self, base=base.pinned(digests))
+            return replace(self, base=base.pinned(digests)) if base.files() else self
         if isinstance(base, BaseModel) and base.digest is None:
             return replace(self, base=replace(base, digest=digests[base]))
         return self
@@ -244,6 +245,7 @@ class RunSpec:
         unread = isinstance(self.base, BaseModel) and self.base.digest is None
         return [self.base] if unread else []  # type: ignore[list-item]
 
+    @cached_property
     def _identity(self) -> Json:
         found = self.as_dict()
         stages = ",".join(f"{s.start}:{write_lr(s.lr)}" for s in self.schedule.stages)
@@ -257,13 +259,17 @@ class RunSpec:
                 raise StudyError(f"the weights of {self.base.path} were not read yet: pin the spec")
             found["base"] = {"digest": self.base.digest}
         elif isinstance(self.base, RunSpec):
-            found["base"] = self.base._identity()
+            found["base"] = self.base._identity
             if found.get("pretrain") == self.base.schedule.total and not found["squeezed"]:
                 del found["pretrain"], found["squeezed"]  # pruned at the end, as without a P
         return found
 
     def as_dict(self) -> Json:
         """Return the spec as a JSON object, without what is at its default."""
+        return dict(self._plain)
+
+    @cached_property
+    def _plain(self) -> Json:
         found = {"format": FORMAT, **plain(self, without=("base", "action"))}
         if self.action is not None:
             found["action"] = plain(self.action)

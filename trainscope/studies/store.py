@@ -6,17 +6,18 @@ import os
 import re
 import socket
 import threading
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainscope.errors import StudyError, TrainscopeError
 from trainscope.foreign import reason
 from trainscope.records import Json, files
+from trainscope.studies.named import FILE, JOURNAL
 from trainscope.studies.queues import (
     DIGEST,
     ERROR,
@@ -27,26 +28,23 @@ from trainscope.studies.queues import (
     STATUS,
     WORKER,
     Changed,
+    Held,
     JournalQueue,
     Queue,
     RdbQueue,
     steady,
 )
-from trainscope.studies.rows import Row
-from trainscope.studies.spec import RunSpec
-from trainscope.studies.tables import Entry, serialised
+from trainscope.studies.tables import Entry
 
 if TYPE_CHECKING:
-    from optuna.study._frozen import FrozenStudy
+    from trainscope.studies.spec import RunSpec
 
+KEY = 16
+"""Hexadecimal digits of a digest that name a folder."""
 RUNS = "runs"
 """The folder of the runs, beside a store that is a file."""
-FILE = "study.db"
-JOURNAL = "journal:"
 GRACE = 60.0
 """Seconds of silence after which a worker is taken for dead."""
-WAIT = 60.0
-"""Seconds that a writer waits for others that write to SQLite."""
 FORMAT, FOLDER, PLAN = "trainscope", "runs", "plan:"
 """User attributes of a study: that it is ours, where its runs lie, and the digests of its plan."""
 PART = 500
@@ -67,26 +65,30 @@ class Planned:
 
     def trial(self) -> Json:
         """Return what a trial of it holds: its numbers as parameters, and the rest."""
-        from optuna.distributions import (
-            FloatDistribution,
-            IntDistribution,
-            distribution_to_json,
-        )
-
-        spec, params = self.spec, {}
-        wide = FloatDistribution(1e-12, 1e3, log=True)
-        params["lr"] = (spec.schedule.lr(0), distribution_to_json(wide))
-        whole = distribution_to_json(IntDistribution(0, 2**53))
-        params["epochs"], params["seed"] = (spec.schedule.total, whole), (spec.seed, whole)
+        spec, kinds = self.spec, _distributions()
+        values: dict[str, float] = {"lr": spec.schedule.lr(0), "epochs": spec.schedule.total}
+        values["seed"] = spec.seed
         if spec.action is not None and spec.action.ratio is not None:
-            share = distribution_to_json(FloatDistribution(0.0, 1.0))
-            params["ratio"] = (spec.action.ratio, share)
-        fixed = {name: value for name, (value, _) in params.items()}
+            values["ratio"] = spec.action.ratio
         return {
-            "params": params,
+            "params": {name: (value, kinds[name]) for name, value in values.items()},
             "user": {DIGEST: spec.digest, SPEC: spec.as_dict(), NAMES: dict(self.names)},
-            "system": {"fixed_params": fixed},
+            "system": {"fixed_params": values},
         }
+
+
+@cache
+def _distributions() -> dict[str, str]:
+    """Return what values a parameter of a trial may have, as Optuna writes it."""
+    from optuna.distributions import FloatDistribution, IntDistribution, distribution_to_json
+
+    whole = distribution_to_json(IntDistribution(0, 2**53))
+    return {
+        "lr": distribution_to_json(FloatDistribution(1e-12, 1e3, log=True)),
+        "epochs": whole,
+        "seed": whole,
+        "ratio": distribution_to_json(FloatDistribution(0.0, 1.0)),
+    }
 
 
 @dataclass(frozen=True)
@@ -135,10 +137,9 @@ class Store:
         file = file_of(self.place)
         if file is not None and not make and not file.is_file():
             raise StudyError(f"{file} is no store of studies: give the place of one")
-        self.queue: Queue = _opened(self.place, file)
+        self.queue: Queue = _opened(self.place, file, make=make)
         self._given = None if folder is None else Path(folder).absolute()
         self._beside = None if file is None else file.absolute().parent / RUNS
-        self._ids: dict[str, int] = {}
 
     @property
     def location(self) -> str:
@@ -156,7 +157,7 @@ class Store:
     @property
     def studies(self) -> list[str]:
         """The names of the studies, in the order in which they were made."""
-        return [each.study_name for each in self._frozen()]
+        return [each.name for each in self._ours()]
 
     def folder_of(self, name: str) -> Path:
         """Return the folder of a study's runs.
@@ -183,7 +184,7 @@ class Store:
             better: Which final metric is, "higher" or "lower".
             again: Queue those anew that failed.
         """
-        study = self._id(name, better)
+        study = self._made(name, better)
         if self._given is not None or self._beside is None:
             if self._given is None and FOLDER not in self._attrs(name):
                 raise StudyError("a database elsewhere needs a folder for the runs: give --folder")
@@ -211,6 +212,8 @@ class Store:
         Args:
             names: Of the studies; by default all.
         """
+        from trainscope.studies.spec import RunSpec
+
         found = self.queue.claim(self._of(names))
         if found is None:
             return None
@@ -220,7 +223,7 @@ class Store:
         self.queue.storage.set_trial_user_attr(
             trial, WORKER, f"{socket.gethostname()}:{os.getpid()}"
         )
-        name = self.queue.storage.get_study_name_from_id(study)
+        name = next(each.name for each in self._ours() if each.id == study)
         return Claimed(study, trial, spec, self.folder_of(name) / spec.key)
 
     @contextmanager
@@ -241,10 +244,12 @@ class Store:
             over.set()
             thread.join()
 
-    def finish(self, claimed: Claimed, row: Row) -> None:
+    def finish(self, claimed: Claimed, row: Json) -> None:
         """Keep what came out. A run that another worker finished meanwhile stays as it is."""
         from optuna.trial import TrialState
 
+        names = self.queue.storage.get_trial(claimed.trial).user_attrs.get(NAMES, {})
+        row = {f"{part}.name": text for part, text in names.items()} | row
         value = row["final"]
         state = TrialState.PRUNED if value is None else TrialState.COMPLETE
         values = None if value is None else [float(value)]
@@ -278,7 +283,7 @@ class Store:
             name: Of the study.
             attrs: Names of user attributes to read, beside the digest.
         """
-        found = self.queue.entries(self._id(name), (DIGEST, *attrs))
+        found = self.queue.entries(self._held(name).id, (DIGEST, *attrs))
         last = {entry.attrs[DIGEST]: entry for entry in found if DIGEST in entry.attrs}
         return [last[digest] for digest in self.digests(name) if digest in last]
 
@@ -299,45 +304,43 @@ class Store:
                 self.queue.storage.set_trial_user_attr(trial, name, value)
             self.queue.storage.set_trial_state_values(trial, state, values)
 
-    def _frozen(self) -> list[FrozenStudy]:
-        found = self.queue.storage.get_all_studies()
-        return [each for each in found if FORMAT in each.user_attrs]
+    def _ours(self) -> list[Held]:
+        return [each for each in self.queue.studies() if FORMAT in each.attrs]
 
     def _of(self, names: Sequence[str] | None) -> list[int]:
         if names is None:
-            return [each._study_id for each in self._frozen()]
-        return [self._id(name) for name in names]
+            return [each.id for each in self._ours()]
+        return [self._held(name).id for name in names]
 
     def _attrs(self, name: str) -> Json:
-        return self.queue.storage.get_study_user_attrs(self._id(name))
+        return self._held(name).attrs
 
-    def _id(self, name: str, better: str | None = None) -> int:
-        """Return a study's id; make it where it says which metric is better.
+    def _held(self, name: str) -> Held:
+        """Return a study.
 
         Raises:
             StudyError: There is none of that name.
         """
-        if name in self._ids:
-            return self._ids[name]
+        there = self._ours()
+        found = next((each for each in there if each.name == name), None)
+        if found is None:
+            names = ", ".join(each.name for each in there) or "none"
+            raise StudyError(f"{self.place} holds no study named '{name}': it holds {names}")
+        return found
+
+    def _made(self, name: str, better: str) -> int:
+        """Return the id of a study, which is made where there is none of that name."""
         from optuna.exceptions import DuplicatedStudyError
         from optuna.study import StudyDirection
 
         storage = self.queue.storage
-        if better is not None:
-            way = StudyDirection.MAXIMIZE if better == "higher" else StudyDirection.MINIMIZE
-            with suppress(DuplicatedStudyError):
-                made = storage.create_new_study([way], name)
-                storage.set_study_user_attr(made, FORMAT, 1)
-        try:
-            self._ids[name] = storage.get_study_id_from_name(name)
-        except KeyError as error:
-            there = ", ".join(self.studies) or "none"
-            raise StudyError(
-                f"{self.place} holds no study named '{name}': it holds {there}"
-            ) from error
-        if better is not None and FORMAT not in storage.get_study_user_attrs(self._ids[name]):
-            storage.set_study_user_attr(self._ids[name], FORMAT, 1)
-        return self._ids[name]
+        way = StudyDirection.MAXIMIZE if better == "higher" else StudyDirection.MINIMIZE
+        with suppress(DuplicatedStudyError):
+            storage.create_new_study([way], name)
+        study = storage.get_study_id_from_name(name)
+        if FORMAT not in storage.get_study_user_attrs(study):
+            storage.set_study_user_attr(study, FORMAT, 1)
+        return study
 
 
 def file_of(place: str) -> Path | None:
@@ -352,41 +355,28 @@ def file_of(place: str) -> Path | None:
     return path / FILE if path.is_dir() or not path.suffix else path
 
 
-def _opened(place: str, file: Path | None) -> Queue:
-    """Open Optuna's storage.
+def _opened(place: str, file: Path | None, *, make: bool) -> Queue:
+    """Open a storage.
 
     Raises:
         StudyError: It cannot be opened.
     """
-    import optuna
-    from optuna.storages import JournalStorage, RDBStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    url = place if file is None else f"sqlite:///{file}"
 
     def open_it() -> Queue:
         if file is not None and place.startswith(JOURNAL):
-            return JournalQueue(JournalStorage(JournalFileBackend(str(file))), file)
-        sqlite = file is not None
-        url = f"sqlite:///{file}" if sqlite else place
-        arguments = {"timeout": WAIT, "isolation_level": None}
-        storage = RDBStorage(
-            url.replace("{", "{{").replace("}", "}}"),
-            engine_kwargs={"connect_args": arguments} if sqlite else {"pool_pre_ping": True},
-        )
-        if sqlite:
-            serialised(storage.engine)
-        return RdbQueue(storage)
+            return JournalQueue(file)
+        queue = RdbQueue(url, make=make)
+        queue.studies()
+        return queue
 
     try:
-        if file is not None:
+        if file is not None and make:
             with files.refusing(file.parent):
                 file.parent.mkdir(parents=True, exist_ok=True)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return steady(open_it)
+        return steady(open_it, 5 if make else 1)
     except TrainscopeError:
         raise
     except Exception as error:  # whatever a database, or its driver, raises
         where = re.sub(r"://[^/@]*@", "://...@", place)  # a password is not shown
-        raise StudyError(f"the store {where} cannot be opened: {reason(error)}") from error
+        raise StudyError(f"{where} cannot be opened as a store: {reason(error)}") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import product
@@ -19,10 +18,13 @@ from trainscope.sparsify import Action
 from trainscope.studies.executing import pinned
 from trainscope.studies.grid import At, Base, Point, Training, as_action, points, tables
 from trainscope.studies.lines import lines_of
-from trainscope.studies.plain import made, unknown
-from trainscope.studies.rows import Row, columns_of
+from trainscope.studies.named import name_of, parsed, place_of, read_toml
+from trainscope.studies.plain import made
+from trainscope.studies.results import Row
+from trainscope.studies.rows import columns_of
 from trainscope.studies.spec import BaseModel, RunSpec
-from trainscope.studies.store import FILE, Planned, Store
+from trainscope.studies.store import Planned, Store
+from trainscope.studies.unknown import unknown
 from trainscope.task import Classification, find_task
 from trainscope.training.recipe import parse_recipe
 from trainscope.training.settings import Settings
@@ -107,11 +109,7 @@ class Study:
             StudyError: It cannot be read; one sentence with the line.
         """
         path = Path(path)
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            why = getattr(error, "strerror", None) or "it is no text"
-            raise StudyError(f"{path} cannot be read as a study: {why}") from error
+        text, _ = read_toml(path)
         return cls.parse(text, path)
 
     @classmethod
@@ -121,10 +119,7 @@ class Study:
         Raises:
             StudyError: It cannot be read.
         """
-        try:
-            raw = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise StudyError(f"{path} is no TOML: {error}") from error
+        raw = parsed(text, path)
         at = At(str(path), lines_of(text))
         names = [each.name for each in fields(cls) if each.name != "at"]
         for name in raw:
@@ -133,9 +128,7 @@ class Study:
         for name, kinds, words in _KINDS:
             if name in raw and not isinstance(raw[name], kinds):
                 raise at.moved(StudyError(f"{name} is {words}, not {raw[name]!r}"), (name,))
-        given = {"name": path.stem, "store": path.parent / FILE, **raw}
-        if isinstance(raw.get("store"), str) and "://" not in raw["store"]:
-            given["store"] = _beside(path, raw["store"])
+        given = {**raw, "name": name_of(raw, path), "store": place_of(raw, path)}
         return cls(**given, at=at)
 
     def plan(self, tell: Callable[[str], None] | None = None) -> list[Planned]:
@@ -385,12 +378,6 @@ _KINDS = (
     ("paper", list, "a list of tables: write [[paper]]"),
 )
 _KNOWN_COLUMNS = ("base.name", "action.name", "recipe.name", "architecture")
-
-
-def _beside(path: Path, place: str) -> str:
-    """Return the place of a store that a study file names by a path relative to itself."""
-    prefix = "journal:" if place.startswith("journal:") else ""
-    return f"{prefix}{path.parent / place.removeprefix(prefix)}"
 
 
 def _data(value: Any) -> str | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Any
 
-from trainscope.studies.rows import Row
+from trainscope.studies.results import Row
 
 RESULT = (
     *("dense", "pruned", "pruned_loss", "early", "ta", "final", "best", "speedup", "reached"),
