@@ -75,7 +75,16 @@ def columns(rows: Sequence[Row], *, late: bool) -> list[str]:
 
 
 def ask(rows: Sequence[Row], names: Sequence[str]) -> Correlation:
-    return correlate(rows, "final", names, group=["candidate"], within=WITHIN, better="higher")
+    told = {"early": "higher", "activity_dead_share": "lower", "activity_dormant_share": "lower"}
+    return correlate(
+        rows,
+        "final",
+        names,
+        group=["candidate"],
+        within=WITHIN,
+        better="higher",
+        directions=told,
+    )
 
 
 def written(each: Coefficient) -> str:

@@ -70,6 +70,16 @@ def test_anomalies_and_counterexamples():
     assert (told.anomaly, told.counterexample) == (found.anomaly, found.counterexample)
 
 
+def test_the_rows_of_a_study_say_which_direction_of_its_metric_is_better():
+    ends = [1.0, 5, 2, 3]
+    data = [{"early": k, "final": end, "better": "lower"} for k, end in enumerate(ends)]
+    found = correlate(data, known=["early"], **FAST)
+    assert (found.better, found["early"].better) == ("lower", "lower")
+    assert found["early"].anomaly == 0
+    assert correlate(data, known=["early"], better="higher", **FAST)["early"].anomaly == 3 / 4
+    assert not any("not known by its name" in note for note in found.notes)
+
+
 def test_ties_are_no_counterexamples_and_share_the_first_place():
     data = [
         {"pruned_loss": x, "final": y} for x, y in [(1, 90), (1, 80), (2, 90), (2, 85), (3, 70)]

@@ -30,6 +30,8 @@ from trainscope.studies.together import left_out_predictions
 
 FEWEST = 3
 """Candidates from which on anything is told."""
+OF_METRIC = ("dense", "pruned", "early", "ta", "final", "best")
+"""Columns of a study that hold values of its metric."""
 
 
 def correlate(
@@ -80,7 +82,8 @@ def correlate(
     said = better or _said(rows, target) or direction(target)
     wanted = said or HIGHER
     sure = _Sure(level, draws, seed)
-    told = {name: (directions or {}).get(name) or direction(name) for name in found.known}
+    own = {name: _said(rows, name) or direction(name) for name in found.known}
+    told = {name: (directions or {}).get(name) or way for name, way in own.items()}
     each = [_predictor(found, name, told[name], wanted, sure) for name in found.known]
     together, ceiling = _together(found, each, wanted, sure), _ceiling(found, sure)
     return Correlation(
@@ -97,10 +100,10 @@ def correlate(
     )
 
 
-def _said(rows: Sequence[Row], target: str) -> str | None:
-    """Return what a study's rows say of their metric, where the target is one of its values."""
+def _said(rows: Sequence[Row], column: str) -> str | None:
+    """Return what a study's rows say of their metric, where a column is of its values."""
     words = {row.get("better") for row in rows}
-    if target not in ("final", "best", "early", "ta") or len(words) != 1:
+    if column not in OF_METRIC or len(words) != 1:
         return None
     word = words.pop()
     return str(word) if word in (HIGHER, LOWER) else None
