@@ -148,7 +148,7 @@ class Study:
         row["recalibrated_accuracy"] = evaluate(calibrated, self.dataset.test).metric
         for prefix, module in (("", network), ("recalibrated_", calibrated)):
             for name, wanted in PROBES.items():
-                if prefix and name == "curvature":
+                if prefix and name not in ("gradient", "jacobian"):
                     continue
                 row |= numbers(prefix, self.measure(name, module), wanted)
         row["known_seconds"] = time.process_time() - begun
