@@ -185,14 +185,14 @@ def shrunk(kind: str, root: str) -> Dataset:
     return Dataset(kind, halves[0], halves[1], 10, (1, 7, 7))
 
 
-def candidates(sets: list[str], count: int) -> Iterator[Candidate]:
+def candidates(sets: list[str], count: int, first: int = 0) -> Iterator[Candidate]:
     """Yield random candidates of all sets in turn, then those of the criteria."""
     each = count // (len(sets) * len(STRUCTURES))
-    for seed in range(each):
+    for seed in range(first, first + each):
         for data in sets:
             for structure in STRUCTURES:
                 yield Candidate(data, structure, "random", seed)
-    for criterion in sorted(set(CRITERIA) - {"random"}):
+    for criterion in sorted(set(CRITERIA) - {"random"}) if not first else ():
         for data in sets:
             for structure in STRUCTURES:
                 yield Candidate(data, structure, criterion)
@@ -264,7 +264,7 @@ def main(given: argparse.Namespace) -> None:
         return
     sets = ["digits"] + ["mnist"] * bool(given.mnist) + ["fashion"] * bool(given.fashion)
     begun, made = time.perf_counter(), 0
-    for place, candidate in enumerate(candidates(sets, given.candidates)):
+    for place, candidate in enumerate(candidates(sets, given.candidates, given.first)):
         seeds = range(SEEDS if place // (len(sets) * len(STRUCTURES)) % EVERY == 0 else 1)
         left = [seed for seed in seeds if (candidate.name, seed) not in done]
         if not left:
@@ -315,6 +315,7 @@ if __name__ == "__main__":
     parser.add_argument("--mnist", help="what torchvision's MNIST loader takes")
     parser.add_argument("--fashion", help="what torchvision's FashionMNIST loader takes")
     parser.add_argument("--candidates", type=int, default=300, help="drawn at random, in all")
+    parser.add_argument("--first", type=int, default=0, help="seed of the first random choice")
     parser.add_argument("--more", help="measure these probes on the networks that are there")
     parser.add_argument("--until", type=float, help="seconds since 1970 at which to stop")
     main(parser.parse_args())
