@@ -71,10 +71,12 @@ def columns(rows: Sequence[Row], *, late: bool) -> list[str]:
     seconds = {name for name in names if name.endswith("seconds")}
     text = {"candidate", "data", "structure", "criterion", "seed", "final"}
     before = [name for name in names if name not in {*seconds, *text, *LATE}]
+    enough = 0.9 * len(rows)  # a condition number is often not known
+    before = [name for name in before if sum(row.get(name) is not None for row in rows) >= enough]
     return before + ["early"] * late
 
 
-def ask(rows: Sequence[Row], names: Sequence[str]) -> Correlation:
+def ask(rows: Sequence[Row], names: Sequence[str], draws: int = 1000) -> Correlation:
     told = {"early": "higher", "activity_dead_share": "lower", "activity_dormant_share": "lower"}
     return correlate(
         rows,
@@ -84,6 +86,7 @@ def ask(rows: Sequence[Row], names: Sequence[str]) -> Correlation:
         within=WITHIN,
         better="higher",
         directions=told,
+        draws=draws,
     )
 
 
@@ -124,7 +127,8 @@ def main(paths: Sequence[Path], figure: Path | None) -> None:
         same = [next(p for p in f.predictors if p.column == each.column) for f in found.values()]
         print(line(LABELS.get(each.column, each.column), same))
     for label, late in (("before the first step", False), ("and after 5 %", True)):
-        both = [ask(part, columns(rows, late=late)).together for part in parts.values()]
+        wanted = columns(rows, late=late)
+        both = [ask(part, wanted, 300).together for part in parts.values()]
         print(line(f"all that is known {label}, left-out regression", both))
     for label, kind in (
         ("another retraining", "another"),
