@@ -32,6 +32,8 @@ GROUPS = {
     },
     "Study": {
         "study": "Run grids of runs that survive kills, and ask for their results.",
+        "oracle": "Try which filters to keep, and retrain what was tried.",
+        "correlate": "Say which number known before retraining goes with its end.",
     },
 }
 """Each command's one-line help, by what it is for."""

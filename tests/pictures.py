@@ -13,11 +13,15 @@ from diagnoses import diagnosis, jacobian, measurement, retraining
 from trainscope.comparison.comparison import Comparison, compare
 from trainscope.convergence import LearningCurve, estimate_extra_epochs
 from trainscope.records import Columns, Diagnosis, Measurement, Run, RunStatus, Scalar, Taken
+from trainscope.report.candidate_display import CandidateDisplay
 from trainscope.report.comparison_figures import displays
 from trainscope.report.convergence_display import ConvergenceDisplay
+from trainscope.report.correlation_display import CorrelationDisplay
 from trainscope.report.figures import FIGURES
 from trainscope.report.layout import Display
 from trainscope.report.schedule_display import ScheduleDisplay
+from trainscope.studies.columns import candidates
+from trainscope.studies.correlate import correlate
 from trainscope.training.schedule import parse_schedule
 
 LONG = "a criterion of somebody's whose name goes on for sixty letters"
@@ -155,6 +159,26 @@ def estimates() -> Iterator[tuple[str, Display]]:
         yield f"estimate, {name}", ConvergenceDisplay.from_estimate(found, watched, reference)
 
 
+def correlations() -> Iterator[tuple[str, Display]]:
+    """Yield correlations of few columns and of many with long names, with and without strata."""
+    for name, columns, strata in (("small", ["pruned_loss", "ta"], 1), ("many", [], 9)):
+        columns = columns or [f"{LONG} {k}" for k in range(20)]
+        rows = [
+            {column: math.sin(k * (j + 2)) + k / 9 for j, column in enumerate(columns)}
+            | {"final": 90 + k / 9 + math.cos(5 * k + seed) / 5, "c": k, "data": f"d{k % strata}"}
+            for k in range(54)
+            for seed in range(2)
+        ]
+        given = {"group": ["c"], "within": ["data"] if strata > 1 else []}
+        found = correlate(rows, known=columns, draws=50, **given)
+        yield f"correlation, {name}", CorrelationDisplay.from_correlation(found)
+        held = candidates(rows, "final", columns, **given)
+        yield (
+            f"candidates, {name}",
+            CandidateDisplay.from_candidates(held, columns[0], better=found[columns[0]].better),
+        )
+
+
 def every_display() -> dict[str, Display]:
     """Return every Display by a name that says what it shows: small, real, and crowded data."""
     found: dict[str, Display] = {}
@@ -173,6 +197,7 @@ def every_display() -> dict[str, Display]:
             if size in WHOLE or name in ("accuracy", "ta"):
                 found[f"{name}, {size}"] = display
     found |= estimates()
+    found |= correlations()
     short = parse_schedule("0:1e-1,30:1e-2,60:1e-3,75:1e-4,83:1e-5", 90)
     names = [f"{LONG} {k}" for k in range(12)]
     found["schedules"] = ScheduleDisplay.from_schedules(dict.fromkeys(names, short))

@@ -87,7 +87,8 @@ class ActionRecord:
     Attributes:
         structure: "filter", "unstructured" or "N:M" as written, like "2:4".
         scope: "inner" or "all".
-        criterion: The name of the criterion: "l1", "wanda", or one of somebody's.
+        criterion: The name of the criterion: "l1", "wanda", or one of somebody's; "chosen" where
+            the filters that stay were named.
         ratio: The uniform ratio asked for; None where only per-layer ratios were given.
         ratios: Ratios by name pattern, as written.
         global_ranking: True where filters or weights were ranked across layers.

@@ -38,6 +38,9 @@ from trainscope.sparsify.verify import (
 from trainscope.sparsify.widths import Width, find_widths, set_widths
 from trainscope.task.modes import kept_modes
 
+CHOSEN = "chosen"
+"""The criterion of a record whose filters were named."""
+
 
 @dataclass(frozen=True)
 class Sparsified:
@@ -178,7 +181,7 @@ def _sparsified(
     record = ActionRecord(
         structure=action.structure,
         scope=action.scope,
-        criterion=action.criterion_name,
+        criterion=CHOSEN if action.kept else action.criterion_name,
         ratio=_ratio(action),
         ratios=dict(action.ratios),
         global_ranking=action.ranks_together,

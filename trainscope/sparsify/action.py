@@ -38,6 +38,8 @@ class Action:
         seed: The seed of a criterion that draws, and of the samples that one is told of.
         heads: The share of the attention heads of every attention to cut out, in (0, 1).
         blocks: The share of the residual blocks of every list of blocks to take out, in (0, 1).
+        kept: The filters that stay, as indices, by layer: nothing is ranked, and other layers are
+            left alone. The first convolution may be among the layers.
         criterion_samples: How many training samples a criterion that needs data is told of.
 
     Raises:
@@ -53,6 +55,7 @@ class Action:
     seed: int = 0
     heads: float | None = None
     blocks: float | None = None
+    kept: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     criterion_samples: int = CRITERION_SAMPLES
 
     def __post_init__(self) -> None:
@@ -81,7 +84,9 @@ class Action:
                     f"the ratio of '{pattern}' is {ratio:g}; give a share from 0 up to, not with, 1"
                 )
         self._check_parts()
-        if self.n_m:
+        if self.kept:
+            self._check_kept()
+        elif self.n_m:
             self._check_n_m()
         elif self.prunes_units or (self.heads is None and self.blocks is None):
             self._check_shares()
@@ -130,7 +135,8 @@ class Action:
     @property
     def prunes_units(self) -> bool:
         """Say whether filters, hidden units or weights go too, beside heads and blocks."""
-        return self.ratio is not None or bool(self.ratios) or self.n_m is not None
+        shares = self.ratio is not None or bool(self.ratios)
+        return shares or bool(self.kept) or self.n_m is not None
 
     @property
     def n_m(self) -> tuple[int, int] | None:
@@ -163,6 +169,20 @@ class Action:
             raise ActionError(
                 "the criterion influence ranks whole blocks; say how many with blocks"
             )
+
+    def _check_kept(self) -> None:
+        shares = self.ratio is not None or self.ratios or self.heads is not None
+        if shares or self.blocks is not None or self.structure != "filter" or self.global_ranking:
+            raise ActionError(
+                "the filters that stay are named, so nothing else can be asked for: leave ratios, "
+                "heads, blocks, other structures and the global ranking out"
+            )
+        for layer, places in self.kept.items():
+            if not places or len(set(places)) < len(places) or min(places) < 0:
+                raise ActionError(
+                    f"the filters of {layer} that stay are {list(places)}: name one or more, each "
+                    "once, from 0 on"
+                )
 
     def _check_criterion(self) -> None:
         if self.structure != "filter":

@@ -10,6 +10,7 @@ from torch import nn
 
 from trainscope.errors import ActionError
 from trainscope.networks.copies import whole_copy
+from trainscope.networks.example import Inputs
 from trainscope.networks.linear import is_turned
 from trainscope.networks.linear import widths as linear_widths
 from trainscope.networks.weights import CONVOLUTION, EMBEDDING, LINEAR, OTHER, weights_in
@@ -29,7 +30,7 @@ from trainscope.sparsify.coupled import Wary, coupled
 from trainscope.sparsify.criteria import scored
 from trainscope.sparsify.dependencies import TooSlowError
 from trainscope.sparsify.heads import find_heads
-from trainscope.sparsify.inner import inner
+from trainscope.sparsify.inner import inner, with_first
 from trainscope.sparsify.ratios import after_round, assign
 from trainscope.sparsify.removal import Removal, percent, together
 from trainscope.sparsify.statistics import Source, Subject
@@ -50,6 +51,8 @@ def cut_filters(
     Raises:
         ActionError: The network cannot be followed, or nothing would be pruned.
     """
+    if action.kept:
+        return _keep(network, action, source.inputs)
     done = None
     if action.heads is not None:
         done = _cut_heads(network, action, source)
@@ -59,6 +62,54 @@ def cut_filters(
         done = units if done is None else together(done, units)
     assert done is not None
     return done
+
+
+def _keep(network: nn.Module, action: Action, inputs: Inputs) -> Removal:
+    """Cut all filters of some layers but those that an action names."""
+    cutter = with_first(network, inputs)
+    removed, counts, stay = {}, [], []
+    for layer, kept in action.kept.items():
+        candidate = cutter.candidate(layer)
+        check_kept(candidate, kept)
+        if candidate.name in removed:
+            raise ActionError(f"the filters of {layer} go with {candidate.name}: name one of them")
+        gone = sorted(set(range(candidate.count)) - set(kept))
+        removed[candidate.name] = torch.tensor(gone)
+        counts.append((layer, candidate.count, len(gone)))
+        stay.append(f"{', '.join(map(str, sorted(kept)))} of {layer}")
+    widths = _widths(network)
+    outputs = _cut(cutter, removed, network)
+    layers = tuple(
+        LayerChange(name, widths[name], widths[name] - len(outputs[name]))
+        for name in widths
+        if name in outputs
+    )
+    words = ", ".join(f"{gone} of {count} {cutter.unit} of {name}" for name, count, gone in counts)
+    total = sum(count for _, count, _ in counts)
+    reached = sum(gone for _, _, gone in counts) / total
+    words += f"; {' and '.join(stay)} stay"
+    return Removal(words, layers, outputs, cutter.notes, cutter.spared, reached)
+
+
+def check_kept(candidate: Candidate, kept: Sequence[int]) -> None:
+    """Refuse filters that are not there, or that cannot stay together.
+
+    Raises:
+        ActionError: They are none of the layer's, all of them, or of one part more than of another.
+    """
+    if max(kept) >= candidate.count or len(kept) >= candidate.count:
+        raise ActionError(
+            f"{candidate.name} has {candidate.count} filters, 0 to {candidate.count - 1}, and "
+            f"{', '.join(map(str, kept))} are to stay: name some of them, not all"
+        )
+    part = candidate.count // candidate.chunks
+    held = [sorted(k % part for k in kept if k // part == p) for p in range(candidate.chunks)]
+    uneven = len({len(each) for each in held}) > 1
+    if uneven or (candidate.aligned and any(each != held[0] for each in held)):
+        raise ActionError(
+            f"the {candidate.chunks} parts of {candidate.name} must lose equally many filters, and "
+            f"{', '.join(map(str, kept))} are to stay: keep as many of each part"
+        )
 
 
 def _cut_heads(network: nn.Module, action: Action, source: Source) -> Removal:

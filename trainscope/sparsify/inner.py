@@ -101,6 +101,25 @@ def _of_parts(network: nn.Module, inputs: Inputs) -> Cutter:
     return cutter
 
 
+def with_first(network: nn.Module, inputs: Inputs) -> InnerCutter:
+    """Find inner filters, those of the first convolution among them.
+
+    Raises:
+        ActionError: Neither `torch.fx` nor `torch.export` can follow the network.
+    """
+    try:
+        channels = follow(network, inputs)
+    except UntraceableError as first:
+        try:
+            channels = follow(network, inputs, walk_exported)
+        except UntraceableError as last:
+            raise ActionError(
+                f"the filters of {type(network).__name__} cannot be followed: torch.fx cannot "
+                f"trace it ({first}), and torch.export cannot export it ({last})"
+            ) from last
+    return InnerCutter(network, channels, spare_first=False)
+
+
 def traced(network: nn.Module, inputs: Inputs) -> InnerCutter:
     """Find the inner filters in a trace by `torch.fx`.
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
+from trainscope.errors import ActionError
 from trainscope.networks.linear import widths
 from trainscope.networks.weights import outputs_first, weight_leaf
 from trainscope.sparsify.candidate import (
@@ -38,7 +39,7 @@ class InnerCutter:
     """
 
     def __init__(self, network: nn.Module, channels: Channels, *, spare_first: bool = True):
-        self._network, self._channels = network, channels
+        self._network, self._channels, self._spare_first = network, channels, spare_first
         groups = channels.groups
         self._roots = [root for root in groups.roots() if groups[root].layers]
         order = {name: place for place, name in enumerate(channels.makers)}
@@ -87,6 +88,48 @@ class InnerCutter:
             if len(indices):
                 outputs[name] = indices
         return {name: tuple(indices.tolist()) for name, indices in outputs.items()}
+
+    def on(self, network: nn.Module) -> InnerCutter:
+        """Return a cutter of a copy of the network, without following it anew."""
+        return InnerCutter(network, self._channels, spare_first=self._spare_first)
+
+    def candidate(self, layer: str) -> Candidate:
+        """Return the candidate that a layer is of.
+
+        Raises:
+            ActionError: It is of none; the message says why, and which layers are.
+        """
+        found = next((each for each in self.candidates if layer in each.layers), None)
+        if found is not None:
+            return found
+        names = [each.name for each in self.candidates]
+        can = f"choose from {', '.join(names)}" if names else "no layer of this network can be cut"
+        if layer not in dict(self._network.named_modules()):
+            raise ActionError(f"no layer is named '{layer}'; {can}")
+        why = self.spared.get(layer, "it makes no filters")
+        raise ActionError(f"the filters of {layer} cannot be chosen ({why}); {can}")
+
+    def reads(self, name: str) -> dict[str, tuple[Layout, Tensor]]:
+        """Return, by the layer that reads a candidate's channels, how, and where each filter is.
+
+        Args:
+            name: The candidate's.
+
+        Returns:
+            The layout of the layer's input, and the channels of it that each filter is, [n, k].
+        """
+        root, groups = self._of[name], self._channels.groups
+        size = groups[root].size
+        found = {}
+        for reader, layout in self._channels.readers.items():
+            if any(segment.group == root for segment in groups.segments(layout)):
+                each = [groups.indices(layout, {root: torch.tensor([k])}) for k in range(size)]
+                found[reader] = (layout, torch.stack(each))
+        return found
+
+    def width(self, layout: Layout) -> int:
+        """Return how many channels a layout has."""
+        return self._channels.groups.width(layout)
 
     def _cut_inputs(self, name: str, module: nn.Module, gone: dict[int, Tensor]) -> None:
         layout = self._channels.readers.get(name)

@@ -33,7 +33,10 @@ def short(spec: RunSpec) -> str:
     parts = [spec.recipe]
     if spec.action is not None:
         asked = row["action.ratio"] or row["action.ratios"] or ""
-        parts.append(f"{row['action.structure']} {row['action.criterion']} {asked}".strip())
+        words = f"{row['action.structure']} {row['action.criterion']} {asked}".strip()
+        kept = spec.action.kept.items()
+        stay = [f"{layer} keeps {','.join(map(str, places))}" for layer, places in kept]
+        parts += stay or [words]
     if spec.weights != "inherited":
         parts.append(spec.weights)
     return f"{', '.join(parts)}, seed {spec.seed}"
