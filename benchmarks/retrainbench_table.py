@@ -77,6 +77,8 @@ def length(question: BenchQuestion, value: float) -> float:
 
 def error(question: BenchQuestion, said: float, true: float) -> float:
     """Return the signed error of an answer: log2 of steps, or in the metric's unit."""
+    if math.isnan(said):
+        return math.inf
     if question.kind == "final":
         return said - true
     a, b = (min(max(length(question, x), 1e-3), MOST) for x in (said, true))
@@ -94,7 +96,7 @@ def with_intervals(asked: Sequence[BenchQuestion], said: Sequence[Interval]) -> 
     found = []
     for i, (question, answer) in enumerate(zip(asked, said, strict=True)):
         others = late[open_to_all & (problem != problem[i]) & (share == share[i])]
-        if len(others) < FEWEST:
+        if len(others) < FEWEST or not math.isnan(answer.low) or math.isnan(answer.median):
             found.append(answer)
             continue
         low = np.quantile(others, (1 - LEVEL) / 2, method="lower")
