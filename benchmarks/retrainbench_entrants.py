@@ -91,9 +91,12 @@ def of_case(method: Callable[[Case], float]) -> Entrant:
 def estimate(question: BenchQuestion, *, reference: bool) -> Estimate:
     """Return the estimator's answer, calibrated without the question's problem."""
     schedule = (None, None) if question.schedule is None else question.schedule
+    small = question.small
+    # Where a plan ends does not depend on the target.
+    target = float(small.accuracy[-1]) if question.kind == "final" else question.target
     return estimate_extra_epochs(
-        question.small,
-        question.target,
+        small,
+        target,
         question.large if reference else None,
         schedule=schedule[0],
         total_epochs=schedule[1],
@@ -119,6 +122,12 @@ def ours_extra(question: BenchQuestion) -> Interval:
 def ours_extra_alone(question: BenchQuestion) -> Interval:
     """Return trainscope's answer without it."""
     return estimate(question, reference=False).extra_epochs
+
+
+def ours_final(question: BenchQuestion) -> Interval:
+    """Return where trainscope says that the plan ends; NaN where it does not say."""
+    said = estimate(question, reference=True).final
+    return Interval(math.nan, math.nan, math.nan) if said is None else said
 
 
 def power_law_3(question: BenchQuestion) -> Interval:
@@ -172,6 +181,7 @@ EXTRA: Mapping[str, Entrant] = {
     "fitted time factor": of_case(time_factor),
 }
 FINAL: Mapping[str, Entrant] = {
+    "trainscope": ours_final,
     "the last value": last_value,
     "the last value and the reference's gain": gain_of_the_reference,
     "annealing law": annealing_law,

@@ -42,6 +42,8 @@ from trainscope.convergence.bench.splits import PUT_ASIDE_NETWORKS
 
 LEVEL = 0.8
 MOST = 1e12
+BEYOND = 1.001
+"""Horizons at which a target counts as reached, in the errors of others, that was not."""
 FEWEST = 20
 """Errors on other problems below which no interval is made of them."""
 
@@ -77,6 +79,8 @@ def length(question: BenchQuestion, value: float) -> float:
 
 def error(question: BenchQuestion, said: float, true: float) -> float:
     """Return the signed error of an answer: log2 of steps, or in the metric's unit."""
+    if math.isnan(said):
+        return math.inf
     if question.kind == "final":
         return said - true
     a, b = (min(max(length(question, x), 1e-3), MOST) for x in (said, true))
@@ -94,7 +98,7 @@ def with_intervals(asked: Sequence[BenchQuestion], said: Sequence[Interval]) -> 
     found = []
     for i, (question, answer) in enumerate(zip(asked, said, strict=True)):
         others = late[open_to_all & (problem != problem[i]) & (share == share[i])]
-        if len(others) < FEWEST:
+        if len(others) < FEWEST or not math.isnan(answer.low) or math.isnan(answer.median):
             found.append(answer)
             continue
         low = np.quantile(others, (1 - LEVEL) / 2, method="lower")
@@ -111,10 +115,10 @@ def with_intervals(asked: Sequence[BenchQuestion], said: Sequence[Interval]) -> 
 
 
 def _late(question: BenchQuestion, said: float) -> float:
-    """Return how late the truth is: infinitely where it is not reached, and never said so."""
-    if math.isinf(question.truth):
-        return 0.0 if math.isinf(said) else math.inf
-    return -math.inf if math.isinf(said) else -error(question, said, question.truth)
+    """Return how late the truth is; where it is not reached, it lies beyond the horizon."""
+    if math.isinf(said):
+        return 0.0 if math.isinf(question.truth) else -math.inf
+    return -error(question, said, min(question.truth, BEYOND * question.horizon))
 
 
 def score(asked: Sequence[BenchQuestion], said: Sequence[Interval]) -> Row:

@@ -102,6 +102,9 @@ def test_intervals_come_from_the_errors_on_other_problems(benchmark):
         for q in asked[:41]
     ]
     assert math.isnan(table.with_intervals(aside + asked[41:], said)[-1].low)
+    mixed = table.with_intervals(asked, [Interval(1.0, 0.5, 2.0), *said[1:]])
+    assert (mixed[0], mixed[-1].median) == (Interval(1.0, 0.5, 2.0), 100.0)
+    assert mixed[1].low > 0
     kept = table.with_intervals(asked, [Interval(1.0, 0.5, 2.0) for _ in asked])
     assert kept == [Interval(1.0, 0.5, 2.0)] * len(asked)
 
