@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
@@ -67,7 +67,7 @@ class CandidateDisplay:
         self.ax_ = ax = new_axes(ax, self.size)
         x, y = self.candidates.known[self.column], self.candidates.target
         present = np.unique(self.candidates.strata)
-        style = {"linestyle": "", "marker": "o", "markersize": 4, "alpha": 0.7}
+        style: dict[str, Any] = {"linestyle": "", "marker": "o", "markersize": 4, "alpha": 0.7}
         if len(present) == 1 and self.better is not None and len(x):
             self._anomalies(ax, style)
         elif len(present) <= MOST_STRATA:

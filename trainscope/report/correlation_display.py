@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from trainscope.report.layout import SMALL, WIDTH, finish, fold, new_axes
 from trainscope.report.style import SERIES
@@ -64,7 +64,10 @@ class CorrelationDisplay:
         level = f"{100 * self.correlation.level:g} % interval"
         for place, row in enumerate(self.rows):
             each = row.coefficients[self.name]
-            style = {"color": SERIES[1 if row is self.correlation.together else 0], "zorder": 3}
+            style: dict[str, Any] = {
+                "color": SERIES[1 if row is self.correlation.together else 0],
+                "zorder": 3,
+            }
             if each.low is not None and each.high is not None:
                 label = level if place == 0 else None
                 ax.plot([each.low, each.high], [place] * 2, linewidth=1.6, label=label, **style)

@@ -134,4 +134,5 @@ def _centred(values: Floats, weights: Floats, strata: Ints) -> Floats:
 def _divided(numbers: Floats, by: Any) -> Floats:
     """Return quotients, kept in [-1, 1] against rounding; NaN where the divisor is 0."""
     out = np.full(len(numbers), np.nan)
-    return np.clip(np.divide(numbers, by, out=out, where=by > 0), -1.0, 1.0)
+    shares: Floats = np.clip(np.divide(numbers, by, out=out, where=by > 0), -1.0, 1.0)
+    return shares

@@ -43,7 +43,8 @@ def repeated(name: Name, values: Sequence[Floats], weights: Floats, strata: Ints
     known = np.isfinite(held)
     total = np.where(known, held, 0.0).sum(axis=0)
     out = np.full(len(weights), np.nan)
-    return np.divide(total, known.sum(axis=0), out=out, where=known.any(axis=0))
+    mean: Floats = np.divide(total, known.sum(axis=0), out=out, where=known.any(axis=0))
+    return mean
 
 
 def _other(first: int, step: int, count: int) -> int:

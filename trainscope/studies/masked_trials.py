@@ -138,7 +138,8 @@ class _Suffix(fx.Interpreter):
     def __init__(self, traced: fx.GraphModule, layers: Iterable[str]):
         super().__init__(traced, garbage_collect_values=False)
         self.masks: Masks = {}
-        wanted, reached = set(layers), set()
+        wanted = set(layers)
+        reached: set[fx.Node] = set()
         self.again: list[fx.Node] = []
         for node in traced.graph.nodes:
             masks = node.op == "call_module" and node.target in wanted

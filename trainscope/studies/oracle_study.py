@@ -14,7 +14,7 @@ from trainscope.records.json_text import parse
 from trainscope.records.reading import text_of
 from trainscope.sparsify import Action
 from trainscope.studies.oracle import OracleSearch, PruningTrial
-from trainscope.studies.rows import Row
+from trainscope.studies.results import Row
 from trainscope.studies.spec import BaseModel, RunSpec
 from trainscope.studies.study import Study
 from trainscope.training.settings import Settings
@@ -81,7 +81,7 @@ def joined(rows: Sequence[Row], found: OracleSearch) -> list[Row]:
     by_kept = {_cell(trial.kept): trial for trial in found.trials}
     table = []
     for row in rows:
-        trial = by_kept.get(row.get("action.kept"))
+        trial = by_kept.get(str(row.get("action.kept")))
         if trial is not None:
             known = {"candidate": trial.name, "place": trial.place, "oracle_loss": trial.loss}
             table.append({**known, **row})
