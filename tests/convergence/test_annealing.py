@@ -199,3 +199,11 @@ def test_a_reference_without_a_first_stage_is_not_matched() -> None:
     assert "own trend" in found.explanation
     with pytest.raises(RecordError, match="the target must be"):
         estimate_extra_epochs(small, math.nan, large)
+
+
+def test_a_reference_that_reached_the_target_in_its_decays_is_said_to_have() -> None:
+    loss, decayed = run([0.1] * 40 + [0.01] * 20)
+    _, small = run([0.05] * 30)
+    found = estimate_extra_epochs(small, float(loss[-1]) + 0.01, decayed)
+    assert found.status is EstimateStatus.REFERENCE_DECAYED
+    assert found.explanation.startswith("The reference reached the target in its decays")

@@ -26,6 +26,8 @@ LEAST_EXTRA = 0.5
 """Epochs below which an estimate has nothing to say."""
 LIKELY = 0.5
 """A chance below which no number of epochs is named."""
+BY_DECAYS = (EstimateStatus.REFERENCE_SHORT, EstimateStatus.REFERENCE_DECAYED)
+"""What a reference that ends at the target says where its first LR stage does not get there."""
 FEWEST_WATCHED = 6
 """Epochs of a first stage from which a number of epochs is told."""
 UNLIKELY = 0.2
@@ -82,7 +84,7 @@ class GroupEstimate:
             )
         if self.unreachable and not self.converged:
             cause = f"the trend is to level off {self.result.metric.behind} it"
-            if self.result.status is EstimateStatus.REFERENCE_SHORT:
+            if self.result.status in BY_DECAYS:
                 cause = f"{self.reference} itself gets there only by its decays"
             return (
                 f"Whether more first-stage epochs take {self.label} to {aim} cannot be told: "
@@ -103,7 +105,7 @@ class GroupEstimate:
             f"{self.label} needs about {extra.median:.0f} more first-stage epochs "
             f"({extra.low:.0f} {to}, 80 % interval) to reach {aim}"
         )
-        if self.result.status is EstimateStatus.REFERENCE_SHORT:
+        if self.result.status in BY_DECAYS:
             line += (
                 f"; not to be relied on, as {self.reference} itself gets there only by its decays"
             )

@@ -21,6 +21,7 @@ class EstimateStatus(StrEnum):
     FLAT = "flat"
     TOO_FEW = "too few epochs"
     REFERENCE_SHORT = "reference never reaches the target"
+    REFERENCE_DECAYED = "reference reached it in its decays"
     IMPOSSIBLE = "impossible target"
     DIVERGED = "diverged"
     EMPTY = "no records"
@@ -38,6 +39,8 @@ SENTENCES = {
     "without a reference there are none below four.",
     EstimateStatus.REFERENCE_SHORT: "The reference does not reach the target in its first LR "
     "stage; its own trend was carried on.",
+    EstimateStatus.REFERENCE_DECAYED: "The reference reached the target in its decays, not in its "
+    "first LR stage; the trend of that stage was carried on.",
     EstimateStatus.IMPOSSIBLE: "No {name} is {ahead} {limit} %.",
     EstimateStatus.DIVERGED: "The last records have no finite {name}: the run has diverged.",
     EstimateStatus.EMPTY: "The curve has no record with a finite {name}.",

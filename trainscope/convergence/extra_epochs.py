@@ -171,6 +171,10 @@ def _estimated(
     else:
         extra, reachable = _planned(ahead, foreseen, gain, goal, tails, plan)
     status = EstimateStatus.REACHED if after else _status(ahead, usable, goal, reachable)
+    if status is EstimateStatus.REFERENCE_SHORT and reference is not None and its is not None:
+        its_end = final_quality(reference, its)
+        if its_end is not None and its_end >= goal:
+            status = EstimateStatus.REFERENCE_DECAYED
     in_doubt = doubt(status, scale, ahead, usable, goal)
     withheld = _withheld(stage, passage, status)
     return Estimate(
@@ -343,7 +347,8 @@ def _band(
         x = np.concatenate(([np.log(last)], ahead.quantiles(p)[keep]))
         y = np.concatenate((ahead.best[-1:], ahead.levels[keep]))
         row = np.interp(np.log(time), x, y)
-        row[0] = stage.accuracy[-1]  # what is drawn goes on from what was measured
+        now = stage.accuracy[-1]  # what is drawn goes on from what was measured
+        row = np.append(now, row[1:] if p > HALF else np.maximum(row[1:], now))
         rows.append(tuple(scale.within(row).tolist()))
     median, high, low = rows if scale.metric.sign > 0 else (rows[0], rows[2], rows[1])
     return Band(tuple((time + stage.lag).tolist()), median, low, high)
