@@ -25,6 +25,8 @@ RULE_ERROR = 0.7
 """Scale of the error of the ratio of the LRs alone, before calibration."""
 TOLERANCE = 1.0
 """Of a reference's levels, in standard errors of the centred mean."""
+UNLIKE = 1.25
+"""How much wider the errors of a metric that is no percentage are: none was calibrated on."""
 UNKNOWN = 2.0
 """Log time ahead, and its scale, of levels of which nothing is known."""
 BEYOND = 2.3
@@ -74,7 +76,8 @@ def forecast(small: FirstStage, reference: FirstStage | None, levels: Floats) ->
         # A percentage has no level that far; the prior, which pulls to what is near, knows none.
         further = np.maximum(sight.straight - BEYOND, 0.0)
         centre = watched + sight.median + further
-        return Forecast(centre, np.hypot(scale, FURTHER_ERROR * further), sight.in_sight, "alone")
+        scale = np.hypot(UNLIKE * scale, FURTHER_ERROR * further)
+        return Forecast(centre, scale, sight.in_sight, "alone")
     return _matched(small, reference, levels, sight, watched)
 
 
