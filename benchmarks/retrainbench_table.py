@@ -118,7 +118,8 @@ def _late(question: BenchQuestion, said: float) -> float:
     """Return how late the truth is; where it is not reached, it lies beyond the horizon."""
     if math.isinf(said):
         return 0.0 if math.isinf(question.truth) else -math.inf
-    return -error(question, said, min(question.truth, BEYOND * question.horizon))
+    true = question.truth if math.isfinite(question.truth) else BEYOND * question.horizon
+    return -error(question, said, true)
 
 
 def score(asked: Sequence[BenchQuestion], said: Sequence[Interval]) -> Row:

@@ -155,9 +155,8 @@ def test_the_help_names_it(toy, monkeypatch):
     from trainscope.cli.probe import command
 
     text = " ".join(CliRunner().invoke(command, ["--help"]).output.split())
-    assert (
-        "installed: trainability_accuracy, gradient, jacobian, curvature, gone, plain, toy" in text
-    )
+    own = "trainability_accuracy, gradient, jacobian, curvature, ntk, activity"
+    assert f"installed: {own}, gone, plain, toy" in text
 
 
 def test_a_file_of_a_probe_that_is_not_installed_has_plain_names():

@@ -141,7 +141,14 @@ def test_the_headline_of_traps_counts_their_boxes():
         assert re.findall(r'href="#traps">(.*?)</p>', html) == ([told] if told else [])
 
 
-def test_an_estimate_carries_its_passage():
+def test_an_estimate_that_looks_too_far_ahead_is_not_drawn_and_says_so():
+    comparison = compare(five_settings())
+    assert not [plot for plot in payload(comparison)["plots"] if plot["kind"] == "estimate"]
+    assert "No curve is predicted" in comparison.estimates[0].sentence()
+
+
+def test_an_estimate_carries_its_passage(monkeypatch):
+    monkeypatch.setattr("trainscope.convergence.extra_epochs.FURTHEST", 1000.0)
     comparison = compare(five_settings())
     shown = [plot for plot in payload(comparison)["plots"] if plot["kind"] == "estimate"]
     assert shown

@@ -113,7 +113,7 @@ def claim_all(place: str, barrier, queue) -> None:
 
 
 def test_no_two_processes_claim_one_run(place):
-    Store(place).plan("x", plan(30))
+    Store(place).plan("x", plan(12))
     barrier, queue = processes.Barrier(3), processes.Queue()
     workers = [processes.Process(target=claim_all, args=(place, barrier, queue)) for _ in range(3)]
     for worker in workers:
@@ -121,13 +121,13 @@ def test_no_two_processes_claim_one_run(place):
     got = [trial for _ in workers for trial in queue.get(timeout=120)]
     for worker in workers:
         worker.join()
-    assert len(got) == len(set(got)) == 30
+    assert len(got) == len(set(got)) == 12
 
 
 def plan_it(place: str, barrier) -> None:
     """Plan, as one of several drivers."""
     barrier.wait()
-    Store(place).plan("x", plan(20))
+    Store(place).plan("x", plan(8))
 
 
 def test_drivers_that_plan_at_once_on_a_new_store_double_nothing(place):
@@ -140,7 +140,7 @@ def test_drivers_that_plan_at_once_on_a_new_store_double_nothing(place):
     assert [driver.exitcode for driver in drivers] == [0, 0, 0]
     store = Store(place, make=False)
     entries = store.queue.entries(1 if "journal" not in place else 0, ("digest",))
-    assert Counter(e.attrs["digest"] for e in entries) == {p.spec.digest: 1 for p in plan(20)}
+    assert Counter(e.attrs["digest"] for e in entries) == {p.spec.digest: 1 for p in plan(8)}
 
 
 def claim_and_die(place: str) -> None:

@@ -111,7 +111,8 @@ class GroupEstimate:
             )
         elif self.result.status is not EstimateStatus.OK:
             line += f"; not to be relied on ({self.result.status})"
-        return " ".join([line + ".", *filter(None, [self.result.beyond_lr_time])])
+        more = [self.result.beyond_lr_time, self.result.withheld]
+        return " ".join([line + ".", *filter(None, more)])
 
     def as_dict(self) -> Json:
         """Return the fields for JSON; endless is null."""

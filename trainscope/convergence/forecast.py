@@ -112,7 +112,7 @@ def reference_passages(reference: FirstStage, levels: Floats) -> tuple[Floats, F
 
 
 @dataclass(frozen=True)
-class Match:
+class LevelMatch:
     """What the levels matched with a reference say.
 
     Attributes:
@@ -134,7 +134,7 @@ class Match:
     matched: int
 
 
-def _match(small: FirstStage, reference: FirstStage, levels: Floats) -> Match:
+def _match(small: FirstStage, reference: FirstStage, levels: Floats) -> LevelMatch:
     """Return what the levels matched with a reference say."""
     at, extra, in_sight = reference_passages(reference, levels)
     prior = float(np.log(reference.lr / small.lr))
@@ -145,7 +145,7 @@ def _match(small: FirstStage, reference: FirstStage, levels: Floats) -> Match:
     ahead = np.maximum(centre - watched, 0.02)
     variance = variance + extra
     claimed = variance + 0.25 * apart + (MATCH_ERROR * ahead) ** 2 + behind**2
-    return Match(centre, variance, claimed, apart, extra, in_sight, matched)
+    return LevelMatch(centre, variance, claimed, apart, extra, in_sight, matched)
 
 
 def _trend(sight: Sight) -> Floats:

@@ -264,7 +264,7 @@ def _estimate(held: GroupEstimate, groups: Sequence[Setting]) -> Json:
     return {
         "kind": "estimate",
         "title": f"When does {held.label} reach {metric.called(held.target)}?",
-        "note": " ".join(filter(None, [held.sentence(), held.result.withheld])),
+        "note": held.sentence(),
         "s": next(k for k, item in enumerate(groups) if item.label == held.label),
         "target": rounded(held.target),
         "aim": f"{metric.written(held.target)}: {held.reference}",
