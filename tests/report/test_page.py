@@ -148,7 +148,7 @@ def test_an_estimate_that_looks_too_far_ahead_is_not_drawn_and_says_so():
 
 
 def test_an_estimate_carries_its_passage(monkeypatch):
-    monkeypatch.setattr("trainscope.convergence.extra_epochs.FURTHEST", 1000.0)
+    monkeypatch.setattr("trainscope.convergence.drawn.FURTHEST", 1000.0)
     comparison = compare(five_settings())
     shown = [plot for plot in payload(comparison)["plots"] if plot["kind"] == "estimate"]
     assert shown

@@ -10,6 +10,7 @@ import numpy as np
 from trainscope.convergence.calibration import Calibration, load
 from trainscope.convergence.curve import LearningCurve
 from trainscope.convergence.decay_gain import Gain, decay_gain, final_quality
+from trainscope.convergence.drawn import FEW, drawn_band, withheld_for
 from trainscope.convergence.early_decay import early_decay, log_slope
 from trainscope.convergence.estimate import (
     NEVER,
@@ -40,18 +41,10 @@ from trainscope.convergence.stage import FirstStage, first_stage
 from trainscope.errors import RecordError
 
 HALF = 0.5
-SOME = 3
-"""Levels of the grid that are drawn in any case."""
-POINTS = 60
-"""Epochs at which the predicted curve is given."""
 QUANTILES = np.linspace(0.01, 0.99, 50)
 """Of the passage, where the gain's uncertainty is laid over it."""
 SLIGHT = 1e-6
 """A slope (percent per unit of log time) that is rounding."""
-FEW = 6
-"""Records below which the status says so, and no curve is predicted."""
-FURTHEST = 10.0
-"""Times the epochs watched to which a curve is predicted: estimates were checked as far."""
 NO_DECAYS = Gain(0.0, 0.0, "a plan without decays")
 
 
@@ -176,7 +169,7 @@ def _estimated(
         if its_end is not None and its_end >= goal:
             status = EstimateStatus.REFERENCE_DECAYED
     in_doubt = doubt(status, scale, ahead, usable, goal)
-    withheld = _withheld(stage, passage, status)
+    withheld = withheld_for(stage, passage, status)
     return Estimate(
         target=target,
         level=level,
@@ -204,7 +197,7 @@ def _estimated(
             len(stage),
         ),
         doubt=in_doubt,
-        curve=Band() if withheld else _band(ahead, passage, tails, small),
+        curve=Band() if withheld else drawn_band(ahead, passage, tails, small),
         withheld=withheld,
         metric=small.metric,
         per=small.per,
@@ -309,49 +302,6 @@ def _bound(stage: FirstStage, reference: FirstStage | None, target: float) -> fl
     best = running_maximum(reference.accuracy)
     passage = float(first_passage(reference.time, best, np.array([target]))[0])
     return passage * reference.lr / stage.lr + stage.lag
-
-
-def _withheld(stage: FirstStage, passage: Interval, status: EstimateStatus) -> str:
-    """Return why no curve is predicted: a sentence, or nothing."""
-    if status is EstimateStatus.REACHED:
-        return ""
-    if len(stage) < FEW:
-        return (
-            f"No curve is predicted: {len(stage)} epochs at this LR were watched, and it takes "
-            f"{FEW}."
-        )
-    if passage.median - stage.lag > FURTHEST * float(stage.time[-1]):
-        return (
-            "No curve is predicted: the target lies more than ten times the epochs watched ahead, "
-            "where no prediction was ever checked."
-        )
-    return ""
-
-
-def _band(
-    ahead: Passages, passage: Interval, tails: tuple[float, ...], small: LearningCurve
-) -> Band:
-    """Return the predicted values from the last watched record to well past the passage."""
-    stage, scale = ahead.stage, small.scale
-    last = float(stage.time[-1])
-    ends = [end - stage.lag for end in (passage.high, passage.median) if math.isfinite(end)]
-    until = min(max(1.2 * max(ends, default=0.0), 3 * last), FURTHEST * last)
-    # Beyond what is in sight the prior alone would speak, and levels far apart lie at one time.
-    sight = ahead.forecast.in_sight
-    keep = np.arange(len(sight)) < max(int(np.argmax(sight < HALF)) or len(sight), SOME)
-    if not keep.all():
-        until = min(until, max(float(np.exp(ahead.quantiles(HALF)[keep][-1])), 1.2 * last))
-    time = np.geomspace(last, until, POINTS)
-    rows = []
-    for p in tails:
-        x = np.concatenate(([np.log(last)], ahead.quantiles(p)[keep]))
-        y = np.concatenate((ahead.best[-1:], ahead.levels[keep]))
-        row = np.interp(np.log(time), x, y)
-        now = stage.accuracy[-1]  # what is drawn goes on from what was measured
-        row = np.append(now, row[1:] if p > HALF else np.maximum(row[1:], now))
-        rows.append(tuple(scale.within(row).tolist()))
-    median, high, low = rows if scale.metric.sign > 0 else (rows[0], rows[2], rows[1])
-    return Band(tuple((time + stage.lag).tolist()), median, low, high)
 
 
 def _short(target: float, level: float, small: LearningCurve, stage: FirstStage) -> Estimate:

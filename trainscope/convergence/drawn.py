@@ -1,0 +1,65 @@
+"""The predicted curve that is drawn, and when there is none."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from trainscope.convergence.curve import LearningCurve
+from trainscope.convergence.estimate import Band, EstimateStatus, Interval
+from trainscope.convergence.passages import Passages
+from trainscope.convergence.stage import FirstStage
+
+HALF = 0.5
+FEW = 6
+"""Records below which the status says so, and no curve is predicted."""
+FURTHEST = 10.0
+"""Times the epochs watched to which a curve is predicted: estimates were checked as far."""
+SOME = 3
+"""Levels of the grid that are drawn in any case."""
+POINTS = 60
+"""Epochs at which the predicted curve is given."""
+
+
+def withheld_for(stage: FirstStage, passage: Interval, status: EstimateStatus) -> str:
+    """Return why no curve is predicted: a sentence, or nothing."""
+    if status is EstimateStatus.REACHED:
+        return ""
+    if len(stage) < FEW:
+        return (
+            f"No curve is predicted: {len(stage)} epochs at this LR were watched, and it takes "
+            f"{FEW}."
+        )
+    if passage.median - stage.lag > FURTHEST * float(stage.time[-1]):
+        return (
+            "No curve is predicted: the target lies more than ten times the epochs watched ahead, "
+            "where no prediction was ever checked."
+        )
+    return ""
+
+
+def drawn_band(
+    ahead: Passages, passage: Interval, tails: tuple[float, ...], small: LearningCurve
+) -> Band:
+    """Return the predicted values from the last watched record to well past the passage."""
+    stage, scale = ahead.stage, small.scale
+    last = float(stage.time[-1])
+    ends = [end - stage.lag for end in (passage.high, passage.median) if math.isfinite(end)]
+    until = min(max(1.2 * max(ends, default=0.0), 3 * last), FURTHEST * last)
+    # Beyond what is in sight the prior alone would speak, and levels far apart lie at one time.
+    sight = ahead.forecast.in_sight
+    keep = np.arange(len(sight)) < max(int(np.argmax(sight < HALF)) or len(sight), SOME)
+    if not keep.all():
+        until = min(until, max(float(np.exp(ahead.quantiles(HALF)[keep][-1])), 1.2 * last))
+    time = np.geomspace(last, until, POINTS)
+    rows = []
+    for p in tails:
+        x = np.concatenate(([np.log(last)], ahead.quantiles(p)[keep]))
+        y = np.concatenate((ahead.best[-1:], ahead.levels[keep]))
+        row = np.interp(np.log(time), x, y)
+        now = stage.accuracy[-1]  # what is drawn goes on from what was measured
+        row = np.append(now, row[1:] if p > HALF else np.maximum(row[1:], now))
+        rows.append(tuple(scale.within(row).tolist()))
+    median, high, low = rows if scale.metric.sign > 0 else (rows[0], rows[2], rows[1])
+    return Band(tuple((time + stage.lag).tolist()), median, low, high)
