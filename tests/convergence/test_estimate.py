@@ -83,7 +83,7 @@ def test_any_curve_has_a_named_status_and_ordered_numbers(small, target, referen
     check(estimate_extra_epochs(small, target, reference, level, **(PLAN if plan else {})))
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     learning_curves(least=4),
     st.none() | learning_curves(least=2),

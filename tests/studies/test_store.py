@@ -130,6 +130,7 @@ def plan_it(place: str, barrier) -> None:
     Store(place).plan("x", plan(8))
 
 
+@pytest.mark.parametrize("place", PLACES[:1], ids=["sqlite"], indirect=True)
 def test_drivers_that_plan_at_once_on_a_new_store_double_nothing(place):
     barrier = processes.Barrier(3)
     drivers = [processes.Process(target=plan_it, args=(place, barrier)) for _ in range(3)]
@@ -150,6 +151,7 @@ def claim_and_die(place: str) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.parametrize("place", PLACES[:1], ids=["sqlite"], indirect=True)
 def test_a_run_whose_worker_died_at_once_is_taken_up(place):
     store = Store(place, grace=1)
     store.plan("x", plan(1))

@@ -69,10 +69,10 @@ class AnnealingPrior:
     evidence: float = 0.25
     misfit: float = 0.06
     distance: float = 0.12
-    of_rise: float = 1.0
+    of_rise: float = 1.3
     of_rise_percent: float = 0.2
     of_noise: float = 0.7
-    unsure: float = 1.1
+    unsure: float = 1.2
     ahead: float = 0.1
     above: float = 0.15
 

@@ -131,7 +131,9 @@ def estimate_scheduled(
         at = float(first_passage(small.epochs[small.epochs > 0], seen, np.array([goal]))[0])
         passage, chance = Interval(at, at, at), 1.0
     else:
-        passage, chance = Interval(*ahead.passage(goal, tails)), ahead.ever(goal)
+        # A plan for another run begins at its own start; this one has not been there yet.
+        found = (max(end, watched) for end in ahead.passage(goal, tails))
+        passage, chance = Interval(*found), ahead.ever(goal)
     if done:
         extra, reachable = Interval(0.0, 0.0, 0.0), 1.0
     elif plan is None:
