@@ -207,3 +207,39 @@ def test_a_reference_that_reached_the_target_in_its_decays_is_said_to_have() -> 
     found = estimate_extra_epochs(small, float(loss[-1]) + 0.01, decayed)
     assert found.status is EstimateStatus.REFERENCE_DECAYED
     assert found.explanation.startswith("The reference reached the target in its decays")
+
+
+def test_a_warm_up_from_an_lr_of_zero_tells_nothing_false() -> None:
+    """A power law of next to no steps is anything: such a record would outweigh all others."""
+    plan = cosine(60)
+    truth, whole = run(plan, 30)
+    warmed = LearningCurve(
+        [0.5, *whole.epochs],
+        lr=[0.0, *whole.lr],
+        metric=[12.0, *whole.accuracy],
+        better="lower",
+        unit="nats",
+    )
+    options = {"schedule": written(plan), "total_epochs": 60}
+    plain = estimate_extra_epochs(whole, 4.5, **options).final
+    found = estimate_extra_epochs(warmed, 4.5, **options).final
+    assert found.median == pytest.approx(plain.median, abs=0.05)
+    assert found.low <= truth[-1] <= found.high
+
+
+def test_a_constant_run_under_a_plan_that_falls_all_along_has_the_whole_stretched() -> None:
+    small = LearningCurve(range(1, 13), [100 - 10 * x for x in run([0.1] * 12)[1].accuracy], 0.1)
+    goal = 100 - 10 * run(cosine(80))[0][-1]
+    plan = {"schedule": written([0.1] * 2 + cosine(38)), "total_epochs": 40}
+    found = estimate_extra_epochs(small, goal, **plan)
+    assert found.lengthens == "the whole schedule"
+    assert found.extra_epochs.low < 40 < found.extra_epochs.high
+    assert "first LR stage" not in found.explanation
+
+
+def test_a_prediction_under_a_plan_goes_on_from_the_last_record() -> None:
+    plan = cosine(40)
+    _, half = run(plan, 20, jitter=0.05)
+    band = estimate_extra_epochs(half, 4.0, schedule=written(plan), total_epochs=40).curve
+    assert (band.epochs[0], band.epochs[-1]) == (20, 40)
+    assert band.low[0] == band.median[0] == band.high[0] == half.accuracy[-1]

@@ -26,6 +26,12 @@ from trainscope.convergence.track import Track
 
 RECORDS = 60
 """Records of a run that are looked at, at most, half of them evenly in log time."""
+FEWEST = 4
+"""Records without which nothing is fitted."""
+UNMOVED = 1e-3
+"""Share of a run's clock before which a warm-up from an LR of 0 has done nothing."""
+TINY = 1e-12
+"""The least that a clock shows."""
 CERTAIN = 4.0
 """Records' worth of belief in the misfit that is assumed, against the one that is found."""
 TRUST = (0.05, 4.0)
@@ -119,7 +125,7 @@ class Law:
         q, p, delay = self.grid
         clock, noisy = clocks(track, at, self.reference, q, p, delay * self.horizon)
         tau, held = clock[self.powers], noisy[self.powers]
-        x = np.maximum(tau / self.horizon, 1e-12) ** -self.alpha[:, None]
+        x = np.maximum(tau / self.horizon, TINY) ** -self.alpha[:, None]
         base, scale, released = self.draws.T[:, :, None]
         ahead = np.maximum(np.log(at / watched), 0.0)
         above = max(float(np.log(track.peak / self.reference)), 0.0) if track.peak else 0.0
@@ -154,63 +160,101 @@ def clocks(
     return np.cumsum(steps, axis=1)[:, place], held[:, place]
 
 
+@dataclass(frozen=True)
+class _Evidence:
+    """The records of every run, as the fit sees them.
+
+    Attributes:
+        quality: [N].
+        below: [N], by how much each lies below the last of its run.
+        tau: [G, N], over the longest run.
+        held: [G, N], the noise that the LR keeps up.
+        end: [G], tau at the end of the watched run.
+        rise: Of the watched run's quality over a unit of log time.
+        jitter: Standard deviation of one record about its curve.
+    """
+
+    quality: Floats
+    below: Floats
+    tau: Floats
+    held: Floats
+    end: Floats
+    rise: float
+    jitter: float
+
+
 def fit_law(curves: Sequence[LearningCurve], prior: AnnealingPrior = PRIOR) -> Law | None:
-    """Fit the law to the runs in evidence; None where they hold fewer than four records.
+    """Fit the law to the runs in evidence; None where they hold fewer than `FEWEST` records.
 
     Args:
         curves: Of one network, data and metric, on one scale; the watched one first.
         prior: What is believed before.
     """
     curves = [c for c in curves if len(c.lr) and (c.epochs > 0).any()]
-    if not curves or sum(int((c.epochs > 0).sum()) for c in curves) < 4:
+    if not curves or sum(int((c.epochs > 0).sum()) for c in curves) < FEWEST:
         return None
-    tracks = [Track.of(c) for c in curves]
-    reference = max(track.peak for track in tracks)
+    reference = max(float(c.lr.max()) for c in curves)
     horizon = max(float(c.epochs[-1]) for c in curves)
-    seen = [_records(c) for c in curves]
     axes = np.meshgrid(prior.q, prior.p, prior.delay, indexing="ij")
     grid = np.stack([axis.ravel() for axis in axes])
-    q, p, delay = grid
-    pairs = [
-        clocks(track, at, reference, q, p, delay * horizon)
-        for track, (at, _, _) in zip(tracks, seen, strict=True)
-    ]
-    tau = np.maximum(np.concatenate([t for t, _ in pairs], axis=1) / horizon, 1e-12)
-    held = np.concatenate([n for _, n in pairs], axis=1)
-    y = np.concatenate([values for _, values, _ in seen])
-    below = np.concatenate([b for _, _, b in seen])
-    jitter = max(noise(c.quality[c.epochs > 0]) for c in curves)
-    rise = _rise(seen[0])
-    unit = max(rise, jitter / WINDOW, 1e-9 * max(float(np.ptp(y)), 1e-9))
-    error = jitter**2 + (prior.misfit * unit) ** 2 + (prior.distance * below) ** 2
+    seen = _evidence(curves, reference, horizon, grid)
+    percent = curves[0].scale.percent
+    of_rise = prior.of_rise_percent if percent else prior.of_rise
+    rise, alpha, size = seen.rise, np.array(prior.alpha), prior.evidence * len(seen.quality)
+    unit = max(rise, seen.jitter / WINDOW, 1e-9 * max(float(np.ptp(seen.quality)), 1e-9))
+    error = seen.jitter**2 + (prior.misfit * unit) ** 2 + (prior.distance * seen.below) ** 2
     weight = prior.evidence / error
-    alpha = np.array(prior.alpha)
-    x = -(tau[None] ** -alpha[:, None, None])
-    design = np.stack(np.broadcast_arrays(np.ones_like(x), x, -held[None]), axis=-1)
-    weighted = design * weight[:, None]
-    gram = np.swapaxes(weighted, -1, -2) @ design
-    moment = np.swapaxes(weighted, -1, -2) @ y
-    square, size, trust = float(weight @ y**2), prior.evidence * len(y), 1.0
+    x = -(seen.tau[None] ** -alpha[:, None, None])
+    design = np.stack(np.broadcast_arrays(np.ones_like(x), x, -seen.held[None]), axis=-1)
+    weighted = np.swapaxes(design * weight[:, None], -1, -2)
+    gram, moment = weighted @ design, weighted @ seen.quality
+    square, trust = float(weight @ seen.quality**2), 1.0
+    belief = _belief(prior, alpha, *grid[:2])
     for _ in range(2):  # the second time by the rise and the misfit that the law itself has
-        of_rise = prior.of_rise_percent if curves[0].scale.percent else prior.of_rise
-        centre = of_rise * rise + prior.of_noise * jitter
+        centre = of_rise * rise + prior.of_noise * seen.jitter
         spread = max(prior.unsure * centre, 1e-6 * unit)
         theta, cov, cost, fit = _solved(
             trust * gram, trust * moment, trust * square, centre, spread
         )
         best = np.unravel_index(np.argmax(fit), fit.shape)
         trust = float(np.clip((size + CERTAIN) / (cost[best] / trust + CERTAIN), *TRUST))
-        fit = fit + _belief(prior, alpha, q, p)
-        share = np.exp(fit - fit.max())
+        share = np.exp(fit + belief - (fit + belief).max())
         share /= share.sum()
-        end = pairs[0][0][:, -1] / horizon
-        speeds = alpha[:, None] * theta[..., 1] * end[None] ** -alpha[:, None]
+        speeds = alpha[:, None] * theta[..., 1] * seen.end[None] ** -alpha[:, None]
         rise = float(np.clip((share * speeds).sum(), 0.0, 4 * unit))
-    fitted = design[best[0], best[1]] @ theta[best]
-    rough = float(np.sqrt(weight @ (fitted - y) ** 2 / weight.sum()))
-    grain = max(_grain(c) for c in curves) if curves[0].scale.percent else 0.0
-    jitter = float(np.sqrt(jitter**2 + rough**2 + grain**2 / 2))
+    off = design[best[0], best[1]] @ theta[best] - seen.quality
+    rough = weight @ off**2 / weight.sum()
+    grain = max(map(_grain, curves)) if percent else 0.0
+    jitter = float(np.sqrt(seen.jitter**2 + rough + grain**2 / 2))
     return _drawn(share, theta, cov, alpha, grid, reference, horizon, (rise, jitter), prior)
+
+
+def _evidence(
+    curves: Sequence[LearningCurve], reference: float, horizon: float, grid: Floats
+) -> _Evidence:
+    """Return the records of every run with the clocks of every power of the grid."""
+    q, p, delay = grid
+    columns, ends = [], []
+    for curve in curves:
+        at, values, below = _records(curve)
+        tau, held = clocks(Track.of(curve), at, reference, q, p, delay * horizon)
+        # What an LR of next to nothing left where it was is no point of a power law.
+        begun = np.asarray((tau > UNMOVED * tau[:, -1:]).all(axis=0))
+        begun[-FEWEST:] = True
+        columns.append((values[begun], below[begun], tau[:, begun], held[:, begun]))
+        ends.append(tau[:, -1])
+    quality, below, tau, held = (
+        np.concatenate(column, axis=-1) for column in zip(*columns, strict=True)
+    )
+    return _Evidence(
+        quality=quality,
+        below=below,
+        tau=np.maximum(tau / horizon, TINY),
+        held=held,
+        end=np.maximum(ends[0] / horizon, TINY),
+        rise=_rise(*_records(curves[0])[:2]),
+        jitter=max(noise(c.quality[c.epochs > 0]) for c in curves),
+    )
 
 
 def _grain(curve: LearningCurve) -> float:
@@ -234,11 +278,10 @@ def _records(curve: LearningCurve) -> tuple[Floats, Floats, Floats]:
     return at, values, below
 
 
-def _rise(seen: tuple[Floats, Floats, Floats]) -> float:
+def _rise(at: Floats, values: Floats) -> float:
     """Return the rise of the quality over a unit of log time, over the last half of a run."""
-    at, values, _ = seen
     late = at >= at[-1] / 2
-    late[-4:] = True
+    late[-FEWEST:] = True
     s = np.log(at[late])
     s = s - s.mean()
     spread = float(s @ s)

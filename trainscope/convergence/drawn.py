@@ -9,11 +9,10 @@ import numpy as np
 from trainscope.convergence.curve import LearningCurve
 from trainscope.convergence.estimate import Band, EstimateStatus, Interval
 from trainscope.convergence.passages import Passages
+from trainscope.convergence.plan import FEW
 from trainscope.convergence.stage import FirstStage
 
 HALF = 0.5
-FEW = 6
-"""Records below which the status says so, and no curve is predicted."""
 FURTHEST = 10.0
 """Times the epochs watched to which a curve is predicted: estimates were checked as far."""
 SOME = 3

@@ -73,14 +73,15 @@ def explain(
         sentences.append(_basis(ahead, reference))
     if in_doubt:
         sentences.append(in_doubt)
-    if plan is not None and plan.tail and scale.percent and (final is None or final < target):
+    decays = plan is not None and bool(plan.tail) and (final is None or final < target)
+    if plan is not None and decays and scale.percent and plan.staged:
         sentences.append(
             f"The decays are taken to {'add' if up else 'take off'} "
             f"{scale.gap(best, best + gain.mean, 1)} (standard error "
             f"{_number(scale.gap(best, best + gain.stderr, 1))}; from {gain.source}) and "
             f"{'' if up else 'to add '}{plan.tail:.1f} epochs' worth of LR time."
         )
-    elif plan is not None and plan.tail and (final is None or final < target):
+    elif decays:
         sentences.append(
             "What the decays bring is taken from one law for all records and their LRs."
         )

@@ -10,11 +10,10 @@ import numpy as np
 from trainscope.convergence.calibration import Calibration, load
 from trainscope.convergence.curve import LearningCurve
 from trainscope.convergence.decay_gain import Gain, decay_gain, final_quality
-from trainscope.convergence.drawn import FEW, drawn_band, withheld_for
+from trainscope.convergence.drawn import drawn_band, withheld_for
 from trainscope.convergence.early_decay import early_decay, log_slope
 from trainscope.convergence.estimate import (
     NEVER,
-    THE_STAGE,
     THE_WATCHED,
     Band,
     Estimate,
@@ -28,7 +27,7 @@ from trainscope.convergence.forecast import ENOUGH
 from trainscope.convergence.from_ends import from_ends
 from trainscope.convergence.passage import first_passage, running_maximum
 from trainscope.convergence.passages import Passages, passages
-from trainscope.convergence.plan import Plan, read_plan
+from trainscope.convergence.plan import FEW, Plan, read_plan
 from trainscope.convergence.prospect import Prospect
 from trainscope.convergence.scale import shared_scale
 from trainscope.convergence.scheduled import (
@@ -202,7 +201,7 @@ def _estimated(
         metric=small.metric,
         per=small.per,
         final=final_of(foreseen, small, plan, tails),
-        lengthens=THE_WATCHED if plan is None else THE_STAGE,
+        lengthens=THE_WATCHED if plan is None else plan.lengthens,
     )
 
 
@@ -238,10 +237,11 @@ def _planned(
 
     Of percentages, half the weight is with the passages and the gain of decays, whose noise of the
     metric tells it, and half with the annealing law: neither was better on all kinds of problems.
-    Another metric need not show that noise, and its law stands alone.
+    Another metric need not show that noise, and a plan without a first stage is stretched as a
+    whole, of which the passages know nothing: there the law stands alone.
     """
     stage = ahead.stage
-    if foreseen is not None and not stage.bounded:
+    if foreseen is not None and not (stage.bounded and plan.staged):
         return Interval(*foreseen.extra(target, tails)), foreseen.reachable(target)
     # A plan at another LR than the one watched goes at another pace: equal LR time.
     pace = stage.lr / plan.lr

@@ -14,7 +14,7 @@ from trainscope.convergence.track import Track
 from trainscope.errors import ScheduleError
 
 FEW = 6
-"""Records of a first stage with which its first passages are estimated by themselves."""
+"""Records of a first stage with which its first passages are estimated by themselves, and drawn."""
 ANNEALED = 0.25
 """Share of its peak at which a falling LR may be at its end."""
 HELD = 0.15

@@ -26,6 +26,10 @@ from trainscope.convergence.stage import SAME, FirstStage
 from trainscope.convergence.track import Track
 
 HALF = 0.5
+ROUNDED = 0.02
+"""Share of the largest LR by which the same schedule may differ, as it was written or averaged."""
+OTHER = 0.05
+"""Share of the epochs watched in which a run may have had other LRs than its plan."""
 NORMAL = np.array([NormalDist().inv_cdf((i + 0.5) / 199) for i in range(199)])
 """A standard normal, by its quantiles."""
 
@@ -61,17 +65,10 @@ def foresee(
 
 def _same_start(own: Track, planned: Track, watched: float) -> bool:
     """Return whether a plan begins with the LRs that a run had."""
-    both = np.union1d(own.edges, planned.edges)
-    both = both[both <= watched]
-    if not len(both):
-        both = np.array([watched])
-    mine, its = own.split(both), planned.split(both)
-    seen = mine.edges <= watched
-    spans = np.diff(mine.edges[seen], prepend=0.0)
-    mine_rates = mine.rates[seen]
-    its_rates = its.rates[np.searchsorted(its.edges, mine.edges[seen])]
-    apart = np.abs(mine_rates - its_rates) > 0.02 * max(own.peak, SAME)
-    return float(spans[apart].sum()) <= 0.05 * watched
+    mine, its = own.until(watched), planned.until(watched)
+    mine, its = mine.split(its.edges), its.split(mine.edges)
+    apart = np.abs(mine.rates - its.rates) > ROUNDED * own.peak
+    return float(np.diff(mine.edges, prepend=0.0)[apart].sum()) <= OTHER * watched
 
 
 def final_of(
@@ -122,7 +119,7 @@ def estimate_scheduled(
     if ahead is None:
         return None
     tails = (HALF, (1 - level) / 2, (1 + level) / 2)
-    scale, goal, watched = small.scale, small.scale.quality(target), ahead.watched
+    goal, watched = small.scale.quality(target), ahead.watched
     seen = running_maximum(small.quality[small.epochs > 0])
     final = final_of(ahead, small, plan, tails)
     ended = final is not None and small.scale.quality(final.median) >= goal
@@ -151,8 +148,8 @@ def estimate_scheduled(
         reachable=reachable,
         lr_time_bound=None,
         status=status,
-        explanation=_explained(small, ahead, plan, status, extra, reachable, final),
-        curve=_band(ahead, scale, tails),
+        explanation=_explained(small, ahead, plan, status, reachable, final),
+        curve=_band(ahead, small, tails),
         metric=small.metric,
         per=small.per,
         final=final,
@@ -170,12 +167,13 @@ def _values(scale: Scale, quality: Floats, tails: tuple[float, ...]) -> Interval
     return Interval(median, min(low, high), max(low, high))
 
 
-def _band(ahead: Prospect, scale: Scale, tails: tuple[float, ...]) -> Band:
-    """Return the predicted values from the last watched epoch to the end of the plan."""
+def _band(ahead: Prospect, small: LearningCurve, tails: tuple[float, ...]) -> Band:
+    """Return the predicted values from the last watched record to the end of the plan."""
     if not ahead.followed or ahead.at[-1] <= ahead.watched * (1 + SAME):
         return Band()
-    rows = scale.within(np.quantile(ahead.curves, tails, axis=0))
-    median, low, high = rows
+    quality = np.quantile(ahead.curves, tails, axis=0)
+    quality[:, 0] = small.quality[-1]  # what is drawn goes on from what was measured
+    median, low, high = small.scale.within(quality)
     return Band(
         tuple(ahead.at.tolist()),
         tuple(median.tolist()),
@@ -189,7 +187,6 @@ def _explained(
     ahead: Prospect,
     plan: Plan | None,
     status: EstimateStatus,
-    extra: Interval,
     reachable: float,
     final: Interval | None,
 ) -> str:
