@@ -13,32 +13,18 @@ from __future__ import annotations
 
 import argparse
 import math
-import random
-import sysconfig
 import time
 from pathlib import Path
 
 import torch
+from library_text import text_of_the_library
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from trainscope.data import Reading, load
 
 VOCABULARY, LENGTH, BATCH, LR = 2048, 128, 16, 2e-3
-LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "__pycache__"}
 END = "<|endoftext|>"
-
-
-def text_of_the_library(most: int = 6_000_000) -> str:
-    """Return the sources of the standard library in a fixed, shuffled order."""
-    root = Path(sysconfig.get_path("stdlib"))
-    files = [
-        path
-        for path in sorted(root.rglob("*.py"))
-        if not LEFT_OUT & set(path.relative_to(root).parts)
-    ]
-    random.Random(0).shuffle(files)
-    return "\n".join(path.read_text("utf-8", errors="replace") for path in files)[:most]
 
 
 def save_tokenizer(text: str, folder: Path) -> None:
@@ -104,7 +90,7 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     asked.folder.mkdir(parents=True, exist_ok=True)
-    text = text_of_the_library()
+    text = text_of_the_library(6_000_000)
     (asked.folder / "stdlib.txt").write_text(text, "utf-8")
     save_tokenizer(text, asked.folder)
     train(asked.folder, asked.minutes).save_pretrained(asked.folder)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import gzip
-import random
-import sysconfig
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
+from library_text import text_of_the_library
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -24,7 +23,6 @@ WINDOW = 32
 """Characters that the class of the next one is told from."""
 CHARACTERS = 96
 """Printable ASCII and the end of a line; all else is the last."""
-LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "__pycache__"}
 
 
 @dataclass(frozen=True)
@@ -107,14 +105,7 @@ def load(problem: str, pool: bool, mnist: Path | None, fashion: Path | None) -> 
 
 def characters(most: int = 1_500_000) -> Tensor:
     """Return the sources of the standard library in a fixed, shuffled order, as codes below 96."""
-    root = Path(sysconfig.get_path("stdlib"))
-    files = [
-        path
-        for path in sorted(root.rglob("*.py"))
-        if not LEFT_OUT & set(path.relative_to(root).parts)
-    ]
-    random.Random(0).shuffle(files)
-    text = "\n".join(path.read_text("utf-8", errors="replace") for path in files)[:most]
+    text = text_of_the_library(most)
     raw = torch.tensor(np.frombuffer(text.encode("ascii", "replace"), dtype=np.uint8).copy()).long()
     return torch.where(raw == 10, CHARACTERS - 1, (raw - 32).clamp(0, CHARACTERS - 2))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -12,6 +11,7 @@ import time
 from collections import Counter
 
 import pytest
+from forked import processes
 from small_studies import environment, one_thread, plan, retraining
 from small_training import without_seconds
 
@@ -24,7 +24,6 @@ from trainscope.studies.results import as_csv, failures, read_csv, results
 from trainscope.studies.store import KEY, Planned
 from trainscope.studies.working import Listeners, work
 
-processes = multiprocessing.get_context("spawn")
 PLACES = ("{}/study.db", "journal:{}/study.log")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import signal
@@ -11,26 +10,17 @@ import time
 
 import small_training
 import torch
+from forked import processes
 
 from trainscope.records import Run
 from trainscope.training.state import load_state
 
 KILLS, PAUSE = 6, 0.02
-PRELOAD = [
-    "sklearn.datasets",
-    "sklearn.model_selection",
-    "trainscope.training.jobs",
-    "trainscope.training.runner",
-    "trainscope.probes.gradient",
-    "trainscope.probes.hooks",
-]
 
 
 def test_kill_minus_nine_at_random_moments(tmp_path):
     """Each process is killed a random while after it went on, in a step or in a write."""
     whole = small_training.run(tmp_path / "whole")
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(PRELOAD)
     epoch = statistics.median(record.seconds for record in whole.epochs) + 3 * PAUSE
     draw, folder = random.Random(0), tmp_path / "killed"
     for kill in range(KILLS):

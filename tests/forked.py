@@ -1,0 +1,20 @@
+"""Processes that start at once: forked off one that has what they import."""
+
+from __future__ import annotations
+
+import multiprocessing
+
+processes = multiprocessing.get_context("forkserver")
+processes.set_forkserver_preload(
+    [
+        "pytest",
+        "sklearn.datasets",
+        "sklearn.model_selection",
+        "optuna.storages",
+        "trainscope.probes.gradient",
+        "trainscope.probes.hooks",
+        "trainscope.studies.working",
+        "trainscope.training.jobs",
+        "trainscope.training.runner",
+    ]
+)
