@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import pytest
 from diagnoses import retraining
 
 from trainscope.diagnosis.outlook import outlook
-from trainscope.records import Columns, Measurement
+from trainscope.diagnosis.verdict import _estimate
+from trainscope.records import Columns, Measurement, Scalar
+from trainscope.records.retrained import CURVES, CURVES_METRIC, START_METRIC
 
 
 def found(*curves: list[float], lrs=(1e-2, 1e-3)):
@@ -52,3 +55,30 @@ def test_an_lr_that_diverged_is_left_out():
 def test_the_target_leaves_out_the_accuracy_before_retraining():
     (estimate,) = found([88.0], [60.0])
     assert estimate["target"] == 88.0
+
+
+def test_a_loss_over_steps_is_estimated_in_its_own_unit_and_direction():
+    """The curves of an error of 100 - accuracy, tested every 20 steps."""
+
+    def turned(curve: list[float]) -> list[float]:
+        return [(100.0 - value) / 25 for value in curve]
+
+    after = retraining(12.0, LARGE, SMALL)
+    arrays = {name: rows for name, rows in after.arrays.items() if name != CURVES}
+    arrays |= {
+        CURVES_METRIC: [turned(LARGE), turned(SMALL)],
+        "epoch_losses": [[5.0 / (e + 1) for e in range(8)]] * 2,
+        "metric": ["loss", "nats", "lower"],
+        "steps": [20],
+    }
+    scalars = {START_METRIC: Scalar(3.5)}
+    after = Measurement(**{**_fields(after), "arrays": arrays, "scalars": scalars})
+    (estimate,) = outlook(Columns(after, after))
+    (plain,) = found(LARGE, SMALL)
+    assert (estimate["lr"], estimate["epochs"], estimate["per"]) == (1e-3, 160, "step")
+    assert estimate["target"] == pytest.approx((100.0 - plain["target"]) / 25)
+    ratio = estimate["extra_epochs"]["median"] / (20 * plain["extra_epochs"]["median"])
+    assert 0.5 < ratio < 2
+    told = _estimate(estimate)
+    assert "to get to the loss 0.2600 nats of LR 0.01 after 160 steps" in told
+    assert "extra steps (80% interval" in told

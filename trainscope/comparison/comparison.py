@@ -200,7 +200,7 @@ def _copies(count: int) -> list[str]:
 
 
 def _metrics(groups: Sequence[Setting]) -> list[str]:
-    """Say what follows from metrics that are several, or that the estimate is not known for."""
+    """Say what follows from metrics that are several."""
     held: dict[Metric, int] = {}
     for item in groups:
         held[item.metric] = held.get(item.metric, 0) + 1
@@ -212,12 +212,6 @@ def _metrics(groups: Sequence[Setting]) -> list[str]:
         notes.append(
             f"The runs are told by {len(held)} metrics, {told}: no setting is held against one of "
             "another metric."
-        )
-    others = [metric.name for metric, count in held.items() if metric.unit != "%" and count > 1]
-    if others:
-        notes.append(
-            f"No extra epochs are estimated for {listed(others)}: how far off the estimate is was "
-            "found for metrics in percent alone."
         )
     return notes
 

@@ -140,8 +140,6 @@ def _goes_on(longer: Setting, shorter: Setting) -> bool:
 def estimates(groups: Sequence[Setting], unconverged: Collection[str] = ()) -> list[GroupEstimate]:
     """Estimate the extra epochs of every setting that a larger LR beats on one pruned network.
 
-    The metric is in percent: how far off estimates are is not known for others.
-
     Each watches the mean over seeds of its first LR stage; the target is the final accuracy of the
     best setting with a larger LR and the same optimizer settings, both on the pruned networks that
     the two share.
@@ -152,7 +150,7 @@ def estimates(groups: Sequence[Setting], unconverged: Collection[str] = ()) -> l
     """
     behind: list[tuple[float, Ground]] = []
     known = [item for item in groups if item.lr is not None and item.mean is not None]
-    for family in kin([item for item in known if item.metric.unit == "%"]):
+    for family in kin(known):
         for item in family:
             if any(_goes_on(other, item) for other in family):
                 continue  # the longer run is the evidence, and an estimate from less is none
@@ -167,8 +165,9 @@ def estimates(groups: Sequence[Setting], unconverged: Collection[str] = ()) -> l
             own, best = ground.groups
             ahead = welch(best.qualities, own.qualities)
             sure = ahead.significant or untested(best.finals, own.finals)
-            if best.first.epochs and ahead.value >= LEAST and sure:
-                behind.append((ahead.value, ground))
+            gap = best.metric.points(ahead.value, best.mean or 0.0)
+            if best.first.epochs and gap >= LEAST and sure:
+                behind.append((gap, ground))
     behind.sort(key=lambda part: -part[0])
     found = [_estimate(ground, unconverged) for _, ground in behind[:MOST]]
     return [estimate for estimate in found if estimate is not None]

@@ -21,14 +21,15 @@ def outlook(columns: Columns) -> tuple[Json, ...]:
         columns: A trainability accuracy; its pruned network's curves are used.
 
     Returns:
-        For each smaller LR: `lr`, `reference_lr`, `target` (percent), `epochs` watched and what
-        `trainscope.convergence.Estimate.to_json` gives. Empty where there is one LR alone.
+        For each smaller LR: `lr`, `reference_lr`, `epochs` watched (steps, where `per` says so) and
+        what `trainscope.convergence.Estimate.to_json` gives. Empty where there is one LR alone.
     """
     curves = {} if columns.after is None else _curves(columns.after)
     if len(curves) < 2:
         return ()
     ends = {lr: _end(curve) for lr, curve in curves.items()}
-    best = max(ends, key=lambda lr: ends[lr])
+    metric = next(iter(curves.values())).metric
+    best = max(ends, key=lambda lr: metric.sign * ends[lr])
     return tuple(
         {"lr": lr, "reference_lr": best, "epochs": int(curve.epochs[-1])}
         | estimate_extra_epochs(
@@ -41,16 +42,17 @@ def outlook(columns: Columns) -> tuple[Json, ...]:
 
 def _curves(measurement: Measurement) -> dict[float, LearningCurve]:
     told, found = retrained(measurement), {}
-    if not told.metric.is_accuracy or told.steps is not None:
-        return {}  # the estimator is built on accuracies of whole epochs
-    for lr, accuracies, losses in zip(told.lrs, told.curves, told.losses, strict=False):
+    step = told.steps or 1
+    for lr, values, losses in zip(told.lrs, told.curves, told.losses, strict=False):
         if None in losses:  # it diverged
             continue
         found[lr] = LearningCurve(
-            epochs=list(range(len(accuracies) + 1)),
-            accuracy=[told.start, *accuracies],
+            epochs=[step * k for k in range(len(values) + 1)],
+            accuracy=[told.start, *values],
             lr=lr,
             loss=[None, *loss_at_ends(losses, [lr] * len(losses))],
+            metric=told.metric,
+            per="epoch" if told.steps is None else "step",
         )
     return found
 

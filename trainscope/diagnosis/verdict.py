@@ -276,9 +276,10 @@ def _pair(columns: Columns) -> tuple[Measurement, Measurement]:
 def _estimate(found: Json) -> str:
     """Say what one estimate of extra epochs says, and how far to believe it."""
     lr, large, extra = f"{found['lr']:g}", f"{found['reference_lr']:g}", found["extra_epochs"]
-    there = f"the {found['target']:.1f} % of LR {large} after {_counted(found['epochs'])}"
+    per, goal = found["per"], Metric.from_json(found["metric"]).called(found["target"])
+    there = f"the {goal} of LR {large} after {_counted(found['epochs'], per)}"
     if found["status"] == Outlook.REACHED:
-        return f"LR {lr} gets to {there} in as many: no extra epochs are needed for that."
+        return f"LR {lr} gets to {there} in as many: no extra {per}s are needed for that."
     if found["status"] == Outlook.UNREACHABLE or extra["median"] is None:
         return f"LR {lr} is not expected to get to {there}: {found['explanation']}"
     line = f"LR {lr} is slower, not necessarily worse: to get to {there}"
@@ -286,18 +287,18 @@ def _estimate(found: Json) -> str:
     limit = "" if bound is None else f"at most {max(0.0, bound - found['epochs']):.0f} by LR time"
     if found["status"] == Outlook.TOO_FEW:
         return (
-            f"{line} it needs more epochs{f', {limit}' if limit else ''}; for an interval, watch "
-            "it for longer with --retrain-epochs (retrain_epochs=)."
+            f"{line} it needs more {per}s{f', {limit}' if limit else ''}; for an interval, watch "
+            f"it for longer with --retrain-{per}s (retrain_{per}s=)."
         )
     high = "or more" if extra["high"] is None else f"to {extra['high']:.0f}"
     return (
-        f"{line}, expect {extra['low']:.0f} {high} extra epochs ({found['level']:.0%} interval, "
+        f"{line}, expect {extra['low']:.0f} {high} extra {per}s ({found['level']:.0%} interval, "
         f"median {extra['median']:.0f}){f', {limit}' if limit else ''}."
     )
 
 
-def _counted(epochs: int) -> str:
-    return "1 epoch" if epochs == 1 else f"{epochs} epochs"
+def _counted(count: int, per: str) -> str:
+    return f"1 {per}" if count == 1 else f"{count} {per}s"
 
 
 def _value(measurement: Measurement | None, name: str) -> float | None:
