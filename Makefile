@@ -9,9 +9,9 @@ READY := $(VENV)/.ready
 demo: $(READY)
 	$(BIN)/trainscope demo --output demo
 
-# One process a core, each on one thread.
+# One process a core, each on one thread; what a file's tests share is made once.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST_ARGS)
 
 check: $(READY)
 	$(BIN)/ruff check .

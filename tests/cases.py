@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 import torch.nn.functional as F
+from reference.dense import Dense
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
@@ -86,12 +88,12 @@ class Attention(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.embed = nn.Conv2d(2, 8, 2, stride=2)
-        self.position = nn.Parameter(torch.randn(1, 4, 8) * 0.1)
-        self.norm = nn.LayerNorm(8)
-        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
-        self.mlp = nn.Sequential(nn.Linear(8, 6), nn.GELU(), nn.Linear(6, 8))
-        self.fc = nn.Linear(8, 3)
+        self.embed = nn.Conv2d(2, 4, 2, stride=2)
+        self.position = nn.Parameter(torch.randn(1, 4, 4) * 0.1)
+        self.norm = nn.LayerNorm(4)
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+        self.mlp = nn.Sequential(nn.Linear(4, 6), nn.GELU(), nn.Linear(6, 4))
+        self.fc = nn.Linear(4, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.embed(x).flatten(2).transpose(1, 2) + self.position
@@ -202,3 +204,10 @@ def case(name: str, samples: int = 10, batch_size: int = 4) -> Case:
         labels = torch.randint(0, 7 if name == "wide" else 3, (samples,))
     data = ProbeData(name, inputs, labels, batch_size=batch_size)
     return Case(name, network.train(), data, piecewise_linear)
+
+
+@cache
+def dense_case(name: str) -> Dense:
+    """Return the reference of a case, worked out once for all tests of a process."""
+    one = case(name)
+    return Dense(one.network, one.data.inputs, one.data.labels)

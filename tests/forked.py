@@ -8,8 +8,6 @@ processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(
     [
         "pytest",
-        "sklearn.datasets",
-        "sklearn.model_selection",
         "optuna.storages",
         "trainscope.probes.gradient",
         "trainscope.probes.hooks",

@@ -12,7 +12,11 @@ GALLERY = Path(__file__).parents[1] / "docs" / "gallery"
 spec = importlib.util.spec_from_file_location("gallery_run", GALLERY / "run.py")
 assert spec is not None
 assert spec.loader is not None
-NEEDS = {"detection": ("torchmetrics", "pycocotools")}
+SKLEARN = ("sklearn",)
+NEEDS = {
+    "detection": ("torchmetrics", "pycocotools"),
+    **dict.fromkeys(("own_module", "regression", "training_loop"), SKLEARN),
+}
 gallery = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(gallery)
 

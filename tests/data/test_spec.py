@@ -35,6 +35,18 @@ def test_digits_are_the_published_split():
     assert sorted(set(labels.tolist())) == list(range(10))
 
 
+def test_digits_are_those_of_scikit_learn_as_it_divides_them():
+    datasets = pytest.importorskip("sklearn.datasets")
+    from sklearn.model_selection import train_test_split
+
+    images, labels = datasets.load_digits(return_X_y=True)
+    halves = train_test_split(images, labels, test_size=360, stratify=labels, random_state=0)
+    data = load("digits", (1, 8, 8))
+    for split, pixels, targets in zip((data.train, data.test), halves[:2], halves[2:], strict=True):
+        assert torch.equal(split.inputs.double().flatten(1), torch.from_numpy(pixels) / 16)
+        assert torch.equal(split.labels, torch.from_numpy(targets))
+
+
 @pytest.mark.skipif(not MNIST.is_dir(), reason="needs MNIST beside the repository")
 def test_mnist_is_read_and_normalised():
     data = load(f"mnist:{MNIST}", (1, 28, 28))

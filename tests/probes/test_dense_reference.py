@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from cases import BUILDERS, Case, case
+from cases import BUILDERS, Case, case, dense_case
 from reference.dense import Dense
 from torch import Tensor
 
@@ -25,8 +25,7 @@ TIGHT = 1e-10
 
 @pytest.fixture(params=BUILDERS, scope="module")
 def both(request: pytest.FixtureRequest) -> tuple[Case, Dense]:
-    one = case(request.param)
-    return one, Dense(one.network, one.data.inputs, one.data.labels)
+    return case(request.param), dense_case(request.param)
 
 
 def as_tensor(values: list) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from cases import BUILDERS, Case, case
+from cases import BUILDERS, Case, case, dense_case
 from peak_bytes import PeakBytes
 from reference.dense import Dense
 from torch import Tensor, nn
@@ -27,8 +27,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(params=BUILDERS, scope="module")
 def both(request: pytest.FixtureRequest) -> tuple[Case, Dense]:
-    one = case(request.param)
-    return one, Dense(one.network, one.data.inputs, one.data.labels)
+    return case(request.param), dense_case(request.param)
 
 
 def tiny() -> tuple[nn.Module, ProbeData]:
@@ -86,15 +85,15 @@ def test_the_top_and_the_smallest_eigenvalue(both: tuple[Case, Dense], ggn: bool
 @pytest.mark.parametrize("name", ["plain", "attention", "recurrent"])
 def test_estimates_of_the_trace_scatter_as_they_say(name: str) -> None:
     one = case(name)
-    exact = float(Dense(one.network, one.data.inputs, one.data.labels).hessian().trace())
+    exact = float(dense_case(name).hessian().trace())
     inside, errors = 0, []
-    for seed in range(20):
+    for seed in range(12):
         data = ProbeData("t", one.data.inputs, one.data.labels, seed=seed)
         probe = Curvature(lean=True, density_vectors=3, density_steps=1, tolerance=0.5)
         trace = probe.measure(one.network, data).scalars["trace"]
         errors.append((trace.value - exact) / trace.stderr)
         inside += abs(errors[-1]) <= 2
-    assert inside >= 17
+    assert inside >= 10
     assert 0.4 < float(np.std(errors)) < 1.6
 
 
@@ -221,7 +220,9 @@ def test_in_bfloat16_the_error_holds_what_rounding_does(seed: int) -> None:
 def test_blocks_are_those_of_the_dense_matrix(both: tuple[Case, Dense], ggn: bool) -> None:
     one, dense = both
     matrix = dense.ggn() if ggn else dense.hessian()
-    probe = Curvature(top=1, density_vectors=0, blocks=True, ggn=ggn, tolerance=1e-4)
+    probe = Curvature(
+        top=1, density_vectors=0, blocks=True, ggn=ggn, tolerance=1e-3, trace_vectors=32
+    )
     found = probe.measure(one.network, one.data)
     names = found.arrays["blocks"]
     assert len(names) == len(set(names)) > 1

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from cases import case
-from reference.dense import Dense
+from cases import dense_case
 from torch import Tensor, nn
 
 from trainscope.data import ProbeData
@@ -88,8 +87,7 @@ def quadratures(matrix: Tensor, vectors: int, steps: int, seed: int) -> list[Qua
 @pytest.mark.parametrize(("name", "vectors"), [("plain", 2), ("attention", 2), ("tied", 8)])
 def test_density(name: str, vectors: int) -> None:
     """Where a standard error is given, two of them hold nine in ten; unresolved, none is given."""
-    one = case(name)
-    hessian = Dense(one.network, one.data.inputs, one.data.labels).hessian()
+    hessian = dense_case(name).hessian()
     exact = torch.linalg.eigvalsh(hessian).numpy()
     held = []
     for seed in SEEDS:
