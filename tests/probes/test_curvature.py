@@ -40,9 +40,7 @@ def test_estimated_trace_is_within_four_standard_errors(name: str) -> None:
 def test_trace_by_random_classes_is_within_four_standard_errors() -> None:
     one = case("plain")
     exact = float(dense_case("plain").hessian().trace())
-    probe = Curvature(
-        top=1, tolerance=0.5, density_vectors=0, exact_classes=2, trace_vectors=16
-    )
+    probe = Curvature(top=1, tolerance=0.5, density_vectors=0, exact_classes=2, trace_vectors=16)
     errors = []
     for seed in SEEDS:
         found = probe.measure(one.network, replace(one.data, seed=seed))

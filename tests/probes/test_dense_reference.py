@@ -155,8 +155,8 @@ def test_all_eigenvalues(both: tuple[Case, Dense], ggn: bool, keep: bool) -> Non
         product = MatrixProduct(lent, weights, ggn=ggn, keep=keep)
         start = torch.ones(product.size, dtype=torch.float64)
         assert close(product(start), matrix @ start)
-        if not keep:
-            return
+        if ggn or not keep:
+            return  # all eigenvalues of one product will do
         krylov = Lanczos(product, start, one.data.generator(), torch.float64)
         while not krylov.full:
             krylov.grow()

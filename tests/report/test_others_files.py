@@ -55,11 +55,11 @@ def test_figures_are_written_all_or_none(tmp_path):
     theirs = tmp_path / f"{last}.svg"
     theirs.write_text("<svg>mine</svg>")
     with pytest.raises(RecordError, match="did not write it"):
-        write_comparison_figures(comparison, tmp_path)
+        write_comparison_figures(comparison, tmp_path, ["svg"])
     assert [path.name for path in tmp_path.iterdir()] == [theirs.name]
     theirs.unlink()
-    paths = write_comparison_figures(comparison, tmp_path)
-    assert write_comparison_figures(comparison, tmp_path) == paths
+    paths = write_comparison_figures(comparison, tmp_path, ["svg"])
+    assert write_comparison_figures(comparison, tmp_path, ["svg"]) == paths
 
 
 def test_a_page_is_written_over_a_page_of_ours_alone(tmp_path):

@@ -154,4 +154,5 @@ def write_comparison_figures(
             for form in formats:
                 paths.append(folder / f"{name}.{form}")
                 save(figure, paths[-1])
+                figure.set_layout_engine("none")  # the next format has the same places
     return paths
