@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,18 @@ def test_digits_are_the_published_split():
     assert abs(float(inputs.mean())) < 1e-3
     assert abs(float(inputs.std()) - 1) < 1e-3
     assert sorted(set(labels.tolist())) == list(range(10))
+
+
+def test_the_halves_of_the_digits_are_those_that_scikit_learn_draws():
+    """Its `train_test_split(..., test_size=360, stratify=labels, random_state=0)`, hashed."""
+    data = load("digits", (1, 8, 8))
+    found = hashlib.sha256()
+    for half in (data.train, data.test):
+        inputs, labels = half.batch(torch.arange(len(half)))
+        pixels = (inputs * 0.3764 + 0.3053) * 16
+        found.update(pixels.round().to(torch.uint8).numpy().tobytes())
+        found.update(labels.to(torch.uint8).numpy().tobytes())
+    assert found.hexdigest() == "28d636f2f47ec885bab6c1d883c883cd3f85cb5f6d0f1457558c6b672cc71adf"
 
 
 @pytest.mark.skipif(not MNIST.is_dir(), reason="needs MNIST beside the repository")
