@@ -24,6 +24,10 @@ from trainscope.networks.undo import put_back
 
 Undo = Callable[[], None]
 
+# Written out here, for thousands of things are asked what they are.
+_ATOMS = (str, int, float, bool, type(None), type)
+_CONTAINERS = (list, tuple, set, frozenset, deque)
+
 
 def keep_belongings(network: nn.Module) -> list[Undo]:
     """Return what to call, in order, to give everything that a network holds its content back.
@@ -54,13 +58,13 @@ def _followed(network: nn.Module) -> Iterator[Any]:
     seen: set[int] = set()
     while waiting:
         thing = waiting.pop()
-        if id(thing) in seen or isinstance(thing, str | int | float | bool | type(None) | type):
+        if id(thing) in seen or isinstance(thing, _ATOMS):
             continue
         seen.add(id(thing))
         yield thing
         if isinstance(thing, dict):
             waiting += thing.values()
-        elif isinstance(thing, list | tuple | set | frozenset | deque):
+        elif isinstance(thing, _CONTAINERS):
             waiting += thing
         elif not isinstance(thing, Tensor) and _has_contents(thing, own):
             waiting += [getattr(thing, name) for name in _slots(thing)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -14,6 +14,7 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from trainscope.data import ProbeData
+from trainscope.networks.meta import is_light
 from trainscope.probes.shards import bare, parted, parts_of
 from trainscope.probes.untouched import untouched
 from trainscope.probes.wrappers import unwrap
@@ -68,7 +69,8 @@ def footprint(network: nn.Module, data: ProbeData) -> Footprint:
 def _footprint(network: nn.Module, data: ProbeData) -> Footprint:
     """Follow one sample through a network on the meta device, without running the network.
 
-    A network that looks at values, as transformers' do at their masks, is run on the sample itself.
+    A network that looks at values, as transformers' do at their masks, is run on the sample itself,
+    and so is one that this takes but a moment.
     """
     parts = parts_of(network := parted(unwrap(network)))
     named = [*network.named_parameters(), *network.named_buffers()]
@@ -84,18 +86,27 @@ def _footprint(network: nn.Module, data: ProbeData) -> Footprint:
         dtype = like.dtype if like is not None and leaf.is_floating_point() else leaf.dtype
         return torch.empty_like(leaf, dtype=dtype, device="meta")
 
-    task, plain = data.task, bare(network) if parts else network
+    def numbers(one: Batch) -> Footprint:
+        own = beside(one, like) if like is not None else one
+        with torch.random.fork_rng(devices=[]):
+            return _followed(network, task, own, dict(named))
+
+    def shapes_alone(one: Batch) -> Footprint:
+        plain = bare(network) if parts else network
+        return _followed(plain, task, mapped(shaped, one), meta)
+
+    task = data.task
     try:
         one = task.select(data.batch, torch.tensor([0]))
-        return _followed(plain, task, mapped(shaped, one), meta)
-    except Exception:  # networks that look at values cannot be followed on the meta device
-        pass
-    try:
-        one = beside(one, like) if like is not None else one
-        with torch.random.fork_rng(devices=[]):
-            return _followed(network, task, one, dict(named))
-    except Exception:  # said by the probe, which runs it too
+        ways = [shapes_alone, numbers]
+        if is_light(network, sum(leaf.numel() for leaf in tensors(one))):
+            ways.reverse()
+    except Exception:  # said by the probe, which asks for the same
         return Footprint(None, None)
+    for way in ways:
+        with suppress(Exception):  # said by the probe, which runs it too
+            return way(one)
+    return Footprint(None, None)
 
 
 def _followed(

@@ -48,6 +48,34 @@ def test_folding_with_every_part_of_a_norm(affine: bool, bias: bool) -> None:
         assert torch.allclose(got, expected, rtol=0, atol=1e-11)
 
 
+class Flat(nn.Module):
+    """Its images are viewed as rows, which only one layout allows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.out = nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.Linear(48, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.norm(self.conv(x)))
+        return self.out(x.view(x.shape[0], -1))
+
+
+@pytest.mark.parametrize(
+    "kind", [Flat, lambda: nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3))]
+)
+def test_channels_lie_last_in_float32_where_the_network_takes_that(kind: Callable[[], nn.Module]):
+    network, inputs = drawn(kind()).float(), INPUTS.float()
+    model = folded(network, Classification(), inputs)
+    (norm,) = (module for module in model.modules() if isinstance(module, ConvNorm))
+    last = torch.channels_last if isinstance(network, nn.Sequential) else torch.contiguous_format
+    assert norm.layout is last
+    outs = network(inputs), model(inputs)
+    assert torch.allclose(*outs, rtol=1e-5, atol=1e-6)
+    grads = [torch.autograd.grad(out.sin().sum(), [*network.parameters()]) for out in outs]
+    for got, expected in zip(*grads, strict=True):
+        assert torch.allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+
 class ConvTwice(nn.Module):
     """A convolution whose two outputs go through the norm, and around it."""
 

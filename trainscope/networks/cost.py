@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -12,9 +13,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from trainscope.networks.example import Inputs, as_example
+from trainscope.networks.example import Inputs, as_example, tensors_of
 from trainscope.networks.masks import masks_of
-from trainscope.networks.meta import meta_copy, shared_copy
+from trainscope.networks.meta import is_light, light_copy, meta_copy, shared_copy
 
 
 def _trilinear(*factors: Any, out_val: Any, **_: Any) -> int:
@@ -61,7 +62,7 @@ def flops(module: nn.Module, inputs: Inputs) -> int:
     papers. A masked layer counts by its density: what hardware that skips zeros would need.
 
     Args:
-        module: Not touched: a copy without numbers is run on the meta device.
+        module: Not touched: a copy is run, without numbers where they are many.
         inputs: The shape of one input, or an example of a call: its cost is shared by its samples.
 
     Raises:
@@ -98,24 +99,35 @@ def _at_density(module: nn.Module, by_weight: dict[str, int]) -> dict[str, float
 
 def _multiply_adds(module: nn.Module, inputs: Inputs) -> tuple[dict[str, int], int]:
     """Return the multiply-adds by weight, and of products that involve none."""
-    try:
-        return _count(meta_copy(module), inputs)
-    except (NotImplementedError, RuntimeError):
-        # A network that looks at the values it computes cannot run without numbers.
-        with torch.random.fork_rng(devices=[]), shared_copy(module) as twin:
-            return _count(twin, inputs)
+    example = as_example(inputs, samples=1)
+    values = sum(t.numel() for t in tensors_of((example.args, dict(example.kwargs))).values())
+    with torch.random.fork_rng(devices=[]):
+        if is_light(module, values):
+            with suppress(Exception):  # drawn inputs need not be such as the network takes
+                return _count(light_copy(module), inputs, fused=False)
+        try:
+            return _count(meta_copy(module), inputs)
+        except (NotImplementedError, RuntimeError):
+            # A network that looks at the values it computes cannot run without numbers.
+            with shared_copy(module) as twin:
+                return _count(twin, inputs)
 
 
-def _count(twin: nn.Module, inputs: Inputs) -> tuple[dict[str, int], int]:
+def _count(twin: nn.Module, inputs: Inputs, *, fused: bool = True) -> tuple[dict[str, int], int]:
+    """Return the multiply-adds of one sample by weight, and of products that involve none.
+
+    Raises:
+        NotImplementedError: A fused kernel hides its products, and `fused` is False.
+    """
     # Weights that need gradients keep attention off its fused kernels, which nothing can count.
     weights = {name: weight.requires_grad_() for name, weight in _weights(twin)}
-    example, counter = as_example(inputs, samples=1), _Counter(weights)
+    example, counter = as_example(inputs, samples=1), _Counter(weights, fused)
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         try:
             with counter:
                 example.run(twin)
         except ValueError:  # batch norm without running statistics takes no single sample
-            example, counter = as_example(inputs, samples=2), _Counter(weights)
+            example, counter = as_example(inputs, samples=2), _Counter(weights, fused)
             with counter:
                 example.run(twin)
     samples = example.size
@@ -136,12 +148,17 @@ def _weights(twin: nn.Module) -> list[tuple[str, Tensor]]:
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts every product that runs inside, by the weight that it involves."""
 
-    def __init__(self, weights: dict[str, Tensor]) -> None:
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else torch imports its compiler for the first operator
+
+    def __init__(self, weights: dict[str, Tensor], fused: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         # A layer may pass a view (a transpose, a third of a packed projection): go by the memory.
         self._names = {_memory(weight): name for name, weight in weights.items()}
         self.by_weight: dict[str, int] = defaultdict(int)
         self.rest = 0
+        self._fused = fused
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -150,6 +167,8 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         formula: Callable[..., int] | None = FORMULAS.get(func.overloadpacket)
         if formula is None:
+            if not self._fused and "mkldnn" in func.name():  # of recurrent layers on the CPU
+                raise NotImplementedError(func.name())
             with self:
                 decomposed = func.decompose(*args, **kwargs)
             return func(*args, **kwargs) if decomposed is NotImplemented else decomposed

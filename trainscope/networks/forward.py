@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.utils.hooks import RemovableHandle
 
 from trainscope.errors import CheckpointError
-from trainscope.networks.meta import meta_copy, shared_copy
+from trainscope.networks.meta import is_light, light_copy, meta_copy, shared_copy
 from trainscope.networks.rebuild import words_of
 
 
@@ -29,15 +30,8 @@ def check_forward(
     Raises:
         CheckpointError: The layers do not fit each other, or the output is not [N, classes].
     """
-    try:
-        twin = meta_copy(module)
-        out = _run(twin, input_shape, name, regroup=regroup)
-    except CheckpointError:
-        if any(tensor.is_meta for tensor in module.state_dict().values()):
-            raise
-        # A network that looks at the values it computes cannot run without numbers.
-        with torch.random.fork_rng(devices=[]), shared_copy(module) as twin:
-            out = _run(twin, input_shape, name, regroup=regroup)
+    with torch.random.fork_rng(devices=[]):
+        twin, out = _run_any(module, input_shape, name, regroup=regroup)
     if not isinstance(out, Tensor) or out.ndim != 2 or len(out) != 2:
         what = words_of(tuple(out.shape)) if isinstance(out, Tensor) else f"a {type(out).__name__}"
         raise CheckpointError(
@@ -49,6 +43,25 @@ def check_forward(
             original, seen = module.get_submodule(layer), twin.get_submodule(layer)
             original.groups, original.in_channels = seen.groups, seen.in_channels
     return int(out.shape[1])
+
+
+def _run_any(
+    module: nn.Module, input_shape: tuple[int, ...], name: str, *, regroup: bool
+) -> tuple[nn.Module, object]:
+    """Run a copy of a network; return it and its outputs."""
+    if is_light(module, 2 * prod(input_shape)):
+        with suppress(CheckpointError):  # zeros need not be such as the network takes
+            twin = light_copy(module)
+            return twin, _run(twin, input_shape, name, regroup=regroup)
+    try:
+        twin = meta_copy(module)
+        return twin, _run(twin, input_shape, name, regroup=regroup)
+    except CheckpointError:
+        if any(tensor.is_meta for tensor in module.state_dict().values()):
+            raise
+        # A network that looks at the values it computes cannot run without numbers.
+        with shared_copy(module) as twin:
+            return twin, _run(twin, input_shape, name, regroup=regroup)
 
 
 @torch.no_grad()

@@ -12,10 +12,14 @@ from torch import Tensor, nn
 from torch.nn import init
 from torch.overrides import TorchFunctionMode
 
-from trainscope.networks.undo import given_back
+from trainscope.networks.undo import given_back, is_plain
 
 Shapes = dict[str, tuple[int, ...]]
 """The shape of every tensor of a state dict, by name."""
+
+LIGHT = 4e9
+"""Weights times values of an input up to which a pass is made with numbers. It takes a moment,
+where the first pass on the meta device has torch import its compiler, which takes seconds."""
 
 _MAKERS = frozenset({torch.empty, torch.zeros, torch.ones, torch.randn, torch.rand, torch.full})
 
@@ -74,6 +78,36 @@ def meta_copy(module: nn.Module) -> nn.Module:
     No weight is copied. Parameters that share memory stay shared in the copy.
     """
     return _copy(module, lambda tensor: torch.empty_like(tensor, device="meta"))
+
+
+def is_light(module: nn.Module, values: int) -> bool:
+    """Tell whether a pass with numbers takes but a moment, on the CPU.
+
+    Args:
+        module: Any.
+        values: Numbers in the inputs of one pass.
+    """
+    held = [*module.parameters(), *module.buffers()]
+    plain = all(
+        tensor.is_meta or (is_plain(tensor) and tensor.device.type == "cpu") for tensor in held
+    )
+    exact = all(
+        tensor.dtype in (torch.float32, torch.float64) or not tensor.is_floating_point()
+        for tensor in held
+    )
+    return plain and exact and sum(tensor.numel() for tensor in held) * values <= LIGHT
+
+
+def light_copy(module: nn.Module) -> nn.Module:
+    """Return a copy with numbers of its own, in eval mode and without hooks.
+
+    They are zeros where the module, which is not touched, has none.
+    """
+    return _copy(module, _numbers)
+
+
+def _numbers(tensor: Tensor) -> Tensor:
+    return torch.zeros(tensor.shape, dtype=tensor.dtype) if tensor.is_meta else tensor.clone()
 
 
 @contextmanager

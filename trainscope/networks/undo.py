@@ -72,6 +72,10 @@ def given_back(tensors: Iterable[Tensor], large: int | None = None) -> Iterator[
 class UndoLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Copies the values of watched tensors right before the first operation that writes to them."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else torch imports its compiler for the first operator
+
     def __init__(self, tensors: Iterable[Tensor]) -> None:
         """Watch plain strided tensors."""
         super().__init__()  # type: ignore[no-untyped-call]

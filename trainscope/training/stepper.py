@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from trainscope.errors import ActionError
 from trainscope.task import Batch, Classification, Task, mean_loss
 from trainscope.task.batches import beside, mapped
+from trainscope.training.optimizers import SGD, Adam, AdamW
 from trainscope.training.settings import Settings
 
 
@@ -25,17 +26,14 @@ def make_optimizer(network: nn.Module, settings: Settings, lr: float) -> Optimiz
     if not parameters:
         raise ActionError("every parameter is frozen, so there is nothing to train")
     if settings.adaptive:
-        kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
-        return kind(
+        return (AdamW if settings.optimizer == "adamw" else Adam)(
             parameters,
             lr=lr,
             betas=settings.betas,
             eps=settings.eps,
             weight_decay=settings.weight_decay,
         )
-    return torch.optim.SGD(
-        parameters, lr=lr, momentum=settings.momentum, weight_decay=settings.weight_decay
-    )
+    return SGD(parameters, lr=lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
 
 
 class Stepper:
