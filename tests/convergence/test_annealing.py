@@ -243,3 +243,22 @@ def test_a_prediction_under_a_plan_goes_on_from_the_last_record() -> None:
     band = estimate_extra_epochs(half, 4.0, schedule=written(plan), total_epochs=40).curve
     assert (band.epochs[0], band.epochs[-1]) == (20, 40)
     assert band.low[0] == band.median[0] == band.high[0] == half.accuracy[-1]
+
+
+@pytest.mark.parametrize("of", ["accuracy", "loss"])
+def test_a_plan_without_decays_gets_there_at_the_first_passage(of: str) -> None:
+    """What the sentence says and what the figure shows are one number."""
+    at = np.arange(1, 31)
+    shown = {1e-2: 1 - 1 / (1 + 0.5 * at), 1e-3: 1 - 1 / (1 + 0.05 * at)}
+    curves = []
+    for lr, share in shown.items():
+        if of == "loss":
+            curves.append(LearningCurve(at, metric=5 - 4 * share, better="lower", lr=lr))
+        else:
+            curves.append(LearningCurve(at, 20 + 70 * share, lr))
+    large, small = curves
+    target = float(large.accuracy[11])
+    found = estimate_extra_epochs(small, target, large, schedule="0:1e-3", total_epochs=30)
+    for name in ("median", "low", "high"):
+        extra, passage = getattr(found.extra_epochs, name), getattr(found.first_passage, name)
+        assert extra == pytest.approx(max(0.0, passage - 30), rel=0.05, abs=0.5)

@@ -238,10 +238,11 @@ def _planned(
     Of percentages, half the weight is with the passages and the gain of decays, whose noise of the
     metric tells it, and half with the annealing law: neither was better on all kinds of problems.
     Another metric need not show that noise, and a plan without a first stage is stretched as a
-    whole, of which the passages know nothing: there the law stands alone.
+    whole, of which the passages know nothing: there the law stands alone. A plan without decays
+    ends where the first passage is.
     """
     stage = ahead.stage
-    if foreseen is not None and not (stage.bounded and plan.staged):
+    if foreseen is not None and (not plan.staged or (plan.tail and not stage.bounded)):
         return Interval(*foreseen.extra(target, tails)), foreseen.reachable(target)
     # A plan at another LR than the one watched goes at another pace: equal LR time.
     pace = stage.lr / plan.lr
