@@ -391,7 +391,8 @@ def alone() -> dict[str, Any]:
     """Return what one process without a job finds."""
     found: dict[str, Any] = {}
     for name, (make, data) in NETWORKS.items():
-        found[name] = {p: told(probe.measure(make(), data())) for p, probe in PROBES.items()}
+        asked = {p for _, network, probes in CASES.values() if network == name for p in probes}
+        found[name] = {p: told(PROBES[p].measure(make(), data())) for p in asked}
     found["trained"] = trained(convolutional())
     found["loss"] = PROBES["gradient"].measure(perceptron(), vectors(5)).value("loss")
     return found
