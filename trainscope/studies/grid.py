@@ -49,6 +49,7 @@ class RecipeAsked:
         shape: As `RunSpec.shape`.
         min_lr: As `RunSpec.min_lr`.
         warmup: As `RunSpec.warmup`.
+        plan: As `RunSpec.plan`.
     """
 
     recipe: str
@@ -56,6 +57,7 @@ class RecipeAsked:
     shape: str = "halving"
     min_lr: float | None = None
     warmup: int = 0
+    plan: str | None = None
 
 
 @dataclass(frozen=True)
