@@ -17,9 +17,16 @@ from trainscope.cli.running import (
     build_hook,
     kept_on_interrupt,
     run_and_show,
+    staging,
     watching,
 )
-from trainscope.cli.schedule_options import build_pretraining, build_schedule, shape_options
+from trainscope.cli.schedule_options import (
+    build_plan,
+    build_pretraining,
+    build_schedule,
+    plan_options,
+    shape_options,
+)
 from trainscope.cli.sections import Sectioned
 from trainscope.cli.tracking import take_tracking
 from trainscope.cli.train import DATA_HELP, named_architecture
@@ -55,6 +62,7 @@ from trainscope.cli.training_options import (
     type=Place(path_type=Path),
     help="Folder of the pretraining that recipes share; by default runs/stem-NAME.",
 )
+@plan_options
 @shape_options
 @training_options
 @lora_options
@@ -69,6 +77,8 @@ def command(
     weights: str,
     speedup: float | None,
     stem: Path | None,
+    plan: str | None,
+    stage: Path | None,
     output: Path | None,
     device: str,
     as_json: bool,
@@ -88,6 +98,7 @@ def command(
     from trainscope.training.jobs import training_job
     from trainscope.training.pipeline import pipeline_job, pruning_epoch
     from trainscope.training.recipe import parse_recipe
+    from trainscope.training.stage import check_plan
 
     find_device(device)
     tracking = take_tracking(options)
@@ -100,6 +111,9 @@ def command(
     if read.pretrain is None or pretraining is None:
         raise ScheduleError(f"recipe '{recipe}' has no pretraining: write one like P60{recipe}")
     action = build_action(**asked, seed=settings.seed)
+    over = build_plan(plan, stage)
+    if over is not None:
+        check_plan(over, action, settings)
     name, shape = named_architecture(None if model else arch, model, input_shape)
     dataset = open_dataset(data, shape, download=download, task=task)
     first = training_job(name, dataset, pretraining, replace(settings, lora=None))
@@ -117,6 +131,8 @@ def command(
             epoch=epoch,
             settings=settings,
             weights=Kind(WEIGHTS[weights]),
+            plan=over,
+            staging=staging(stage, device, name),
             opened=partial(open_checkpoint, model=model, trial=trial_on(dataset)),
             device=device,
             watch=watch,

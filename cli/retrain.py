@@ -19,8 +19,13 @@ from trainscope.cli.options import (
     unsafe_load_option,
 )
 from trainscope.cli.printing import remark
-from trainscope.cli.running import MEASURING, build_hook, run_and_show
-from trainscope.cli.schedule_options import build_schedule, schedule_options
+from trainscope.cli.running import MEASURING, build_hook, run_and_show, staging
+from trainscope.cli.schedule_options import (
+    build_plan,
+    build_schedule,
+    plan_options,
+    schedule_options,
+)
 from trainscope.cli.sections import Sectioned
 from trainscope.cli.tracking import take_tracking
 from trainscope.cli.training_options import (
@@ -56,6 +61,7 @@ WEIGHTS = {
     type=Place(path_type=Path),
     help="The checkpoint, before or early in pretraining, that a winning ticket is rewound to.",
 )
+@plan_options
 @schedule_options
 @training_options
 @lora_options
@@ -74,6 +80,8 @@ def command(
     regrow: bool,
     weights: str,
     rewind_to: Path | None,
+    plan: str | None,
+    stage: Path | None,
     output: Path | None,
     device: str,
     as_json: bool,
@@ -86,9 +94,12 @@ def command(
     interrupted, the same command goes on where it stopped.
     """
     from trainscope.diagnosis.opening import trial_on
+    from trainscope.errors import ActionError
     from trainscope.networks import open_checkpoint, regrown
+    from trainscope.networks.device import find_device
     from trainscope.records import Kind
     from trainscope.training.jobs import retraining_job, run_beside
+    from trainscope.training.stage import check_plan, pruning_stage
 
     tracking = take_tracking(options)
     measuring = {name: options.pop(name) for name in MEASURING}
@@ -98,6 +109,14 @@ def command(
     shares = [asked[name] for name in ("ratio", "ratios", "heads", "blocks")]
     nothing = all(share is None for share in shares) and ":" not in asked["structure"]
     action = None if nothing else build_action(**asked, seed=settings.seed)
+    over = build_plan(plan, stage)
+    if over is not None:
+        if action is None:
+            raise ActionError(
+                f"the pruning schedule {over.name} needs a sparsifying action: give one with "
+                "--ratio"
+            )
+        check_plan(over, action, settings)
     base, dataset = open_both(
         checkpoint,
         data,
@@ -116,6 +135,14 @@ def command(
     initial = None
     if rewind_to is not None:
         initial = open_checkpoint(rewind_to, arch=arch, model=model, trial=trial_on(dataset))
+    hook, watched = build_hook(dataset, settings, **measuring)
+    kind, staged = Kind(WEIGHTS[weights]), None
+    if over is not None and action is not None:
+        find_device(device)
+        asked_for = pruning_stage(
+            base, dataset, action, over, schedule, settings, weights=kind, initial=initial
+        )
+        staged = staging(stage, device, base.architecture)(asked_for)
     job, _ = retraining_job(
         base,
         dataset,
@@ -123,10 +150,10 @@ def command(
         schedule,
         settings,
         pretraining=beside,
-        weights=Kind(WEIGHTS[weights]),
+        weights=kind,
         initial=initial,
+        staged=staged,
     )
-    hook, watched = build_hook(dataset, settings, **measuring)
     for note in dict.fromkeys((*base.notes, *job.notes)):
         remark(note)
     run_and_show(

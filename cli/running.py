@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from trainscope.training.job import Job
     from trainscope.training.runner import Watch
     from trainscope.training.settings import Settings
+    from trainscope.training.stage import PruningStage
+    from trainscope.training.staging import Staged
     from trainscope.training.state import State
 
 MEASURING = ("norms", "probes", "probe_epochs", "probe_every", "samples")
@@ -69,6 +71,25 @@ def run_and_show(
     if run.status == "interrupted":
         raise SystemExit(INTERRUPTED)
     return run
+
+
+def staging(folder: Path | None, device: str, name: str) -> Callable[[PruningStage], Staged]:
+    """Return what does a pruning stage, and shows its progress.
+
+    Args:
+        folder: Of the stage; by default `runs/stage-KEY`.
+        device: Where to train.
+        name: Of the network, for progress.
+    """
+
+    def done(stage: PruningStage) -> Staged:
+        from trainscope.training.staging import run_stage
+
+        place = folder or Path("runs") / f"stage-{stage.key}"
+        with kept_on_interrupt(place), watching(None, f"pruning {name}") as watch:
+            return run_stage(stage, place, device=device, watch=watch)
+
+    return done
 
 
 def _interrupted(run: Run, folder: Path) -> str:
@@ -220,6 +241,11 @@ def summary(run: Run, folder: Path) -> str:
     if run.pruning is not None and run.pruning.action is not None:
         action = run.pruning.action
         rows.insert(0, ("pruned", f"{action.meaning}; speedup {speedup(action)}"))
+        if run.pruning.stage_epochs:
+            epochs = f"{run.pruning.stage_epochs} epoch{'s' * (run.pruning.stage_epochs != 1)}"
+            cost = f"{run.pruning.stage_flops:.4g} multiply-adds"
+            how = f"{run.pruning.plan}: {epochs} under {run.pruning.stage_schedule}, {cost}"
+            rows.insert(1, ("pruning schedule", how))
     for each in () if run.pruning is None else run.pruning.before:
         state = "" if each.held else ", free to grow"
         what = f"{100 * each.share:.1f} % ({each.how}, {each.structure}{state})"

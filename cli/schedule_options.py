@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from trainscope.cli.options import Place
 from trainscope.training.shapes import SHAPES
 
 if TYPE_CHECKING:
+    from trainscope.training.plans import PruningPlan
     from trainscope.training.recipe import Recipe
     from trainscope.training.schedule import LRSchedule
 
@@ -60,6 +63,46 @@ def shape_options(command: Command) -> Command:
     ):
         command = add(command)
     return command
+
+
+def plan_options(command: Command) -> Command:
+    """Add the pruning schedule, and the folder of its epochs."""
+    for add in reversed(
+        (
+            click.option(
+                "--plan",
+                metavar="SCHEDULE",
+                help="The pruning schedule: one-shot (the default), or over epochs of training "
+                "before those of the recipe, like gradual:30, iterative:40,rounds=5, greg-1:30 or "
+                "greg-2:30.",
+            ),
+            click.option(
+                "--stage",
+                type=Place(path_type=Path),
+                help="Folder of these epochs, which recipes share; by default runs/stage-NAME.",
+            ),
+        )
+    ):
+        command = add(command)
+    return command
+
+
+def build_plan(text: str | None, stage: Path | None) -> PruningPlan | None:
+    """Return the pruning schedule that the options describe; None for one-shot pruning.
+
+    Raises:
+        ScheduleError: They describe none.
+    """
+    from trainscope.errors import ScheduleError
+    from trainscope.training.plans import parse_plan
+
+    plan = None if text is None else parse_plan(text)
+    if plan is None and stage is not None:
+        raise ScheduleError(
+            "--stage is the folder of a pruning schedule's epochs: give one with --plan, like "
+            "--plan gradual:30"
+        )
+    return plan
 
 
 def schedule_options(command: Command) -> Command:

@@ -13,7 +13,7 @@ SECTIONS = {
     "The sparsifying action": (
         *("ratio", "ratios", "structure", "scope", "criterion", "global_ranking", "heads"),
         "criterion_samples",
-        *("blocks", "after", "regrow", "weights", "rewind_to", "speedup", "stem"),
+        *("blocks", "plan", "after", "regrow", "weights", "rewind_to", "speedup", "stem", "stage"),
     ),
     "The learning rate": (
         *("recipe", "schedule", "epochs", "lr", "shape", "min_lr", "warmup", "extra_epochs"),

@@ -14,7 +14,7 @@ MOST_RUNS = 40
 """Runs of a plan that are printed."""
 MOST_FAILURES = 5
 ORDER = ("waiting", "running", "finished", "diverged", "interrupted", "failed")
-COLUMNS = ("action.criterion", "action.ratio", "recipe", "weights", "seed")
+COLUMNS = ("action.criterion", "action.ratio", "plan", "recipe", "weights", "seed")
 
 
 def status_lines(store: Store, names: Sequence[str]) -> str:
@@ -85,11 +85,13 @@ def dry_run_lines(
 
 def run_table(rows: Sequence[Row]) -> str:
     """Write a row for every run, in a few columns."""
+    from trainscope.records.origin import ONE_SHOT
     from trainscope.studies.summary import SHOWN, written
 
     if not rows:
         return "no run is done yet"
-    shown = [c for c in COLUMNS if any(row.get(c) is not None for row in rows)]
+    plain = {"plan": (None, ONE_SHOT)}
+    shown = [c for c in COLUMNS if any(row.get(c) not in plain.get(c, (None,)) for row in rows)]
     lines = [["digest", *shown, *SHOWN, "status"]]
     for row in rows:
         numbers = ["-" if row[name] is None else f"{row[name]:.2f}" for name in SHOWN]

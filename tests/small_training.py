@@ -13,9 +13,12 @@ from trainscope.records import Run
 from trainscope.sparsify import Action
 from trainscope.training.job import Job
 from trainscope.training.jobs import retraining_job, training_job
+from trainscope.training.plans import GReg2
 from trainscope.training.recipe import parse_recipe
 from trainscope.training.runner import Watch, run_job
 from trainscope.training.settings import Settings
+from trainscope.training.stage import pruning_stage
+from trainscope.training.staging import Staged, run_stage
 
 
 def few_digits(train: int = 96, test: int = 60) -> Dataset:
@@ -83,3 +86,18 @@ def without_seconds(run: Run) -> dict:
     for taken in raw["measurements"]:
         taken["cost"]["seconds"] = None
     return raw
+
+
+def prune_over(folder: Path, pause: float = 0.0, started: Path | None = None) -> Staged:
+    """Do a pruning stage of GReg-2 in a folder with one thread; the arguments as `run` has them."""
+    torch.set_num_threads(1)
+    watch = Watch(
+        on_start=lambda *_: None if started is None else started.touch(),
+        on_step=lambda *_: time.sleep(pause),
+    )
+    start, schedule = pretrained(), parse_recipe("F2,1e-2").schedule()
+    plan, settings = GReg2(16, every=1), Settings(batch_size=32, optimizer="adamw", clip=1.0)
+    stage = pruning_stage(
+        *(start.network, start.dataset, Action(ratio=0.7), plan, schedule, settings)
+    )
+    return run_stage(stage, folder, watch=watch)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from trainscope.records import Diagnosis, Measurement, Run
     from trainscope.sparsify import Action
     from trainscope.task import Task
+    from trainscope.training.plans import GradualPruning, GReg1, GReg2, IterativePruning
     from trainscope.training.schedule import LRSchedule, parse_schedule
 
 _HERE = Path(__file__).parent
@@ -35,6 +36,10 @@ _HOMES = {
     "Comparison": "trainscope.comparison.comparison",
     "Diagnosis": "trainscope.records",
     "Estimate": "trainscope.convergence",
+    "GReg1": "trainscope.training.plans",
+    "GReg2": "trainscope.training.plans",
+    "GradualPruning": "trainscope.training.plans",
+    "IterativePruning": "trainscope.training.plans",
     "LRSchedule": "trainscope.training.schedule",
     "LearningCurve": "trainscope.convergence",
     "Measurement": "trainscope.records",
@@ -62,6 +67,10 @@ __all__ = [
     "Comparison",
     "Diagnosis",
     "Estimate",
+    "GReg1",
+    "GReg2",
+    "GradualPruning",
+    "IterativePruning",
     "LRSchedule",
     "LearningCurve",
     "Measurement",

@@ -319,6 +319,12 @@ def test_a_stage_is_part_of_the_setting_and_of_its_name():
         "20 epochs of pruning",
     ]
     assert len(group([short, other])) == 2
+    plans = [replace(short, pruning=replace(short.pruning, plan=p)) for p in ("a:10", "b:10")]
+    assert [item.label for item in group([*plans, ONE_SHOT])] == [
+        "GReg-1 · a:10 · 10 epochs of pruning",
+        "GReg-1 · b:10 · 10 epochs of pruning",
+        "l1 · one-shot · 0 epochs of pruning",
+    ]
     assert len(group([short, replace(short, seed=1)])) == 1
 
 

@@ -13,6 +13,7 @@ from trainscope.sparsify import Action
 from trainscope.studies import BaseModel, RunSpec
 from trainscope.studies.plain import made, plain
 from trainscope.studies.rows import columns_of
+from trainscope.training.plans import GradualPruning
 from trainscope.training.settings import LoRA, Settings
 
 
@@ -25,10 +26,12 @@ def specs() -> list[RunSpec]:
         retraining(base=BaseModel("a.pt", digest="0" * 64), seed=3, weights="random"),
         retraining(base=retraining(), settings=Settings(lora=LoRA(2, targets=("a", "b")), clip=1)),
         retraining("0:1e-2,1:1e-3", epochs=4, task="classification", data=None, warmup=1),
+        retraining("P1F2,1e-1", plan="greg-2:4,every=1"),
+        retraining(plan=GradualPruning(4), weights="winning-ticket"),
     ]
 
 
-@pytest.mark.parametrize("number", range(6))
+@pytest.mark.parametrize("number", range(8))
 def test_json_and_back(number):
     spec = specs()[number]
     back = RunSpec.from_dict(json.loads(json.dumps(spec.as_dict())))
@@ -52,6 +55,7 @@ def test_no_two_of_them_have_one_digest():
         {"action": Action(ratio=0.25)},
         {"base": pretraining(seed=1)},
         {"probes": ("gradient",)},
+        {"plan": "gradual:2"},
     ],
     ids=str,
 )
@@ -67,6 +71,7 @@ def test_what_decides_the_outcome_changes_the_digest(options):
         {"recipe": "0:1e-1,1:0.01", "epochs": 2},
         {"settings": Settings(batch_size=256, augment=False, seed=9)},
         {"action": Action(ratio=0.5, scope="inner", ratios={})},
+        {"plan": "one-shot"},
     ],
     ids=str,
 )
@@ -139,3 +144,39 @@ def test_columns_have_dotted_names_and_defaults():
     assert row["base.architecture"] == "small_studies:network"
     assert (row["recipe"], row["schedule"], row["lr"]) == ("P1F2,1e-1", "0:1e-1,1:1e-2", 0.1)
     assert all(v is None or isinstance(v, str | int | float) for v in row.values())
+
+
+def test_a_stage_is_named_by_what_decides_it():
+    """Recipes that follow it share it, and it knows the pruning epoch and the seed."""
+    spec = retraining("P1F2,1e-1", plan=" gradual:2, every=1", probes=("gradient",))
+    assert spec.plan == "gradual:2"
+    same = [
+        replace(spec, recipe="P1F7,1e-1", weights="random"),
+        replace(spec, recipe="P1F7,1e-1", probes=(), samples=8, shape="cosine"),
+    ]
+    others = [
+        replace(spec, recipe="P2F2,1e-1"),
+        replace(spec, recipe="P1F2,1e-2"),  # of whose LR the stage's is
+        replace(spec, seed=1),
+        replace(spec, plan="gradual:3"),
+        replace(spec, weights="winning-ticket"),
+        replace(spec, action=Action(ratio=0.25)),
+    ]
+    assert {each.stage.key for each in same} == {spec.stage.key}
+    assert spec.stage.key not in {each.stage.key for each in others}
+    free = replace(spec, plan="gradual:2,lr=1e-1")
+    assert replace(free, recipe="P1F2,1e-2").stage.key == free.stage.key
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"action": None}, "the plan gradual is a schedule of pruning: add an action"),
+        ({"weights": "scratch-e", "recipe": "P1F1,1e-1"}, "leave one of them out"),
+        ({"action": Action("2:4")}, "2:4 has one ratio"),
+        ({"settings": Settings(lora=LoRA(2))}, "which LoRA freezes"),
+    ],
+)
+def test_plans_that_cannot_be(options, said):
+    with pytest.raises(TrainscopeError, match=said):
+        retraining(plan="gradual:2", **options)

@@ -18,22 +18,28 @@ from trainscope.training.state import load_state
 KILLS, PAUSE = 6, 0.02
 
 
-def test_kill_minus_nine_at_random_moments(tmp_path):
-    """Each process is killed a random while after it went on, in a step or in a write."""
-    whole = small_training.run(tmp_path / "whole")
-    epoch = statistics.median(record.seconds for record in whole.epochs) + 3 * PAUSE
-    draw, folder = random.Random(0), tmp_path / "killed"
-    for kill in range(KILLS):
-        started = tmp_path / f"started {kill}"
-        process = processes.Process(target=small_training.run, args=(folder, PAUSE, started))
+def kill_often(work, folder, epochs, kills):
+    """Kill as many processes that do a work in a folder, each a random while after it went on."""
+    epoch = statistics.median(record.seconds for record in epochs) + 3 * PAUSE
+    draw = random.Random(0)
+    for kill in range(kills):
+        started = folder.parent / f"started {kill}"
+        process = processes.Process(target=work, args=(folder, PAUSE, started))
         process.start()
         while process.is_alive() and not started.exists():
             time.sleep(0.005)
         time.sleep(draw.uniform(0.0, 3 * epoch))
-        assert process.is_alive(), "the run is too short to be killed so often"
+        assert process.is_alive(), "the work is too short to be killed so often"
         os.kill(process.pid, signal.SIGKILL)
         process.join(60)
         assert process.exitcode == -signal.SIGKILL
+
+
+def test_kill_minus_nine_at_random_moments(tmp_path):
+    """Each process is killed a random while after it went on, in a step or in a write."""
+    whole = small_training.run(tmp_path / "whole")
+    folder = tmp_path / "killed"
+    kill_often(small_training.run, folder, whole.epochs, KILLS)
     state = load_state(folder / "state.pt")
     assert state is not None, "no kill left anything to go on from"
     assert 0 < state.epoch < whole.total
@@ -51,3 +57,18 @@ def test_kill_minus_nine_at_random_moments(tmp_path):
         "run.json",
         "settings.json",
     ]
+
+
+def test_a_pruning_stage_that_was_killed_goes_on_with_its_penalty(tmp_path):
+    whole = small_training.prune_over(tmp_path / "whole")
+    folder = tmp_path / "killed"
+    kill_often(small_training.prune_over, folder, whole.records, 3)
+    state = load_state(folder / "state.pt")
+    assert state is not None, "no kill left anything to go on from"
+    assert 0 < state.epoch < 16
+    resumed = small_training.prune_over(folder)
+    assert (resumed.done.record, resumed.done.removed) == (whole.done.record, whole.done.removed)
+    assert (resumed.events, resumed.flops) == (whole.events, whole.flops)
+    left, right = (each.done.module.state_dict() for each in (resumed, whole))
+    assert left.keys() == right.keys()
+    assert all(torch.equal(left[name], right[name]) for name in left)

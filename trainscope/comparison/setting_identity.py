@@ -92,6 +92,7 @@ def labels_of(runs: Sequence[Run]) -> list[str]:
         _granularity,
         lambda run: _of_pruned(run, _compression(run)),
         lambda run: _of_pruned(run, _pruning_epoch(run)),
+        lambda run: _of_pruned(run, _plan(run)),
         lambda run: _of_pruned(run, _stage(run)),
     ):
         written = [write(run) for run in runs]
@@ -138,6 +139,10 @@ def _of_pruned(run: Run, text: str) -> str:
 def _pruning_epoch(run: Run) -> str:
     epochs = pretraining_epochs(run)
     return "" if epochs is None else f"P{epochs}"
+
+
+def _plan(run: Run) -> str:
+    return "" if run.pruning is None else run.pruning.plan or ""
 
 
 def _stage(run: Run) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from torch import nn
 
@@ -73,6 +74,7 @@ def sparsify(
     *,
     hold_zeros: bool = True,
     data: Dataset | ProbeData | None = None,
+    gone: Mapping[str, int] = MappingProxyType({}),
 ) -> Sparsified:
     """Prune a copy of a network and check that it still runs.
 
@@ -89,6 +91,8 @@ def sparsify(
         data: For a criterion that needs samples: a data set, of whose training half
             `action.criterion_samples` are drawn by the action's seed, or pinned samples, all of
             which are taken. Any other criterion does not look at it.
+        gone: How many filters of a layer earlier actions cut: a ratio is a share of those with the
+            ones that are there, as a ratio of single weights is of all, masked ones among them.
 
     Returns:
         The pruned copy with its record. FLOPs are multiply-adds of one sample; the speedup is the
@@ -111,7 +115,7 @@ def sparsify(
     wary: dict[type[nn.Module], bool] = {}
     while True:
         try:
-            return _sparsified(network, action, source, before, wary, hold_zeros=hold_zeros)
+            return _sparsified(network, action, source, before, wary, gone, hold_zeros=hold_zeros)
         except _DoesNotRunError as error:
             if action.scope != "all" or not _warier(wary, error.kinds):
                 raise
@@ -145,13 +149,14 @@ def _sparsified(
     source: Source,
     before: Outputs,
     wary: Wary,
+    gone: Mapping[str, int],
     *,
     hold_zeros: bool,
 ) -> Sparsified:
     """Prune a copy of a network, and leave alone what one must be wary of."""
     input_shape, inputs = source.inputs, as_example(source.inputs)
     source = replace(source, inputs=inputs)
-    pruned, notes = _working_copy(network, hold_zeros=hold_zeros)
+    pruned, notes = working_copy(network, hold_zeros=hold_zeros)
     dense, cost = parameters(pruned), flops(pruned, input_shape)
     dropped = None if action.blocks is None else drop_some(pruned, action, source)
     base = network if dropped is None else whole_copy(pruned)  # whose layers have their new names
@@ -161,7 +166,7 @@ def _sparsified(
         if action.structure != "filter":
             outcome = mask_weights(pruned, action, source)
         elif action.prunes_units or action.heads is not None:
-            outcome = cut_filters(pruned, action, source, wary)
+            outcome = cut_filters(pruned, action, source, wary, gone)
     action = replace(action, scope=outcome.scope or action.scope)
     for name, parameter in pruned.named_parameters():
         parameter.requires_grad_(trained[name])
@@ -212,7 +217,7 @@ def _sparsified(
 
 def unchanged(network: nn.Module, action: Action, inputs: Inputs, error: NoOpError) -> Sparsified:
     """Return a copy of a network that an action found done: its record says that nothing went."""
-    pruned, notes = _working_copy(network, hold_zeros=True)
+    pruned, notes = working_copy(network, hold_zeros=True)
     record = ActionRecord(
         structure=action.structure,
         scope=action.scope,
@@ -231,8 +236,8 @@ def unchanged(network: nn.Module, action: Action, inputs: Inputs, error: NoOpErr
     return Sparsified(pruned, record, (*notes, f"The action changed nothing: {error}."))
 
 
-def _working_copy(network: nn.Module, *, hold_zeros: bool) -> tuple[nn.Module, tuple[str, ...]]:
-    """Return a copy whose masks are its own, with masks for zeros that mean pruned."""
+def working_copy(network: nn.Module, *, hold_zeros: bool) -> tuple[nn.Module, tuple[str, ...]]:
+    """Return a copy whose masks are its own, with masks for zeros that mean pruned, and notes."""
     copied = whole_copy(network)
     keep_masks(copied)
     found = find_zeros(copied) if hold_zeros else None

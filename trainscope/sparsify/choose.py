@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -47,7 +48,9 @@ def lowest_by_row(scores: Tensor, ratio: float) -> Tensor:
     return mask.flip(1)
 
 
-def lowest_of_all(scores: Sequence[Tensor], ratio: float) -> tuple[list[Tensor], int]:
+def lowest_of_all(
+    scores: Sequence[Tensor], ratio: float, gone: int = 0
+) -> tuple[list[Tensor], int]:
     """Return masks of the lowest scores over several layers, at least one of each layer kept.
 
     The best of each layer (the first of equal ones) is kept whatever the others are, so that
@@ -57,6 +60,7 @@ def lowest_of_all(scores: Sequence[Tensor], ratio: float) -> tuple[list[Tensor],
     Args:
         scores: The scores [n] of each layer.
         ratio: The share of all of them to prune.
+        gone: How many went before, which have no scores any more and count in the share.
 
     Returns:
         The masks, and how many fewer went than the ratio asks.
@@ -69,7 +73,7 @@ def lowest_of_all(scores: Sequence[Tensor], ratio: float) -> tuple[list[Tensor],
             held[int(torch.nonzero(layer == layer.max())[0])] = torch.inf
             kept += 1
         protected.append(held)
-    asked = to_prune(total, ratio)
+    asked = max(to_prune(total + gone, ratio) - gone, 0)
     count = min(asked, total - kept)
     mask = lowest(torch.cat(protected), count)
     return list(torch.split(mask, [len(layer) for layer in scores])), asked - count
@@ -81,6 +85,7 @@ def choose(
     ratios: Sequence[float],
     *,
     global_ratio: float | None = None,
+    gone: Mapping[str, int] = MappingProxyType({}),
 ) -> Selection:
     """Choose the filters that go.
 
@@ -89,6 +94,7 @@ def choose(
         scores: The scores [n] of each one's filters.
         ratios: The share of each that goes; 0 spares it.
         global_ratio: The share of all together, ranked together, in the place of `ratios` above 0.
+        gone: How many filters of each candidate went before, which count in its share.
 
     Returns:
         Indices by candidate, and notes.
@@ -96,12 +102,12 @@ def choose(
     chosen = Selection()
     rows = [row for row in zip(candidates, scores, ratios, strict=True) if row[2] > 0]
     if global_ratio is not None:
-        _choose_globally(chosen, [row[:2] for row in rows], global_ratio)
+        _choose_globally(chosen, [row[:2] for row in rows], global_ratio, gone)
         return chosen
     for candidate, score, ratio in rows:
-        mask = _by_chunk(candidate, score, ratio)
+        mask = _by_chunk(candidate, score, ratio, gone.get(candidate.name, 0))
         chosen.add(candidate.name, mask)
-        if not mask.any():
+        if not mask.any() and candidate.name not in gone:
             chosen.notes.append(f"{candidate.name} has no filter to spare")
     parts = [candidate for candidate, _, _ in rows if candidate.chunks > 1]
     if parts:
@@ -112,16 +118,19 @@ def choose(
     return chosen
 
 
-def _by_chunk(candidate: Candidate, score: Tensor, ratio: float) -> Tensor:
-    parts = score.view(candidate.chunks, -1)
-    count = to_prune(parts.shape[1], ratio)
+def _by_chunk(candidate: Candidate, score: Tensor, ratio: float, gone: int) -> Tensor:
+    parts, before = score.view(candidate.chunks, -1), gone // candidate.chunks
+    count = max(to_prune(parts.shape[1] + before, ratio) - before, 0)
     if candidate.aligned and candidate.chunks > 1:
         return lowest(parts.mean(dim=0), count).repeat(candidate.chunks)
     return torch.cat([lowest(part, count) for part in parts])
 
 
 def _choose_globally(
-    chosen: Selection, rows: Sequence[tuple[Candidate, Tensor]], ratio: float
+    chosen: Selection,
+    rows: Sequence[tuple[Candidate, Tensor]],
+    ratio: float,
+    gone: Mapping[str, int],
 ) -> None:
     ranked = [row for row in rows if row[0].chunks == 1]
     left = [candidate.name for candidate, _ in rows if candidate.chunks > 1]
@@ -130,7 +139,8 @@ def _choose_globally(
         chosen.notes.append(f"left out of the global ranking: {some(left)} ({why})")
     if not ranked:
         return
-    masks, missing = lowest_of_all([score for _, score in ranked], ratio)
+    before = sum(gone.get(candidate.name, 0) for candidate, _ in ranked)
+    masks, missing = lowest_of_all([score for _, score in ranked], ratio, before)
     for (candidate, _), mask in zip(ranked, masks, strict=True):
         chosen.add(candidate.name, mask)
     if missing:

@@ -8,7 +8,7 @@ from types import MappingProxyType
 import torch
 from torch import nn
 
-from trainscope.errors import ActionError
+from trainscope.errors import ActionError, NoOpError
 from trainscope.networks.copies import whole_copy
 from trainscope.networks.example import Inputs
 from trainscope.networks.linear import is_turned
@@ -38,7 +38,11 @@ from trainscope.sparsify.verify import first_line
 
 
 def cut_filters(
-    network: nn.Module, action: Action, source: Source, wary: Wary = MappingProxyType({})
+    network: nn.Module,
+    action: Action,
+    source: Source,
+    wary: Wary = MappingProxyType({}),
+    gone: Mapping[str, int] = MappingProxyType({}),
 ) -> Removal:
     """Take filters, hidden units and heads out of a network, in place; heads first.
 
@@ -47,9 +51,11 @@ def cut_filters(
         action: With structure "filter".
         source: An example of a call, and what the criterion is told.
         wary: Modules whose layers the scope `all` leaves alone.
+        gone: How many filters of a layer earlier actions cut, which count in its ratio.
 
     Raises:
-        ActionError: The network cannot be followed, or nothing would be pruned.
+        ActionError: The network cannot be followed, or nothing would be pruned (`NoOpError` where
+            that is because as many are gone already).
     """
     if action.kept:
         return _keep(network, action, source.inputs)
@@ -58,7 +64,7 @@ def cut_filters(
         done = _cut_heads(network, action, source)
     if action.prunes_units:
         touched = frozenset() if done is None else done.touched
-        units = _cut_units(network, action, source, touched, wary)
+        units = _cut_units(network, action, source, touched, wary, gone)
         done = units if done is None else together(done, units)
     assert done is not None
     return done
@@ -153,7 +159,12 @@ def _cut_heads(network: nn.Module, action: Action, source: Source) -> Removal:
 
 
 def _cut_units(
-    network: nn.Module, action: Action, source: Source, touched: frozenset[str], wary: Wary
+    network: nn.Module,
+    action: Action,
+    source: Source,
+    touched: frozenset[str],
+    wary: Wary,
+    gone: Mapping[str, int],
 ) -> Removal:
     cutter, given_way = _cutter(network, action, source, wary)
     ratios = assign(
@@ -163,8 +174,15 @@ def _cut_units(
         cutter.spared,
     )
     share = action.ratio if action.global_ranking else None
-    selection = _select(network, cutter.candidates, ratios, action, share, source, action.rounds)
+    selection = _select(
+        network, cutter.candidates, ratios, action, share, source, rounds=action.rounds, gone=gone
+    )
+    asked_of = [c for c, ratio in zip(cutter.candidates, ratios, strict=True) if ratio > 0]
+    before = sum(gone.get(candidate.name, 0) for candidate in asked_of)
+    whole = before + sum(candidate.count for candidate in asked_of)
     if not selection.removed:
+        if before:
+            raise NoOpError("as many filters are gone already", reached=before / whole)
         raise ActionError(_no_op(cutter, ratios, selection))
     widths, parameters = _widths(network), shares_of(network)
     others = [weight for weight in weights_in(network) if weight.kind in (EMBEDDING, OTHER)]
@@ -189,9 +207,8 @@ def _cut_units(
     along = frozenset(w.label for w in others if now.get(w.label) != w.tensor.shape)
     told |= _without_filters(network, cutter.spared, touched | along)
     notes = (*given_way, *cutter.notes, *selection.notes, *left_alone(told, parameters))
-    filters = [c.count for c, ratio in zip(cutter.candidates, ratios, strict=True) if ratio > 0]
-    gone = sum(len(indices) for indices in selection.removed.values())
-    reached, scope = gone / sum(filters), "inner" if given_way else None
+    now_gone = sum(len(indices) for indices in selection.removed.values())
+    reached, scope = (before + now_gone) / whole, "inner" if given_way else None
     return Removal(
         *(meaning, layers, removed, notes, cutter.spared, reached), touched=along, scope=scope
     )
@@ -244,16 +261,18 @@ def _select(
     action: Action,
     share: float | None,
     source: Source,
+    *,
     rounds: int = 1,
+    gone: Mapping[str, int] = MappingProxyType({}),
 ) -> Selection:
     """Choose the filters that go; in several rounds on what each left, where those are at zero."""
-    criterion, gone = action.by, Selection()
+    criterion, chosen = action.by, Selection()
     whole = {candidate.name: candidate.subject for candidate in candidates}
     network = network if rounds == 1 else whole_copy(network)
     for number in range(1, rounds + 1):
         subjects = whole
-        if gone.removed:
-            _zero(network, whole, gone.removed)
+        if chosen.removed:
+            _zero(network, whole, chosen.removed)
             weights = {name: p.detach() for name, p in network.named_parameters()}
             subjects = {name: s.with_weight(s.laid_out(weights)) for name, s in whole.items()}
         statistics = source.collect(network, criterion.needs, criterion.name)
@@ -263,13 +282,13 @@ def _select(
                 scores.append(torch.zeros(candidate.count, dtype=torch.float64))
                 continue
             found = scored(criterion, subjects[candidate.name], statistics).double().cpu()
-            if candidate.name in gone.removed:
-                found = found.index_fill(0, gone.removed[candidate.name], -torch.inf)
+            if candidate.name in chosen.removed:
+                found = found.index_fill(0, chosen.removed[candidate.name], -torch.inf)
             scores.append(found)
         now = [after_round(ratio, number, rounds) for ratio in ratios]
         together = None if share is None else after_round(share, number, rounds)
-        gone = choose(candidates, scores, now, global_ratio=together)
-    return gone
+        chosen = choose(candidates, scores, now, global_ratio=together, gone=gone)
+    return chosen
 
 
 @torch.no_grad()

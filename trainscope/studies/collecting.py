@@ -9,7 +9,7 @@ from pathlib import Path
 
 from trainscope.errors import TrainscopeError
 from trainscope.records import files
-from trainscope.studies.executing import STEM, spec_in
+from trainscope.studies.executing import STAGE, STEM, spec_in
 from trainscope.studies.queues import SPEC
 from trainscope.studies.spec import RunSpec
 from trainscope.studies.store import Store
@@ -17,6 +17,7 @@ from trainscope.training.folder import SETTINGS
 
 OURS = (
     *("spec.json", "start.json", "settings.json", "run.json", "checkpoint.pt", "state.pt"),
+    "stage.json",
     "until-*.pt",
     "epoch-[0-9]*",
     ".*.part",
@@ -74,6 +75,8 @@ def _needed(spec: RunSpec) -> set[str]:
     names = {spec.key}
     if isinstance(spec.base, RunSpec):
         names |= {f"{STEM}{spec.base.key}", *_needed(spec.base)}
+    if spec.over is not None:
+        names.add(f"{STAGE}{spec.stage.key}")
     return names
 
 
@@ -86,7 +89,7 @@ def _is_ours(path: Path) -> bool:
         key = None if spec is None else spec.key
     except TrainscopeError:
         return False
-    if key is None or path.name not in (key, f"{STEM}{key}"):
+    if key is None or path.name not in (key, f"{STEM}{key}", f"{STAGE}{key}"):
         return False
     inside = [*path.iterdir(), *path.glob("epoch-[0-9]*/*")]
     return all(any(each.match(pattern) for pattern in OURS) for each in inside)

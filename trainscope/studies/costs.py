@@ -90,10 +90,10 @@ def forecast(
         if isinstance(spec.base, RunSpec) and spec.base.base is None:
             before = stems.get(spec.base.digest, (0, spec.base))[0]
             stems[spec.base.digest] = (max(before, sizes.pruning_epoch(spec)), spec.base)
-        total = sizes.epochs(spec)
-        epochs += total
-        one = sizes.of(spec)
-        each.append(None if one is None else one * total)
+        total, one = sizes.epochs(spec), sizes.of(spec)
+        over = sizes.stage(spec)
+        epochs += total + (0 if spec.over is None else spec.over.epochs)
+        each.append(None if one is None or over is None else one * total + over)
         known = known and one is not None
     stem_flops = [_times(sizes.of(stem), length) for length, stem in stems.values()]
     rate = _rate(plan, done, sizes)
@@ -134,6 +134,23 @@ class _Sizes:
         if samples is None:
             return None
         return TRAINING_PASSES * float(self.pruned(spec)[0]) * samples
+
+    def stage(self, spec: RunSpec) -> float | None:
+        """Return the FLOPs of the pruning stage, which falls in proportion to what is gone."""
+        samples, over, action = self.samples_of(spec), spec.over, spec.action
+        if over is None or action is None:
+            return 0.0
+        if samples is None:
+            return None
+        left = self.pruned(spec)[0]
+        begin = self.pruned(replace(spec, action=None, plan=None, weights="inherited"))[0]
+        whole = action.ratio or max(action.ratios.values(), default=0.0) or 1.0
+        events = {event.epoch: event.reached(whole) / whole for event in over.events()}
+        gone, spent = 0.0, 0.0
+        for epoch in range(over.epochs):
+            gone = events.get(epoch, gone)
+            spent += begin - (begin - left) * gone
+        return TRAINING_PASSES * spent * samples
 
     def epochs(self, spec: RunSpec) -> int:
         """Return the epochs of a run; those from scratch follow from its budget."""

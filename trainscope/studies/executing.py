@@ -28,12 +28,16 @@ from trainscope.training.job import Job
 from trainscope.training.jobs import retraining_job, run_beside, scratch_job, training_job
 from trainscope.training.pipeline import pruning_epoch
 from trainscope.training.runner import Watch, run_job
+from trainscope.training.stage import pruning_stage
+from trainscope.training.staging import run_stage
 from trainscope.training.stem import epoch_folder, pretrain
 
 SPEC = "spec.json"
 """The file of a run's folder that says what it is, and that a study made it."""
 STEM = "stem-"
 """How the folders of shared pretrainings begin."""
+STAGE = "stage-"
+"""How the folders of shared pruning stages begin."""
 
 
 def execute(spec: RunSpec, folder: Path, *, device: str = "cpu", watch: Watch | None = None) -> Run:
@@ -152,6 +156,17 @@ def job_of(spec: RunSpec, beside: Path, *, device: str = "cpu") -> tuple[Network
     if spec.base is None:
         return None, training_job(str(spec.architecture), dataset_of(spec), spec.schedule, settings)
     base, dataset, run, initial = _base_of(spec, beside, device)
+    staged = None
+    if spec.over is not None and spec.action is not None:
+        stage = pruning_stage(
+            *(base, dataset, spec.action, spec.over, spec.schedule, settings),
+            weights=spec.kind,
+            initial=initial,
+        )
+        folder = beside / f"{STAGE}{spec.stage.key}"
+        if not (folder / SPEC).exists():
+            _write_spec(spec.stage, folder)
+        staged = run_stage(stage, folder, device=device)
     if spec.kind in (Kind.SCRATCH_E, Kind.SCRATCH_B):
         return base, _from_scratch(spec, base, dataset, run)
     job, _ = retraining_job(
@@ -163,6 +178,7 @@ def job_of(spec: RunSpec, beside: Path, *, device: str = "cpu") -> tuple[Network
         pretraining=run,
         weights=spec.kind,
         initial=initial,
+        staged=staged,
     )
     return base, job
 

@@ -49,6 +49,7 @@ class RecipeAsked:
         shape: As `RunSpec.shape`.
         min_lr: As `RunSpec.min_lr`.
         warmup: As `RunSpec.warmup`.
+        plan: As `RunSpec.plan`.
     """
 
     recipe: str
@@ -56,6 +57,7 @@ class RecipeAsked:
     shape: str = "halving"
     min_lr: float | None = None
     warmup: int = 0
+    plan: str | None = None
 
 
 @dataclass(frozen=True)
@@ -224,6 +226,9 @@ def _holds_lists(hint: Any) -> bool:
 
 def _blamed(message: str, places: Mapping[str, Path], path: Path) -> Path:
     """Return the place of the field that a message names first; that of the table where none."""
+    dotted = [name for name in re.findall(r"\w\.(\w+)", message) if name in places]
+    if dotted:  # "recipes.plan is text" is of the plan, not of the recipe
+        return places[dotted[0]]
     words = re.findall(r"\w+", message)
     named = [name for name in places if name in words or name.replace("_", " ") in message]
     named.sort(key=lambda name: message.find(name.split("_")[0]))

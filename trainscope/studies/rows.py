@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from trainscope.records import Json, Run
+from trainscope.records.origin import ONE_SHOT
 from trainscope.sparsify import Action
 from trainscope.studies.before import DENSE, PRUNED, START, start_of
 from trainscope.studies.plain import plain
@@ -45,6 +46,7 @@ def columns_of(spec: RunSpec) -> Row:
         asked = {each.name: getattr(spec.action, each.name) for each in fields(Action)}
         written = plain(spec.action)
         row |= {f"action.{name}": _cell(written.get(name, value)) for name, value in asked.items()}
+        row["plan"] = spec.plan or ONE_SHOT
     row |= {f"settings.{name}": _cell(v) for name, v in spec.settings.as_dict().items()}
     del row["settings.seed"]
     if isinstance(spec.base, BaseModel):
@@ -91,6 +93,8 @@ def row_of(spec: RunSpec, run: Run, folder: Path) -> Row:
         "parameters": run.parameters,
         "speedup": None if action is None else action.speedup,
         "reached": None if action is None else action.reached,
+        "stage_epochs": None if run.pruning is None else run.pruning.stage_epochs,
+        "stage_flops": None if run.pruning is None else run.pruning.stage_flops,
         "flops_per_sample": run.flops_per_sample,
         "flops": run.flops,
         "pretraining_flops": None if run.pretraining is None else run.pretraining.flops,

@@ -16,10 +16,12 @@ from trainscope.sparsify import Action
 from trainscope.studies.plain import made, plain
 from trainscope.studies.store import KEY
 from trainscope.studies.unknown import unknown
+from trainscope.training.plans import PruningPlan, parse_plan
 from trainscope.training.recipe import Recipe, parse_recipe
 from trainscope.training.schedule import LRSchedule, parse_schedule, write_lr
 from trainscope.training.settings import Settings
 from trainscope.training.shapes import lengthen_first_stage, shaped, warm_up
+from trainscope.training.stage import check_plan
 
 FORMAT = "trainscope.runspec/1"
 WEIGHTS = {
@@ -88,6 +90,8 @@ class RunSpec:
         norms: Keep the gradient's norm at every step.
         samples: Pinned samples of the probes.
         seed: Of this training; that of the base, and of a criterion that draws, are their own.
+        plan: The pruning schedule, as `training.plans.parse_plan` reads it, like `gradual:30`, or
+            one as an object: its epochs come before those of the recipe. None prunes at once.
     """
 
     recipe: str
@@ -107,6 +111,7 @@ class RunSpec:
     norms: bool = False
     samples: int = 256
     seed: int = 0
+    plan: str | PruningPlan | None = None
 
     def __post_init__(self) -> None:
         """Check what needs no network, and put the seed in its one place.
@@ -132,6 +137,7 @@ class RunSpec:
             )
         if self.action is not None and self.base is None:
             raise StudyError("an action needs a base to prune: give the pretraining as the base")
+        self._check_plan()
         if not 0 <= self.seed < 2**63 - 1:
             raise StudyError(f"the seed {self.seed} is not from 0 to {2**63 - 2}")
         if self.samples < 2:
@@ -144,6 +150,21 @@ class RunSpec:
         if self.probe_epochs and not self.probes:
             raise StudyError("probe_epochs say when probes are due: name the probes too")
         self._check_schedule()
+
+    def _check_plan(self) -> None:
+        """Check the pruning schedule, and write it in the one way that it has."""
+        over = None if self.plan is None else parse_plan(str(self.plan))
+        object.__setattr__(self, "plan", None if over is None else str(over))
+        if over is None:
+            return
+        if self.action is None:
+            raise StudyError(f"the plan {over.name} is a schedule of pruning: add an action")
+        if self.weights.startswith("scratch"):
+            raise StudyError(
+                f"weights '{self.weights}' are trained in a pruned shape, and the plan {over.name} "
+                "trains those of the base: leave one of them out"
+            )
+        check_plan(over, self.action, self.settings)
 
     def _check_schedule(self) -> None:
         read, pretraining = self.read, self.base if isinstance(self.base, RunSpec) else None
@@ -190,6 +211,34 @@ class RunSpec:
         """Return a schedule of this spec's shape."""
         before = self.base.schedule if isinstance(self.base, RunSpec) else None
         return shaped(self.shape, self.min_lr, before)(lr, epochs)
+
+    @cached_property
+    def over(self) -> PruningPlan | None:
+        """The pruning schedule, None where the action happens at once."""
+        return None if self.plan is None else parse_plan(str(self.plan))
+
+    @cached_property
+    def stage(self) -> RunSpec:
+        """The spec that names the pruning stage: what decides it, and nothing of what follows."""
+        assert self.over is not None
+        head = ""
+        if self.read is not None and self.read.pretrain is not None:
+            head = f"P{self.read.pretrain}{'/' * self.read.squeezed}"
+        lr = max(self.schedule.rates()) if self.over.lr is None else self.over.lr
+        rewinds = self.weights == "winning-ticket"
+        return replace(
+            self,
+            recipe=f"{head}F{self.over.epochs},{write_lr(lr)}",
+            epochs=None,
+            shape="constant",
+            min_lr=None,
+            warmup=0,
+            weights=self.weights if rewinds else "inherited",
+            probes=(),
+            probe_epochs=(),
+            norms=False,
+            samples=256,
+        )
 
     @property
     def kind(self) -> Kind:

@@ -306,6 +306,7 @@ class Study:
             shape=training.shape,
             min_lr=training.min_lr,
             warmup=training.warmup,
+            plan=training.plan,
             **rest,
         )
 

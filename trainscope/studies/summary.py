@@ -13,7 +13,8 @@ from trainscope.studies.results import Row
 RESULT = (
     *("dense", "pruned", "pruned_loss", "early", "ta", "final", "best", "speedup", "reached"),
     *("train_loss", "test_loss", "parameters", "flops", "flops_per_sample", "seconds"),
-    *("pretraining_flops", "status", "metric", "better", "digest", "start", "end", "base", "study"),
+    *("pretraining_flops", "stage_epochs", "stage_flops"),
+    *("status", "metric", "better", "digest", "start", "end", "base", "study"),
 )
 """Columns that say what came out; what is no such column and no probe's says what was asked."""
 SHOWN = ("dense", "pruned", "ta", "final")

@@ -37,6 +37,8 @@ def short(spec: RunSpec) -> str:
         kept = spec.action.kept.items()
         stay = [f"{layer} keeps {','.join(map(str, places))}" for layer, places in kept]
         parts += stay or [words]
+    if spec.plan is not None:
+        parts.append(str(spec.plan))
     if spec.weights != "inherited":
         parts.append(spec.weights)
     return f"{', '.join(parts)}, seed {spec.seed}"

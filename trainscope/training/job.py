@@ -16,6 +16,7 @@ from trainscope.errors import DataError, TaskError
 from trainscope.foreign import reason
 from trainscope.networks import Network, digest
 from trainscope.records import Json, Kind, Pretraining, Pruning
+from trainscope.records.origin import ONE_SHOT
 from trainscope.records.run import UNKNOWN
 from trainscope.task import Classification, Task
 from trainscope.task.batches import beside, tensors
@@ -64,6 +65,7 @@ class Job:
     def frozen(self) -> Json:
         """Return all that decides what comes out, in plain types."""
         action = None if self.pruning is None else self.pruning.action
+        plan = None if self.pruning is None or action is None else self.pruning.plan
         return {
             "kind": str(self.kind),
             "architecture": self.network.architecture,
@@ -74,6 +76,7 @@ class Job:
             "schedule": str(self.schedule),
             "epochs": self.schedule.total,
             "action": None if action is None else f"{action.meaning}, by {action.criterion}",
+            **({} if plan in (None, ONE_SHOT) else {"plan": plan}),
             "measured on the way": dict(self.watched),
             **{name.replace("_", " "): value for name, value in self.settings.as_dict().items()},
             "base": self.base,

@@ -18,7 +18,8 @@ from trainscope.sparsify import Action, Sparsified, sparsify
 from trainscope.training.job import Job
 from trainscope.training.schedule import LRSchedule
 from trainscope.training.settings import Settings
-from trainscope.training.weights import fresh_network, reinitialised, rewound
+from trainscope.training.staging import Staged
+from trainscope.training.weights import fresh_network, given_initial, reinitialised, rewound
 
 
 def training_job(
@@ -54,6 +55,7 @@ def retraining_job(
     pretraining: Run | None = None,
     weights: Kind = Kind.RETRAIN,
     initial: Network | None = None,
+    staged: Staged | None = None,
 ) -> tuple[Job, Sparsified | None]:
     """Apply the sparsifying action and return the retraining that follows.
 
@@ -67,6 +69,8 @@ def retraining_job(
         weights: `RETRAIN` keeps the trained weights; `WINNING_TICKET` rewinds the survivors to
             `initial`; `RANDOM_REINIT` draws new ones under the same masks or widths.
         initial: The network before pretraining, or early in it.
+        staged: What a pruning stage of this action came to (`stage.run_stage`); by default the
+            action happens at once.
 
     Returns:
         The job, and what the action did.
@@ -80,20 +84,26 @@ def retraining_job(
         if weights is not Kind.RETRAIN:
             raise ActionError(f"a {weights} needs a sparsifying action: give one with --ratio")
         return _as_it_is(base, dataset, schedule, settings, pretraining), None
-    free = any(not each.held for each in base.before)
-    done = sparsify(base.module, action, base.inputs, hold_zeros=not free, data=dataset)
+    if staged is None:
+        free = any(not each.held for each in base.before)
+        done = sparsify(base.module, action, base.inputs, hold_zeros=not free, data=dataset)
+    else:
+        done = staged.done
     network = replace(base, module=done.module, remembered=Remembered())
-    if weights is Kind.WINNING_TICKET:
-        if initial is None:
-            raise ActionError(
-                "a winning ticket needs the weights to rewind to: give the checkpoint of the "
-                "untrained network with --rewind-to"
-            )
-        network = replace(network, module=rewound(initial, done, base.inputs))
+    if weights is Kind.WINNING_TICKET and not (staged is not None and staged.rewound):
+        network = replace(network, module=rewound(given_initial(initial), done, base.inputs))
     elif weights is Kind.RANDOM_REINIT:
         network = reinitialised(network, settings.seed)
     pruning = Pruning.of(done.record, None if pretrained is None else pretrained.epochs)
     pruning = replace(pruning, before=base.before)
+    if staged is not None:
+        pruning = replace(
+            pruning,
+            plan=staged.plan,
+            stage_epochs=len(staged.records),
+            stage_schedule=staged.schedule,
+            stage_flops=staged.flops,
+        )
     job = Job(
         weights,
         network,

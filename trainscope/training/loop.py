@@ -93,7 +93,7 @@ def train(
     ready(task)  # before an epoch is spent
     stepper = stepper or Stepper(network, settings, schedule.lr(start), task)
     device = stepper.weight.device
-    steps = _steps(len(train_split), settings.batch_size, steps_per_epoch)
+    steps = steps_of(len(train_split), settings.batch_size, steps_per_epoch)
     records: list[EpochRecord] = []
     with ExitStack() as held:
         held.enter_context(torch.enable_grad())  # also for a caller who has it off
@@ -189,7 +189,8 @@ def _batches(samples: int, size: int, generator: torch.Generator) -> Iterator[Te
             yield indices
 
 
-def _steps(samples: int, size: int, most: int | None = None) -> int:
+def steps_of(samples: int, size: int, most: int | None = None) -> int:
+    """Return the steps of an epoch: as many as pass all samples, or what is asked for."""
     whole, rest = divmod(samples, size)
     steps = whole + (rest > 1 or samples == 1)
     return steps if most is None else most

@@ -12,10 +12,13 @@ from trainscope.sparsify import Action, sparsify
 from trainscope.training.folder import CHECKPOINT
 from trainscope.training.job import Job
 from trainscope.training.jobs import retraining_job, run_beside
+from trainscope.training.plans import PruningPlan
 from trainscope.training.recipe import Recipe
 from trainscope.training.runner import Watch
 from trainscope.training.schedule import LRSchedule
 from trainscope.training.settings import Settings
+from trainscope.training.stage import PruningStage, pruning_stage
+from trainscope.training.staging import Staged, run_stage
 from trainscope.training.stem import epoch_folder, pretrain
 
 
@@ -61,6 +64,8 @@ def pipeline_job(
     epoch: int,
     settings: Settings | None = None,
     weights: Kind = Kind.RETRAIN,
+    plan: PruningPlan | None = None,
+    staging: Callable[[PruningStage], Staged] | None = None,
     opened: Callable[[Path], Network] = open_checkpoint,
     device: str = "cpu",
     watch: Watch | None = None,
@@ -75,6 +80,8 @@ def pipeline_job(
         epoch: The pruning epoch.
         settings: Of retraining; by default those of the pretraining.
         weights: As `retraining_job` takes it; a winning ticket is rewound to epoch 0.
+        plan: The pruning schedule; None prunes at once.
+        staging: Does the pruning stage of a plan; by default in a folder beside the pretraining's.
         opened: Opens the checkpoints of the pretraining.
         device: Where to pretrain, as torch names it.
         watch: What looks on at the pretraining.
@@ -83,15 +90,27 @@ def pipeline_job(
         TrainscopeError: The pretraining diverged or is another, or the action cannot be done.
     """
     kept = pretrain(first, folder, epoch, device=device, watch=watch) / CHECKPOINT
-    base = opened(kept)
+    base, initial = opened(kept), opened(epoch_folder(folder, 0) / CHECKPOINT)
+    settings, staged = settings or first.settings, None
+    if plan is not None:
+        stage = pruning_stage(
+            *(base, first.dataset, action, plan, schedule, settings),
+            weights=weights,
+            initial=initial,
+        )
+        if staging is None:
+            staged = run_stage(stage, folder.parent / f"stage-{stage.key}", device=device)
+        else:
+            staged = staging(stage)
     job, _ = retraining_job(
         base,
         first.dataset,
         action,
         schedule,
-        settings or first.settings,
+        settings,
         pretraining=run_beside(kept, base),
         weights=weights,
-        initial=opened(epoch_folder(folder, 0) / CHECKPOINT),
+        initial=initial,
+        staged=staged,
     )
     return job

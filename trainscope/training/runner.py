@@ -189,7 +189,7 @@ def write_results(job: Job, state: State, folder: Path, status: RunStatus, devic
     if job.settings.lora is not None:
         merge_adapters(module)
     module.cpu().eval()
-    diverged = _diverged(state)
+    diverged = diverged_in(state)
     if diverged is not None and status is RunStatus.FINISHED:
         status = RunStatus.DIVERGED
     schedule = job.schedule
@@ -253,7 +253,7 @@ def _accuracy(job: Job, state: State) -> float | None:
     return state.records[-1].test_metric if state.records else state.start_metric
 
 
-def _diverged(state: State) -> int | None:
+def diverged_in(state: State) -> int | None:
     """Return the epoch in which a training diverged, None where it did not.
 
     The loss shows it but for the last step, whose weights no loss was taken of.

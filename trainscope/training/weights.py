@@ -56,6 +56,20 @@ def reinitialised(network: Network, seed: int) -> Network:
     return replace(network, module=module.eval())
 
 
+def given_initial(initial: Network | None) -> Network:
+    """Return the network that a winning ticket is rewound to.
+
+    Raises:
+        ActionError: There is none.
+    """
+    if initial is None:
+        raise ActionError(
+            "a winning ticket needs the weights to rewind to: give the checkpoint of the "
+            "untrained network with --rewind-to"
+        )
+    return initial
+
+
 def rewound(initial: Network, pruned: Sparsified, inputs: Inputs) -> nn.Module:
     """Return a pruned network with the weights that its survivors had in an earlier network.
 
