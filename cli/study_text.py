@@ -40,6 +40,7 @@ def dry_run_lines(
 ) -> str:
     """Write the runs of a plan, what they cost and how long that takes."""
     from trainscope.errors import StudyError
+    from trainscope.records.text import plain
     from trainscope.studies.costs import forecast
     from trainscope.studies.results import results
     from trainscope.studies.telling import short
@@ -52,15 +53,22 @@ def dry_run_lines(
     cost = forecast(plan, done, tell)
     finished = {row["digest"] for row in done}
     lines = []
-    for planned, flops in list(zip(plan, cost.each, strict=True))[:MOST_RUNS]:
+    for place, (planned, flops) in enumerate(zip(plan, cost.each, strict=True)):
         spec = planned.spec
         price = "FLOPs unknown" if flops is None else f"{flops:.3g} FLOPs"
+        if place in cost.refused:
+            price = f"it cannot be done: {plain(cost.refused[place])}"
+        elif place >= MOST_RUNS:
+            continue
         mark = "  done" if spec.digest in finished else ""
         lines.append(f"{spec.key}  {short(spec)}: {price}{mark}")
-    if len(plan) > MOST_RUNS:
-        lines.append(f"and {len(plan) - MOST_RUNS} more")
+    if len(plan) > len(lines):
+        lines.append(f"and {len(plan) - len(lines)} more")
     left = sum(planned.spec.digest not in finished for planned in plan)
-    lines += ["", f"{study.name}: {cost.runs} runs, {left} of them to do; {cost.epochs} epochs"]
+    epochs = f"{cost.epochs} epoch{'s' * (cost.epochs != 1)}"
+    lines += ["", f"{study.name}: {cost.runs} runs, {left} of them to do; {epochs}"]
+    if cost.refused:
+        lines.append(f"{len(cost.refused)} of them cannot be done; the sums are without them")
     if cost.stems:
         lines.append(
             f"{cost.stems} pretraining{'s' * (cost.stems > 1)} that runs share: "
@@ -73,7 +81,7 @@ def dry_run_lines(
             f"FLOPs: {cost.flops + cost.stem_flops:.4g} multiply-adds of training, "
             f"{cost.stem_flops:.4g} of them for pretraining"
         )
-    if cost.seconds is not None and cost.rate is not None:
+    if left and cost.seconds is not None and cost.rate is not None:
         rate, known = cost.rate
         lines.append(
             f"Time: about {_long(cost.seconds / workers)} with {workers} "
@@ -108,8 +116,9 @@ def report_lines(store: Store, name: str, study: Study | None) -> str:
     if rows:
         metric = rows[0]["metric"]
         lines += [
-            f"Test {metric}: of the dense network, after pruning, its mean over the first LR stage "
-            "(ta), and after the last epoch; means over seeds, standard deviations in brackets.",
+            f"Test {metric}: of the dense network; after pruning; its mean over the first LR stage "
+            "(ta), which compares runs of one LR schedule alone; and after the last epoch. Means "
+            "over the seeds, with standard deviations in brackets.",
             "",
             written(table(rows)),
         ]
@@ -120,7 +129,7 @@ def report_lines(store: Store, name: str, study: Study | None) -> str:
             "data and epochs are others where the notes say so, so the two are not to be equal; "
             "what can be compared is which row is above which.",
             "",
-            written(beside_paper(rows, study.paper)),
+            written(beside_paper(rows, study.published)),
         ]
     if study is not None:
         lines += ["", *study.notes]
