@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 MOST_RUNS = 40
 """Runs of a plan that are printed."""
 MOST_FAILURES = 5
-ORDER = ("waiting", "running", "finished", "diverged", "interrupted", "failed")
+ORDER = ("waiting", "running", "finished", "stopped", "diverged", "interrupted", "failed")
 COLUMNS = ("action.criterion", "action.ratio", "recipe", "weights", "seed")
 
 
@@ -42,7 +42,8 @@ def dry_run_lines(
     from trainscope.errors import StudyError
     from trainscope.records.text import plain
     from trainscope.studies.costs import forecast
-    from trainscope.studies.results import results
+    from trainscope.studies.results import planned_digests, results
+    from trainscope.studies.store import KEY
     from trainscope.studies.telling import short
 
     done: list[Row] = []
@@ -51,7 +52,7 @@ def dry_run_lines(
     except StudyError:  # there is none yet
         done = []
     cost = forecast(plan, done, tell)
-    finished = {row["digest"] for row in done}
+    finished = planned_digests(done)
     lines = []
     for place, (planned, flops) in enumerate(zip(plan, cost.each, strict=True)):
         spec = planned.spec
@@ -60,11 +61,14 @@ def dry_run_lines(
             price = f"it cannot be done: {plain(cost.refused[place])}"
         elif place >= MOST_RUNS:
             continue
-        mark = "  done" if spec.digest in finished else ""
-        lines.append(f"{spec.key}  {short(spec)}: {price}{mark}")
+        mark = "  done" if planned.digest in finished else ""
+        what = short(spec)
+        if planned.slot is not None:
+            what += f", LR {planned.slot.place + 1} of {planned.slot.search.trials} of a search"
+        lines.append(f"{planned.digest[:KEY]}  {what}: {price}{mark}")
     if len(plan) > len(lines):
         lines.append(f"and {len(plan) - len(lines)} more")
-    left = sum(planned.spec.digest not in finished for planned in plan)
+    left = sum(planned.digest not in finished for planned in plan)
     epochs = f"{cost.epochs} epoch{'s' * (cost.epochs != 1)}"
     lines += ["", f"{study.name}: {cost.runs} runs, {left} of them to do; {epochs}"]
     if cost.refused:
@@ -109,7 +113,7 @@ def run_table(rows: Sequence[Row]) -> str:
 def report_lines(store: Store, name: str, study: Study | None) -> str:
     """Write what a study came to, and what its paper has."""
     from trainscope.studies.results import results
-    from trainscope.studies.summary import beside_paper, table, written
+    from trainscope.studies.summary import beside_paper, best_of_searches, table, written
 
     rows = results(store, name)
     lines = [f"# {name}", "", status_lines(store, [name]), ""]
@@ -122,6 +126,8 @@ def report_lines(store: Store, name: str, study: Study | None) -> str:
             "",
             written(table(rows)),
         ]
+    if best := best_of_searches(rows):
+        lines += ["", "The best run of each search, by its last epoch:", "", written(best)]
     if study is not None and study.paper:
         lines += [
             "",

@@ -17,7 +17,7 @@ from trainscope.networks.threads import suited_threads
 from trainscope.records import Kind
 from trainscope.sparsify import Action, sparsify
 from trainscope.studies.executing import opened_base
-from trainscope.studies.results import Row
+from trainscope.studies.results import Row, planned_digests
 from trainscope.studies.spec import BaseModel, RunSpec
 from trainscope.studies.store import Planned
 from trainscope.training.budget import scratch_epochs
@@ -114,8 +114,8 @@ def forecast(
     shared = None if None in stem_flops.values() else sum(f or 0.0 for f in stem_flops.values())
     seconds = None
     if rate is not None and whole is not None and shared is not None:
-        finished = {row["digest"] for row in done}
-        over = [planned.spec.digest in finished for planned in plan]
+        finished = planned_digests(done)
+        over = [planned.digest in finished for planned in plan]
         bases = [p.spec.base for p, ended in zip(plan, over, strict=True) if ended]
         trained = {base.digest for base in bases if isinstance(base, RunSpec)}
         left = sum(f or 0.0 for f, ended in zip(each, over, strict=True) if not ended)

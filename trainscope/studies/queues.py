@@ -28,6 +28,8 @@ Made = TypeVar("Made")
 
 DIGEST, SPEC, NAMES = "digest", "spec", "names"
 """User attributes of a trial: which run it is, what to run, what the study calls its parts."""
+SEARCH = "search"
+"""User attribute of a run whose LR is searched for: how, and what was chosen."""
 STATUS, ROW, ERROR = "status", "row", "error"
 """User attributes: how the run ended, its row of results, or why there is none."""
 WORKER, DEATHS, BEAT = "worker", "deaths", "beat"

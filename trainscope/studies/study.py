@@ -32,6 +32,7 @@ from trainscope.studies.named import name_of, parsed, place_of, read_toml
 from trainscope.studies.plain import made
 from trainscope.studies.results import Row
 from trainscope.studies.rows import columns_of
+from trainscope.studies.search import Search, Slot
 from trainscope.studies.spec import BaseModel, RunSpec
 from trainscope.studies.store import Planned, Store
 from trainscope.studies.summary import PaperRow
@@ -67,6 +68,8 @@ class Study:
         probe_epochs: After which epochs too.
         norms: Keep the gradient's norm at every step.
         samples: Pinned samples of the probes.
+        search: How the first LR of the recipes is searched for: `search.Search`, or a table with
+            its fields. Each run of the grid becomes as many runs as the search has trials.
         exclude: Tables of columns, as `results` has them: a run is left out that has all of the
             values of one (a list: any of its values).
         runs: Runs beside those of the grid, as RunSpecs or as the JSON of some.
@@ -91,6 +94,7 @@ class Study:
     probe_epochs: Sequence[int] = ()
     norms: bool = False
     samples: int = 256
+    search: Search | Mapping[str, Any] | None = None
     exclude: Sequence[Mapping[str, Any]] = ()
     runs: Sequence[RunSpec | Mapping[str, Any]] = ()
     store: str | Path | None = None
@@ -110,7 +114,7 @@ class Study:
                 raise StudyError(f"a study has a name without '/', not '{plain_text(self.name)}'")
         if not self.runs and (self.base is None or self.base in ((), [])):
             raise self.at.moved(StudyError("the study has no base and no runs: name a base"), ())
-        _ = self.published
+        _ = self.published, self.searched
 
     @classmethod
     def read(cls, path: str | Path) -> Study:
@@ -174,14 +178,15 @@ class Study:
                         tell(f"reading the weights of {each.path}")
                     with self.at(path):
                         digests[each] = digest_of(each, spec.data, spec.task)
-            planned = Planned(spec.pinned(digests), names)
-            found.setdefault(planned.spec.digest, planned)
+            for slot in self._slots(spec, path):
+                planned = Planned(spec.pinned(digests), names, slot)
+                found.setdefault(planned.digest, planned)
         for place in range(len(self.exclude)):
             if place not in used:
                 with self.at(("exclude", place)):
                     raise StudyError("this exclusion matches no run of the grid: correct it")
-        for place, each in enumerate(self.published):
-            for name in each.match if self.base not in (None, (), []) else ():
+        for place, beside in enumerate(self.published):
+            for name in beside.match if self.base not in (None, (), []) else ():
                 if name not in columns:
                     with self.at(("paper", place, "match")):
                         raise StudyError(unknown(name, sorted(columns), "column of the runs"))
@@ -376,6 +381,37 @@ class Study:
         return Store(self.store, self.folder, make=make, **options)
 
     @cached_property
+    def searched(self) -> Search | None:
+        """The search.
+
+        Raises:
+            StudyError: It is none.
+        """
+        if self.search is None or isinstance(self.search, Search):
+            return self.search
+        try:
+            return made(Search, self.search, "search")
+        except TrainscopeError as error:
+            places = {str(name): ("search", name) for name in self.search}
+            raise self.at.moved(error, blamed(str(error), places, ("search",))) from error
+
+    def _slots(self, spec: RunSpec, path: Any) -> list[Slot | None]:
+        """Return the runs of a search that a run of the grid becomes; None where there is none.
+
+        Raises:
+            StudyError: Its LR cannot be searched for.
+        """
+        search = self.searched
+        if search is None or (path and path[0] == "runs"):
+            return [None]
+        try:
+            search.check(spec)
+        except TrainscopeError as error:
+            watched = str(error).startswith(("'", "watch", "no probe"))
+            raise self.at.moved(error, ("search", "watch") if watched else path) from error
+        return [Slot(search, place) for place in range(search.trials)]
+
+    @cached_property
     def published(self) -> list[PaperRow]:
         """The published numbers.
 
@@ -426,6 +462,7 @@ _KINDS: tuple[tuple[str, type, type | None, str], ...] = (
     ("probes", list, str, "a list of names"),
     ("probe_epochs", list, int, "a list of epochs"),
     ("exclude", list, dict, "a list of tables: write [[exclude]]"),
+    ("search", dict, None, "a table: write [search]"),
     ("settings", dict, None, "a table: write [settings]"),
     ("runs", list, dict, "a list of tables"),
     ("store", str, None, "the place of a store"),

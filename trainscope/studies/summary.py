@@ -8,15 +8,18 @@ from dataclasses import dataclass, field
 from statistics import mean, stdev
 from typing import Any
 
+from trainscope.records.metric import LOWER
 from trainscope.studies.results import Row
 
 RESULT = (
     *("dense", "pruned", "pruned_loss", "early", "ta", "final", "best", "speedup", "reached"),
     *("train_loss", "test_loss", "parameters", "flops", "flops_per_sample", "seconds"),
     *("pretraining_flops", "status", "metric", "better", "digest", "start", "end", "base", "study"),
+    *("search.of", "search.place", "search.slot", "stopped"),
 )
 """Columns that say what came out; what is no such column and no probe's says what was asked."""
 SHOWN = ("dense", "pruned", "ta", "final")
+SEARCHED = ("runs", "stopped", "best recipe", "lr", "final")
 DERIVED = ("schedule", "lr", "epochs", "base.digest", "base.lr", "base.epochs", "base.schedule")
 """Columns that follow from others."""
 
@@ -102,6 +105,27 @@ def table(rows: Sequence[Row], shown: Sequence[str] = SHOWN) -> list[list[str]]:
     for setting in found:
         cells = [_text(setting.asked[name]) for name in names]
         lines.append([*cells, str(len(setting.rows)), *(_number(setting.value(c)) for c in shown)])
+    return lines
+
+
+def best_of_searches(rows: Sequence[Row]) -> list[list[str]]:
+    """Return the best run of every search in a table, its first row the titles; [] without any."""
+    held: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.get("search.of") is not None:
+            held.setdefault(row["search.of"], []).append(row)
+    firsts = [each[0] for each in held.values()]
+    asked = [name for name in (*_asked(rows), "seed") if name != "recipe"]
+    names = [name for name in asked if len({str(row.get(name)) for row in firsts}) > 1]
+    lines = [[*(name.removesuffix(".name") for name in names), *SEARCHED]] if held else []
+    for each in held.values():
+        ended = [row for row in each if row["final"] is not None]
+        better = min if each[0]["better"] == LOWER else max
+        best = better(ended, key=lambda row: float(row["final"])) if ended else {}
+        stopped = sum(row.get("stopped") is not None for row in each)
+        cells = [_text(each[0].get(name)) for name in names]
+        found = [_text(best.get("recipe")), _text(best.get("lr")), _text(best.get("final"))]
+        lines.append([*cells, str(len(each)), str(stopped), *found])
     return lines
 
 
