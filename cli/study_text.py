@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 MOST_RUNS = 40
 """Runs of a plan that are printed."""
 MOST_FAILURES = 5
-ORDER = ("waiting", "running", "finished", "diverged", "interrupted", "failed")
+ORDER = ("waiting", "running", "finished", "stopped", "diverged", "interrupted", "failed")
 COLUMNS = ("action.criterion", "action.ratio", "plan", "recipe", "weights", "seed")
 
 
@@ -40,8 +40,10 @@ def dry_run_lines(
 ) -> str:
     """Write the runs of a plan, what they cost and how long that takes."""
     from trainscope.errors import StudyError
+    from trainscope.records.text import plain
     from trainscope.studies.costs import forecast
-    from trainscope.studies.results import results
+    from trainscope.studies.results import planned_digests, results
+    from trainscope.studies.store import KEY
     from trainscope.studies.telling import short
 
     done: list[Row] = []
@@ -50,17 +52,27 @@ def dry_run_lines(
     except StudyError:  # there is none yet
         done = []
     cost = forecast(plan, done, tell)
-    finished = {row["digest"] for row in done}
+    finished = planned_digests(done)
     lines = []
-    for planned, flops in list(zip(plan, cost.each, strict=True))[:MOST_RUNS]:
+    for place, (planned, flops) in enumerate(zip(plan, cost.each, strict=True)):
         spec = planned.spec
         price = "FLOPs unknown" if flops is None else f"{flops:.3g} FLOPs"
-        mark = "  done" if spec.digest in finished else ""
-        lines.append(f"{spec.key}  {short(spec)}: {price}{mark}")
-    if len(plan) > MOST_RUNS:
-        lines.append(f"and {len(plan) - MOST_RUNS} more")
-    left = sum(planned.spec.digest not in finished for planned in plan)
-    lines += ["", f"{study.name}: {cost.runs} runs, {left} of them to do; {cost.epochs} epochs"]
+        if place in cost.refused:
+            price = f"it cannot be done: {plain(cost.refused[place])}"
+        elif place >= MOST_RUNS:
+            continue
+        mark = "  done" if planned.digest in finished else ""
+        what = short(spec)
+        if planned.slot is not None:
+            what += f", LR {planned.slot.place + 1} of {planned.slot.search.trials} of a search"
+        lines.append(f"{planned.digest[:KEY]}  {what}: {price}{mark}")
+    if len(plan) > len(lines):
+        lines.append(f"and {len(plan) - len(lines)} more")
+    left = sum(planned.digest not in finished for planned in plan)
+    epochs = f"{cost.epochs} epoch{'s' * (cost.epochs != 1)}"
+    lines += ["", f"{study.name}: {cost.runs} runs, {left} of them to do; {epochs}"]
+    if cost.refused:
+        lines.append(f"{len(cost.refused)} of them cannot be done; the sums are without them")
     if cost.stems:
         lines.append(
             f"{cost.stems} pretraining{'s' * (cost.stems > 1)} that runs share: "
@@ -73,7 +85,7 @@ def dry_run_lines(
             f"FLOPs: {cost.flops + cost.stem_flops:.4g} multiply-adds of training, "
             f"{cost.stem_flops:.4g} of them for pretraining"
         )
-    if cost.seconds is not None and cost.rate is not None:
+    if left and cost.seconds is not None and cost.rate is not None:
         rate, known = cost.rate
         lines.append(
             f"Time: about {_long(cost.seconds / workers)} with {workers} "
@@ -103,18 +115,21 @@ def run_table(rows: Sequence[Row]) -> str:
 def report_lines(store: Store, name: str, study: Study | None) -> str:
     """Write what a study came to, and what its paper has."""
     from trainscope.studies.results import results
-    from trainscope.studies.summary import beside_paper, table, written
+    from trainscope.studies.summary import beside_paper, best_of_searches, table, written
 
     rows = results(store, name)
     lines = [f"# {name}", "", status_lines(store, [name]), ""]
     if rows:
         metric = rows[0]["metric"]
         lines += [
-            f"Test {metric}: of the dense network, after pruning, its mean over the first LR stage "
-            "(ta), and after the last epoch; means over seeds, standard deviations in brackets.",
+            f"Test {metric}: of the dense network; after pruning; its mean over the first LR stage "
+            "(ta), which compares runs of one LR schedule alone; and after the last epoch. Means "
+            "over the seeds, with standard deviations in brackets.",
             "",
             written(table(rows)),
         ]
+    if best := best_of_searches(rows):
+        lines += ["", "The best run of each search, by its last epoch:", "", written(best)]
     if study is not None and study.paper:
         lines += [
             "",
@@ -122,7 +137,7 @@ def report_lines(store: Store, name: str, study: Study | None) -> str:
             "data and epochs are others where the notes say so, so the two are not to be equal; "
             "what can be compared is which row is above which.",
             "",
-            written(beside_paper(rows, study.paper)),
+            written(beside_paper(rows, study.published)),
         ]
     if study is not None:
         lines += ["", *study.notes]

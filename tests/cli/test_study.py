@@ -61,7 +61,9 @@ def test_a_study_from_the_dry_run_to_the_report(study):
     assert not (study / "study.db").exists()
     assert "small: 2 runs: 2 finished" in said("run", "grid.toml")
     assert "0 to do" in said("run", "grid.toml")
-    assert "0 of them to do" in said("run", "grid.toml", "--dry-run")
+    again = said("run", "grid.toml", "--dry-run")
+    assert "0 of them to do" in again
+    assert "Time" not in again
     assert json.loads(said("status", "grid.toml", "--json")) == {"small": {"finished": 2}}
     assert "small: 2 runs: 2 finished" in said("status", str(study))
     assert said("results", "grid.toml").count("finished") == 2
@@ -85,6 +87,17 @@ def test_the_flops_of_a_plan_are_those_of_its_runs(study):
     rows = results("study.db")
     assert list(found.each) == [row["flops"] for row in rows]
     assert found.stem_flops == rows[0]["pretraining_flops"]
+
+
+def test_a_run_that_cannot_be_done_does_not_hide_what_the_others_cost(study):
+    text = TEXT.replace('"F1,1e-1"', '["F1,1e-1", "P1/F1,1e-1"]').replace("0.5", "0.9")
+    (study / "grid.toml").write_text(text)
+    plan = said("run", "grid.toml", "--dry-run")
+    assert plan.count("it cannot be done: a speedup of 2.55135 leaves nothing of P1/") == 2
+    assert "4 runs, 4 of them to do; 2 epochs\n2 of them cannot be done" in plan
+    assert "1 pretraining that runs share: 2 epochs" in plan
+    (study / "grid.toml").write_text(text.replace('"F1,1e-1", ', ""))
+    said("run", "grid.toml", "--dry-run", code=2)
 
 
 def test_work_does_what_a_driver_only_planned(study):

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -10,11 +14,13 @@ from small_studies import NETWORK, SETTINGS, one_thread, pretraining, retraining
 from small_training import without_seconds
 
 from trainscope.data import load
+from trainscope.diagnosis.measuring import measured
 from trainscope.errors import TrainscopeError
 from trainscope.networks import open_checkpoint
+from trainscope.probes.gradient import Gradient
 from trainscope.records import Run
 from trainscope.sparsify import Action, sparsify
-from trainscope.studies import BaseModel, RunSpec, execute
+from trainscope.studies import BaseModel, RunSpec, before, execute
 from trainscope.studies.rows import row_of
 from trainscope.training.evaluation import evaluate
 from trainscope.training.jobs import training_job
@@ -93,6 +99,65 @@ def test_the_row_has_the_losses_of_a_plain_evaluation(tmp_path):
     for column in ("dense", "pruned", "epoch1"):
         assert row[f"{column}.gradient.norm"] > 0
     json.dumps(row, allow_nan=False)
+
+
+def test_a_base_model_is_measured_once_for_all_that_prune_it(tmp_path, monkeypatch):
+    asked = []
+
+    def counted(probe, module, data):
+        asked.append(probe.name)
+        return measured(Gradient(), module, data)  # the curvature's takes long
+
+    monkeypatch.setattr(before, "measured", counted)
+    probes = {"probes": ("gradient", "curvature")}
+    base = pretraining("F1,1e-1")
+    first = retraining("F1,1e-1", base=base, **probes)
+    second = retraining("F1,1e-2", base=base, seed=3, action=Action(ratio=0.25), **probes)
+    done(first, tmp_path / "a")
+    assert asked.count("curvature") == 2  # the pruned network, and the dense one
+    done(second, tmp_path / "a")
+    assert asked.count("curvature") == asked.count("gradient") == 3
+    done(second, tmp_path / "b")
+    assert asked.count("curvature") == 5
+    starts = [before.start_of(tmp_path / each / second.key) for each in "ab"]
+    assert starts[0]["dense"]["train_loss"] == starts[1]["dense"]["train_loss"]
+    for name in probes["probes"]:
+        values = [start["dense"]["probes"][name].scalars for start in starts]
+        assert values[0] == values[1]
+
+
+def test_what_is_kept_of_a_base_model_from_a_file(tmp_path):
+    run = done(pretraining("F1,1e-1"), tmp_path)
+    path = tmp_path / "mine.pt"
+    shutil.copy(tmp_path / pretraining("F1,1e-1").key / "checkpoint.pt", path)
+    base = BaseModel(str(path), run.end, model=NETWORK)
+    for data in ("digits", None):
+        done(retraining("F1,1e-1", base=base, data=data), tmp_path)
+    shared = tmp_path / f"dense-{run.end[:16]}"
+    kept = sorted(shared.iterdir())
+    assert len(kept) == 2
+    for each in kept:
+        each.write_text("{")
+    with pytest.raises(TrainscopeError, match="damaged, remove it"):
+        done(retraining("F1,1e-2", base=base), tmp_path)
+
+
+def test_of_two_that_ask_at_once_one_measures_a_base_model(tmp_path):
+    made, both = [], threading.Barrier(2)
+
+    def make():
+        made.append(1)
+        time.sleep(0.05)
+        return {"metric": 1.0}
+
+    def ask():
+        both.wait()
+        return before._once(tmp_path / "stem-x", {"losses": 1}, make)
+
+    with ThreadPoolExecutor(2) as pool:
+        found = [pool.submit(ask) for _ in range(2)]
+    assert [each.result() for each in found] == [{"metric": 1.0}] * 2
+    assert made == [1]
 
 
 @pytest.mark.parametrize("weights", ["winning-ticket", "random", "scratch-e", "scratch-b"])

@@ -211,6 +211,58 @@ ERRORS = {
     "no TOML": ("[[base]]", "[[base]", "is no TOML.*line 9"),
     "a key twice": ("seeds = [0, 1]", "seeds = [0, 1]\nseeds = 1", "is no TOML.*line 3"),
     "a name with a slash": (FIRST, FIRST + '\nname = "a/b"', "line 2: a study has a name"),
+    "an axis that is a number": (
+        '"F2,1e-1",',
+        "3,",
+        "line 5: recipes holds tables or texts, not 3",
+    ),
+    "an axis of no table": ("ratio = [0.25, 0.5]", "ratios = 0.5", "line 15: action.ratios is a t"),
+    "an axis without values": (
+        '[\n  "P1F1,1e-1",\n  "F2,1e-1",\n]',
+        "[]",
+        "recipes is an empty list",
+    ),
+    "a table without what it needs": (
+        '"F2,1e-1",',
+        "{ epochs = 3 },",
+        "line 5: recipes has no recip",
+    ),
+    "a list of no tables": (
+        FIRST,
+        FIRST + '\npaper = ["x"]',
+        "line 2: paper is a list of tables",
+    ),
+    "samples of no number": (
+        FIRST,
+        FIRST + "\nsamples = true",
+        "line 2: samples is a whole number",
+    ),
+    "too few samples": (FIRST, FIRST + "\nsamples = 1", "line 2: 1 samples are too few"),
+    "a base's own data": (
+        'recipe = "F2,1e-1"',
+        'recipe = "F2,1e-1"\ndata = "digit"',
+        "line 13: no data is named 'digit'",
+    ),
+    "settings of a base": (
+        'recipe = "F2,1e-1"',
+        "settings = 3",
+        "line 12: base.settings is a table",
+    ),
+    "a published row without a label": (
+        LAST,
+        LAST + "\n\n[[paper]]\nvalue = 3",
+        "line 22: paper has no label",
+    ),
+    "a published row for an unknown column": (
+        LAST,
+        LAST + '\n\n[[paper]]\nlabel = "x"\nmatch = { "action.rato" = 0.5 }',
+        "line 24: 'action.rato' is no column of the runs: did you",
+    ),
+    "a published number of text": (
+        LAST,
+        LAST + '\n\n[[paper]]\nlabel = "x"\nvalue = "y"',
+        "line 24: paper.value is a number, not 'y'",
+    ),
     "no such checkpoint": (
         f'architecture = "{NETWORK}"\nrecipe = "F2,1e-1"',
         'checkpoint = "gone.pt"',

@@ -183,6 +183,27 @@ def lock(file: IO[bytes] | int, *, wait: bool) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
 
 
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Keep out other processes that are about the same file or folder; a killed one lets go.
+
+    Where the system or the file system has no locks, the block runs without.
+
+    Args:
+        path: A file or folder that is there; it is not changed.
+    """
+    if not LOCKS:
+        yield
+        return
+    handle = os.open(path, os.O_RDONLY | _CLOSED)
+    try:
+        with suppress(OSError):  # a file system without locks
+            lock(handle, wait=True)
+        yield
+    finally:
+        os.close(handle)
+
+
 def _make(path: Path, made: list[Path]) -> None:
     """Make a folder and those above it, and list those that were not there."""
     missing, each = [], path

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from trainscope.errors import TrainscopeError
 from trainscope.records import files
-from trainscope.studies.executing import STAGE, STEM, spec_in
+from trainscope.studies.before import SHARED, STAGE, STEM, shared_folder
+from trainscope.studies.executing import spec_in
 from trainscope.studies.queues import SPEC
 from trainscope.studies.spec import RunSpec
-from trainscope.studies.store import Store
+from trainscope.studies.store import KEY, Store
 from trainscope.training.folder import SETTINGS
 
 OURS = (
@@ -20,9 +22,12 @@ OURS = (
     "stage.json",
     "until-*.pt",
     "epoch-[0-9]*",
+    f"{SHARED}*.json",
     ".*.part",
 )
 """All that a study writes into a folder of its own."""
+_LOOSE = (f"{SHARED}*.json", ".*.part")
+"""What lies in the folder of a base model from a file."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +78,10 @@ def remove(each: Garbage) -> None:
 def _needed(spec: RunSpec) -> set[str]:
     """Return the names of the folders of a run and of all that it stands on."""
     names = {spec.key}
+    if spec.base is not None:
+        names.add(shared_folder(spec))
     if isinstance(spec.base, RunSpec):
-        names |= {f"{STEM}{spec.base.key}", *_needed(spec.base)}
+        names |= _needed(spec.base)
     if spec.over is not None:
         names.add(f"{STAGE}{spec.stage.key}")
     return names
@@ -84,6 +91,9 @@ def _is_ours(path: Path) -> bool:
     """Tell whether a study wrote a folder, and nothing else is in it."""
     if path.is_symlink() or not path.is_dir():
         return False
+    if re.fullmatch(rf"{SHARED}[0-9a-f]{{{KEY}}}", path.name):
+        loose = list(path.iterdir())
+        return bool(loose) and all(any(each.match(p) for p in _LOOSE) for each in loose)
     try:
         spec = spec_in(path)
         key = None if spec is None else spec.key
@@ -96,14 +106,15 @@ def _is_ours(path: Path) -> bool:
 
 
 def _busy(path: Path) -> bool:
+    """Tell whether a process is at work in a folder."""
     settings = path / SETTINGS
-    if not settings.is_file():
-        return False
-    with settings.open("rb") as file:
-        try:
-            files.lock(file, wait=False)
-        except OSError:
-            return True
+    handle = os.open(settings if settings.is_file() else path, os.O_RDONLY)
+    try:
+        files.lock(handle, wait=False)
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
     return False
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
@@ -17,7 +17,7 @@ from trainscope.networks.threads import suited_threads
 from trainscope.records import Kind
 from trainscope.sparsify import Action, sparsify
 from trainscope.studies.executing import opened_base
-from trainscope.studies.results import Row
+from trainscope.studies.results import Row, planned_digests
 from trainscope.studies.spec import BaseModel, RunSpec
 from trainscope.studies.store import Planned
 from trainscope.training.budget import scratch_epochs
@@ -52,7 +52,8 @@ class PlanCost:
         stem_epochs: Epochs of those.
         stem_flops: FLOPs of those.
         each: FLOPs of each run, in the order of the plan.
-        seconds: What one worker takes for all of it here; None where that is not known.
+        refused: Why runs cannot be done, by their places in the plan; they are in no sum.
+        seconds: What one worker takes here for what is not done; None where that is not known.
         rate: Multiply-adds a second, and how that is known.
     """
 
@@ -63,6 +64,7 @@ class PlanCost:
     stem_epochs: int
     stem_flops: float | None
     each: tuple[float | None, ...]
+    refused: Mapping[int, str]
     seconds: float | None
     rate: tuple[float, str] | None
 
@@ -81,27 +83,45 @@ def forecast(
         plan: The runs.
         done: Rows of the store, which tell how fast this machine is.
         tell: Told of what is worked out.
+
+    Raises:
+        TrainscopeError: No run of the plan can be done: what is said of the first.
     """
     sizes = _Sizes(tell or (lambda _: None))
-    each, epochs, known = [], 0, True
+    each: list[float | None] = []
+    refused: dict[int, TrainscopeError] = {}
+    epochs, known = 0, True
     stems: dict[str, tuple[int, RunSpec]] = {}
-    for planned in plan:
+    for place, planned in enumerate(plan):
         spec = planned.spec
-        if isinstance(spec.base, RunSpec) and spec.base.base is None:
+        try:
+            begun, total, one = sizes.stem_epochs(spec), sizes.epochs(spec), sizes.of(spec)
+            over = sizes.stage(spec)
+        except TrainscopeError as error:  # such a run fails, and the others are done
+            refused[place] = error
+            each.append(None)
+            continue
+        if begun is not None and isinstance(spec.base, RunSpec):
             before = stems.get(spec.base.digest, (0, spec.base))[0]
-            stems[spec.base.digest] = (max(before, sizes.pruning_epoch(spec)), spec.base)
-        total, one = sizes.epochs(spec), sizes.of(spec)
-        over = sizes.stage(spec)
+            stems[spec.base.digest] = (max(before, begun), spec.base)
         epochs += total + (0 if spec.over is None else spec.over.epochs)
         each.append(None if one is None or over is None else one * total + over)
         known = known and one is not None
-    stem_flops = [_times(sizes.of(stem), length) for length, stem in stems.values()]
+    if len(refused) == len(plan) > 0:
+        raise refused[0]
+    stem_flops = {key: _times(sizes.of(stem), length) for key, (length, stem) in stems.items()}
     rate = _rate(plan, done, sizes)
     whole = sum(f for f in each if f is not None) if known else None
-    shared = None if None in stem_flops else sum(f for f in stem_flops if f is not None)
+    shared = None if None in stem_flops.values() else sum(f or 0.0 for f in stem_flops.values())
     seconds = None
     if rate is not None and whole is not None and shared is not None:
-        seconds = (whole + shared) / rate[0]
+        finished = planned_digests(done)
+        ends = [planned.digest in finished for planned in plan]
+        bases = [p.spec.base for p, ended in zip(plan, ends, strict=True) if ended]
+        trained = {base.digest for base in bases if isinstance(base, RunSpec)}
+        left = sum(f or 0.0 for f, ended in zip(each, ends, strict=True) if not ended)
+        left += sum(f or 0.0 for key, f in stem_flops.items() if key not in trained)
+        seconds = left / rate[0]
     return PlanCost(
         runs=len(plan),
         epochs=epochs,
@@ -110,6 +130,7 @@ def forecast(
         stem_epochs=sum(length for length, _ in stems.values()),
         stem_flops=shared,
         each=tuple(each),
+        refused={place: str(error) for place, error in refused.items()},
         seconds=seconds,
         rate=rate,
     )
@@ -164,6 +185,11 @@ class _Sizes:
             retrain=spec.read.retrain,
             speedup=self.pruned(spec)[1],
         )
+
+    def stem_epochs(self, spec: RunSpec) -> int | None:
+        """Return how long a run needs the stem that it shares; None where it has none."""
+        shares = isinstance(spec.base, RunSpec) and spec.base.base is None
+        return self.pruning_epoch(spec) if shares else None
 
     def pruning_epoch(self, spec: RunSpec) -> int:
         """Return the epoch of its stem at which a run begins."""

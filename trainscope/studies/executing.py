@@ -19,7 +19,7 @@ from trainscope.probes.when import at_epochs
 from trainscope.records import Kind, Run, files
 from trainscope.records.json_text import parse
 from trainscope.records.run import FILE_NAME
-from trainscope.studies.before import START, measure_start
+from trainscope.studies.before import STAGE, START, STEM, measure_start
 from trainscope.studies.spec import BaseModel, RunSpec
 from trainscope.task import find_task
 from trainscope.training.budget import scratch_epochs
@@ -34,10 +34,6 @@ from trainscope.training.stem import epoch_folder, pretrain
 
 SPEC = "spec.json"
 """The file of a run's folder that says what it is, and that a study made it."""
-STEM = "stem-"
-"""How the folders of shared pretrainings begin."""
-STAGE = "stage-"
-"""How the folders of shared pruning stages begin."""
 
 
 def execute(spec: RunSpec, folder: Path, *, device: str = "cpu", watch: Watch | None = None) -> Run:

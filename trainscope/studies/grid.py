@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import product
+from pathlib import Path as FilePath
 from types import UnionType
 from typing import Any, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -102,6 +103,8 @@ class Base:
         """
         if (self.checkpoint is None) == (self.architecture is None):
             raise StudyError("a base has a checkpoint, or an architecture to pretrain: give one")
+        if self.seed < 0:
+            raise StudyError(f"the seed {self.seed} is below 0")
 
 
 class At:
@@ -159,7 +162,12 @@ def points(given: Any, key: str, at: At, read: Callable[[Any], Value]) -> list[A
 
 
 def tables(
-    kind: type[Value], given: Any, key: str, at: At, text: str | None = None
+    kind: type[Value],
+    given: Any,
+    key: str,
+    at: At,
+    text: str | None = None,
+    also: tuple[type, ...] = (),
 ) -> list[AxisValue[Value]]:
     """Return the values of an axis of tables, in which a list stands for a value is an axis too.
 
@@ -169,14 +177,18 @@ def tables(
         key: The axis, like "action".
         at: As `points`.
         text: The field that a text alone says.
+        also: Kinds of values that stand as they are, beside the kind.
     """
     found: list[AxisValue[Value]] = []
     many = isinstance(given, list | tuple)
     for place, value in enumerate(given if many else [given]):
         path: Path = (key, place) if many else (key,)
-        if isinstance(value, str) and text is not None:
-            value = {text: value}
+        if isinstance(value, str | FilePath) and text is not None:
+            value = {text: str(value)}
         if not isinstance(value, Mapping):
+            if not isinstance(value, (kind, *also)):
+                with at(path):
+                    raise StudyError(f"{key} holds tables{' or texts' * bool(text)}, not {value!r}")
             found.append(AxisValue(value, path))
             continue
         for table, places in _spread(kind, value, key, path, at):
@@ -185,8 +197,11 @@ def tables(
                     name = table.pop("name", "")
                     thing = made(kind, table, key)
             except TrainscopeError as error:
-                raise at.moved(error, _blamed(str(error), places, path)) from error
+                raise at.moved(error, blamed(str(error), places, path)) from error
             found.append(AxisValue(thing, path, str(name)))
+    if not found:
+        with at((key,)):
+            raise StudyError(f"{key} is an empty list, so that the study has no runs")
     _refuse_twins(found, key, at)
     return found
 
@@ -224,8 +239,14 @@ def _holds_lists(hint: Any) -> bool:
     return any(get_origin(option) in (list, tuple) for option in options)
 
 
-def _blamed(message: str, places: Mapping[str, Path], path: Path) -> Path:
-    """Return the place of the field that a message names first; that of the table where none."""
+def blamed(message: str, places: Mapping[str, Path], path: Path) -> Path:
+    """Return the place of the field that a message names first; that of the table where none.
+
+    Args:
+        message: What is wrong with a table.
+        places: Of its fields, by name.
+        path: Of the table.
+    """
     dotted = [name for name in re.findall(r"\w\.(\w+)", message) if name in places]
     if dotted:  # "recipes.plan is text" is of the plan, not of the recipe
         return places[dotted[0]]

@@ -46,7 +46,7 @@ def made(kind: type[Made], raw: Mapping[str, Any], what: str) -> Made:
         what: The thing in words, for messages, like "action".
 
     Raises:
-        StudyError: A field does not exist, or its value cannot be.
+        StudyError: A field does not exist or is missing, or its value cannot be.
     """
     hints = _hints(kind)  # type: ignore[arg-type]  # a class can be hashed
     names = [each.name for each in fields(kind)]  # type: ignore[arg-type]  # it is a dataclass
@@ -55,6 +55,9 @@ def made(kind: type[Made], raw: Mapping[str, Any], what: str) -> Made:
         if name not in names:
             raise StudyError(unknown(name, names, f"key of {what}"))
         values[name] = _back(value, hints[name], f"{what}.{name}")
+    for each in fields(kind):  # type: ignore[arg-type]  # it is a dataclass
+        if each.name not in values and default(each) is MISSING:
+            raise StudyError(f"{what} has no {each.name}: add it")
     try:
         return kind(**values)
     except TrainscopeError:
@@ -109,13 +112,18 @@ def _inner(hint: Any, place: int) -> Any:
 def _back(value: Any, hint: Any, name: str) -> Any:
     """Return a plain value as its field holds it."""
     options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    record = next((o for o in options if isinstance(o, type) and is_dataclass(o)), None)
+    kinds = [get_origin(option) for option in options]
     if isinstance(value, Mapping):
-        record = next((o for o in options if isinstance(o, type) and is_dataclass(o)), None)
         if record is not None:
             return made(record, value, name)
         return {key: _back(part, _inner(hint, -1), name) for key, part in value.items()}
-    if isinstance(value, list) and any(get_origin(option) is tuple for option in options):
+    if isinstance(value, list) and tuple in kinds:
         return tuple(_back(part, _inner(hint, 0), name) for part in value)
+    if isinstance(value, bool | int | float | str | list) and type(value) not in options:
+        wanted = "a table" if record or Mapping in kinds else "a list" if tuple in kinds else None
+        if wanted is not None:
+            raise StudyError(f"{name} is {wanted}, not {value!r}")
     _refuse_kind(value, options, name)
     return float(value) if type(value) is int and _wants_float(hint) else value
 

@@ -11,8 +11,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +28,8 @@ Made = TypeVar("Made")
 
 DIGEST, SPEC, NAMES = "digest", "spec", "names"
 """User attributes of a trial: which run it is, what to run, what the study calls its parts."""
+SEARCH = "search"
+"""User attribute of a run whose LR is searched for: how, and what was chosen."""
 STATUS, ROW, ERROR = "status", "row", "error"
 """User attributes: how the run ended, its row of results, or why there is none."""
 WORKER, DEATHS, BEAT = "worker", "deaths", "beat"
@@ -228,7 +229,7 @@ class JournalQueue:
         from optuna.distributions import json_to_distribution
         from optuna.trial import TrialState, create_trial
 
-        with self._alone():
+        with files.alone(self.path):
             missing, extra = compared(self.entries(study, (DIGEST, STATUS)), wanted, again=again)
             for digest in missing:
                 new = wanted[digest]
@@ -270,7 +271,7 @@ class JournalQueue:
         from optuna.trial import TrialState
 
         revived = 0
-        with self._alone():
+        with files.alone(self.path):
             for entry in self.entries(study, (BEAT,)):
                 if entry.state != "RUNNING":
                     self._seen.pop(entry.trial, None)
@@ -308,14 +309,6 @@ class JournalQueue:
             return self.storage.set_trial_state_values(trial, state)
         except UpdateFinishedTrialError:
             return False
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Keep other processes out; one that is killed lets go by itself."""
-        with self.path.open("rb") as file:
-            with suppress(OSError):  # a file system without locks
-                files.lock(file, wait=True)
-            yield
 
 
 def compared(

@@ -40,7 +40,8 @@ def results(store: Store | str | Path, name: str | None = None) -> list[Row]:
     for each in store.studies if name is None else [name]:
         for entry in store.entries(each, (ROW,)):
             if ROW in entry.attrs:
-                found.setdefault(entry.attrs[DIGEST], {"study": each, **entry.attrs[ROW]})
+                row = {"study": each, **entry.attrs[ROW]}
+                found.setdefault(row["digest"], row)
     columns = dict.fromkeys(column for row in found.values() for column in row)
     blank: Row = dict.fromkeys(columns)
     return [blank | row for row in found.values()]
@@ -51,11 +52,17 @@ def runs_of(store: Store, names: Sequence[str]) -> list[Run]:
     found: dict[str, Run] = {}
     for name in names:
         folder = store.folder_of(name)
-        for entry in store.entries(name, (STATUS,)):
-            path = folder / entry.attrs[DIGEST][:KEY]
-            if STATUS in entry.attrs and (path / FILE_NAME).is_file():
-                found.setdefault(entry.attrs[DIGEST], Run.load(path))
+        for entry in store.entries(name, (ROW,)):
+            digest = entry.attrs.get(ROW, {}).get("digest", "")
+            path = folder / digest[:KEY]
+            if digest and (path / FILE_NAME).is_file():
+                found.setdefault(digest, Run.load(path))
     return list(found.values())
+
+
+def planned_digests(rows: Sequence[Row]) -> set[str]:
+    """Return what names the runs of some rows in a plan, where those of a search have no LR yet."""
+    return {row.get("search.slot") or row["digest"] for row in rows}
 
 
 def failures(store: Store, name: str) -> list[tuple[str, str]]:

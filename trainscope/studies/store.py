@@ -24,6 +24,7 @@ from trainscope.studies.queues import (
     FAILED,
     NAMES,
     ROW,
+    SEARCH,
     SPEC,
     STATUS,
     WORKER,
@@ -37,6 +38,7 @@ from trainscope.studies.queues import (
 from trainscope.studies.tables import Entry
 
 if TYPE_CHECKING:
+    from trainscope.studies.search import Searched, Slot
     from trainscope.studies.spec import RunSpec
 
 KEY = 16
@@ -58,21 +60,32 @@ class Planned:
     Attributes:
         spec: What to run.
         names: What the study calls its parts, like {"action": "L1, 0.9"}.
+        slot: Of a search, which chooses the LR later; None for a run as it stands.
     """
 
     spec: RunSpec
     names: Mapping[str, str]
+    slot: Slot | None = None
+
+    @property
+    def digest(self) -> str:
+        """What names the run in the plan of its study."""
+        return self.spec.digest if self.slot is None else self.slot.digest(self.spec)
 
     def trial(self) -> Json:
         """Return what a trial of it holds: its numbers as parameters, and the rest."""
         spec, kinds = self.spec, _distributions()
         values: dict[str, float] = {"lr": spec.schedule.lr(0), "epochs": spec.schedule.total}
         values["seed"] = spec.seed
+        user = {DIGEST: self.digest, SPEC: spec.as_dict(), NAMES: dict(self.names)}
+        if self.slot is not None:
+            del values["lr"]
+            user[SEARCH] = self.slot.attrs(spec)
         if spec.action is not None and spec.action.ratio is not None:
             values["ratio"] = spec.action.ratio
         return {
             "params": {name: (value, kinds[name]) for name, value in values.items()},
-            "user": {DIGEST: spec.digest, SPEC: spec.as_dict(), NAMES: dict(self.names)},
+            "user": user,
             "system": {"fixed_params": values},
         }
 
@@ -100,12 +113,14 @@ class Claimed:
         trial: Its own in the storage.
         spec: What to run.
         folder: Where.
+        searched: The search that chose its LR; None for none.
     """
 
     study: int
     trial: int
     spec: RunSpec
     folder: Path
+    searched: Searched | None = None
 
 
 class Store:
@@ -194,7 +209,7 @@ class Store:
                 raise StudyError("a database elsewhere needs a folder for the runs: give --folder")
             if self._given is not None:
                 self.queue.storage.set_study_user_attr(study, FOLDER, str(self._given))
-        digests = [each.spec.digest for each in runs]
+        digests = [each.digest for each in runs]
         old = {key for key in self._attrs(name) if key.startswith(PLAN)}
         for place in range(0, max(len(digests), 1), PART):
             key = f"{PLAN}{place // PART:06d}"
@@ -202,7 +217,7 @@ class Store:
             old.discard(key)
         for key in old:
             self.queue.storage.set_study_user_attr(study, key, [])
-        wanted = {each.spec.digest: each.trial() for each in runs}
+        wanted = {each.digest: each.trial() for each in runs}
         return self.queue.plan(study, wanted, again=again)
 
     def digests(self, name: str) -> list[str]:
@@ -223,12 +238,17 @@ class Store:
             return None
         study, trial = found
         attrs = self.queue.storage.get_trial(trial).user_attrs
-        spec = RunSpec.from_dict(attrs[SPEC])
+        spec, searched = RunSpec.from_dict(attrs[SPEC]), None
+        if SEARCH in attrs:
+            from trainscope.studies.search import Searched
+
+            searched = Searched(self.queue.storage, study, trial, attrs[SEARCH], spec)
+            spec = searched.spec()
         self.queue.storage.set_trial_user_attr(
             trial, WORKER, f"{socket.gethostname()}:{os.getpid()}"
         )
         name = next(each.name for each in self._ours() if each.id == study)
-        return Claimed(study, trial, spec, self.folder_of(name) / spec.key)
+        return Claimed(study, trial, spec, self.folder_of(name) / spec.key, searched)
 
     @contextmanager
     def held(self, claimed: Claimed) -> Iterator[None]:

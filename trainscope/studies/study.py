@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,25 @@ from trainscope.probes import find
 from trainscope.records.text import plain as plain_text
 from trainscope.sparsify import Action
 from trainscope.studies.executing import digest_of
-from trainscope.studies.grid import At, AxisValue, Base, RecipeAsked, as_action, points, tables
+from trainscope.studies.grid import (
+    At,
+    AxisValue,
+    Base,
+    RecipeAsked,
+    as_action,
+    blamed,
+    points,
+    tables,
+)
 from trainscope.studies.lines import lines_of
 from trainscope.studies.named import name_of, parsed, place_of, read_toml
 from trainscope.studies.plain import made
 from trainscope.studies.results import Row
 from trainscope.studies.rows import columns_of
+from trainscope.studies.search import Search, Slot
 from trainscope.studies.spec import BaseModel, RunSpec
 from trainscope.studies.store import Planned, Store
+from trainscope.studies.summary import PaperRow
 from trainscope.studies.unknown import unknown
 from trainscope.task import Classification, find_task
 from trainscope.training.recipe import parse_recipe
@@ -56,13 +68,16 @@ class Study:
         probe_epochs: After which epochs too.
         norms: Keep the gradient's norm at every step.
         samples: Pinned samples of the probes.
+        search: How the first LR of the recipes is searched for: `search.Search`, or a table with
+            its fields. Each run of the grid becomes as many runs as the search has trials.
         exclude: Tables of columns, as `results` has them: a run is left out that has all of the
             values of one (a list: any of its values).
         runs: Runs beside those of the grid, as RunSpecs or as the JSON of some.
         store: The place of the store, as `Store` takes it.
         folder: Of the runs, where the store is a database elsewhere.
         notes: What a reader should know; a report shows it.
-        paper: Published numbers, for a report to show beside these.
+        paper: Published numbers, for a report to show beside these: tables with the fields of
+            `summary.PaperRow`.
         at: Says where in a file an error is.
     """
 
@@ -79,6 +94,7 @@ class Study:
     probe_epochs: Sequence[int] = ()
     norms: bool = False
     samples: int = 256
+    search: Search | Mapping[str, Any] | None = None
     exclude: Sequence[Mapping[str, Any]] = ()
     runs: Sequence[RunSpec | Mapping[str, Any]] = ()
     store: str | Path | None = None
@@ -98,6 +114,7 @@ class Study:
                 raise StudyError(f"a study has a name without '/', not '{plain_text(self.name)}'")
         if not self.runs and (self.base is None or self.base in ((), [])):
             raise self.at.moved(StudyError("the study has no base and no runs: name a base"), ())
+        _ = self.published, self.searched
 
     @classmethod
     def read(cls, path: str | Path) -> Study:
@@ -125,9 +142,13 @@ class Study:
         for name in raw:
             if name not in names:
                 raise at.moved(StudyError(unknown(name, names, "key of a study")), (name,))
-        for name, kinds, words in _KINDS:
-            if name in raw and not isinstance(raw[name], kinds):
+        for name, kind, item, words in _KINDS:
+            if name in raw and type(raw[name]) is not kind:
                 raise at.moved(StudyError(f"{name} is {words}, not {raw[name]!r}"), (name,))
+            for place, part in enumerate(raw.get(name, ()) if item is not None else ()):
+                if type(part) is not item:
+                    wrong = StudyError(f"{name} is {words}, and {part!r} in it is none")
+                    raise at.moved(wrong, (name, place))
         given = {**raw, "name": name_of(raw, path), "store": place_of(raw, path)}
         return cls(**given, at=at)
 
@@ -145,8 +166,9 @@ class Study:
         used: set[int] = set()
         found: dict[str, Planned] = {}
         left_out = 0
+        columns = set(_KNOWN_COLUMNS)
         digests: dict[BaseModel, str] = {}
-        for spec, names, path in self._all(used):
+        for spec, names, path in self._all(used, columns):
             if spec is None:
                 left_out += 1
                 continue
@@ -156,12 +178,18 @@ class Study:
                         tell(f"reading the weights of {each.path}")
                     with self.at(path):
                         digests[each] = digest_of(each, spec.data, spec.task)
-            planned = Planned(spec.pinned(digests), names)
-            found.setdefault(planned.spec.digest, planned)
+            for slot in self._slots(spec, path):
+                planned = Planned(spec.pinned(digests), names, slot)
+                found.setdefault(planned.digest, planned)
         for place in range(len(self.exclude)):
             if place not in used:
                 with self.at(("exclude", place)):
                     raise StudyError("this exclusion matches no run of the grid: correct it")
+        for place, beside in enumerate(self.published):
+            for name in beside.match if self.base not in (None, (), []) else ():
+                if name not in columns:
+                    with self.at(("paper", place, "match")):
+                        raise StudyError(unknown(name, sorted(columns), "column of the runs"))
         if not found:
             raise self.at.moved(
                 StudyError(f"all {left_out} runs of the grid are excluded, so there is none left"),
@@ -169,12 +197,18 @@ class Study:
             )
         return list(found.values())
 
-    def _all(self, used: set[int]) -> Iterator[tuple[RunSpec | None, dict[str, str], Any]]:
-        """Return every run with its names and the place that stands for it; None if excluded."""
+    def _all(
+        self, used: set[int], columns: set[str]
+    ) -> Iterator[tuple[RunSpec | None, dict[str, str], Any]]:
+        """Return every run with its names and the place that stands for it; None if excluded.
+
+        The exclusions that are used, and the columns that runs have, are added to two sets.
+        """
         if self.base not in (None, (), []):
             for spec, names, path, raw in self._grid():
                 matching = {n for n, each in enumerate(self.exclude) if self._matches(n, each, raw)}
                 used |= matching
+                columns.update(raw)
                 if matching:
                     yield None, names, path
                     continue
@@ -191,8 +225,14 @@ class Study:
         task = points(self.task, "task", self.at, _task)
         seeds = points(self.seeds, "seeds", self.at, _seed)
         weights = points(self.weights, "weights", self.at, str)
-        base = tables(Base, self.base, "base", self.at, text="checkpoint")
-        raw_actions = tables(Action, self.action, "action", self.at)
+        base = tables(
+            Base, self.base, "base", self.at, text="checkpoint", also=(RunSpec, BaseModel)
+        )
+        for each in base:
+            if isinstance(each.value, Base):
+                with self.at((*each.path, "data")):
+                    _data(each.value.data)
+        raw_actions = tables(Action, self.action, "action", self.at, also=(str, type(None)))
         names = [point.value for point in data]
         actions = [as_action(point, names, self.at) for point in raw_actions]
         recipes: Sequence[AxisValue[RecipeAsked | None]] = [AxisValue(None)]
@@ -256,6 +296,8 @@ class Study:
                 blame = places["base"]
             elif "weights '" in said or "kind of weights" in said:
                 blame = weights.path
+            elif "samples" in said:
+                blame = ("samples",)
             elif "probe" in said:
                 blame = ("probe_epochs",)
             elif "seed" in said:
@@ -339,6 +381,53 @@ class Study:
             raise StudyError("the study names no store: give store=, like store='study.db'")
         return Store(self.store, self.folder, make=make, **options)
 
+    @cached_property
+    def searched(self) -> Search | None:
+        """The search.
+
+        Raises:
+            StudyError: It is none.
+        """
+        if self.search is None or isinstance(self.search, Search):
+            return self.search
+        try:
+            return made(Search, self.search, "search")
+        except TrainscopeError as error:
+            places = {str(name): ("search", name) for name in self.search}
+            raise self.at.moved(error, blamed(str(error), places, ("search",))) from error
+
+    def _slots(self, spec: RunSpec, path: Any) -> list[Slot | None]:
+        """Return the runs of a search that a run of the grid becomes; None where there is none.
+
+        Raises:
+            StudyError: Its LR cannot be searched for.
+        """
+        search = self.searched
+        if search is None or (path and path[0] == "runs"):
+            return [None]
+        try:
+            search.check(spec)
+        except TrainscopeError as error:
+            watched = str(error).startswith(("'", "watch", "no probe"))
+            raise self.at.moved(error, ("search", "watch") if watched else path) from error
+        return [Slot(search, place) for place in range(search.trials)]
+
+    @cached_property
+    def published(self) -> list[PaperRow]:
+        """The published numbers.
+
+        Raises:
+            StudyError: One of them is none.
+        """
+        found = []
+        for place, each in enumerate(self.paper):
+            try:
+                found.append(made(PaperRow, each, "paper"))
+            except TrainscopeError as error:
+                places = {str(name): ("paper", place, name) for name in each}
+                raise self.at.moved(error, blamed(str(error), places, ("paper", place))) from error
+        return found
+
     @property
     def better(self) -> str:
         """Which final metric is better, by the first task."""
@@ -367,20 +456,22 @@ class Study:
             store.close()
 
 
-_KINDS = (
-    ("name", str, "text"),
-    ("norms", bool, "true or false"),
-    ("samples", int, "a whole number"),
-    ("probes", list, "a list of names"),
-    ("probe_epochs", list, "a list of epochs"),
-    ("exclude", list, "a list of tables: write [[exclude]]"),
-    ("settings", dict, "a table: write [settings]"),
-    ("runs", list, "a list of tables"),
-    ("store", str, "the place of a store"),
-    ("folder", str, "a folder"),
-    ("notes", list, "a list of sentences"),
-    ("paper", list, "a list of tables: write [[paper]]"),
+_KINDS: tuple[tuple[str, type, type | None, str], ...] = (
+    ("name", str, None, "text"),
+    ("norms", bool, None, "true or false"),
+    ("samples", int, None, "a whole number"),
+    ("probes", list, str, "a list of names"),
+    ("probe_epochs", list, int, "a list of epochs"),
+    ("exclude", list, dict, "a list of tables: write [[exclude]]"),
+    ("search", dict, None, "a table: write [search]"),
+    ("settings", dict, None, "a table: write [settings]"),
+    ("runs", list, dict, "a list of tables"),
+    ("store", str, None, "the place of a store"),
+    ("folder", str, None, "a folder"),
+    ("notes", list, str, "a list of sentences"),
+    ("paper", list, dict, "a list of tables: write [[paper]]"),
 )
+"""What a key of a file holds, what is in it where it is a list, and both in words."""
 _KNOWN_COLUMNS = ("base.name", "action.name", "recipe.name", "architecture")
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import mean, stdev
 from typing import Any
 
+from trainscope.records.metric import LOWER
 from trainscope.studies.results import Row
 
 RESULT = (
@@ -15,9 +16,11 @@ RESULT = (
     *("train_loss", "test_loss", "parameters", "flops", "flops_per_sample", "seconds"),
     *("pretraining_flops", "stage_epochs", "stage_flops"),
     *("status", "metric", "better", "digest", "start", "end", "base", "study"),
+    *("search.of", "search.place", "search.slot", "stopped"),
 )
 """Columns that say what came out; what is no such column and no probe's says what was asked."""
 SHOWN = ("dense", "pruned", "ta", "final")
+SEARCHED = ("runs", "stopped", "best recipe", "lr", "final")
 DERIVED = ("schedule", "lr", "epochs", "base.digest", "base.lr", "base.epochs", "base.schedule")
 """Columns that follow from others."""
 
@@ -40,6 +43,35 @@ class SettingRows:
         if not found:
             return None
         return mean(found), stdev(found) if len(found) > 1 else None
+
+
+@dataclass(frozen=True)
+class PaperRow:
+    """A published number, for ours to stand beside.
+
+    Attributes:
+        label: What the paper calls its row.
+        under: The heading of its column, where the paper has several.
+        value: The number; None where the paper has none.
+        spread: Its standard deviation.
+        column: Which of a run's numbers stands beside it.
+        match: Columns of the runs that do, with their values; without any no run does.
+    """
+
+    label: str
+    under: str = ""
+    value: float | None = None
+    spread: float | None = None
+    column: str = "final"
+    match: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def published(self) -> str:
+        """The number as a cell of a table."""
+        if self.value is None:
+            return "-"
+        spread = "" if self.spread is None else f" ({self.spread:g})"
+        return f"{self.value:.2f}{spread}"
 
 
 def settings_of(rows: Sequence[Row]) -> list[SettingRows]:
@@ -77,23 +109,53 @@ def table(rows: Sequence[Row], shown: Sequence[str] = SHOWN) -> list[list[str]]:
     return lines
 
 
-def beside_paper(rows: Sequence[Row], paper: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+def best_of_searches(rows: Sequence[Row]) -> list[list[str]]:
+    """Return the best run of every search in a table, its first row the titles; [] without any."""
+    held: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.get("search.of") is not None:
+            held.setdefault(row["search.of"], []).append(row)
+    firsts = [each[0] for each in held.values()]
+    asked = [name for name in (*_asked(rows), "seed") if name != "recipe"]
+    names = [name for name in asked if len({str(row.get(name)) for row in firsts}) > 1]
+    lines = [[*(name.removesuffix(".name") for name in names), *SEARCHED]] if held else []
+    for each in held.values():
+        ended = [row for row in each if row["final"] is not None]
+        better = min if each[0]["better"] == LOWER else max
+        best = better(ended, key=lambda row: float(row["final"])) if ended else {}
+        stopped = sum(row.get("stopped") is not None for row in each)
+        cells = [_text(each[0].get(name)) for name in names]
+        found = [_text(best.get("recipe")), _text(best.get("lr")), _text(best.get("final"))]
+        lines.append([*cells, str(len(each)), str(stopped), *found])
+    return lines
+
+
+def beside_paper(rows: Sequence[Row], paper: Sequence[PaperRow]) -> list[list[str]]:
     """Return the published numbers with ours beside them, the first row the titles.
+
+    As in a paper, what has one label stands in one row, in a pair of columns for each heading.
 
     Args:
         rows: Of the study.
-        paper: Tables with "label", "value", and in "match" the columns of the runs that stand for
-            it; "column" names the number, by default "final".
+        paper: What was published.
     """
-    lines = [["row", "paper", "here", "runs"]]
-    for each in paper:
-        match, column = each.get("match", {}), each.get("column", "final")
-        held = tuple(row for row in rows if all(row.get(n) == v for n, v in match.items()))
-        ours = _number(SettingRows({}, held).value(column)) if held else "-"
-        value = each.get("value")
-        spread = f" ({each['spread']:g})" if "spread" in each else ""
-        published = "-" if value is None else f"{value:.2f}{spread}"
-        lines.append([str(each["label"]), published, ours, str(len(held))])
+    several = len({each.under for each in paper}) > 1
+    under = [each.under or each.column * several for each in paper]
+    headings = list(dict.fromkeys(under))
+    cells: dict[str, dict[str, tuple[str, str]]] = {}
+    named: dict[str, dict[str, None]] = {}
+    for each, heading in zip(paper, under, strict=True):
+        held = tuple(r for r in rows if all(r.get(n) == v for n, v in each.match.items()))
+        ours = _number(SettingRows({}, held).value(each.column)) if each.match and held else "-"
+        cells.setdefault(each.label, {})[heading] = (each.published, ours)
+        names = named.setdefault(each.label, {})
+        names |= {str(r.get("recipe.name") or r["recipe"]): None for r in held if each.match}
+    there = any(names and list(names) != [label] for label, names in named.items())
+    title = ["row of the paper", *(["run here"] if there else [])]
+    lines = [[*title, *(f"{h} {who}".strip() for h in headings for who in ("paper", "here"))]]
+    for label, found in cells.items():
+        pairs = [cell for heading in headings for cell in found.get(heading, ("-", "-"))]
+        lines.append([label, *([" / ".join(named[label]) or "-"] if there else []), *pairs])
     return lines
 
 

@@ -22,7 +22,10 @@ def lines(say: Callable[[str], None]) -> Listeners:
             return
         final = run.final_metric
         value = "no metric" if final is None else run.metric.called(final, 2)
-        say(plain(f"{what}: {run.status}, {value}"))
+        ended = str(run.status)
+        if claimed.searched is not None and claimed.searched.stopped is not None:
+            ended = f"stopped after epoch {claimed.searched.stopped} of {run.total}"
+        say(plain(f"{what}: {ended}, {value}"))
 
     return Listeners(done=done)
 

@@ -79,13 +79,20 @@ def do(store: Store, claimed: Claimed, *, device: str, telling: Listeners) -> No
         KeyboardInterrupt: Ctrl-C; the run waits again.
     """
     telling.begun(claimed)
-    watch = Watch(on_epoch=lambda record: telling.epoch(claimed, record))
+    searched = claimed.searched
+    watch = Watch(
+        on_epoch=lambda record: telling.epoch(claimed, record),
+        on_state=None if searched is None else searched.look,
+    )
     try:
         with store.held(claimed):
             run = execute(claimed.spec, claimed.folder, device=device, watch=watch)
-            if run.status is RunStatus.INTERRUPTED:
+            stopped = searched is not None and searched.stopped is not None
+            if run.status is RunStatus.INTERRUPTED and not stopped:
                 raise KeyboardInterrupt
             row = row_of(claimed.spec, run, claimed.folder)
+            if searched is not None:
+                row = searched.row(row)
     except KeyboardInterrupt:
         store.release(claimed)
         raise
