@@ -7,6 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -99,6 +101,49 @@ def test_ray_does_a_study(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(p for p in sys.path if p))
     study = Study("x", runs=[each.spec for each in plan(2)], store=tmp_path / "study.db")
     assert [row["seed"] for row in study.run("ray", workers=2)] == [0, 1]
+
+
+def test_a_node_of_a_ray_cluster_that_is_lost_loses_no_run(tmp_path, monkeypatch):
+    pytest.importorskip("ray", reason="ray is not installed")
+    from ray.cluster_utils import Cluster
+
+    for name, value in environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(p for p in sys.path if p))
+    specs = [each.spec for each in plan(8, "F3,1e-1")]
+    alone = Study("x", runs=specs, store=tmp_path / "alone" / "study.db").run()
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
+    )
+    second = cluster.add_node(num_cpus=1)
+    study = Study("x", runs=specs, store=tmp_path / "ray" / "study.db")
+    store, lost = study.open_store(), []
+    store.plan("x", study.plan())
+
+    def lose() -> None:
+        """Take the second node away when two workers are at work and a run is done."""
+        while not lost:
+            counts = store.counts("x")
+            if counts.get("running") == 2 and counts.get("finished"):
+                cluster.remove_node(second, allow_graceful=False)
+                lost.append(counts)
+            time.sleep(0.1)
+
+    watcher = threading.Thread(target=lose, daemon=True)
+    watcher.start()
+    try:
+        rows = study.run("ray", workers=2, address=cluster.address, grace=5)
+    finally:
+        cluster.shutdown()
+    assert lost[0]["waiting"] > 0  # it was lost half way
+    assert [(r["digest"], r["end"], r["final"]) for r in rows] == [
+        (r["digest"], r["end"], r["final"]) for r in alone
+    ]
+    (held,) = store.queue.studies()
+    entries = store.queue.entries(held.id, ("digest", "deaths"))
+    assert Counter(e.attrs["digest"] for e in entries) == {spec.digest: 1 for spec in specs}
+    assert sum(entry.attrs.get("deaths", 0) for entry in entries) == 1
+    store.close()
 
 
 def test_without_ray_its_engine_says_what_to_install(tmp_path, monkeypatch):

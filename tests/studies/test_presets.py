@@ -7,7 +7,7 @@ import pytest
 from trainscope.studies import Study, costs
 from trainscope.studies.presets.files import PREFIX, file_of, names, read, title
 from trainscope.studies.rows import columns_of
-from trainscope.studies.summary import PaperRow, beside_paper
+from trainscope.studies.summary import PaperRow, beside_paper, table
 
 PRESETS = [(name, small) for name in names() for small in (False, True)]
 
@@ -81,7 +81,7 @@ def test_numbers_of_a_paper_stand_in_its_rows_and_columns():
     pairs = [f"ratio {ratio} {who}" for ratio in ("0.5", "0.9") for who in ("paper", "here")]
     assert title == ["row of the paper", "run here", *pairs]
     assert lines == [
-        ["P9F9,1e-1", "P1F1,1e-1", "83.00 (0.1)", "91.00 (1.41)", "81.00", "91.00 (1.41)"],
+        ["P9F9,1e-1", "P1F1,1e-1", "83.00 (0.10)", "91.00 (1.41)", "81.00", "91.00 (1.41)"],
         ["other", "-", "-", "-", "70.00", "-"],
     ]
     beside = [PaperRow("P1F1,1e-1", value=1.0, match={"recipe": "P1F1,1e-1"})]
@@ -89,3 +89,20 @@ def test_numbers_of_a_paper_stand_in_its_rows_and_columns():
     both = [*beside, PaperRow("P1F1,1e-1", "TA", 2.0, column="ta", match={"seed": 0})]
     assert beside_paper(rows, both)[1][-1] == "50.00 (0.00)"
     assert beside_paper(rows, both)[0][1:3] == ["final paper", "final here"]
+
+
+def test_settings_that_have_names_are_not_told_twice():
+    rows = [
+        {"recipe": f"F1,{lr}", "recipe.name": name, "shape": shape, "kind": kind, "seed": seed}
+        | {"weights": kind, "action.ratio": ratio, "final": 1.0, "digest": ""}
+        for lr, name, shape, kind in (("1e-1", "a", "rewind", "x"), ("1e-2", "b", "halving", "y"))
+        for ratio in (0.5, 0.9)
+        for seed in (0, 1)
+    ]
+    assert table(rows, ("final",))[:2] == [
+        ["recipe", "action.ratio", "runs", "final"],
+        ["a", "0.5", "2", "1.00 (0.00)"],
+    ]
+    bare = [{name: row[name] for name in row if name != "recipe.name"} for row in rows]
+    asked = ["recipe", "shape", "kind", "weights", "action.ratio"]
+    assert table(bare, ("final",))[0] == [*asked, "runs", "final"]

@@ -98,7 +98,11 @@ def read_csv(path: str | Path) -> list[Row]:
 
 
 def write_parquet(rows: Sequence[Row], path: Path) -> None:
-    """Write rows as Parquet.
+    """Write rows as Parquet; a column of numbers and texts becomes one of texts.
+
+    Args:
+        rows: With the same columns in all, as `results` returns them.
+        path: The file.
 
     Raises:
         StudyError: pyarrow is not installed.
@@ -110,8 +114,13 @@ def write_parquet(rows: Sequence[Row], path: Path) -> None:
         raise StudyError(
             "Parquet needs pyarrow, which is not installed: pip install pyarrow, or take --csv"
         ) from error
+    columns = {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
+    for name, values in columns.items():
+        kinds = {float if type(v) is int else type(v) for v in values if v is not None}
+        if len(kinds) > 1:
+            columns[name] = [None if value is None else str(value) for value in values]
     with files.replacing(path) as file:
-        write_table(Table.from_pylist(list(rows)), file)
+        write_table(Table.from_pydict(columns), file)
 
 
 def _cell(text: str | None) -> object:

@@ -23,6 +23,8 @@ SHOWN = ("dense", "pruned", "ta", "final")
 SEARCHED = ("runs", "stopped", "best recipe", "lr", "final")
 DERIVED = ("schedule", "lr", "epochs", "base.digest", "base.lr", "base.epochs", "base.schedule")
 """Columns that follow from others."""
+FOLLOWING = ("kind", "shape", "min_lr", "warmup", "weights")
+"""Columns that may follow from the names in a study."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class PaperRow:
         """The number as a cell of a table."""
         if self.value is None:
             return "-"
-        spread = "" if self.spread is None else f" ({self.spread:g})"
+        spread = "" if self.spread is None else f" ({self.spread:.2f})"
         return f"{self.value:.2f}{spread}"
 
 
@@ -81,13 +83,22 @@ def settings_of(rows: Sequence[Row]) -> list[SettingRows]:
     kept = [
         name for name in varying if name.endswith(".name") or name.partition(".")[0] not in named
     ]
-    groups: dict[tuple[str, ...], list[Row]] = {}
-    for row in rows:
-        groups.setdefault(tuple(str(row.get(name)) for name in kept), []).append(row)
+    groups = _groups(rows, kept)
+    for name in FOLLOWING:  # what a name stands for need not be said again
+        fewer = [each for each in kept if each != name]
+        if name in kept and named and len(_groups(rows, fewer)) == len(groups):
+            kept, groups = fewer, _groups(rows, fewer)
     return [
         SettingRows({name: held[0].get(name) for name in kept}, tuple(held))
         for held in groups.values()
     ]
+
+
+def _groups(rows: Sequence[Row], kept: Sequence[str]) -> dict[tuple[str, ...], list[Row]]:
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(str(row.get(name)) for name in kept), []).append(row)
+    return groups
 
 
 def _asked(rows: Sequence[Row]) -> list[str]:
