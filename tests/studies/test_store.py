@@ -280,7 +280,12 @@ def test_reading_10_000_runs_takes_few_queries(tmp_path):
     spec = plan(1)[0].spec.as_dict()
     wanted = {}
     for n in range(1500):
-        user = {"digest": f"{n:064x}", SPEC: spec, ROW: {"a": n}, "status": "finished"}
+        user = {
+            "digest": f"{n:064x}",
+            SPEC: spec,
+            ROW: {"a": n, "digest": f"{n:064x}"},
+            "status": "finished",
+        }
         wanted[user["digest"]] = {"params": {}, "system": {}, "user": user}
     store.plan("x", [])
     (held,) = store.queue.studies()

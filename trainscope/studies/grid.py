@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path as FilePath
 from types import UnionType
-from typing import Any, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Generic, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from trainscope.errors import StudyError, TrainscopeError
 from trainscope.sparsify import Action
@@ -189,7 +189,7 @@ def tables(
             if not isinstance(value, (kind, *also)):
                 with at(path):
                     raise StudyError(f"{key} holds tables{' or texts' * bool(text)}, not {value!r}")
-            found.append(AxisValue(value, path))
+            found.append(AxisValue(cast("Value", value), path))
             continue
         for table, places in _spread(kind, value, key, path, at):
             try:
