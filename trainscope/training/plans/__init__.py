@@ -10,7 +10,12 @@ from trainscope.training.plans.iterative import IterativePruning
 from trainscope.training.plans.plan import PruningPlan
 
 __all__ = [
-    *("PLANS", "GReg1", "GReg2", "GradualPruning", "IterativePruning", "PruningPlan"),
+    "PLANS",
+    "GReg1",
+    "GReg2",
+    "GradualPruning",
+    "IterativePruning",
+    "PruningPlan",
     "parse_plan",
 ]
 
