@@ -21,6 +21,7 @@ PRELOAD = [
     "sklearn.model_selection",
     "trainscope.training.jobs",
     "trainscope.training.runner",
+    "trainscope.training.staging",
     "trainscope.probes.gradient",
     "trainscope.probes.hooks",
 ]
