@@ -14,5 +14,6 @@ processes.set_forkserver_preload(
         "trainscope.studies.working",
         "trainscope.training.jobs",
         "trainscope.training.runner",
+        "trainscope.training.staging",
     ]
 )

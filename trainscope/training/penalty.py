@@ -59,10 +59,11 @@ def leaving(network: nn.Module, done: Sparsified) -> dict[str, Tensor]:
         done: What it did.
     """
     if done.record.structure != "filter":
-        before = masks_of(network)
+        before = {name: mask.cpu() for name, mask in masks_of(network).items()}
+        after = {name: mask.cpu() for name, mask in masks_of(done.module).items()}
         return {
             name: before[name] & ~mask if name in before else ~mask
-            for name, mask in masks_of(done.module).items()
+            for name, mask in after.items()
             if name not in before or not torch.equal(before[name], mask)
         }
     makers = _makers(network)
