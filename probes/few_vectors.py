@@ -19,6 +19,7 @@ from torch import Tensor
 
 from trainscope.probes.density import Quadrature
 from trainscope.probes.eigenvalues import SMALLEST_PART, Eigenvalues, reach
+from trainscope.probes.jackknife import widened
 from trainscope.probes.lanczos import Lanczos, Ritz
 from trainscope.probes.passes import NonFiniteError
 from trainscope.probes.products import MatrixProduct
@@ -258,7 +259,9 @@ def hutchinson(product: StreamedProduct, generator: torch.Generator, draws: int)
     for _ in range(draws):
         signs = _random_pieces(product, generator, signs=True)
         found.append(along(product, signs, signs))
-    value, spread = float(np.mean(found)), float(np.std(found, ddof=1)) if draws > 1 else 0.0
+    value, spread = float(np.mean(found)), 0.0
+    if draws > 1:
+        spread = widened(float(np.std(found, ddof=1)), draws)
     error = math.hypot(spread / draws**0.5, 4 * torch.finfo(dtype).eps * abs(value))
     return Trace(value, error, None, f"estimated from {draws} vectors of random signs (Hutchinson)")
 

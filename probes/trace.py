@@ -15,6 +15,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from trainscope.probes.jackknife import widened
 from trainscope.probes.lanczos import Lanczos
 from trainscope.probes.lent import Lent
 from trainscope.probes.products import Product
@@ -56,7 +57,7 @@ def sampled_gauss_newton(
     """Return an estimate of the trace of the Gauss-Newton matrix from random signs of classes.
 
     For signs s, the expected squared norm of the gradient of <sum_c s_c r_c, logits> is the trace's
-    part of the sample. The standard error is over `draws` independent draws.
+    part of the sample. The standard error is over `draws` independent draws, widened for few.
     """
     sums = []
     for _ in range(draws):
@@ -70,7 +71,8 @@ def sampled_gauss_newton(
     each = torch.stack(sums)
     totals = each.sum(1)
     method = f"estimated from {draws} random combinations of the classes, {gradients.method}"
-    return Trace(float(totals.mean()), float(totals.std() / draws**0.5), each.mean(0), method)
+    error = widened(float(totals.std() / draws**0.5), draws)
+    return Trace(float(totals.mean()), error, each.mean(0), method)
 
 
 def deflated_hutchinson(
@@ -97,7 +99,8 @@ def deflated_hutchinson(
     values = torch.tensor(found, dtype=torch.float64)
     method = f"estimated: exact on {krylov.steps} Krylov vectors, {draws} random vectors outside"
     value = inside + float(values.mean())
-    error = max(float(values.std()) / draws**0.5, krylov.rounding * abs(value))
+    spread = widened(float(values.std()) / draws**0.5, draws)
+    error = max(spread, krylov.rounding * abs(value))
     return Trace(value, error, None, method)
 
 

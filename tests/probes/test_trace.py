@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from trainscope.data import ProbeData
 from trainscope.probes.evaluation import evaluation
+from trainscope.probes.jackknife import widened
 from trainscope.probes.lanczos import Lanczos
 from trainscope.probes.parameters import measured
 from trainscope.probes.sample_gradients import SampleGradients
@@ -63,7 +64,7 @@ def test_the_sampled_trace_is_the_mean_over_random_signs() -> None:
         gradients = SampleGradients(lent, measured(network), None)
         found = sampled_gauss_newton(lent, gradients, draws, seeded(7))
     assert found.value == pytest.approx(float(each.sum(1).mean()), rel=1e-12)
-    assert found.stderr == pytest.approx(float(each.sum(1).std()) / 2, rel=1e-12)
+    assert found.stderr == pytest.approx(widened(float(each.sum(1).std()) / 2, 4), rel=1e-12)
     assert found.parameters.tolist() == pytest.approx(each.mean(0).tolist(), rel=1e-12)
 
 
@@ -87,7 +88,9 @@ def test_outside_the_krylov_space_the_trace_is_sampled() -> None:
     values = torch.tensor(samples, dtype=torch.float64)
     found = deflated_hutchinson(lambda v: matrix @ v, krylov, draws, seeded(3))
     assert found.value == pytest.approx(inside + float(values.mean()), rel=1e-10)
-    assert found.stderr == pytest.approx(float(values.std()) / draws**0.5, rel=1e-10)
+    assert found.stderr == pytest.approx(
+        widened(float(values.std()) / draws**0.5, draws), rel=1e-10
+    )
 
 
 def test_a_whole_space_has_an_exact_trace_an_exhausted_one_has_not() -> None:
