@@ -103,7 +103,7 @@ def folded(network: nn.Module, task: Task, batch: Batch, samples: int = 2**30) -
         parts = [module for module in result.modules() if isinstance(module, ConvNorm)]
         with torch.no_grad():
             try:
-                if sum(sizes.values()) >= MANY * sum(conv.weight.numel() for conv in convs):
+                if sum(sizes.values()) >= MANY * _weights(convs):
                     _lay(parts, torch.channels_last)
                 got = tensors(task.outputs(result, batch))
             except RuntimeError:  # a view of what lies otherwise in memory
@@ -113,6 +113,10 @@ def folded(network: nn.Module, task: Task, batch: Batch, samples: int = 2**30) -
         return network
     same = len(expected) == len(got) > 0 and all(map(_close, expected, got))
     return result.eval() if same else network
+
+
+def _weights(layers: list[nn.Module]) -> int:
+    return sum(weight.numel() for each in layers if isinstance(weight := each.weight, Tensor))
 
 
 def _lay(parts: list[ConvNorm], layout: torch.memory_format) -> None:
