@@ -23,7 +23,7 @@ from trainscope.networks.threads import suited_threads
 from trainscope.probes import Probe
 from trainscope.records import Json, Measurement, files
 from trainscope.records.json_text import parse
-from trainscope.studies.spec import RunSpec
+from trainscope.studies.spec import BaseModel, RunSpec
 from trainscope.studies.store import KEY
 from trainscope.training.evaluation import evaluate
 from trainscope.training.job import Job, check_fit
@@ -83,7 +83,8 @@ def shared_folder(spec: RunSpec, weights: str | None = None) -> str:
     """
     if isinstance(spec.base, RunSpec):
         return spec.base.key if spec.base.base is not None else f"{STEM}{spec.base.key}"
-    named = weights if spec.base is None else spec.base.digest or weights
+    named = spec.base.digest if isinstance(spec.base, BaseModel) else None
+    named = named or weights
     return f"{SHARED}{str(named)[:KEY]}"
 
 

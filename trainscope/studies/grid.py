@@ -187,7 +187,7 @@ def tables(
             if not isinstance(value, (kind, *also)):
                 with at(path):
                     raise StudyError(f"{key} holds tables{' or texts' * bool(text)}, not {value!r}")
-            found.append(AxisValue(value, path))
+            found.append(AxisValue(value, path))  # type: ignore[arg-type]  # of the kind, or also
             continue
         for table, places in _spread(kind, value, key, path, at):
             try:
