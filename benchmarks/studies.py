@@ -7,8 +7,7 @@
 times at random moments while a run is under way: the driver or one of its workers. Each time a
 driver is started again. What it ends with is compared with the same study done without kills: the
 same 60 runs, each once, the same weights bit for bit. Both parts go on where they stopped.
-`size` fills a store with synthetic
-rows, and times planning, status, results and claims.
+`size` fills a store with synthetic rows, and times planning, status, results and claims.
 """
 
 from __future__ import annotations
@@ -25,43 +24,27 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from torch import nn
-
 from trainscope.errors import StudyError
 from trainscope.studies.results import results
 from trainscope.studies.store import Planned, Store
 
-KILLS, PAUSE = 20, (0.0, 4.0)
-GRACE = 2
+KILLS, PAUSE = 20, (0.0, 2.0)
+GRACE = 5
 STUDY = """
 name = "kills"
 data = "digits"
 seeds = [0, 1, 2, 3, 4]
-recipes = ["P10F30,1e-1", "P20F30,1e-1", "F40,1e-2"]
-
-[settings]
-batch_size = 256
+recipes = ["P1F2,1e-1", "P2F2,1e-1", "F2,1e-2"]
+probes = ["gradient"]
 
 [[base]]
-architecture = "studies:network"
-recipe = "F20,1e-1"
+architecture = "digits_resnet"
+recipe = "F3,1e-1"
 
 [[action]]
 ratio = [0.5, 0.9]
 criterion = ["l1", "random"]
 """
-
-
-def network(num_classes: int = 10) -> nn.Module:
-    """Return a narrow network for the digits, so that 60 runs take minutes."""
-    return nn.Sequential(
-        nn.Conv2d(1, 16, 3, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(16, 16, 3, stride=2, padding=1),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(256, num_classes),
-    )
 
 
 def main() -> None:
@@ -83,10 +66,8 @@ def driver(file: Path, engine: str) -> subprocess.Popen[bytes]:
     """Start the command, in a process group of its own."""
     command = [sys.executable, "-m", "trainscope", "study", "run", str(file)]
     command += ["--workers", "2", "--engine", engine, "--grace", str(GRACE)]
-    here = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-    own = os.environ | {"PYTHONPATH": here}
     with (file.parent / "log.txt").open("ab") as log:
-        return subprocess.Popen(command, start_new_session=True, stdout=log, stderr=log, env=own)
+        return subprocess.Popen(command, start_new_session=True, stdout=log, stderr=log)
 
 
 def children(parent: int) -> list[int]:
@@ -129,7 +110,7 @@ def kills(folder: Path, engine: str, seed: int) -> None:
         process = driver(victim, engine)
         while len(done) < KILLS and process.poll() is None:
             if not at_work(victim.parent):
-                time.sleep(0.1)
+                time.sleep(0.3)
                 continue
             time.sleep(draw.uniform(*PAUSE))
             workers = children(process.pid)

@@ -104,5 +104,5 @@ def test_settings_that_have_names_are_not_told_twice():
         ["a", "0.5", "2", "1.00 (0.00)"],
     ]
     bare = [{name: row[name] for name in row if name != "recipe.name"} for row in rows]
-    asked = ["recipe", "shape", "kind", "weights", "action.ratio"]
+    asked = ["recipe", "shape", "weights", "action.ratio"]
     assert table(bare, ("final",))[0] == [*asked, "runs", "final"]

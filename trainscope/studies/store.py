@@ -231,12 +231,19 @@ class Store:
         Args:
             names: Of the studies; by default all.
         """
+        from optuna.exceptions import UpdateFinishedTrialError
+
+        while (found := self.queue.claim(self._of(names))) is not None:
+            # A worker may be kept waiting here for so long that another takes it for dead, and
+            # does the run.
+            with suppress(UpdateFinishedTrialError):
+                return self._taken(*found)
+        return None
+
+    def _taken(self, study: int, trial: int) -> Claimed:
+        """Return a run that was claimed, once its trial says who has it."""
         from trainscope.studies.spec import RunSpec
 
-        found = self.queue.claim(self._of(names))
-        if found is None:
-            return None
-        study, trial = found
         attrs = self.queue.storage.get_trial(trial).user_attrs
         spec, searched = RunSpec.from_dict(attrs[SPEC]), None
         if SEARCH in attrs:

@@ -21,9 +21,18 @@ RESULT = (
 """Columns that say what came out; what is no such column and no probe's says what was asked."""
 SHOWN = ("dense", "pruned", "ta", "final")
 SEARCHED = ("runs", "stopped", "best recipe", "lr", "final")
-DERIVED = ("schedule", "lr", "epochs", "base.digest", "base.lr", "base.epochs", "base.schedule")
+DERIVED = (
+    "kind",
+    "schedule",
+    "lr",
+    "epochs",
+    "base.digest",
+    "base.lr",
+    "base.epochs",
+    "base.schedule",
+)
 """Columns that follow from others."""
-FOLLOWING = ("kind", "shape", "min_lr", "warmup", "weights")
+FOLLOWING = ("shape", "min_lr", "warmup", "weights")
 """Columns that may follow from the names in a study."""
 
 
