@@ -213,7 +213,11 @@ WAYS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "tensor parallel": tensor_parallel,
 }
 CASES = {
-    **{f"copies, {name}": ("copies", name, tuple(PROBES)) for name in list(NETWORKS)[:6]},
+    **{f"copies, {name}": ("copies", name, tuple(PROBES)) for name in ("six samples", "text")},
+    **{
+        f"copies, {name}": ("copies", name, ("gradient", "jacobian", "ggn"))
+        for name in ("five samples", "one sample", "batch norm", "coupled")
+    },
     "ddp, batch norm": ("ddp", "batch norm", ("gradient", "ggn")),
     "fsdp, six samples": ("fsdp", "six samples", tuple(PROBES)),
     "fsdp, five samples": ("fsdp", "five samples", ("gradient", "jacobian", "ggn")),

@@ -61,6 +61,14 @@ def test_the_bare_command_on_its_own_checkpoint(checkpoint, tmp_path):
         "singular_values.png",
         "spectral_density.png",
     }
+    raw = json.loads((tmp_path / "out" / "diagnosis.json").read_text())
+    for probe, scalars in {
+        "trainability_accuracy": {"ta"},
+        "gradient": {"norm", "snr", "noise_scale"},
+        "jacobian": {"mean_jsv", "std_over_mean", "max_jsv", "min_jsv", "condition_number"},
+        "curvature": {"top_eigenvalue", "trace", "max_stable_lr"},
+    }.items():
+        assert scalars <= raw["probes"][probe]["before"]["scalars"].keys()
 
 
 def test_the_pruned_checkpoint_opens_and_is_what_was_measured(checkpoint, tmp_path):
@@ -74,7 +82,9 @@ def test_the_pruned_checkpoint_opens_and_is_what_was_measured(checkpoint, tmp_pa
 
 
 def test_json_is_alone_on_stdout_and_repeats(checkpoint):
-    results = [run("probe", checkpoint, "--ratio", 0.9, "--json", *QUICK) for _ in range(2)]
+    probes = ("--probes", "trainability_accuracy,gradient,jacobian")
+    asked = ("probe", checkpoint, "--ratio", 0.9, "--json", *probes, *QUICK)
+    results = [run(*asked) for _ in range(2)]
     one, two = (json.loads(result.stdout) for result in results)
     assert one["schema"] == "trainscope.diagnosis/1"
     for raw in (one, two):
@@ -83,13 +93,6 @@ def test_json_is_alone_on_stdout_and_repeats(checkpoint):
             for column in ("before", "after", "recalibrated"):
                 columns[column]["cost"].pop("seconds")
     assert one == two
-    for probe, scalars in {
-        "trainability_accuracy": {"ta"},
-        "gradient": {"norm", "snr", "noise_scale"},
-        "jacobian": {"mean_jsv", "std_over_mean", "max_jsv", "min_jsv", "condition_number"},
-        "curvature": {"top_eigenvalue", "trace", "max_stable_lr"},
-    }.items():
-        assert scalars <= one["probes"][probe]["before"]["scalars"].keys()
 
 
 @pytest.mark.parametrize("structure", ["unstructured", "2:4"])
