@@ -7,6 +7,7 @@ from diagnoses import diagnosis, jacobian, measurement, retraining
 from trainscope.diagnosis.standing import standing
 from trainscope.diagnosis.verdict import verdict
 from trainscope.records import Columns, Measurement, Scalar, Status
+from trainscope.records.metric import ACCURACY
 
 
 def sentences(**changed) -> str:
@@ -56,6 +57,8 @@ def estimate(**changed) -> str:
         "lr": 1e-3,
         "reference_lr": 1e-2,
         "target": 97.4,
+        "metric": ACCURACY.to_json(),
+        "per": "epoch",
         "epochs": 5,
         "level": 0.8,
         "extra_epochs": {"median": 20.0, "low": 12.0, "high": 33.0},
