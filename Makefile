@@ -9,9 +9,10 @@ READY := $(VENV)/.ready
 demo: $(READY)
 	$(BIN)/trainscope demo --output demo
 
-# One process a core, each on one thread; what a file's tests share is made once.
+# One process a core, each on one thread; what a file's tests share is made once, and what Python
+# compiles is kept for the many processes that tests start.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -166,7 +166,7 @@ def correlations() -> Iterator[tuple[str, Display]]:
         rows = [
             {column: math.sin(k * (j + 2)) + k / 9 for j, column in enumerate(columns)}
             | {"final": 90 + k / 9 + math.cos(5 * k + seed) / 5, "c": k, "data": f"d{k % strata}"}
-            for k in range(54)
+            for k in range(27)
             for seed in range(2)
         ]
         given = {"group": ["c"], "within": ["data"] if strata > 1 else []}
