@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import pytest
-from diagnoses import retraining
+from diagnoses import diagnosis, retraining
 
 from trainscope.diagnosis.outlook import outlook
-from trainscope.diagnosis.verdict import _estimate
+from trainscope.diagnosis.verdict import verdict
 from trainscope.records import Columns, Measurement, Scalar
 from trainscope.records.retrained import CURVES, CURVES_METRIC, START_METRIC
 
@@ -79,6 +79,7 @@ def test_a_loss_over_steps_is_estimated_in_its_own_unit_and_direction():
     assert estimate["target"] == pytest.approx((100.0 - plain["target"]) / 25)
     ratio = estimate["extra_epochs"]["median"] / (20 * plain["extra_epochs"]["median"])
     assert 0.5 < ratio < 2
-    told = _estimate(estimate)
+    whole = diagnosis()
+    told = verdict(whole.network, whole.action, {}, [estimate])[-1]
     assert "to get to the loss 0.2600 nats of LR 0.01 after 160 steps" in told
     assert "extra steps (80% interval" in told

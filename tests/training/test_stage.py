@@ -122,7 +122,7 @@ class ByHand:
             yield batch
 
 
-def close(staged, hand: ByHand) -> None:
+def assert_close(staged, hand: ByHand) -> None:
     found = dict(staged.done.module.named_parameters())
     for name, wanted in hand.values.items():
         torch.testing.assert_close(found[name].detach(), wanted, rtol=1e-9, atol=1e-12)
@@ -142,7 +142,7 @@ def test_gradual_pruning_by_hand(tmp_path, settings):
         for batch in hand.batches(epoch):
             hand.step(batch)
         hand.mask(hand.lowest(0.8 - 0.8 * (1 - (epoch + 1) / 4) ** 3))
-    close(staged, hand)
+    assert_close(staged, hand)
     assert [record.epoch for record in staged.records] == [1, 2, 3, 4]
     assert staged.schedule == "0:5e-2"
 
@@ -170,7 +170,7 @@ def test_iterative_pruning_by_hand(tmp_path, rewinds):
             hand.step(batch)
         if epoch % 2:
             round_over(2 + epoch // 2)
-    close(staged, hand)
+    assert_close(staged, hand)
     assert staged.rewound is rewinds
 
 
@@ -185,7 +185,7 @@ def test_greg_1_by_hand(tmp_path, settings):
             batches = hand.batches(step // STEPS)
         hand.step(next(batches), min(0.2 * (step // 2 + 1), 1.0), chosen)
     hand.mask(chosen)
-    close(staged, hand)
+    assert_close(staged, hand)
 
 
 @pytest.mark.parametrize("settings", [SGD, ADAMW], ids=str)
@@ -204,7 +204,7 @@ def test_greg_2_by_hand(tmp_path, settings):
         hand.step(next(batches), factor, on)
     assert any(not torch.equal(on[name], before[name]) for name in WEIGHTS)
     hand.mask(on)
-    close(staged, hand)
+    assert_close(staged, hand)
 
 
 def test_greg_1_shrinks_whole_filters_and_nothing_beside_them(tmp_path):

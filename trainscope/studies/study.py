@@ -9,13 +9,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from trainscope.data import is_factory, load
-from trainscope.data.torchvision_sets import KNOWN
 from trainscope.errors import StudyError, TrainscopeError
-from trainscope.networks.registry import architecture
 from trainscope.probes import find
 from trainscope.records.text import plain as plain_text
 from trainscope.sparsify import Action
+from trainscope.studies.entries import base_of, data_of, refuse_setting, seed_of, task_of
 from trainscope.studies.executing import digest_of
 from trainscope.studies.grid import (
     At,
@@ -38,7 +36,6 @@ from trainscope.studies.store import Planned, Store
 from trainscope.studies.summary import PaperRow
 from trainscope.studies.unknown import unknown
 from trainscope.task import Classification, find_task
-from trainscope.training.recipe import parse_recipe
 from trainscope.training.settings import Settings
 
 MOST_RUNS = 1_000_000
@@ -221,9 +218,9 @@ class Study:
             yield spec, {}, ("runs", place)
 
     def _grid(self) -> Iterator[tuple[RunSpec | TrainscopeError, dict[str, str], Any, Row]]:
-        data = points(self.data, "data", self.at, _data)
-        task = points(self.task, "task", self.at, _task)
-        seeds = points(self.seeds, "seeds", self.at, _seed)
+        data = points(self.data, "data", self.at, data_of)
+        task = points(self.task, "task", self.at, task_of)
+        seeds = points(self.seeds, "seeds", self.at, seed_of)
         weights = points(self.weights, "weights", self.at, str)
         base = tables(
             Base, self.base, "base", self.at, text="checkpoint", also=(RunSpec, BaseModel)
@@ -231,7 +228,7 @@ class Study:
         for each in base:
             if isinstance(each.value, Base):
                 with self.at((*each.path, "data")):
-                    _data(each.value.data)
+                    data_of(each.value.data)
         raw_actions = tables(Action, self.action, "action", self.at, also=(str, type(None)))
         names = [point.value for point in data]
         actions = [as_action(point, names, self.at) for point in raw_actions]
@@ -245,7 +242,7 @@ class Study:
         if not isinstance(settings, Settings):
             for name in settings:
                 with self.at(("settings", name)):
-                    _refuse_setting(name)
+                    refuse_setting(name)
                     made(Settings, {name: settings[name]}, "settings")
             with self.at(("settings",)):
                 settings = made(Settings, settings, "settings")
@@ -318,7 +315,7 @@ class Study:
     ) -> RunSpec:
         start = base
         if isinstance(base, Base):
-            start = _base(base, settings, training, data, task)
+            start = base_of(base, settings, training, data, task)
         rest: dict[str, Any] = {
             "data": data,
             "task": task,
@@ -473,86 +470,3 @@ _KINDS: tuple[tuple[str, type, type | None, str], ...] = (
 )
 """What a key of a file holds, what is in it where it is a list, and both in words."""
 _KNOWN_COLUMNS = ("base.name", "action.name", "recipe.name", "architecture")
-
-
-def _data(value: Any) -> str | None:
-    """Return the name of data, which need not be here."""
-    if value is None:
-        return None
-    if not isinstance(value, str):
-        raise StudyError(f"data is a text like digits or mnist:ROOT, not {value!r}")
-    kind, colon, rest = value.partition(":")
-    here = colon and rest and kind in (*KNOWN, "imagefolder", "random", "text")
-    if not here and not is_factory(value):
-        load(value, (1,))  # says which names there are
-    return value
-
-
-def _task(value: Any) -> str | None:
-    """Return the name of a task."""
-    if value is None:
-        return None
-    if not isinstance(value, str):
-        raise StudyError(f"a task is a name like classification, not {value!r}")
-    find_task(value)
-    return value
-
-
-def _refuse_setting(name: str) -> None:
-    if name == "seed":
-        raise StudyError("the seed of a training is no setting of a study: give seeds")
-
-
-def _seed(value: Any) -> int:
-    if type(value) is not int:
-        raise StudyError(f"a seed is a whole number, not {value!r}")
-    return value
-
-
-def _base(
-    base: Base,
-    settings: Settings,
-    training: RecipeAsked | None,
-    data: str | None,
-    task: str | None,
-) -> RunSpec | BaseModel:
-    """Return a base model for a run of the grid."""
-    if base.checkpoint is not None:
-        named = base.checkpoint.removeprefix("sha256:")
-        if named != base.checkpoint:
-            return BaseModel(digest=named, arch=base.arch, model=base.model)
-        path = str(Path(base.checkpoint).expanduser().absolute())
-        return BaseModel(path, arch=base.arch, model=base.model)
-    if ":" not in str(base.architecture):
-        architecture(str(base.architecture))
-    if base.data is None and data is None:
-        raise StudyError("a base with an architecture is trained on data: name it, data = 'digits'")
-    recipe, epochs = base.recipe, base.epochs
-    if recipe is None:
-        read = parse_recipe(training.recipe) if training is not None else None
-        if read is None or read.pretrain is None:
-            raise StudyError(
-                "a base with an architecture needs a recipe of its own, like F60,1e-1, where the "
-                "recipe of the run does not begin with its pretraining, like P60F60,1e-2"
-            )
-        schedule = read.pretraining(base.lr)
-        recipe, epochs = str(schedule), schedule.total
-    own = made(Settings, {**_given(settings), **base.settings}, "base.settings")
-    return RunSpec(
-        recipe,
-        data=base.data if base.data is not None else data,
-        architecture=base.architecture,
-        epochs=epochs,
-        shape=base.shape,
-        min_lr=base.min_lr,
-        warmup=base.warmup,
-        settings=own,
-        task=task,
-        seed=base.seed,
-    )
-
-
-def _given(settings: Settings) -> dict[str, Any]:
-    from trainscope.studies.plain import plain
-
-    return {k: v for k, v in plain(settings).items() if k not in ("lora", "seed")}

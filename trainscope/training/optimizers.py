@@ -7,39 +7,33 @@ more work than many a training of a small network. Here they are as they are ins
 from __future__ import annotations
 
 from inspect import unwrap
-from typing import Any
 
 import torch
 from torch.optim import Optimizer
 
 
-def _inside(method: Any) -> Any:
-    """Return a method without what it is wrapped in."""
-    return unwrap(method)
-
-
 class _Bare:
     """What all optimizers share."""
 
-    add_param_group = _inside(Optimizer.add_param_group)
-    zero_grad = _inside(Optimizer.zero_grad)
-    state_dict = _inside(Optimizer.state_dict)
-    load_state_dict = _inside(Optimizer.load_state_dict)
+    add_param_group = unwrap(Optimizer.add_param_group)
+    zero_grad = unwrap(Optimizer.zero_grad)
+    state_dict = unwrap(Optimizer.state_dict)
+    load_state_dict = unwrap(Optimizer.load_state_dict)
 
 
 class SGD(_Bare, torch.optim.SGD):
     """`torch.optim.SGD`."""
 
-    step = torch.no_grad()(_inside(torch.optim.SGD.step))
+    step = torch.no_grad()(unwrap(torch.optim.SGD.step))
 
 
 class Adam(_Bare, torch.optim.Adam):
     """`torch.optim.Adam`."""
 
-    step = torch.no_grad()(_inside(torch.optim.Adam.step))
+    step = torch.no_grad()(unwrap(torch.optim.Adam.step))
 
 
 class AdamW(_Bare, torch.optim.AdamW):
     """`torch.optim.AdamW`."""
 
-    step = torch.no_grad()(_inside(torch.optim.AdamW.step))
+    step = torch.no_grad()(unwrap(torch.optim.AdamW.step))

@@ -6,7 +6,7 @@ import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -144,13 +144,9 @@ class Training:
             self.watch.on_start(self.state.epoch, stop)
         if self.watch.on_state is not None and self.state.epoch:
             self.watch.on_state(self.state)
-        train(
+        train_job(
+            self.job,
             self.module,
-            self.job.train_split,
-            self.job.dataset.test,
-            self.job.schedule,
-            self.job.settings,
-            task=self.job.dataset.task,
             stepper=self.stepper,
             start=self.state.epoch,
             stop=stop,
@@ -236,6 +232,12 @@ def write_results(job: Job, state: State, folder: Path, status: RunStatus, devic
         (folder / CHECKPOINT).unlink(missing_ok=True)
     run.save(folder / FILE_NAME)
     return run
+
+
+def train_job(job: Job, module: nn.Module, **options: Any) -> None:
+    """Train a network on what a job says, in place; the options are those of `loop.train`."""
+    data = job.dataset
+    train(module, job.train_split, data.test, job.schedule, job.settings, task=data.task, **options)
 
 
 def _trained(job: Job) -> nn.Module:

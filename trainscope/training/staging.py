@@ -22,10 +22,10 @@ from trainscope.training.evaluation import Evaluation, evaluate
 from trainscope.training.folder import held
 from trainscope.training.growing import Growing
 from trainscope.training.job import check_fit
-from trainscope.training.loop import steps_of, train
+from trainscope.training.loop import steps_of
 from trainscope.training.plans.plan import PruningEvent
 from trainscope.training.removals import Removals
-from trainscope.training.runner import TRAINING_PASSES, Watch, diverged_in
+from trainscope.training.runner import TRAINING_PASSES, Watch, diverged_in, train_job
 from trainscope.training.stage import PruningStage
 from trainscope.training.state import STATE, State, load_state, save_state
 from trainscope.training.stepper import Stepper
@@ -183,13 +183,9 @@ class _UnderWay:
                 self.watch.on_epoch(record)
             self._refuse_diverged(state)
 
-        train(
+        train_job(
+            self.job,
             self.module,
-            self.job.train_split,
-            self.job.dataset.test,
-            self.job.schedule,
-            self.job.settings,
-            task=self.job.dataset.task,
             stepper=self.stepper,
             start=self.epoch,
             stop=stop,

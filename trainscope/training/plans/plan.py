@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Self, get_type_hints
@@ -77,7 +78,7 @@ class Growth:
 
 
 @dataclass(frozen=True)
-class PruningPlan:
+class PruningPlan(ABC):
     """A pruning schedule: the sparsifying action happens over epochs of training.
 
     These epochs, the pruning stage, lie between the base model and retraining, and a Run's
@@ -177,9 +178,9 @@ class PruningPlan:
                 "go all at once: leave the schedule out, or prune them before"
             )
 
+    @abstractmethod
     def events(self) -> Sequence[PruningEvent]:
         """Return when how much goes, in order; the last one at the end of the stage."""
-        raise NotImplementedError
 
     def growth(self, steps: int) -> Growth | None:
         """Return how a penalty grows over the steps of the stage; None where there is none.
