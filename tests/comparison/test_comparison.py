@@ -284,3 +284,10 @@ def test_one_compression_at_a_time_is_judged_where_there_are_several():
     fair = compare([sized("l1", 2.0), sized("l2", 2.0), sized("l1", 4.0)])
     assert fair.apart == "One compression at a time, S4.2 holds at best (2.00×, 2 settings)."
     assert compare([sized("l1", 2.0), sized("l1", 4.0)]).apart == ""
+
+
+def test_an_estimate_does_not_say_that_its_own_target_was_never_reached():
+    """The target is where the reference ends, which its last epochs' mean may not reach."""
+    (held,) = compare(five_settings(2)).estimates
+    assert float(held.large.accuracy[-1]) == pytest.approx(held.target)
+    assert held.result.status is EstimateStatus.REFERENCE_DECAYED

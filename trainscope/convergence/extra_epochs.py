@@ -165,7 +165,8 @@ def _estimated(
     status = EstimateStatus.REACHED if after else _status(ahead, usable, goal, reachable)
     if status is EstimateStatus.REFERENCE_SHORT and reference is not None and its is not None:
         its_end = final_quality(reference, its)
-        if its_end is not None and its_end >= goal:
+        # The target may be its last value, above the mean of its last ones.
+        if its_end is not None and max(its_end, float(reference.quality[-1])) >= goal:
             status = EstimateStatus.REFERENCE_DECAYED
     in_doubt = doubt(status, scale, ahead, usable, goal)
     withheld = withheld_for(stage, passage, status)
