@@ -13,7 +13,13 @@ from curves import TOP, curve, law, passage
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from trainscope.convergence import Estimate, EstimateStatus, LearningCurve, estimate_extra_epochs
+from trainscope.convergence import (
+    Estimate,
+    EstimateStatus,
+    Interval,
+    LearningCurve,
+    estimate_extra_epochs,
+)
 from trainscope.convergence.estimate import SENTENCES, sentence
 from trainscope.errors import RecordError, ScheduleError
 from trainscope.records import Metric
@@ -476,3 +482,35 @@ def error_of(held):
     """Return a curve as told by its error."""
     error = Metric("error", "%", "lower")
     return LearningCurve(held.epochs, 100 - held.accuracy, held.lr[0], held.loss, metric=error)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_predicted_curve_stays_below_what_is_not_likely_to_be_reached(seed):
+    """A run that stands still below the end of its reference, which the drawn median had passed."""
+    noise, at = np.random.default_rng(seed), np.arange(1, 43)
+    small = LearningCurve(at, 96.4 - 40 * np.exp(-at / 2) + 0.2 * noise.standard_normal(42), 3e-3)
+    rates = [1e-2] * 6 + [1e-3] * 3 + [1e-4] * 3
+    tops = [*(97.6 - 30 * np.exp(-np.arange(1, 7) / 1.5)), *(97.5 + 0.3 * noise.random(6))]
+    large = LearningCurve(np.arange(1, 13), tops, rates)
+    plan = {"schedule": "0:3e-3,42:3e-4,45:3e-5", "total_epochs": 48}
+    found = estimate_extra_epochs(small, 97.9, large, **plan)
+    assert found.reachable < 0.5
+    assert max(found.curve.median) < 97.9
+
+
+def test_no_curve_passes_a_target_whose_chance_is_put_below_a_half(monkeypatch):
+    """Where the passages say that it is reached and the law of schedules that it is not."""
+    at = np.arange(1, 43)
+    small = LearningCurve(at, 96.4 - 40 * np.exp(-at / 8), 3e-3)
+    plan = {"schedule": "0:3e-3,42:3e-4,45:3e-5", "total_epochs": 48}
+    plain = estimate_extra_epochs(small, 96.5, **plan)
+    assert max(plain.curve.median) > 96.5
+
+    def doubted(*_):
+        return Interval(9.0, 3.0, 90.0), 0.33
+
+    monkeypatch.setattr("trainscope.convergence.extra_epochs._planned", doubted)
+    found = estimate_extra_epochs(small, 96.5, **plan)
+    assert found.reachable == 0.33
+    assert not found.curve.median
+    assert "by the law of schedules it is not" in found.withheld

@@ -20,6 +20,11 @@ SOME = 3
 POINTS = 60
 """Epochs at which the predicted curve is given."""
 
+DISAGREE = (
+    "No curve is predicted: by the passages of the levels before it the target would be passed, "
+    "and by the law of schedules it is not."
+)
+
 
 def withheld_for(stage: FirstStage, passage: Interval, status: EstimateStatus) -> str:
     """Return why no curve is predicted: a sentence, or nothing."""
@@ -54,8 +59,10 @@ def drawn_band(
     time = np.geomspace(last, until, POINTS)
     rows = []
     for p in tails:
-        x = np.concatenate(([np.log(last)], ahead.quantiles(p)[keep]))
-        y = np.concatenate((ahead.best[-1:], ahead.levels[keep]))
+        # Levels that are less likely to be reached than that are not on this line.
+        on = keep & (ahead.reach >= min(p, HALF))
+        x = np.concatenate(([np.log(last)], ahead.quantiles(p)[on]))
+        y = np.concatenate((ahead.best[-1:], ahead.levels[on]))
         row = np.interp(np.log(time), x, y)
         now = stage.accuracy[-1]  # what is drawn goes on from what was measured
         row = np.append(now, row[1:] if p > HALF else np.maximum(row[1:], now))

@@ -10,7 +10,7 @@ import numpy as np
 from trainscope.convergence.calibration import Calibration, load
 from trainscope.convergence.curve import LearningCurve
 from trainscope.convergence.decay_gain import Gain, decay_gain, final_quality
-from trainscope.convergence.drawn import drawn_band, withheld_for
+from trainscope.convergence.drawn import DISAGREE, drawn_band, withheld_for
 from trainscope.convergence.early_decay import early_decay, log_slope
 from trainscope.convergence.estimate import (
     NEVER,
@@ -170,6 +170,9 @@ def _estimated(
             status = EstimateStatus.REFERENCE_DECAYED
     in_doubt = doubt(status, scale, ahead, usable, goal)
     withheld = withheld_for(stage, passage, status)
+    band = Band() if withheld else drawn_band(ahead, passage, tails, small)
+    if reachable < HALF and any(scale.quality(value) >= goal for value in band.median):
+        band, withheld = Band(), DISAGREE
     return Estimate(
         target=target,
         level=level,
@@ -197,7 +200,7 @@ def _estimated(
             len(stage),
         ),
         doubt=in_doubt,
-        curve=Band() if withheld else drawn_band(ahead, passage, tails, small),
+        curve=band,
         withheld=withheld,
         metric=small.metric,
         per=small.per,
