@@ -31,6 +31,7 @@ from trainscope.probes.parameters import Measured, measured
 from trainscope.probes.passes import NonFiniteError, NotDifferentiableError
 from trainscope.probes.preconditioned import warmup_cost
 from trainscope.probes.probe import Need
+from trainscope.probes.products import MatrixProduct
 from trainscope.probes.rounding import rounding_note
 from trainscope.probes.sample_gradients import SampleGradients, wholly
 from trainscope.probes.scalar_spec import ScalarSpec
@@ -101,7 +102,8 @@ class Curvature:
         trace_vectors: Random vectors where the trace is estimated; 0 leaves the trace out.
         exact_classes: With more classes than this an exact trace costs too much; it is estimated.
         ggn: Measure the generalised Gauss-Newton matrix instead of the Hessian.
-        memory: Bytes of graphs kept between products; larger ones are built again each time.
+        memory: Bytes of graphs of several batches kept between products; larger ones are built
+            again each time.
         settings: The optimizer that is to retrain: of Adam and AdamW the stable LR is measured
             too. None, and SGD, leave that out.
         warmup: Minibatches of that warm-up; by default 4 to 64.
@@ -186,17 +188,17 @@ class Curvature:
         passes = self.trace_vectors
         if passes and classes <= self.exact_classes:
             passes = classes
-        keep = self._keeps(found, count)
+        weights = sum(p.numel() for p in network.parameters() if p.requires_grad)
+        like = next((p for p in network.parameters() if p.is_floating_point()), None)
+        dtype = torch.float32 if like is None else like.dtype
+        lean = self._is_lean(weights, dtype)
+        keep = self._keeps(found, count) or (not lean and count <= data.batch_size)
         forward = count * (2 if keep else 1 + products)
         backward = count * (2 * products + passes + (1 if keep else products))
-        weights = sum(p.numel() for p in network.parameters() if p.requires_grad)
         memory = None
         if found.graph is not None:
             held = count if keep else min(count, data.batch_size)
             memory = 3 * held * found.graph
-            like = next((p for p in network.parameters() if p.is_floating_point()), None)
-            dtype = torch.float32 if like is None else like.dtype
-            lean = self._is_lean(weights, dtype)
             memory += 2 * dtype.itemsize * weights if lean else 8 * weights * (first + 4)
         settings = self._suited(data).settings
         if settings is not None and settings.adaptive and settings.lora is None:
@@ -260,7 +262,8 @@ class Curvature:
             return self._with_blocks(told, lent, weights, data, found, asked)
         wanted = Wanted(
             ggn=self.ggn,
-            keep=self._keeps(found, len(lent)) or len(lent) <= 1,
+            # The graph of a single batch is there with each product in any case.
+            keep=self._keeps(found, len(lent)) or len(lent) <= lent.batch_size,
             top=self.top,
             tolerance=self.tolerance,
             most_products=self.most_products,
@@ -289,6 +292,8 @@ class Curvature:
             krylov = spectrum.top.krylov
             trace = deflated_hutchinson(spectrum.product, krylov, self.trace_vectors, generator)
         else:
+            if isinstance(spectrum.product, MatrixProduct):
+                spectrum.product.release()
             own, everything = wholly(lent, weights)
             gradients = SampleGradients(own, everything, found.graph)
             if classes <= self.exact_classes:

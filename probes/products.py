@@ -1,8 +1,8 @@
 """Products of a vector with the Hessian, or with the generalised Gauss-Newton matrix, of the loss.
 
 The graph of the first backward pass is built once and kept, so that each product costs one pass
-through it and nothing else. Where the graphs of all batches are too large to keep, each is built
-again for each product.
+through it and nothing else. Where the graphs of several batches are too large to keep, each is
+built again for each product.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from trainscope.probes.convolutions import twice_differentiable
 from trainscope.probes.lent import Lent
 from trainscope.probes.output_space import OutputSpace
 from trainscope.probes.parameters import Measured
@@ -68,6 +69,10 @@ class MatrixProduct:
             raise NonFiniteError("a product with the curvature matrix holds NaN or infinite values")
         return total
 
+    def release(self) -> None:
+        """Let go of the graphs that are kept; the next product builds them again."""
+        self._kept.clear()
+
     def gradient(self) -> Tensor:
         """Return the mean gradient of the loss, [survivors], float64."""
         total = torch.zeros(self.space.local, dtype=torch.float64, device=self.lent.weight.device)
@@ -83,7 +88,8 @@ class MatrixProduct:
         if number < len(self._kept):
             return self._kept[number]
         batch = self.lent.task.select(self.lent.batch, indices)
-        outputs = self.lent.outputs(batch)
+        with twice_differentiable():
+            outputs = self.lent.outputs(batch)
         self.lent.passes.add(backward=self.lent.task.size(batch))
         product = (
             self._gauss_newton(OutputSpace(self.lent, outputs, batch))

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
+from trainscope.probes.convolutions import twice_differentiable
 from trainscope.probes.lent import Lent
 from trainscope.probes.output_space import OutputSpace
 from trainscope.probes.parameters import Measured
@@ -76,7 +77,8 @@ class StreamedProduct:
             return self._kept[number]
         start = number * self.lent.batch_size
         batch = self.lent.some(start, start + self.lent.batch_size)
-        outputs = self.lent.outputs(batch)
+        with twice_differentiable():
+            outputs = self.lent.outputs(batch)
         self.lent.passes.add(backward=self.lent.task.size(batch))
         product = (
             self._gauss_newton(OutputSpace(self.lent, outputs, batch))
