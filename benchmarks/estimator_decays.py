@@ -88,6 +88,9 @@ def decays(path: Path, *, with_decays: bool) -> list[Answer]:
 
 def show(title: str, answers: list[Answer]) -> None:
     """Print error and coverage: of the length of the first stage, so that 0 is no trouble."""
+    if not any(np.isfinite(a.truth) for a in answers):
+        print(f"{title:34s}     0: no runs whose accuracy after decays is known")
+        return
     truth = np.array([a.truth for a in answers])
     median = np.array([a.estimate.extra_epochs.median for a in answers])
     low = np.array([a.estimate.extra_epochs.low for a in answers])

@@ -44,7 +44,7 @@ class Task:
 
 def trainscope(*arguments: str) -> None:
     """Run one command."""
-    command = [sys.executable, "-m", "trainscope.cli.main", *arguments]
+    command = [sys.executable, "-m", "trainscope", *arguments]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
