@@ -53,6 +53,8 @@ FEWER_STEPS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
 """What is tried where the time is too short for the epochs of the default."""
 FEWEST_TESTED, FEWEST_TEXTS = 256, 16
 """Test samples that are tested on at least; sequences, each with a loss at every token."""
+FEWEST_DEAR, TESTED_WORK = 64, 2e11
+"""The same where more of them would take more multiply-adds than that."""
 FEWEST_STEPS = 5
 """Steps of a language model that are tried at least: one of them is as long as many of others."""
 TEXT_STEPS = 50
@@ -219,7 +221,7 @@ class TrainabilityAccuracy:
         if whole.steps is not None:
             full = whole.steps * size
         text = isinstance(data.task, LanguageModelling)
-        least = FEWEST_TEXTS if text else FEWEST_TESTED
+        least = FEWEST_TEXTS if text else _fewest_tested(network, data)
         yield (
             replace(whole, start_only=True, test_samples=min(len(data.test), least)),
             f"{data.task.metric.name} alone, on {min(len(data.test), least)} samples, without "
@@ -306,9 +308,7 @@ class TrainabilityAccuracy:
         if self.epochs is not None or self.steps is not None or self.start_only:
             return None
         cost = self._cost(data, 0.0)
-        one = data.task.select(data.batch, torch.arange(1))
-        each = flops(network, call_of(network, one, data.task))
-        work = (cost.forward + 2 * cost.backward) * each
+        work = (cost.forward + 2 * cost.backward) * _work_of_one(network, data)
         if work <= MOST_WORK:
             return None
         return (
@@ -335,6 +335,21 @@ class TrainabilityAccuracy:
             "settings": str(self.settings),
             "comparable": "only under the same LR schedule, N and settings",
         }
+
+
+def _work_of_one(network: nn.Module, data: ProbeData) -> int:
+    """Return the multiply-adds of one pinned sample."""
+    one = data.task.select(data.batch, torch.arange(1))
+    return flops(network, call_of(network, one, data.task))
+
+
+def _fewest_tested(network: nn.Module, data: ProbeData) -> int:
+    """Return on how many samples a test is worth having, fewer of a large network."""
+    try:
+        each = _work_of_one(network, data)
+    except Exception:  # said by the probe, which runs the network
+        return FEWEST_TESTED
+    return min(FEWEST_TESTED, max(FEWEST_DEAR, int(TESTED_WORK // max(each, 1))))
 
 
 _Done = dict[int, tuple[list[EpochRecord], list[Evaluation]]]

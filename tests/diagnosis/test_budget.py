@@ -16,6 +16,7 @@ from trainscope.data import ProbeData
 from trainscope.diagnosis import budget, examine
 from trainscope.diagnosis.effort import Effort, pass_seconds
 from trainscope.errors import ProbeError
+from trainscope.probes import trainability_accuracy
 from trainscope.probes.curvature import Curvature
 from trainscope.probes.gradient import Gradient
 from trainscope.probes.jacobian import Jacobian
@@ -195,6 +196,46 @@ def test_what_comes_last_is_begun_with_as_much_as_half_of_the_time_is_enough_for
     monkeypatch.setattr(budget.Measuring, "_measure", measure)
     diagnose(_net(), probes=["trainability_accuracy", "gradient"], budget=1e-6, **options)
     assert measured == ["on 2 of 256 pinned samples", "20 steps, tested on 256 samples"]
+
+
+def test_a_first_look_that_takes_more_than_its_share_has_what_the_others_leave(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    options = _ten_steps(monkeypatch)
+    monkeypatch.setattr(budget.Measuring, "_remaining", lambda _: 100.0)
+    monkeypatch.setattr(budget.Measuring, "_further", lambda *_: None)
+    monkeypatch.setattr(budget, "pass_seconds", lambda *_: 1.0)
+    share = 0.75
+    measured: list[str] = []
+
+    def measure(
+        self: budget.Measuring, probe: Probe, effort: Effort, _: float | None, **__: bool
+    ) -> bool:
+        measured.append(probe.name)
+        self._keep(probe.name, dict.fromkeys(self.modules, Measurement(probe.name)))
+        work = self._plans["curvature"][0].work
+        self._timed = share * 100.0 / 2 / budget.SLACK / work
+        self._rates["trainability_accuracy"] = 1e-9
+        return True
+
+    monkeypatch.setattr(budget.Measuring, "_measure", measure)
+    probes = ["trainability_accuracy", "curvature", "gradient"]
+    diagnose(_net(), probes=probes, budget=1e-6, **options)
+    assert measured == ["gradient", "trainability_accuracy", "curvature"]
+    share, measured[:] = 1.01, []
+    found = diagnose(_net(), probes=probes, budget=1e-6, **options)
+    assert measured == ["gradient", "trainability_accuracy"]
+    assert "more than is left of the budget" in str(found.probes["curvature"].before.reason)
+
+
+def test_fewer_are_tested_of_a_network_that_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = _ten_steps(monkeypatch)
+    each = 6 * 9 * 36 + 6 * 6 * 9 * 16 + 6 * 16 * 5  # multiply-adds
+    for afforded, tested in ((300, 256), (160, 160), (1, 64)):
+        monkeypatch.setattr(trainability_accuracy, "TESTED_WORK", afforded * each)
+        found = diagnose(_net(), probes=["trainability_accuracy"], budget=1e-6, **options)
+        words = found.probes["trainability_accuracy"].before.notes["tested"]
+        assert f"on {tested} of 600 test samples; not retrained" in words
 
 
 def test_a_plain_pass_is_timed_and_leaves_no_trace() -> None:

@@ -150,8 +150,10 @@ class Measuring:
         order = sorted(
             able, key=lambda each: (Need.TRAINING in each.needs, self._plans[each.name][0].work)
         )
-        for place, probe in enumerate(order):
-            self._first(probe, len(order) - place)
+        # What would take too much of the time at its turn has what the others left of it.
+        late = [p for place, p in enumerate(order) if not self._first(p, len(order) - place)]
+        for probe in late:
+            self._first(probe, 1)
         for place, probe in enumerate(order):
             self._further(probe, len(order) - place)
         # What one probe had no use for is another's, first that of the fewest samples.
@@ -169,8 +171,8 @@ class Measuring:
             return 0
         return len(self._plans[probe.name][level].data)
 
-    def _first(self, probe: Probe, left: int) -> None:
-        """Take a first look, or all of what cannot be taken in part."""
+    def _first(self, probe: Probe, left: int) -> bool:
+        """Take a first look, or all of what cannot be taken in part; tell whether it was begun."""
         plan, level = self._plans[probe.name], 0
         seconds = self._seconds(probe, plan[0])
         allowed = self._remaining() if left == 1 else self._remaining() / 2
@@ -191,10 +193,11 @@ class Measuring:
                     f"a first look ({plan[0].said}) would take about {_long(fewest)}, more than "
                     f"is left of the budget of {written(self.budget or 0)}: {MORE}",
                 )
-                return
+                return False
             deadline = LATE * max(self._remaining(), 0.25 * (self.budget or 0))
         if self._measure(probe, plan[level], deadline, first=True):
             self._learn(probe, level)
+        return True
 
     def _further(self, probe: Probe, left: int) -> None:
         """Measure more of a probe, as long as its share of the time left is enough for that.
