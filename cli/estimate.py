@@ -43,7 +43,20 @@ FILE = Place(exists=True, path_type=Path)
     "--schedule",
     help="The planned retraining, like 0:1e-3,30:1e-4; by default RUN's, if it decays.",
 )
-@click.option("--epochs", type=float, help="Total of epochs of --schedule.")
+@click.option("--epochs", type=float, help="Total of epochs of --schedule or --shape.")
+@click.option(
+    "--shape",
+    type=click.Choice(["cosine", "linear", "wsd"]),
+    help="Or the shape of the schedule that RUN is in the middle of.",
+)
+@click.option(
+    "--min-lr", type=float, help="Where --shape ends; by default what RUN's LRs fall towards."
+)
+@click.option(
+    "--cooldown",
+    type=float,
+    help="Share of the total that the last part of --shape wsd takes.  [default: 0.2]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the estimate as JSON.")
 @click.option("--plot", type=Place(dir_okay=False, path_type=Path), help="Draw it (PNG, SVG, PDF).")
 @no_titles_option
@@ -58,6 +71,9 @@ def command(
     level: float,
     schedule: str | None,
     epochs: float | None,
+    shape: str | None,
+    min_lr: float | None,
+    cooldown: float | None,
     as_json: bool,
     plot: Path | None,
     no_titles: bool,
@@ -66,12 +82,14 @@ def command(
 
     RUN is a Run (run.json, or its folder) or a CSV file with the columns epoch,lr,accuracy and, if
     you have it, loss (the training loss): the first epochs of a retraining at a small learning
-    rate, or all of it. With a planned schedule the target is meant after its decays. --metric takes
-    another column: a loss, a perplexity, or any other number.
+    rate, or all of it. With a planned schedule the target is meant after its decays; --shape cosine
+    --epochs 90 says that of a run in its middle. --metric takes another column: a loss, a
+    perplexity, or any other number.
     """
     from trainscope.comparison.curves import check_reference, check_target, read_curve
     from trainscope.convergence import (
         EstimateStatus,
+        continued_schedule,
         estimate_extra_epochs,
         final_level,
         own_schedule,
@@ -96,11 +114,20 @@ def command(
     elif reference is not None:
         target = final_level(reference)
     assert target is not None
-    if schedule is not None:
+    if shape is None and (min_lr is not None or cooldown is not None):
+        raise click.UsageError("--min-lr and --cooldown are of a --shape: give that too.")
+    if cooldown is not None and shape != "wsd":
+        raise click.UsageError(f"--cooldown is of --shape wsd, and the shape is {shape}.")
+    if shape is not None:
+        if schedule is not None or epochs is None:
+            raise click.UsageError("give --shape with the total, --epochs, and no --schedule.")
+        rest = {} if cooldown is None else {"cooldown": cooldown}
+        schedule = continued_schedule(small, shape, epochs, minimum=min_lr, **rest)
+    elif schedule is not None:
         refuse_recipe(schedule, f"`trainscope schedule {schedule}` prints its stages")
     else:
         if epochs is not None:
-            raise click.UsageError("--epochs is the total of a --schedule: give that too.")
+            raise click.UsageError("--epochs is the total of a --schedule or --shape: give one.")
         schedule, epochs = own_schedule(small) or (None, None)
     estimate = estimate_extra_epochs(
         small, target, reference, level=level, schedule=schedule, total_epochs=epochs

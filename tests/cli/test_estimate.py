@@ -91,6 +91,46 @@ def test_a_plot_is_written_whole(files, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["large.csv", "plot.svg", "small.csv"]
 
 
+def cosine_log(path: Path, *, upto: int, total: int = 30_000) -> str:
+    """Write the first records of a cosine run as a log of steps; return its name."""
+    rows = ["step,lr,val_loss"]
+    for step in range(200, upto + 1, 200):
+        lr = 5e-5 + 4.5e-4 * (1 + math.cos(math.pi * step / total))
+        rows.append(f"{step},{lr:.6g},{3 + 20 * step**-0.5 + 100 * lr!r}")
+    path.write_text("\n".join(rows) + "\n")
+    return str(path)
+
+
+def test_a_run_in_the_middle_of_a_cosine_is_told_where_that_ends(tmp_path):
+    log = cosine_log(tmp_path / "log.csv", upto=15_000)
+    of = (log, "--metric", "val_loss", "--target", "3.1")
+    bare = run(*of)
+    assert "like --shape cosine --epochs TOTAL" in bare.output.replace("\n", " ")
+    told = run(*of, "--shape", "cosine", "--epochs", "30000", "--json")
+    assert told.exit_code == 0, told.output
+    final = json.loads(told.stdout)["final"]
+    truth = 3 + 20 * 30_000**-0.5 + 100 * 5e-5
+    assert final["low"] <= truth <= final["high"]
+    assert final["high"] - final["low"] < 0.3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--shape", "cosine"), "give --shape with the total, --epochs"),
+        (("--shape", "cosine", "--epochs", "9", "--schedule", "0:1"), "and no --schedule"),
+        (("--min-lr", "1e-5"), "are of a --shape"),
+        (("--shape", "linear", "--epochs", "30000", "--cooldown", "0.1"), "is of --shape wsd"),
+        (("--shape", "cosine", "--epochs", "9000"), "the run has 15000 steps"),
+        (("--shape", "wsd", "--epochs", "30000"), "not those of wsd over 30000 steps"),
+    ],
+)
+def test_a_shape_that_cannot_be_is_one_sentence(tmp_path, options, message):
+    log = cosine_log(tmp_path / "log.csv", upto=15_000)
+    asked = ("estimate", log, "--metric", "val_loss", "--target", "3.1", *options)
+    assert message in " ".join(invoke(*asked, code=2).output.split())
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

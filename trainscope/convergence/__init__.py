@@ -1,5 +1,6 @@
 """Learning curves, and how many extra epochs a small learning rate needs. Numpy only."""
 
+from trainscope.convergence.continued import continued_schedule
 from trainscope.convergence.curve import LearningCurve
 from trainscope.convergence.decay_gain import final_level
 from trainscope.convergence.early_decay import early_decay as decayed_too_early
@@ -15,6 +16,7 @@ __all__ = [
     "EstimateStatus",
     "Interval",
     "LearningCurve",
+    "continued_schedule",
     "decayed_too_early",
     "estimate_extra_epochs",
     "final_level",

@@ -129,4 +129,9 @@ def own_schedule(curve: LearningCurve) -> tuple[str, float] | None:
     starts = np.append(0.0, curve.lr_epochs[:-1])
     new = np.append(True, np.diff(curve.lr) != 0)
     stages = zip(starts[new].tolist(), curve.lr[new].tolist(), strict=True)
-    return ",".join(f"{start:g}:{lr!r}" for start, lr in stages), float(curve.lr_epochs[-1])
+    return written(list(stages)), float(curve.lr_epochs[-1])
+
+
+def written(stages: list[tuple[float, float]]) -> str:
+    """Write stages as (first epoch, LR) so that `read_plan` reads the same numbers."""
+    return ",".join(f"{start:.15g}:{lr!r}" for start, lr in stages)

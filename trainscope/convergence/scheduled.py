@@ -200,7 +200,8 @@ def _explained(
     if plan is None:
         text += (
             f" No plan was given: the present LR of {now:g} is taken to go on. Give the schedule "
-            "and its total of epochs for where it ends."
+            "and its total of epochs for where it ends, like --shape cosine --epochs TOTAL "
+            "(continued_schedule())."
         )
     elif final is not None:
         low, high = metric.written(final.low, 2), metric.written(final.high, 2)
