@@ -41,7 +41,7 @@ FILE = Place(exists=True, path_type=Path)
 )
 @click.option(
     "--schedule",
-    help="The planned retraining, like 0:1e-3,30:1e-4; by default RUN's, if it decays.",
+    help="The planned retraining, like 0:1e-3,30:1e-4; by default RUN's own, if it decays.",
 )
 @click.option("--epochs", type=float, help="Total of epochs of --schedule or --shape.")
 @click.option(
@@ -86,13 +86,17 @@ def command(
     --epochs 90 says that of a run in its middle. --metric takes another column: a loss, a
     perplexity, or any other number.
     """
-    from trainscope.comparison.curves import check_reference, check_target, read_curve
+    from trainscope.comparison.curves import (
+        check_reference,
+        check_target,
+        planned_schedule,
+        read_curve,
+    )
     from trainscope.convergence import (
         EstimateStatus,
         continued_schedule,
         estimate_extra_epochs,
         final_level,
-        own_schedule,
     )
     from trainscope.convergence.estimate import THE_WATCHED
     from trainscope.report.pictures import kind_of_picture
@@ -128,7 +132,7 @@ def command(
     else:
         if epochs is not None:
             raise click.UsageError("--epochs is the total of a --schedule or --shape: give one.")
-        schedule, epochs = own_schedule(small) or (None, None)
+        schedule, epochs = planned_schedule(run, small) or (None, None)
     estimate = estimate_extra_epochs(
         small, target, reference, level=level, schedule=schedule, total_epochs=epochs
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,24 @@ def test_a_run_with_decays_is_its_own_schedule_and_says_if_it_decayed_too_early(
     assert result.exit_code == 0, result.output
     assert "to add to the first LR stage" in result.stdout
     assert "The LR dropped too early: at epoch 30" in result.stdout
+
+
+def test_a_run_under_way_is_under_the_plan_that_it_records(tmp_path):
+    records = tuple(
+        EpochRecord(e, 1e-3 if e <= 30 else 1e-4, None, None, float(law(np.array(e), pace=8)))
+        for e in range(1, 36)
+    )
+    under_way = Run(Kind.RETRAIN, records, schedule="0:1e-3,30:1e-4,50:1e-5", total=60)
+    for count, total in ((35, 60), (20, 60)):
+        replace(under_way, epochs=records[:count]).save(tmp_path / "run.json")
+        told = run(str(tmp_path), "--target", "66", "--json")
+        curve = LearningCurve.from_run(replace(under_way, epochs=records[:count]))
+        asked = {"schedule": under_way.schedule, "total_epochs": total}
+        expected = estimate_extra_epochs(curve, 66.0, **asked).to_json()
+        assert json.loads(told.stdout) == json.loads(json.dumps(expected))
+    constant = replace(under_way, epochs=records[:20], schedule="0:1e-3")
+    constant.save(tmp_path / "run.json")
+    assert "after the decays" not in run(str(tmp_path), "--target", "66").stdout
 
 
 def test_a_plot_is_written_whole(files, tmp_path):

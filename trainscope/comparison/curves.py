@@ -6,7 +6,7 @@ import statistics
 from pathlib import Path
 
 from trainscope.comparison.settings import Setting
-from trainscope.convergence import LearningCurve, loss_at_ends
+from trainscope.convergence import LearningCurve, loss_at_ends, own_schedule
 from trainscope.convergence.stage import SAME, first_stage
 from trainscope.errors import RecordError
 from trainscope.records import EpochRecord, Metric, Run
@@ -101,6 +101,23 @@ def read_curve(
             f"multiply the column by 100{other}"
         )
     return curve
+
+
+def planned_schedule(path: Path, curve: LearningCurve) -> tuple[str, float] | None:
+    """Return the schedule that a file's run is under, and its total; None where it has no decays.
+
+    That is the plan of a Run that has not come to its end, else the schedule that was run.
+
+    Args:
+        path: A Run or a table.
+        curve: What `read_curve` made of it.
+    """
+    if path.is_dir() or path.suffix.lower() == ".json":
+        run = Run.load(path)
+        done = max((record.epoch for record in run.epochs), default=0)
+        if run.schedule is not None and run.total is not None and run.total > done:
+            return (run.schedule, float(run.total)) if "," in run.schedule else None
+    return own_schedule(curve)
 
 
 def _one(per: str) -> str:
