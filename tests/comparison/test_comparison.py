@@ -15,6 +15,8 @@ from trainscope.comparison.settings import group
 from trainscope.convergence import Estimate, EstimateStatus, LearningCurve
 from trainscope.convergence.estimate import NEVER
 from trainscope.records import Kind, RunStatus
+from trainscope.report.comparison_figures import displays
+from trainscope.training.shapes import cosine, warm_up
 
 
 @pytest.fixture(scope="module")
@@ -291,3 +293,29 @@ def test_an_estimate_does_not_say_that_its_own_target_was_never_reached():
     (held,) = compare(five_settings(2)).estimates
     assert float(held.large.accuracy[-1]) == pytest.approx(held.target)
     assert held.result.status is EstimateStatus.REFERENCE_DECAYED
+
+
+@pytest.mark.parametrize("warmup", [0, 6])
+def test_a_cosine_is_told_how_much_longer_its_whole_schedule_must_be(warmup):
+    """Its first LR stage, or its warm-up, is nothing to estimate from."""
+    made = []
+    for lr, total in ((1e-2, 40), (1e-3, 40)):
+        schedule = cosine(lr, total - warmup)
+        text = str(warm_up(schedule, warmup) if warmup else schedule)
+        made += [run(text, total, seed=seed, speed=15.0) for seed in range(3)]
+    found = compare(made)
+    (held,) = found.estimates
+    assert held.stretched
+    assert held.watched == 40
+    extra = held.result.extra_epochs
+    assert "LR 1e-3 needs its whole schedule about" in held.sentence()
+    assert f"{extra.median:.0f} epochs longer ({extra.low:.0f} to" in held.sentence()
+    # Accuracy is a function of the LR time, that of the peak's cosine a tenth of the other's.
+    assert extra.low <= 360 <= extra.high
+    assert not [each for each in displays(found) if each.name.startswith("estimate")]
+    assert found.ta_epochs == (7 if warmup else 5)
+    longer = cosine(1e-3, 90 - warmup)
+    text = str(warm_up(longer, warmup) if warmup else longer)
+    more = compare([*made, *(run(text, 90, seed=seed, speed=15.0) for seed in range(3))])
+    assert [each.label for each in more.estimates] == ["LR 1e-3, 90 epochs"]
+    assert not any("TA over 1 epochs" in trap.sentence for trap in more.traps)

@@ -11,6 +11,8 @@ import pytest
 from trainscope.convergence import EstimateStatus, LearningCurve, estimate_extra_epochs
 from trainscope.convergence.annealing import clocks, fit_law
 from trainscope.convergence.plan import own_schedule, read_plan
+from trainscope.convergence.scheduled import is_scheduled
+from trainscope.convergence.stage import first_stage
 from trainscope.convergence.track import Track
 from trainscope.errors import RecordError
 
@@ -262,3 +264,35 @@ def test_a_plan_without_decays_gets_there_at_the_first_passage(of: str) -> None:
     for name in ("median", "low", "high"):
         extra, passage = getattr(found.extra_epochs, name), getattr(found.first_passage, name)
         assert extra == pytest.approx(max(0.0, passage - 30), rel=0.05, abs=0.5)
+
+
+@pytest.mark.parametrize("warmup", [1, 5, 12])
+def test_a_warm_up_before_a_cosine_is_no_first_stage(warmup) -> None:
+    rates = [0.1 * (i + 1) / warmup for i in range(warmup)] + cosine(40 - warmup)
+    truth, half = run(rates, 30)
+    stage = first_stage(half)
+    assert stage is not None
+    assert is_scheduled(half, stage)
+    found = estimate_extra_epochs(
+        half, float(truth[-1]) - 0.02, schedule=written(rates), total_epochs=40
+    )
+    assert found.final is not None
+    assert found.final.low <= truth[-1] <= found.final.high
+    assert found.lengthens == "the whole schedule"
+
+
+def test_six_records_at_the_largest_lr_are_a_first_stage() -> None:
+    for held, scheduled in ((5, True), (6, False)):
+        _, curve = run([0.05, *[0.1] * held, *[0.01] * 10])
+        stage = first_stage(curve)
+        assert stage is not None
+        assert is_scheduled(curve, stage) is scheduled
+
+
+def test_a_warm_up_stays_where_the_rest_of_a_cosine_is_stretched() -> None:
+    rates = [0.05, 0.1, *cosine(38)]
+    plan = read_plan(written(rates), 40)
+    longer = plan.longer(38)
+    assert longer.edges == pytest.approx(1 + (plan.track.edges - 1) * (1 + 38 / 39))
+    assert longer.edges[0] == 1
+    assert longer.rates == pytest.approx(plan.track.rates)

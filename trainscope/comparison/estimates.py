@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from trainscope.comparison.curves import FEWEST_EPOCHS, mean_curve
-from trainscope.comparison.facts import schedule_of
+from trainscope.comparison.facts import last_epoch, schedule_of
 from trainscope.comparison.grounds import Ground, Known, kin, share
 from trainscope.comparison.settings import Setting
 from trainscope.comparison.significance import LEAST, untested, welch
@@ -18,6 +18,9 @@ from trainscope.convergence import (
     LearningCurve,
     estimate_extra_epochs,
 )
+from trainscope.convergence.estimate import THE_SCHEDULE
+from trainscope.convergence.scheduled import is_scheduled
+from trainscope.convergence.stage import first_stage
 from trainscope.records import Json
 
 MOST = 12
@@ -42,7 +45,8 @@ class GroupEstimate:
         label: The setting.
         reference: The setting with the larger LR that it is held against.
         target: What to reach, in the metric's unit.
-        watched: The epochs of its first LR stage that the estimate has seen.
+        watched: The epochs that the estimate has seen: of its first LR stage, or, of a schedule
+            that falls all along, all.
         result: The estimator's answer.
         small: The curve watched.
         large: The curve of the reference.
@@ -67,6 +71,11 @@ class GroupEstimate:
         return self.result.reachable < LIKELY or not math.isfinite(self.result.extra_epochs.median)
 
     @property
+    def stretched(self) -> bool:
+        """Return whether epochs are to be added to a whole schedule, like a cosine."""
+        return self.result.lengthens == THE_SCHEDULE
+
+    @property
     def never(self) -> bool:
         """Return whether the evidence says that more epochs at this LR never get there."""
         out = self.result.status is EstimateStatus.UNREACHABLE and self.result.reachable < UNLIKELY
@@ -86,8 +95,9 @@ class GroupEstimate:
             cause = f"the trend is to level off {self.result.metric.behind} it"
             if self.result.status in BY_DECAYS:
                 cause = f"{self.reference} itself gets there only by its decays"
+            what = "a longer schedule takes" if self.stretched else "more first-stage epochs take"
             return (
-                f"Whether more first-stage epochs take {self.label} to {aim} cannot be told: "
+                f"Whether {what} {self.label} to {aim} cannot be told: "
                 f"{cause}, and {self.label} has not converged (see the traps)."
             )
         if self.unreachable:
@@ -101,10 +111,10 @@ class GroupEstimate:
                 f"told from the {self.watched} that were watched: it takes {FEWEST_WATCHED}."
             )
         to = f"to {extra.high:.0f}" if math.isfinite(extra.high) else "or more"
-        line = (
-            f"{self.label} needs about {extra.median:.0f} more first-stage epochs "
-            f"({extra.low:.0f} {to}, 80 % interval) to reach {aim}"
-        )
+        needs = f"about {extra.median:.0f} more first-stage epochs"
+        if self.stretched:
+            needs = f"its whole schedule about {extra.median:.0f} epochs longer"
+        line = f"{self.label} needs {needs} ({extra.low:.0f} {to}, 80 % interval) to reach {aim}"
         if self.result.status in BY_DECAYS:
             line += (
                 f"; not to be relied on, as {self.reference} itself gets there only by its decays"
@@ -133,14 +143,26 @@ class GroupEstimate:
 
 
 def _goes_on(longer: Setting, shorter: Setting) -> bool:
-    """Say whether one setting is another with a longer first LR stage."""
-    return longer.lr == shorter.lr and (longer.first_stage or 0) > (shorter.first_stage or 0)
+    """Say whether one setting is another with a longer first LR stage, or a longer cosine."""
+    if longer.lr != shorter.lr:
+        return False
+    if _falls(longer) and _falls(shorter):
+        return (last_epoch(longer.first) or 0) > (last_epoch(shorter.first) or 0)
+    return (longer.first_stage or 0) > (shorter.first_stage or 0)
+
+
+def _falls(item: Setting) -> bool:
+    """Say whether a setting's LR falls all along, so that it has no first LR stage to watch."""
+    whole = mean_curve(item)
+    stage = None if whole is None else first_stage(whole)
+    return whole is not None and stage is not None and is_scheduled(whole, stage)
 
 
 def estimates(groups: Sequence[Setting], unconverged: Collection[str] = ()) -> list[GroupEstimate]:
     """Estimate the extra epochs of every setting that a larger LR beats on one pruned network.
 
-    Each watches the mean over seeds of its first LR stage; the target is the final accuracy of the
+    Each watches the mean over seeds of its first LR stage, or, where the LR falls all along as in a
+    cosine, of all epochs; the target is the final accuracy of the
     best setting with a larger LR and the same optimizer settings, both on the pruned networks that
     the two share.
 
@@ -159,7 +181,7 @@ def estimates(groups: Sequence[Setting], unconverged: Collection[str] = ()) -> l
                 for other in family
                 if (other.lr or 0) > (item.lr or 0) and (ground := share([item, other])) is not None
             ]
-            if not rivals or (item.first_stage or 0) < FEWEST_EPOCHS:
+            if not rivals or ((item.first_stage or 0) < FEWEST_EPOCHS and not _falls(item)):
                 continue
             ground = max(rivals, key=_ends_highest)
             own, best = ground.groups
@@ -185,7 +207,7 @@ def _condition(ground: Ground) -> str:
 def _estimate(ground: Ground, unconverged: Collection[str]) -> GroupEstimate | None:
     item, best = ground.groups
     assert best.mean is not None
-    stage = item.first_stage
+    stage = last_epoch(item.first) if _falls(item) else item.first_stage
     if stage is None:
         return None
     small, large = mean_curve(item, stage), mean_curve(best)

@@ -26,6 +26,8 @@ from trainscope.comparison.setting_identity import (
 )
 from trainscope.records import Metric, Run, RunStatus
 
+FIRST_EPOCHS = 5
+"""So many are averaged for TA of schedules without a first LR stage, as `trainscope probe` does."""
 SHORTEST_STAGE = 3
 _NUMBER = re.compile(r"([0-9]+(?:\.[0-9]+)?(?:e[-+]?[0-9]+)?)")
 
@@ -158,12 +160,16 @@ def shared_first_stage(groups: Iterable[Setting]) -> int | None:
     """Return N for TAs that are shown together: the shortest first LR stage of all.
 
     Stages under `SHORTEST_STAGE` epochs count only where there are no others: a schedule that falls
-    at every epoch has no first stage to speak of. Nor do runs that did not finish count.
+    at every epoch has no first stage to speak of. Where all do, as cosines, N is `FIRST_EPOCHS`, or
+    the epochs of the shortest. Runs that did not finish do not count.
     """
     held = list(groups)
     ended = [item for item in held if item.finished] or held
     known = [item.first_stage for item in ended if item.first_stage is not None]
     stages = [stage for stage in known if stage >= SHORTEST_STAGE] or known
+    if max(stages, default=0) == 1:
+        lasts = [last_epoch(item.first) for item in ended if item.first_stage is not None]
+        return min([FIRST_EPOCHS, *(last for last in lasts if last is not None)])
     return min(stages, default=None)
 
 

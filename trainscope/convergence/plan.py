@@ -9,7 +9,7 @@ import numpy as np
 
 from trainscope.convergence.curve import LearningCurve
 from trainscope.convergence.estimate import THE_SCHEDULE, THE_STAGE
-from trainscope.convergence.stage import first_stage
+from trainscope.convergence.stage import first_stage, held
 from trainscope.convergence.track import Track
 from trainscope.errors import ScheduleError
 
@@ -64,13 +64,17 @@ class Plan:
     def longer(self, extra: float) -> Track:
         """Return its LRs with more epochs in the first stage, or, of no stage, stretched by them.
 
+        A warm-up stays as long as it is.
+
         Args:
             extra: Epochs, 0 or more.
         """
         edges = self.track.edges
         if self.staged:
             return Track(np.where(edges >= self.first, edges + extra, edges), self.track.rates)
-        return Track(edges * (1 + extra / self.total), self.track.rates)
+        rise = self._rise
+        later = rise + (edges - rise) * (1 + extra / (self.total - rise))
+        return Track(np.where(edges > rise, later, edges), self.track.rates)
 
 
 def read_plan(schedule: str, total: float | None) -> Plan:
@@ -123,7 +127,7 @@ def own_schedule(curve: LearningCurve) -> tuple[str, float] | None:
     stage = first_stage(curve)
     if stage is None or not stage.decayed:
         return None
-    falling = len(stage) < FEW and len(np.unique(curve.lr)) > len(curve.lr) / 2
+    falling = held(curve, stage) < FEW and len(np.unique(curve.lr)) > len(curve.lr) / 2
     if falling and curve.lr[-1] > ANNEALED * curve.lr.max():
         return None
     starts = np.append(0.0, curve.lr_epochs[:-1])

@@ -22,7 +22,7 @@ from trainscope.convergence.passage import Floats, first_passage, running_maximu
 from trainscope.convergence.plan import FEW, Plan
 from trainscope.convergence.prospect import Prospect, prospect
 from trainscope.convergence.scale import Scale
-from trainscope.convergence.stage import SAME, FirstStage
+from trainscope.convergence.stage import SAME, FirstStage, held
 from trainscope.convergence.track import Track
 
 HALF = 0.5
@@ -36,7 +36,7 @@ NORMAL = np.array([NormalDist().inv_cdf((i + 0.5) / 199) for i in range(199)])
 
 def is_scheduled(small: LearningCurve, stage: FirstStage) -> bool:
     """Return whether a curve's LR falls before a first stage was seen, while there are records."""
-    return stage.decayed and len(stage) < FEW <= int((small.epochs > 0).sum())
+    return stage.decayed and held(small, stage) < FEW <= int((small.epochs > 0).sum())
 
 
 def foresee(

@@ -11,6 +11,8 @@ from trainscope.convergence.passage import Floats
 
 SAME = 1e-6
 """Learning rates whose ratio differs from one by less are the same."""
+NEARLY = 0.98
+"""Share of the largest LR from which on a warm-up is over."""
 
 
 @dataclass(frozen=True)
@@ -79,3 +81,10 @@ def first_stage(curve: LearningCurve) -> FirstStage | None:
         decayed=bool(len(falls)),
         bounded=curve.scale.percent,
     )
+
+
+def held(curve: LearningCurve, stage: FirstStage) -> int:
+    """Return the records of a curve's first LR stage that are at its LR, a warm-up left out."""
+    at = curve.epochs[(curve.epochs > 0) & (curve.epochs <= stage.end + stage.lag)]
+    place = np.minimum(np.searchsorted(curve.lr_epochs, at), len(curve.lr) - 1)
+    return int((curve.lr[place] >= NEARLY * stage.lr).sum())

@@ -68,7 +68,9 @@ def displays(comparison: Comparison) -> Iterator[Drawing]:
         if held:
             display = AlongDisplay.from_groups(held, probe=probe, scalar=scalar, order=order)
             yield Drawing(f"along_{scalar}", display, note)
-    for place, found in enumerate(comparison.estimates[:MOST_ESTIMATES], 1):
+    # Of a schedule to be stretched there is no passage ahead that could be drawn.
+    drawn = [each for each in comparison.estimates[:MOST_ESTIMATES] if not each.stretched]
+    for place, found in enumerate(drawn, 1):
         places = order.index(found.label), order.index(found.reference)
         future = ConvergenceDisplay.from_estimate(found.result, found.small, found.large, places)
         yield Drawing(f"estimate_{place}", future)

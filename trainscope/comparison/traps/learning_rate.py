@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from trainscope.comparison.facts import last_epoch
 from trainscope.comparison.grounds import share
-from trainscope.comparison.settings import Setting
+from trainscope.comparison.settings import Setting, shared_first_stage
 from trainscope.comparison.significance import LEAST, ONE_SEED, untested, welch
 from trainscope.comparison.traps.trap import Severity, Trap
 from trainscope.records import Diagnosis, Measurement, Run
@@ -39,15 +39,14 @@ def too_low(item: Setting, others: Sequence[Setting]) -> Trap | None:
     if behind < (ONE_SEED if single else LEAST) or not (single or ahead.significant):
         return None
     evidence = {"behind": ahead.value}
-    stages = [stage for stage in (own.first_stage, best.first_stage) if stage is not None]
-    ta = ""
-    if len(stages) == 2:
-        mine, their = own.ta(min(stages)), best.ta(min(stages))
+    ta, first = "", shared_first_stage((own, best))
+    if first is not None and None not in (own.first_stage, best.first_stage):
+        mine, their = own.ta(first), best.ta(first)
         if mine is not None and their is not None:
             name = "TA" if metric.is_accuracy else trainability_name(metric)
             evidence |= {"ta": mine[0], "reference_ta": their[0]}
             ta = (
-                f"; {name} over {min(stages)} epochs is {metric.written(mine[0])} against "
+                f"; {name} over {first} epochs is {metric.written(mine[0])} against "
                 f"{metric.written(their[0])}"
             )
     test = "one seed: no test" if single else f"p = {ahead.p:.2g}"
