@@ -24,6 +24,7 @@ from trainscope.comparison.setups import CROSSING, SETUPS
 from trainscope.errors import RecordError
 from trainscope.records import Kind, Pretraining, Pruning, Run, RunStatus
 from trainscope.records.run import UNKNOWN
+from trainscope.training.shapes import cosine, warm_up
 
 A = run(criterion="l1")
 
@@ -456,3 +457,22 @@ def test_the_command_for_a_fair_comparison_names_betas_and_lora():
     schedule = schedule_of(setup)
     text = retrain_command(run(criterion="l2"), schedule, setup)
     assert "--optimizer adamw --betas 0.9,0.95 --lora 4 --lora-alpha 4 --data" in text
+
+
+@pytest.mark.parametrize(
+    ("schedule", "words"),
+    [
+        (cosine(1e-2, 40), "--recipe F40,1e-2 --shape cosine --data"),
+        (warm_up(cosine(3e-3, 35), 5), "--recipe F35,3e-3 --shape cosine --warmup 5 --data"),
+        (cosine(1e-2, 40, minimum=1e-3), "--schedule 0:1e-2,1:9.98613e-3,"),
+    ],
+)
+def test_a_command_names_the_shape_that_makes_the_same_schedule(schedule, words):
+    method = run(str(schedule), 40)
+    assert words in retrain_command(method, schedule, method)
+
+
+def test_cosines_that_differ_are_told_by_their_shape():
+    made = [run(str(cosine(lr, n)), n) for lr, n in ((1e-2, 40), (1e-3, 60))]
+    reasons = " ".join(check(fairness(group(made)), "S3.2").reasons)
+    assert "cosine, 1e-2 to 0 over 40 epochs and cosine, 1e-3 to 0 over 60 epochs" in reasons

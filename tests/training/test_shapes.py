@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from trainscope.errors import ScheduleError
 from trainscope.training import shapes
-from trainscope.training.schedule import parse_schedule
+from trainscope.training.schedule import from_rates, parse_schedule
 
 # Wang et al. (2023), Table 4 and the appendix.
 PUBLISHED = {
@@ -104,3 +104,24 @@ def test_the_squeezed_pruning_epoch():
 def test_no_schedule_from_nonsense(shape, lr, epochs):
     with pytest.raises(ScheduleError):
         shape(lr, epochs)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "words"),
+    [
+        (shapes.halving(1e-1, 90), "0:1e-1,30:1e-2,60:1e-3,75:1e-4,83:1e-5"),
+        (shapes.cosine(1e-2, 40), "cosine, 1e-2 to 0"),
+        (shapes.cosine(1e-1, 200, minimum=1e-3), "cosine, 1e-1 to 1e-3"),
+        (shapes.warm_up(shapes.cosine(3e-3, 35), 5), "5 of warm-up, cosine, 3e-3 to 0"),
+        (from_rates([0.1 * (1 - e / 30) for e in range(30)]), "linear, 1e-1 to 0"),
+        (from_rates([0.1 - 0.09 * e / 30 for e in range(30)]), "linear, 1e-1 to 1e-2"),
+        # An LR that is logged at the end of an epoch, to four digits.
+        (
+            from_rates([round(0.05 * (1 + math.cos(math.pi * e / 30)), 4) for e in range(30)]),
+            "cosine, 1e-1 to 0",
+        ),
+        (from_rates([0.1 * 0.8**e for e in range(12)]), "12 stages, 1e-1 to 8.59e-3"),
+    ],
+)
+def test_a_schedule_of_many_stages_is_told_by_its_shape(schedule, words):
+    assert shapes.in_words(schedule) == words

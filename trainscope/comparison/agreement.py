@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from itertools import starmap
 from typing import cast
 
 from trainscope.comparison.bases import base_models, base_of
@@ -22,7 +23,8 @@ from trainscope.comparison.reasons import MOST_VALUES, Disagreement, listed, num
 from trainscope.comparison.settings import Setting
 from trainscope.comparison.sizes import compressions, epochs, flops, stated_size
 from trainscope.records import Metric, Run
-from trainscope.training.schedule import write_lr
+from trainscope.training.schedule import LRSchedule, Stage, write_lr
+from trainscope.training.shapes import FEW_STAGES, in_words
 
 LONGEST_SCHEDULE = 60
 
@@ -120,6 +122,9 @@ def _settings(groups: Sequence[Setting]) -> list[Disagreement]:
 
 def _write_schedule(value: Hashable) -> str:
     stages, epochs = cast(Stages, value)
+    if len(stages) > FEW_STAGES:
+        held = LRSchedule(tuple(starmap(Stage, stages)), epochs, recorded=True)
+        return f"{in_words(held)} over {epochs} epochs"
     text = ",".join(f"{start}:{write_lr(lr)}" for start, lr in stages) or f"{epochs} epochs"
     return text if len(text) <= LONGEST_SCHEDULE else text[: LONGEST_SCHEDULE - 3] + "..."
 

@@ -10,7 +10,8 @@ from trainscope.comparison.facts import is_digest, method_of
 from trainscope.records import Kind, Run
 from trainscope.records.action import CRITERIA, CRITERION_SAMPLES
 from trainscope.records.run import UNKNOWN
-from trainscope.training.schedule import LRSchedule
+from trainscope.training.schedule import LRSchedule, write_lr
+from trainscope.training.shapes import FEW_STAGES, cosine, in_words, warm_up
 
 NEED_ROOT = ("mnist", "fashionmnist", "cifar10", "cifar100")
 """Data sets that `--data` takes with a folder."""
@@ -43,7 +44,7 @@ def retrain_line(
     last = f", seed{'s' if len(known) > 1 else ''} {', '.join(known)}" if known else ""
     source = "" if not base or base == UNKNOWN else f" from base model {base}"
     return [
-        f"{method_of(method) or 'the method'} again{source} under {schedule} "
+        f"{method_of(method) or 'the method'} again{source} under {in_words(schedule)} "
         f"({schedule.total} epochs{last})"
     ]
 
@@ -89,9 +90,9 @@ def retrain_command(
     if method.kind in (Kind.SCRATCH_E, Kind.SCRATCH_B):
         budget = "epochs" if method.kind is Kind.SCRATCH_E else "flops"
         words = [f"trainscope scratch --like {name} --budget {budget}"]
+        words.append(f"--schedule {schedule} --epochs {schedule.total}")
     else:
-        words = [f"trainscope retrain {name}", *_pruning_options(method)]
-    words.append(f"--schedule {schedule} --epochs {schedule.total}")
+        words = [f"trainscope retrain {name}", *_pruning_options(method), _options(schedule)]
     for option, usual in SETTINGS.items():
         value = setup.settings.get(option, usual)
         if value is not None and value != usual:
@@ -165,3 +166,15 @@ def _pruning_options(run: Run) -> list[str]:
         if share is not None:
             words.append(f"--{part} {share:g}")
     return words
+
+
+def _options(schedule: LRSchedule) -> str:
+    """Return the options that say a schedule, those of a cosine where it is one."""
+    rates = schedule.rates()
+    peak, rise = max(rates), rates.index(max(rates))
+    if len(schedule.stages) > FEW_STAGES:
+        made = cosine(peak, schedule.total - rise)
+        if (warm_up(made, rise) if rise else made) == schedule:
+            rest = f" --warmup {rise}" if rise else ""
+            return f"--recipe F{schedule.total - rise},{write_lr(peak)} --shape cosine{rest}"
+    return f"--schedule {schedule} --epochs {schedule.total}"

@@ -13,6 +13,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from trainscope.comparison.facts import schedule_of
 from trainscope.comparison.reasons import listed
 from trainscope.records import Run
+from trainscope.training.shapes import in_words
 
 NOT_SETTINGS = ("seed", "accuracy", "spread", "reported")
 """Names in a Run's settings that do not tell settings apart."""
@@ -99,7 +100,7 @@ def differing(runs: Sequence[Run]) -> list[str]:
 def schedule_text(run: Run) -> str:
     """Return the LR schedule, in a source's words where it is not known in full, or "unknown"."""
     found = schedule_of(run)
-    return str(run.settings.get(WORDED) or "unknown") if found is None else str(found)
+    return str(run.settings.get(WORDED) or "unknown") if found is None else in_words(found)
 
 
 def _written(value: Hashable) -> str:

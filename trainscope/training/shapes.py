@@ -18,6 +18,11 @@ from trainscope.training.schedule import (
 
 LONGEST_STAGE = 30
 LAST_LR = 1e-5
+FEW_STAGES = 8
+"""A schedule of more stages is told by its shape rather than by its stages."""
+ALIKE = 0.01
+"""Share of the largest learning rate by which a schedule may differ from the shape it is told by,
+as logs round it, or write that of an epoch's end."""
 SHAPES = ("halving", "cosine", "cyclic", "constant", "rewind")
 """The names of the shapes, as `shaped` takes them."""
 
@@ -50,6 +55,38 @@ def shaped(
     if name == "cyclic":
         return lambda lr, epochs: cyclic_restart(lr, epochs, low=minimum)
     return constant if name == "constant" else halving
+
+
+def in_words(schedule: LRSchedule) -> str:
+    """Write a schedule by its stages, or, of more than a few, by its shape.
+
+    Like "0:1e-2,30:1e-3", "cosine, 1e-2 to 0", "5 of warm-up, linear, 1e-1 to 1e-3", or, where no
+    shape fits, "12 stages, 1e-1 to 1e-4".
+    """
+    if len(schedule.stages) <= FEW_STAGES:
+        return str(schedule)
+    rates = schedule.rates()
+    peak = max(rates)
+    rise = rates.index(peak)
+    fall = rates[rise:]
+    begun = f"{rise} of warm-up, " if rise else ""
+    for name, left in (
+        ("cosine", lambda share: (1 + math.cos(math.pi * share)) / 2),
+        ("linear", lambda share: 1 - share),
+    ):
+        for late in (0, 1):  # by the start or by the end of an epoch
+            shares = [left((e + late) / len(fall)) for e in range(len(fall))]
+            gone = 1 - shares[-1]
+            low = (fall[-1] - peak * shares[-1]) / gone if gone else 0.0
+            off = max(abs(low + (peak - low) * w - lr) for w, lr in zip(shares, fall, strict=True))
+            if off <= ALIKE * peak:
+                end = low if low > ALIKE * peak / 2 else 0.0
+                return f"{begun}{name}, {_rounded(peak)} to {_rounded(end)}"
+    return f"{begun}{len(schedule.stages)} stages, {_rounded(peak)} to {_rounded(fall[-1])}"
+
+
+def _rounded(lr: float) -> str:
+    return write_lr(float(f"{lr:.2e}")) if lr else "0"
 
 
 def halving(
