@@ -33,7 +33,7 @@ def twice_differentiable() -> Iterator[None]:
     """Inside, convolutions return what they always do, with a graph that is differentiated twice.
 
     Not thrice. A convolution that is not of one batch of plain tensors (a sharded weight, inside
-    `torch.func.vmap`, padding given by a word) stays torch's own.
+    `torch.func.vmap` or `torch.autocast`, padding given by a word) stays torch's own.
     """
     with _InPlaceOfTorchs():
         yield
@@ -68,6 +68,8 @@ def _call(
     """Return a convolution, or None where it is left to torch; the names are torch's."""
     plain = all(type(each) in (Tensor, torch.nn.Parameter) for each in (input, weight))
     if isinstance(padding, str) or not plain or input.ndim != axes + 2 or not len(input):
+        return None
+    if torch.is_autocast_enabled(input.device.type):
         return None
     sizes = [[n] * axes if isinstance(n, int) else list(n) for n in (stride, padding, dilation)]
     sizes = [each * axes if len(each) == 1 else each for each in sizes]

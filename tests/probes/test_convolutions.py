@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 from torch.autograd import grad
+from torch.utils.checkpoint import checkpoint
 
 from trainscope.probes.convolutions import twice_differentiable
 
@@ -80,6 +81,35 @@ def test_the_input_s_derivatives_are_torchs():
         product(twice_differentiable()), product(torch.enable_grad()), strict=True
     ):
         assert torch.allclose(got, right, rtol=1e-11)
+
+
+class Checkpointed(Two):
+    """The same, its first half worked out anew in the backward pass."""
+
+    def forward(self, images):
+        held = checkpoint(lambda x: torch.tanh(self.first(x)), images, use_reentrant=False)
+        return self.second(held).square().mean()
+
+
+class Mixed(Two):
+    """The same, its first half in bfloat16."""
+
+    def forward(self, images):
+        with torch.autocast("cpu", torch.bfloat16):
+            held = torch.tanh(self.first(images))
+        return self.second(held.to(images.dtype)).square().mean()
+
+
+@pytest.mark.parametrize("kind", [Checkpointed, Mixed])
+def test_networks_that_do_more_in_their_passes_have_torchs_products(kind):
+    torch.manual_seed(0)
+    network = kind(nn.Conv2d(2, 3, 3, padding=1), 2)
+    images = torch.randn(3, 2, 6, 6)
+    vectors = [torch.randn_like(p) for p in network.parameters()]
+    expected = products(network, images, vectors, torch.enable_grad())
+    found = products(network, images, vectors, twice_differentiable())
+    for got, right in zip(found, expected, strict=True):
+        assert torch.allclose(got, right, rtol=1e-4, atol=1e-6)
 
 
 def names(tensor):
