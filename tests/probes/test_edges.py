@@ -139,7 +139,7 @@ def test_one_sample_has_no_noise() -> None:
 def test_equal_samples_have_no_noise() -> None:
     one = case("plain")
     data = replace(
-        one.data, inputs=torch.zeros_like(one.data.inputs), labels=torch.zeros(10).long()
+        one.data, inputs=torch.zeros_like(one.data.inputs), labels=torch.zeros_like(one.data.labels)
     )
     found = Gradient().measure(one.network, data)
     snr = found.scalars["snr"]
