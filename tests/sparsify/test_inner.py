@@ -4,7 +4,9 @@ import torch.nn.functional as F
 import torchvision
 from reference.zeroed import PlainNet, lived_in, zeroed
 from torch import nn
+from torchvision.models import DenseNet, ResNet
 from torchvision.models.convnext import CNBlockConfig, ConvNeXt
+from torchvision.models.resnet import Bottleneck
 from torchvision.models.swin_transformer import SwinTransformer, SwinTransformerBlockV2
 
 from trainscope.errors import ActionError
@@ -46,11 +48,19 @@ FAMILIES = {
     "lenet": (lambda: build("lenet5"), (1, 28, 28), "1 inner convolution"),
     "plain": (PlainNet, (3, 8, 8), "2 inner convolutions"),
     "resnet18": (lambda: zoo("resnet18"), (3, 32, 32), "8 inner convolutions"),
-    "resnext50": (lambda: zoo("resnext50_32x4d"), (3, 32, 32), "32 inner convolutions"),
+    "resnext": (
+        lambda: ResNet(Bottleneck, [2, 1, 1, 1], num_classes=10, groups=32, width_per_group=4),
+        (3, 32, 32),
+        "10 inner convolutions",
+    ),
     "mobilenet_v2": (lambda: zoo("mobilenet_v2"), (3, 32, 32), "19 inner convolutions"),
     "mobilenet_v3": (lambda: zoo("mobilenet_v3_small"), (3, 64, 64), "21 inner convolutions"),
     "efficientnet": (lambda: zoo("efficientnet_b0"), (3, 32, 32), "34 inner convolutions"),
-    "densenet": (lambda: zoo("densenet121"), (3, 32, 32), "119 inner convolutions"),
+    "densenet": (
+        lambda: DenseNet(8, (2, 2), 16, 2, num_classes=10),
+        (3, 32, 32),
+        "9 inner convolutions",
+    ),
     "googlenet": (
         lambda: zoo("googlenet", init_weights=False),
         (3, 64, 64),
@@ -58,7 +68,6 @@ FAMILIES = {
     ),
     "squeezenet": (lambda: zoo("squeezenet1_1"), (3, 64, 64), "24 inner convolutions"),
     "shufflenet": (lambda: zoo("shufflenet_v2_x0_5"), (3, 32, 32), "17 inner convolutions"),
-    "regnet_x": (lambda: zoo("regnet_x_400mf"), (3, 32, 32), "44 inner convolutions"),
     "regnet_y": (lambda: zoo("regnet_y_400mf"), (3, 32, 32), "48 inner convolutions"),
     "convnext": (convnext, (3, 32, 32), "4 MLPs"),
     "vit": (vit, (3, 32, 32), "2 MLPs"),

@@ -196,7 +196,7 @@ def command(order: Order) -> list[str]:
 
 def test_a_killed_worker_loses_at_most_the_epoch_it_was_in(tmp_path):
     place = str(tmp_path / "study.db")
-    spec = retraining("F60,1e-2")
+    spec = retraining("F30,1e-2")
     store = Store(place, grace=1)
     store.plan("x", [Planned(spec, {})])
     order = Order(place, None, None, grace=1.0)
@@ -211,7 +211,7 @@ def test_a_killed_worker_loses_at_most_the_epoch_it_was_in(tmp_path):
     work(store, telling=Listeners(epoch=lambda _, record: seen.append(record.epoch)))
     assert store.counts("x") == {"finished": 1}
     assert seen[0] > 1
-    assert seen == list(range(seen[0], 61))
+    assert seen == list(range(seen[0], 31))
     alone = Store(tmp_path / "alone" / "study.db")
     alone.plan("x", [Planned(spec, {})])
     work(alone)
