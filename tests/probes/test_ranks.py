@@ -156,6 +156,13 @@ def test_hooks_measure_in_both_processes_and_the_first_writes(way, found):
     assert not second["lines"]
 
 
+def test_two_ranks_train_to_the_same_bits_whatever_is_observed(found):
+    first, second = (rank["observed"] for rank in found[1])
+    # 2 norms, 1 before clipping, 2 probes at 3 moments and before an action.
+    assert first == {"same": True, "taken": ["ok"] * 11, "norm": [True]}
+    assert second == {"same": True, "taken": [], "norm": []}
+
+
 @pytest.mark.parametrize("way", ["fsdp", "tensor parallel"])
 def test_a_spread_network_is_measured_as_one_that_is_not(way, found):
     """The three trainings are one, but for rounding."""
