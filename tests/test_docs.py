@@ -113,7 +113,6 @@ def blocks(page: str) -> list[str]:
 STANDING_ALONE = ["extending.md", *(f"api/{page.name}" for page in (DOCS / "api").glob("*.md"))]
 
 
-@pytest.mark.usefixtures("few_digits")
 @pytest.mark.parametrize("page", sorted(STANDING_ALONE))
 def test_the_examples_of_the_api_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -133,7 +132,6 @@ def test_every_public_name_has_an_example():
     assert not missing
 
 
-@pytest.mark.usefixtures("few_digits")
 @pytest.mark.parametrize("number", range(2))
 def test_the_examples_of_tasks_run(number, capsys):
     found = blocks("tasks.md")

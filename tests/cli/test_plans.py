@@ -13,8 +13,6 @@ from trainscope.networks.masks import masks_of
 from trainscope.records import Run
 from trainscope.studies.results import results
 
-pytestmark = pytest.mark.usefixtures("few_digits")
-
 COMMON = ("--model", NETWORK, "--data", "digits", "--batch-size", 256, "--no-norms")
 HALF = ("--structure", "unstructured", "--ratio", 0.5)
 

@@ -251,7 +251,7 @@ def test_a_network_is_looked_at_once_for_all_probes() -> None:
                 self.passes.append(len(x))
             return super().forward(x)
 
-    one = case("plain")
+    one = case("plain", samples=10)
     network = Watched().double().eval()
 
     def spent(probe: Probe) -> int:
