@@ -185,7 +185,7 @@ BUILDERS: dict[str, tuple[Callable[[], nn.Module], bool]] = {
 }
 
 
-def case(name: str, samples: int = 10, batch_size: int = 4) -> Case:
+def case(name: str, samples: int = 6, batch_size: int = 4) -> Case:
     """Build a case; the same at every call. The last batch is smaller than the others."""
     builder, piecewise_linear = BUILDERS[name]
     with torch.random.fork_rng():

@@ -12,7 +12,10 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
 
-LONG = ("test_two_facts", "test_ranks", "test_gallery", "test_store", "test_kill")
+LONG = (
+    *("test_ranks", "test_layout", "test_store", "test_gallery", "test_two_facts"),
+    *("test_dense_reference", "test_few_vectors", "test_kill"),
+)
 """The files that take longest: begun first, so that no process is left with one at the end."""
 
 
@@ -28,3 +31,14 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def few_digits() -> Iterator[None]:
+    """Lend the first digits in the place of all, in this process, for the tests of one file."""
+    from small_training import few_digits
+
+    held = few_digits(320, 120)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("trainscope.data.embedded.digits", lambda: held)
+        yield

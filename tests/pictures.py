@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 
 from comparisons import five_settings, run, seeds
 from curves import curve
@@ -166,11 +167,12 @@ def correlations() -> Iterator[tuple[str, Display]]:
         rows = [
             {column: math.sin(k * (j + 2)) + k / 9 for j, column in enumerate(columns)}
             | {"final": 90 + k / 9 + math.cos(5 * k + seed) / 5, "c": k, "data": f"d{k % strata}"}
-            for k in range(27)
+            for k in range(9 * 4)
             for seed in range(2)
         ]
         given = {"group": ["c"], "within": ["data"] if strata > 1 else []}
-        found = correlate(rows, known=columns, draws=50, **given)
+        few = [row for row in rows if strata == 1 or row["c"] % 9 < 2]  # all orders are soon tried
+        found = correlate(few, known=columns, draws=50, **given)
         yield f"correlation, {name}", CorrelationDisplay.from_correlation(found)
         held = candidates(rows, "final", columns, **given)
         yield (
@@ -179,9 +181,8 @@ def correlations() -> Iterator[tuple[str, Display]]:
         )
 
 
-def every_display() -> dict[str, Display]:
-    """Return every Display by a name that says what it shows: small, real, and crowded data."""
-    found: dict[str, Display] = {}
+def diagnoses() -> Iterator[tuple[str, Display]]:
+    """Yield what is drawn of diagnoses of few layers and of many with long names."""
     cases = {
         "small": diagnosis(),
         "real": diagnosed(resnet18(), 30.0),
@@ -191,16 +192,31 @@ def every_display() -> dict[str, Display]:
     for size, held in cases.items():
         for name, (_, _, kind) in FIGURES.items():
             if name == "gradient_norms" or size in ("small", "real"):
-                found[f"{name}, {size}"] = kind.from_diagnosis(held)
-    for size, compared in comparisons().items():
-        for name, display, _ in displays(compared):
+                yield f"{name}, {size}", kind.from_diagnosis(held)
+
+
+def compared() -> Iterator[tuple[str, Display]]:
+    """Yield what is drawn of comparisons."""
+    for size, found in comparisons().items():
+        for name, display, _ in displays(found):
             if size in WHOLE or name in ("accuracy", "ta"):
-                found[f"{name}, {size}"] = display
-    found |= estimates()
-    found |= correlations()
+                yield f"{name}, {size}", display
+
+
+def schedules() -> Iterator[tuple[str, Display]]:
+    """Yield one schedule, and many with long names."""
     short = parse_schedule("0:1e-1,30:1e-2,60:1e-3,75:1e-4,83:1e-5", 90)
     names = [f"{LONG} {k}" for k in range(12)]
-    found["schedules"] = ScheduleDisplay.from_schedules(dict.fromkeys(names, short))
+    yield "schedules", ScheduleDisplay.from_schedules(dict.fromkeys(names, short))
     constant = parse_schedule("0:1e-3", 3)
-    found["schedule"] = ScheduleDisplay.from_schedules({"0:1e-3": constant})
-    return found
+    yield "schedule", ScheduleDisplay.from_schedules({"0:1e-3": constant})
+
+
+GROUPS = {made.__name__: made for made in (diagnoses, compared, estimates, correlations, schedules)}
+"""Every Display by a name that says what it shows: small, real, and crowded data."""
+
+
+@cache
+def shown(group: str) -> dict[str, Display]:
+    """Return one group of them, made once."""
+    return dict(GROUPS[group]())

@@ -75,7 +75,7 @@ def run(folder: Path, pause: float = 0.0, started: Path | None = None) -> Run:
         on_start=lambda *_: None if started is None else started.touch(),
         on_step=lambda *_: time.sleep(pause),
     )
-    return run_job(retraining("F24,1e-2", clip=1.0), folder, watch=watch)
+    return run_job(retraining("F16,1e-2", clip=1.0), folder, watch=watch)
 
 
 def without_seconds(run: Run) -> dict:

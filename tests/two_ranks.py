@@ -219,7 +219,7 @@ CASES = {
         for name in ("five samples", "one sample", "batch norm", "coupled")
     },
     "ddp, batch norm": ("ddp", "batch norm", ("gradient", "ggn")),
-    "fsdp, six samples": ("fsdp", "six samples", tuple(PROBES)),
+    "fsdp, six samples": ("fsdp", "six samples", ("gradient", "jacobian", "curvature")),
     "fsdp, five samples": ("fsdp", "five samples", ("gradient", "jacobian", "ggn")),
     "fsdp, one sample": ("fsdp", "one sample", ("gradient", "jacobian", "ggn")),
     "fsdp, batch norm": ("fsdp", "batch norm", ("gradient", "jacobian", "sampled")),
@@ -228,7 +228,7 @@ CASES = {
     "fsdp, recurrent": ("fsdp", "recurrent", ("gradient", "ggn")),
     "fsdp, no second derivative": ("fsdp", "no second derivative", ("ggn",)),
     "hybrid, five samples": ("hybrid", "five samples", ("gradient", "ggn")),
-    "tensor parallel, six samples": ("tensor parallel", "six samples", ("jacobian", "curvature")),
+    "tensor parallel, six samples": ("tensor parallel", "six samples", ("jacobian", "ggn")),
 }
 
 
@@ -337,7 +337,7 @@ class Counts(logging.Handler):
 
 
 def hooked(way: str, rank: int, *, norms: bool, on: tuple[int, ...] = (0, 1)) -> dict[str, Any]:
-    """Train three steps, with a hook in some of the processes, and without it."""
+    """Train two steps, with a hook in some of the processes, and without it."""
     x, y = vectors(8).batch
     own = slice(None) if way == "tensor parallel" else slice(rank, None, 2)
     lines = Counts()
@@ -350,7 +350,7 @@ def hooked(way: str, rank: int, *, norms: bool, on: tuple[int, ...] = (0, 1)) ->
         hook = ProbeHook(probes, when=every(1), data=vectors(5), norms=every(1) if norms else None)
         if probes and rank in on:
             hook.attach(model, optimizer)
-        for _ in range(3):
+        for _ in range(2):
             optimizer.zero_grad()
             F.cross_entropy(model(x[own]), y[own]).backward()
             optimizer.step()
@@ -366,6 +366,38 @@ def hooked(way: str, rank: int, *, norms: bool, on: tuple[int, ...] = (0, 1)) ->
         found = {"taken": taken, "norms": values, "last": [told(each) for each in last]}
     logging.getLogger("trainscope").removeHandler(lines)
     return {**found, "same": ends[0] == ends[1], "end": ends[1], "lines": lines.lines}
+
+
+def observed(rank: int) -> dict[str, Any]:
+    """Train two steps with batch norm in DDP, observed at every moment there is, and without."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3))
+    x, y = torch.randn(16, 4), torch.randint(3, (16,))
+    data = ProbeData("random:4", x, y)
+    ends = []
+    for probes in ((), ("gradient", Curvature(top=1, tolerance=0.1, density_vectors=0))):
+        torch.manual_seed(1)
+        model = ddp(copy.deepcopy(network))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        hook = ProbeHook(probes, when=every(1), data=data if probes else None)
+        if probes:
+            hook.attach(model, optimizer)
+        for step in range(2):
+            optimizer.zero_grad()
+            F.cross_entropy(model(x[rank::2]), y[rank::2]).backward()
+            if probes and step == 1:
+                hook.observe("before clipping")
+                hook.before_action()
+            norm = torch.cat([p.grad.flatten() for p in model.parameters()]).norm()
+            optimizer.step()
+        hook.detach()
+        ends.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    last = [t.measurement.value("norm") for t in hook.taken if t.moment == "after clipping"][-1:]
+    return {
+        "same": torch.equal(*ends),
+        "taken": [str(t.measurement.status) for t in hook.taken],
+        "norm": [abs(value - float(norm)) < 1e-6 for value in last],
+    }
 
 
 def whole(tensor: Any) -> torch.Tensor:
@@ -385,6 +417,7 @@ def job(rank: int) -> dict[str, Any]:
     found["said"] = said(rank)
     for way in ("ddp", "fsdp", "tensor parallel"):
         found[f"hook, {way}"] = hooked(way, rank, norms=True)
+    found["observed"] = observed(rank)
     before, ranks.PATIENCE = ranks.PATIENCE, 0.5
     found["hook on 0"] = hooked("ddp", rank, norms=True, on=(0,))
     ranks.PATIENCE = before

@@ -12,6 +12,8 @@ from trainscope.cli import demo
 from trainscope.networks import Network, Remembered, build, save_checkpoint
 from trainscope.records import Kind, Run, RunStatus
 
+pytestmark = pytest.mark.usefixtures("few_digits")
+
 
 def test_the_demo_ends_with_the_page(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "RETRAINING", ("F2,1e-2", "F2,1e-3"))

@@ -21,21 +21,35 @@ pytestmark = [
 PATIENCE = 300
 
 JOB = """
-import os, sys
+import json, os, sys
 from trainscope import diagnose
 from trainscope.cli.main import main
-child = os.fork()  # one start of Python for two processes
-os.environ["RANK"] = os.environ["LOCAL_RANK"] = str(int(child == 0))
-os.environ["WORLD_SIZE"] = os.environ["LOCAL_WORLD_SIZE"] = "2"
-code = None
-try:
-    main(sys.argv[1:])
-except SystemExit as error:
-    code = error.code
-if child:
-    _, status = os.waitpid(child, 0)
-    sys.stderr.write(f"ended with {code} and {os.waitstatus_to_exitcode(status)}")
-sys.exit(code)
+
+
+def forked(rank):
+    child = os.fork()
+    if child:
+        return child
+    os.environ["RANK"] = os.environ["LOCAL_RANK"] = str(rank)
+    os.environ["WORLD_SIZE"] = os.environ["LOCAL_WORLD_SIZE"] = "2"
+    code = 1
+    try:
+        main(arguments)
+    except SystemExit as error:
+        code = error.code or 0
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+for port, arguments in json.loads(sys.argv[1]):  # one start of Python for all processes
+    os.environ["MASTER_PORT"] = str(port)
+    children = [forked(rank) for rank in range(2)]
+    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    for stream in (sys.stdout, sys.stderr):
+        stream.write(f"{codes}\\n\\f")
+        stream.flush()
 """
 
 
@@ -48,31 +62,45 @@ def weights(tmp_path_factory):
     return path
 
 
-def both(*args, cwd):
-    """Run a command in two processes; return stdout and stderr of both together."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    known = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, "-c", JOB, *map(str, args)],
+QUICK = ("--samples", 5, "--probes", "gradient,jacobian", "--budget", "none")
+ENDED = "[{}, {}]\n"
+
+
+def measuring(weights):
+    return ("probe", weights, "--structure", "unstructured", "--ratio", 0.5, "--json", *QUICK)
+
+
+@pytest.fixture(scope="module")
+def both(weights, tmp_path_factory):
+    """Run two commands in two processes each; return the stdout and stderr of each command."""
+    folder = tmp_path_factory.mktemp("both")
+    commands = (
+        (*measuring(weights), "--output", folder / "out"),
+        ("probe", folder / "none.pt", *QUICK),
+    )
+    with socket.socket() as one, socket.socket() as other:
+        for free in (one, other):
+            free.bind(("127.0.0.1", 0))
+        ports = [free.getsockname()[1] for free in (one, other)]
+    jobs = [(port, [*map(str, args)]) for port, args in zip(ports, commands, strict=True)]
+    done = subprocess.run(
+        [sys.executable, "-c", JOB, json.dumps(jobs)],
         capture_output=True,
         text=True,
         check=False,
         timeout=PATIENCE,
-        cwd=cwd,
-        env=os.environ | known,
+        cwd=folder,
+        env=os.environ | {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"},
     )
+    said = [stream.split("\f") for stream in (done.stdout, done.stderr)]
+    return folder, [*zip(*said, strict=True)]
 
 
-QUICK = ("--samples", 5, "--probes", "gradient,jacobian", "--budget", "none")
-
-
-def test_two_processes_print_and_write_once_what_one_does(weights, tmp_path):
-    asked = ("probe", weights, "--ratio", 0.5, "--json", *QUICK)
-    done = both(*asked, "--output", tmp_path / "out", cwd=tmp_path)
-    assert done.stderr.endswith("ended with 0 and 0"), done.stderr
-    got, alone = json.loads(done.stdout), json.loads(invoke(*asked).stdout)
+def test_two_processes_print_and_write_once_what_one_does(weights, both):
+    folder, ((out, err), *_) = both
+    assert err.endswith(ENDED.format(0, 0)), err
+    got = json.loads(out.removesuffix(ENDED.format(0, 0)))
+    alone = json.loads(invoke(*measuring(weights)).stdout)
     assert got["environment"]["processes"] == "2"
     assert "processes" not in alone["environment"]
     for probe in ("gradient", "jacobian"):
@@ -83,16 +111,16 @@ def test_two_processes_print_and_write_once_what_one_does(weights, tmp_path):
                 assert (one["value"] is None) == (two["value"] is None), name
                 if one["value"] is not None:
                     assert one["value"] == pytest.approx(two["value"], rel=1e-4), name
-    assert json.loads((tmp_path / "out" / "diagnosis.json").read_text()) == got
+    assert json.loads((folder / "out" / "diagnosis.json").read_text()) == got
 
 
-def test_two_processes_refuse_in_one_sentence(tmp_path):
-    done = both("probe", tmp_path / "none.pt", *QUICK, cwd=tmp_path)
-    said = [line for line in done.stderr.splitlines() if line.startswith("trainscope: ")]
+def test_two_processes_refuse_in_one_sentence(both):
+    out, err = both[1][1]
+    said = [line for line in err.splitlines() if line.startswith("trainscope: ")]
     assert len(said) == 1
     assert "there is no such file" in said[0]
-    assert done.stderr.endswith("ended with 2 and 2")
-    assert done.stdout == ""
+    assert out == ENDED.format(2, 2)
+    assert err.endswith(ENDED.format(2, 2))
 
 
 def test_other_commands_are_run_by_the_first_process_alone(weights, monkeypatch):

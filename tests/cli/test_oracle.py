@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import signal
-import subprocess
-import sys
-from pathlib import Path
+import time
 
 import pytest
 import torch
 from click.testing import CliRunner
+from forked import processes
 from small_studies import network
 
 from trainscope.cli.main import main
@@ -80,19 +77,24 @@ def test_candidates_are_tried_retrained_and_correlated(checkpoint, tmp_path):
     assert json.loads(of_store.stdout)["candidates"] == 3
 
 
+def typed(*words):
+    """Run a command, as a process of its own."""
+    main([*map(str, words)])
+
+
 def test_a_killed_oracle_goes_on(checkpoint, tmp_path):
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "trainscope", "oracle", checkpoint, "--model", MODEL]
-    command += [*ASKED, *TRAINED, "--output", out]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as first:
-        for line in first.stderr:
-            if b"finished" in line:
-                break
-        first.send_signal(signal.SIGKILL)
+    command = ("oracle", checkpoint, "--model", MODEL, *ASKED, *TRAINED, "--output", out)
+    first = processes.Process(target=typed, args=command)
+    first.start()
+    while not [*out.rglob("run.json")]:
+        assert first.is_alive()
+        time.sleep(0.01)
+    first.kill()
+    first.join()
     done = {path: path.read_bytes() for path in (out / "runs").rglob("run.json")}
     assert done
-    said = run("oracle", checkpoint, "--model", MODEL, *ASKED, *TRAINED, "--output", out)
+    said = run(*command)
     assert said.exit_code == 0, said.output
     assert len(table(out / "results.csv")) == 3
     finished = [path for path, held in done.items() if path.read_bytes() == held]

@@ -14,6 +14,8 @@ from trainscope.cli.main import main
 from trainscope.networks import Network, Remembered, build, open_checkpoint, save_checkpoint
 from trainscope.records import Diagnosis
 
+pytestmark = pytest.mark.usefixtures("few_digits")
+
 QUICK = ("--samples", "4", "--retrain-steps", "4", "--retrain-lr", "1e-2", "--top", "1")
 
 

@@ -11,6 +11,8 @@ from trackers import mlflow_points, mlflow_runs, need, points, trackio_rows, wan
 from trainscope.probes.sinks.tensorboard import TensorBoard
 from trainscope.records import Run
 
+pytestmark = pytest.mark.usefixtures("few_digits")
+
 TRAIN = ("train", "--arch", "digits_resnet", "--data", "digits", "--recipe", "F2,1e-2")
 
 

@@ -21,6 +21,8 @@ from trainscope.probes.gradient import Gradient
 from trainscope.records import Diagnosis, Run
 from trainscope.sparsify import Action, sparsify
 
+pytestmark = pytest.mark.usefixtures("few_digits")
+
 QUICK = ("--epochs", 1, "--schedule", "0:1e-2", "--batch-size", 256, "--data", "digits")
 
 

@@ -16,6 +16,8 @@ from trainscope.networks import Network, Remembered, build
 from trainscope.probes.curvature import Curvature
 from trainscope.task import Detection
 
+pytestmark = pytest.mark.usefixtures("few_digits")
+
 
 @pytest.fixture(scope="module")
 def network() -> Network:

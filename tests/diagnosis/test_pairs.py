@@ -24,6 +24,8 @@ from trainscope.sparsify import Action, sparsify
 from trainscope.sparsify.masks import set_masks
 from trainscope.task import Segmentation
 
+pytestmark = pytest.mark.usefixtures("few_digits")
+
 PROBES: dict[str, Probe] = {
     "gradient": Gradient(),
     "jacobian": Jacobian(),

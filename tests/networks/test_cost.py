@@ -25,7 +25,6 @@ TORCHVISION = [
     "convnext_tiny",
     "densenet121",
     "efficientnet_b0",
-    "efficientnet_b3",
     "efficientnet_v2_s",
     "googlenet",
     "inception_v3",
@@ -33,7 +32,6 @@ TORCHVISION = [
     "mnasnet1_0",
     "mobilenet_v2",
     "mobilenet_v3_large",
-    "regnet_x_400mf",
     "regnet_y_8gf",
     "resnet18",
     "resnet50",
@@ -44,8 +42,6 @@ TORCHVISION = [
     "swin_v2_t",
     "vgg16_bn",
     "vit_b_16",
-    "vit_b_32",
-    "wide_resnet50_2",
 ]
 
 
@@ -64,7 +60,10 @@ def test_flops_and_parameters_are_those_that_torchvision_publishes(name):
 
 
 def _first_convs_cut(ratio: float) -> nn.Module:
-    """ResNet-34 with the first convolution of every block cut, as in Wang et al., Table 4."""
+    """ResNet-34 with the first convolution of every block cut, as in Wang et al., Table 4.
+
+    Its other rows are in tests/sparsify/test_act.py.
+    """
     module = registry.architecture("resnet34").skeleton(100)
     shapes = shapes_of(module.state_dict())
     for name in list(shapes):
@@ -85,12 +84,9 @@ def _first_convs_cut(ratio: float) -> nn.Module:
     ("ratio", "giga", "speedup"),
     [
         (0.0, 3.66, 1.0),
-        (0.1, 3.30, 1.11),
         (0.3, 2.59, 1.41),
         (0.5, 1.90, 1.93),
-        (0.7, 1.19, 3.09),
         (0.9, 0.48, 7.68),
-        (0.95, 0.30, 12.06),
     ],
 )
 def test_flops_of_pruned_resnet34_are_those_of_wang_et_al(ratio, giga, speedup):

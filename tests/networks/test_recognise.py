@@ -110,6 +110,7 @@ def test_small_networks_are_opened_and_trained_without_what_takes_seconds_to_imp
         "from trainscope.data import load;"
         "from trainscope.training.loop import Settings, Stepper, train;"
         "from trainscope.training.schedule import constant;"
+        "registry.build('resnet20'), registry.input_shape('lenet5');"
         "state = registry.build('digits_resnet').state_dict();"
         "fit = recognise.recognise(shapes_of(state)).fit;"
         "assert fit.exact;"

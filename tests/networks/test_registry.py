@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 import torch
 
@@ -63,11 +60,3 @@ def test_an_unknown_name_is_told_near_ones(name, hint):
 def test_a_name_like_no_other_is_told_what_to_do():
     with pytest.raises(CheckpointError, match=r"--model package.module:factory"):
         registry.input_shape("qqqq")
-
-
-def test_our_networks_do_without_torchvision():
-    code = (
-        "import sys; from trainscope.networks import registry; registry.build('resnet20');"
-        "registry.input_shape('lenet5'); sys.exit('torchvision' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -251,7 +251,7 @@ def test_a_network_is_looked_at_once_for_all_probes() -> None:
                 self.passes.append(len(x))
             return super().forward(x)
 
-    one = case("plain")
+    one = case("plain", samples=10)
     network = Watched().double().eval()
 
     def spent(probe: Probe) -> int:
@@ -306,5 +306,5 @@ def test_trainability_of_networks_that_are_odd() -> None:
     assert found.value("start_accuracy") is None
     assert "NaN or infinite" in found.scalars["start_accuracy"].reason
     one_output = nn.Sequential(nn.Flatten(), nn.Linear(72, 1))
-    found = probe.measure(one_output, replace(data, labels=torch.zeros(10).long()))
+    found = probe.measure(one_output, replace(data, labels=torch.zeros_like(data.labels)))
     assert (found.status, "one output" in found.reason) == ("skipped", True)

@@ -19,7 +19,7 @@ from trainscope.probes.lanczos import Lanczos
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-SEEDS = range(12)
+SEEDS = range(8)
 
 
 @pytest.mark.parametrize("name", ["tied", "attention"])
@@ -159,7 +159,7 @@ def test_no_positive_eigenvalue_means_no_largest_stable_lr() -> None:
     with torch.no_grad():
         one.network.fc.weight.zero_()
         one.network.fc.bias.copy_(torch.tensor([1000.0, 0.0, 0.0]))
-    data = replace(one.data, labels=torch.zeros(10, dtype=torch.int64))
+    data = replace(one.data, labels=torch.zeros_like(one.data.labels))
     found = Curvature().measure(one.network, data)
     assert found.value("top_eigenvalue") == 0
     assert found.value("max_stable_lr") is None
@@ -171,7 +171,7 @@ def test_batches_count_by_their_size() -> None:
     one = case("residual")
     values = [
         Curvature(tolerance=1e-9).measure(one.network, replace(one.data, batch_size=size))
-        for size in (1, 3, 10)
+        for size in (1, 4, 6)
     ]
     for found in values[1:]:
         for name in ("top_eigenvalue", "trace"):

@@ -38,6 +38,8 @@ def test_the_entry_points_find_the_probes() -> None:
 @pytest.mark.parametrize("name", BUILDERS)
 def test_json_holds_no_nan(probe: Probe, name: str) -> None:
     one = case(name, samples=5)
+    if isinstance(probe, Curvature):
+        probe = replace(probe, tolerance=0.1, density_steps=4, trace_vectors=4)
     found = probe.measure(one.network, one.data)
     json.dumps(found.to_json(), allow_nan=False)
     assert type(found).from_json(probe.name, found.to_json()) == found
@@ -111,7 +113,7 @@ def test_refusals(probe: Probe) -> None:
     with pytest.raises(ProbeError, match="no samples"):
         probe.measure(one.network, empty)
     with pytest.raises(ProbeError, match="label 5 but the network only 3 outputs"):
-        probe.measure(one.network, replace(one.data, labels=torch.full((10,), 5)))
+        probe.measure(one.network, replace(one.data, labels=torch.full_like(one.data.labels, 5)))
 
     class Maps(nn.Module):
         def __init__(self) -> None:
@@ -139,7 +141,7 @@ def test_one_sample_has_no_noise() -> None:
 def test_equal_samples_have_no_noise() -> None:
     one = case("plain")
     data = replace(
-        one.data, inputs=torch.zeros_like(one.data.inputs), labels=torch.zeros(10).long()
+        one.data, inputs=torch.zeros_like(one.data.inputs), labels=torch.zeros_like(one.data.labels)
     )
     found = Gradient().measure(one.network, data)
     snr = found.scalars["snr"]
@@ -151,14 +153,14 @@ def test_dead_outputs_are_counted(dead: list[int]) -> None:
     one = case("plain")
     with torch.no_grad():
         one.network.fc.weight[dead] = 0
-    found = Jacobian().measure(one.network, one.data)
+    found, count = Jacobian().measure(one.network, one.data), len(one.data.inputs)
     assert found.status == "ok"
     assert found.value("dead_outputs") == len(dead)
-    assert found.arrays["dead_outputs_per_sample"] == [len(dead)] * 10
+    assert found.arrays["dead_outputs_per_sample"] == [len(dead)] * count
     assert found.value("condition_number") is None
     assert "dead" in found.scalars["condition_number"].reason
-    assert found.arrays["condition_numbers"] == [None] * 10
-    assert found.value("singular_samples") == 10
+    assert found.arrays["condition_numbers"] == [None] * count
+    assert found.value("singular_samples") == count
     assert found.value("min_jsv") == 0
     assert found.value("share_below_1e-3") == pytest.approx(len(dead) / 3)
     if len(dead) == 3:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -82,24 +84,24 @@ def test_the_top_and_the_smallest_eigenvalue(both: tuple[Case, Dense], ggn: bool
     assert "two at a time" in found.notes["vectors"]
 
 
-@pytest.mark.parametrize("name", ["plain", "attention", "recurrent"])
+@pytest.mark.parametrize("name", ["plain", "attention"])
 def test_estimates_of_the_trace_scatter_as_they_say(name: str) -> None:
     one = case(name)
     exact = float(dense_case(name).hessian().trace())
     inside, errors = 0, []
-    for seed in range(12):
+    for seed in range(9):
         data = ProbeData("t", one.data.inputs, one.data.labels, seed=seed)
         probe = Curvature(lean=True, density_vectors=3, density_steps=1, tolerance=0.5)
         trace = probe.measure(one.network, data).scalars["trace"]
         errors.append((trace.value - exact) / trace.stderr)
         inside += abs(errors[-1]) <= 2
-    assert inside >= 10
+    assert inside >= 8
     assert 0.4 < float(np.std(errors)) < 1.6
 
 
 def test_the_density_is_that_of_a_basis() -> None:
     one = case("attention")
-    options = {"density_vectors": 4, "density_steps": 30, "top": 1}
+    options = {"density_vectors": 3, "density_steps": 24, "top": 1, "tolerance": 0.01}
     plain = Curvature(lean=True, **options).measure(one.network, one.data)
     whole = Curvature(lean=False, **options).measure(one.network, one.data)
     for found in (plain, whole):
@@ -216,9 +218,9 @@ def test_in_bfloat16_the_error_holds_what_rounding_does(seed: int) -> None:
     assert "bfloat16" in found.notes["rounding"]
 
 
-@pytest.mark.parametrize("ggn", [False, True])
-def test_blocks_are_those_of_the_dense_matrix(both: tuple[Case, Dense], ggn: bool) -> None:
+def test_blocks_are_those_of_the_dense_matrix(both: tuple[Case, Dense]) -> None:
     one, dense = both
+    ggn = one.name in ("masked", "tied", "recurrent")
     matrix = dense.ggn() if ggn else dense.hessian()
     probe = Curvature(
         top=1, density_vectors=0, blocks=True, ggn=ggn, tolerance=1e-3, trace_vectors=32
@@ -264,10 +266,10 @@ def test_blocks_by_the_networks_lists_and_by_patterns() -> None:
 
 def test_a_pattern_measures_one_block_alone() -> None:
     one = case("attention")
-    probe = Curvature(top=1, density_vectors=0, blocks="mlp.*")
+    probe = Curvature(top=1, density_vectors=0, trace_vectors=2, blocks="mlp.*")
     found = probe.measure(one.network, one.data)
     assert found.arrays["blocks"] == ["mlp.*"]
-    whole = Curvature(top=1, density_vectors=0, blocks=True).measure(one.network, one.data)
+    whole = replace(probe, blocks=True).measure(one.network, one.data)
     parts = [i for i, name in enumerate(whole.arrays["blocks"]) if name.startswith("mlp")]
     # Interlacing: no diagonal block of a block has a larger eigenvalue.
     assert all(

@@ -27,7 +27,9 @@ from trainscope.probes.untouched import untouched
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-PROBES: list[Probe] = [Gradient(), Jacobian(), Curvature(), Curvature(ggn=True, density_vectors=0)]
+LIGHT = {"top": 1, "tolerance": 0.1, "trace_vectors": 2}
+PROBES: list[Probe] = [Gradient(), Jacobian(), Curvature(density_steps=3, **LIGHT)]
+PROBES += [Curvature(ggn=True, density_vectors=0, **LIGHT)]
 PROBES += [TangentKernel(samples=2), Activity()]
 
 

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from comparisons import run
 from matplotlib.figure import Figure
-from pictures import LONG, TITLE, crowd, diagnosed, every_display, resnet18
+from pictures import GROUPS, LONG, TITLE, crowd, diagnosed, resnet18, shown
 
 from trainscope.cli.main import main
 from trainscope.comparison.comparison import compare
@@ -20,7 +20,6 @@ from trainscope.report.learning_curve_display import LearningCurveDisplay
 from trainscope.report.pictures import picture
 from trainscope.report.series import lr_drops
 
-SHOWN = every_display()
 SLACK = 0.5
 """Pixels: a layout is found by iteration."""
 
@@ -65,20 +64,20 @@ def cut_off(found, figure):
     return [text for (text, _), fits in zip(found, inside, strict=True) if not fits]
 
 
-@pytest.mark.parametrize("name", SHOWN)
-def test_no_text_lies_on_another_or_is_cut_off(name):
-    display = SHOWN[name]
-    figure = picture(display, title=f"{display.title}: {TITLE}")
-    found = boxes(figure)
-    assert collisions(found) == []
-    assert cut_off(found, figure) == []
-    ax, legend = figure.axes[0], figure.axes[0].get_legend()
-    assert ax.get_window_extent().width > 0.3 * figure.bbox.width
-    if legend is not None:
-        box = legend.get_window_extent()
-        assert not overlap(box, ax.title.get_window_extent())
-        assert not overlap(box, ax.get_window_extent())  # it covers no data
-        assert box.width <= ax.get_window_extent().width + 2  # and takes no width from them
+@pytest.mark.parametrize("group", GROUPS)
+def test_no_text_lies_on_another_or_is_cut_off(group):
+    for name, display in shown(group).items():
+        figure = picture(display, title=f"{display.title}: {TITLE}")
+        found = boxes(figure)
+        assert collisions(found) == [], name
+        assert cut_off(found, figure) == [], name
+        ax, legend = figure.axes[0], figure.axes[0].get_legend()
+        assert ax.get_window_extent().width > 0.3 * figure.bbox.width, name
+        if legend is not None:
+            box = legend.get_window_extent()
+            assert not overlap(box, ax.title.get_window_extent()), name
+            assert not overlap(box, ax.get_window_extent()), f"{name}: it covers data"
+            assert box.width <= ax.get_window_extent().width + 2, f"{name}: it takes width"
 
 
 def test_the_check_sees_a_legend_on_a_title():
@@ -110,7 +109,10 @@ def test_names_from_files_are_text_and_not_formulas():
 
 
 def test_figures_can_be_without_titles(tmp_path):
-    pictures = [picture(SHOWN[name], title="") for name in ("ta, small", "gradient_norms, real")]
+    pictures = [
+        picture(display, title="")
+        for display in (shown("compared")["ta, small"], shown("diagnoses")["gradient_norms, real"])
+    ]
     assert [figure.axes[0].get_title() for figure in pictures] == ["", ""]
     for extra in ((), ("--no-titles",)):
         drawn = tmp_path / "drawn.svg"
@@ -125,9 +127,10 @@ def test_figures_can_be_without_titles(tmp_path):
 
 
 def test_a_figure_of_three_points_is_no_wider_than_it_needs():
-    assert SHOWN["ta, small"].size[0] < 4
-    assert SHOWN["ta, crowd"].size[0] == WIDTH  # long names stand beside rows
-    figure = picture(SHOWN["ta, crowd"])
+    small, large = (shown("compared")[f"ta, {size}"] for size in ("small", "crowd"))
+    assert small.size[0] < 4
+    assert large.size[0] == WIDTH  # long names stand beside rows
+    figure = picture(large)
     told = "".join(text.get_text() for text in figure.axes[0].get_yticklabels())
     assert all(letters in told.replace("\n", " ") for letters in LONG.split())
 
@@ -157,7 +160,7 @@ def test_layers_without_a_gradient_have_no_row():
 
 
 def test_stages_are_named_where_layers_are_too_many():
-    figure = picture(SHOWN["gradient_norms, deep"])
+    figure = picture(shown("diagnoses")["gradient_norms, deep"])
     told = [text.get_text() for text in figure.axes[0].get_yticklabels()]
     assert told == [f"backbone.feature_extractor.encoder.stage{k}.blocks" for k in range(4)]
 

@@ -27,8 +27,7 @@ def resnet34():
 @pytest.mark.parametrize(
     ("ratio", "giga", "speedup"),
     [
-        *((0.1, 3.30, 1.11), (0.3, 2.59, 1.41), (0.5, 1.90, 1.93)),
-        *((0.7, 1.19, 3.09), (0.9, 0.48, 7.68), (0.95, 0.30, 12.06)),
+        *((0.1, 3.30, 1.11), (0.7, 1.19, 3.09), (0.95, 0.30, 12.06)),
     ],
 )
 def test_resnet34_has_the_published_flops(resnet34, ratio, giga, speedup):
@@ -52,7 +51,6 @@ def resnet50():
         ("layer[123]*=0.3,layer4*=0.14", 1.49),
         ("layer[1-3]*conv[12]=0.6,layer4*=0.21", 2.31),
         ("*=0.74,layer3*=0.6,layer4*=0.21", 2.56),
-        ("layer*=0.68,layer4*=0.5", 3.06),
     ],
 )
 def test_resnet50_has_the_published_speedups(resnet50, ratios, speedup):

@@ -3,6 +3,9 @@ import torch
 import torchvision
 from reference.zeroed import PlainNet, lived_in, zeroed
 from torch.nn.utils import prune
+from torchvision.models import RegNet, ResNet
+from torchvision.models.regnet import BlockParams
+from torchvision.models.resnet import Bottleneck
 
 from trainscope.errors import ActionError
 from trainscope.networks.registry import build
@@ -17,10 +20,18 @@ def zoo(name, **options):
 FAMILIES = {
     "plain": (PlainNet, (3, 8, 8)),
     "resnet18": (lambda: zoo("resnet18"), (3, 32, 32)),
-    "resnext50": (lambda: zoo("resnext50_32x4d"), (3, 32, 32)),
+    "resnext": (
+        lambda: ResNet(Bottleneck, [2, 1, 1, 1], num_classes=10, groups=32, width_per_group=4),
+        (3, 32, 32),
+    ),
     "mobilenet_v3": (lambda: zoo("mobilenet_v3_small"), (3, 64, 64)),
     "densenet": (lambda: torchvision.models.DenseNet(8, (2, 2), 8, 2, num_classes=5), (3, 32, 32)),
-    "regnet_y": (lambda: zoo("regnet_y_400mf"), (3, 32, 32)),
+    "regnet_y": (
+        lambda: RegNet(
+            BlockParams.from_init_params(4, 24, 24, 2.5, 8, se_ratio=0.25), num_classes=10
+        ),
+        (3, 32, 32),
+    ),
     "squeezenet": (lambda: zoo("squeezenet1_1"), (3, 64, 64)),
 }
 

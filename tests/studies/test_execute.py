@@ -28,6 +28,8 @@ from trainscope.training.pipeline import pipeline_job
 from trainscope.training.recipe import parse_recipe
 from trainscope.training.runner import run_job
 
+pytestmark = pytest.mark.usefixtures("few_digits")
+
 
 @pytest.fixture(autouse=True)
 def _one_thread():

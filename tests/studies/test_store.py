@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -17,6 +15,7 @@ from small_training import without_seconds
 
 from trainscope.errors import StudyError
 from trainscope.records import Run
+from trainscope.sparsify import Action
 from trainscope.studies import Store, Study
 from trainscope.studies.engines import Order, finish, obey
 from trainscope.studies.queues import DEATHS, MOST_DEATHS, ROW, SPEC
@@ -188,30 +187,30 @@ def test_a_worker_taken_for_dead_that_ends_after_all_spoils_nothing(place):
     assert results(store)[0] == row
 
 
-def command(order: Order) -> list[str]:
-    from dataclasses import asdict
-
-    return [sys.executable, "-m", "trainscope.studies.worker", json.dumps(asdict(order))]
+def obeying(order: Order) -> None:
+    """Be a worker."""
+    one_thread()
+    obey(order)
 
 
 def test_a_killed_worker_loses_at_most_the_epoch_it_was_in(tmp_path):
     place = str(tmp_path / "study.db")
-    spec = retraining("F60,1e-2")
+    spec = retraining("F30,1e-2")
     store = Store(place, grace=1)
     store.plan("x", [Planned(spec, {})])
-    order = Order(place, None, None, grace=1.0)
-    worker = subprocess.Popen(command(order), env=environment())
+    worker = processes.Process(target=obeying, args=(Order(place, None, None, grace=1.0),))
+    worker.start()
     state = tmp_path / "runs" / spec.key / "state.pt"
     while not state.exists():
-        time.sleep(0.05)
-        assert worker.poll() is None
+        time.sleep(0.01)
+        assert worker.is_alive()
     worker.kill()
-    worker.wait()
+    worker.join()
     seen = []
     work(store, telling=Listeners(epoch=lambda _, record: seen.append(record.epoch)))
     assert store.counts("x") == {"finished": 1}
     assert seen[0] > 1
-    assert seen == list(range(seen[0], 61))
+    assert seen == list(range(seen[0], 31))
     alone = Store(tmp_path / "alone" / "study.db")
     alone.plan("x", [Planned(spec, {})])
     work(alone)
@@ -225,7 +224,8 @@ def test_a_killed_worker_loses_at_most_the_epoch_it_was_in(tmp_path):
 def test_two_workers_as_processes_share_a_study(tmp_path, monkeypatch):
     for name, value in environment().items():
         monkeypatch.setenv(name, value)
-    study = Study("x", runs=[p.spec for p in plan(2)], store=tmp_path / "study.db")
+    planned = plan(2, action=Action("unstructured", 0.5))
+    study = Study("x", runs=[p.spec for p in planned], store=tmp_path / "study.db")
     rows = study.run("processes", workers=2)
     assert [row["seed"] for row in rows] == [0, 1]
     held = Store(tmp_path / "study.db").entries("x", ("worker",))

@@ -37,6 +37,12 @@ def both(request: pytest.FixtureRequest) -> tuple[TaskCase, Plain]:
     return one, Plain(one)
 
 
+@pytest.fixture(params=["classification", "tagging", "regression, huber"])
+def one_of_three(request: pytest.FixtureRequest) -> tuple[TaskCase, Plain]:
+    one = task_case(request.param)
+    return one, Plain(one)
+
+
 def pinned(one: TaskCase, batch_size: int = 2) -> ProbeData:
     """Return the batch as pinned samples; no batch size here divides any number of samples."""
     return ProbeData("", batch=one.batch, task=one.task, batch_size=batch_size)
@@ -68,7 +74,8 @@ def test_gradient(both: tuple[TaskCase, Plain]) -> None:
 
 
 @pytest.mark.parametrize("ggn", [False, True])
-def test_all_eigenvalues(both: tuple[TaskCase, Plain], ggn: bool) -> None:
+def test_products(both: tuple[TaskCase, Plain], ggn: bool) -> None:
+    """A linear map that is right for vectors drawn at random is right for all."""
     one, plain = both
     matrix = plain.ggn if ggn else plain.hessian
     with evaluation(one.network, pinned(one)) as lent:
@@ -76,17 +83,26 @@ def test_all_eigenvalues(both: tuple[TaskCase, Plain], ggn: bool) -> None:
         weights = measured(lent.network).used_by(lent.losses(lent.outputs(look), look))
         assert list(weights.names) == plain.names
         fresh = MatrixProduct(lent, weights, ggn=ggn, keep=False)
-        start = torch.randn(fresh.size, dtype=torch.float64)
+        start, other = torch.randn(2, fresh.size, dtype=torch.float64)
         assert close(fresh(start), matrix @ start)
+        assert close(fresh(other), matrix @ other)
         assert close(fresh.gradient(), plain.sample_gradients.mean(0)[plain.keep])
         product = MatrixProduct(lent, weights, ggn=ggn, keep=True)
         assert close(product(start), matrix @ start)
-        if ggn:
-            return  # all eigenvalues of one product will do
+        assert close(product(other), matrix @ other)
+
+
+def test_all_eigenvalues(one_of_three: tuple[TaskCase, Plain]) -> None:
+    one, plain = one_of_three
+    with evaluation(one.network, pinned(one)) as lent:
+        look = lent.look
+        weights = measured(lent.network).used_by(lent.losses(lent.outputs(look), look))
+        product = MatrixProduct(lent, weights, ggn=False, keep=True)
+        start = torch.randn(product.size, dtype=torch.float64)
         krylov = Lanczos(product, start, pinned(one).generator(), torch.float64)
         while not krylov.full:
             krylov.grow()
-    assert close(torch.from_numpy(krylov.values), torch.linalg.eigvalsh(matrix))
+    assert close(torch.from_numpy(krylov.values), torch.linalg.eigvalsh(plain.hessian))
 
 
 @pytest.mark.parametrize("ggn", [False, True])

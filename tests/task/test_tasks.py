@@ -66,8 +66,8 @@ def test_a_cross_entropy_of_ones_own_is_classification(loss) -> None:
     for probe in (
         Gradient(),
         Jacobian(),
-        Curvature(ggn=True, tolerance=1e-9),
-        Curvature(tolerance=1e-9),
+        Curvature(top=1, ggn=True, tolerance=1e-9, density_vectors=0),
+        Curvature(top=1, tolerance=1e-9, density_vectors=0),
     ):
         one, two = probe.measure(mlp(), ours), probe.measure(mlp(), theirs)
         for name, scalar in one.scalars.items():

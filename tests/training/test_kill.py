@@ -15,7 +15,7 @@ from forked import processes
 from trainscope.records import Run
 from trainscope.training.state import load_state
 
-KILLS, PAUSE = 6, 0.02
+KILLS, PAUSE = 4, 0.02
 
 
 def kill_often(work, folder, epochs, kills):
@@ -64,7 +64,7 @@ def test_kill_minus_nine_at_random_moments(tmp_path):
 def test_a_pruning_stage_that_was_killed_goes_on_with_its_penalty(tmp_path):
     whole = small_training.prune_over(tmp_path / "whole")
     folder = tmp_path / "killed"
-    kill_often(small_training.prune_over, folder, whole.records, 3)
+    kill_often(small_training.prune_over, folder, whole.records, 2)
     state = load_state(folder / "state.pt")
     assert state is not None, "no kill left anything to go on from"
     assert 0 < state.epoch < 16

@@ -248,7 +248,6 @@ CASES = {
         None,
     ),
     "iterative, lamp": ("iterative:4,rounds=3", Action("unstructured", 0.8, criterion="lamp"), ""),
-    "greg-1, filters": ("greg-1:4,every=1", Action(ratio=0.7), None),
     "greg-1, ticket": ("greg-1:4,every=1", Action(ratio=0.7), "ticket"),
     "greg-2, weights": ("greg-2:4,every=1", Action("unstructured", 0.8, scope="all"), None),
     "greg-2, filters": ("greg-2:4,every=1", Action(ratio=0.5, scope="all"), None),

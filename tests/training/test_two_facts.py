@@ -1,4 +1,4 @@
-"""The two facts of Wang et al. (2023), in recorded Runs: digits, P8F8 at 0.95."""
+"""The two facts of Wang et al. (2023), in recorded Runs: digits, P4F4 at 0.95."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from trainscope.data import Dataset, load
+from trainscope.data import Dataset, TensorSplit, load
 from trainscope.networks import open_checkpoint
 from trainscope.records import Run
 from trainscope.sparsify import Action
@@ -18,7 +18,7 @@ from trainscope.training.schedule import parse_schedule
 from trainscope.training.settings import Settings
 from trainscope.training.stem import pretrain
 
-RECIPES = ("P8F8,1e-2", "P8F8,1e-3", "P8F8,1e-4", "P8F8,1e-3(+24)")
+RECIPES = ("P4F4,1e-2", "P4F4,1e-3", "P4F4,1e-4", "P4F4,1e-3(+8)")
 MNIST = Path(__file__).parents[3] / "shared/data/mnist"
 
 
@@ -36,12 +36,17 @@ def retrain(base: Path, data: Dataset, text: str, ratio: float, folder: Path, **
     return Run.load(folder)
 
 
+def first(split: TensorSplit, count: int) -> TensorSplit:
+    return replace(split, inputs=split.inputs[:count], labels=split.labels[:count])
+
+
 def test_a_small_lr_ends_lower_at_equal_epochs_and_catches_up_with_more(tmp_path):
     data = load("digits", (1, 8, 8))
-    pretraining = parse_schedule("0:1e-1,5:1e-2,7:1e-3", 8)
+    pretraining = parse_schedule("0:1e-1,2:1e-2,3:1e-3", 4)
     stem = training_job("digits_resnet", data, pretraining, Settings())
-    base = pretrain(stem, tmp_path / "stem", 8) / "checkpoint.pt"
-    runs = [retrain(base, data, t, 0.95, tmp_path / t.replace("/", "_")) for t in RECIPES]
+    base = pretrain(stem, tmp_path / "stem", 4) / "checkpoint.pt"
+    few = replace(data, train=first(data.train, 800))
+    runs = [retrain(base, few, t, 0.95, tmp_path / t.replace("/", "_")) for t in RECIPES]
     assert len({run.base for run in runs}) == 1
     assert runs[0].pretraining.accuracy > 97
     assert runs[0].pruning.speedup == pytest.approx(18.75, abs=0.01)
@@ -49,10 +54,10 @@ def test_a_small_lr_ends_lower_at_equal_epochs_and_catches_up_with_more(tmp_path
     assert large > middle + 1  # fact 1: at equal epochs the larger LR ends higher
     assert middle > small + 3
     assert longer > middle + (large - middle) / 3  # fact 2: more epochs close the gap
-    first = [run.trainability_accuracy(4) for run in runs]
-    assert first[0] > first[1] > first[2]
-    assert first[1] == first[3]  # the same first four epochs, bit for bit
-    assert runs[3].first_stage == 28
+    early = [run.trainability_accuracy(2) for run in runs]
+    assert early[0] > early[1] > early[2]
+    assert early[1] == early[3]  # the same first two epochs, bit for bit
+    assert runs[3].first_stage == 10
 
 
 def test_lenet_on_mnist(tmp_path):
@@ -60,10 +65,8 @@ def test_lenet_on_mnist(tmp_path):
         pytest.skip(f"no MNIST at {MNIST}")
     data = load(f"mnist:{MNIST}", (1, 28, 28))
     assert isinstance(data, Dataset)
-    whole = data.train
-    few = replace(whole, inputs=whole.inputs[:6000], labels=whole.labels[:6000])
-    data = replace(data, train=few)
-    job = training_job("lenet5", data, parse_recipe("F3,2e-2").schedule(), Settings())
+    data = replace(data, train=first(data.train, 3000), test=first(data.test, 1000))
+    job = training_job("lenet5", data, parse_recipe("F3,5e-2").schedule(), Settings())
     run = run_job(job, tmp_path / "train")
     assert run.final_accuracy > 90
     base = tmp_path / "train" / "checkpoint.pt"
