@@ -20,6 +20,8 @@ NAMES: tuple[Name, ...] = ("kendall", "spearman", "pearson")
 LABELS = {"kendall": "Kendall tau-b", "spearman": "Spearman rho", "pearson": "Pearson r"}
 _BLOCK = 512
 """Candidates whose pairs with all others are looked at together, which bounds the memory."""
+_PAIRS = 2**17
+"""The same where each sample has values of its own: pairs of several samples."""
 
 
 def association(
@@ -68,10 +70,14 @@ def tau_parts(x: Floats, y: Floats, weights: Floats, strata: Ints) -> tuple[Floa
         same = strata[:, None] == strata[None, part]
         by_x = np.sign(x[:, None] - x[None, part]) * same
         if own:
-            for row, values in enumerate(y):
-                by_y = np.sign(values[:, None] - values[None, part]) * same
-                for total, pairs in zip(found, (by_x * by_y, abs(by_x), abs(by_y)), strict=True):
-                    total[row] += weights[row] @ pairs @ weights[row, part]
+            found[1] += np.einsum("bi,bi->b", weights @ abs(by_x), weights[:, part])
+            step = max(1, _PAIRS // by_x.size)
+            for first in range(0, len(y), step):
+                rows = slice(first, first + step)
+                values, w = y[rows], weights[rows]
+                by_y = np.sign(values[:, :, None] - values[:, None, part]) * same
+                for total, pairs in ((found[0], by_x * by_y), (found[2], abs(by_y))):
+                    total[rows] += np.einsum("bi,bi->b", (w[:, None] @ pairs)[:, 0], w[:, part])
             continue
         by_y = np.sign(y[:, None] - y[None, part]) * same
         for total, pairs in zip(found, (by_x * by_y, abs(by_x), abs(by_y)), strict=True):
