@@ -1,6 +1,6 @@
 """How often a value of few samples is within two of its standard errors of the truth.
 
-    python benchmarks/anytime_honesty.py runs/honesty [--seeds 40] [--networks mlp,transformer]
+    python benchmarks/anytime_honesty.py runs/honesty [--seeds 24] [--networks mlp,transformer]
 
 Four small networks on scikit-learn's digits (a trained convnet, the same with half the filters of
 every layer gone, an MLP, a transformer over an image's rows) are measured on 2, 4, 8 and 16
@@ -259,7 +259,7 @@ def table(found: dict[str, dict[str, dict[int, tuple[int, int]]]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--seeds", type=int, default=40)
+    parser.add_argument("--seeds", type=int, default=24)
     parser.add_argument("--networks", default=",".join(NETWORKS))
     options = parser.parse_args()
     torch.set_num_threads(1)
