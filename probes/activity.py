@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
@@ -61,9 +61,10 @@ class Activity:
     - `srank`: how many of the largest singular values add up to 1 - `delta` of all (Kumar et al.
       2021).
 
-    Standard errors are the jackknife's over eight groups of samples. Both ranks grow with the
-    number of samples until that is far above d, so they compare at one alone. Arrays: `layers`,
-    by the module that the activation is called in (#2 for its second call), `units`, `dead_shares`
+    Standard errors are the jackknife's over eight groups of samples, widened for few, and at least
+    half of the step that the number moves in (one unit, one rank). Both ranks grow with the number
+    of samples until that is far above d, so they compare at one alone. Arrays: `layers`, by the
+    module that the activation is called in (#2 for its second call), `units`, `dead_shares`
     and `dormant_shares` of each, and the features' `singular_values`, largest first.
 
     Attributes:
@@ -150,10 +151,10 @@ class Activity:
         def dormant(kept: NDArray[np.int64]) -> float:
             return _share([self._dormant(each[kept]) for each in means.values()])
 
-        every = np.arange(count)
+        every, units = np.arange(count), sum(each.shape[1] for each in means.values())
         return {
-            "dead_share": Scalar.of(dead(every), "%", grouped_stderr(count, dead)),
-            "dormant_share": Scalar.of(dormant(every), "%", grouped_stderr(count, dormant)),
+            name: Scalar.of(of(every), "%", _stderr(of, count, 100 / units))
+            for name, of in (("dead_share", dead), ("dormant_share", dormant))
         }
 
     def _ranks(self, features: Values | None) -> dict[str, Scalar]:
@@ -161,7 +162,10 @@ class Activity:
             why = "no linear layer is called whose inputs are features of the samples"
             return {n: Scalar(None, "", reason=why) for n in ("effective_rank", "srank")}
         found = {}
-        for name, function in (("effective_rank", effective_rank), ("srank", self._srank)):
+        for name, function, step in (
+            ("effective_rank", effective_rank, 0.0),
+            ("srank", self._srank, 1.0),
+        ):
 
             def of(kept: NDArray[np.int64], rank: Any = function) -> float | None:
                 made: float | None = rank(np.linalg.svd(features[kept], compute_uv=False))
@@ -171,7 +175,7 @@ class Activity:
             if value is None:
                 found[name] = Scalar(None, "", reason="the features are all zero")
             else:
-                found[name] = Scalar.of(value, "", grouped_stderr(len(features), of))
+                found[name] = Scalar.of(value, "", _stderr(of, len(features), step))
         return found
 
     def _dormant(self, means: Values) -> NDArray[np.bool_]:
@@ -186,6 +190,15 @@ class Activity:
         # Rounding of the sum must not ask for one more than all but the zeros.
         reached = np.cumsum(values) >= (1 - self.delta) * total * (1 - 1e-12)
         return float(np.argmax(reached) + 1)
+
+
+def _stderr(
+    function: Callable[[NDArray[np.int64]], float | None], count: int, step: float
+) -> float | None:
+    """Return the jackknife's error of what moves in steps: at least half of one."""
+    value = function(np.arange(count))
+    error = None if value is None else grouped_stderr(value, count, function)
+    return None if error is None else max(error, step / 2)
 
 
 def effective_rank(values: Values) -> float | None:

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from trainscope.probes.density import Quadrature
 from trainscope.probes.eigenvalues import SMALLEST_PART, Eigenvalues, reach
-from trainscope.probes.jackknife import widened
 from trainscope.probes.lanczos import Lanczos, Ritz
 from trainscope.probes.passes import NonFiniteError
 from trainscope.probes.products import MatrixProduct
@@ -27,6 +26,7 @@ from trainscope.probes.spectrum import NoMatrixError, Spectrum
 from trainscope.probes.streamed import dot, squared
 from trainscope.probes.streamed_products import StreamedProduct
 from trainscope.probes.trace import Trace
+from trainscope.records.standard_errors import widened
 
 _BLOCK = 2**18
 

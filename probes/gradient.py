@@ -13,12 +13,7 @@ from torch import nn
 from trainscope.data import ProbeData
 from trainscope.probes.evaluation import loss_unit, run
 from trainscope.probes.footprint import footprint
-from trainscope.probes.jackknife import (
-    GradientMoments,
-    function_of,
-    moments,
-    widened,
-)
+from trainscope.probes.jackknife import GradientMoments, function_of, mean_stderr, moments
 from trainscope.probes.lent import Lent
 from trainscope.probes.mean_gradient import find_gradients
 from trainscope.probes.passes import NonFiniteError
@@ -46,9 +41,11 @@ class Gradient:
     - `noise_scale` = tr Sigma / ‖G‖², samples: the batch size at which noise and signal are
       equal (McCandlish et al. 2018, "simple noise scale").
 
-    Standard errors are the jackknife's over samples. `norm_unbiased` and `noise_scale` are null for
-    fewer than 16 samples, and within two standard errors (Student's) of ‖G‖² = 0, where they may be
+    Standard errors are the jackknife's over samples, those of `norm` and `loss` those of means (for
+    `norm`, of <g_i, g> / ‖g‖), all widened for few samples. `norm_unbiased` and `noise_scale` are
+    null for fewer than 16 samples, and within two standard errors of ‖G‖² = 0, where they may be
     anything on one side; the reason has the bound on the other. Theirs reach to the farther side.
+    `snr` is null for fewer than 3 samples, which do not tell its error.
     Arrays: `layers`, `layer_kinds` ("weights", or "norms" where all parameters have one axis:
     normalisation, lone biases), `layer_norms`, `layer_rms` (norm per root of the number of
     surviving weights), `sample_norms` [N]. Where a sample's outputs depend on the others in its
@@ -135,7 +132,7 @@ def _measure(lent: Lent, graph: int | None) -> Measurement:
         "gradient",
         scalars={
             "norm": Scalar.of(
-                norm, "nats/weight", both(function_of(pair, _norm)[1], rounding * norm)
+                norm, "nats/weight", both(_norm_stderr(pair[0], found.dots), rounding * norm)
             ),
             "norm_unbiased": unbiased,
             "loss": Scalar.of(loss, loss_unit(lent.task), both(loss_error, rounding * abs(loss))),
@@ -171,8 +168,10 @@ def _signal_and_noise(
         none = _none_of(reason, *_UNITS)
         return none.pop("norm_unbiased"), none
     snr, error = function_of(pair, lambda m: m.signal / m.noise)
-    error = both(error, 2 * rounding * float(everything.mean_square / everything.noise))
-    found = {"snr": Scalar.of(snr, "", error)}
+    found = _none_of("it takes three samples that differ to tell its error; give more", "snr")
+    if error is not None:
+        error = both(error, 2 * rounding * float(everything.mean_square / everything.noise))
+        found = {"snr": Scalar.of(snr, "", error)}
     if everything.count < FEWEST:
         none = _none_of(
             f"fewer than {FEWEST} samples do not show how far gradients differ; give more samples",
@@ -182,9 +181,7 @@ def _signal_and_noise(
         return none.pop("norm_unbiased"), found | none
     signal, spread = function_of(pair, lambda m: m.signal)
     spread = both(spread, 2 * rounding * float(everything.mean_square))
-    return _root(signal, spread, everything.count), found | {
-        "noise_scale": _inverse(snr, error, everything.count)
-    }
+    return _root(signal, spread), found | {"noise_scale": _inverse(snr, error)}
 
 
 FEWEST = 16
@@ -192,9 +189,9 @@ FEWEST = 16
 _WEAK = "the gradient cannot be told from its noise"
 
 
-def _root(signal: float, error: float | None, count: int) -> Scalar:
+def _root(signal: float, error: float | None) -> Scalar:
     """Return the root of an estimate of ‖G‖², where it is surely above zero."""
-    error = math.inf if error is None else widened(error, count)
+    error = math.inf if error is None else error
     if signal > 2 * error:
         value = math.sqrt(signal)
         return Scalar.of(value, "nats/weight", value - math.sqrt(signal - error))
@@ -202,9 +199,9 @@ def _root(signal: float, error: float | None, count: int) -> Scalar:
     return Scalar(None, "nats/weight", reason=f"{_WEAK}{bound}; give more samples")
 
 
-def _inverse(snr: float, error: float | None, count: int) -> Scalar:
+def _inverse(snr: float, error: float | None) -> Scalar:
     """Return 1 / snr, where snr is surely above zero."""
-    error = math.inf if error is None else widened(error, count)
+    error = math.inf if error is None else error
     if snr > 2 * error:
         return Scalar.of(1 / snr, "samples", 1 / (snr - error) - 1 / snr)
     least = max(snr, 0) + 2 * error
@@ -212,5 +209,10 @@ def _inverse(snr: float, error: float | None, count: int) -> Scalar:
     return Scalar(None, "samples", reason=f"{_WEAK}{bound}; give more samples")
 
 
-def _norm(values: GradientMoments) -> np.ndarray:
-    return np.sqrt(values.mean_square)
+def _norm_stderr(everything: GradientMoments, dots: np.ndarray) -> float | None:
+    """Return the standard error of ‖g‖: that of the mean of the samples' parts along g.
+
+    Leaving one out says less: without either, two samples may well have gradients of one length.
+    """
+    norm = math.sqrt(everything.mean_square)
+    return mean_stderr(dots / norm) if norm else None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri, stdtrit
+
+from trainscope.records.standard_errors import jackknife, widened
 
 Values = NDArray[np.float64]
 
@@ -54,24 +56,19 @@ def moments(squares: Values, dots: Values) -> tuple[GradientMoments, GradientMom
 
 
 def stderr(left_out: Values) -> float | None:
-    """Return the jackknife standard error from the values with each sample left out, [N]."""
-    count = len(left_out)
-    if count < 2 or not np.isfinite(left_out).all():
-        return None
-    return float(np.sqrt((count - 1) / count * np.square(left_out - left_out.mean()).sum()))
+    """Return the jackknife standard error from the values with each sample left out, [N].
 
-
-def widened(error: float, count: int) -> float:
-    """Return a standard error widened so that two of them hold 95 % at few samples.
-
-    The widening is Student's: 1.62 at 4 samples, 1.21 at 8, 1.02 at 64.
+    Like every error here it is widened for few samples (`widened`).
     """
-    return error * float(stdtrit(count - 1, 0.975) / ndtri(0.975))
+    if len(left_out) < 2 or not np.isfinite(left_out).all():
+        return None
+    return jackknife(left_out.tolist())
 
 
 def mean_stderr(values: Values) -> float | None:
     """Return the standard error of the mean of independent values, None for one of them."""
-    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
+    count = len(values)
+    return widened(float(values.std(ddof=1)) / count**0.5, count) if count > 1 else None
 
 
 def function_of(
@@ -90,13 +87,23 @@ GROUPS = 8
 
 
 def grouped_stderr(
-    count: int, function: Callable[[NDArray[np.int64]], float | None]
+    value: float,
+    count: int,
+    function: Callable[[NDArray[np.int64]], float | None],
+    *,
+    factors: bool = False,
 ) -> float | None:
     """Return the jackknife standard error of a function of samples, by leaving out groups.
 
+    It is at least what leaving out a group moves the value by on the mean: a rank or a spectrum
+    grows with the samples, and the halves of two samples may well be alike.
+
     Args:
+        value: The function of all samples.
         count: The number of samples; sample i is in group i modulo `GROUPS`.
         function: Of the indices of the samples that stay; None where it has no value.
+        factors: The value is above zero and goes by factors from sample to sample, as a condition
+            number does: the error is that of its logarithm, and reaches to the farther side.
 
     Returns:
         None for fewer than 2 samples, or where a value is missing.
@@ -106,6 +113,17 @@ def grouped_stderr(
         return None
     places = np.arange(count)
     left_out = [function(places[places % groups != group]) for group in range(groups)]
-    if any(value is None for value in left_out):
+    if any(each is None for each in left_out):
         return None
-    return stderr(np.array(left_out, dtype=np.float64))
+    found = np.array([value, *left_out], dtype=np.float64)
+    with np.errstate(divide="ignore"):
+        found = np.log(found) if factors else found
+    error = stderr(found[1:])
+    if error is None:
+        return None
+    error = max(error, abs(float(found[0] - found[1:].mean())))
+    return value * math.expm1(min(error, _FARTHEST)) if factors else error
+
+
+_FARTHEST = 100.0
+"""Of the error of a logarithm, beyond which nothing is known in any case."""

@@ -26,6 +26,7 @@ from trainscope.probes.room import room
 from trainscope.probes.scalar_spec import ScalarSpec
 from trainscope.probes.singular_values import singular_values, squeezed
 from trainscope.records import Cost, Measurement, Scalar
+from trainscope.records.standard_errors import widened
 
 Values = NDArray[np.float64]
 
@@ -184,16 +185,14 @@ class Jacobian:
 
 def _rms(squares: Values, full: int, unit: str, *, outputs: int) -> Scalar:
     """Return the root mean square from the squared lengths of rows, [N, C] or of combinations."""
-    samples, rows = squares.shape
+    rows = squares.shape[1]
     by_sample = squares.sum(1) / full
-    mean = float(by_sample.mean())
-    variance = float(by_sample.var(ddof=1)) / samples if samples > 1 else math.nan
-    if rows < outputs:  # drawn without replacement: nothing is left where all are drawn
-        by_row = squares.mean(0) * rows / full
-        variance += float(by_row.var(ddof=1)) / rows * (1 - rows / outputs) if rows > 1 else 0.0
-    root = math.sqrt(mean)
-    error = math.sqrt(variance) / (2 * root) if variance >= 0 and root else None
-    return Scalar.of(root, unit, error)
+    root, error = math.sqrt(float(by_sample.mean())), mean_stderr(by_sample)
+    if rows < outputs and error is not None:
+        # Drawn without replacement: nothing is left where all are drawn.
+        drawn = mean_stderr(squares.mean(0) * rows / full) or 0.0
+        error = math.hypot(error, drawn * math.sqrt(1 - rows / outputs))
+    return Scalar.of(root, unit, error / (2 * root) if root and error is not None else None)
 
 
 def _summary(values: Values, dead: NDArray[np.bool_], eps: float, unit: str) -> Measurement:
@@ -256,11 +255,12 @@ def _median_stderr(values: Values) -> float | None:
     """Return half the distance of the order statistics sqrt(N) / 2 places around the median."""
     count = len(values)
     half = math.sqrt(count) / 2
-    low, high = math.floor((count - 1) / 2 - half), math.ceil((count - 1) / 2 + half)
+    low = max(0, math.floor((count - 1) / 2 - half))
+    high = min(count - 1, math.ceil((count - 1) / 2 + half))
     ordered = np.sort(values)
-    if low < 0 or high >= count or not math.isfinite(ordered[high]):
+    if count < 2 or not math.isfinite(ordered[high]):
         return None
-    return float(ordered[high] - ordered[low]) / 2
+    return widened(float(ordered[high] - ordered[low]) / 2, count)
 
 
 def _last_width(network: nn.Module) -> int:

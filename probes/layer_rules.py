@@ -122,27 +122,30 @@ class _ConvRule:
         return found
 
     def summed(self, x: Tensor, d: Tensor, masks: Masks) -> dict[int, Tensor]:
-        return {id(self.layer.weight): self._gradient(_padded(self.layer, x), d, 1)[0]}
+        return {id(self.layer.weight): self._gradient(x, d, 1)[0]}
 
     def _each(self, x: Tensor, d: Tensor) -> Tensor:
         """Return each sample's weight gradient, [N, O, I, h, w], with samples as groups.
 
         No input is unfolded, which takes three times as long where a layer has many places.
         """
-        x = _padded(self.layer, x)
-        count = len(x)
-        return self._gradient(x.reshape(1, -1, *x.shape[2:]), d.reshape(1, -1, *d.shape[2:]), count)
+        return self._gradient(
+            x.reshape(1, -1, *x.shape[2:]), d.reshape(1, -1, *d.shape[2:]), len(x)
+        )
 
     def _gradient(self, x: Tensor, d: Tensor, count: int) -> Tensor:
         """Return the weight's gradient of so many samples side by side, [count, O, I, h, w]."""
         layer, shape = self.layer, self.layer.weight.shape
+        padding = layer.padding
+        if layer.padding_mode != "zeros" or isinstance(padding, str):
+            x, padding = _padded(layer, x), (0, 0)
         found: Tensor = torch.ops.aten.convolution_backward(
             d,
             x,
             layer.weight.detach().new_empty(count * shape[0], *shape[1:]),  # only its shape
             None,
             list(layer.stride),
-            [0, 0],
+            list(padding),
             list(layer.dilation),
             False,
             [0, 0],

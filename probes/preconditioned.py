@@ -24,6 +24,7 @@ from trainscope.probes.parameters import Measured
 from trainscope.probes.passes import NonFiniteError, derivative
 from trainscope.probes.products import MatrixProduct
 from trainscope.probes.spectrum import not_symmetric
+from trainscope.records.standard_errors import widened
 from trainscope.task import Batch
 from trainscope.task.batches import beside
 from trainscope.training.loop import training_batches
@@ -149,6 +150,7 @@ def preconditioned_eigenvalue(
     ]
     count = len(moved)
     sampling = abs(value) * (sum(m * m for m in moved) * count / max(1, count - 1)) ** 0.5
+    sampling = widened(sampling, count) if count > 1 else sampling
     errors = (sampling, float(top.errors[0]), product_error * abs(value))
     whole = data.train is not None and settings.batch_size >= len(data.train)
     left = round(float(space.total(weights.once((~reached).double()).sum())))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.func import functional_call, grad, grad_and_value, vmap
 
-from trainscope.probes.folding import ConvNorm, folded
+from trainscope.probes.folding import ConvNorm, folded, laid
 from trainscope.probes.footprint import Forward
 from trainscope.probes.layer_rules import LayerRule, rule_for
 from trainscope.probes.lent import Lent
@@ -166,7 +166,7 @@ class SampleGradients:
                 for key, each in rule.formed(x, d, by_id).items():
                     mask = by_id[key]
                     each = each if mask is None else each * mask
-                    means[key], squares[key], along = _moments(each)
+                    means[key], squares[key], along = _moments([each])
                     dots += along
                 left = {id(p) for p in rule.owned()} & by_id.keys() - means.keys()
                 if left:
@@ -183,14 +183,14 @@ class SampleGradients:
         self, batch: Batch, cotangents: Cotangents, loss: Loss | None
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         held: list[list[Tensor]] = []
-        size, chunk = self.lent.task.size(batch), self.chunk(1)
+        size, chunk = self.lent.task.size(batch), 2 * self.chunk(1)
         for start in range(0, size, chunk):
             some = torch.arange(start, min(start + chunk, size))
             part = batch if chunk >= size else self.lent.task.select(batch, some)
             held += self._per_sample(part, cotangents, loss)
         dots, squares, means = self._zeros(size), [], []
         for k, parts in enumerate(zip(*held, strict=True)):
-            mean, square, along = _moments(torch.cat(parts) if len(parts) > 1 else parts[0])
+            mean, square, along = _moments(parts)
             dots += along
             squares.append(square.double())
             means.append(mean)
@@ -230,7 +230,8 @@ class SampleGradients:
             calls.append(module)
             seen[module] = (args[0].detach(), get_gradient_edge(out))
 
-        with watched(self.rules, remember):
+        # Samples are taken as groups of channels, which lie apart in memory with channels last.
+        with watched(self.rules, remember), laid(self.rules, torch.contiguous_format):
             outputs = self.lent.outputs(batch)
         if len(seen) != len(self.rules) or len(calls) != len(seen):
             raise _NoRuleError
@@ -394,13 +395,18 @@ def _vmapped(function: Callable[..., Any], *arguments: Any) -> Any:
         return function(*arguments)
 
 
-def _moments(each: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the mean of samples' gradients [N, ...], their squares [N], their dots with it [N]."""
-    rows = each.reshape(len(each), -1)
-    if rows.dtype in NARROW:  # a sum of squares would be rounded to three digits
-        rows = rows.float()
-    mean = rows.mean(0)
-    return mean.view(each.shape[1:]), torch.linalg.vecdot(rows, rows), rows @ mean
+def _moments(parts: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the mean of samples' gradients, their squares and their dots with it, [N] each.
+
+    Args:
+        parts: The gradients, [n, ...] each.
+    """
+    rows = [part.reshape(len(part), -1) for part in parts]
+    if rows[0].dtype in NARROW:  # a sum of squares would be rounded to three digits
+        rows = [row.float() for row in rows]
+    mean = torch.stack([row.sum(0) for row in rows]).sum(0) / sum(map(len, rows))
+    squares = torch.cat([torch.linalg.vecdot(row, row) for row in rows])
+    return mean.view(parts[0].shape[1:]), squares, torch.cat([row @ mean for row in rows])
 
 
 def _ramp(leaf: Tensor) -> Tensor:

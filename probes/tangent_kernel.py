@@ -67,9 +67,11 @@ class TangentKernel:
       `reach` of what it is. Null where the LR is at least 2 over the largest eigenvalue, or where
       more of the residual than that lies where the kernel is zero to working precision.
 
-    Standard errors of what is not a mean are the jackknife's over eight groups of samples. All but
-    the trace change with the number of samples, so they compare at one alone. Arrays:
-    `eigenvalues` [N k], largest first, and `residual_shares`, the share of |r|^2 along each.
+    Standard errors of what is not a mean are the jackknife's over eight groups of samples (of
+    condition number and steps, that of the logarithm, out to the farther side), widened for few
+    and at least what a group moves the number by. All but the trace change with the number of
+    samples, so they compare at one alone. Arrays: `eigenvalues` [N k], largest first, and
+    `residual_shares`, the share of |r|^2 along each.
 
     Attributes:
         samples: At most this many pinned samples, the first; fewer where `memory` holds no more.
@@ -179,22 +181,23 @@ class TangentKernel:
         whole = _Spectrum(kernel, residual, np.arange(count), eps)
         known: dict[bytes, _Spectrum] = {}  # of the groups that are left out, for all numbers
 
-        def error(function: str, *options: Any) -> float | None:
+        def error(found: float, function: str, *options: Any) -> float | None:
             def value(kept: NDArray[np.int64]) -> float | None:
                 key = kept.tobytes()
                 part = known.get(key) or _Spectrum(kernel, residual, kept, eps)
                 known[key] = part
                 if options:
                     return part.steps(*options)
-                found: float | None = getattr(part, function)
-                return found
+                own: float | None = getattr(part, function)
+                return own
 
-            return grouped_stderr(count, value)
+            factors = function in ("condition", "steps")
+            return grouped_stderr(found, count, value, factors=factors)
 
         by_sample = np.einsum("ikik->i", kernel)
         scalars = {
             "trace": Scalar.of(float(by_sample.mean()), unit, mean_stderr(by_sample)),
-            "max_eigenvalue": Scalar.of(float(whole.values[0]), unit, error("largest")),
+            "max_eigenvalue": Scalar.of(whole.largest, unit, error(whole.largest, "largest")),
         }
         condition = whole.condition
         if condition is None:
@@ -205,18 +208,18 @@ class TangentKernel:
                 f"{len(whole.values)}",
             )
         else:
-            scalars["condition_number"] = Scalar.of(condition, "", error("condition"))
+            scalars["condition_number"] = Scalar.of(condition, "", error(condition, "condition"))
         rank = whole.effective_rank
         scalars["effective_rank"] = (
             Scalar(None, "", reason="the kernel is zero")
             if rank is None
-            else Scalar.of(rank, "", error("effective_rank"))
+            else Scalar.of(rank, "", error(rank, "effective_rank"))
         )
         alignment = whole.alignment
         scalars["alignment"] = (
             Scalar(None, "", reason=residual if isinstance(residual, str) else "it is zero")
             if alignment is None
-            else Scalar.of(alignment, "", error("alignment"))
+            else Scalar.of(alignment, "", error(alignment, "alignment"))
         )
         scales: dict[str, float | None] = {"stable_steps": None}
         scales |= {f"steps@{lr:g}": lr for lr in self.lrs}
@@ -226,7 +229,7 @@ class TangentKernel:
             scalars[name] = (
                 Scalar(None, "steps", reason=why or "the residual does not fall")
                 if steps is None
-                else Scalar.of(steps, "steps", error("steps", lr, self.reach))
+                else Scalar.of(steps, "steps", error(steps, "steps", lr, self.reach))
             )
         arrays: dict[str, list[object]] = {"eigenvalues": whole.values.tolist()}
         if whole.shares is not None:

@@ -15,11 +15,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from trainscope.probes.jackknife import widened
 from trainscope.probes.lanczos import Lanczos
 from trainscope.probes.lent import Lent
 from trainscope.probes.products import Product
 from trainscope.probes.sample_gradients import SampleGradients
+from trainscope.records.standard_errors import widened
 from trainscope.task import Batch, Outputs
 from trainscope.task.batches import tensors
 

@@ -9,6 +9,7 @@ from functools import cache
 import torch
 import torch.nn.functional as F
 from reference.dense import Dense
+from scipy import stats
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
@@ -19,6 +20,11 @@ from trainscope.sparsify.masks import set_masks
 def seeded(seed: int) -> torch.Generator:
     """Return a generator of random numbers."""
     return torch.Generator().manual_seed(seed)
+
+
+def student(count: int) -> float:
+    """Return what the errors of so many values are widened by: Student's quantile over Gauss'."""
+    return float(stats.t.ppf(0.975, count - 1) / stats.norm.ppf(0.975))
 
 
 @dataclass(frozen=True)

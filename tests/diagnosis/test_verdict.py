@@ -43,6 +43,19 @@ def test_stale_batch_norm_is_told_from_lost_weights():
     assert "2 outputs of the pruned network ignore the input" in sentences(jacobian=dead)
 
 
+def test_no_change_is_told_whose_error_is_large_or_not_known():
+    def off_by(found: Measurement, error: float | None) -> Measurement:
+        scalar = replace(found.scalars["mean_jsv"], stderr=error)
+        return replace(found, scalars={**found.scalars, "mean_jsv": scalar})
+
+    for after in (0.05, 0.9):
+        for error in (0.4, None):
+            pair = Columns(off_by(jacobian(1.0), error), off_by(jacobian(after), error))
+            assert "Mean JSV" not in sentences(jacobian=pair)
+        sure = Columns(off_by(jacobian(1.0), 0.05), off_by(jacobian(after), 0.05))
+        assert "Mean JSV" in sentences(jacobian=sure)
+
+
 def test_an_lr_above_the_ceiling_is_named():
     assert "LR 0.01 is above it and may overshoot at first; it did not diverge here." in sentences()
 

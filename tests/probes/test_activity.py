@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from cases import student
 from torch import nn
 
 from trainscope.data import ProbeData
@@ -94,8 +95,17 @@ def test_the_errors_are_the_jackknifes_over_groups():
     _, features = seen(network, data.inputs)
     left = [ranks(features[[i for i in range(20) if i % 8 != group]])[0] for group in range(8)]
     mean = sum(left) / 8
-    error = math.sqrt(7 / 8 * sum((each - mean) ** 2 for each in left))
+    error = student(8) * math.sqrt(7 / 8 * sum((each - mean) ** 2 for each in left))
     assert found.scalars["effective_rank"].stderr == pytest.approx(error, rel=1e-8)
+
+
+def test_an_error_is_at_least_half_a_step():
+    """No unit of 22 comes to life or dies with these samples, and one more might."""
+    network, data = made()
+    same = ProbeData("x", data.inputs[:1].repeat(8, 1, 1, 1), data.labels[:8])
+    found = Activity().measure(network, same)
+    assert found.scalars["dead_share"].stderr == pytest.approx(50 / 22)
+    assert found.scalars["srank"].stderr == 0.5
 
 
 def test_batches_do_not_matter():

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from cases import BUILDERS, Case, case, dense_case, seeded
+from cases import BUILDERS, Case, case, dense_case, seeded, student
 from reference.dense import Dense
 from torch import Tensor
 
@@ -75,21 +75,20 @@ def test_gradient_by_layer(both: tuple[Case, Dense]) -> None:
     assert kinds == {layer: "weights" if layer in wide else "norms" for layer in squares}
 
 
-def test_jackknife_is_leaving_one_out(both: tuple[Case, Dense]) -> None:
+def test_the_errors_of_norm_and_signal_to_noise(both: tuple[Case, Dense]) -> None:
     one, dense = both
     found = Gradient().measure(one.network, one.data)
     each = dense.sample_gradients()
-    norms, ratios = [], []
+    ratios = []
     for i in range(len(each)):
         left = torch.cat([each[:i], each[i + 1 :]])
         noise = (left - left.mean(0)).square().sum() / (len(left) - 1)
-        norms.append(left.mean(0).norm())
         ratios.append((left.mean(0).square().sum() - noise / len(left)) / noise)
-    for name, values in (("norm", norms), ("snr", ratios)):
-        values = torch.stack(values)
-        count = len(values)
-        error = ((count - 1) / count * (values - values.mean()).square().sum()).sqrt()
-        assert close(found.scalars[name].stderr, error)
+    values, count = torch.stack(ratios), len(ratios)
+    error = ((count - 1) / count * (values - values.mean()).square().sum()).sqrt()
+    assert close(found.scalars["snr"].stderr, student(count) * error)
+    along = each @ each.mean(0) / each.mean(0).norm()
+    assert close(found.scalars["norm"].stderr, student(count) * along.std() / count**0.5)
 
 
 @pytest.mark.parametrize(("name", "one_class"), [("plain", False), ("tied", True)])
@@ -108,14 +107,14 @@ def test_unbiased_norm_and_noise_scale_are_said_where_they_are_known(
 
     count = len(each)
     left = [estimates(torch.cat([each[:i], each[i + 1 :]])) for i in range(count)]
-    students = 2.093024 / 1.959964  # two-sided 95 %, 19 degrees of freedom
     for name, value, others in zip(
         ("norm_unbiased", "noise_scale"),
         estimates(each),
         (torch.stack(o) for o in zip(*left, strict=True)),
         strict=True,
     ):
-        spread = ((count - 1) / count * (others - others.mean()).square().sum()).sqrt() * students
+        spread = ((count - 1) / count * (others - others.mean()).square().sum()).sqrt()
+        spread = student(count) * spread
         scalar = found.scalars[name]
         assert (scalar.value is None) == (not one_class)
         if value <= 2 * spread:
@@ -142,7 +141,8 @@ def test_singular_values(both: tuple[Case, Dense]) -> None:
     assert close(found.value("max_jsv"), expected.max())
     assert close(found.value("min_jsv"), expected.min())
     assert close(found.value("std_over_mean"), expected.std(correction=0) / expected.mean())
-    assert close(found.scalars["mean_jsv"].stderr, expected.mean(1).std() / len(expected) ** 0.5)
+    error = student(len(expected)) * expected.mean(1).std() / len(expected) ** 0.5
+    assert close(found.scalars["mean_jsv"].stderr, error)
 
 
 @pytest.mark.parametrize("ggn", [False, True])

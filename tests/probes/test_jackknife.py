@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from cases import student
 
 from trainscope.probes.density import Quadrature, spectral_density
 from trainscope.probes.jackknife import function_of, mean_stderr, moments, stderr
@@ -40,7 +41,7 @@ def test_noise_and_signal_are_without_bias():
 
 def test_the_jackknifes_error_is_that_of_leaving_one_out():
     values = np.array([by_hand(np.delete(GRADIENTS, i, 0))[1] for i in range(4)])
-    expected = math.sqrt(3 / 4 * ((values - values.mean()) ** 2).sum())
+    expected = student(4) * math.sqrt(3 / 4 * ((values - values.mean()) ** 2).sum())
     value, error = function_of(pair(), lambda m: m.signal)
     assert value == pytest.approx(by_hand(GRADIENTS)[1])
     assert error == pytest.approx(expected)
@@ -51,7 +52,9 @@ def test_no_error_where_one_left_out_is_infinite_or_there_are_too_few():
     assert stderr(np.array([1.0])) is None
     assert function_of(pair(GRADIENTS[:1]), lambda m: m.mean_square)[1] is None
     assert mean_stderr(np.array([1.0])) is None
-    assert mean_stderr(np.array([1.0, 2.0, 4.0])) == pytest.approx(math.sqrt(7 / 3 / 3))
+    assert mean_stderr(np.array([1.0, 2.0, 4.0])) == pytest.approx(
+        student(3) * math.sqrt(7 / 3 / 3)
+    )
 
 
 def test_a_mean_that_vanishes_without_one_sample_has_a_square_of_zero_not_less():
@@ -135,12 +138,14 @@ def test_singular_values_are_summed_up_as_they_are_defined():
     left = [np.delete(VALUES, i, 0) for i in range(4)]
     ratios = np.array([each.std() / each.mean() for each in left])
     assert found.scalars["std_over_mean"].stderr == pytest.approx(
-        math.sqrt(3 / 4 * ((ratios - ratios.mean()) ** 2).sum())
+        student(4) * math.sqrt(3 / 4 * ((ratios - ratios.mean()) ** 2).sum())
     )
     # 0.001 of 9, 0.004 of 5 and 0 are below a thousandth of the largest.
     assert found.value("share_below_1e-3") == pytest.approx((1 / 3 + 2 / 3) / 4)
     shares = np.array([0, 1 / 3, 2 / 3, 0])
-    assert found.scalars["share_below_1e-3"].stderr == pytest.approx(shares.std(ddof=1) / 2)
+    assert found.scalars["share_below_1e-3"].stderr == pytest.approx(
+        student(4) * shares.std(ddof=1) / 2
+    )
     assert found.arrays["condition_numbers"] == [4.0, pytest.approx(9000.0), None, 1.0]
     assert found.value("singular_samples") == 1
     assert found.value("condition_number") == pytest.approx((4 + 9000) / 2)
@@ -169,7 +174,9 @@ def test_an_output_is_dead_where_every_sample_finds_it_so():
 def test_the_error_of_a_median_is_half_the_distance_of_two_order_statistics():
     """Of 16 values the half width is 2 places around 7.5: places 5 and 10."""
     values = np.arange(16.0) ** 2
-    assert _median_stderr(values[::-1]) == pytest.approx((10.0**2 - 5.0**2) / 2)
+    expected = student(16) * (10.0**2 - 5.0**2) / 2
+    assert _median_stderr(values[::-1]) == pytest.approx(expected)
     values[10:] = np.inf
     assert _median_stderr(values) is None
+    assert _median_stderr(np.array([1.0, 4.0])) == pytest.approx(student(2) * 3 / 2)
     assert _median_stderr(np.array([1.0])) is None

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from trainscope.data import ProbeData
 from trainscope.probes.density import Quadrature, spectral_density
 from trainscope.probes.gradient import Gradient
-from trainscope.probes.jackknife import widened
+from trainscope.probes.jackknife import grouped_stderr, mean_stderr, stderr
 from trainscope.probes.lanczos import Lanczos
+from trainscope.records.standard_errors import widened
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -70,6 +71,40 @@ def test_norm_and_noise_scale(samples: int, width: float, often: float) -> None:
 def test_errors_at_few_samples_are_widened_as_student_says(count: int, quantile: float) -> None:
     """The quantiles are those of the printed tables, at one degree of freedom less."""
     assert widened(1.0, count) == pytest.approx(quantile / 1.960, rel=1e-3)
+
+
+def errors_of(values: np.ndarray) -> dict[str, tuple[float, float, float | None]]:
+    """Return estimates from values drawn about 3, each with its truth and error."""
+    places = np.arange(len(values))
+    left = np.array([np.delete(values, i).mean() for i in places])
+
+    def square(kept: np.ndarray) -> float:
+        return float(values[kept].mean() ** 2)
+
+    return {
+        "mean": (float(values.mean()), 3.0, mean_stderr(values)),
+        "logarithm": (float(np.log(values.mean())), float(np.log(3)), stderr(np.log(left))),
+        "square": (square(places), 9.0, grouped_stderr(square(places), len(values), square)),
+    }
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 8, 16])
+def test_two_errors_hold_nineteen_in_twenty_however_few_the_values(count: int) -> None:
+    rng, held = np.random.default_rng(count), []
+    for _ in range(600):
+        found = errors_of(3 + 0.3 * rng.standard_normal(count)).values()
+        held.append([abs(value - right) <= 2 * error for value, right, error in found])
+    assert (np.mean(held, 0) >= 0.925).all()
+    assert (np.mean(held, 0) <= 0.985).all()
+
+
+def test_what_two_samples_cannot_tell_the_error_of_is_not_said() -> None:
+    network, inputs, labels, _, _ = population(1.0)
+    found = Gradient().measure(network, ProbeData("p", inputs[:2], labels[:2]))
+    assert found.value("snr") is None
+    assert "three samples" in found.scalars["snr"].reason
+    found = Gradient().measure(network, ProbeData("p", inputs[:3], labels[:3]))
+    assert found.scalars["snr"].stderr > 0
 
 
 def quadratures(matrix: Tensor, vectors: int, steps: int, seed: int) -> list[Quadrature]:

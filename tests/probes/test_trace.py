@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from trainscope.data import ProbeData
 from trainscope.probes.evaluation import evaluation
-from trainscope.probes.jackknife import widened
 from trainscope.probes.lanczos import Lanczos
 from trainscope.probes.parameters import measured
 from trainscope.probes.sample_gradients import SampleGradients
@@ -20,6 +19,7 @@ from trainscope.probes.trace import (
     exact_gauss_newton,
     sampled_gauss_newton,
 )
+from trainscope.records.standard_errors import widened
 
 
 def linear() -> tuple[nn.Module, ProbeData]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from cases import student
 from reference.plain import Plain
 from task_cases import BUILDERS, TaskCase, task_case
 
@@ -70,7 +71,7 @@ def test_gradient(both: tuple[TaskCase, Plain]) -> None:
     sums = torch.stack([plain.sample_sum(out, i) for i in range(one.count)])
     counts = torch.tensor([len(one.sample(out, i)) for i in range(one.count)]).double()
     left = (sums - counts * sums.sum() / counts.sum()) * one.count / plain.terms
-    assert close(found.scalars["loss"].stderr, left.std() / one.count**0.5)
+    assert close(found.scalars["loss"].stderr, student(one.count) * left.std() / one.count**0.5)
 
 
 @pytest.mark.parametrize("ggn", [False, True])
@@ -138,7 +139,8 @@ def test_singular_values(both: tuple[TaskCase, Plain]) -> None:
     expected = torch.linalg.svdvals(plain.jacobians)
     assert close(found.arrays["singular_values"], expected)
     assert close(found.value("mean_jsv"), expected.mean())
-    assert close(found.scalars["mean_jsv"].stderr, expected.mean(1).std() / len(expected) ** 0.5)
+    error = student(one.count) * expected.mean(1).std() / one.count**0.5
+    assert close(found.scalars["mean_jsv"].stderr, error)
 
 
 def test_a_sketch_keeps_sums_of_squares_in_expectation() -> None:

@@ -95,9 +95,12 @@ def _signal(columns: Columns) -> Iterator[str]:
             f"{dead:.0f} outputs of the pruned network ignore the input, so no gradient passes "
             "there at any LR: prune the layers before them less."
         )
-    if ratio is None:
+    noise = columns.noise("mean_jsv")
+    if ratio is None or noise is None:
         return
     if _same(ratio):
+        if noise > NOTICEABLE - 1:  # a change might well be hidden in it
+            return
         yield (
             f"Mean JSV: {number(ratio)} times what it was, within {1 / NOTICEABLE:.2g} to "
             f"{NOTICEABLE:g}. The response to the input is about the same and no reason for a "

@@ -48,17 +48,24 @@ class Columns:
     def told_from_noise(self, name: str) -> float | None:
         """Return after / before of one scalar; None where it does not differ beyond its noise.
 
-        That is two standard errors of the difference. The samples of the columns are the same, so
-        that the errors of the two are mostly one, and the bound is on the safe side.
+        Where the noise of one of them is not known (of a single sample, say), nothing is told.
         """
-        ratio = self.damage().get(name)
-        if ratio is None or self.after is None:
+        ratio, noise = self.damage().get(name), self.noise(name)
+        if ratio is None or noise is None:
             return None
-        old, new = self.before.scalars[name], self.after.scalars[name]
-        error = math.hypot(old.stderr or 0.0, new.stderr or 0.0)
-        assert old.value is not None
-        assert new.value is not None
-        return ratio if abs(new.value - old.value) > 2 * error or not error else None
+        return ratio if abs(ratio - 1) > noise else None
+
+    def noise(self, name: str) -> float | None:
+        """Return two standard errors of after / before, from both; None where one is not known.
+
+        The samples of the columns are the same, so that the errors of the two are mostly one, and
+        the bound is on the safe side. They are widened for few samples where they are measured.
+        """
+        old = self.before.scalars.get(name)
+        new = None if self.after is None else self.after.scalars.get(name)
+        if old is None or new is None or not old.value or old.stderr is None or new.stderr is None:
+            return None
+        return 2 * math.hypot(old.stderr, new.stderr) / abs(old.value)
 
     def to_json(self) -> Json:
         """Return the columns, and the damage for readers without arithmetic."""

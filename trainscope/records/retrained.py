@@ -9,6 +9,7 @@ from typing import Any
 
 from trainscope.records.measurement import Measurement
 from trainscope.records.metric import ACCURACY, Metric
+from trainscope.records.standard_errors import jackknife
 
 START, CURVES = "start_accuracy", "epoch_accuracies"
 """Names of an accuracy's scalar and array; of any other metric they are the two below."""
@@ -117,13 +118,10 @@ def beyond_noise(
         return None
     if one.metric.unit != "%" and min(*a, *b) > 0:
         a, b = ([math.log(value) for value in row] for row in (a, b))
-        return 100 * math.log1p(max(gap, -99.0) / 100) > 200 * _jackknife(a, b)
-    return gap > one.metric.points(2 * _jackknife(a, b), of)
+        return 100 * math.log1p(max(gap, -99.0) / 100) > 200 * _error(a, b)
+    return gap > one.metric.points(2 * _error(a, b), of)
 
 
-def _jackknife(a: list[float], b: list[float]) -> float:
+def _error(a: list[float], b: list[float]) -> float:
     """Return the standard error of a difference from its values without each part."""
-    gaps = [x - y for x, y in zip(a, b, strict=True)]
-    mean = math.fsum(gaps) / len(gaps)
-    spread = math.fsum((gap - mean) ** 2 for gap in gaps)
-    return math.sqrt((len(gaps) - 1) / len(gaps) * spread)
+    return jackknife([x - y for x, y in zip(a, b, strict=True)])

@@ -57,7 +57,7 @@ def _subtitle(diagnosis: Diagnosis) -> str:
 
 def _footer(diagnosis: Diagnosis) -> str:
     """Return what numbers are in, for those that are there."""
-    parts = ["± is one standard error"]
+    parts = ["± is one standard error, widened for few samples: two of them hold about 95 %"]
     trained = diagnosis.probes.get("trainability_accuracy")
     metric = None if trained is None else retrained(trained.before).metric
     if metric == ACCURACY:
