@@ -26,6 +26,7 @@ from trainscope.studies.queues import (
     ROW,
     SEARCH,
     SPEC,
+    SQLITE,
     STATUS,
     WORKER,
     Changed,
@@ -378,8 +379,8 @@ def file_of(place: str) -> Path | None:
     """Return the file of a store; None where it is a database elsewhere."""
     if place.startswith(JOURNAL):
         return Path(place.removeprefix(JOURNAL)).expanduser()
-    if place.startswith("sqlite:///"):
-        return Path(place.removeprefix("sqlite:///"))
+    if place.startswith(SQLITE):
+        return Path(place.removeprefix(SQLITE))
     if re.match(r"[a-z][a-z0-9+]*://", place):
         return None
     path = Path(place).expanduser()
@@ -392,7 +393,7 @@ def _opened(place: str, file: Path | None, *, make: bool) -> Queue:
     Raises:
         StudyError: It cannot be opened.
     """
-    url = place if file is None else f"sqlite:///{file}"
+    url = place if file is None else f"{SQLITE}{file}"
 
     def open_it() -> Queue:
         if file is not None and place.startswith(JOURNAL):
