@@ -27,8 +27,9 @@ from collections import Counter
 from pathlib import Path
 
 from trainscope.errors import StudyError
+from trainscope.studies.planned import Planned
 from trainscope.studies.results import results
-from trainscope.studies.store import Planned, Store
+from trainscope.studies.store import Store
 
 KILLS, PAUSE = 20, (0.0, 2.0)
 GRACE = 5

@@ -21,9 +21,10 @@ from trainscope.errors import StudyError
 from trainscope.records import Run
 from trainscope.studies import Store, Study, tables
 from trainscope.studies.engines import Order, finish, obey
+from trainscope.studies.planned import Planned
 from trainscope.studies.queues import DEATHS, MOST_DEATHS, ROW, SPEC
 from trainscope.studies.results import as_csv, failures, read_csv, results
-from trainscope.studies.store import KEY, Planned
+from trainscope.studies.store import KEY
 from trainscope.studies.working import Listeners, work
 
 PLACES = ("{}/study.db", "journal:{}/study.log")
