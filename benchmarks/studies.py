@@ -7,7 +7,8 @@
 times at random moments while a run is under way: the driver or one of its workers. Each time a
 driver is started again. What it ends with is compared with the same study done without kills: the
 same 60 runs, each once, the same weights bit for bit. Both parts go on where they stopped.
-`size` fills a store with synthetic rows, and times planning, status, results and claims.
+`size` fills a store with synthetic rows, and times planning, the commands status and results, each
+in a process of its own, and claims.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import argparse
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -25,8 +27,9 @@ from collections import Counter
 from pathlib import Path
 
 from trainscope.errors import StudyError
+from trainscope.studies.planned import Planned
 from trainscope.studies.results import results
-from trainscope.studies.store import Planned, Store
+from trainscope.studies.store import Store
 
 KILLS, PAUSE = 20, (0.0, 2.0)
 GRACE = 5
@@ -173,7 +176,8 @@ def size(folder: Path, runs: int) -> None:
     store.plan("size", plan)
     clock("planning")
     row = columns_of(plan[0].spec) | {f"pruned.probe.number{n}": n / 7 for n in range(30)}
-    row |= {"final": 90.0, "status": "finished", "metric": "accuracy"}
+    row |= {"dense": 99.0, "pruned": 20.5, "ta": 88.0, "final": 90.0}
+    row |= {"status": "finished", "metric": "accuracy"}
     (held,) = store.queue.studies()
     attrs = []
     for entry, digest in zip(store.queue.entries(held.id, ()), digests, strict=True):
@@ -186,16 +190,26 @@ def size(folder: Path, runs: int) -> None:
         done = {"n": runs - 100}
         connection.execute(text("update trials set state='COMPLETE' where number < :n"), done)
     clock("filling in rows")
-    store = Store(folder / "size", make=False)
-    store.counts("size")
-    clock("status")
+    for command in (["status"], ["results"], ["results", "--csv", "-"]):
+        commanded(folder / "size", command)
+    store, clock = Store(folder / "size", make=False), Clock()
     found = results(store)
-    clock(f"results ({len(found)} rows of {len(found[0])} columns)")
+    clock(f"results in Python ({len(found)} rows of {len(found[0])} columns)")
     store.claim()
     clock("a claim, with Optuna's import")
     store.claim()
     clock("another claim")
     print(f"{(folder / 'size' / 'study.db').stat().st_size / 2**20:.0f} MiB")
+
+
+def commanded(place: Path, words: list[str]) -> None:
+    """Print what a command on a store takes."""
+    command = [sys.executable, "-m", "trainscope", "study", words[0], str(place), *words[1:]]
+    wall, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    wall, after = time.perf_counter() - wall, resource.getrusage(resource.RUSAGE_CHILDREN)
+    own = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    print(f"study {' '.join(words)}: {wall:.2f} s ({own:.2f} s of the processor)", flush=True)
 
 
 class Clock:
@@ -206,7 +220,8 @@ class Clock:
 
     def __call__(self, step: str) -> None:
         wall, own = time.perf_counter(), time.process_time()
-        print(f"{step}: {wall - self.wall:.2f} s ({own - self.own:.2f} s of this process)")
+        used = f"{own - self.own:.2f} s of the processor"
+        print(f"{step}: {wall - self.wall:.2f} s ({used})", flush=True)
         self.wall, self.own = time.perf_counter(), time.process_time()
 
 

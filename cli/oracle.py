@@ -217,8 +217,6 @@ def _retrain(
     study: Study, found: OracleSearch, workers: int | None, folder: Path, *, titles: bool
 ) -> None:
     """Do the runs, and write and print what came of them."""
-    from fnmatch import filter as filter_names
-
     from trainscope.cli.correlate import write
     from trainscope.cli.study_text import status_lines
     from trainscope.errors import StudyError
@@ -227,7 +225,8 @@ def _retrain(
     from trainscope.studies.columns import candidates
     from trainscope.studies.correlate import correlate
     from trainscope.studies.engines import finish
-    from trainscope.studies.oracle_study import KNOWN, joined
+    from trainscope.studies.oracle_results import known_in
+    from trainscope.studies.oracle_study import joined
     from trainscope.studies.results import as_csv, results
     from trainscope.studies.telling import lines
 
@@ -246,9 +245,7 @@ def _retrain(
     if not rows:
         raise StudyError("no candidate was retrained to its end, so there is nothing to correlate")
     files.write_text(table, as_csv(rows), over=FIRST)
-    there = {name for row in rows for name in row}
-    known = [pattern for pattern in KNOWN if filter_names(there, pattern)]
-    result = correlate(rows, known=known, group=["candidate"])
+    result = correlate(rows, known=known_in(rows), group=["candidate"])
     shown = candidates(rows, "final", [p.column for p in result.predictors], group=["candidate"])
     written = write(result, shown, "oracle_loss", folder, titles=titles)
     show(correlation_table(result))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from trainscope.cli.options import Place
-from trainscope.cli.printing import remark, say, say_json
+from trainscope.cli.printing import remark, say, say_json, show
 
 if TYPE_CHECKING:
     from trainscope.studies import Store, Study
@@ -97,7 +97,7 @@ def run_command(
     """
     from trainscope.cli.study_text import dry_run_lines, status_lines
     from trainscope.networks.device import find_device
-    from trainscope.studies.engines import finish
+    from trainscope.studies.engines import finish, planned
     from trainscope.studies.telling import lines
 
     find_device(device)
@@ -106,17 +106,18 @@ def run_command(
     if dry_run:
         say(dry_run_lines(asked, plan, workers or 1, remark))
         return
+    chosen = engine or ("serial" if workers is None and address is None else "processes")
+    if address is not None and engine is None:
+        chosen = "ray"
     store = asked.open_store(grace=grace)
-    changed = store.plan(asked.name, plan, better=asked.better, again=retry_failed)
+    elsewhere = chosen == "ray"
+    changed = planned(asked, plan, store, again=retry_failed, elsewhere=elsewhere, tell=remark)
     left = store.unfinished([asked.name])
     remark(f"{asked.name}: {len(plan)} runs, {changed.added} of them new, {left} to do")
     if changed.dropped:
         remark(
             f"{changed.dropped} runs that the study no longer has were not begun, and will not be"
         )
-    chosen = engine or ("serial" if workers is None and address is None else "processes")
-    if address is not None and engine is None:
-        chosen = "ray"
     finish(
         store,
         [asked.name],
@@ -195,15 +196,25 @@ def report_command(
 
     Of a preset, the numbers of its paper stand beside ours.
     """
-    from trainscope.cli.study_text import report_lines
+    from trainscope.cli.study_text import paper_lines, report_lines
     from trainscope.records.files import refuse_others
+    from trainscope.studies.oracle_results import correlated
+    from trainscope.studies.results import results
 
     if output is not None:
         refuse_others(output)
     asked = _asked(place, small=small)
     store, names = _store(place, name, folder, small=small)
     for each in names:
-        say(report_lines(store, each, asked if asked is not None and asked.name == each else None))
+        rows = results(store, each)
+        say(report_lines(store, each, rows))
+        if (found := correlated(rows)) is not None:
+            from trainscope.report.correlation_table import correlation_table
+
+            show(correlation_table(found))
+            say()
+        if asked is not None and asked.name == each and (asked.paper or asked.notes):
+            say(paper_lines(rows, asked))
     if output is not None:
         from trainscope.comparison.comparison import compare
         from trainscope.report.page.build import write_page

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from trainscope.studies import Store, Study
+    from trainscope.studies.planned import Planned
     from trainscope.studies.results import Row
-    from trainscope.studies.store import Planned
 
 MOST_RUNS = 40
 """Runs of a plan that are printed."""
@@ -62,7 +62,7 @@ def dry_run_lines(
         elif place >= MOST_RUNS:
             continue
         mark = "  done" if planned.digest in finished else ""
-        what = short(spec)
+        what = short(spec, planned.names.get("action", ""))
         if planned.slot is not None:
             what += f", LR {planned.slot.place + 1} of {planned.slot.search.trials} of a search"
         lines.append(f"{planned.digest[:KEY]}  {what}: {price}{mark}")
@@ -112,13 +112,13 @@ def run_table(rows: Sequence[Row]) -> str:
     return written(lines)
 
 
-def report_lines(store: Store, name: str, study: Study | None) -> str:
-    """Write what a study came to, and what its paper has."""
-    from trainscope.studies.results import results
-    from trainscope.studies.summary import beside_paper, best_of_searches, table, written
+def report_lines(store: Store, name: str, rows: Sequence[Row]) -> str:
+    """Write what a study came to."""
+    from trainscope.studies.oracle_results import choice_line, tried_in, tried_table
+    from trainscope.studies.summary import best_of_searches, table, written
 
-    rows = results(store, name)
     lines = [f"# {name}", "", status_lines(store, [name]), ""]
+    tried = tried_in(rows)
     if rows:
         metric = rows[0]["metric"]
         lines += [
@@ -126,22 +126,31 @@ def report_lines(store: Store, name: str, study: Study | None) -> str:
             "(ta), which compares runs of one LR schedule alone; and after the last epoch. Means "
             "over the seeds, with standard deviations in brackets.",
             "",
-            written(table(rows)),
         ]
+    if tried:
+        lines += [choice_line(tried), "", written(tried_table(tried))]
+    elif rows:
+        lines += [written(table(rows))]
     if best := best_of_searches(rows):
         lines += ["", "The best run of each search, by its last epoch:", "", written(best)]
-    if study is not None and study.paper:
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def paper_lines(rows: Sequence[Row], study: Study) -> str:
+    """Write what a study's paper has beside what it came to, and the study's notes."""
+    from trainscope.studies.summary import beside_paper, written
+
+    lines = []
+    if study.paper:
         lines += [
-            "",
             "The paper's numbers, and those of the runs that stand in their place here. Network, "
             "data and epochs are others where the notes say so, so the two are not to be equal; "
             "what can be compared is which row is above which.",
             "",
             written(beside_paper(rows, study.published)),
+            "",
         ]
-    if study is not None:
-        lines += ["", *study.notes]
-    return "\n".join(lines).rstrip() + "\n"
+    return "\n".join([*lines, *study.notes])
 
 
 def _long(seconds: float) -> str:

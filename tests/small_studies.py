@@ -10,7 +10,7 @@ from torch import nn
 
 from trainscope.sparsify import Action
 from trainscope.studies import RunSpec
-from trainscope.studies.store import Planned
+from trainscope.studies.planned import Planned
 from trainscope.training.settings import Settings
 
 NETWORK = "small_studies:network"

@@ -10,6 +10,7 @@ from trainscope.networks import registry
 
 OURS = {
     "digits_resnet": ((1, 8, 8), 10),
+    "digits_lenet": ((1, 8, 8), 10),
     "lenet5": ((1, 28, 28), 10),
     "resnet20": ((3, 32, 32), 10),
     "resnet32": ((3, 32, 32), 10),

@@ -310,6 +310,12 @@ def test_a_criterion_of_another_package_by_name(network, data, monkeypatch):
         criteria.find("smallest")
 
 
+def test_a_criterion_of_ours_is_not_looked_for_in_other_packages(monkeypatch):
+    monkeypatch.setattr("trainscope.sparsify.criteria.entry_points", lambda group: 1 / 0)
+    for name in criteria.CRITERIA:
+        assert criteria.find(name).name == name
+
+
 @pytest.mark.parametrize(
     ("made", "says"),
     [

@@ -14,10 +14,10 @@ from trainscope.records import Measurement, Scalar
 from trainscope.records.metric import ACCURACY
 from trainscope.sparsify import Action
 from trainscope.studies import RunSpec, Store, Study
+from trainscope.studies.planned import Planned
 from trainscope.studies.queues import SEARCH
 from trainscope.studies.results import planned_digests, results, runs_of
 from trainscope.studies.search import Search, Slot, with_lr
-from trainscope.studies.store import Planned
 from trainscope.studies.summary import best_of_searches
 from trainscope.studies.working import Listeners, work
 

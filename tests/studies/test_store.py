@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
+import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import contextmanager
 
 import pytest
 from forked import processes
@@ -16,11 +19,12 @@ from small_training import without_seconds
 from trainscope.errors import StudyError
 from trainscope.records import Run
 from trainscope.sparsify import Action
-from trainscope.studies import Store, Study
+from trainscope.studies import Store, Study, tables
 from trainscope.studies.engines import Order, finish, obey
+from trainscope.studies.planned import Planned
 from trainscope.studies.queues import DEATHS, MOST_DEATHS, ROW, SPEC
 from trainscope.studies.results import as_csv, failures, read_csv, results
-from trainscope.studies.store import KEY, Planned
+from trainscope.studies.store import KEY
 from trainscope.studies.working import Listeners, work
 
 PLACES = ("{}/study.db", "journal:{}/study.log")
@@ -272,10 +276,8 @@ def test_results_as_csv_and_back(tmp_path):
     assert rows[0]["action.name"] == "half, L1"
 
 
-def test_reading_10_000_runs_takes_few_queries(tmp_path):
+def test_reading_10_000_runs_takes_few_queries(tmp_path, monkeypatch):
     """The time is measured by benchmarks/studies.py; here, that it does not grow with queries."""
-    from sqlalchemy import event
-
     store = Store(tmp_path / "study.db")
     spec = plan(1)[0].spec.as_dict()
     wanted = {}
@@ -293,8 +295,36 @@ def test_reading_10_000_runs_takes_few_queries(tmp_path):
         part = list(wanted)[start : start + 500]
         store.queue.storage.set_study_user_attr(held.id, f"plan:{start:06d}", part)
     assert store.queue.plan(held.id, wanted).added == 1500
-    said = []
-    event.listen(store.queue.engine, "before_cursor_execute", lambda *args: said.append(args[2]))
+    said, asking = [], tables.asking
+
+    @contextmanager
+    def counted(file):
+        with asking(file) as ask:
+            yield lambda *each: said.append(each[0]) or ask(*each)
+
+    monkeypatch.setattr(tables, "asking", counted)
     assert store.counts("x") == {"waiting": 1500}
     assert [row["a"] for row in results(store, "x")] == list(range(1500))
-    assert len(said) < 30
+    assert 0 < len(said) < 30
+
+
+def test_a_store_is_read_without_what_takes_long_to_import(tmp_path):
+    Store(tmp_path / "study.db").plan("x", [])
+    reads = (
+        "import sys\nfrom trainscope.studies.results import results\n"
+        "assert results(sys.argv[1]) == []\n"
+        "print(sorted({'optuna', 'sqlalchemy', 'torch'} & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", reads, str(tmp_path)]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_a_reader_makes_no_file_and_waits_for_no_writer(tmp_path):
+    store = Store(tmp_path / "study.db")
+    store.plan("x", plan(1))
+    with store.queue.engine.begin():  # holds the lock of all who write
+        assert Store(tmp_path, make=False).counts("x") == {"waiting": 1}
+    (tmp_path / "study.db").unlink()
+    with pytest.raises(sqlite3.OperationalError, match="unable to open"):
+        store.counts("x")
+    assert not (tmp_path / "study.db").exists()

@@ -184,7 +184,42 @@ ERRORS = {
     "unknown architecture": (
         f'"{NETWORK}"',
         '"resnet21"',
-        "line 9: no architecture is named 'resnet21'",
+        r"line 11: no architecture is named 'resnet21'.*own: architecture = pack",
+    ),
+    "a factory that is not there": (
+        NETWORK,
+        "small_studies:networks",
+        "line 11: architecture small_studies:networks: module 'small_studies' has no 'networks'",
+    ),
+    "a factory of no module": (NETWORK, "nopackage:network", "line 11: .* no module 'nopackage'"),
+    "a loader that is not there": ('"digits"', '"json:loader"', "line 1: data json:loader: mod"),
+    "a table for a number": (
+        "ratio = [0.25, 0.5]",
+        "ratio = { a = 1 }",
+        "line 15: action.ratio takes no table",
+    ),
+    "a table for a name": ('["l1", "random"]', '{ name = "l1" }', "line 16: action.criterion tak"),
+    "a column without quotes": (
+        '"action.ratio" = [0.25]',
+        "action.ratio = 0.25",
+        'line 20: .*write a dotted name in quotes, like "action.ratio"',
+    ),
+    "no such digest": (
+        f'architecture = "{NETWORK}"\nrecipe = "F2,1e-1"',
+        'checkpoint = "sha256:abc"',
+        "line 9: 'abc' is no digest",
+    ),
+    "a huge grid": ("seeds = [0, 1]", f"seeds = {list(range(200_000))}", "1,600,000 runs, above"),
+    "an oracle that tries nothing": (LAST, LAST + "\n\n[oracle]", "line 22: an oracle says which"),
+    "an oracle beside actions": (
+        LAST,
+        LAST + "\n\n[oracle]\nratio = 0.5",
+        "line 14: an oracle tries actions of its own",
+    ),
+    "an oracle of text": (
+        LAST,
+        LAST + '\n\n[oracle]\nkeep = { conv1 = "a" }',
+        "line 23: oracle.keep is a whole number, not 'a'",
     ),
     "a base without weights": (
         f'architecture = "{NETWORK}"',

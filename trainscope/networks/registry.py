@@ -44,8 +44,12 @@ def candidates(name: str) -> Iterator[Architecture]:
             yield found
 
 
-def architecture(name: str) -> Architecture:
+def architecture(name: str, own: str = "--model") -> Architecture:
     """Return what is known of one architecture.
+
+    Args:
+        name: As in `names()`.
+        own: Where a person says a network of their own, for the message.
 
     Raises:
         CheckpointError: No architecture has that name; near names are offered.
@@ -58,7 +62,7 @@ def architecture(name: str) -> Architecture:
             hint = "timm has none of that name, or is not installed"
         raise CheckpointError(
             f"no architecture is named '{name}'; {hint} "
-            "(a network of your own: --model package.module:factory)"
+            f"(a network of your own: {own} package.module:factory)"
         )
     return found
 

@@ -9,31 +9,18 @@ from statistics import median
 
 import torch
 
-from trainscope.data import Dataset, load
-from trainscope.errors import StudyError, TrainscopeError
-from trainscope.networks import Network, flops
-from trainscope.networks.registry import input_shape
+from trainscope.errors import TrainscopeError
+from trainscope.networks import flops
 from trainscope.networks.threads import suited_threads
 from trainscope.records import Kind
 from trainscope.sparsify import Action, sparsify
-from trainscope.studies.executing import opened_base
+from trainscope.studies.planned import Planned
 from trainscope.studies.results import Row, planned_digests
+from trainscope.studies.roots import Roots, root_key
 from trainscope.studies.spec import BaseModel, RunSpec
-from trainscope.studies.store import Planned
 from trainscope.training.budget import scratch_epochs
 from trainscope.training.runner import TRAINING_PASSES
-from trainscope.training.weights import fresh_network
 
-SAMPLES = {
-    "digits": 1437,
-    "mnist": 60_000,
-    "fashionmnist": 60_000,
-    "cifar10": 50_000,
-    "cifar100": 50_000,
-    "imagenet": 1_281_167,
-}
-"""Training samples of data that need not be here to plan with it; a folder says it by its name."""
-CLASSES = {"digits": 10, "mnist": 10, "fashionmnist": 10, "cifar10": 10, "cifar100": 100}
 TIMED_FLOPS = 2e10
 """Multiply-adds of the step that is timed, at most, where one sample does not take more."""
 ENOUGH = 3
@@ -144,21 +131,19 @@ class _Sizes:
     """FLOPs and samples, each worked out once."""
 
     def __init__(self, tell: Callable[[str], None]) -> None:
-        self.tell = tell
-        self.networks: dict[str, Network] = {}
+        self.roots = Roots(tell)
         self.cut: dict[str, tuple[int, float]] = {}
-        self.samples: dict[str, int | None] = {}
 
     def of(self, spec: RunSpec) -> float | None:
         """Return the FLOPs of an epoch; None where nobody knows the samples."""
-        samples = self.samples_of(spec)
+        samples = self.roots.samples(spec)
         if samples is None:
             return None
         return TRAINING_PASSES * float(self.pruned(spec)[0]) * samples
 
     def stage(self, spec: RunSpec) -> float | None:
         """Return the FLOPs of the pruning stage, which falls in proportion to what is gone."""
-        samples, over, action = self.samples_of(spec), spec.over, spec.action
+        samples, over, action = self.roots.samples(spec), spec.over, spec.action
         if over is None or action is None:
             return 0.0
         if samples is None:
@@ -202,9 +187,9 @@ class _Sizes:
 
     def pruned(self, spec: RunSpec) -> tuple[int, float]:
         """Return the FLOPs of one sample and the speedup after all actions of a run."""
-        dense = self.dense(spec)
+        dense = self.roots.network(spec)
         actions = _actions(spec)
-        key = f"{_root_key(spec)} {actions!r}"
+        key = f"{root_key(spec)} {[_counted(action) for action in actions]!r}"
         if key not in self.cut:
             module, speedup = dense.module, 1.0
             for action in actions:
@@ -216,74 +201,18 @@ class _Sizes:
             self.cut[key] = (flops(module, dense.inputs), speedup)
         return self.cut[key]
 
-    def dense(self, spec: RunSpec) -> Network:
-        """Return the network that all pruning of a run begins with, untrained or from its file."""
-        root = spec
-        while isinstance(root.base, RunSpec):
-            root = root.base
-        key = _root_key(spec)
-        if key not in self.networks:
-            if isinstance(root.base, BaseModel):
-                self.tell(f"opening {root.base.path}")
-                self.networks[key], _ = opened_base(root.base, spec.data, spec.task)
-            else:
-                self.tell(f"building {root.architecture}")
-                self.networks[key] = self._built(root)
-        return self.networks[key]
-
-    def _built(self, root: RunSpec) -> Network:
-        name, data = str(root.architecture), self._data(root)
-        kind = str(root.data).partition(":")[0]
-        classes = data.num_classes if data is not None else CLASSES.get(kind)
-        module = fresh_network(name, classes, 0).eval()
-        shape = (1, 1, 1)
-        if ":" not in name:
-            shape = input_shape(name)  # type: ignore[assignment]
-        elif data is not None:
-            shape = data.input_shape  # type: ignore[assignment]
-        else:
-            raise StudyError(f"the inputs of {name} are not known without its data: fetch the data")
-        return Network(module, name, shape, classes)
-
-    def samples_of(self, spec: RunSpec) -> int | None:
-        """Return the training samples of a run's data."""
-        name = str(spec.data)
-        if name not in self.samples:
-            kind, _, rest = name.partition(":")
-            known = SAMPLES.get(kind)
-            if known is None and kind == "imagefolder" and "imagenet" in rest.lower():
-                known = SAMPLES["imagenet"]
-            if known is None:
-                data = self._data(spec)
-                known = None if data is None or data.train is None else len(data.train)
-            self.samples[name] = known
-        return self.samples[name]
-
-    def _data(self, spec: RunSpec) -> Dataset | None:
-        """Return the data where it is here."""
-        root = spec
-        while isinstance(root.base, RunSpec):
-            root = root.base
-        name = str(root.architecture)
-        shape = input_shape(name) if root.architecture and ":" not in name else (3, 224, 224)
-        try:
-            found = load(str(spec.data), shape)
-        except TrainscopeError:
-            return None
-        return found if isinstance(found, Dataset) else None
-
-
-def _root_key(spec: RunSpec) -> str:
-    root = spec
-    while isinstance(root.base, RunSpec):
-        root = root.base
-    return root.base.digest or "" if isinstance(root.base, BaseModel) else f"{root.architecture}"
-
 
 def _actions(spec: RunSpec) -> tuple[Action, ...]:
     """Return the actions of a run and of all that it stands on, the first one first."""
     before = _actions(spec.base) if isinstance(spec.base, RunSpec) else ()
     return before if spec.action is None else (*before, spec.action)
+
+
+def _counted(action: Action) -> Action | dict[str, int]:
+    """Return what tells what an action costs: of filters that stay by name, how many they are."""
+    if not action.kept:
+        return action
+    return {layer: len(places) for layer, places in action.kept.items()}
 
 
 def _rate(plan: Sequence[Planned], done: Sequence[Row], sizes: _Sizes) -> tuple[float, str] | None:
@@ -293,13 +222,13 @@ def _rate(plan: Sequence[Planned], done: Sequence[Row], sizes: _Sizes) -> tuple[
         return median(known), f"as {len(known)} runs of the store had it"
     if not plan:
         return None
-    network = sizes.dense(plan[0].spec)
+    network = sizes.roots.network(plan[0].spec)
     if network.example is not None or len(tuple(network.input_shape)) != 3:
         return None
     cost = TRAINING_PASSES * flops(network.module, network.inputs)
     batch = plan[0].spec.settings.batch_size
     samples = int(min(batch, max(2, TIMED_FLOPS // cost)))
-    sizes.tell(f"timing a step of {samples} samples")
+    sizes.roots.tell(f"timing a step of {samples} samples")
     inputs = torch.randn(samples, *network.input_shape)
     with suited_threads(flops(network.module, network.inputs)):
         best = min(_step_seconds(network.module, inputs) for _ in range(3))

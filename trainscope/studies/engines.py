@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,8 @@ from trainscope.studies.store import GRACE, Store
 from trainscope.studies.working import Listeners, work
 
 if TYPE_CHECKING:
+    from trainscope.studies.planned import Planned
+    from trainscope.studies.queues import Changed
     from trainscope.studies.study import Study
 
 ENGINES = ("serial", "processes", "ray")
@@ -84,9 +86,8 @@ def run(
     """
     if engine not in ENGINES:
         raise StudyError(f"no engine is named '{engine}': choose {', '.join(ENGINES)}")
-    runs = study.plan()
     store = study.open_store(grace=grace)
-    store.plan(study.name, runs, better=study.better, again=again)
+    planned(study, study.plan(), store, again=again, elsewhere=engine == "ray")
     finish(
         store,
         [study.name],
@@ -98,6 +99,34 @@ def run(
         packages=packages,
     )
     return store
+
+
+def planned(
+    study: Study,
+    plan: Sequence[Planned],
+    store: Store,
+    *,
+    again: bool = False,
+    elsewhere: bool = False,
+    tell: Callable[[str], None] | None = None,
+) -> Changed:
+    """Let a store hold the plan of a study, once what its runs would find was tried.
+
+    Args:
+        study: It.
+        plan: Its runs.
+        store: Its store.
+        again: Queue those anew that failed.
+        elsewhere: The runs are done on machines that may have data which this one has not: nothing
+            is tried.
+        tell: Told of what is tried.
+
+    Raises:
+        StudyError: As `Study.rehearse`.
+    """
+    if not elsewhere:
+        study.rehearse(plan, store, tell)
+    return store.plan(study.name, plan, better=study.better, again=again)
 
 
 def finish(

@@ -8,7 +8,6 @@ from typing import Any
 from trainscope.data import is_factory, load
 from trainscope.data.torchvision_sets import KNOWN
 from trainscope.errors import StudyError
-from trainscope.networks.registry import architecture
 from trainscope.studies.grid import Base, RecipeAsked
 from trainscope.studies.plain import made, plain
 from trainscope.studies.spec import BaseModel, RunSpec
@@ -67,8 +66,6 @@ def base_of(
             return BaseModel(digest=named, arch=base.arch, model=base.model)
         path = str(Path(base.checkpoint).expanduser().absolute())
         return BaseModel(path, arch=base.arch, model=base.model)
-    if ":" not in str(base.architecture):
-        architecture(str(base.architecture))
     if base.data is None and data is None:
         raise StudyError("a base with an architecture is trained on data: name it, data = 'digits'")
     recipe, epochs = base.recipe, base.epochs

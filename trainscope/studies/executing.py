@@ -219,7 +219,7 @@ def _base_of(
         network, dataset = opened_base(left, _data(spec, run), spec.task)
         return network, dataset, run, None
     assert isinstance(base, BaseModel)
-    where = base if base.path is not None else _found(base, beside)
+    where = base if base.path is not None else found_beside(base, beside)
     network, dataset = opened_base(where, spec.data, spec.task)
     if digest(network.module) != base.digest:
         raise StudyError(
@@ -302,7 +302,7 @@ def opened_base(given: BaseModel, data: str | None, task: str | None) -> tuple[N
     return network, _labelled(found, data)
 
 
-def _found(base: BaseModel, beside: Path) -> BaseModel:
+def found_beside(base: BaseModel, beside: Path) -> BaseModel:
     """Return the checkpoint of the run beside that ended with these weights.
 
     Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from bisect import bisect_left
 
 Path = tuple[str | int, ...]
 """Keys and places in lists, from the outermost to the value: ("action", 0, "ratio")."""
@@ -29,6 +30,7 @@ class _Scanner:
 
     def __init__(self, text: str) -> None:
         self.text, self.at = text, 0
+        self.ends = [found.start() for found in re.finditer("\n", text)]
         self.found: dict[Path, int] = {}
         self.tables: dict[Path, int] = {}
 
@@ -134,7 +136,7 @@ class _Scanner:
         self.at = found.end()
 
     def _line(self) -> int:
-        return self.text.count("\n", 0, self.at) + 1
+        return bisect_left(self.ends, self.at) + 1
 
 
 def _plain(key: str) -> str:

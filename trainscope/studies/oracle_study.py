@@ -22,8 +22,6 @@ from trainscope.training.settings import Settings
 FAMILY = "trainscope.oracle/"
 SCHEMA = FAMILY + "1"
 FILE = "oracle.json"
-KNOWN = ("oracle_loss", "pruned", "pruned_loss", "early", "ta", "pruned.*")
-"""What is correlated with the end, of what the rows have."""
 
 
 def study_of(

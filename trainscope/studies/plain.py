@@ -117,6 +117,8 @@ def _back(value: Any, hint: Any, name: str) -> Any:
     if isinstance(value, Mapping):
         if record is not None:
             return made(record, value, name)
+        if Mapping not in kinds and dict not in kinds:
+            raise StudyError(f"{name} takes no table: write one value, or a list of values")
         return {key: _back(part, _inner(hint, -1), name) for key, part in value.items()}
     if isinstance(value, list) and tuple in kinds:
         return tuple(_back(part, _inner(hint, 0), name) for part in value)

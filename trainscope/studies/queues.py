@@ -11,7 +11,8 @@ from __future__ import annotations
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +24,7 @@ from trainscope.studies.tables import Entry
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage, RDBStorage
+    from sqlalchemy import Engine
 
 Made = TypeVar("Made")
 
@@ -35,6 +37,8 @@ STATUS, ROW, ERROR = "status", "row", "error"
 WORKER, DEATHS, BEAT = "worker", "deaths", "beat"
 """User attributes: who does it, how many died of it; in a journal, that its worker lives."""
 FAILED = "failed"
+SQLITE = "sqlite:///"
+"""How the URL of a file of SQLite begins."""
 MOST_DEATHS = 20
 """A run is given up that so many workers died of."""
 
@@ -111,9 +115,23 @@ class RdbQueue:
 
     def __init__(self, url: str, *, make: bool) -> None:
         self.url = url
-        self.engine = tables.engine_of(url)
+        self.file = None if not url.startswith(SQLITE) else Path(url.removeprefix(SQLITE))
         if make:
             _ = self.storage
+
+    @cached_property
+    def engine(self) -> Engine:
+        """SQLAlchemy's, on which all is written."""
+        return tables.engine_of(self.url)
+
+    @contextmanager
+    def _asking(self) -> Iterator[tables.Ask]:
+        if self.file is not None:
+            with tables.asking(self.file) as ask:
+                yield ask
+        else:
+            with self.engine.begin() as connection:
+                yield tables.asked_of(connection)
 
     @cached_property
     def storage(self) -> RDBStorage:
@@ -133,21 +151,22 @@ class RdbQueue:
 
     def close(self) -> None:
         """Close those of this object and of Optuna's storage."""
-        self.engine.dispose()
+        if "engine" in vars(self):
+            self.engine.dispose()
         if "storage" in vars(self):
             self.storage.remove_session()
             self.storage.engine.dispose()
 
     def studies(self) -> list[Held]:
         """Read them in two queries."""
-        with self.engine.begin() as connection:
-            return [Held(*each) for each in tables.studies(connection)]
+        with self._asking() as ask:
+            return [Held(*each) for each in tables.studies(ask)]
 
     def plan(self, study: int, wanted: Mapping[str, Json], *, again: bool = False) -> Changed:
         """Add and drop in one transaction."""
         with self.engine.begin() as connection:
             tables.locked(connection, study)
-            there = tables.entries(connection, study, (DIGEST, STATUS))
+            there = tables.entries(tables.asked_of(connection), study, (DIGEST, STATUS))
             missing, extra = compared(there, wanted, again=again)
             tables.add(connection, study, len(there), [wanted[digest] for digest in missing])
             tables.drop(connection, extra)
@@ -187,13 +206,13 @@ class RdbQueue:
 
     def entries(self, study: int, names: Sequence[str]) -> list[Entry]:
         """Read them in two queries."""
-        with self.engine.begin() as connection:
-            return tables.entries(connection, study, names)
+        with self._asking() as ask:
+            return tables.entries(ask, study, names)
 
     def counts(self, study: int) -> dict[str, int]:
         """Let the database count."""
-        with self.engine.begin() as connection:
-            return tables.count(connection, study)
+        with self._asking() as ask:
+            return tables.count(ask, study)
 
 
 class JournalQueue:

@@ -42,9 +42,10 @@ def results(store: Store | str | Path, name: str | None = None) -> list[Row]:
             if ROW in entry.attrs:
                 row = {"study": each, **entry.attrs[ROW]}
                 found.setdefault(row["digest"], row)
-    columns = dict.fromkeys(column for row in found.values() for column in row)
+    layouts = dict.fromkeys(map(tuple, found.values()))  # few, where the rows are many
+    columns = tuple(dict.fromkeys(column for layout in layouts for column in layout))
     blank: Row = dict.fromkeys(columns)
-    return [blank | row for row in found.values()]
+    return [row if tuple(row) == columns else blank | row for row in found.values()]
 
 
 def runs_of(store: Store, names: Sequence[str]) -> list[Run]:

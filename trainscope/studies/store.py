@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import os
-import re
 import socket
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainscope.errors import StudyError, TrainscopeError
-from trainscope.foreign import reason
-from trainscope.records import Json, files
-from trainscope.studies.named import FILE, JOURNAL
+from trainscope.errors import StudyError
+from trainscope.records import Json
+from trainscope.studies.named import JOURNAL
+from trainscope.studies.opening import file_of, opened
 from trainscope.studies.queues import (
     DIGEST,
     ERROR,
@@ -30,15 +28,13 @@ from trainscope.studies.queues import (
     WORKER,
     Changed,
     Held,
-    JournalQueue,
     Queue,
-    RdbQueue,
-    steady,
 )
 from trainscope.studies.tables import Entry
 
 if TYPE_CHECKING:
-    from trainscope.studies.search import Searched, Slot
+    from trainscope.studies.planned import Planned
+    from trainscope.studies.search import Searched
     from trainscope.studies.spec import RunSpec
 
 KEY = 16
@@ -51,57 +47,6 @@ FORMAT, FOLDER, PLAN = "trainscope", "runs", "plan:"
 """User attributes of a study: that it is ours, where its runs lie, and the digests of its plan."""
 PART = 500
 """Digests of a plan in one attribute: a database may hold no longer text."""
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A run of a study.
-
-    Attributes:
-        spec: What to run.
-        names: What the study calls its parts, like {"action": "L1, 0.9"}.
-        slot: Of a search, which chooses the LR later; None for a run as it stands.
-    """
-
-    spec: RunSpec
-    names: Mapping[str, str]
-    slot: Slot | None = None
-
-    @property
-    def digest(self) -> str:
-        """What names the run in the plan of its study."""
-        return self.spec.digest if self.slot is None else self.slot.digest(self.spec)
-
-    def trial(self) -> Json:
-        """Return what a trial of it holds: its numbers as parameters, and the rest."""
-        spec, kinds = self.spec, _distributions()
-        values: dict[str, float] = {"lr": spec.schedule.lr(0), "epochs": spec.schedule.total}
-        values["seed"] = spec.seed
-        user = {DIGEST: self.digest, SPEC: spec.as_dict(), NAMES: dict(self.names)}
-        if self.slot is not None:
-            del values["lr"]
-            user[SEARCH] = self.slot.attrs(spec)
-        if spec.action is not None and spec.action.ratio is not None:
-            values["ratio"] = spec.action.ratio
-        return {
-            "params": {name: (value, kinds[name]) for name, value in values.items()},
-            "user": user,
-            "system": {"fixed_params": values},
-        }
-
-
-@cache
-def _distributions() -> dict[str, str]:
-    """Return what values a parameter of a trial may have, as Optuna writes it."""
-    from optuna.distributions import FloatDistribution, IntDistribution, distribution_to_json
-
-    whole = distribution_to_json(IntDistribution(0, 2**53))
-    return {
-        "lr": distribution_to_json(FloatDistribution(1e-12, 1e3, log=True)),
-        "epochs": whole,
-        "seed": whole,
-        "ratio": distribution_to_json(FloatDistribution(0.0, 1.0)),
-    }
 
 
 @dataclass(frozen=True)
@@ -152,7 +97,7 @@ class Store:
         file = file_of(self.place)
         if file is not None and not make and not file.is_file():
             raise StudyError(f"{file} is no store of studies: give the place of one")
-        self.queue: Queue = _opened(self.place, file, make=make)
+        self.queue: Queue = opened(self.place, file, make=make)
         self._given = None if folder is None else Path(folder).absolute()
         self._beside = None if file is None else file.absolute().parent / RUNS
 
@@ -184,7 +129,7 @@ class Store:
         Raises:
             StudyError: Nobody ever said where it is.
         """
-        kept = self._attrs(name).get(FOLDER)
+        kept = self._attrs(name).get(FOLDER) if name in self.studies else None
         folder = self._given or (None if kept is None else Path(kept)) or self._beside
         if folder is None:
             raise StudyError(f"the store does not say where the runs of {name} lie: give --folder")
@@ -224,6 +169,11 @@ class Store:
         """Return the digests of a study's plan, in its order."""
         held = self._attrs(name)
         return [digest for key in sorted(held) if key.startswith(PLAN) for digest in held[key]]
+
+    def done(self, name: str) -> set[str]:
+        """Return the digests of a study's runs that are done; of a study that is not there none."""
+        entries = self.entries(name, (STATUS,)) if name in self.studies else ()
+        return {e.attrs[DIGEST] for e in entries if STATUS in e.attrs and e.state != "FAIL"}
 
     def claim(self, names: Sequence[str] | None = None) -> Claimed | None:
         """Take a run that waits; None where none does.
@@ -372,42 +322,3 @@ class Store:
         if FORMAT not in storage.get_study_user_attrs(study):
             storage.set_study_user_attr(study, FORMAT, 1)
         return study
-
-
-def file_of(place: str) -> Path | None:
-    """Return the file of a store; None where it is a database elsewhere."""
-    if place.startswith(JOURNAL):
-        return Path(place.removeprefix(JOURNAL)).expanduser()
-    if place.startswith("sqlite:///"):
-        return Path(place.removeprefix("sqlite:///"))
-    if re.match(r"[a-z][a-z0-9+]*://", place):
-        return None
-    path = Path(place).expanduser()
-    return path / FILE if path.is_dir() or not path.suffix else path
-
-
-def _opened(place: str, file: Path | None, *, make: bool) -> Queue:
-    """Open a storage.
-
-    Raises:
-        StudyError: It cannot be opened.
-    """
-    url = place if file is None else f"sqlite:///{file}"
-
-    def open_it() -> Queue:
-        if file is not None and place.startswith(JOURNAL):
-            return JournalQueue(file)
-        queue = RdbQueue(url, make=make)
-        queue.studies()
-        return queue
-
-    try:
-        if file is not None and make:
-            with files.refusing(file.parent):
-                file.parent.mkdir(parents=True, exist_ok=True)
-        return steady(open_it, 5 if make else 1)
-    except TrainscopeError:
-        raise
-    except Exception as error:  # whatever a database, or its driver, raises
-        where = re.sub(r"://[^/@]*@", "://...@", place)  # a password is not shown
-        raise StudyError(f"{where} cannot be opened as a store: {reason(error)}") from error

@@ -3,44 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from functools import cached_property
-from itertools import product
-from pathlib import Path
-from typing import Any
+from pathlib import Path as FilePath
+from typing import Any, TypeVar
 
 from trainscope.errors import StudyError, TrainscopeError
-from trainscope.probes import find
 from trainscope.records.text import plain as plain_text
-from trainscope.sparsify import Action
-from trainscope.studies.entries import base_of, data_of, refuse_setting, seed_of, task_of
+from trainscope.studies.crossing import KNOWN_COLUMNS, Crossing, crossed
 from trainscope.studies.executing import digest_of
-from trainscope.studies.grid import (
-    At,
-    AxisValue,
-    Base,
-    RecipeAsked,
-    as_action,
-    blamed,
-    points,
-    tables,
-)
-from trainscope.studies.lines import lines_of
+from trainscope.studies.grid import At, blamed
+from trainscope.studies.lines import Path, lines_of
 from trainscope.studies.named import name_of, parsed, place_of, read_toml
+from trainscope.studies.oracle_axis import OracleActions
 from trainscope.studies.plain import made
+from trainscope.studies.planned import Planned
+from trainscope.studies.rehearsal import check_folder, check_names, rehearse
 from trainscope.studies.results import Row
-from trainscope.studies.rows import columns_of
+from trainscope.studies.roots import root_key
 from trainscope.studies.search import Search, Slot
 from trainscope.studies.spec import BaseModel, RunSpec
-from trainscope.studies.store import Planned, Store
+from trainscope.studies.store import Store
 from trainscope.studies.summary import PaperRow
 from trainscope.studies.unknown import unknown
 from trainscope.task import Classification, find_task
-from trainscope.training.settings import Settings
 
-MOST_RUNS = 1_000_000
-"""A grid above this is a slip of the pen."""
-AXES = ("base", "action", "recipes", "weights", "data", "task", "seeds")
+Kind = TypeVar("Kind")
+PARTS = ("base", "action", "recipe", "weights", "data", "task")
+"""Of a run, which stand somewhere in a study."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +57,8 @@ class Study:
         samples: Pinned samples of the probes.
         search: How the first LR of the recipes is searched for: `search.Search`, or a table with
             its fields. Each run of the grid becomes as many runs as the search has trials.
+        oracle: In the place of actions, combinations of filters that are tried:
+            `oracle_axis.OracleActions`, or a table with its fields.
         exclude: Tables of columns, as `results` has them: a run is left out that has all of the
             values of one (a list: any of its values).
         runs: Runs beside those of the grid, as RunSpecs or as the JSON of some.
@@ -92,10 +84,11 @@ class Study:
     norms: bool = False
     samples: int = 256
     search: Search | Mapping[str, Any] | None = None
+    oracle: OracleActions | Mapping[str, Any] | None = None
     exclude: Sequence[Mapping[str, Any]] = ()
     runs: Sequence[RunSpec | Mapping[str, Any]] = ()
-    store: str | Path | None = None
-    folder: str | Path | None = None
+    store: str | FilePath | None = None
+    folder: str | FilePath | None = None
     notes: Sequence[str] = ()
     paper: Sequence[Mapping[str, Any]] = ()
     at: At = field(default_factory=At, repr=False, compare=False)
@@ -111,10 +104,10 @@ class Study:
                 raise StudyError(f"a study has a name without '/', not '{plain_text(self.name)}'")
         if not self.runs and (self.base is None or self.base in ((), [])):
             raise self.at.moved(StudyError("the study has no base and no runs: name a base"), ())
-        _ = self.published, self.searched
+        _ = self.published, self.searched, self.tried
 
     @classmethod
-    def read(cls, path: str | Path) -> Study:
+    def read(cls, path: str | FilePath) -> Study:
         """Read a study from a TOML file, whose keys are the attributes.
 
         Its store is `study.db` beside it, and its name that of the file, unless it says others.
@@ -122,12 +115,12 @@ class Study:
         Raises:
             StudyError: It cannot be read; one sentence with the line.
         """
-        path = Path(path)
+        path = FilePath(path)
         text, _ = read_toml(path)
         return cls.parse(text, path)
 
     @classmethod
-    def parse(cls, text: str, path: Path) -> Study:
+    def parse(cls, text: str, path: FilePath) -> Study:
         """Read a study from TOML that stands, or would stand, in a file.
 
         Raises:
@@ -163,21 +156,52 @@ class Study:
         used: set[int] = set()
         found: dict[str, Planned] = {}
         left_out = 0
-        columns = set(_KNOWN_COLUMNS)
+        columns = set(KNOWN_COLUMNS)
         digests: dict[BaseModel, str] = {}
-        for spec, names, path in self._all(used, columns):
-            if spec is None:
-                left_out += 1
+        named: set[tuple[str | None, ...]] = set()
+        for each in self._all():
+            columns.update(each.columns or ())
+            matching = {n for n, table in enumerate(self.exclude) if each.has(self, n, table)}
+            used |= matching
+            left_out += bool(matching)
+            if matching:
                 continue
-            for each in spec.files():
-                if each not in digests:
+            spec = each.spec
+            if isinstance(spec, TrainscopeError):
+                raise self.at.moved(spec, each.blame)
+            key = (root_key(spec), spec.data, spec.weights)
+            if key not in named:
+                check_names(spec, each.places, self.at)
+                named.add(key)
+            for file in spec.files():
+                if file not in digests:
                     if tell is not None:
-                        tell(f"reading the weights of {each.path}")
-                    with self.at(path):
-                        digests[each] = digest_of(each, spec.data, spec.task)
-            for slot in self._slots(spec, path):
-                planned = Planned(spec.pinned(digests), names, slot)
+                        tell(f"reading the weights of {file.path}")
+                    with self.at((*(each.places.get("base") or each.blame), "checkpoint")):
+                        digests[file] = digest_of(file, spec.data, spec.task)
+            for slot in self._slots(spec, each.blame):
+                planned = Planned(spec.pinned(digests), each.names, slot, each.places)
                 found.setdefault(planned.digest, planned)
+        self._check_used(used, columns)
+        if not found:
+            raise self.at.moved(
+                StudyError(f"all {left_out} runs of the grid are excluded, so there is none left"),
+                ("exclude",),
+            )
+        return list(found.values())
+
+    def _all(self) -> Iterator[Crossing]:
+        """Yield the runs of the grid, and those beside it."""
+        if self.base not in (None, (), []):
+            yield from crossed(self)
+        for place, given in enumerate(self.runs):
+            path = ("runs", place)
+            with self.at(path):
+                spec = given if isinstance(given, RunSpec) else RunSpec.from_dict(dict(given))
+            yield Crossing(spec, {}, dict.fromkeys(PARTS, path), path, None)
+
+    def _check_used(self, used: set[int], columns: set[str]) -> None:
+        """Refuse exclusions that exclude nothing, and published numbers of no run."""
         for place in range(len(self.exclude)):
             if place not in used:
                 with self.at(("exclude", place)):
@@ -187,186 +211,6 @@ class Study:
                 if name not in columns:
                     with self.at(("paper", place, "match")):
                         raise StudyError(unknown(name, sorted(columns), "column of the runs"))
-        if not found:
-            raise self.at.moved(
-                StudyError(f"all {left_out} runs of the grid are excluded, so there is none left"),
-                ("exclude",),
-            )
-        return list(found.values())
-
-    def _all(
-        self, used: set[int], columns: set[str]
-    ) -> Iterator[tuple[RunSpec | None, dict[str, str], Any]]:
-        """Return every run with its names and the place that stands for it; None if excluded.
-
-        The exclusions that are used, and the columns that runs have, are added to two sets.
-        """
-        if self.base not in (None, (), []):
-            for spec, names, path, raw in self._grid():
-                matching = {n for n, each in enumerate(self.exclude) if self._matches(n, each, raw)}
-                used |= matching
-                columns.update(raw)
-                if matching:
-                    yield None, names, path
-                    continue
-                if isinstance(spec, TrainscopeError):
-                    raise self.at.moved(spec, path)
-                yield spec, names, path
-        for place, given in enumerate(self.runs):
-            with self.at(("runs", place)):
-                spec = given if isinstance(given, RunSpec) else RunSpec.from_dict(dict(given))
-            yield spec, {}, ("runs", place)
-
-    def _grid(self) -> Iterator[tuple[RunSpec | TrainscopeError, dict[str, str], Any, Row]]:
-        data = points(self.data, "data", self.at, data_of)
-        task = points(self.task, "task", self.at, task_of)
-        seeds = points(self.seeds, "seeds", self.at, seed_of)
-        weights = points(self.weights, "weights", self.at, str)
-        base = tables(
-            Base, self.base, "base", self.at, text="checkpoint", also=(RunSpec, BaseModel)
-        )
-        for each in base:
-            if isinstance(each.value, Base):
-                with self.at((*each.path, "data")):
-                    data_of(each.value.data)
-        raw_actions = tables(Action, self.action, "action", self.at, also=(str, type(None)))
-        names = [point.value for point in data]
-        actions = [as_action(point, names, self.at) for point in raw_actions]
-        recipes: Sequence[AxisValue[RecipeAsked | None]] = [AxisValue(None)]
-        if self.recipes is not None:
-            recipes = tables(RecipeAsked, self.recipes, "recipes", self.at, text="recipe")
-        for place, name in enumerate(self.probes):
-            with self.at(("probes", place)):
-                find(str(name))
-        settings = self.settings
-        if not isinstance(settings, Settings):
-            for name in settings:
-                with self.at(("settings", name)):
-                    refuse_setting(name)
-                    made(Settings, {name: settings[name]}, "settings")
-            with self.at(("settings",)):
-                settings = made(Settings, settings, "settings")
-        axes = (base, actions, recipes, weights, data, task, seeds)
-        count = 1
-        for axis in axes:
-            count *= len(axis)
-        if count > MOST_RUNS:
-            raise self.at.moved(StudyError(f"the grid has {count} runs, above {MOST_RUNS}"), ())
-        for chosen in product(*axes):
-            yield self._run(settings, *chosen)
-
-    def _run(
-        self,
-        settings: Settings,
-        base: AxisValue[Any],
-        action: AxisValue[Action | None],
-        recipe: AxisValue[RecipeAsked | None],
-        weights: AxisValue[str],
-        data: AxisValue[str | None],
-        task: AxisValue[str | None],
-        seed: AxisValue[int],
-    ) -> tuple[RunSpec | TrainscopeError, dict[str, str], Any, Row]:
-        """Return one run of the grid, or what is wrong with it, and its columns."""
-        names = {k: p.name for k, p in (("base", base), ("action", action), ("recipe", recipe))}
-        names = {key: name for key, name in names.items() if name}
-        raw: Row = {
-            "recipe": None if recipe.value is None else recipe.value.recipe,
-            "weights": weights.value,
-            "data": data.value,
-            "task": task.value,
-            "seed": seed.value,
-            **{f"{key}.name": name for key, name in names.items()},
-        }
-        if action.value is not None:
-            raw |= {f"action.{f.name}": getattr(action.value, f.name) for f in fields(Action)}
-        spec: RunSpec | TrainscopeError
-        places = {"recipe": recipe.path, "base": base.path, "action": action.path}
-        blame = recipe.path or base.path
-        try:
-            spec = self._spec(
-                settings, base.value, action.value, recipe.value, weights.value,
-                data.value, task.value, seed.value,
-            )  # fmt: skip
-        except TrainscopeError as error:
-            said = str(error)
-            if "architecture is named" in said or said.startswith("a base"):
-                blame = places["base"]
-            elif "weights '" in said or "kind of weights" in said:
-                blame = weights.path
-            elif "samples" in said:
-                blame = ("samples",)
-            elif "probe" in said:
-                blame = ("probe_epochs",)
-            elif "seed" in said:
-                blame = seed.path
-            return error, names, blame, raw
-        return spec, names, blame, columns_of(spec) | raw
-
-    def _spec(
-        self,
-        settings: Settings,
-        base: Any,
-        action: Action | None,
-        training: RecipeAsked | None,
-        weights: str,
-        data: str | None,
-        task: str | None,
-        seed: int,
-    ) -> RunSpec:
-        start = base
-        if isinstance(base, Base):
-            start = base_of(base, settings, training, data, task)
-        rest: dict[str, Any] = {
-            "data": data,
-            "task": task,
-            "settings": settings,
-            "probes": tuple(self.probes),
-            "probe_epochs": tuple(self.probe_epochs),
-            "norms": self.norms,
-            "samples": self.samples,
-            "seed": seed,
-        }
-        if training is None:
-            if not isinstance(start, RunSpec):
-                raise StudyError("a checkpoint is retrained by a recipe: give recipes")
-            if action is not None:
-                raise StudyError("a pruned network is retrained by a recipe: give recipes")
-            return replace(
-                start, probes=rest["probes"], probe_epochs=rest["probe_epochs"], norms=self.norms
-            )
-        if isinstance(start, RunSpec) and data is None:
-            rest["data"] = start.data
-        return RunSpec(
-            training.recipe,
-            base=start,
-            action=action,
-            weights=weights,
-            epochs=training.epochs,
-            shape=training.shape,
-            min_lr=training.min_lr,
-            warmup=training.warmup,
-            plan=training.plan,
-            **rest,
-        )
-
-    def _matches(self, place: int, table: Mapping[str, Any], row: Row) -> bool:
-        """Tell whether a run has all the values of an exclusion.
-
-        Raises:
-            StudyError: It names a column that runs do not have, or is empty.
-        """
-        if not table:
-            with self.at(("exclude", place)):
-                raise StudyError("an exclusion is empty, which would exclude every run")
-        for name, wanted in table.items():
-            known = {*row, *_KNOWN_COLUMNS}
-            if name not in known:
-                with self.at(("exclude", place, name)):
-                    raise StudyError(unknown(name, sorted(known), "column of the runs"))
-            values = wanted if isinstance(wanted, list | tuple) else [wanted]
-            if row.get(name) not in values:
-                return False
-        return True
 
     def open_store(self, *, make: bool = True, **options: Any) -> Store:
         """Open the store of the study.
@@ -376,7 +220,29 @@ class Study:
         """
         if self.store is None:
             raise StudyError("the study names no store: give store=, like store='study.db'")
-        return Store(self.store, self.folder, make=make, **options)
+        with self.at(("store",)):
+            return Store(self.store, self.folder, make=make, **options)
+
+    def rehearse(
+        self, plan: Sequence[Planned], store: Store, tell: Callable[[str], None] | None = None
+    ) -> None:
+        """Try what the runs of a plan that are not done yet would find only when they run.
+
+        Args:
+            plan: The runs.
+            store: In which some may be done.
+            tell: Told of what is tried.
+
+        Raises:
+            StudyError: Data is not here, a network does not take it, an action can be done on none
+                of its bases, or nothing can be written; one sentence with the line.
+        """
+        done = store.done(self.name)
+        left = [planned for planned in plan if planned.digest not in done]
+        if left:
+            folder = store.folder_of(self.name)
+            check_folder(folder, self.at)
+            rehearse(left, self.at, folder, tell or (lambda _: None))
 
     @cached_property
     def searched(self) -> Search | None:
@@ -385,13 +251,33 @@ class Study:
         Raises:
             StudyError: It is none.
         """
-        if self.search is None or isinstance(self.search, Search):
-            return self.search
+        return self._table(Search, self.search, "search")
+
+    @cached_property
+    def tried(self) -> OracleActions | None:
+        """What an oracle tries.
+
+        Raises:
+            StudyError: It is nothing.
+        """
+        return self._table(OracleActions, self.oracle, "oracle")
+
+    def _table(
+        self, kind: type[Kind], given: Kind | Mapping[str, Any] | None, key: str
+    ) -> Kind | None:
+        if given is None or isinstance(given, kind):
+            return given
+        assert isinstance(given, Mapping)
         try:
-            return made(Search, self.search, "search")
+            return made(kind, given, key)
         except TrainscopeError as error:
-            places = {str(name): ("search", name) for name in self.search}
-            raise self.at.moved(error, blamed(str(error), places, ("search",))) from error
+            raise self.at.moved(error, self.inside(key, error)) from error
+
+    def inside(self, key: str, error: Exception) -> Path:
+        """Return where in one of the study's tables the field stands that an error names."""
+        given = getattr(self, key)
+        names = given if isinstance(given, Mapping) else ()
+        return blamed(str(error), {str(name): (key, name) for name in names}, (key,))
 
     def _slots(self, spec: RunSpec, path: Any) -> list[Slot | None]:
         """Return the runs of a search that a run of the grid becomes; None where there is none.
@@ -461,6 +347,7 @@ _KINDS: tuple[tuple[str, type, type | None, str], ...] = (
     ("probe_epochs", list, int, "a list of epochs"),
     ("exclude", list, dict, "a list of tables: write [[exclude]]"),
     ("search", dict, None, "a table: write [search]"),
+    ("oracle", dict, None, "a table: write [oracle]"),
     ("settings", dict, None, "a table: write [settings]"),
     ("runs", list, dict, "a list of tables"),
     ("store", str, None, "the place of a store"),
@@ -469,4 +356,3 @@ _KINDS: tuple[tuple[str, type, type | None, str], ...] = (
     ("paper", list, dict, "a list of tables: write [[paper]]"),
 )
 """What a key of a file holds, what is in it where it is a list, and both in words."""
-_KNOWN_COLUMNS = ("base.name", "action.name", "recipe.name", "architecture")

@@ -9,10 +9,13 @@ trials takes Optuna 4.6 s, since it builds each of them from six tables; here it
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 from trainscope.records import Json
 
@@ -40,6 +43,33 @@ class Entry:
     number: int
     state: str
     attrs: Json = field(default_factory=dict)
+
+
+class Ask(Protocol):
+    """Asks a database something, with values by name, and returns the rows."""
+
+    def __call__(self, sql: str, values: Mapping[str, Any] | None = None) -> Sequence[Any]:
+        """Return all of them."""
+
+
+@contextmanager
+def asking(file: Path) -> Iterator[Ask]:
+    """Ask a file of SQLite in one transaction that changes nothing.
+
+    Python's own driver does, where to import SQLAlchemy takes half a second.
+    """
+    place = f"{file.absolute().as_uri()}?mode=rw"  # makes none, and mends what a kill left
+    with closing(sqlite3.connect(place, WAIT, uri=True, isolation_level=None)) as connection:
+        connection.execute("BEGIN")
+        yield lambda sql, values=None: connection.execute(sql, values or {}).fetchall()
+        connection.execute("COMMIT")
+
+
+def asked_of(connection: Connection) -> Ask:
+    """Return what asks within a transaction of SQLAlchemy's."""
+    from sqlalchemy import text
+
+    return lambda sql, values=None: connection.execute(text(sql), values or {}).all()
 
 
 def engine_of(url: str) -> Engine:
@@ -70,18 +100,12 @@ def serialised(engine: Engine) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
-def studies(connection: Connection) -> list[tuple[int, str, Json]]:
+def studies(ask: Ask) -> list[tuple[int, str, Json]]:
     """Return the id, the name and the user attributes of every study."""
-    from sqlalchemy import select
-
-    tables = _tables()
-    made, held = tables["studies"], tables["study_user_attributes"]
     attrs: dict[int, Json] = defaultdict(dict)
-    for study, name, value in connection.execute(
-        select(held.c.study_id, held.c.key, held.c.value_json)
-    ):
+    for study, name, value in ask("select study_id, key, value_json from study_user_attributes"):
         attrs[study][name] = json.loads(value)
-    found = connection.execute(select(made.c.study_id, made.c.study_name).order_by(made.c.study_id))
+    found = ask("select study_id, study_name from studies order by study_id")
     return [(study, name, attrs.get(study, {})) for study, name in found]
 
 
@@ -95,48 +119,37 @@ def locked(connection: Connection, study: int) -> None:
     )
 
 
-def entries(connection: Connection, study: int, names: Sequence[str]) -> list[Entry]:
+def entries(ask: Ask, study: int, names: Sequence[str]) -> list[Entry]:
     """Return the trials of a study by their numbers.
 
     Args:
-        connection: In a transaction.
+        ask: In a transaction.
         study: The study's id.
         names: Of the user attributes to read.
     """
-    from sqlalchemy import select
-
-    tables = _tables()
-    trials, held = tables["trials"], tables["trial_user_attributes"]
     attrs: dict[int, Json] = defaultdict(dict)
     if names:
-        asked = (
-            select(held.c.trial_id, held.c.key, held.c.value_json)
-            .join_from(held, trials, trials.c.trial_id == held.c.trial_id)
-            .where(trials.c.study_id == study, held.c.key.in_(names))
+        places = {f"name{n}": name for n, name in enumerate(names)}
+        rows = ask(
+            "select a.trial_id, a.key, a.value_json from trial_user_attributes a "
+            "join trials t on t.trial_id = a.trial_id where t.study_id = :study "
+            f"and a.key in ({', '.join(f':{place}' for place in places)})",
+            {"study": study, **places},
         )
-        rows = connection.execute(asked).all()
         whole = json.loads(f"[{','.join(row[2] for row in rows)}]")  # once is faster than each
         for row, value in zip(rows, whole, strict=True):
             attrs[row[0]][row[1]] = value
-    found = connection.execute(
-        select(trials.c.trial_id, trials.c.number, trials.c.state)
-        .where(trials.c.study_id == study)
-        .order_by(trials.c.number)
+    found = ask(
+        "select trial_id, number, state from trials where study_id = :study order by number",
+        {"study": study},
     )
     return [Entry(trial, number, state, attrs.get(trial, {})) for trial, number, state in found]
 
 
-def count(connection: Connection, study: int) -> dict[str, int]:
+def count(ask: Ask, study: int) -> dict[str, int]:
     """Return how many trials of a study are in each state."""
-    from sqlalchemy import func, select
-
-    trials = _tables()["trials"]
-    asked = (
-        select(trials.c.state, func.count())
-        .where(trials.c.study_id == study)
-        .group_by(trials.c.state)
-    )
-    return {row[0]: row[1] for row in connection.execute(asked)}
+    counted = "select state, count(*) from trials where study_id = :study group by state"
+    return {row[0]: row[1] for row in ask(counted, {"study": study})}
 
 
 def first_waiting(connection: Connection, studies: Sequence[int]) -> tuple[int, int] | None:

@@ -30,8 +30,17 @@ def lines(say: Callable[[str], None]) -> Listeners:
     return Listeners(done=done)
 
 
-def short(spec: RunSpec) -> str:
-    """Return a spec in a few words."""
+LONGEST = 60
+"""Characters of the filters that stay, above which only their number is told."""
+
+
+def short(spec: RunSpec, called: str = "") -> str:
+    """Return a spec in a few words.
+
+    Args:
+        spec: It.
+        called: What its study calls the action, told where it keeps more filters than a line holds.
+    """
     row = columns_of(spec)
     parts = [spec.recipe]
     if spec.action is not None:
@@ -39,6 +48,9 @@ def short(spec: RunSpec) -> str:
         words = f"{row['action.structure']} {row['action.criterion']} {asked}".strip()
         kept = spec.action.kept.items()
         stay = [f"{layer} keeps {','.join(map(str, places))}" for layer, places in kept]
+        if len(", ".join(stay)) > LONGEST:
+            count = sum(len(places) for _, places in kept)
+            stay = [called] * bool(called) + [f"{count} filters of {len(kept)} layers stay"]
         parts += stay or [words]
     if spec.plan is not None:
         parts.append(str(spec.plan))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from trainscope.networks.architecture import Architecture
-from trainscope.networks.families.digits_net import digits_resnet
+from trainscope.networks.families.digits_net import DigitsLeNet, digits_resnet
 from trainscope.networks.families.lenet import LeNet5
 from trainscope.networks.families.resnet_cifar import CifarResNet
 from trainscope.networks.families.vgg_cifar import CifarVGG19
@@ -29,6 +29,13 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         num_classes=10,
         factory=digits_resnet,
         marker=("linear.weight", "layer3.1.conv2.weight"),
+    ),
+    Architecture(
+        name="digits_lenet",
+        input_shape=(1, 8, 8),
+        num_classes=10,
+        factory=DigitsLeNet,
+        marker=("conv3.weight", "fc2.weight"),
     ),
     Architecture(
         name="lenet5",
