@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from cases import student
 from torch import nn
 
 from trainscope.data import ProbeData, TensorSplit
@@ -191,7 +192,7 @@ def test_means_without_each_part_of_the_test_half_give_the_error_of_a_difference
         mean = sum(told.left_out[row]) / len(told.left_out[row])
         assert mean == pytest.approx(found.value(name), rel=2e-2)
     a, b = (np.array(told.left_out[row]) for row in (1, 2))
-    by_hand = float(np.sqrt((len(a) - 1) * np.var(a - b)))
+    by_hand = student(len(a)) * float(np.sqrt((len(a) - 1) * np.var(a - b)))
     for share, sure in ((1.99, False), (2.01, True)):
         assert beyond_noise(share * by_hand, 50.0, told, 1, told, 2) is sure
     assert beyond_noise(1.0, 50.0, told, 1, told, 3) is None
