@@ -53,7 +53,7 @@ FEWER_STEPS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
 """What is tried where the time is too short for the epochs of the default."""
 FEWEST_TESTED, FEWEST_TEXTS = 256, 16
 """Test samples that are tested on at least; sequences, each with a loss at every token."""
-FEWEST_DEAR, TESTED_WORK = 64, 2e11
+FEWEST_DEAR, TESTED_WORK = 32, 2e11
 """The same where more of them would take more multiply-adds than that."""
 FEWEST_STEPS = 5
 """Steps of a language model that are tried at least: one of them is as long as many of others."""

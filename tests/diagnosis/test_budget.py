@@ -21,7 +21,7 @@ from trainscope.probes.curvature import Curvature
 from trainscope.probes.gradient import Gradient
 from trainscope.probes.jacobian import Jacobian
 from trainscope.probes.probe import Need, Probe
-from trainscope.records import Cost, Diagnosis, Measurement, Scalar
+from trainscope.records import Columns, Cost, Diagnosis, Measurement, Scalar
 from trainscope.report.page.diagnosis_page import diagnosis_page
 from trainscope.report.table import diagnosis_table
 
@@ -228,10 +228,25 @@ def test_a_first_look_that_takes_more_than_its_share_has_what_the_others_leave(
     assert "more than is left of the budget" in str(found.probes["curvature"].before.reason)
 
 
+def test_columns_count_as_they_took_so_far() -> None:
+    modules = dict.fromkeys(("before", "after", "recalibrated"), _net())
+    data = ProbeData("data", *_loader()[0])
+    measuring = budget.Measuring([], modules, data, 1, 1.0, lambda _: None)
+    assert measuring._columns == 3
+
+    def columns(*seconds: float) -> Columns:
+        return Columns(*(Measurement("gradient", cost=Cost(seconds=each)) for each in seconds))
+
+    measuring.found["curvature"] = columns(30.0, 0.0, 0.0)  # not all of them were measured
+    assert measuring._columns == 3
+    measuring.found |= {"gradient": columns(8.0, 3.0, 3.0), "jacobian": columns(2.0, 1.0, 1.0)}
+    assert measuring._columns == pytest.approx(1.8)
+
+
 def test_fewer_are_tested_of_a_network_that_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
     options = _ten_steps(monkeypatch)
     each = 6 * 9 * 36 + 6 * 6 * 9 * 16 + 6 * 16 * 5  # multiply-adds
-    for afforded, tested in ((300, 256), (160, 160), (1, 64)):
+    for afforded, tested in ((300, 256), (160, 160), (1, 32)):
         monkeypatch.setattr(trainability_accuracy, "TESTED_WORK", afforded * each)
         found = diagnose(_net(), probes=["trainability_accuracy"], budget=1e-6, **options)
         words = found.probes["trainability_accuracy"].before.notes["tested"]

@@ -284,8 +284,16 @@ class Measuring:
         return one * self._columns
 
     @property
-    def _columns(self) -> int:
-        return sum(module is not None for module in self.modules.values())
+    def _columns(self) -> float:
+        """Return how many times the first column's time all columns take, as it was so far."""
+        count = sum(module is not None for module in self.modules.values())
+        first = total = 0.0
+        for columns in self.found.values():
+            there = [getattr(columns, name) for name in COLUMNS]
+            seconds = [each.cost.seconds for each in there if each is not None]
+            if len(seconds) == count and all(seconds):
+                first, total = first + seconds[0], total + sum(seconds)
+        return present().first(total / first) if first else float(count)
 
     def _expected(self, probes: Sequence[Probe]) -> float:
         return sum(self._seconds(probe, self._plans[probe.name][-1]) for probe in probes)
