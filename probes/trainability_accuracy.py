@@ -38,7 +38,7 @@ from trainscope.records.metric import ACCURACY
 from trainscope.records.retrained import CURVES, CURVES_METRIC, LEFT_OUT, START, START_METRIC
 from trainscope.records.run import EpochRecord
 from trainscope.task import LanguageModelling, Task
-from trainscope.training.evaluation import TEST_BATCH
+from trainscope.training.evaluation import evaluated_at_once
 from trainscope.training.loop import Evaluation, Settings, evaluate, train
 from trainscope.training.lora import add_adapters
 from trainscope.training.schedule import MAX_LR, constant, write_lr
@@ -192,7 +192,8 @@ class TrainabilityAccuracy:
                 **({} if self.start_only else arrays),
             },
             cost=self._cost(data, time.perf_counter() - begun),
-            notes=self._notes(data) | _remarks(behaviour),
+            notes=self._notes(data)
+            | _remarks(behaviour, evaluated_at_once(network, self._test(data), data.task)),
         )
 
     def estimate(self, network: nn.Module, data: ProbeData) -> Cost:
@@ -385,11 +386,11 @@ class _OwnBatchNorm(nn.BatchNorm1d):
         """Take inputs of any number of axes, as SyncBatchNorm does."""
 
 
-def _remarks(behaviour: Behaviour) -> dict[str, str]:
+def _remarks(behaviour: Behaviour, size: int) -> dict[str, str]:
     """Return what a reader must know of a network that is not one function of one sample."""
     found = {}
     if behaviour.random is not None:
         found["random"] = f"{behaviour.random}; each test accuracy is of one draw"
     if behaviour.coupled is not None:
-        found["batch"] = f"{behaviour.coupled}; test accuracies are of batches of {TEST_BATCH}"
+        found["batch"] = f"{behaviour.coupled}; test accuracies are of batches of {size}"
     return found

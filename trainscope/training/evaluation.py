@@ -11,6 +11,7 @@ from operator import add
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from trainscope.data import Split
 from trainscope.pace import tick
@@ -24,13 +25,16 @@ from trainscope.task import (
     mean_loss,
     metric_value,
 )
-from trainscope.task.batches import beside, mapped
+from trainscope.task.batches import beside, mapped, tensors
 from trainscope.task.classification import one_label_each
 from trainscope.task.modes import eval_mode
 from trainscope.task.task import Amount, answers, ready
 
 TEST_BATCH = 512
 """Test samples put forward at once; of tasks other than classification an eighth of it."""
+NUMBERS = 1_600_000
+"""Numbers of their inputs on a CPU, ten images of 224x224: of 48 at once each takes 1.5 times as
+long, as what the layers return no longer fits its caches."""
 FEWEST_PARTS = 32
 """A test half of such a task is put forward in so many parts, for a standard error over them."""
 PARTS_OF_WHOLE = 8
@@ -98,8 +102,7 @@ def evaluate(
         network: Any.
         split: The test half.
         task: What the network is asked to do; by default classification.
-        batch_size: Samples put forward at once; by default 512, or few enough that there are
-            `FEWEST_PARTS` batches for a task that is no classification.
+        batch_size: Samples put forward at once; by default as `evaluated_at_once` says.
     """
     task = task or Classification()
     ready(task)
@@ -114,7 +117,7 @@ def evaluate(
         return mapped(_exact, outputs) if exact else outputs, batch
 
     with eval_mode(network):
-        size = batch_size or _size(task, len(split))
+        size = batch_size or evaluated_at_once(network, split, task)
         if (
             batch_size is None
             and not exact
@@ -140,11 +143,23 @@ def evaluate(
     )
 
 
-def _size(task: Task, samples: int) -> int:
-    if type(task) is Classification:
+def evaluated_at_once(network: nn.Module, split: Split, task: Task) -> int:
+    """Return how many test samples are put forward at once.
+
+    They are 512 in classification, on a CPU fewer of large inputs, unless a batch norm without
+    running statistics takes those of the batch. Other tasks take fewer, so that there are
+    `FEWEST_PARTS` batches.
+    """
+    if type(task) is not Classification:
+        parts = PARTS_OF_WHOLE if hasattr(task, "without") else FEWEST_PARTS
+        return max(1, min(TEST_BATCH // 8, len(split) // parts))
+    weight = next((p for p in network.parameters() if p.is_floating_point()), torch.empty(0))
+    norms = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.running_mean is None]
+    if weight.device.type != "cpu" or norms or not len(split):
         return TEST_BATCH
-    parts = PARTS_OF_WHOLE if hasattr(task, "without") else FEWEST_PARTS
-    return max(1, min(TEST_BATCH // 8, samples // parts))
+    leaves = tensors(split.batch(torch.arange(1)))
+    numbers = sum(leaf.numel() for leaf in leaves if leaf.is_floating_point())
+    return min(TEST_BATCH, max(1, NUMBERS // max(numbers, 1)))
 
 
 def _exact(values: Tensor) -> Tensor:
