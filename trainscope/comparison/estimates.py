@@ -142,11 +142,14 @@ class GroupEstimate:
         }
 
 
-def _goes_on(longer: Setting, shorter: Setting) -> bool:
-    """Say whether one setting is another with a longer first LR stage, or a longer cosine."""
+def _goes_on(longer: Setting, shorter: Setting, falling: Collection[str]) -> bool:
+    """Say whether one setting is another with a longer first LR stage, or a longer cosine.
+
+    `falling` are the labels of the settings whose LR falls all along.
+    """
     if longer.lr != shorter.lr:
         return False
-    if _falls(longer) and _falls(shorter):
+    if longer.label in falling and shorter.label in falling:
         return (last_epoch(longer.first) or 0) > (last_epoch(shorter.first) or 0)
     return (longer.first_stage or 0) > (shorter.first_stage or 0)
 
@@ -172,16 +175,19 @@ def estimates(groups: Sequence[Setting], unconverged: Collection[str] = ()) -> l
     """
     behind: list[tuple[float, Ground]] = []
     known = [item for item in groups if item.lr is not None and item.mean is not None]
+    falling = {item.label for item in known if _falls(item)}
     for family in kin(known):
         for item in family:
-            if any(_goes_on(other, item) for other in family):
+            if any(_goes_on(other, item, falling) for other in family):
                 continue  # the longer run is the evidence, and an estimate from less is none
             rivals = [
                 ground
                 for other in family
                 if (other.lr or 0) > (item.lr or 0) and (ground := share([item, other])) is not None
             ]
-            if not rivals or ((item.first_stage or 0) < FEWEST_EPOCHS and not _falls(item)):
+            if not rivals or (
+                (item.first_stage or 0) < FEWEST_EPOCHS and item.label not in falling
+            ):
                 continue
             ground = max(rivals, key=_ends_highest)
             own, best = ground.groups
