@@ -52,7 +52,12 @@ def test_gradient_and_product_are_torchs(name, frozen):
     torch.manual_seed(0)
     axes = AXES.get(name, 2)
     network = Two(LAYERS[name](), axes).double()
-    images = torch.randn(3, network.first.in_channels, *[9, 8, 7][:axes], dtype=torch.float64)
+    images = torch.randn(
+        3,
+        network.first.in_channels,
+        *{1: [80], 2: [12, 11], 3: [9, 8, 7]}[axes],
+        dtype=torch.float64,
+    )
     for part in {"weight": ["weight"], "bias": ["bias"], "first layer": ["weight", "bias"]}.get(
         frozen, []
     ):
@@ -68,7 +73,7 @@ def test_gradient_and_product_are_torchs(name, frozen):
 def test_the_input_s_derivatives_are_torchs():
     torch.manual_seed(0)
     conv = nn.Conv2d(2, 3, 3, padding=1).double()
-    images = torch.randn(2, 2, 5, 5, dtype=torch.float64, requires_grad=True)
+    images = torch.randn(2, 2, 9, 9, dtype=torch.float64, requires_grad=True)
     along = torch.randn_like(images)
 
     def product(within):
@@ -104,7 +109,7 @@ class Mixed(Two):
 def test_networks_that_do_more_in_their_passes_have_torchs_products(kind):
     torch.manual_seed(0)
     network = kind(nn.Conv2d(2, 3, 3, padding=1), 2)
-    images = torch.randn(3, 2, 6, 6)
+    images = torch.randn(3, 2, 9, 9)
     vectors = [torch.randn_like(p) for p in network.parameters()]
     expected = products(network, images, vectors, torch.enable_grad())
     found = products(network, images, vectors, twice_differentiable())
@@ -126,12 +131,13 @@ def names(tensor):
 def test_what_is_not_one_batch_of_plain_tensors_stays_torchs():
     conv = nn.Conv2d(1, 2, 3)
     with twice_differentiable():
-        assert "ConvolutionBackward0" not in names(conv(torch.randn(2, 1, 5, 5)))
-        assert conv(torch.randn(1, 5, 5)).shape == (2, 3, 3)
-        assert "ConvolutionBackward0" in names(conv(torch.randn(1, 5, 5)))
-        each = torch.func.vmap(conv)(torch.randn(4, 1, 1, 5, 5))
+        assert "ConvolutionBackward0" not in names(conv(torch.randn(2, 1, 9, 9)))
+        assert "ConvolutionBackward0" in names(conv(torch.randn(2, 1, 8, 8)))  # a small one
+        assert conv(torch.randn(1, 9, 9)).shape == (2, 7, 7)
+        assert "ConvolutionBackward0" in names(conv(torch.randn(1, 9, 9)))
+        each = torch.func.vmap(conv)(torch.randn(4, 1, 1, 9, 9))
         assert "ConvolutionBackward0" in names(each)
-        assert each.shape == (4, 1, 2, 3, 3)
+        assert each.shape == (4, 1, 2, 7, 7)
         with pytest.raises(RuntimeError, match="expected input"):
-            conv(torch.randn(2, 3, 5, 5))
-    assert "ConvolutionBackward0" in names(conv(torch.randn(2, 1, 5, 5)))
+            conv(torch.randn(2, 3, 9, 9))
+    assert "ConvolutionBackward0" in names(conv(torch.randn(2, 1, 9, 9)))
