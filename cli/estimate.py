@@ -120,13 +120,10 @@ def command(
     assert target is not None
     if shape is None and (min_lr is not None or cooldown is not None):
         raise click.UsageError("--min-lr and --cooldown are of a --shape: give that too.")
-    if cooldown is not None and shape != "wsd":
-        raise click.UsageError(f"--cooldown is of --shape wsd, and the shape is {shape}.")
     if shape is not None:
         if schedule is not None or epochs is None:
             raise click.UsageError("give --shape with the total, --epochs, and no --schedule.")
-        rest = {} if cooldown is None else {"cooldown": cooldown}
-        schedule = continued_schedule(small, shape, epochs, minimum=min_lr, **rest)
+        schedule = continued_schedule(small, shape, epochs, minimum=min_lr, cooldown=cooldown)
     elif schedule is not None:
         refuse_recipe(schedule, f"`trainscope schedule {schedule}` prints its stages")
     else:

@@ -21,7 +21,7 @@ from trainscope.errors import ProbeError
 from trainscope.networks.linear import is_linear
 from trainscope.probes.evaluation import run
 from trainscope.probes.footprint import footprint
-from trainscope.probes.jackknife import grouped_stderr
+from trainscope.probes.jackknife import grouped_stderr, stepped
 from trainscope.probes.lent import Lent
 from trainscope.probes.passes import NonFiniteError
 from trainscope.probes.probe import Need
@@ -195,10 +195,9 @@ class Activity:
 def _stderr(
     function: Callable[[NDArray[np.int64]], float | None], count: int, step: float
 ) -> float | None:
-    """Return the jackknife's error of what moves in steps: at least half of one."""
+    """Return the jackknife's error of a function of samples that moves in steps."""
     value = function(np.arange(count))
-    error = None if value is None else grouped_stderr(value, count, function)
-    return None if error is None else max(error, step / 2)
+    return stepped(None if value is None else grouped_stderr(value, count, function), step)
 
 
 def effective_rank(values: Values) -> float | None:

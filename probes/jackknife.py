@@ -65,6 +65,11 @@ def stderr(left_out: Values) -> float | None:
     return jackknife(left_out.tolist())
 
 
+def stepped(error: float | None, step: float) -> float | None:
+    """Return the error of what moves in steps: at least half of one, also of samples all alike."""
+    return None if error is None else max(error, step / 2)
+
+
 def mean_stderr(values: Values) -> float | None:
     """Return the standard error of the mean of independent values, None for one of them."""
     count = len(values)

@@ -17,7 +17,7 @@ from trainscope.errors import ProbeError
 from trainscope.probes.evaluation import run
 from trainscope.probes.footprint import footprint
 from trainscope.probes.input_points import floating
-from trainscope.probes.jackknife import mean_stderr, stderr
+from trainscope.probes.jackknife import mean_stderr, stderr, stepped
 from trainscope.probes.jacobian_rows import Jacobians, NoJacobianError
 from trainscope.probes.lent import Lent
 from trainscope.probes.passes import NonFiniteError
@@ -221,7 +221,9 @@ def _summary(values: Values, dead: NDArray[np.bool_], eps: float, unit: str) -> 
             "condition_number": Scalar.of(
                 float(np.median(conditions)), "", _median_stderr(conditions), reason=reason
             ),
-            "share_below_1e-3": Scalar.of(below.mean(), "", mean_stderr(below)),
+            "share_below_1e-3": Scalar.of(
+                below.mean(), "", stepped(mean_stderr(below), 1 / values.size)
+            ),
             "dead_outputs": Scalar.of(dead_outputs, "outputs"),
             "singular_samples": Scalar.of(int(singular.sum()), "samples"),
         },

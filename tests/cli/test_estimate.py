@@ -16,6 +16,7 @@ from curves import curve, law
 from trainscope.cli.estimate import command, in_words
 from trainscope.cli.main import main
 from trainscope.convergence import Interval, LearningCurve, estimate_extra_epochs
+from trainscope.convergence.continued import SHAPES
 from trainscope.errors import RecordError, ScheduleError
 from trainscope.records import EpochRecord, Run
 from trainscope.records.run import Kind
@@ -110,6 +111,11 @@ def test_a_plot_is_written_whole(files, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["large.csv", "plot.svg", "small.csv"]
 
 
+def test_the_shapes_that_can_be_named_are_those_that_can_be_continued():
+    (shape,) = [each for each in command.params if each.name == "shape"]
+    assert list(shape.type.choices) == list(SHAPES)
+
+
 def cosine_log(path: Path, *, upto: int, total: int = 30_000) -> str:
     """Write the first records of a cosine run as a log of steps; return its name."""
     rows = ["step,lr,val_loss"]
@@ -139,7 +145,7 @@ def test_a_run_in_the_middle_of_a_cosine_is_told_where_that_ends(tmp_path):
         (("--shape", "cosine"), "give --shape with the total, --epochs"),
         (("--shape", "cosine", "--epochs", "9", "--schedule", "0:1"), "and no --schedule"),
         (("--min-lr", "1e-5"), "are of a --shape"),
-        (("--shape", "linear", "--epochs", "30000", "--cooldown", "0.1"), "is of --shape wsd"),
+        (("--shape", "linear", "--epochs", "30000", "--cooldown", "0.1"), "of the shape wsd"),
         (("--shape", "cosine", "--epochs", "9000"), "the run has 15000 steps"),
         (("--shape", "wsd", "--epochs", "30000"), "not those of wsd over 30000 steps"),
     ],

@@ -92,6 +92,10 @@ def test_a_cosine_s_end_is_estimated():
         ({"shape": "cosine", "total": 400}, "not those of cosine over 400 epochs"),
         ({"shape": "cosine", "total": 40, "minimum": 0.2}, "ends at 0 to 0.1, not 0.2"),
         ({"shape": "wsd", "total": 40, "cooldown": 0.0}, "share of the total in"),
+        (
+            {"shape": "cosine", "total": 40, "cooldown": 0.2},
+            "of the shape wsd, and this",
+        ),
     ],
 )
 def test_what_is_no_continuation_is_one_sentence(options, message):

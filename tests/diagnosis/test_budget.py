@@ -140,6 +140,14 @@ def _ten_steps(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     return {"ratio": 0.5, "data": (_loader(2000), _loader(600))}
 
 
+def _first_looks(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+    """Have first looks alone be taken, with 100 s left before each."""
+    monkeypatch.setattr(budget.Measuring, "_remaining", lambda _: 100.0)
+    monkeypatch.setattr(budget.Measuring, "_further", lambda *_: None)
+    monkeypatch.setattr(budget, "pass_seconds", lambda *_: 1.0)
+    return _ten_steps(monkeypatch)
+
+
 def test_a_network_is_tested_alone_where_there_is_no_time_to_retrain(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -176,10 +184,7 @@ def test_what_comes_last_is_begun_with_as_much_as_half_of_the_time_is_enough_for
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its first look would be thrown away, and the dear first look of another says nothing."""
-    options = _ten_steps(monkeypatch)
-    monkeypatch.setattr(budget.Measuring, "_remaining", lambda _: 100.0)
-    monkeypatch.setattr(budget.Measuring, "_further", lambda *_: None)
-    monkeypatch.setattr(budget, "pass_seconds", lambda *_: 1.0)
+    options = _first_looks(monkeypatch)
     measured: list[str] = []
 
     def measure(
@@ -201,10 +206,7 @@ def test_what_comes_last_is_begun_with_as_much_as_half_of_the_time_is_enough_for
 def test_a_first_look_that_takes_more_than_its_share_has_what_the_others_leave(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    options = _ten_steps(monkeypatch)
-    monkeypatch.setattr(budget.Measuring, "_remaining", lambda _: 100.0)
-    monkeypatch.setattr(budget.Measuring, "_further", lambda *_: None)
-    monkeypatch.setattr(budget, "pass_seconds", lambda *_: 1.0)
+    options = _first_looks(monkeypatch)
     share = 0.75
     measured: list[str] = []
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from curves import curve
@@ -29,6 +30,19 @@ def test_it_shows_both_runs_the_band_the_target_and_the_interval():
     ends = [tuple(line.get_xdata()) for line in shown.ax_.lines]
     assert (passage.low, passage.high) in ends
     assert shown.figure_ is shown.ax_.figure
+
+
+def test_no_passage_is_drawn_that_is_less_likely_than_not():
+    estimate = replace(estimate_extra_epochs(SMALL, 66.0, LARGE), reachable=0.33)
+    drawn = {}
+    for chance in (0.33, 0.5):
+        shown = ConvergenceDisplay(replace(estimate, reachable=chance), SMALL, LARGE)
+        shown.plot(Figure().subplots())
+        drawn[chance] = {str(line.get_label()) for line in shown.ax_.lines}
+    passage = f"first passage, epoch {estimate.first_passage}"
+    assert "target, 66.00 %, reached with probability 0.33" in drawn[0.33]
+    assert passage not in drawn[0.33]
+    assert {passage, "target, 66.00 %"} <= drawn[0.5]
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,14 @@ def test_no_schedule_from_nonsense(shape, lr, epochs):
             from_rates([round(0.05 * (1 + math.cos(math.pi * e / 30)), 4) for e in range(30)]),
             "cosine, 1e-1 to 0",
         ),
+        (
+            from_rates([0.1 * (e + 1) / 12 for e in range(12)]),
+            "11 of warm-up, 12 stages, 1e-1 to 1e-1",
+        ),
+        (
+            from_rates([*(0.1 * (e + 1) / 12 for e in range(12)), 0.05]),
+            "11 of warm-up, 13 stages, 1e-1 to 5e-2",
+        ),
         (from_rates([0.1 * 0.8**e for e in range(12)]), "12 stages, 1e-1 to 8.59e-3"),
     ],
 )

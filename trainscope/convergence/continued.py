@@ -23,6 +23,8 @@ OFF = 0.1
 """Share of the peak by which LRs may differ from the shape that is named."""
 TOLD = 0.05
 """Share of its range that an LR must have fallen by to tell the minimum that it falls to."""
+COOLDOWN = 0.2
+"""Share of the total that the last part of "wsd" takes where nobody says it."""
 STAGES = 25
 """Stages at least that a long rest of a schedule is written in, each with its mean LR: few enough
 that a `Track` tells most of them, and the run's own, apart."""
@@ -34,7 +36,7 @@ def continued_schedule(
     total: float,
     *,
     minimum: float | None = None,
-    cooldown: float = 0.2,
+    cooldown: float | None = None,
 ) -> str:
     """Return the schedule that a run is in the middle of, as `estimate_extra_epochs` takes it.
 
@@ -48,14 +50,18 @@ def continued_schedule(
         total: Epochs (or steps, or tokens, as the curve counts) of the whole schedule.
         minimum: The LR at the end; by default what the LRs so far fall towards, by least squares,
             and 0 where they have not fallen yet.
-        cooldown: The share of the total that the last part of "wsd" takes, in (0, 1].
+        cooldown: The share of the total that the last part of "wsd" takes, in (0, 1]; by default
+            a fifth.
 
     Raises:
-        ScheduleError: There is no such shape, the run has no LRs, is longer than the total, or its
-            LRs differ by more than a tenth of their peak from the shape.
+        ScheduleError: There is no such shape, or it has no cooldown; the run has no LRs, is longer
+            than the total, or its LRs differ by more than a tenth of their peak from the shape.
     """
     if shape not in SHAPES:
         raise ScheduleError(f"no shape of a schedule is named '{shape}': {', '.join(SHAPES)}")
+    if cooldown is not None and shape != "wsd":
+        raise ScheduleError(f"the cooldown is of the shape wsd, and this one is {shape}")
+    cooldown = COOLDOWN if cooldown is None else cooldown
     if not 0 < cooldown <= 1:
         raise ScheduleError(f"the cooldown is a share of the total in (0, 1], not {cooldown:g}")
     if not len(curve.lr_epochs) or not curve.lr.max():

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 WATCHED, REFERENCE = 1, 0
 """The places of the two among settings, and so their colours, where they are all there is."""
 TARGET = "#444444"
+LIKELY = 0.5
+"""A chance below which no passage is drawn: it would be read as the epoch at which that happens."""
 
 
 @dataclass
@@ -59,7 +61,7 @@ class ConvergenceDisplay:
         return f"Target {target}: {self.estimate.status}"
 
     def plot(self, ax: Axes | None = None, *, title: str | None = None) -> Self:
-        """Draw the curves over log epochs, and the interval of the first passage on the target."""
+        """Draw the curves over log epochs, and the first passage on the target, if it is likely."""
         self.ax_ = new_axes(ax, self.size)
         watched, reference = map(series_style, self.places)
         predicted = watched["color"]
@@ -75,8 +77,12 @@ class ConvergenceDisplay:
             )
         target, metric = self.estimate.target, self.estimate.metric
         aim = f"target, {metric.written(target, 2)}"
+        likely = self.estimate.reachable >= LIKELY
+        if not likely:
+            aim += f", reached with probability {self.estimate.reachable:.2f}"
         self.ax_.axhline(target, color=TARGET, lw=0.8, ls=":", label=aim)
-        self._passage()
+        if likely:
+            self._passage()
         self.ax_.set_xscale("log")
         self.ax_.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
         self.ax_.set_xlabel(f"{self.estimate.per} of retraining")

@@ -20,6 +20,8 @@ LONGEST_STAGE = 30
 LAST_LR = 1e-5
 FEW_STAGES = 8
 """A schedule of more stages is told by its shape rather than by its stages."""
+FEWEST_FALLING = 4
+"""Epochs of which a shape can be told: any two or three lie near one."""
 ALIKE = 0.01
 """Share of the largest learning rate by which a schedule may differ from the shape it is told by,
 as logs round it, or write that of an epoch's end."""
@@ -70,14 +72,14 @@ def in_words(schedule: LRSchedule) -> str:
     rise = rates.index(peak)
     fall = rates[rise:]
     begun = f"{rise} of warm-up, " if rise else ""
-    for name, left in (
-        ("cosine", lambda share: (1 + math.cos(math.pi * share)) / 2),
-        ("linear", lambda share: 1 - share),
-    ):
+    shapes: dict[str, Callable[[float], float]] = {
+        "cosine": lambda share: (1 + math.cos(math.pi * share)) / 2,
+        "linear": lambda share: 1 - share,
+    }
+    for name, left in shapes.items() if len(fall) >= FEWEST_FALLING else ():
         for late in (0, 1):  # by the start or by the end of an epoch
             shares = [left((e + late) / len(fall)) for e in range(len(fall))]
-            gone = 1 - shares[-1]
-            low = (fall[-1] - peak * shares[-1]) / gone if gone else 0.0
+            low = (fall[-1] - peak * shares[-1]) / (1 - shares[-1])
             off = max(abs(low + (peak - low) * w - lr) for w, lr in zip(shares, fall, strict=True))
             if off <= ALIKE * peak:
                 end = low if low > ALIKE * peak / 2 else 0.0
