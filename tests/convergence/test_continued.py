@@ -48,6 +48,13 @@ def linear(total, begun=0.0):
     return lambda n: 0.1 * min(n / begun if begun else 1.0, (total - n) / (total - begun))
 
 
+def test_the_stages_of_many_epochs_have_their_mean_rates():
+    expected = cosine(0.1, 400).rates()
+    track = read_plan(continued_schedule(watched(expected, 40), "cosine", 400), 400).track
+    area = np.diff(track.edges, prepend=0.0) @ track.rates
+    assert area == pytest.approx(sum(expected), rel=3e-4)
+
+
 @pytest.mark.parametrize("begun", [0, 1000])
 def test_the_steps_of_a_line_go_on(begun):
     total = 30_000

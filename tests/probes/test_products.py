@@ -11,10 +11,12 @@ from cases import seeded
 from torch import Tensor, nn
 
 from trainscope.data import ProbeData
+from trainscope.probes import convolutions, curvature
 from trainscope.probes.evaluation import evaluation
 from trainscope.probes.parameters import measured
 from trainscope.probes.passes import NonFiniteError
 from trainscope.probes.products import MatrixProduct
+from trainscope.probes.streamed_products import StreamedProduct
 from trainscope.sparsify.masks import set_masks
 
 
@@ -104,3 +106,82 @@ def test_a_weight_without_a_gradient_has_no_curvature(ggn: bool) -> None:
         expected = (gauss_newton if ggn else hessian) @ vector
         assert torch.allclose(product(vector), expected, rtol=0, atol=1e-14)
     assert product.size == 12
+
+
+def images() -> tuple[nn.Module, ProbeData]:
+    """Return a network on images that are large enough for convolutions of our own, and data."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = nn.Sequential(
+            *(nn.Conv2d(1, 4, 3, stride=2), nn.Tanh(), nn.Conv2d(4, 4, 3, padding=1, groups=2)),
+            *(nn.BatchNorm2d(4), nn.Tanh(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)),
+        )
+    inputs = torch.randn(5, 1, 19, 19, generator=seeded(1), dtype=torch.float64)
+    labels = torch.tensor([0, 1, 2, 2, 0])
+    return network.double().eval(), ProbeData("t", inputs, labels, batch_size=2)
+
+
+@pytest.mark.parametrize("ggn", [False, True])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_products_of_images_are_those_of_the_dense_matrix(
+    ggn: bool, streamed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, data = images()
+    matrix = matrices(network, data)[2 if ggn else 1]
+    made: list[int] = []
+
+    def counted(*given: object) -> Tensor | None:
+        found = ours(*given)
+        made.append(found is not None)
+        return found
+
+    ours = convolutions._call
+    monkeypatch.setattr(convolutions, "_call", counted)
+    with evaluation(network, data) as lent:
+        weights = measured(network)
+        vector = torch.randn(weights.survivors, generator=seeded(2), dtype=torch.float64)
+        if streamed:
+            pieces = weights.unflatten(vector)
+            into = [torch.zeros_like(piece) for piece in pieces]
+            StreamedProduct(lent, weights, ggn=ggn, keep=True).add(pieces, into)
+            found = weights.flatten(into)
+        else:
+            found = MatrixProduct(lent, weights, ggn=ggn, keep=True)(vector)
+    assert made == [True, True] * 3  # two convolutions of three batches
+    assert torch.allclose(found, matrix @ vector, rtol=1e-9, atol=1e-12)
+
+
+def test_graphs_that_are_let_go_of_are_built_again() -> None:
+    network, data = images()
+    with evaluation(network, data) as lent:
+        product = MatrixProduct(lent, measured(network), ggn=False, keep=True)
+        vector = torch.randn(product.size, generator=seeded(2), dtype=torch.float64)
+        first, passes = product(vector), lent.passes.forward
+        product(vector)
+        assert lent.passes.forward == passes
+        product.release()
+        assert torch.equal(product(vector), first)
+        assert lent.passes.forward == passes + 5
+
+
+def test_curvature_holds_no_graph_while_it_takes_gradients_of_samples(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    held: list[int] = []
+    products: list[MatrixProduct] = []
+    begun, traced = MatrixProduct.__init__, curvature.exact_gauss_newton
+
+    def begin(self: MatrixProduct, *given: object, **options: object) -> None:
+        products.append(self)
+        begun(self, *given, **options)
+
+    def trace(*given: object) -> object:
+        held.extend(len(product._kept) for product in products)
+        return traced(*given)
+
+    monkeypatch.setattr(MatrixProduct, "__init__", begin)
+    monkeypatch.setattr(curvature, "exact_gauss_newton", trace)
+    network = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 3)).double()
+    data = tiny()[1]
+    assert curvature.Curvature().measure(network, data).value("trace") is not None
+    assert held == [0]
