@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,10 +18,11 @@ if TYPE_CHECKING:
 
 ARCHITECTURE = "digits_resnet"
 SCHEDULE, EPOCHS = "0:1e-2,10:1e-3,15:1e-4", 20
-PAGE = "report.html"
+PAGE, STORE = "report.html", "study.db"
 RATIO = 0.9
 RETRAINING = ("F12,1e-2", "F12,3e-3", "F12,1e-3", "F12,3e-3(+36)")
 SEEDS = 3
+MOST_WORKERS = 4
 
 
 @click.command("demo")
@@ -35,8 +37,8 @@ SEEDS = 3
 def command(output: Path, seed: int) -> None:
     """Pretrain a small network on handwritten digits, prune it at 0.9, and show the damage.
 
-    Then retrain what is left at three learning rates, and show that on a page. Takes about a
-    minute on a laptop; everything it prints is measured in that run.
+    Then retrain what is left at three learning rates, and show that on a page. Takes a minute or
+    two on a laptop; everything it prints is measured in that run.
     """
     from trainscope.cli.probe import measure_and_write, show
     from trainscope.records.files import refuse_others
@@ -57,7 +59,7 @@ def command(output: Path, seed: int) -> None:
     for line in comparison.verdict(traps_are=f"{page} has the list"):
         say(f" • {line}")
     say()
-    for path in [checkpoint, *paths, page]:
+    for path in [checkpoint, *paths, output / STORE, page]:
         say(f"wrote {path}")
 
 
@@ -84,25 +86,41 @@ def check_checkpoint(path: Path) -> None:
 def retrain(
     checkpoint: Path, diagnosis: Diagnosis, output: Path, seed: int
 ) -> tuple[Comparison, Path]:
-    """Retrain the pruned network under several LR schedules, and write the page about it."""
-    from trainscope.cli.progress import progress
-    from trainscope.comparison.comparison import compare
-    from trainscope.networks import open_checkpoint
-    from trainscope.report.page.build import write_page
-    from trainscope.sparsify import Action
-    from trainscope.training.grid import run_grid
+    """Retrain the pruned network under several LR schedules, and write the page about it.
 
-    base = open_checkpoint(checkpoint)
-    with progress() as tell:
-        runs = run_grid(
-            base,
-            digits(tuple(base.input_shape)),
-            Action(ratio=RATIO),
-            recipes=RETRAINING,
-            seeds=range(seed, seed + SEEDS),
-            folder=output / "runs",
-            tell=tell,
-        )
+    The retrainings are a study, whose runs the cores share; what an earlier demo of the same base
+    model finished is not done again.
+
+    Raises:
+        StudyError: A retraining failed.
+        KeyboardInterrupt: One was interrupted. Its state is kept: the same call goes on there.
+    """
+    from trainscope.comparison.comparison import compare
+    from trainscope.errors import StudyError
+    from trainscope.report.page.build import write_page
+    from trainscope.studies.engines import run
+    from trainscope.studies.results import failures, runs_of
+    from trainscope.studies.study import Study
+    from trainscope.studies.telling import lines
+
+    study = Study(
+        name="demo",
+        base=str(checkpoint),
+        data="digits",
+        action={"ratio": RATIO},
+        recipes=list(RETRAINING),
+        seeds=list(range(seed, seed + SEEDS)),
+        store=output / STORE,
+    )
+    count = len(RETRAINING) * SEEDS
+    workers = min(MOST_WORKERS, os.cpu_count() or 1, count)
+    remark(f"retraining {count} times, {workers} at once: {', '.join(RETRAINING)}, {SEEDS} seeds")
+    engine = "serial" if workers == 1 else "processes"
+    store = run(study, engine, workers=workers, telling=lines(remark), again=True)
+    for _, why in failures(store, study.name):
+        raise StudyError(f"a retraining of the demo failed: {why}")
+    runs = runs_of(store, [study.name])
+    store.close()
     comparison, page = compare(runs, [diagnosis]), output / PAGE
     write_page(comparison, page)
     return comparison, page

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.usefixtures("few_digits")
 def test_the_demo_ends_with_the_page(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "RETRAINING", ("F2,1e-2", "F2,1e-3"))
     monkeypatch.setattr(demo, "SEEDS", 1)
+    monkeypatch.setattr(demo, "MOST_WORKERS", 1)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         module = build(demo.ARCHITECTURE, 10).eval()
@@ -38,11 +39,12 @@ def test_a_demo_that_is_stopped_begins_no_other_run(tmp_path, monkeypatch):
     save_checkpoint(tmp_path / "checkpoint.pt", network)
     begun = []
 
-    def stopped(job, folder):
+    def stopped(job, folder, **_):
         begun.append(folder)
         return Run(Kind.RETRAIN, (), status=RunStatus.INTERRUPTED)
 
-    monkeypatch.setattr("trainscope.training.grid.run_job", stopped)
+    monkeypatch.setattr("trainscope.studies.executing.run_job", stopped)
+    monkeypatch.setattr(demo, "MOST_WORKERS", 1)
     with pytest.raises(KeyboardInterrupt):
         demo.retrain(tmp_path / "checkpoint.pt", diagnosis(), tmp_path, seed=0)
     assert len(begun) == 1

@@ -22,7 +22,7 @@ from trainscope.sparsify import Action
 from trainscope.studies import Store, Study, tables
 from trainscope.studies.engines import Order, finish, obey
 from trainscope.studies.planned import Planned
-from trainscope.studies.queues import DEATHS, MOST_DEATHS, ROW, SPEC
+from trainscope.studies.queues import DEATHS, DIGEST, MOST_DEATHS, ROW, SPEC
 from trainscope.studies.results import as_csv, failures, read_csv, results
 from trainscope.studies.store import KEY
 from trainscope.studies.working import Listeners, work
@@ -164,6 +164,38 @@ def test_a_run_whose_worker_died_at_once_is_taken_up(place):
     assert work(store) == 1  # which waits until the grace is over
     assert store.counts("x") == {"finished": 1}
     assert store.entries("x", (DEATHS,))[0].attrs[DEATHS] == 1
+
+
+def test_of_this_machine_a_worker_that_is_gone_is_not_waited_for(place):
+    store = Store(place, grace=3600)
+    store.plan("x", plan(2))
+    mine = store.claim()
+    worker = processes.Process(target=claim_and_die, args=(place,))
+    worker.start()
+    worker.join()
+    assert store.counts("x") == {"running": 2}
+    assert store.revive() == 1
+    assert store.counts("x") == {"running": 1, "waiting": 1}
+    assert store.revive() == 0
+    again = store.claim()
+    assert again is not None
+    assert again.trial != mine.trial
+    assert store.revive() == 0  # it is this process's now
+    store.release(again)
+    assert store.counts("x") == {"running": 1, "waiting": 1}
+    assert store.entries("x", (DEATHS,))[1].attrs == {DIGEST: again.spec.digest, DEATHS: 1}
+
+
+def test_a_run_between_two_workers_is_nobodys(place):
+    store = Store(place, grace=3600)
+    store.plan("x", plan(1))
+    worker = processes.Process(target=claim_and_die, args=(place,))
+    worker.start()
+    worker.join()
+    assert store.revive() == 1
+    study = store.queue.studies()[0].id
+    assert store.queue.claim([study]) is not None  # and has not said who it is
+    assert store.revive() == 0
 
 
 def test_a_run_that_kills_its_workers_is_given_up(place):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from trainscope.studies.executing import execute
+    from trainscope.studies.results import runs_of
     from trainscope.studies.spec import BaseModel, RunSpec
     from trainscope.studies.store import Store
     from trainscope.studies.study import Study
@@ -20,9 +21,10 @@ _HOMES = {
     "Store": "trainscope.studies.store",
     "Study": "trainscope.studies.study",
     "execute": "trainscope.studies.executing",
+    "runs_of": "trainscope.studies.results",
 }
 
-__all__ = ["BaseModel", "RunSpec", "Store", "Study", "execute"]
+__all__ = ["BaseModel", "RunSpec", "Store", "Study", "execute", "runs_of"]
 
 
 if not TYPE_CHECKING:  # a type checker would take any name for granted

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from trainscope.records import Json, files
 from trainscope.studies import tables
+from trainscope.studies.processes import is_gone
 from trainscope.studies.tables import Entry
 
 if TYPE_CHECKING:
@@ -36,6 +37,11 @@ STATUS, ROW, ERROR = "status", "row", "error"
 """User attributes: how the run ended, its row of results, or why there is none."""
 WORKER, DEATHS, BEAT = "worker", "deaths", "beat"
 """User attributes: who does it, how many died of it; in a journal, that its worker lives."""
+PROCESS = "process"
+"""User attribute of a run under way: the process, as `processes.this_process` names it.
+
+A run that waits has none: its next worker would be taken for the one before that is gone.
+"""
 FAILED = "failed"
 SQLITE = "sqlite:///"
 """How the URL of a file of SQLite begins."""
@@ -96,7 +102,10 @@ class Queue(Protocol):
         """Say that the worker of a running trial lives."""
 
     def revive(self, study: int, grace: float) -> int:
-        """Let trials wait again whose workers have been silent for more than so many seconds."""
+        """Let trials wait again whose workers have been silent for more than so many seconds.
+
+        Those of this machine that are gone are found at once.
+        """
 
     def entries(self, study: int, names: Sequence[str]) -> list[Entry]:
         """Return the trials of a study with some of their user attributes."""
@@ -198,8 +207,10 @@ class RdbQueue:
         with self.engine.begin() as connection:
             tables.locked(connection, study)
             found = tables.stale(connection, study, grace)
+            running = tables.of_running(tables.asked_of(connection), study, PROCESS)
+            found = sorted({*found, *(trial for trial, process in running if is_gone(process))})
             for trial in found:
-                tables.requeue(connection, trial)
+                tables.requeue(connection, trial, forget=PROCESS)
         for trial in found:
             _one_more_died(self.storage, trial)
         return len(found)
@@ -291,18 +302,20 @@ class JournalQueue:
 
         revived = 0
         with files.alone(self.path):
-            for entry in self.entries(study, (BEAT,)):
+            for entry in self.entries(study, (BEAT, PROCESS)):
                 if entry.state != "RUNNING":
                     self._seen.pop(entry.trial, None)
                     continue
                 beat = entry.attrs.get(BEAT, 0)
                 last, since = self._seen.get(entry.trial, (None, 0.0))
-                if beat != last:
-                    self._seen[entry.trial] = (beat, time.monotonic())
-                elif time.monotonic() - since > grace:
+                silent = beat == last and time.monotonic() - since > grace
+                if silent or is_gone(entry.attrs.get(PROCESS, "")):
+                    self.storage.set_trial_user_attr(entry.trial, PROCESS, "")
                     self._set(entry.trial, TrialState.WAITING)
                     _one_more_died(self.storage, entry.trial)
                     revived += 1
+                elif beat != last:
+                    self._seen[entry.trial] = (beat, time.monotonic())
         return revived
 
     def entries(self, study: int, names: Sequence[str]) -> list[Entry]:

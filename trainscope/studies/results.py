@@ -48,10 +48,21 @@ def results(store: Store | str | Path, name: str | None = None) -> list[Row]:
     return [row if tuple(row) == columns else blank | row for row in found.values()]
 
 
-def runs_of(store: Store, names: Sequence[str]) -> list[Run]:
-    """Return the Runs of studies, with their curves, from their folders."""
+def runs_of(store: Store | str | Path, names: Sequence[str] | None = None) -> list[Run]:
+    """Return the Runs of studies, with their curves, from their folders: `compare` takes them.
+
+    Args:
+        store: It, or its place.
+        names: Of the studies; by default all that are in the store.
+
+    Raises:
+        StudyError: There is no such store or study.
+        RecordError: A run's file is damaged.
+    """
+    if not isinstance(store, Store):
+        store = Store(store, make=False)
     found: dict[str, Run] = {}
-    for name in names:
+    for name in store.studies if names is None else names:
         folder = store.folder_of(name)
         for entry in store.entries(name, (ROW,)):
             digest = entry.attrs.get(ROW, {}).get("digest", "")

@@ -16,11 +16,13 @@ from trainscope.errors import StudyError
 from trainscope.records import Json
 from trainscope.studies.named import JOURNAL
 from trainscope.studies.opening import file_of, opened
+from trainscope.studies.processes import this_process
 from trainscope.studies.queues import (
     DIGEST,
     ERROR,
     FAILED,
     NAMES,
+    PROCESS,
     ROW,
     SEARCH,
     SPEC,
@@ -77,7 +79,8 @@ class Store:
             journal, for a shared disk on which SQLite's locks do not work.
         folder: Of the runs; by default `runs` beside a file. Of a database elsewhere, needed once.
         make: Make the store where there is none.
-        grace: Seconds of silence after which another worker takes up a run.
+        grace: Seconds of silence after which another worker takes up a run; that of a process of
+            the same machine is taken up as soon as it is gone.
 
     Raises:
         StudyError: There is no store, or it cannot be opened.
@@ -201,9 +204,11 @@ class Store:
 
             searched = Searched(self.queue.storage, study, trial, attrs[SEARCH], spec)
             spec = searched.spec()
-        self.queue.storage.set_trial_user_attr(
-            trial, WORKER, f"{socket.gethostname()}:{os.getpid()}"
-        )
+        for name, value in (
+            (WORKER, f"{socket.gethostname()}:{os.getpid()}"),
+            (PROCESS, this_process()),
+        ):
+            self.queue.storage.set_trial_user_attr(trial, name, value)
         name = next(each.name for each in self._ours() if each.id == study)
         return Claimed(study, trial, spec, self.folder_of(name) / spec.key, searched)
 
@@ -246,10 +251,14 @@ class Store:
         """Let a run wait again, for another worker to go on with."""
         from optuna.trial import TrialState
 
-        self._end(claimed.trial, {}, TrialState.WAITING, None)
+        self._end(claimed.trial, {PROCESS: ""}, TrialState.WAITING, None)
 
     def revive(self, names: Sequence[str] | None = None) -> int:
-        """Let runs wait again whose workers are dead, and return how many."""
+        """Let runs wait again whose workers are dead, and return how many.
+
+        A worker of this machine is dead when its process is no more, any other when it was silent
+        for longer than the grace.
+        """
         return sum(self.queue.revive(study, self.grace) for study in self._of(names))
 
     def unfinished(self, names: Sequence[str] | None = None) -> int:

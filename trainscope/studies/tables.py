@@ -195,11 +195,30 @@ def stale(connection: Connection, study: int, grace: float) -> list[int]:
     return [trial for trial, beat in found if (now - beat).total_seconds() > grace]
 
 
-def requeue(connection: Connection, trial: int) -> None:
-    """Let a running trial wait again, in a transaction that holds the lock of its study."""
-    from sqlalchemy import update
+def of_running(ask: Ask, study: int, name: str) -> list[tuple[int, Any]]:
+    """Return the running trials of a study that have a user attribute, and its value."""
+    rows = ask(
+        "select a.trial_id, a.value_json from trial_user_attributes a "
+        "join trials t on t.trial_id = a.trial_id "
+        "where t.study_id = :study and t.state = 'RUNNING' and a.key = :name",
+        {"study": study, "name": name},
+    )
+    return [(trial, json.loads(value)) for trial, value in rows]
 
-    trials = _tables()["trials"]
+
+def requeue(connection: Connection, trial: int, *, forget: str) -> None:
+    """Let a running trial wait again, in a transaction that holds the lock of its study.
+
+    Args:
+        connection: In the transaction.
+        trial: Its id.
+        forget: The user attribute that it loses.
+    """
+    from sqlalchemy import delete, update
+
+    tables = _tables()
+    trials, attrs = tables["trials"], tables["trial_user_attributes"]
+    connection.execute(delete(attrs).where(attrs.c.trial_id == trial, attrs.c.key == forget))
     connection.execute(
         update(trials)
         .where(trials.c.trial_id == trial, trials.c.state == "RUNNING")

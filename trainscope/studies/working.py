@@ -17,6 +17,8 @@ from trainscope.training.runner import Watch
 
 PAUSE = 0.5
 """Seconds between two looks at a store in which others are at work."""
+LOOK = 5.0
+"""Seconds at most between two looks for workers that died."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def work(
     """
     done, looked = 0, 0.0
     while parent is None or os.getppid() == parent:
-        if time.monotonic() - looked > store.grace / 4:
+        if time.monotonic() - looked > min(LOOK, store.grace / 4):
             store.revive(names)
             looked = time.monotonic()
         claimed = store.claim(names)
