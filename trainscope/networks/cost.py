@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from trainscope.networks.example import Inputs, as_example, tensors_of
+from trainscope.networks.example import Inputs, as_example
 from trainscope.networks.masks import masks_of
 from trainscope.networks.meta import is_light, light_copy, meta_copy, shared_copy
 
@@ -99,8 +99,7 @@ def _at_density(module: nn.Module, by_weight: dict[str, int]) -> dict[str, float
 
 def _multiply_adds(module: nn.Module, inputs: Inputs) -> tuple[dict[str, int], int]:
     """Return the multiply-adds by weight, and of products that involve none."""
-    example = as_example(inputs, samples=1)
-    values = sum(t.numel() for t in tensors_of((example.args, dict(example.kwargs))).values())
+    values = as_example(inputs, samples=1).values
     with torch.random.fork_rng(devices=[]):
         if is_light(module, values):
             with suppress(Exception):  # drawn inputs need not be such as the network takes

@@ -37,6 +37,12 @@ class Example:
         first = next(t for t in _pytree.tree_leaves((self.args, dict(self.kwargs))) if _is(t))
         return len(first) if first.ndim else 1
 
+    @property
+    def values(self) -> int:
+        """The numbers in its tensors."""
+        leaves = _pytree.tree_leaves((self.args, dict(self.kwargs)))
+        return sum(leaf.numel() for leaf in leaves if _is(leaf))
+
     def beside(self, network: nn.Module) -> Example:
         """Return a copy on the network's device, floating tensors in the network's dtype."""
         like = next((p for p in network.parameters() if p.is_floating_point()), torch.empty(0))

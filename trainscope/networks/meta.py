@@ -106,6 +106,16 @@ def light_copy(module: nn.Module) -> nn.Module:
     return _copy(module, _numbers)
 
 
+def bare_copy(module: nn.Module, values: int) -> nn.Module:
+    """Return a copy for passes whose numbers do not matter: on the meta device where it is large.
+
+    Args:
+        module: Not touched.
+        values: As `is_light` takes it.
+    """
+    return light_copy(module) if is_light(module, values) else meta_copy(module)
+
+
 def _numbers(tensor: Tensor) -> Tensor:
     return torch.zeros(tensor.shape, dtype=tensor.dtype) if tensor.is_meta else tensor.clone()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch.nn.utils import parametrize
 
 from trainscope.errors import ActionError
 from trainscope.networks.example import Example, Inputs, as_example
-from trainscope.networks.meta import meta_copy
+from trainscope.networks.meta import bare_copy, meta_copy
 from trainscope.sparsify.graph_step import GraphStep
 from trainscope.sparsify.layers import Channels, makes
 from trainscope.sparsify.verify import first_line
@@ -99,7 +100,9 @@ def follow(
     Raises:
         UntraceableError: The graph cannot be had in this way.
     """
-    meta, example = meta_copy(network), as_example(inputs)
+    example = as_example(inputs)
+    copied = meta_copy if walk is not walk_traced else partial(bare_copy, values=example.values)
+    meta = copied(network)
     walked = _walked(walk, meta, example)
     channels = walked.channels
     unused = _unused(meta, walked.called)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from trainscope.errors import ActionError
-from trainscope.networks.example import Inputs
-from trainscope.networks.meta import meta_copy
+from trainscope.networks.example import Inputs, as_example
+from trainscope.networks.meta import bare_copy
 from trainscope.sparsify.channels import named_widths
 from trainscope.sparsify.layout import NamedWidth
 
@@ -51,7 +51,7 @@ def find_widths(network: nn.Module, inputs: Inputs, changed: set[int]) -> tuple[
     Returns:
         One for each attribute and use; none where `torch.fx` cannot trace the network.
     """
-    twin = meta_copy(network)
+    twin = bare_copy(network, as_example(inputs).values)
     places: dict[str, tuple[str, str]] = {}
     for name, module in twin.named_modules():
         if type(module).__module__.startswith("torch.nn"):
