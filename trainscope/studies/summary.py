@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import mean, stdev
@@ -190,11 +189,6 @@ def written(lines: Sequence[Sequence[str]]) -> str:
     ]
     rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
     return "\n".join([rows[0], rule, *rows[1:]])
-
-
-def statuses(rows: Sequence[Row]) -> dict[str, int]:
-    """Return how many runs ended how."""
-    return dict(Counter(row["status"] for row in rows))
 
 
 def _text(value: Any) -> str:
