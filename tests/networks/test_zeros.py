@@ -98,7 +98,7 @@ def rounded(weight, levels, dim=None):
 
 
 class Adapted(nn.Module):
-    """An adapter that starts at zero, a position table at zero, an embedding that is padded."""
+    """An adapter, positions and biases of attention that start at zero, an embedding that is padded."""
 
     def __init__(self):
         super().__init__()
@@ -107,6 +107,7 @@ class Adapted(nn.Module):
         self.base = nn.Linear(8, 8)
         self.lora_a = nn.Parameter(torch.randn(2, 8))
         self.lora_b = nn.Parameter(torch.zeros(8, 2))
+        self.attention_biases = nn.Parameter(torch.zeros(2, 9))  # by head and distance
         self.norm = nn.LayerNorm((5, 8))
         nn.init.zeros_(self.norm.weight)
         self.head = nn.Linear(8, 3)

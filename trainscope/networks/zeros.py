@@ -109,7 +109,8 @@ def _values(tensor: Tensor) -> Tensor | None:
 
 def _starts_at_zero(weight: Weight) -> bool:
     """Say whether a weight is a matrix that something is multiplied by, as far as one can see."""
-    return weight.kind != OTHER or weight.tensor.ndim == 2
+    leaf = weight.name.rpartition(".")[2]  # tables of biases, as of attention, are added
+    return weight.kind != OTHER or (weight.tensor.ndim == 2 and "bias" not in leaf)
 
 
 def _held(name: str, label: str, weight: Weight) -> _Held:
