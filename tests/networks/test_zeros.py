@@ -98,7 +98,7 @@ def rounded(weight, levels, dim=None):
 
 
 class Adapted(nn.Module):
-    """An adapter, positions and biases of attention that start at zero, an embedding that is padded."""
+    """An adapter, positions and biases that start at zero, and an embedding that is padded."""
 
     def __init__(self):
         super().__init__()

@@ -1,15 +1,20 @@
-"""Databases and clusters that are not always here: PostgreSQL and Ray."""
+"""Databases and clusters that are not always here: PostgreSQL, MariaDB and Ray."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import pwd
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,36 +23,78 @@ from small_studies import environment, plan
 from trainscope.errors import StudyError
 from trainscope.studies import Store, Study
 from trainscope.studies.engines import finish, run
+from trainscope.studies.processes import this_process
 from trainscope.studies.results import results
 
 processes = multiprocessing.get_context("spawn")
 BIN = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 
 
-@pytest.fixture
-def postgres(tmp_path):
-    """Start a PostgreSQL of the test's own, and return its URL."""
+QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+
+
+@contextmanager
+def postgresql(folder: Path) -> Iterator[str]:
+    """Start a PostgreSQL of the test's own, and yield its URL."""
     pytest.importorskip("psycopg", reason="psycopg is not installed")
     if not BIN:
         pytest.skip("PostgreSQL is not installed")
-    data, user = tmp_path / "data", []
+    data, user = folder / "data", []
     if os.geteuid() == 0:  # it refuses to run as root
         if shutil.which("runuser") is None:
             pytest.skip("PostgreSQL does not run as root")
         user = ["runuser", "-u", "postgres", "--"]
-        for each in (tmp_path, *tmp_path.parents[:2]):
+        for each in (folder, *folder.parents[:2]):
             each.chmod(0o755)
         data.mkdir()
         shutil.chown(data, "postgres")
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "check": True}
-    subprocess.run([*user, BIN[-1] / "initdb", "-D", data, "-A", "trust", "-U", "me"], **quiet)
+    initdb = [*user, BIN[-1] / "initdb", "-D", data, "-A", "trust", "-U", "me"]
+    subprocess.run(initdb, **QUIET, check=True)
     options = f"-c listen_addresses='' -c unix_socket_directories={data} -c fsync=off"
     control = [*user, BIN[-1] / "pg_ctl", "-D", data, "-w", "-o", options]
-    subprocess.run([*control, "start"], **quiet)
+    subprocess.run([*control, "start"], **QUIET, check=True)
     try:
         yield f"postgresql+psycopg://me@/postgres?host={data}"
     finally:
-        subprocess.run([*control, "-m", "immediate", "stop"], **quiet)
+        subprocess.run([*control, "-m", "immediate", "stop"], **QUIET, check=True)
+
+
+@contextmanager
+def mariadb(folder: Path) -> Iterator[str]:
+    """Start a MariaDB of the test's own, and yield its URL."""
+    pytest.importorskip("pymysql", reason="pymysql is not installed")
+    make, serve = shutil.which("mariadb-install-db"), shutil.which("mariadbd")
+    if make is None or serve is None:
+        pytest.skip("MariaDB is not installed")
+    user = pwd.getpwuid(os.geteuid()).pw_name
+    # A socket's path has a hundred characters at most.
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:
+        socket = Path(short) / "s"
+        told = ["--no-defaults", f"--datadir={folder / 'data'}", f"--user={user}"]
+        allowed = ["--auth-root-authentication-method=normal", "--skip-test-db"]
+        subprocess.run([make, *told, *allowed], **QUIET, check=True)
+        server = subprocess.Popen(
+            [serve, *told, f"--socket={socket}", "--skip-networking"], **QUIET
+        )
+        try:
+            while not socket.exists():
+                assert server.poll() is None
+                time.sleep(0.05)
+            import pymysql
+
+            with pymysql.connect(unix_socket=str(socket), user="root") as connection:
+                connection.cursor().execute("create database studies")
+            yield f"mysql+pymysql://root@localhost/studies?unix_socket={socket}"
+        finally:
+            server.terminate()
+            server.wait(30)
+
+
+@pytest.fixture(params=[postgresql, mariadb], ids=["postgresql", "mariadb"])
+def database(request, tmp_path):
+    """Return the URL of a database that runs while the test does."""
+    with request.param(tmp_path) as url:
+        yield url
 
 
 def drive(url: str, folder: Path, barrier) -> None:
@@ -57,10 +104,10 @@ def drive(url: str, folder: Path, barrier) -> None:
     run(study, grace=5).close()
 
 
-def test_two_drivers_at_once_on_postgresql(postgres, tmp_path):
+def test_two_drivers_at_once(database, tmp_path):
     barrier = processes.Barrier(2)
     drivers = [
-        processes.Process(target=drive, args=(postgres, tmp_path / "runs", barrier))
+        processes.Process(target=drive, args=(database, tmp_path / "runs", barrier))
         for _ in range(2)
     ]
     for driver in drivers:
@@ -68,7 +115,7 @@ def test_two_drivers_at_once_on_postgresql(postgres, tmp_path):
     for driver in drivers:
         driver.join()
     assert [driver.exitcode for driver in drivers] == [0, 0]
-    store = Store(postgres, make=False)
+    store = Store(database, make=False)
     (held,) = store.queue.studies()
     entries = store.queue.entries(held.id, ("digest", "worker"))
     assert Counter(e.attrs["digest"] for e in entries) == {p.spec.digest: 1 for p in plan(3)}
@@ -77,20 +124,41 @@ def test_two_drivers_at_once_on_postgresql(postgres, tmp_path):
     store.close()
 
 
-def test_a_database_elsewhere_needs_a_folder(postgres):
-    store = Store(postgres)
+def test_a_database_elsewhere_needs_a_folder(database):
+    store = Store(database)
     with pytest.raises(StudyError, match="needs a folder for the runs"):
         store.plan("x", plan(1))
     store.close()
 
 
-def test_a_silent_worker_on_postgresql_is_found(postgres, tmp_path):
-    store = Store(postgres, tmp_path / "runs")
+def test_a_silent_worker_is_found(database, tmp_path):
+    store = Store(database, tmp_path / "runs")
     store.plan("x", plan(1))
     claimed = store.claim()
     assert store.queue.revive(claimed.study, 60.0) == 0
     assert store.queue.revive(claimed.study, -1.0) == 1
     assert store.counts("x") == {"waiting": 1}
+    store.close()
+
+
+def claim_and_die(url: str, folder: Path) -> None:
+    """Take a run and be killed, before the first heartbeat of a thread."""
+    Store(url, folder).claim()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_of_this_machine_that_is_gone_is_found_at_once(database, tmp_path):
+    if not this_process():
+        pytest.skip("no /proc tells processes apart here")
+    store = Store(database, tmp_path / "runs", grace=3600)
+    store.plan("x", plan(2))
+    assert store.claim() is not None
+    worker = processes.Process(target=claim_and_die, args=(database, tmp_path / "runs"))
+    worker.start()
+    worker.join()
+    assert store.counts("x") == {"running": 2}
+    assert store.revive() == 1
+    assert store.counts("x") == {"running": 1, "waiting": 1}
     store.close()
 
 

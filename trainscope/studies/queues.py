@@ -115,7 +115,7 @@ class Queue(Protocol):
 
 
 class RdbQueue:
-    """In a database: SQLite, PostgreSQL, MySQL.
+    """In a database: SQLite, PostgreSQL, MariaDB.
 
     Args:
         url: As SQLAlchemy takes it.

@@ -103,7 +103,9 @@ def serialised(engine: Engine) -> None:
 def studies(ask: Ask) -> list[tuple[int, str, Json]]:
     """Return the id, the name and the user attributes of every study."""
     attrs: dict[int, Json] = defaultdict(dict)
-    for study, name, value in ask("select study_id, key, value_json from study_user_attributes"):
+    # `key` is a word of MySQL's, but not behind a dot.
+    held = ask("select s.study_id, s.key, s.value_json from study_user_attributes s")
+    for study, name, value in held:
         attrs[study][name] = json.loads(value)
     found = ask("select study_id, study_name from studies order by study_id")
     return [(study, name, attrs.get(study, {})) for study, name in found]
