@@ -12,7 +12,7 @@ from trainscope.networks import flops
 from trainscope.networks.given import given_network
 from trainscope.networks.network import Network
 from trainscope.sparsify import Action, sparsify
-from trainscope.sparsify.trial import _alike
+from trainscope.sparsify.trial import alike
 from trainscope.sparsify.verify import run
 from trainscope.task import Detection
 
@@ -35,7 +35,7 @@ def test_filters_of_a_detectors_backbone_go_and_it_finds_what_it_found_with_them
         zeroed.backbone[2].weight[gone] = 0
         zeroed.backbone[2].bias[gone] = 0
     one, two = run(done.module, network.inputs), run(zeroed, network.inputs)
-    assert _alike(one, two, 1e-9)
+    assert alike(one, two, 1e-9)
     assert any(len(boxes) for boxes in one.values())
 
 

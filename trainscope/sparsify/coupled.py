@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -15,6 +16,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from trainscope.errors import ActionError
+from trainscope.networks.copies import whole_copy
 from trainscope.networks.example import Inputs, as_example
 from trainscope.networks.masks import masks_of, set_masks
 from trainscope.sparsify.candidate import OUTPUT, Candidate, Removed
@@ -24,9 +26,12 @@ from trainscope.sparsify.dependencies import (
     by_dependencies,
     is_maker,
 )
+from trainscope.sparsify.interchange import Interchange, Swap, evenly, swaps_in, torn
 from trainscope.sparsify.statistics import Subject
 from trainscope.sparsify.verify import first_line
 
+MIXED = "its channels are no equals: where two change places, the outputs change"
+TORN = "its channels are divided, as into heads, in a way that fewer of them do not fit"
 PADDED = "padding with zeros along axis 1, which may be the channels', couples them at a shift"
 
 Wary = Mapping[type[nn.Module], bool]
@@ -61,17 +66,109 @@ class CoupledCutter:
             self._names[module]: why for module, why in failed.items() if is_maker(module)
         }
         found: list[Candidate] = []
+        self._groups: dict[str, Any] = {}
         for group in groups:
             layers = self._makers(group)
             why = self._why_not(group, layers)
             if why is None:
                 found.append(self._candidate(group, layers))
+                self._groups[found[-1].name] = group
             else:
                 self.spared.update(dict.fromkeys(layers, why))
         order = {name: place for place, name in enumerate(self._names.values())}
         self.candidates = tuple(sorted(found, key=lambda candidate: order[candidate.name]))
-        self.untold = {n: why for n, why in self.spared.items() if self._is_told(n, why)}
         self.notes: tuple[str, ...] = ()
+
+    @property
+    def untold(self) -> Mapping[str, str]:
+        """Why layers are spared that one might not expect."""
+        return {name: why for name, why in self.spared.items() if self._is_told(name, why)}
+
+    def settle(self, inputs: Inputs) -> None:
+        """Leave alone what is not interchangeable, and cut heads and the like evenly.
+
+        Args:
+            inputs: The shape of one input, or an example of a call.
+        """
+        trial = Interchange(self._network, inputs)
+        if not trial.possible:
+            return
+        chunks = {candidate.name: candidate.chunks for candidate in self.candidates}
+        counts = {candidate.name: candidate.count for candidate in self.candidates}
+        settled = evenly(trial, chunks, counts, self._swaps)
+        heads = {n: parts for n, parts in settled.items() if parts not in (None, chunks[n])}
+        torn_apart = self._torn(inputs, heads, counts) if heads else set()
+        found = []
+        for candidate in self.candidates:
+            parts = settled[candidate.name]
+            if parts is None:
+                self.spared.update(dict.fromkeys(candidate.layers, MIXED))
+            elif parts != candidate.chunks and candidate.count in torn_apart:
+                self.spared.update(dict.fromkeys(candidate.layers, TORN))
+            else:
+                found.append(replace(candidate, chunks=parts))
+        self.candidates = tuple(found)
+
+    def _torn(
+        self, inputs: Inputs, heads: Mapping[str, int], counts: Mapping[str, int]
+    ) -> set[int]:
+        """Return which numbers of channels do not stay as many heads when half of each go.
+
+        Args:
+            inputs: The shape of one input, or an example of a call.
+            heads: In how many parts candidates are cut that are divided.
+            counts: How many channels each candidate has.
+        """
+        divided = {counts[name]: parts for name, parts in heads.items()}
+        narrow = whole_copy(self._network)
+        try:
+            cutter = by_dependencies(narrow, inputs, partial(CoupledCutter, masks={}))
+            removed = {}
+            for candidate in cutter.candidates:
+                # Code that divides one value by the width of another needs as many of both.
+                alike = divided.get(candidate.count, candidate.chunks)
+                parts = heads.get(candidate.name, alike)
+                places = torch.arange(candidate.count).view(parts, -1)
+                removed[candidate.name] = places[:, -(-places.shape[1] // 2) :].flatten()
+            cutter.cut({name: places for name, places in removed.items() if len(places)})
+            return torn(self._network, narrow, inputs, set(divided))
+        except Exception:  # with fewer it does not run at all
+            return set(divided)
+
+    def _swaps(self, name: str, pairs: Sequence[tuple[int, int]]) -> list[Swap] | None:
+        """Return what changes places when channels of a candidate do; None where nobody knows."""
+        named = {id(part): name for name, part in self._network.named_parameters()}
+        found: list[Swap] = []
+        for item in self._groups[name]:
+            module, roots = item.dep.target.module, item.root_idxs
+            if any(root is None for root in roots):
+                return None
+            by_root: dict[int, list[int]] = {}
+            for place, root in zip(item.idxs, roots, strict=True):
+                by_root.setdefault(root, []).append(place)
+            first = [place for one, _ in pairs for place in by_root.get(one, ())]
+            second = [place for _, other in pairs for place in by_root.get(other, ())]
+            if len(first) != len(second):
+                return None
+            if not first:
+                continue
+            if isinstance(module, nn.Parameter):
+                axis = item.dep.target.pruning_dim
+                found.append(Swap(named[id(module)], axis, tuple(first), tuple(second)))
+                continue
+            axes = _axes(module, self._is_output(item.dep))
+            if axes is not None:
+                found += [
+                    Swap(f"{self._names[module]}.{leaf}", axis, tuple(first), tuple(second))
+                    for leaf, axis in axes.items()
+                ]
+                continue
+            cuts = (partial(_cut_in, item.dep, places) for places in (first, second))
+            swaps = swaps_in(self._names[module], module, *cuts)
+            if swaps is None:
+                return None
+            found += swaps
+        return found
 
     def cut(self, removed: Removed) -> dict[str, tuple[int, ...]]:
         """Cut the network in place; return the outputs that went, by layer (norms too)."""
@@ -202,6 +299,7 @@ def coupled(network: nn.Module, inputs: Inputs, wary: Wary = MappingProxyType({}
         )
     try:
         cutter = by_dependencies(network, inputs, partial(CoupledCutter, masks=masks, wary=wary))
+        cutter.settle(inputs)
     except TooSlowError:
         set_masks(network, masks)
         raise
@@ -260,6 +358,33 @@ def _parts(module: object) -> int:
     if isinstance(module, nn.GroupNorm):
         return int(module.num_groups)
     return int(module.num_heads) if isinstance(module, nn.MultiheadAttention) else 1
+
+
+def _axes(module: nn.Module, output: bool) -> dict[str, int] | None:
+    """Return the axis of each tensor of a layer along which its channels lie, where it is known.
+
+    Args:
+        module: The layer.
+        output: Its outputs' channels, or its inputs'.
+    """
+    own = [*module._parameters.items(), *module._buffers.items()]
+    held = {leaf: tensor for leaf, tensor in own if tensor is not None}
+    if not held and not any(True for _ in module.parameters()):
+        return {}
+    if isinstance(module, nn.Linear) or (isinstance(module, _ConvNd) and module.groups == 1):
+        across = int(getattr(module, "transposed", False) == output)
+        vectors = {leaf: 0 for leaf, tensor in held.items() if tensor.ndim == 1 and output}
+        return {"weight": across} | vectors if {"weight", "bias"} >= held.keys() else None
+    if isinstance(module, _BatchNorm | _InstanceNorm | nn.LayerNorm | nn.GroupNorm):
+        vectors = {leaf: 0 for leaf, tensor in held.items() if tensor.ndim == 1}
+        return vectors if len(vectors) == sum(tensor.ndim > 0 for tensor in held.values()) else None
+    return None
+
+
+def _cut_in(dep: Any, places: Sequence[int], module: nn.Module) -> None:
+    """Take places out of a layer like that of a dependency, as Torch-Pruning does."""
+    dep.handler.__self__.pruning_dim = dep.target.pruning_dim
+    dep.handler(module, sorted(places))
 
 
 def _width(module: nn.Module) -> int:

@@ -20,7 +20,7 @@ from trainscope.networks.masks import drop_masks
 from trainscope.sparsify.candidate import Candidate, Cutter
 from trainscope.sparsify.verify import Outputs, first_line, run
 
-_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3}
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3}
 """How far outputs may differ, as a share of the largest one, by the dtype of the trial."""
 
 
@@ -73,7 +73,7 @@ def _try(
         got, expected = run(cut.to(dtype), inputs), run(whole, inputs)
     except Exception as error:
         return f"a trial cut of its outputs does not run: {first_line(error).rstrip('. ')}"
-    if not _alike(got, expected, _TOLERANCE[dtype]):
+    if not alike(got, expected, TOLERANCE[dtype]):
         return "a trial cut of its outputs changed more than those"
     return None
 
@@ -115,7 +115,8 @@ def _tensors(network: nn.Module) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in found.items() if tensor.is_floating_point()}
 
 
-def _alike(got: Outputs, expected: Mapping[str, Tensor], tolerance: float) -> bool:
+def alike(got: Outputs, expected: Mapping[str, Tensor], tolerance: float) -> bool:
+    """Say whether outputs are the same, within a share of the largest of each tensor."""
     if got.keys() != expected.keys():
         return False
     for place, right in expected.items():
