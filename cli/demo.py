@@ -98,7 +98,7 @@ def retrain(
     from trainscope.comparison.comparison import compare
     from trainscope.errors import StudyError
     from trainscope.report.page.build import write_page
-    from trainscope.studies.engines import run
+    from trainscope.studies.engines import finish, planned
     from trainscope.studies.results import failures, runs_of
     from trainscope.studies.study import Study
     from trainscope.studies.telling import lines
@@ -112,11 +112,13 @@ def retrain(
         seeds=list(range(seed, seed + SEEDS)),
         store=output / STORE,
     )
-    count = len(RETRAINING) * SEEDS
-    workers = min(MOST_WORKERS, os.cpu_count() or 1, count)
-    remark(f"retraining {count} times, {workers} at once: {', '.join(RETRAINING)}, {SEEDS} seeds")
-    engine = "serial" if workers == 1 else "processes"
-    store = run(study, engine, workers=workers, telling=lines(remark), again=True)
+    store = study.open_store()
+    planned(study, study.plan(), store, again=True)
+    if left := store.unfinished([study.name]):
+        workers = min(MOST_WORKERS, os.cpu_count() or 1, left)
+        remark(f"{left} retrainings, {workers} at once: {', '.join(RETRAINING)}, {SEEDS} seeds")
+        engine = "serial" if workers == 1 else "processes"
+        finish(store, [study.name], engine, workers=workers, telling=lines(remark))
     for _, why in failures(store, study.name):
         raise StudyError(f"a retraining of the demo failed: {why}")
     runs = runs_of(store, [study.name])
