@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from trainscope.sparsify import Action, sparsify
-from trainscope.sparsify.coupled import MIXED, TORN
+from trainscope.sparsify.coupled import MIXED, SCALED, TORN
 from trainscope.sparsify.interchange import Interchange, Swap, rounds_of
 
 KINDS = ("in a row", "packed", "in turns", "of a size")
@@ -124,9 +124,52 @@ def test_heads_that_a_width_is_split_into_are_cut_evenly_or_not_at_all(heads, ra
     with torch.no_grad():
         expected, got = zeroed(network, done.removed)(x), done.module.double()(x)
     torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
+    assert SCALED not in done.notes
     if heads == 4 and kind == "in a row":
         gone = torch.tensor(done.removed["attentions.0.q"])
         assert (gone // 6).bincount().tolist() == [len(gone) // 4] * 4
+
+
+def test_scores_that_are_divided_by_a_narrower_heads_size_are_told_of(monkeypatch):
+    def forward(self, x):
+        q, k, v = self.split(self.q(x)), self.split(self.k(x)), self.split(self.v(x))
+        seen = F.scaled_dot_product_attention(q, k, v)
+        return self.o(seen.transpose(1, 2).reshape(x.shape))
+
+    monkeypatch.setattr(Attention, "forward", forward)
+    done = sparsify(drawn(Transformer()), Action(ratio=0.5, scope="all"), (3, 16, 16))
+    assert "attentions.0.q" in done.removed
+    assert SCALED in done.notes
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_torchs_attention_looks_as_sharply_with_narrower_heads(bias):
+    class Layer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.MultiheadAttention(24, 4, batch_first=True, bias=bias)
+
+        def forward(self, x):
+            return self.inner(x, x, x, need_weights=False)[0]
+
+    network = Transformer()
+    network.attentions = nn.ModuleList([Layer(), Layer()])
+    drawn(network)
+    done = sparsify(network, Action(ratio=0.5, scope="all"), (3, 16, 16))
+    gone = torch.tensor(done.removed["stem"])
+    twin = zeroed(network, done.removed)
+    with torch.no_grad():
+        for layer in twin.attentions:
+            rows = torch.cat([gone + 24 * part for part in range(3)])
+            layer.inner.in_proj_weight[rows] = 0.0
+            layer.inner.out_proj.weight[gone] = 0.0
+            if bias:
+                layer.inner.in_proj_bias[rows] = 0.0
+                layer.inner.out_proj.bias[gone] = 0.0
+        x = torch.randn(4, 3, 16, 16).double()
+        torch.testing.assert_close(done.module.double()(x), twin(x), rtol=1e-6, atol=1e-6)
+    assert any("queries scaled" in note and "attentions.0.inner" in note for note in done.notes)
+    assert not any("left alone" in note for note in done.notes)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from trainscope.errors import ActionError
 from trainscope.networks.copies import whole_copy
 from trainscope.networks.example import Inputs, as_example
 from trainscope.networks.masks import masks_of, set_masks
-from trainscope.sparsify.candidate import OUTPUT, Candidate, Removed
+from trainscope.sparsify.candidate import OUTPUT, Candidate, Removed, some
 from trainscope.sparsify.dependencies import (
     Dependencies,
     TooSlowError,
@@ -32,6 +32,10 @@ from trainscope.sparsify.verify import first_line
 
 MIXED = "its channels are no equals: where two change places, the outputs change"
 TORN = "its channels are divided, as into heads, in a way that fewer of them do not fit"
+SCALED = (
+    "attentions divide their scores by the root of the size of a head, which is smaller now: they "
+    "look more sharply than those of the dense network with these channels at zero"
+)
 PADDED = "padding with zeros along axis 1, which may be the channels', couples them at a shift"
 
 Wary = Mapping[type[nn.Module], bool]
@@ -97,7 +101,7 @@ class CoupledCutter:
         counts = {candidate.name: candidate.count for candidate in self.candidates}
         settled = evenly(trial, chunks, counts, self._swaps)
         heads = {n: parts for n, parts in settled.items() if parts not in (None, chunks[n])}
-        torn_apart = self._torn(inputs, heads, counts) if heads else set()
+        torn_apart, rescaled = self._torn(inputs, heads, counts) if heads else (set(), False)
         found = []
         for candidate in self.candidates:
             parts = settled[candidate.name]
@@ -108,11 +112,13 @@ class CoupledCutter:
             else:
                 found.append(replace(candidate, chunks=parts))
         self.candidates = tuple(found)
+        if rescaled and any(candidate.name in heads for candidate in found):
+            self.notes += (SCALED,)
 
     def _torn(
         self, inputs: Inputs, heads: Mapping[str, int], counts: Mapping[str, int]
-    ) -> set[int]:
-        """Return which numbers of channels do not stay as many heads when half of each go.
+    ) -> tuple[set[int], bool]:
+        """Return what `torn` does of a copy in which half of all channels are gone.
 
         Args:
             inputs: The shape of one input, or an example of a call.
@@ -133,7 +139,7 @@ class CoupledCutter:
             cutter.cut({name: places for name, places in removed.items() if len(places)})
             return torn(self._network, narrow, inputs, set(divided))
         except Exception:  # with fewer it does not run at all
-            return set(divided)
+            return set(divided), False
 
     def _swaps(self, name: str, pairs: Sequence[tuple[int, int]]) -> list[Swap] | None:
         """Return what changes places when channels of a candidate do; None where nobody knows."""
@@ -172,6 +178,7 @@ class CoupledCutter:
 
     def cut(self, removed: Removed) -> dict[str, tuple[int, ...]]:
         """Cut the network in place; return the outputs that went, by layer (norms too)."""
+        sizes = {m: m.head_dim for m in self._names if isinstance(m, nn.MultiheadAttention)}
         _mark(self._network, self._masks)
         left: dict[str, list[int]] = {}
         gone: dict[str, list[int]] = {}
@@ -189,6 +196,9 @@ class CoupledCutter:
                 left[layer] = [index for place, index in enumerate(kept) if place not in places]
             self._graph.cut(group)
         _mask_marked(self._network, self._masks)
+        if narrower := [m for m, size in sizes.items() if _as_sharp(m, size)]:
+            names = [self._names[module] for module in narrower]
+            self.notes += (f"queries scaled as their heads are narrower: {some(names)}",)
         return {name: tuple(sorted(indices)) for name, indices in gone.items()}
 
     def _is_told(self, name: str, why: str) -> bool:
@@ -358,6 +368,24 @@ def _parts(module: object) -> int:
     if isinstance(module, nn.GroupNorm):
         return int(module.num_groups)
     return int(module.num_heads) if isinstance(module, nn.MultiheadAttention) else 1
+
+
+@torch.no_grad()
+def _as_sharp(attention: nn.MultiheadAttention, size: int) -> bool:
+    """Let an attention look as sharply as when its heads had another size; say whether they had.
+
+    torch's own divides its scores by the root of the size that heads have now. In the network with
+    zeros they are divided by that of the size before.
+    """
+    if attention.head_dim == size:
+        return False
+    sharper = (attention.head_dim / size) ** 0.5
+    packed, width = attention.in_proj_weight, attention.embed_dim
+    queries = attention.q_proj_weight if packed is None else packed[:width]
+    queries.mul_(sharper)
+    if attention.in_proj_bias is not None:
+        attention.in_proj_bias[:width].mul_(sharper)
+    return True
 
 
 def _axes(module: nn.Module, output: bool) -> dict[str, int] | None:

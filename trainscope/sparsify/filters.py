@@ -13,7 +13,7 @@ from trainscope.networks.copies import whole_copy
 from trainscope.networks.example import Inputs
 from trainscope.networks.linear import is_turned
 from trainscope.networks.linear import widths as linear_widths
-from trainscope.networks.weights import CONVOLUTION, EMBEDDING, LINEAR, OTHER, weights_in
+from trainscope.networks.weights import CONVOLUTION, LINEAR, weights_in
 from trainscope.records import LayerChange
 from trainscope.sparsify.action import Action
 from trainscope.sparsify.candidate import (
@@ -185,7 +185,7 @@ def _cut_units(
             raise NoOpError("as many filters are gone already", reached=before / whole)
         raise ActionError(_no_op(cutter, ratios, selection))
     widths, parameters = _widths(network), shares_of(network)
-    others = [weight for weight in weights_in(network) if weight.kind in (EMBEDDING, OTHER)]
+    others = [w for w in weights_in(network) if w.kind not in (CONVOLUTION, LINEAR)]
     removed = _cut(cutter, selection.removed, network)
     layers = tuple(
         LayerChange(name, widths[name], widths[name] - len(removed[name]))

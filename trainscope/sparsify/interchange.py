@@ -10,6 +10,7 @@ stay as they are; so they do where the channels are normalised or averaged.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -160,18 +161,23 @@ def _failing(trial: Interchange, moved: Mapping[str, list[Swap]]) -> list[str]:
 
 
 class _Splits(TorchFunctionMode):
-    """Inside, keeps which axes of values are divided into several."""
+    """Inside, keeps which axes of values are divided into several, and how large heads are."""
 
     def __init__(self) -> None:
         super().__init__()
         self.seen: list[list[tuple[int, tuple[int, ...]]]] = []
+        self.heads: list[int] = []
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         """Run a function, and look at what it made of the shape of its first argument."""
-        made = func(*args, **(kwargs or {}))
-        if getattr(func, "__name__", "") in _RESHAPES and args and isinstance(made, Tensor):
+        kwargs = kwargs or {}
+        made = func(*args, **kwargs)
+        name = getattr(func, "__name__", "")
+        if name == "scaled_dot_product_attention" and kwargs.get("scale") is None:
+            self.heads.append(made.shape[-1])
+        if name in _RESHAPES and args and isinstance(made, Tensor):
             self.seen.append(_divided(tuple(args[0].shape), tuple(made.shape)))
         return made
 
@@ -196,7 +202,9 @@ def _divided(before: tuple[int, ...], after: tuple[int, ...]) -> list[tuple[int,
     return found
 
 
-def torn(dense: nn.Module, narrow: nn.Module, inputs: Inputs, counts: set[int]) -> set[int]:
+def torn(
+    dense: nn.Module, narrow: nn.Module, inputs: Inputs, counts: set[int]
+) -> tuple[set[int], bool]:
     """Return which numbers of channels a network divides otherwise when they are fewer.
 
     A code that knows the number of heads gives each of them fewer channels; one that knows the size
@@ -208,20 +216,25 @@ def torn(dense: nn.Module, narrow: nn.Module, inputs: Inputs, counts: set[int]) 
         inputs: The shape of one input, or an example of a call.
         counts: Numbers of channels in the dense network that are divided.
 
+    Returns:
+        The numbers, and whether scores are divided by the root of the size that a head has now.
+
     Raises:
         Exception: Whatever the narrow network raises where it does not run.
     """
-    shapes = []
+    shapes, sizes = [], []
     for network in (dense, narrow):
         with _Splits() as splits:
             run(network, inputs)
         shapes.append(splits.seen)
+        sizes.append(splits.heads)
+    rescaled = sizes[0] != sizes[1]
     if [len(each) for each in shapes[0]] != [len(each) for each in shapes[1]]:
-        return counts
+        return counts, rescaled
     pairs = list(zip(chain.from_iterable(shapes[0]), chain.from_iterable(shapes[1]), strict=True))
     kept = {size for (size, axes), (_, now) in pairs if now[:-1] == axes[:-1]}
     moved = {size for (size, axes), (_, now) in pairs if now[:-1] != axes[:-1]}
-    return counts - (kept - moved)
+    return counts - (kept - moved), rescaled
 
 
 def rounds_of(count: int, parts: int) -> list[list[tuple[int, int]]]:
@@ -254,18 +267,18 @@ def swaps_in(
     if first.keys() != second.keys():
         return None
     found = []
-    for leaf, (axis, places) in first.items():
-        if second[leaf][0] != axis or len(second[leaf][1]) != len(places):
+    for (leaf, axis), places in first.items():
+        if len(second[leaf, axis]) != len(places):
             return None
         full = f"{name}.{leaf}" if name else leaf
-        found.append(Swap(full, axis, places, second[leaf][1]))
+        found.append(Swap(full, axis, places, second[leaf, axis]))
     return found
 
 
 def _taken(
     module: nn.Module, cut: Callable[[nn.Module], Any]
-) -> dict[str, tuple[int, tuple[int, ...]]]:
-    """Return from which axis of which tensors a cut takes which slices."""
+) -> dict[tuple[str, int], tuple[int, ...]]:
+    """Return which slices a cut takes from which axes of which tensors."""
     twin = copy.deepcopy(module).double()
     sizes = {}
     with torch.no_grad():
@@ -275,16 +288,13 @@ def _taken(
     cut(twin)
     found = {}
     for leaf, tensor in _floating(twin).items():
-        axes = [axis for axis, size in enumerate(tensor.shape) if size != sizes[leaf][axis]]
-        if not axes:
-            continue
-        axis = axes[0]
-        numbers = tensor.detach().long().flatten()
-        after = int(torch.tensor(sizes[leaf][axis + 1 :]).prod())
-        stay = torch.unique(numbers.div(after, rounding_mode="floor") % sizes[leaf][axis])
-        gone = torch.ones(sizes[leaf][axis], dtype=torch.bool)
-        gone[stay.cpu()] = False
-        found[leaf] = (axis, tuple(torch.nonzero(gone).flatten().tolist()))
+        numbers = tensor.detach().long().flatten().cpu()
+        for axis, size in enumerate(sizes[leaf]):
+            if tensor.shape[axis] != size:
+                after = math.prod(sizes[leaf][axis + 1 :])
+                gone = torch.ones(size, dtype=torch.bool)
+                gone[numbers.div(after, rounding_mode="floor") % size] = False
+                found[leaf, axis] = tuple(torch.nonzero(gone).flatten().tolist())
     return found
 
 
