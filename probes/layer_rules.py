@@ -34,11 +34,12 @@ class LayerRule(Protocol):
         `x` is the layer's input [N, ...], `d` the gradients at its output, [R, N, ...].
         """
 
-    def formed(self, x: Tensor, d: Tensor, masks: Masks) -> dict[int, Tensor]:
+    def formed(self, x: Tensor, d: Tensor, masks: Masks, most: int) -> dict[int, Tensor]:
         """Return, by parameter id, the samples' gradients [N, ...] where it pays to form them.
 
-        `d` is the gradient at the output, [N, ...]; masked entries are not left out. The others'
-        are `summed`, and their squares and responses come without them.
+        `d` is the gradient at the output, [N, ...]; masked entries are not left out. `most` is the
+        bytes that a sample's may take where only speed asks for it. The others' are `summed`, and
+        their squares and responses come without them.
         """
 
     def summed(self, x: Tensor, d: Tensor, masks: Masks) -> dict[int, Tensor]:
@@ -76,10 +77,13 @@ class _LinearRule:
         rows = d.reshape(len(d), n, 1, -1, out).permute(1, 2, 0, 4, 3)
         return _weight_and_bias(self.layer.weight, self.layer.bias, columns, rows, masks)
 
-    def formed(self, x: Tensor, d: Tensor, masks: Masks) -> dict[int, Tensor]:
+    def formed(self, x: Tensor, d: Tensor, masks: Masks, most: int) -> dict[int, Tensor]:
         found = {}
         x, d = x.reshape(len(x), -1, x.shape[-1]), d.reshape(len(d), -1, d.shape[-1])
-        if _pays(self.layer.weight, x.shape[1], masks):
+        weight, places = self.layer.weight, x.shape[1]
+        # Sum and products with it take two more passes over all places where none is formed.
+        quick = places >= _PLACES and id(weight) in masks and weight.nbytes <= most
+        if quick or _pays(weight, places, masks):
             found[id(self.layer.weight)] = d.transpose(1, 2) @ x
         if self.layer.bias is not None and id(self.layer.bias) in masks:
             found[id(self.layer.bias)] = d.sum(1)
@@ -113,7 +117,7 @@ class _ConvRule:
         columns, rows = _unfolded(self.layer, x), _rows(self.layer, d)
         return _weight_and_bias(weight, self.layer.bias, columns, rows, masks)
 
-    def formed(self, x: Tensor, d: Tensor, masks: Masks) -> dict[int, Tensor]:
+    def formed(self, x: Tensor, d: Tensor, masks: Masks, most: int) -> dict[int, Tensor]:
         found = {}
         if _pays(self.layer.weight, d[0, 0].numel(), masks):
             found[id(self.layer.weight)] = self._each(x, d)
@@ -175,7 +179,7 @@ class _NormRule:
     def squares(self, x: Tensor, d: Tensor, masks: Masks) -> dict[int, Tensor]:
         return _scale_and_shift(self.layer, self.normalised(x), d, masks)
 
-    def formed(self, x: Tensor, d: Tensor, masks: Masks) -> dict[int, Tensor]:
+    def formed(self, x: Tensor, d: Tensor, masks: Masks, most: int) -> dict[int, Tensor]:
         found = {}
         if self.layer.weight is not None and id(self.layer.weight) in masks:
             found[id(self.layer.weight)] = _over_places(d * self.normalised(x))
@@ -218,11 +222,11 @@ class _ConvNormRule:
             found.update(self.norm.squares(self.convolved(x), d, masks))
         return found
 
-    def formed(self, x: Tensor, d: Tensor, masks: Masks) -> dict[int, Tensor]:
+    def formed(self, x: Tensor, d: Tensor, masks: Masks, most: int) -> dict[int, Tensor]:
         conv, norm = self.layer.conv, self.layer.norm
         inverse = self.layer.inverse_std().detach()
         scale = self.layer.scale().detach()
-        found = self.conv.formed(x, d, masks)  # by the folded weight, until it is scaled
+        found = self.conv.formed(x, d, masks, most)  # by the folded weight, until it is scaled
         shift = _over_places(d)
         each = found.get(id(conv.weight))
         if norm.weight is not None and id(norm.weight) in masks:
@@ -264,6 +268,10 @@ def _moved(parameter: Tensor | None, along: Mapping[int, Tensor]) -> Tensor | No
 
 _FEW = 2
 """Cotangents up to which gradients are formed without unfolding the input for all of them."""
+
+
+_PLACES = 4
+"""Positions from which on a linear layer's gradients are formed at less cost than left out."""
 
 
 def _pays(weight: Tensor, places: int, masks: Masks) -> bool:

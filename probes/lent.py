@@ -218,6 +218,11 @@ class Lent:
                 raise ProbeError("no label of the pinned samples counts: give other samples")
         return self._terms
 
+    def count(self, terms: Tensor) -> None:
+        """Take note of the terms of the loss over all samples, where this process has all."""
+        if self._terms is None and self.ranks.count == 1 and terms.numel():
+            self._terms = terms.numel()
+
     def cost(self) -> Cost:
         """Return what was spent so far."""
         seconds = time.perf_counter() - self.started

@@ -151,6 +151,8 @@ def _in_one_pass(lent: Lent, every: Measured, graph: int | None) -> Gradients | 
 
     def residual(outputs: Outputs, batch: Batch) -> list[list[Tensor]]:
         terms = lent.losses(outputs, batch)
+        if lent.task.size(batch) == len(lent):
+            lent.count(terms)  # else it takes a pass of its own
         losses.append(_sums(lent, outputs, batch, terms))
         used.append(every.used_by(terms).names)
         return _residual(lent, outputs, batch)

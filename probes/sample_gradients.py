@@ -1,15 +1,18 @@
 """Squared norms of every sample's own gradient, per parameter, and their parts along a direction.
 
-Layers with a rule (linear, 2-d convolution, batch norm) take it, and the outcome is checked on the
-first sample against its plain gradient. Any other network is differentiated sample by sample,
-vectorised where PyTorch can.
+Layers with a rule (linear, 2-d convolution, batch norm) take it, other weights what the graph of a
+pass says of them (`graph_rules`), and the outcome is checked on the first sample against its plain
+gradient. Any other network is differentiated sample by sample, vectorised where PyTorch can.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import torch
@@ -19,7 +22,8 @@ from torch.func import functional_call, grad, grad_and_value, vmap
 
 from trainscope.probes.folding import ConvNorm, folded, laid
 from trainscope.probes.footprint import Forward
-from trainscope.probes.layer_rules import LayerRule, rule_for
+from trainscope.probes.graph_rules import GraphRules, NoGraphRuleError, Operation
+from trainscope.probes.layer_rules import LayerRule, Masks, rule_for
 from trainscope.probes.lent import Lent
 from trainscope.probes.output_space import with_samples
 from trainscope.probes.parameters import Measured
@@ -41,6 +45,8 @@ Loss = Callable[[Outputs, Batch], Tensor]
 
 _BUDGET = 2**28  # bytes of activations and per-sample gradients held at once
 _AT_ONCE = 2**31  # the same where one pass is to do all, as the mean's gradient holds a batch's
+
+_TRIES = 8  # checks of the rules, each with some weights told apart in another way
 
 # An operation that vmap does not know, or the network's own code at shapes that it does not expect.
 _VMAP_FAILS = (RuntimeError, TypeError, ValueError, LookupError)
@@ -72,11 +78,13 @@ class SampleGradients:
         self.lent, self.measured, self.places = lent, measured, tuple(places)
         self.graph_bytes = graph_bytes
         self.losses: list[Tensor] = []
+        self._left: set[int] = set()  # ids of the weights that the graph is asked for
         self.rules = _rules(lent.model, measured)
-        self.method = "layer rules" if self.rules else "vectorised"
+        self._leave_to_graph(set())
+        self.method = "layer rules" if self._small() else "vectorised"
         if is_ragged(lent.task):
-            self.rules, self.method = {}, "one by one"
-        if self.rules and not self._agrees():
+            self.method = "one by one"
+        if self.method == "layer rules" and not self._agrees():
             self.method = "vectorised"
         if self.method == "vectorised" and self.chunk(1) == 1:
             self.method = "one by one"  # which holds one tensor's gradient at a time
@@ -87,7 +95,9 @@ class SampleGradients:
             return self.lent.batch_size
         each = (self.graph_bytes or 2**23) * (4 + (count if self.method == "layer rules" else 1))
         if self.method == "vectorised":
-            each += 2 * sum(t.numel() * t.element_size() for t in self.measured.tensors)
+            each += 2 * sum(t.nbytes for t in self.measured.tensors)
+        else:
+            each += self._formed
         return max(1, room(self.lent.weight.device, _BUDGET) // each)
 
     def __call__(
@@ -104,13 +114,13 @@ class SampleGradients:
             |g|^2 summed over cotangents, [parameters, N]; and <g, along> summed over cotangents,
             [N] (zeros without a direction).
         """
-        if self.method == "layer rules":
-            return self._by_rules(batch, cotangents, along)
-        if self.method == "vectorised":
-            try:
+        try:
+            if self.method == "layer rules":
+                return self._by_rules(batch, cotangents, along)
+            if self.method == "vectorised":
                 return self._vectorised(batch, cotangents, along)
-            except _NoRuleError:
-                self.method = "one by one"
+        except _NoRuleError:
+            self.method = "one by one"
         return self._one_by_one(batch, cotangents, along)
 
     def with_mean(
@@ -146,36 +156,36 @@ class SampleGradients:
         """Return how many samples `with_mean` can take within its memory."""
         most = room(self.lent.weight.device, _AT_ONCE)
         if self.method == "layer rules":
-            return most // (2 * (self.graph_bytes or 2**23))
-        return most // (2 * sum(t.numel() * t.element_size() for t in self.measured.tensors))
+            return most // (2 * (self.graph_bytes or 2**23) + self._formed)
+        return most // (2 * sum(t.nbytes for t in self.measured.tensors))
 
     def _means_by_rules(
         self, batch: Batch, cotangents: Cotangents
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         seen, (deltas,) = self._deltas(batch, cotangents)
-        count, (tensors, masks) = len(deltas[0]), (self.measured.tensors, self.measured.masks)
-        by_id = {id(t): mask for t, mask in zip(tensors, masks, strict=True)}
+        tensors, count = self.measured.tensors, self.lent.task.size(batch)
         squares: dict[int, Tensor] = {}
         means: dict[int, Tensor] = {}
         dots = self._zeros(count)
+        most = room(self.lent.weight.device, _BUDGET) // count
         with torch.no_grad():
-            for (module, x), d in zip(seen, deltas, strict=True):
-                if len(d) != len(x) or len(x) != count:
-                    raise _NoRuleError
-                rule = self.rules[module]
-                for key, each in rule.formed(x, d, by_id).items():
-                    mask = by_id[key]
+            for (module, x), d in zip(seen.layers, deltas, strict=False):
+                rule, masks = self.rules[module], self._masks_of(module)
+                for key, each in rule.formed(x, d, masks, most).items():
+                    mask = masks[key]
                     each = each if mask is None else each * mask
                     means[key], squares[key], along = _moments([each])
                     dots += along
-                left = {id(p) for p in rule.owned()} & by_id.keys() - means.keys()
-                if left:
-                    missing = {key: by_id[key] for key in left}
+                missing = {key: masks[key] for key in masks.keys() - means.keys()}
+                if missing:
                     squares.update(rule.squares(x, d.unsqueeze(0), missing))
                     sums = rule.summed(x, d, missing)
-                    moved = {key: sums[key] / count for key in left}
+                    moved = {key: sums[key] / count for key in missing}
                     means.update(moved)
                     dots += (d * rule.response(x, moved)).flatten(1).sum(1)
+            for key, each in self._by_graph(seen, deltas, count):
+                means[key], squares[key], along = _moments([each])
+                dots += along
         found = torch.stack([squares[id(t)].double() for t in tensors])
         return found, dots, [means[id(t)] for t in tensors]
 
@@ -202,47 +212,105 @@ class SampleGradients:
         self, batch: Batch, cotangents: Cotangents, along: Sequence[Tensor] | None
     ) -> tuple[Tensor, Tensor]:
         seen, deltas = self._deltas(batch, cotangents)
-        count = self.lent.task.size(batch)
-        tensors, masks = self.measured.tensors, self.measured.masks
-        by_id = {id(t): mask for t, mask in zip(tensors, masks, strict=True)}
+        tensors, count = self.measured.tensors, self.lent.task.size(batch)
         moved = {} if along is None else {id(t): a for t, a in zip(tensors, along, strict=True)}
         squares: dict[int, Tensor] = {}
         dots = self._zeros(count)
         with torch.no_grad():
-            for position, (module, x) in enumerate(seen):
-                d = torch.stack([delta[position] for delta in deltas])
-                if d.shape[1] != len(x) or len(x) != count:
-                    raise _NoRuleError
-                squares.update(self.rules[module].squares(x, d, by_id))
-                if moved:
-                    products = d.sum(0) * self.rules[module].response(x, moved)
+            for position, (module, x) in enumerate(seen.layers):
+                d, masks = (
+                    torch.stack([delta[position] for delta in deltas]),
+                    self._masks_of(module),
+                )
+                squares.update(self.rules[module].squares(x, d, masks))
+                own = {key: moved[key] for key in masks.keys() & moved.keys()}
+                if own:
+                    products = d.sum(0) * self.rules[module].response(x, own)
                     dots += products.flatten(1).sum(1)
+            for delta in deltas:
+                for key, each in self._by_graph(seen, delta, count):
+                    rows = each.reshape(count, -1)
+                    squares[key] = squares.get(key, 0) + rows.square().sum(1)
+                    if moved:
+                        dots += rows @ moved[key].reshape(-1)
         return torch.stack([squares[id(t)].double() for t in tensors]), dots
 
-    def _deltas(
-        self, batch: Batch, cotangents: Cotangents
-    ) -> tuple[list[tuple[nn.Module, Tensor]], list[Sequence[Tensor]]]:
-        """Return the layers with their inputs, and for each cotangent the gradients behind them."""
+    def _by_graph(
+        self, seen: _Seen, deltas: Sequence[Tensor], count: int
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Yield each weight that is left to the graph, and its samples' gradients, masked."""
+        rest = iter(deltas[len(seen.layers) :])
+        for key, operations in seen.operations.items():
+            own = list(islice(rest, len(operations)))
+            try:
+                each = self.graph.gradients(key, operations, own, count)
+            except NoGraphRuleError as error:
+                raise _NoRuleError from error
+            mask = self._masks[key]
+            yield key, each if mask is None else each * mask
+
+    def _deltas(self, batch: Batch, cotangents: Cotangents) -> tuple[_Seen, list[Sequence[Tensor]]]:
+        """Return what a pass was seen to do, and for each cotangent the gradients behind it.
+
+        These are behind the layers first, then behind the operations of the graph.
+        """
         seen: dict[nn.Module, tuple[Tensor, GradientEdge]] = {}
-        calls: list[nn.Module] = []
+        calls: Counter[nn.Module] = Counter()
 
         def remember(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
-            calls.append(module)
-            seen[module] = (args[0].detach(), get_gradient_edge(out))
+            calls[module] += 1
+            if args:
+                seen[module] = (args[0].detach(), get_gradient_edge(out))
 
         # Samples are taken as groups of channels, which lie apart in memory with channels last.
         with watched(self.rules, remember), laid(self.rules, torch.contiguous_format):
             outputs = self.lent.outputs(batch)
-        if len(seen) != len(self.rules) or len(calls) != len(seen):
-            raise _NoRuleError
-        wanted = cotangents(outputs, batch)
         count, leaves = self.lent.task.size(batch), self._counted(outputs)
+        odd = [m for m in self.rules if calls[m] != 1 or m not in seen or len(seen[m][0]) != count]
+        if odd:
+            raise _NoRuleError(odd)
+        try:
+            operations = self.graph.find(leaves, count) if self.graph.weights else {}
+        except NoGraphRuleError as error:
+            raise _NoRuleError from error
+        wanted = cotangents(outputs, batch)
         edges = [edge for _, edge in seen.values()]
+        edges += [each.edge for several in operations.values() for each in several]
         deltas: list[Sequence[Tensor]] = [
             derivative(leaves, edges, r, retain_graph=r is not wanted[-1]) for r in wanted
         ]
         self.lent.passes.add(backward=len(wanted) * count)
-        return [(module, x) for module, (x, _) in seen.items()], deltas
+        return _Seen([(module, x) for module, (x, _) in seen.items()], operations), deltas
+
+    @cached_property
+    def _masks(self) -> Masks:
+        rows = zip(self.measured.tensors, self.measured.masks, strict=True)
+        return {id(tensor): mask for tensor, mask in rows}
+
+    def _masks_of(self, module: nn.Module) -> Masks:
+        """Return the masks of the weights that a layer's rule is asked for."""
+        keys = {id(parameter) for parameter in self.rules[module].owned()} & self._masks.keys()
+        return {key: self._masks[key] for key in keys - self._left}
+
+    def _leave_to_graph(self, keys: set[int]) -> None:
+        """Ask the graph, and no layer, for some weights, and for all that no layer has a rule for.
+
+        A weight that several layers have is one of these.
+        """
+        shares = Counter(id(p) for rule in self.rules.values() for p in rule.owned())
+        self._left = {key for key in self._masks if shares[key] != 1} | keys | self._left
+        self.rules = {module: rule for module, rule in self.rules.items() if self._masks_of(module)}
+        self.graph = GraphRules([t for t in self.measured.tensors if id(t) in self._left])
+
+    @property
+    def _formed(self) -> int:
+        """Return the bytes that it takes to form one sample's gradients by the graph."""
+        return 3 * max((weight.nbytes for weight in self.graph.weights), default=0)
+
+    def _small(self) -> bool:
+        """Tell whether the gradients that the graph is asked for may be held, precisely enough."""
+        narrow = any(weight.dtype in NARROW for weight in self.graph.weights)
+        return bool(self.measured.tensors) and self._formed <= _BUDGET and not narrow
 
     def _vectorised(
         self, batch: Batch, cotangents: Cotangents, along: Sequence[Tensor] | None
@@ -348,19 +416,43 @@ class SampleGradients:
         return self.lent.weight.new_zeros(shape, dtype=torch.float64)
 
     def _agrees(self) -> bool:
-        """Check the rules on the first sample: they miss weights used outside their layer."""
+        """Check the rules on the first sample: they miss weights used outside their layer.
+
+        A weight of which a layer's rule is wrong is left to the graph, and one of which the graph
+        is, told apart by another axis.
+        """
 
         def one(outputs: Outputs, _: Batch) -> list[list[Tensor]]:
             return [[_ramp(leaf) for leaf in self._counted(outputs)]]
 
         two, first = self.lent.some(0, 2), self.lent.some(0, 1)
-        try:
-            got, _ = self._by_rules(two, one, None)
-        except (_NoRuleError, NotDifferentiableError, RuntimeError):
-            return False
-        expected, _ = self._one_by_one(first, one, None)
-        close = (got[:, :1] - expected).abs() <= 1e-2 * expected + 1e-6 * expected.max()
-        return bool(close.all())
+        expected: Tensor | None = None
+        for _ in range(_TRIES):
+            try:
+                got, _ = self._by_rules(two, one, None)
+                if expected is None:
+                    expected, _ = self._one_by_one(first, one, None)
+                close = (got[:, :1] - expected).abs() <= 1e-2 * expected + 1e-6 * expected.max()
+                wrong = {
+                    id(tensor)
+                    for tensor, fits in zip(self.measured.tensors, close.all(1), strict=True)
+                    if not bool(fits)
+                }
+                for key in wrong & self._left:
+                    self.graph.turn(key)
+            except _NoRuleError as error:
+                wrong = {id(p) for module in error.modules for p in self.rules[module].owned()}
+                if not wrong:
+                    return False
+            except (NoGraphRuleError, NotDifferentiableError, RuntimeError):
+                return False
+            if not wrong:
+                return True
+            if wrong - self._left:
+                self._leave_to_graph(wrong)
+                if not self._small():
+                    return False
+        return False
 
 
 def wholly(lent: Lent, measured: Measured) -> tuple[Lent, Measured]:
@@ -416,15 +508,35 @@ def _ramp(leaf: Tensor) -> Tensor:
     return values.reshape(leaf.shape[1:]).expand(leaf.shape)
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """What a forward pass was seen to do.
+
+    Attributes:
+        layers: Those with a rule, with their inputs.
+        operations: By the id of each weight that is left to the graph, those that take it.
+    """
+
+    layers: list[tuple[nn.Module, Tensor]]
+    operations: dict[int, list[Operation]]
+
+
 class _NoRuleError(Exception):
-    """The network uses a layer in a way that its rule does not know."""
+    """The network uses a layer in a way that its rule does not know.
+
+    Attributes:
+        modules: The layers, where it is known which.
+    """
+
+    def __init__(self, modules: Sequence[nn.Module] = ()) -> None:
+        super().__init__()
+        self.modules = tuple(modules)
 
 
 def _rules(model: nn.Module, measured: Measured) -> dict[nn.Module, LayerRule]:
-    """Return a rule for each layer with measured parameters; none unless they cover them all."""
+    """Return a rule for each layer with measured parameters."""
     wanted = {id(tensor) for tensor in measured.tensors}
     found: dict[nn.Module, LayerRule] = {}
-    covered: list[int] = []
     inside: set[nn.Module] = set()
     for module in model.modules():
         if module in inside:
@@ -432,8 +544,6 @@ def _rules(model: nn.Module, measured: Measured) -> dict[nn.Module, LayerRule]:
         if isinstance(module, ConvNorm):
             inside.update(module.modules())
         rule = rule_for(module)
-        owned = [] if rule is None else [id(p) for p in rule.owned() if id(p) in wanted]
-        if rule is not None and owned:
+        if rule is not None and any(id(p) in wanted for p in rule.owned()):
             found[module] = rule
-            covered += owned
-    return found if sorted(covered) == sorted(wanted) else {}
+    return found

@@ -114,14 +114,16 @@ class Leaking(nn.Module):
 
 
 @pytest.mark.parametrize("build", [Shared, Folding, Behind, Leaking])
-def test_rules_that_would_be_wrong_are_not_taken(build: type[nn.Module]) -> None:
+def test_layers_rules_that_would_be_wrong_are_not_taken(build: type[nn.Module]) -> None:
     network = network_of(build())
     weights = measured(network)
     along = [torch.ones_like(t) for t in weights.tensors]
     data = ProbeData("s", INPUTS, torch.zeros(6, dtype=torch.int64))
     with evaluation(network, data) as lent:
         gradients = SampleGradients(lent, weights, None)
-        assert gradients.method == "vectorised"
+        kept = {key for module in gradients.rules for key in gradients._masks_of(module)}
+        assert gradients.method == ("vectorised" if build is Leaking else "layer rules")
+        assert build is Behind or id(network[0].one.bias) not in kept
         squares, dots = gradients(lent.batch, pair, along)
     expected = by_hand(network, along)
     assert torch.allclose(squares, expected[0], rtol=1e-11)
