@@ -1,4 +1,4 @@
-"""What every probe relies on, looked at before it measures: two short passes and two single ones.
+"""What every probe relies on, looked at before it measures: a short pass and two single ones.
 
 A derivative is one number only where the same samples give the same outputs twice. Quantities of
 single samples exist only where a sample's outputs do not depend on the others in its batch.
@@ -23,8 +23,8 @@ from trainscope.errors import ProbeError, TaskError
 from trainscope.networks.copies import whole_copy
 from trainscope.probes.belongings import own_generators
 from trainscope.probes.footprint import followed_once
-from trainscope.probes.passes import checked_outputs, outputs_of
-from trainscope.task import Batch, Task, per_sample
+from trainscope.probes.passes import checked_outputs
+from trainscope.task import Batch, Outputs, Task, per_sample
 from trainscope.task.batches import mapped, tensors
 from trainscope.task.classification import one_label_each
 
@@ -127,9 +127,13 @@ class _Passes:
     network: nn.Module
     task: Task
 
+    def outputs(self, batch: Batch) -> Outputs:
+        """Return the outputs for a batch."""
+        return checked_outputs(self.task, self.network, batch)
+
     def __call__(self, batch: Batch) -> list[Tensor]:
         """Return the tensors of the outputs for a batch."""
-        return tensors(checked_outputs(self.task, self.network, batch))
+        return tensors(self.outputs(batch))
 
     def one(self, batch: Batch, i: int) -> Batch:
         """Return one sample as a batch."""
@@ -140,21 +144,25 @@ def _look(passes: _Passes, few: Batch, *, labelled: bool, single: bool) -> Behav
     generators = own_generators(passes.network)
     device = tensors(few)[0].device
     before = _random_state(device, generators)
-    first = passes(few)
+    outputs = passes.outputs(few)
+    first = tensors(outputs)
     drew = _random_state(device, generators) != before
     classes = first[0].shape[1] if single and len(first) == 1 and first[0].ndim == 2 else None
     if not all(_is_finite(leaf) for leaf in first):  # every probe will say so
         return Behaviour(classes)
-    for _ in range(TRIES - 1 if drew else 1):
-        again = passes(few)
-        if not _all(_unlike(_changed if drew else _differ), first, again):
+    coupled = None if drew else _why_coupled(passes, few, first)
+    # Where nothing is drawn, single samples have told already that they are the same twice.
+    told = not drew and coupled is None and passes.task.size(few) > 1
+    for _ in range(TRIES - 1 if drew else 0 if told else 1):
+        if not _all(_unlike(_changed if drew else _differ), first, passes(few)):
             return Behaviour(classes, random=_why_random(passes, few, drew))
-    random_loss = _why_random_loss(passes, few) if labelled and classes is None else None
+    random_loss = _why_random_loss(passes, few, outputs) if labelled and classes is None else None
     if random_loss is not None:
         return Behaviour(classes, random=random_loss)
-    coupled = _why_coupled(passes, few, first)
+    if drew:
+        coupled = _why_coupled(passes, few, first)
     if coupled is None and labelled and classes is None:
-        coupled = _why_mixed(passes, few)
+        coupled = _why_mixed(passes, few, outputs)
     return Behaviour(classes, coupled=coupled, draws=drew)
 
 
@@ -166,9 +174,8 @@ def _is_finite(values: Tensor) -> bool:
     return not values.is_floating_point() or bool(torch.isfinite(values).all())
 
 
-def _why_mixed(passes: _Passes, few: Batch) -> str | None:
+def _why_mixed(passes: _Passes, few: Batch, outputs: Outputs) -> str | None:
     """Return why the loss of a batch is not made of its samples' own terms, None where it is."""
-    outputs = outputs_of(passes.task, passes.network, few)
     terms = passes.task.losses(outputs, few).flatten().double()
     if passes.task.size(few) < 2 or not bool(torch.isfinite(terms).all()):
         return None
@@ -183,9 +190,8 @@ def _why_mixed(passes: _Passes, few: Batch) -> str | None:
     return None if same else mixes
 
 
-def _why_random_loss(passes: _Passes, few: Batch) -> str | None:
+def _why_random_loss(passes: _Passes, few: Batch, outputs: Outputs) -> str | None:
     """Return why the same outputs have another loss the next time, None where they have not."""
-    outputs = outputs_of(passes.task, passes.network, few)
     first = passes.task.losses(outputs, few)
     if not _is_finite(first) or not _differ(first, passes.task.losses(outputs, few)):
         return None

@@ -218,10 +218,10 @@ class Lent:
                 raise ProbeError("no label of the pinned samples counts: give other samples")
         return self._terms
 
-    def count(self, terms: Tensor) -> None:
-        """Take note of the terms of the loss over all samples, where this process has all."""
-        if self._terms is None and self.ranks.count == 1 and terms.numel():
-            self._terms = terms.numel()
+    def count(self, terms: int) -> int:
+        """Take note of the number of the loss's terms over all samples, which a pass has shown."""
+        self._terms = terms
+        return self.terms
 
     def cost(self) -> Cost:
         """Return what was spent so far."""

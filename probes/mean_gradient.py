@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trainscope.probes.first_look import Look, first_look
 from trainscope.probes.jackknife import mean_stderr
 from trainscope.probes.lent import Lent, check_labels
 from trainscope.probes.output_space import OutputSpace
@@ -116,10 +117,13 @@ def find_gradients(lent: Lent, graph: int | None) -> Gradients:
     if lent.behaviour.coupled is not None:
         return Gradients(mean_gradient(lent, every))
     # The mean is of the samples of all processes, which each has to know for its own.
-    apart = lent.ranks.count > 1 or lent.spread
-    found = None if apart else _in_one_pass(lent, every, graph)
-    if found is not None:
-        return found
+    if lent.ranks.count == 1 and not lent.spread:
+        look = first_look(lent, every)
+        graph = look.graph if graph is None else graph
+        found = _in_one_pass(lent, every, graph, look)
+        if found is not None:
+            return found
+        del look
     mean = mean_gradient(lent, every)
     if not mean.weights.survivors:
         return Gradients(mean)
@@ -129,33 +133,28 @@ def find_gradients(lent: Lent, graph: int | None) -> Gradients:
     return Gradients(mean, squares, dots, gradients.method)
 
 
-_LOOK = 8
-"""Samples whose loss shows which weights are used; that of all must show no others."""
+def _in_one_pass(lent: Lent, every: Measured, graph: int | None, look: Look) -> Gradients | None:
+    """Return the gradients of samples with their mean from the same pass, None where it cannot.
 
-
-def _in_one_pass(lent: Lent, every: Measured, graph: int | None) -> Gradients | None:
-    """Return the gradients of samples with their mean from the same pass, None where it cannot."""
-    look = lent.some(0, _LOOK)
-    outputs = lent.outputs(look)
-    weights, places = every.used_by(lent.losses(outputs, look)), [0]
+    The first look says which weights are used; all samples must use no others.
+    """
+    few, outputs = look.watching.batch, look.watching.outputs
+    weights, places = every.used_by(lent.losses(outputs, few)), [0]
     if not weights.survivors:
         return None
     if lent.softmax:
         check_labels(lent.task, outputs, lent.batch)
     else:
-        places = OutputSpace(lent, outputs, look).places
-    del outputs
-    gradients = SampleGradients(lent, weights, graph, places)
+        places = OutputSpace(lent, outputs, few).places
+    gradients = SampleGradients(lent, weights, graph, places, look)
     losses: list[tuple[Tensor, Tensor]] = []
     used: list[tuple[str, ...]] = []
 
     def residual(outputs: Outputs, batch: Batch) -> list[list[Tensor]]:
         terms = lent.losses(outputs, batch)
-        if lent.task.size(batch) == len(lent):
-            lent.count(terms)  # else it takes a pass of its own
         losses.append(_sums(lent, outputs, batch, terms))
         used.append(every.used_by(terms).names)
-        return _residual(lent, outputs, batch)
+        return [OutputSpace(lent, outputs, batch).gradient]
 
     # Where vmap can follow a network, every sample uses the same weights.
     found = gradients.with_mean(lent.batch, residual, _of_a_sample(lent))
@@ -164,8 +163,11 @@ def _in_one_pass(lent: Lent, every: Measured, graph: int | None) -> Gradients | 
     losses += [
         (each.double(), torch.ones_like(each, dtype=torch.int64)) for each in gradients.losses
     ]
-    squares, dots, values = found
     sums, counts = (torch.cat(parts) for parts in zip(*losses, strict=True))
+    # The gradients of samples' sums of terms are now scaled so that their mean is that of terms.
+    scale = len(lent) / lent.count(int(counts.sum()))
+    squares, dots = found[0] * scale**2, found[1] * scale**2
+    values = found[2] if scale == 1 else [value * scale for value in found[2]]
     if not bool(torch.isfinite(sums).all()):
         return None  # the plain passes say what is wrong
     mean = MeanGradient(weights, values, sums, counts, places)

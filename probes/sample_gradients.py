@@ -17,18 +17,20 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.autograd.graph import GradientEdge
 from torch.func import functional_call, grad, grad_and_value, vmap
 
-from trainscope.probes.folding import ConvNorm, folded, laid
+from trainscope.probes.first_look import Look, Watching, first_look, rules_of
+from trainscope.probes.folding import folded
 from trainscope.probes.footprint import Forward
 from trainscope.probes.graph_rules import GraphRules, NoGraphRuleError, Operation
-from trainscope.probes.layer_rules import LayerRule, Masks, rule_for
+from trainscope.probes.layer_rules import Masks
 from trainscope.probes.lent import Lent
 from trainscope.probes.output_space import with_samples
 from trainscope.probes.parameters import Measured
-from trainscope.probes.passes import NotDifferentiableError, derivative, watched
+from trainscope.probes.passes import NotDifferentiableError, derivative
 from trainscope.probes.room import room
+from trainscope.probes.sample_moments import SampleMoments, moments_of
 from trainscope.probes.shards import whole
 from trainscope.probes.step_norms import NARROW
 from trainscope.probes.streamed import dot, squared, stream_gradient
@@ -46,6 +48,7 @@ Loss = Callable[[Outputs, Batch], Tensor]
 _BUDGET = 2**28  # bytes of activations and per-sample gradients held at once
 _AT_ONCE = 2**31  # the same where one pass is to do all, as the mean's gradient holds a batch's
 
+_CACHED = 2**26  # bytes of activations that a CPU works on at once, if it has the choice
 _TRIES = 8  # checks of the rules, each with some weights told apart in another way
 
 # An operation that vmap does not know, or the network's own code at shapes that it does not expect.
@@ -66,6 +69,7 @@ class SampleGradients:
         measured: Measured,
         graph_bytes: int | None,
         places: Sequence[int] = (0,),
+        look: Look | None = None,
     ) -> None:
         """Choose the method.
 
@@ -74,18 +78,23 @@ class SampleGradients:
             measured: The parameters; all used by the loss.
             graph_bytes: Bytes of one sample's graph, None where unknown.
             places: Which of the outputs' tensors count.
+            look: A pass over the first samples, if there was one; by default one is made.
         """
         self.lent, self.measured, self.places = lent, measured, tuple(places)
         self.graph_bytes = graph_bytes
         self.losses: list[Tensor] = []
         self._left: set[int] = set()  # ids of the weights that the graph is asked for
-        self.rules = _rules(lent.model, measured)
+        self.rules = rules_of(lent.model, measured)
         self._leave_to_graph(set())
         self.method = "layer rules" if self._small() else "vectorised"
         if is_ragged(lent.task):
             self.method = "one by one"
-        if self.method == "layer rules" and not self._agrees():
-            self.method = "vectorised"
+        if self.method == "layer rules":
+            look = first_look(lent, measured) if look is None else look
+            if not self._agrees(look):
+                self.method = "vectorised"
+        if graph_bytes is None and look is not None:
+            self.graph_bytes = look.graph
         if self.method == "vectorised" and self.chunk(1) == 1:
             self.method = "one by one"  # which holds one tensor's gradient at a time
 
@@ -162,32 +171,43 @@ class SampleGradients:
     def _means_by_rules(
         self, batch: Batch, cotangents: Cotangents
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
-        seen, (deltas,) = self._deltas(batch, cotangents)
         tensors, count = self.measured.tensors, self.lent.task.size(batch)
-        squares: dict[int, Tensor] = {}
-        means: dict[int, Tensor] = {}
-        dots = self._zeros(count)
+        chunk = self._few(count)
         most = room(self.lent.weight.device, _BUDGET) // count
+        found = SampleMoments(self._zeros(count), -(-count // chunk))
+        for start in range(0, count, chunk):
+            some = torch.arange(start, min(start + chunk, count))
+            part = batch if chunk >= count else self.lent.task.select(batch, some)
+            seen, (deltas,) = self._deltas(part, cotangents)
+            with torch.no_grad():
+                for (module, x), d in zip(seen.layers, deltas, strict=False):
+                    rule, masks = self.rules[module], self._masks_of(module)
+                    formed = rule.formed(x, d, masks, most)
+                    for key, each in formed.items():
+                        mask = masks[key]
+                        found.add(key, each if mask is None else each * mask)
+                    missing = {key: masks[key] for key in masks.keys() - formed.keys()}
+                    if missing:
+                        found.leave(rule, missing, start, x, d)
+                for key, each in self._by_graph(seen, deltas):
+                    found.add(key, each)
         with torch.no_grad():
-            for (module, x), d in zip(seen.layers, deltas, strict=False):
-                rule, masks = self.rules[module], self._masks_of(module)
-                for key, each in rule.formed(x, d, masks, most).items():
-                    mask = masks[key]
-                    each = each if mask is None else each * mask
-                    means[key], squares[key], along = _moments([each])
-                    dots += along
-                missing = {key: masks[key] for key in masks.keys() - means.keys()}
-                if missing:
-                    squares.update(rule.squares(x, d.unsqueeze(0), missing))
-                    sums = rule.summed(x, d, missing)
-                    moved = {key: sums[key] / count for key in missing}
-                    means.update(moved)
-                    dots += (d * rule.response(x, moved)).flatten(1).sum(1)
-            for key, each in self._by_graph(seen, deltas, count):
-                means[key], squares[key], along = _moments([each])
-                dots += along
-        found = torch.stack([squares[id(t)].double() for t in tensors])
-        return found, dots, [means[id(t)] for t in tensors]
+            found.finish()
+        squares = torch.stack([torch.cat(found.squares[id(t)]).double() for t in tensors])
+        return squares, found.dots, [found.means[id(t)] for t in tensors]
+
+    def _few(self, count: int) -> int:
+        """Return how many of so many samples rules take at once where the mean is taken too.
+
+        Few on a CPU, whose caches then hold most of what layers give to the next; all where their
+        gradients together would take too much.
+        """
+        device = self.lent.weight.device
+        held = count * sum(t.nbytes for t in self.measured.tensors)
+        if device.type != "cpu" or held > _AT_ONCE // 4:
+            return count
+        chunks = -(-count * (self.graph_bytes or 2**23) // _CACHED)
+        return -(-count // chunks)
 
     def _means_vectorised(
         self, batch: Batch, cotangents: Cotangents, loss: Loss | None
@@ -200,7 +220,7 @@ class SampleGradients:
             held += self._per_sample(part, cotangents, loss)
         dots, squares, means = self._zeros(size), [], []
         for k, parts in enumerate(zip(*held, strict=True)):
-            mean, square, along = _moments(parts)
+            mean, square, along = moments_of(parts)
             dots += along
             squares.append(square.double())
             means.append(mean)
@@ -212,7 +232,13 @@ class SampleGradients:
         self, batch: Batch, cotangents: Cotangents, along: Sequence[Tensor] | None
     ) -> tuple[Tensor, Tensor]:
         seen, deltas = self._deltas(batch, cotangents)
-        tensors, count = self.measured.tensors, self.lent.task.size(batch)
+        return self._squares(seen, deltas, along)
+
+    def _squares(
+        self, seen: _Seen, deltas: Sequence[Sequence[Tensor]], along: Sequence[Tensor] | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return squares and dots from the gradients behind layers and operations."""
+        tensors, count = self.measured.tensors, seen.count
         moved = {} if along is None else {id(t): a for t, a in zip(tensors, along, strict=True)}
         squares: dict[int, Tensor] = {}
         dots = self._zeros(count)
@@ -228,22 +254,20 @@ class SampleGradients:
                     products = d.sum(0) * self.rules[module].response(x, own)
                     dots += products.flatten(1).sum(1)
             for delta in deltas:
-                for key, each in self._by_graph(seen, delta, count):
+                for key, each in self._by_graph(seen, delta):
                     rows = each.reshape(count, -1)
                     squares[key] = squares.get(key, 0) + rows.square().sum(1)
                     if moved:
                         dots += rows @ moved[key].reshape(-1)
         return torch.stack([squares[id(t)].double() for t in tensors]), dots
 
-    def _by_graph(
-        self, seen: _Seen, deltas: Sequence[Tensor], count: int
-    ) -> Iterator[tuple[int, Tensor]]:
+    def _by_graph(self, seen: _Seen, deltas: Sequence[Tensor]) -> Iterator[tuple[int, Tensor]]:
         """Yield each weight that is left to the graph, and its samples' gradients, masked."""
         rest = iter(deltas[len(seen.layers) :])
         for key, operations in seen.operations.items():
             own = list(islice(rest, len(operations)))
             try:
-                each = self.graph.gradients(key, operations, own, count)
+                each = self.graph.gradients(key, operations, own, seen.count)
             except NoGraphRuleError as error:
                 raise _NoRuleError from error
             mask = self._masks[key]
@@ -254,33 +278,34 @@ class SampleGradients:
 
         These are behind the layers first, then behind the operations of the graph.
         """
-        seen: dict[nn.Module, tuple[Tensor, GradientEdge]] = {}
-        calls: Counter[nn.Module] = Counter()
+        watching = Watching(self.lent, self.rules, batch)
+        seen, leaves = self._seen(watching), self._counted(watching.outputs)
+        wanted = cotangents(watching.outputs, batch)
+        deltas: list[Sequence[Tensor]] = [
+            derivative(leaves, seen.edges, r, retain_graph=r is not wanted[-1]) for r in wanted
+        ]
+        self.lent.passes.add(backward=len(wanted) * seen.count)
+        return seen, deltas
 
-        def remember(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
-            calls[module] += 1
-            if args:
-                seen[module] = (args[0].detach(), get_gradient_edge(out))
-
-        # Samples are taken as groups of channels, which lie apart in memory with channels last.
-        with watched(self.rules, remember), laid(self.rules, torch.contiguous_format):
-            outputs = self.lent.outputs(batch)
-        count, leaves = self.lent.task.size(batch), self._counted(outputs)
-        odd = [m for m in self.rules if calls[m] != 1 or m not in seen or len(seen[m][0]) != count]
+    def _seen(self, watching: Watching) -> _Seen:
+        """Return what a pass was seen to do with the measured weights."""
+        count, taken = self.lent.task.size(watching.batch), watching.taken
+        odd = [
+            module
+            for module in self.rules
+            if watching.calls[module] != 1 or module not in taken or len(taken[module][0]) != count
+        ]
         if odd:
             raise _NoRuleError(odd)
         try:
+            leaves = self._counted(watching.outputs)
             operations = self.graph.find(leaves, count) if self.graph.weights else {}
         except NoGraphRuleError as error:
             raise _NoRuleError from error
-        wanted = cotangents(outputs, batch)
-        edges = [edge for _, edge in seen.values()]
+        layers = [(module, taken[module][0]) for module in self.rules]
+        edges = [taken[module][1] for module in self.rules]
         edges += [each.edge for several in operations.values() for each in several]
-        deltas: list[Sequence[Tensor]] = [
-            derivative(leaves, edges, r, retain_graph=r is not wanted[-1]) for r in wanted
-        ]
-        self.lent.passes.add(backward=len(wanted) * count)
-        return _Seen([(module, x) for module, (x, _) in seen.items()], operations), deltas
+        return _Seen(count, layers, operations, edges)
 
     @cached_property
     def _masks(self) -> Masks:
@@ -415,24 +440,33 @@ class SampleGradients:
     def _zeros(self, *shape: int) -> Tensor:
         return self.lent.weight.new_zeros(shape, dtype=torch.float64)
 
-    def _agrees(self) -> bool:
+    def _agrees(self, look: Look) -> bool:
         """Check the rules on the first sample: they miss weights used outside their layer.
 
-        A weight of which a layer's rule is wrong is left to the graph, and one of which the graph
-        is, told apart by another axis.
+        Nothing of it may be taken for the second's. A weight of which a layer's rule is wrong is
+        left to the graph, and one of which the graph is, told apart by another axis.
         """
+        leaves = self._counted(look.watching.outputs)
+        ramps = [_ramp(leaf) for leaf in leaves]
+        expected = self._zeros(len(self.measured.names), len(ramps[0]))
+        plain = False
 
-        def one(outputs: Outputs, _: Batch) -> list[list[Tensor]]:
-            return [[_ramp(leaf) for leaf in self._counted(outputs)]]
+        def take(place: int, slope: Tensor) -> None:
+            mask = self.measured.masks[place]
+            expected[place, 0] += squared(slope if mask is None else slope * mask)
 
-        two, first = self.lent.some(0, 2), self.lent.some(0, 1)
-        expected: Tensor | None = None
         for _ in range(_TRIES):
             try:
-                got, _ = self._by_rules(two, one, None)
-                if expected is None:
-                    expected, _ = self._one_by_one(first, one, None)
-                close = (got[:, :1] - expected).abs() <= 1e-2 * expected + 1e-6 * expected.max()
+                seen = self._seen(look.watching)
+                if plain:
+                    deltas = derivative(leaves, seen.edges, ramps, retain_graph=True)
+                else:  # both from one backward pass
+                    given = leaves, self.measured.tensors, take, ramps
+                    deltas = stream_gradient(*given, retain_graph=True, also=seen.edges)
+                    plain = True
+                self.lent.passes.add(backward=seen.count)
+                got, _ = self._squares(seen, [deltas], None)
+                close = (got - expected).abs() <= 1e-2 * expected + 1e-6 * expected.max()
                 wrong = {
                     id(tensor)
                     for tensor, fits in zip(self.measured.tensors, close.all(1), strict=True)
@@ -487,38 +521,28 @@ def _vmapped(function: Callable[..., Any], *arguments: Any) -> Any:
         return function(*arguments)
 
 
-def _moments(parts: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the mean of samples' gradients, their squares and their dots with it, [N] each.
-
-    Args:
-        parts: The gradients, [n, ...] each.
-    """
-    rows = [part.reshape(len(part), -1) for part in parts]
-    if rows[0].dtype in NARROW:  # a sum of squares would be rounded to three digits
-        rows = [row.float() for row in rows]
-    mean = torch.stack([row.sum(0) for row in rows]).sum(0) / sum(map(len, rows))
-    squares = torch.cat([torch.linalg.vecdot(row, row) for row in rows])
-    return mean.view(parts[0].shape[1:]), squares, torch.cat([row @ mean for row in rows])
-
-
 def _ramp(leaf: Tensor) -> Tensor:
-    """Return for every sample the same numbers from 1 to 2, shaped like an output."""
-    size = leaf[0].numel()
-    values = torch.linspace(1, 2, size, device=leaf.device).to(leaf)
-    return values.reshape(leaf.shape[1:]).expand(leaf.shape)
+    """Return for the first sample numbers from 1 to 2, shaped like an output; zeros for others."""
+    found = torch.zeros_like(leaf)
+    found[0] = torch.linspace(1, 2, found[0].numel(), device=leaf.device).view(leaf.shape[1:])
+    return found
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """What a forward pass was seen to do.
+    """What a forward pass was seen to do with the measured weights.
 
     Attributes:
+        count: The number of samples.
         layers: Those with a rule, with their inputs.
         operations: By the id of each weight that is left to the graph, those that take it.
+        edges: Where the gradients at the outputs of both are found, in this order.
     """
 
+    count: int
     layers: list[tuple[nn.Module, Tensor]]
     operations: dict[int, list[Operation]]
+    edges: list[GradientEdge]
 
 
 class _NoRuleError(Exception):
@@ -531,19 +555,3 @@ class _NoRuleError(Exception):
     def __init__(self, modules: Sequence[nn.Module] = ()) -> None:
         super().__init__()
         self.modules = tuple(modules)
-
-
-def _rules(model: nn.Module, measured: Measured) -> dict[nn.Module, LayerRule]:
-    """Return a rule for each layer with measured parameters."""
-    wanted = {id(tensor) for tensor in measured.tensors}
-    found: dict[nn.Module, LayerRule] = {}
-    inside: set[nn.Module] = set()
-    for module in model.modules():
-        if module in inside:
-            continue
-        if isinstance(module, ConvNorm):
-            inside.update(module.modules())
-        rule = rule_for(module)
-        if rule is not None and any(id(p) in wanted for p in rule.owned()):
-            found[module] = rule
-    return found
