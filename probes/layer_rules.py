@@ -243,7 +243,7 @@ class _ConvNormRule:
         if conv.bias is not None and id(conv.bias) in masks:
             found[id(conv.bias)] = shift * scale
         if each is not None:
-            found[id(conv.weight)] = each * scale.view(-1, *[1] * (each.ndim - 2))
+            each.mul_(scale.view(-1, *[1] * (each.ndim - 2)))
             if id(conv.weight) not in masks:
                 del found[id(conv.weight)]
         return found

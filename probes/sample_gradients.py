@@ -171,30 +171,42 @@ class SampleGradients:
     def _means_by_rules(
         self, batch: Batch, cotangents: Cotangents
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
-        tensors, count = self.measured.tensors, self.lent.task.size(batch)
+        count = self.lent.task.size(batch)
         chunk = self._few(count)
-        most = room(self.lent.weight.device, _BUDGET) // count
         found = SampleMoments(self._zeros(count), -(-count // chunk))
         for start in range(0, count, chunk):
             some = torch.arange(start, min(start + chunk, count))
             part = batch if chunk >= count else self.lent.task.select(batch, some)
             seen, (deltas,) = self._deltas(part, cotangents)
-            with torch.no_grad():
-                for (module, x), d in zip(seen.layers, deltas, strict=False):
-                    rule, masks = self.rules[module], self._masks_of(module)
-                    formed = rule.formed(x, d, masks, most)
-                    for key, each in formed.items():
-                        mask = masks[key]
-                        found.add(key, each if mask is None else each * mask)
-                    missing = {key: masks[key] for key in masks.keys() - formed.keys()}
-                    if missing:
-                        found.leave(rule, missing, start, x, d)
-                for key, each in self._by_graph(seen, deltas):
-                    found.add(key, each)
+            self._collect(found, start, seen, deltas)
+            del seen, deltas
         with torch.no_grad():
             found.finish()
-        squares = torch.stack([torch.cat(found.squares[id(t)]).double() for t in tensors])
-        return squares, found.dots, [found.means[id(t)] for t in tensors]
+        means = [found.means[id(t)] for t in self.measured.tensors]
+        return self._stacked(found), found.dots, means
+
+    def _collect(
+        self, found: SampleMoments, start: int, seen: _Seen, deltas: Sequence[Tensor]
+    ) -> None:
+        """Add the gradients of a chunk of samples, whose first is at `start`."""
+        most = room(self.lent.weight.device, _BUDGET) // len(self.lent)
+        with torch.no_grad():
+            for (module, x), d in zip(seen.layers, deltas, strict=False):
+                rule, masks = self.rules[module], self._masks_of(module)
+                formed = rule.formed(x, d, masks, most)
+                for key, each in formed.items():
+                    mask = masks[key]
+                    found.add(key, each if mask is None else each * mask)
+                missing = {key: masks[key] for key in masks.keys() - formed.keys()}
+                if missing:
+                    found.leave(rule, missing, start, x, d)
+            for key, each in self._by_graph(seen, deltas):
+                found.add(key, each)
+
+    def _stacked(self, found: SampleMoments) -> Tensor:
+        """Return the squares that were found, [parameters, N]."""
+        rows = (found.squares[id(tensor)] for tensor in self.measured.tensors)
+        return torch.stack([torch.cat(row).double() for row in rows])
 
     def _few(self, count: int) -> int:
         """Return how many of so many samples rules take at once where the mean is taken too.
@@ -465,7 +477,9 @@ class SampleGradients:
                     deltas = stream_gradient(*given, retain_graph=True, also=seen.edges)
                     plain = True
                 self.lent.passes.add(backward=seen.count)
-                got, _ = self._squares(seen, [deltas], None)
+                found = SampleMoments(self._zeros(seen.count), 1)
+                self._collect(found, 0, seen, deltas)
+                got = self._stacked(found)
                 close = (got - expected).abs() <= 1e-2 * expected + 1e-6 * expected.max()
                 wrong = {
                     id(tensor)
