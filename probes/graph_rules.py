@@ -192,11 +192,13 @@ def _taken(asked: _Asked, node: Any, shape: _Shape, back: tuple[_Back, ...]) -> 
             raise NoGraphRuleError
         grid = _grid(asked.parents, parent) if name in _FLAT else _shape(parent)
         own, undone = shape, back
-        if name == "NativeGroupNorm":  # its weights stand at the second axis, not at the last
+        if (name, index) in _SECOND:
             own, undone = (*shape, *[1] * (len(grid) - 2)), (*back, _viewed(parent, shape))
         form = make(parent, grid, own, bool(back) and back[-1] is _turned)
         if make in (_multiplied, _table):  # the weight's other axis is summed over
             own = shape[-1:]
+        if make is _convolved:  # samples stand first
+            own = grid[1:]
         yield Operation(GradientEdge(parent, 0), grid, own, form, undone)
 
 
@@ -315,6 +317,32 @@ def _multiplied(node: Any, grid: _Shape, shape: _Shape, turned: bool) -> _Form:
     return form
 
 
+def _convolved(node: Any, grid: _Shape, shape: _Shape, turned: bool) -> _Form:
+    x, weight = node._saved_input, node._saved_weight
+    zeros = [0] * len(node._saved_padding)
+
+    def form(d: Tensor, axis: int, count: int) -> Tensor:
+        if axis:
+            raise NoGraphRuleError
+        every = len(d)  # several of them may be of one sample; each is taken as a group
+        found: Tensor = torch.ops.aten.convolution_backward(
+            d.reshape(1, -1, *d.shape[2:]),
+            x.reshape(1, -1, *x.shape[2:]),
+            weight.detach().new_empty(every * shape[0], *shape[1:]),  # only its shape
+            None,
+            list(node._saved_stride),
+            list(node._saved_padding),
+            list(node._saved_dilation),
+            node._saved_transposed,
+            list(node._saved_output_padding) or zeros,
+            node._saved_groups * every,
+            [False, True, False],
+        )[1]
+        return found.view(count, every // count, *shape).sum(1)
+
+    return form
+
+
 def _table(node: Any, grid: _Shape, shape: _Shape, turned: bool) -> _Form:
     ids = node._saved_indices
     if node._saved_sparse or node._saved_scale_grad_by_freq:
@@ -339,6 +367,9 @@ def _padding(node: Any, shape: _Shape) -> int:
 _FLAT = frozenset({"Addmm", "Mm"})
 """Matrix products, which know no more than two axes."""
 
+_SECOND = frozenset({("NativeGroupNorm", 1), ("NativeGroupNorm", 2), ("Convolution", 2)})
+"""Weights that stand at the second axis, that of channels, and not at the last."""
+
 _OPERATIONS: dict[tuple[str, int], Callable[[Any, _Shape, _Shape, bool], _Form]] = {
     ("Add", 0): _added,
     ("Add", 1): _added,
@@ -350,6 +381,8 @@ _OPERATIONS: dict[tuple[str, int], Callable[[Any, _Shape, _Shape, bool], _Form]]
     ("Mul", 1): _first,
     ("NativeLayerNorm", 1): _normed,
     ("NativeLayerNorm", 2): _added,
+    ("Convolution", 1): _convolved,
+    ("Convolution", 2): _added,
     ("NativeGroupNorm", 1): _group_normed,
     ("NativeGroupNorm", 2): _added,
     ("Embedding", 0): _table,

@@ -11,7 +11,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.func import vmap
 
+from trainscope.errors import TaskError
 from trainscope.probes.first_look import Look, first_look
 from trainscope.probes.jackknife import mean_stderr
 from trainscope.probes.lent import Lent, check_labels
@@ -20,9 +22,10 @@ from trainscope.probes.parameters import Measured, measured
 from trainscope.probes.passes import NonFiniteError, derivative
 from trainscope.probes.sample_gradients import Loss, SampleGradients, wholly
 from trainscope.probes.streamed import Total, stream_gradient
-from trainscope.task import Batch, Classification, Outputs, per_sample
+from trainscope.task import Batch, Classification, LanguageModelling, Outputs, per_sample
 from trainscope.task.batches import targets
 from trainscope.task.task import single
+from trainscope.task.trees import flattened
 
 
 @dataclass(frozen=True)
@@ -157,12 +160,12 @@ def _in_one_pass(lent: Lent, every: Measured, graph: int | None, look: Look) -> 
         return [OutputSpace(lent, outputs, batch).gradient]
 
     # Where vmap can follow a network, every sample uses the same weights.
-    found = gradients.with_mean(lent.batch, residual, _of_a_sample(lent))
+    loss = _of_a_sample(lent, few, outputs) if gradients.method == "vectorised" else None
+    del few, outputs, look
+    found = gradients.with_mean(lent.batch, residual, loss)
     if found is None or not set().union(*used) <= set(weights.names):
         return None
-    losses += [
-        (each.double(), torch.ones_like(each, dtype=torch.int64)) for each in gradients.losses
-    ]
+    losses += gradients.losses
     sums, counts = (torch.cat(parts) for parts in zip(*losses, strict=True))
     # The gradients of samples' sums of terms are now scaled so that their mean is that of terms.
     scale = len(lent) / lent.count(int(counts.sum()))
@@ -174,19 +177,53 @@ def _in_one_pass(lent: Lent, every: Measured, graph: int | None, look: Look) -> 
     return Gradients(mean, *_finite(squares.sum(0), dots), gradients.method)
 
 
-def _of_a_sample(lent: Lent) -> Loss | None:
-    """Return the loss as vmap can follow it, which selects no labels; None where some are."""
-    task = lent.task
-    if not lent.softmax or not isinstance(task, Classification):
-        return None
-    labels = targets(lent.batch, task.inputs)
-    if not isinstance(labels, Tensor) or bool((labels < 0).any()):
-        return None
+def _of_a_sample(lent: Lent, few: Batch, outputs: Outputs) -> Loss | None:
+    """Return the loss as vmap can follow it; None where it cannot, or finds something else.
 
-    def losses(outputs: Outputs, batch: Batch) -> Tensor:
-        its = targets(batch, task.inputs)
-        assert isinstance(its, Tensor)
-        return F.cross_entropy(single(task.logits(outputs)), its, reduction="none")
+    Args:
+        lent: The network and data.
+        few: Some samples, on which that is seen.
+        outputs: What the network returns for them.
+    """
+    loss = _without_looks(lent)
+    leaves, structure = flattened(outputs)
+    count = lent.task.size(few)
+    rows = [isinstance(x, Tensor) and x.ndim > 0 and len(x) == count for x in leaves]
+    own = [leaf.detach() for leaf, row in zip(leaves, rows, strict=True) if row]
+    given, whole = flattened(few)
+    each = [isinstance(x, Tensor) and x.ndim > 0 and len(x) == count for x in given]
+
+    def alone(mine: list[Tensor], inputs: list[Tensor]) -> tuple[Tensor, Tensor]:
+        held, taken = iter(mine), iter(inputs)
+        out = [next(held).unsqueeze(0) if row else x for x, row in zip(leaves, rows, strict=True)]
+        batch = [next(taken).unsqueeze(0) if row else x for x, row in zip(given, each, strict=True)]
+        return loss(structure.holding(out), whole.holding(batch))
+
+    inputs = [leaf for leaf, row in zip(given, each, strict=True) if row]
+    try:
+        sums, counts = vmap(alone)(own, inputs)
+        expected, numbers = per_sample(lent.task, outputs, few)
+    except (RuntimeError, TypeError, ValueError, LookupError, TaskError):
+        return None
+    same = torch.equal(counts, numbers) and torch.allclose(sums.double(), expected, rtol=1e-4)
+    return loss if same else None
+
+
+def _without_looks(lent: Lent) -> Loss:
+    """Return a task's loss written so that it looks at no value, where it is known how."""
+    task = lent.task
+    if type(task).losses is LanguageModelling.losses and isinstance(task, LanguageModelling):
+        return partial(task.sum_and_count, moved=task.moved(lent.batch))
+
+    def losses(outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor]:
+        if lent.softmax and isinstance(task, Classification):
+            its = targets(batch, task.inputs)
+            assert isinstance(its, Tensor)
+            logits = single(task.logits(outputs))
+            terms = F.cross_entropy(logits, its, reduction="none")
+        else:
+            terms = task.losses(outputs, batch).flatten()
+        return terms.sum(), torch.tensor(terms.numel(), device=terms.device)
 
     return losses
 

@@ -42,8 +42,8 @@ from trainscope.task.trees import flattened
 Cotangents = Callable[[Outputs, Batch], Sequence[Sequence[Tensor]]]
 """From outputs to R gradients at those of their tensors that count, [N, ...] each."""
 
-Loss = Callable[[Outputs, Batch], Tensor]
-"""From outputs and batch to the terms of the loss."""
+Loss = Callable[[Outputs, Batch], tuple[Tensor, Tensor]]
+"""From outputs and batch to the sum of the terms of the loss and their number."""
 
 _BUDGET = 2**28  # bytes of activations and per-sample gradients held at once
 _AT_ONCE = 2**31  # the same where one pass is to do all, as the mean's gradient holds a batch's
@@ -60,7 +60,8 @@ class SampleGradients:
 
     Attributes:
         method: "layer rules", "vectorised" or "one by one".
-        losses: The samples' losses, a tensor a chunk, where `with_mean` differentiated them.
+        losses: The samples' sums and numbers of terms of the loss, two tensors a chunk, where
+            `with_mean` differentiated them.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class SampleGradients:
         """
         self.lent, self.measured, self.places = lent, measured, tuple(places)
         self.graph_bytes = graph_bytes
-        self.losses: list[Tensor] = []
+        self.losses: list[tuple[Tensor, Tensor]] = []
         self._left: set[int] = set()  # ids of the weights that the graph is asked for
         self.rules = rules_of(lent.model, measured)
         self._leave_to_graph(set())
@@ -393,14 +394,14 @@ class SampleGradients:
         mine = [leaf for leaf, row in zip(leaves, rows, strict=True) if row]
         if loss is not None:
             of_loss = vmap(
-                grad_and_value(lambda w, m: loss(*outputs(w, m)).sum()), in_dims=(None, 0)
+                grad_and_value(lambda w, m: loss(*outputs(w, m)), has_aux=True), in_dims=(None, 0)
             )
             try:
-                found, values = _vmapped(of_loss, named, mine)
+                found, (sums, counts) = _vmapped(of_loss, named, mine)
             except _VMAP_FAILS:  # the loss looks at values
                 pass
             else:
-                self.losses.append(values.detach())
+                self.losses.append((sums.detach().double(), counts.detach()))
                 self.lent.passes.add(forward=count, backward=count)
                 yield self.measured.keep(list(found.values()))
                 return

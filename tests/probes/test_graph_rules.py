@@ -90,6 +90,21 @@ class Grouped(nn.Module):
         return self.last(self.conv(x.transpose(1, 2)).transpose(1, 2)).sum(2)
 
 
+class Convolving(nn.Module):
+    """Convolutions on lines, there and back, the last on two parts of each sample."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.there = nn.Conv1d(WIDTH, 6, 3, stride=2, padding=2, groups=2)
+        self.back = nn.ConvTranspose1d(6, 4, 2, stride=2, output_padding=1, dilation=2)
+        self.last = nn.Conv3d(2, OUT, (1, 2, 1), bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.back(torch.tanh(self.there(x.transpose(1, 2))))
+        x = self.last(torch.tanh(x).reshape(2 * len(x), 2, 1, x.shape[2], 1))
+        return x.reshape(-1, 2, *x.shape[1:]).sum((1, 3, 4, 5))
+
+
 class Twice(nn.Module):
     """One layer, called twice, the second time with samples behind."""
 
@@ -122,6 +137,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "attention": (Tokens, (LENGTH, WIDTH)),
     "attention, samples second": (lambda: Tokens(first=False), (LENGTH, WIDTH)),
     "groups": (Grouped, (LENGTH, WIDTH)),
+    "convolutions": (Convolving, (LENGTH, WIDTH)),
     "twice": (Twice, (LENGTH, WIDTH)),
     "windows": (Windows, (LENGTH * WIDTH, WIDTH)),
     "product": (body(lambda x, w, b: x @ w + b, (WIDTH, WIDTH), (WIDTH,)), (LENGTH, WIDTH)),

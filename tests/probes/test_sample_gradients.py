@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,9 +11,18 @@ from torch import Tensor, nn
 from trainscope.data import ProbeData
 from trainscope.probes.evaluation import evaluation
 from trainscope.probes.gradient import Gradient
+from trainscope.probes.mean_gradient import find_gradients
 from trainscope.probes.parameters import measured
 from trainscope.probes.sample_gradients import SampleGradients
 from trainscope.sparsify.masks import set_masks
+from trainscope.task import (
+    Classification,
+    FromLoss,
+    LanguageModelling,
+    MaskedLanguageModelling,
+    Regression,
+    Task,
+)
 
 INPUTS = torch.randn(6, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
@@ -186,3 +197,68 @@ def test_weights_that_only_a_late_sample_uses_are_measured() -> None:
     norm = float(torch.cat([g.flatten() for g in gradient]).norm())
     assert found.value("norm") == pytest.approx(norm, rel=1e-12)
     assert any("rare" in name for name in found.arrays["layers"])
+
+
+class Squared(nn.Module):
+    """A network whose weights no rule covers, on token ids or numbers."""
+
+    def __init__(self, ids: bool, outputs: int) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(7, 3) if ids else nn.Identity()
+        self.weight, self.head = nn.Parameter(torch.ones(3)), nn.Linear(3, outputs)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        return self.head(torch.tanh(self.embed(input_ids) * self.weight.square()))
+
+
+def ids_and_labels(kind: str) -> Any:
+    ids = torch.randint(7, (6, 5), generator=torch.Generator().manual_seed(3))
+    mask = torch.arange(5) < torch.tensor([5, 4, 5, 3, 2, 5]).unsqueeze(1)
+    if kind == "moved":
+        return ids, ids.roll(-1, 1).masked_fill(torch.arange(5) == 4, -100)
+    if kind == "masked":
+        return {"input_ids": ids, "labels": ids.masked_fill(ids > 3, -100)}
+    return {"input_ids": ids, "attention_mask": mask.long()}
+
+
+def by_value(out: Tensor, wanted: Tensor) -> Tensor:
+    return (out - wanted).abs().mean() if float(out.detach().sum()) < 1e9 else out.mean()
+
+
+LOSSES: dict[str, tuple[Task, Any, bool]] = {
+    "classification": (Classification(), (INPUTS, torch.arange(6) % 4), True),
+    "regression": (Regression(), (INPUTS, torch.cat([INPUTS, INPUTS[:, :1]], 1)), True),
+    "huber": (Regression(loss_name="huber"), (INPUTS, torch.ones(6, 4, dtype=torch.float64)), True),
+    "own": (FromLoss(nn.functional.mse_loss), (INPUTS, torch.ones(6, 4).double()), True),
+    "by value": (FromLoss(by_value), (INPUTS, torch.ones(6, 4).double()), False),
+    "next tokens": (LanguageModelling(), ids_and_labels("next"), True),
+    "next tokens, moved": (LanguageModelling(), ids_and_labels("moved"), True),
+    "masked tokens": (MaskedLanguageModelling(), ids_and_labels("masked"), True),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_is_differentiated_with_the_forward_pass_where_vmap_follows_it(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, batch, follows = LOSSES[name]
+    (network,) = network_of(Squared("tokens" in name, 7 if "tokens" in name else 4))
+    data = ProbeData("", batch=batch, task=task, batch_size=6)
+    with evaluation(network, data) as lent:
+        every = measured(network)
+        found = find_gradients(lent, None)
+        forward = lent.passes.forward
+        monkeypatch.setattr("trainscope.probes.mean_gradient._in_one_pass", lambda *_: None)
+        plain = find_gradients(lent, None)
+        counts = plain.mean.counts
+        monkeypatch.setattr(SampleGradients, "_vectorised", SampleGradients._one_by_one)
+        again = find_gradients(lent, None)
+    assert found.method == "vectorised"
+    assert (forward <= 2 + 6 + 1) == follows  # the look at the first two, and each sample once
+    assert torch.equal(found.mean.counts, counts)
+    assert found.squares == pytest.approx(again.squares, rel=1e-10)
+    assert found.dots == pytest.approx(again.dots, rel=1e-10, abs=1e-14)
+    assert torch.allclose(found.mean.sums, plain.mean.sums, rtol=1e-12)
+    for one, other in zip(found.mean.values, plain.mean.values, strict=True):
+        assert torch.allclose(one, other, rtol=1e-10, atol=1e-14)
+    assert len(found.mean.values) == len(every.names)
