@@ -257,7 +257,8 @@ def _spread_over(values: Tensor, grid: _Shape, shape: _Shape, axis: int, count: 
     """
     own = [1] * (len(grid) - len(shape)) + list(shape)
     del own[axis]
-    found = _by_sample(values, grid, axis, count).sum(1)
+    found = _by_sample(values, grid, axis, count)
+    found = found.squeeze(1) if found.shape[1] == 1 else found.sum(1)
     over = [1 + a for a, size in enumerate(own) if size == 1 != found.shape[1 + a]]
     return (found.sum(over) if over else found).reshape(count, *shape)
 
@@ -287,7 +288,8 @@ def _normed(node: Any, grid: _Shape, shape: _Shape, turned: bool) -> _Form:
     x, mean, inverse = node._saved_input, node._saved_result1, node._saved_result2
 
     def form(d: Tensor, axis: int, count: int) -> Tensor:
-        return _spread_over(d * ((x - mean) * inverse), grid, shape, axis, count)
+        normed = (x - mean).mul_(inverse).mul_(d)
+        return _spread_over(normed, grid, shape, axis, count)
 
     return form
 
@@ -297,8 +299,8 @@ def _group_normed(node: Any, grid: _Shape, shape: _Shape, turned: bool) -> _Form
 
     def form(d: Tensor, axis: int, count: int) -> Tensor:
         groups = x.reshape(*mean.shape, -1)
-        normed = (groups - mean.unsqueeze(-1)) * inverse.unsqueeze(-1)
-        return _spread_over(d * normed.view(grid), grid, shape, axis, count)
+        normed = (groups - mean.unsqueeze(-1)).mul_(inverse.unsqueeze(-1)).view(grid).mul_(d)
+        return _spread_over(normed, grid, shape, axis, count)
 
     return form
 

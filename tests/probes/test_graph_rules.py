@@ -169,6 +169,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
         ),
         (LENGTH, WIDTH),
     ),
+    "one number": (body(lambda x, a, b: x * a + b, (), (1,)), (LENGTH, WIDTH)),
     "axes": (
         body(lambda x, w: x + w.transpose(0, 2).reshape(LENGTH, WIDTH), (2, LENGTH, 2)),
         (LENGTH, WIDTH),
