@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge, saved_tensors_hooks
 
+from trainscope.errors import ProbeError
 from trainscope.probes.folding import ConvNorm, laid
 from trainscope.probes.layer_rules import LayerRule, rule_for
 from trainscope.probes.lent import Lent
@@ -50,11 +51,11 @@ class Look:
 
     Attributes:
         watching: The pass.
-        graph: Bytes that it keeps of one sample for the backward pass.
+        graph: Bytes that it keeps of one sample for the backward pass, None where unknown.
     """
 
     watching: Watching
-    graph: int
+    graph: int | None
 
 
 def first_look(lent: Lent, measured: Measured) -> Look:
@@ -73,9 +74,12 @@ def first_look(lent: Lent, measured: Measured) -> Look:
             kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
         return tensor.detach()
 
-    batch = lent.some(0, 2)
-    with saved_tensors_hooks(pack, lambda tensor: tensor):
-        watching = Watching(lent, rules_of(lent.model, measured), batch)
+    batch, rules = lent.some(0, 2), rules_of(lent.model, measured)
+    try:
+        with saved_tensors_hooks(pack, lambda tensor: tensor):
+            watching = Watching(lent, rules, batch)
+    except ProbeError:  # a network that differentiates with torch.func takes no such hooks
+        return Look(Watching(lent, rules, batch), None)
     size = sum(nbytes for storage, nbytes in kept.items() if storage not in own)
     return Look(watching, size // lent.task.size(batch))
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from trainscope.errors import TaskError
-from trainscope.probes.first_look import Look, first_look
+from trainscope.probes.first_look import first_look
 from trainscope.probes.jackknife import mean_stderr
 from trainscope.probes.lent import Lent, check_labels
 from trainscope.probes.output_space import OutputSpace
@@ -121,12 +121,9 @@ def find_gradients(lent: Lent, graph: int | None) -> Gradients:
         return Gradients(mean_gradient(lent, every))
     # The mean is of the samples of all processes, which each has to know for its own.
     if lent.ranks.count == 1 and not lent.spread:
-        look = first_look(lent, every)
-        graph = look.graph if graph is None else graph
-        found = _in_one_pass(lent, every, graph, look)
+        found, graph = _in_one_pass(lent, every, graph)
         if found is not None:
             return found
-        del look
     mean = mean_gradient(lent, every)
     if not mean.weights.survivors:
         return Gradients(mean)
@@ -136,15 +133,20 @@ def find_gradients(lent: Lent, graph: int | None) -> Gradients:
     return Gradients(mean, squares, dots, gradients.method)
 
 
-def _in_one_pass(lent: Lent, every: Measured, graph: int | None, look: Look) -> Gradients | None:
+def _in_one_pass(
+    lent: Lent, every: Measured, graph: int | None
+) -> tuple[Gradients | None, int | None]:
     """Return the gradients of samples with their mean from the same pass, None where it cannot.
 
-    The first look says which weights are used; all samples must use no others.
+    The first look says which weights are used; all samples must use no others. With them come the
+    bytes of a sample's graph, which it says where they are not given.
     """
+    look = first_look(lent, every)
+    graph = look.graph if graph is None else graph
     few, outputs = look.watching.batch, look.watching.outputs
     weights, places = every.used_by(lent.losses(outputs, few)), [0]
     if not weights.survivors:
-        return None
+        return None, graph
     if lent.softmax:
         check_labels(lent.task, outputs, lent.batch)
     else:
@@ -161,10 +163,10 @@ def _in_one_pass(lent: Lent, every: Measured, graph: int | None, look: Look) -> 
 
     # Where vmap can follow a network, every sample uses the same weights.
     loss = _of_a_sample(lent, few, outputs) if gradients.method == "vectorised" else None
-    del few, outputs, look
+    del few, outputs, look  # and their graph
     found = gradients.with_mean(lent.batch, residual, loss)
     if found is None or not set().union(*used) <= set(weights.names):
-        return None
+        return None, graph
     losses += gradients.losses
     sums, counts = (torch.cat(parts) for parts in zip(*losses, strict=True))
     # The gradients of samples' sums of terms are now scaled so that their mean is that of terms.
@@ -172,9 +174,9 @@ def _in_one_pass(lent: Lent, every: Measured, graph: int | None, look: Look) -> 
     squares, dots = found[0] * scale**2, found[1] * scale**2
     values = found[2] if scale == 1 else [value * scale for value in found[2]]
     if not bool(torch.isfinite(sums).all()):
-        return None  # the plain passes say what is wrong
+        return None, graph  # the plain passes say what is wrong
     mean = MeanGradient(weights, values, sums, counts, places)
-    return Gradients(mean, *_finite(squares.sum(0), dots), gradients.method)
+    return Gradients(mean, *_finite(squares.sum(0), dots), gradients.method), graph
 
 
 def _of_a_sample(lent: Lent, few: Batch, outputs: Outputs) -> Loss | None:

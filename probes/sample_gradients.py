@@ -478,6 +478,9 @@ class SampleGradients:
                     deltas = stream_gradient(*given, retain_graph=True, also=seen.edges)
                     plain = True
                 self.lent.passes.add(backward=seen.count)
+                apart = [m for (m, _), d in zip(seen.layers, deltas, strict=False) if d is None]
+                if apart:  # what they return is differentiated on the way, not here
+                    raise _NoRuleError(apart)
                 found = SampleMoments(self._zeros(seen.count), 1)
                 self._collect(found, 0, seen, deltas)
                 got = self._stacked(found)

@@ -98,4 +98,5 @@ def moments_of(parts: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
 def _squares(part: Tensor) -> Tensor:
     """Return squared norms, [n], from those of a weight's rows: a long sum would be rounded."""
     rows = part.reshape(len(part), part.shape[1] if part.ndim > 1 else 1, -1)
-    return torch.linalg.vector_norm(rows, dim=2).square().sum(1)
+    found: Tensor = torch.linalg.vector_norm(rows, dim=2).square().sum(1)
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trainscope.data import ProbeData
+from trainscope.probes import mean_gradient as mean_gradients
 from trainscope.probes.evaluation import evaluation
 from trainscope.probes.gradient import Gradient
 from trainscope.probes.mean_gradient import find_gradients
@@ -248,7 +250,7 @@ def test_a_loss_is_differentiated_with_the_forward_pass_where_vmap_follows_it(
         every = measured(network)
         found = find_gradients(lent, None)
         forward = lent.passes.forward
-        monkeypatch.setattr("trainscope.probes.mean_gradient._in_one_pass", lambda *_: None)
+        monkeypatch.setattr("trainscope.probes.mean_gradient._in_one_pass", lambda *_: (None, None))
         plain = find_gradients(lent, None)
         counts = plain.mean.counts
         monkeypatch.setattr(SampleGradients, "_vectorised", SampleGradients._one_by_one)
@@ -262,3 +264,70 @@ def test_a_loss_is_differentiated_with_the_forward_pass_where_vmap_follows_it(
     for one, other in zip(found.mean.values, plain.mean.values, strict=True):
         assert torch.allclose(one, other, rtol=1e-10, atol=1e-14)
     assert len(found.mean.values) == len(every.names)
+
+
+class Force(nn.Module):
+    """An energy's slope, which torch.func takes within the forward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.func.grad(lambda place: torch.tanh(self.one(place)).square().sum())(x)
+
+
+def test_networks_that_differentiate_are_measured() -> None:
+    network = network_of(Force())
+    data = ProbeData("", INPUTS, torch.arange(6) % 3)
+    found = Gradient().measure(network, data)
+    loss = nn.functional.cross_entropy(network(INPUTS), data.labels)
+    gradient = torch.autograd.grad(loss, list(network.parameters()))
+    norm = float(torch.cat([g.flatten() for g in gradient]).norm())
+    assert found.value("norm") == pytest.approx(norm, rel=1e-10)
+
+
+@pytest.mark.parametrize("kind", [nn.Tanh, nn.Identity])
+def test_the_first_look_is_let_go_of_before_the_work(
+    kind: type[nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = network_of(nn.Linear(3, 4), kind(), nn.Linear(4, 3))
+    looks: list[weakref.ref[Any]] = []
+    alive: list[object] = []
+    look, work = mean_gradients.first_look, SampleGradients.with_mean
+
+    def noted(*given: Any) -> Any:
+        found = look(*given)
+        looks.append(weakref.ref(found.watching.outputs))
+        return found
+
+    def worked(self: SampleGradients, *given: Any) -> Any:
+        alive.extend(each() for each in looks)
+        return work(self, *given)
+
+    monkeypatch.setattr(mean_gradients, "first_look", noted)
+    monkeypatch.setattr(SampleGradients, "with_mean", worked)
+    Gradient().measure(network, ProbeData("", INPUTS, torch.arange(6) % 3))
+    assert alive == [None]
+
+
+def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A linear layer on one place is left unformed, so that its products wait for the mean."""
+    network = network_of(nn.Linear(3, 4), nn.Tanh(), nn.LayerNorm(4), nn.Linear(4, 3))
+    data = ProbeData("", INPUTS, torch.arange(6) % 3)
+    whole = Gradient().measure(network, data)
+    monkeypatch.setattr("trainscope.probes.sample_gradients._CACHED", 2**9)
+    sizes: list[int] = []
+    handle = network.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+    parts = Gradient().measure(network, data)
+    handle.remove()
+    assert sizes[-2:] == [3, 3]
+    for name in ("norm", "loss", "snr"):
+        assert parts.value(name) == pytest.approx(whole.value(name), rel=1e-10)
+    assert parts.arrays["sample_norms"] == pytest.approx(whole.arrays["sample_norms"], rel=1e-10)
+    held = 6 * sum(p.nbytes for p in network.parameters())
+    with evaluation(network, data) as lent:
+        gradients = SampleGradients(lent, measured(network), 2**7)
+        for most, chunk in ((4 * held, 3), (4 * held - 1, 6)):
+            monkeypatch.setattr("trainscope.probes.sample_gradients._AT_ONCE", most)
+            assert gradients._few(6) == chunk
