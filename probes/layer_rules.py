@@ -64,12 +64,16 @@ def rule_for(module: nn.Module) -> LayerRule | None:
     return None
 
 
+def _own(layer: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in layer._parameters.values() if parameter is not None]
+
+
 class _LinearRule:
     def __init__(self, layer: nn.Linear) -> None:
         self.layer = layer
 
     def owned(self) -> list[nn.Parameter]:
-        return list(self.layer.parameters(recurse=False))
+        return _own(self.layer)
 
     def squares(self, x: Tensor, d: Tensor, masks: Masks) -> dict[int, Tensor]:
         n, out = len(x), d.shape[-1]
@@ -102,7 +106,7 @@ class _ConvRule:
         self.layer = layer
 
     def owned(self) -> list[nn.Parameter]:
-        return list(self.layer.parameters(recurse=False))
+        return _own(self.layer)
 
     def squares(self, x: Tensor, d: Tensor, masks: Masks) -> dict[int, Tensor]:
         weight, found = self.layer.weight, {}
@@ -169,7 +173,7 @@ class _NormRule:
         self.layer = layer
 
     def owned(self) -> list[nn.Parameter]:
-        return list(self.layer.parameters(recurse=False))
+        return _own(self.layer)
 
     def normalised(self, x: Tensor) -> Tensor:
         shape = (1, -1, *[1] * (x.ndim - 2))

@@ -193,7 +193,7 @@ class SampleGradients:
         most = room(self.lent.weight.device, _BUDGET) // len(self.lent)
         with torch.no_grad():
             for (module, x), d in zip(seen.layers, deltas, strict=False):
-                rule, masks = self.rules[module], self._masks_of(module)
+                rule, masks = self.rules[module], self._asked[module]
                 formed = rule.formed(x, d, masks, most)
                 for key, each in formed.items():
                     mask = masks[key]
@@ -259,7 +259,7 @@ class SampleGradients:
             for position, (module, x) in enumerate(seen.layers):
                 d, masks = (
                     torch.stack([delta[position] for delta in deltas]),
-                    self._masks_of(module),
+                    self._asked[module],
                 )
                 squares.update(self.rules[module].squares(x, d, masks))
                 own = {key: moved[key] for key in masks.keys() & moved.keys()}
@@ -325,11 +325,6 @@ class SampleGradients:
         rows = zip(self.measured.tensors, self.measured.masks, strict=True)
         return {id(tensor): mask for tensor, mask in rows}
 
-    def _masks_of(self, module: nn.Module) -> Masks:
-        """Return the masks of the weights that a layer's rule is asked for."""
-        keys = {id(parameter) for parameter in self.rules[module].owned()} & self._masks.keys()
-        return {key: self._masks[key] for key in keys - self._left}
-
     def _leave_to_graph(self, keys: set[int]) -> None:
         """Ask the graph, and no layer, for some weights, and for all that no layer has a rule for.
 
@@ -337,7 +332,12 @@ class SampleGradients:
         """
         shares = Counter(id(p) for rule in self.rules.values() for p in rule.owned())
         self._left = {key for key in self._masks if shares[key] != 1} | keys | self._left
-        self.rules = {module: rule for module, rule in self.rules.items() if self._masks_of(module)}
+        self._asked: dict[nn.Module, Masks] = {}  # the masks of what each layer's rule is asked for
+        for module, rule in self.rules.items():
+            own = {id(p) for p in rule.owned()} & self._masks.keys() - self._left
+            if own:
+                self._asked[module] = {key: self._masks[key] for key in own}
+        self.rules = {module: self.rules[module] for module in self._asked}
         self.graph = GraphRules([t for t in self.measured.tensors if id(t) in self._left])
 
     @property
@@ -481,7 +481,7 @@ class SampleGradients:
                 apart = [m for (m, _), d in zip(seen.layers, deltas, strict=False) if d is None]
                 if apart:  # what they return is differentiated on the way, not here
                     raise _NoRuleError(apart)
-                found = SampleMoments(self._zeros(seen.count), 1)
+                found = SampleMoments(self._zeros(seen.count), alone=True)
                 self._collect(found, 0, seen, deltas)
                 got = self._stacked(found)
                 close = (got - expected).abs() <= 1e-2 * expected + 1e-6 * expected.max()

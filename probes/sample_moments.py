@@ -25,14 +25,15 @@ class SampleMoments:
         dots: The samples' products with the mean, over all weights, [N] float64.
     """
 
-    def __init__(self, dots: Tensor, chunks: int) -> None:
+    def __init__(self, dots: Tensor, chunks: int = 1, *, alone: bool = False) -> None:
         """Begin.
 
         Args:
             dots: Zeros, [N].
             chunks: How many there will be.
+            alone: Take the squares alone.
         """
-        self.dots, self.chunks = dots, chunks
+        self.dots, self.chunks, self.alone = dots, chunks, alone
         self.means: dict[int, Tensor] = {}
         self.squares: dict[int, list[Tensor]] = defaultdict(list)
         self._formed: dict[int, list[Tensor]] = defaultdict(list)
@@ -41,7 +42,9 @@ class SampleMoments:
 
     def add(self, key: int, each: Tensor) -> None:
         """Add a chunk's gradients of one weight, [n, ...], masked."""
-        if self.chunks > 1:
+        if self.alone:
+            self.squares[key].append(squares_of(each))
+        elif self.chunks > 1:
             self._formed[key].append(each)
         else:
             self._take(key, [each])
@@ -58,6 +61,8 @@ class SampleMoments:
         """
         for key, square in rule.squares(x, d.unsqueeze(0), masks).items():
             self.squares[key].append(square)
+        if self.alone:
+            return
         sums = rule.summed(x, d, masks)
         for key in masks:
             self._sums[key] = self._sums[key] + sums[key] if key in self._sums else sums[key]
@@ -91,12 +96,14 @@ def moments_of(parts: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     # Products read them in half the time of a sum over an axis.
     sums = [row.new_ones(len(row)) @ row for row in rows]
     mean = (sums[0] if len(sums) == 1 else torch.stack(sums).sum(0)) / sum(map(len, rows))
-    squares = torch.cat([_squares(part) for part in parts])
+    squares = torch.cat([squares_of(part) for part in parts])
     return mean.view(parts[0].shape[1:]), squares, torch.cat([row @ mean for row in rows])
 
 
-def _squares(part: Tensor) -> Tensor:
+def squares_of(part: Tensor) -> Tensor:
     """Return squared norms, [n], from those of a weight's rows: a long sum would be rounded."""
+    if part.dtype in NARROW:
+        part = part.float()
     rows = part.reshape(len(part), part.shape[1] if part.ndim > 1 else 1, -1)
     found: Tensor = torch.linalg.vector_norm(rows, dim=2).square().sum(1)
     return found

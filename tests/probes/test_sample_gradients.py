@@ -134,7 +134,7 @@ def test_layers_rules_that_would_be_wrong_are_not_taken(build: type[nn.Module]) 
     data = ProbeData("s", INPUTS, torch.zeros(6, dtype=torch.int64))
     with evaluation(network, data) as lent:
         gradients = SampleGradients(lent, weights, None)
-        kept = {key for module in gradients.rules for key in gradients._masks_of(module)}
+        kept = {key for module in gradients.rules for key in gradients._asked[module]}
         assert gradients.method == ("vectorised" if build is Leaking else "layer rules")
         assert build is Behind or id(network[0].one.bias) not in kept
         squares, dots = gradients(lent.batch, pair, along)
