@@ -26,7 +26,8 @@ _MOST = 8
 
 _Shape = tuple[int, ...]
 _Back = Callable[[Tensor], Tensor]
-_Parents = dict[Any, list[tuple[Any, int]]]
+_Parents = dict[tuple[Any, int], list[tuple[Any, int]]]
+"""By a node and the place among what it returns: the nodes that take it, and as which argument."""
 
 
 class NoGraphRuleError(Exception):
@@ -103,7 +104,7 @@ class GraphRules:
                 if key in wanted:
                     shape = tuple(wanted[key].shape)
                     asked = _Asked(parents, count, told.get(key), self._each.setdefault(key, []))
-                    found[key] = list(_taken(asked, node, shape, ()))
+                    found[key] = list(_taken(asked, node, 0, shape, ()))
         except (AttributeError, RuntimeError) as error:  # not saved, let go of, or written to
             raise NoGraphRuleError from error
         for key, operations in found.items():
@@ -174,9 +175,11 @@ class _Asked:
         return self.tell[-1]
 
 
-def _taken(asked: _Asked, node: Any, shape: _Shape, back: tuple[_Back, ...]) -> Iterator[Operation]:
-    """Yield the operations that take what a node returns, which depends on one weight alone."""
-    for parent, index in asked.parents.get(node, ()):
+def _taken(
+    asked: _Asked, node: Any, out: int, shape: _Shape, back: tuple[_Back, ...]
+) -> Iterator[Operation]:
+    """Yield the operations that take one thing that a node returns, which depends on one weight."""
+    for parent, index in asked.parents.get((node, out), ()):
         name = type(parent).__name__.rstrip("0123456789").removesuffix("Backward")
         step = _STEPS.get(name)
         if name == "Embedding" and not asked.each(parent, parent._saved_indices.shape):
@@ -184,8 +187,9 @@ def _taken(asked: _Asked, node: Any, shape: _Shape, back: tuple[_Back, ...]) -> 
         if name == "Expand" and not asked.each(parent, _spread(parent, shape)):
             step = _expanded
         if step is not None:
-            undo = step(parent, shape)
-            yield from _taken(asked, parent, _shape(parent), (*back, undo))
+            for place, moved in enumerate(parent._input_metadata):
+                undo = step(parent, shape, place)
+                yield from _taken(asked, parent, place, tuple(moved.shape), (*back, undo))
             continue
         make = _OPERATIONS.get((name, index))
         if make is None:
@@ -193,7 +197,7 @@ def _taken(asked: _Asked, node: Any, shape: _Shape, back: tuple[_Back, ...]) -> 
         grid = _grid(asked.parents, parent) if name in _FLAT else _shape(parent)
         own, undone = shape, back
         if (name, index) in _SECOND:
-            own, undone = (*shape, *[1] * (len(grid) - 2)), (*back, _viewed(parent, shape))
+            own, undone = (*shape, *[1] * (len(grid) - 2)), (*back, _viewed(parent, shape, 0))
         form = make(parent, grid, own, bool(back) and back[-1] is _turned)
         if make in (_multiplied, _table):  # the weight's other axis is summed over
             own = shape[-1:]
@@ -214,9 +218,9 @@ def _consumers(outputs: Sequence[Tensor]) -> tuple[_Parents, list[Any]]:
         seen.add(node)
         if hasattr(node, "variable"):
             leaves.append(node)
-        for index, (child, _) in enumerate(node.next_functions):
+        for index, (child, place) in enumerate(node.next_functions):
             if child is not None:
-                parents.setdefault(child, []).append((node, index))
+                parents.setdefault((child, place), []).append((node, index))
                 waiting.append(child)
     return parents, leaves
 
@@ -229,7 +233,7 @@ def _shape(node: Any) -> _Shape:
 def _grid(parents: _Parents, node: Any) -> _Shape:
     """Return the shape of a matrix product's output before its positions were flattened."""
     rows, columns = shape = _shape(node)
-    for parent, _ in parents.get(node, ()):
+    for parent, _ in parents.get((node, 0), ()):
         if type(parent).__name__.rstrip("0123456789") in ("ViewBackward", "UnsafeViewBackward"):
             whole = _shape(parent)
             for axes in range(2, len(whole)):
@@ -403,22 +407,22 @@ def _turned(values: Tensor) -> Tensor:
     return values.transpose(1, 2)
 
 
-def _viewed(_: Any, shape: _Shape) -> _Back:
+def _viewed(_: Any, shape: _Shape, __: int) -> _Back:
     return lambda values: values.reshape(len(values), *shape)
 
 
-def _kept(_: Any, shape: _Shape) -> _Back:
+def _kept(_: Any, shape: _Shape, __: int) -> _Back:
     return lambda values: values
 
 
-def _exchanged(node: Any, shape: _Shape) -> _Back:
+def _exchanged(node: Any, shape: _Shape, _: int) -> _Back:
     axes = [_place(axis, len(shape)) for axis in (node._saved_dim0, node._saved_dim1)]
     if len(shape) == 2 and axes[0] != axes[1]:
         return _turned
     return lambda values: values.transpose(1 + axes[0], 1 + axes[1])
 
 
-def _permuted(node: Any, shape: _Shape) -> _Back:
+def _permuted(node: Any, shape: _Shape, _: int) -> _Back:
     order = [_place(axis, len(shape)) for axis in node._saved_dims]
     if order == [1, 0]:
         return _turned
@@ -426,7 +430,7 @@ def _permuted(node: Any, shape: _Shape) -> _Back:
     return lambda values: values.permute(inverse)
 
 
-def _sliced(node: Any, shape: _Shape) -> _Back:
+def _sliced(node: Any, shape: _Shape, _: int) -> _Back:
     axis, size = _place(node._saved_dim, len(shape)), shape[_place(node._saved_dim, len(shape))]
     start, stop, step = (
         slice(_signed(node._saved_start), _signed(node._saved_end), node._saved_step)
@@ -440,7 +444,7 @@ def _sliced(node: Any, shape: _Shape) -> _Back:
     return undo
 
 
-def _selected(node: Any, shape: _Shape) -> _Back:
+def _selected(node: Any, shape: _Shape, _: int) -> _Back:
     axis, index = _place(node._saved_dim, len(shape)), _signed(node._saved_index)
 
     def undo(values: Tensor) -> Tensor:
@@ -451,7 +455,7 @@ def _selected(node: Any, shape: _Shape) -> _Back:
     return undo
 
 
-def _expanded(_: Any, shape: _Shape) -> _Back:
+def _expanded(_: Any, shape: _Shape, __: int) -> _Back:
     def undo(values: Tensor) -> Tensor:
         missing = values.ndim - 1 - len(shape)
         found = values.sum(list(range(1, 1 + missing))) if missing else values
@@ -461,7 +465,7 @@ def _expanded(_: Any, shape: _Shape) -> _Back:
     return undo
 
 
-def _looked_up(node: Any, shape: _Shape) -> _Back:
+def _looked_up(node: Any, shape: _Shape, _: int) -> _Back:
     ids = node._saved_indices
     if node._saved_sparse or node._saved_scale_grad_by_freq:
         raise NoGraphRuleError
@@ -476,6 +480,33 @@ def _looked_up(node: Any, shape: _Shape) -> _Back:
     return undo
 
 
+def _indexed(node: Any, shape: _Shape, _: int) -> _Back:
+    first, *others = node._saved_indices
+    if first is None or first.dtype != torch.int64 or any(other is not None for other in others):
+        raise NoGraphRuleError
+    which: Tensor = first.reshape(-1) % shape[0]
+
+    def undo(values: Tensor) -> Tensor:
+        rows = values.reshape(len(values), -1, *shape[1:])
+        found: Tensor = rows.new_zeros(len(rows), *shape)
+        return found.index_add_(1, which, rows)
+
+    return undo
+
+
+def _split(node: Any, shape: _Shape, out: int) -> _Back:
+    axis = _place(node._saved_dim, len(shape))
+    sizes = [each.shape[axis] for each in node._input_metadata]
+    start = sum(sizes[:out])
+
+    def undo(values: Tensor) -> Tensor:
+        found: Tensor = values.new_zeros(len(values), *shape)
+        found.narrow(1 + axis, start, sizes[out]).copy_(values)
+        return found
+
+    return undo
+
+
 def _place(axis: int, axes: int) -> int:
     return _signed(axis) % axes
 
@@ -485,8 +516,8 @@ def _signed(number: int) -> int:
     return number - 2**64 if number >= 2**63 else number
 
 
-_STEPS: dict[str, Callable[[Any, _Shape], _Back]] = {
-    "T": lambda _, shape: _turned if len(shape) == 2 else _kept(_, shape),
+_STEPS: dict[str, Callable[[Any, _Shape, int], _Back]] = {
+    "T": lambda node, shape, out: _turned if len(shape) == 2 else _kept(node, shape, out),
     "Transpose": _exchanged,
     "Permute": _permuted,
     "View": _viewed,
@@ -497,5 +528,8 @@ _STEPS: dict[str, Callable[[Any, _Shape], _Back]] = {
     "Slice": _sliced,
     "Select": _selected,
     "Clone": _kept,
+    "Index": _indexed,
+    "Split": _split,
+    "SplitWithSizes": _split,
 }
 """What is done to a weight alone, before an operation takes it: how gradients go back past it."""

@@ -170,6 +170,24 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
         (LENGTH, WIDTH),
     ),
     "one number": (body(lambda x, a, b: x * a + b, (), (1,)), (LENGTH, WIDTH)),
+    "parts": (
+        body(
+            lambda x, w, b: (
+                torch.cat([x @ part for part in w.split([3, 1], 1)], 2) * b.chunk(2)[1]
+                + b.split(WIDTH)[0]
+            ),
+            (WIDTH, WIDTH),
+            (2 * WIDTH,),
+        ),
+        (LENGTH, WIDTH),
+    ),
+    "looked up": (
+        body(
+            lambda x, w: x + w[torch.tensor([[0, -1], [1, 0]])].permute(2, 0, 1).reshape(-1, WIDTH),
+            (3, LENGTH),
+        ),
+        (LENGTH, WIDTH),
+    ),
     "axes": (
         body(lambda x, w: x + w.transpose(0, 2).reshape(LENGTH, WIDTH), (2, LENGTH, 2)),
         (LENGTH, WIDTH),
@@ -236,6 +254,7 @@ UNKNOWN: dict[str, Callable[[], nn.Module]] = {
     "a function of the weight": body(lambda x, w: x * w.exp(), (WIDTH,)),
     "a product of weights": body(lambda x, a, b: x * (a * b), (WIDTH,), (WIDTH,)),
     "a sum with a factor": body(lambda x, w: torch.add(x, w, alpha=2), (WIDTH,)),
+    "a mask": body(lambda x, w: x * w[torch.arange(8) > 3], (8,)),
     "an operation": body(lambda x, w: F.bilinear(x, x, w), (WIDTH, WIDTH, WIDTH)),
 }
 
