@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 from torch.func import functional_call, grad, grad_and_value, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from trainscope.probes.first_look import Look, Watching, first_look, rules_of
 from trainscope.probes.folding import folded
@@ -178,7 +180,8 @@ class SampleGradients:
         for start in range(0, count, chunk):
             some = torch.arange(start, min(start + chunk, count))
             part = batch if chunk >= count else self.lent.task.select(batch, some)
-            seen, (deltas,) = self._deltas(part, cotangents)
+            with self._quick_attention():
+                seen, (deltas,) = self._deltas(part, cotangents)
             self._collect(found, start, seen, deltas)
             del seen, deltas
         with torch.no_grad():
@@ -208,6 +211,15 @@ class SampleGradients:
         """Return the squares that were found, [parameters, N]."""
         rows = (found.squares[id(tensor)] for tensor in self.measured.tensors)
         return torch.stack([torch.cat(row).double() for row in rows])
+
+    def _quick_attention(self) -> AbstractContextManager[None]:
+        """Allow the CPU's fused attention, which has a first derivative, the only one that counts.
+
+        That of a GPU adds up in another order each time.
+        """
+        if self.lent.weight.device.type != "cpu":
+            return nullcontext()
+        return sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.MATH])
 
     def _few(self, count: int) -> int:
         """Return how many of so many samples rules take at once where the mean is taken too.
