@@ -68,6 +68,11 @@ class SampleMoments:
             self._sums[key] = self._sums[key] + sums[key] if key in self._sums else sums[key]
         self._waiting.append((rule, list(masks), start, x, d))
 
+    @property
+    def mixed(self) -> bool:
+        """Whether gradients of one weight were formed in some chunks and not in others."""
+        return bool(self._formed.keys() & self._sums.keys())
+
     def finish(self) -> None:
         """Take what had to wait for the last sample."""
         for key in list(self._formed):

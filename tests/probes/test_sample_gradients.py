@@ -331,3 +331,34 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         for most, chunk in ((4 * held, 3), (4 * held - 1, 6)):
             monkeypatch.setattr("trainscope.probes.sample_gradients._AT_ONCE", most)
             assert gradients._few(6) == chunk
+
+
+class Trimmed(nn.Module):
+    """Leaves out the places that are zero in all samples of a batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(3, 8, bias=False), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        last = int((x != 0).any(2).any(0).nonzero().max())
+        return self.two(torch.tanh(self.one(x[:, : last + 1])).sum(1))
+
+
+def test_chunks_of_other_lengths_are_not_mixed(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = network_of(Trimmed())
+    inputs = torch.randn(6, 6, 3, generator=torch.Generator().manual_seed(4)).double()
+    inputs[:3, 1:] = 0
+    data = ProbeData("", inputs, torch.arange(6) % 3)
+    monkeypatch.setattr("trainscope.probes.sample_gradients._CACHED", 2**7)
+    found = Gradient().measure(network, data)
+    with evaluation(network, data) as lent:
+        gradients = SampleGradients(lent, measured(network), None)
+        gradients.method = "one by one"
+        squares, _ = gradients(lent.batch, lambda z, _: [[slope(z, data.labels)]])
+    norms = squares.sum(0).sqrt().tolist()
+    assert found.arrays["sample_norms"] == pytest.approx(norms, rel=1e-10)
+
+
+def slope(logits: Tensor, labels: Tensor) -> Tensor:
+    return logits.detach().softmax(1) - nn.functional.one_hot(labels, 3)
