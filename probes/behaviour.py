@@ -1,4 +1,4 @@
-"""What every probe relies on, looked at before it measures: two short passes and two single ones.
+"""What every probe relies on, looked at before it measures: a short pass, and one of its parts.
 
 A derivative is one number only where the same samples give the same outputs twice. Quantities of
 single samples exist only where a sample's outputs do not depend on the others in its batch.
@@ -23,8 +23,8 @@ from trainscope.errors import ProbeError, TaskError
 from trainscope.networks.copies import whole_copy
 from trainscope.probes.belongings import own_generators
 from trainscope.probes.footprint import followed_once
-from trainscope.probes.passes import checked_outputs, outputs_of
-from trainscope.task import Batch, Task, per_sample
+from trainscope.probes.passes import checked_outputs
+from trainscope.task import Batch, Outputs, Task, per_sample
 from trainscope.task.batches import mapped, tensors
 from trainscope.task.classification import one_label_each
 
@@ -127,34 +127,42 @@ class _Passes:
     network: nn.Module
     task: Task
 
+    def outputs(self, batch: Batch) -> Outputs:
+        """Return the outputs for a batch."""
+        return checked_outputs(self.task, self.network, batch)
+
     def __call__(self, batch: Batch) -> list[Tensor]:
         """Return the tensors of the outputs for a batch."""
-        return tensors(checked_outputs(self.task, self.network, batch))
+        return tensors(self.outputs(batch))
 
-    def one(self, batch: Batch, i: int) -> Batch:
-        """Return one sample as a batch."""
-        return self.task.select(batch, torch.tensor([i]))
+    def part(self, batch: Batch, rows: slice) -> Batch:
+        """Return some samples next to each other as a batch."""
+        return self.task.select(batch, torch.arange(rows.start, rows.stop))
 
 
 def _look(passes: _Passes, few: Batch, *, labelled: bool, single: bool) -> Behaviour:
     generators = own_generators(passes.network)
     device = tensors(few)[0].device
     before = _random_state(device, generators)
-    first = passes(few)
+    outputs = passes.outputs(few)
+    first = tensors(outputs)
     drew = _random_state(device, generators) != before
     classes = first[0].shape[1] if single and len(first) == 1 and first[0].ndim == 2 else None
     if not all(_is_finite(leaf) for leaf in first):  # every probe will say so
         return Behaviour(classes)
-    for _ in range(TRIES - 1 if drew else 1):
-        again = passes(few)
-        if not _all(_unlike(_changed if drew else _differ), first, again):
+    coupled = None if drew else _why_coupled(passes, few, first)
+    # Where nothing is drawn, the parts have told already that they are the same twice.
+    told = not drew and coupled is None and passes.task.size(few) > 1
+    for _ in range(TRIES - 1 if drew else 0 if told else 1):
+        if not _all(_unlike(_changed if drew else _differ), first, passes(few)):
             return Behaviour(classes, random=_why_random(passes, few, drew))
-    random_loss = _why_random_loss(passes, few) if labelled and classes is None else None
+    random_loss = _why_random_loss(passes, few, outputs) if labelled and classes is None else None
     if random_loss is not None:
         return Behaviour(classes, random=random_loss)
-    coupled = _why_coupled(passes, few, first)
+    if drew:
+        coupled = _why_coupled(passes, few, first)
     if coupled is None and labelled and classes is None:
-        coupled = _why_mixed(passes, few)
+        coupled = _why_mixed(passes, few, outputs)
     return Behaviour(classes, coupled=coupled, draws=drew)
 
 
@@ -166,9 +174,8 @@ def _is_finite(values: Tensor) -> bool:
     return not values.is_floating_point() or bool(torch.isfinite(values).all())
 
 
-def _why_mixed(passes: _Passes, few: Batch) -> str | None:
+def _why_mixed(passes: _Passes, few: Batch, outputs: Outputs) -> str | None:
     """Return why the loss of a batch is not made of its samples' own terms, None where it is."""
-    outputs = outputs_of(passes.task, passes.network, few)
     terms = passes.task.losses(outputs, few).flatten().double()
     if passes.task.size(few) < 2 or not bool(torch.isfinite(terms).all()):
         return None
@@ -183,9 +190,8 @@ def _why_mixed(passes: _Passes, few: Batch) -> str | None:
     return None if same else mixes
 
 
-def _why_random_loss(passes: _Passes, few: Batch) -> str | None:
+def _why_random_loss(passes: _Passes, few: Batch, outputs: Outputs) -> str | None:
     """Return why the same outputs have another loss the next time, None where they have not."""
-    outputs = outputs_of(passes.task, passes.network, few)
     first = passes.task.losses(outputs, few)
     if not _is_finite(first) or not _differ(first, passes.task.losses(outputs, few)):
         return None
@@ -240,43 +246,49 @@ def _why_random(passes: _Passes, few: Batch, drew: bool) -> str:
 
 
 def _why_coupled(passes: _Passes, few: Batch, together: list[Tensor]) -> str | None:
-    """Return why the first samples' outputs are others where they are alone; None if they aren't.
+    """Return why samples' outputs are others in another batch; None if they aren't.
 
-    A small difference must still be there in float64, where rounding is no reason for it.
+    The first two are put forward alone, the others without these. A small difference must still be
+    there in float64, where rounding is no reason for it.
     """
     depends = "a sample's outputs depend on the other samples of its batch"
     count = passes.task.size(few)
-    for i in range(min(2, count) if count > 1 else 0):
-        try:
-            alone = passes(passes.one(few, i))
-        except ProbeError as error:
-            return f"{depends}: a batch of one is not taken ({error})"
-        row = _same_row(i, count)
-        if _all(row, together, alone) or _is_rounding(passes, few, i):
+    parts = [slice(0, 1), slice(1, 2), slice(2, count)] if count > 1 else []
+    for rows in parts:
+        if rows.start >= rows.stop:
             continue
-        place = _first_place(_trace(passes, few), _trace(passes, passes.one(few, i)), row)
+        try:
+            apart = passes(passes.part(few, rows))
+        except ProbeError as error:
+            size = rows.stop - rows.start
+            return f"{depends}: a batch of {'one' if size == 1 else size} is not taken ({error})"
+        same = _same_rows(rows, count)
+        if _all(same, together, apart) or _is_rounding(passes, few, rows):
+            continue
+        place = _first_place(_trace(passes, few), _trace(passes, passes.part(few, rows)), same)
         return depends if place is None else f"{depends}: {place} mixes them"
     return None
 
 
-def _same_row(i: int, count: int) -> _Same:
-    """Return a comparison of a value for `count` samples with that for sample i alone.
+def _same_rows(rows: slice, count: int) -> _Same:
+    """Return a comparison of a value for `count` samples with that for some of them alone.
 
     What has no axis of samples (a mean over the batch, a hidden state by layers) is passed over
     among outputs, and must be equal where a layer's inputs are compared.
     """
+    size = rows.stop - rows.start
 
-    def row(a: Tensor, b: Tensor) -> bool:
-        both = a.ndim > 0 and b.ndim > 0 and len(a) == count and len(b) == 1
+    def same(a: Tensor, b: Tensor) -> bool:
+        both = a.ndim > 0 and b.ndim > 0 and len(a) == count and len(b) == size
         if both:
-            return a.shape[1:] == b.shape[1:] and not _differ(a[i : i + 1], b)
+            return a.shape[1:] == b.shape[1:] and not _differ(a[rows], b)
         return a.ndim == 0 or a.shape != b.shape or torch.equal(a, b)
 
-    return row
+    return same
 
 
-def _is_rounding(passes: _Passes, few: Batch, i: int) -> bool:
-    """Tell whether a difference between a batch and a sample alone goes away in float64."""
+def _is_rounding(passes: _Passes, few: Batch, rows: slice) -> bool:
+    """Tell whether a difference between a batch and a part of it alone goes away in float64."""
     floats = [leaf for leaf in tensors(few) if leaf.is_floating_point()]
     weights = [p for p in passes.network.parameters() if p.is_floating_point()]
     if all(leaf.dtype == torch.float64 for leaf in (*floats, *weights)):
@@ -284,11 +296,11 @@ def _is_rounding(passes: _Passes, few: Batch, i: int) -> bool:
     try:
         exact = _Passes(whole_copy(passes.network).double(), passes.task)
         wide = mapped(lambda leaf: leaf.double() if leaf.is_floating_point() else leaf, few)
-        together, alone = exact(wide), exact(exact.one(wide, i))
+        together, apart = exact(wide), exact(exact.part(wide, rows))
     except Exception:  # a network that is made for one dtype, or cannot be copied
         return False
     return any(leaf.dtype == torch.float64 for leaf in together) and _all(
-        _same_row(i, passes.task.size(few)), together, alone
+        _same_rows(rows, passes.task.size(few)), together, apart
     )
 
 

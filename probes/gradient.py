@@ -18,6 +18,7 @@ from trainscope.probes.lent import Lent
 from trainscope.probes.mean_gradient import find_gradients
 from trainscope.probes.passes import NonFiniteError
 from trainscope.probes.probe import Need
+from trainscope.probes.ranks import present
 from trainscope.probes.rounding import both, rounding_note, rounding_of
 from trainscope.probes.scalar_spec import ScalarSpec
 from trainscope.records import Cost, Measurement, Scalar
@@ -75,7 +76,8 @@ class Gradient:
         """
         if not data.labelled:
             return Measurement.skipped(self.name, "there are no labels; give labelled data")
-        graph = footprint(network, data).graph
+        # In one process, the first pass tells it too.
+        graph = footprint(network, data).graph if present().count > 1 else None
         return run(self.name, network, data, lambda lent: _measure(lent, graph))
 
     def estimate(self, network: nn.Module, data: ProbeData) -> Cost:

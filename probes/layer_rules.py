@@ -34,11 +34,12 @@ class LayerRule(Protocol):
         `x` is the layer's input [N, ...], `d` the gradients at its output, [R, N, ...].
         """
 
-    def formed(self, x: Tensor, d: Tensor, masks: Masks) -> dict[int, Tensor]:
+    def formed(self, x: Tensor, d: Tensor, masks: Masks, most: int) -> dict[int, Tensor]:
         """Return, by parameter id, the samples' gradients [N, ...] where it pays to form them.
 
-        `d` is the gradient at the output, [N, ...]; masked entries are not left out. The others'
-        are `summed`, and their squares and responses come without them.
+        `d` is the gradient at the output, [N, ...]; masked entries are not left out. `most` is the
+        bytes that a sample's may take where only speed asks for it. The others' are `summed`, and
+        their squares and responses come without them.
         """
 
     def summed(self, x: Tensor, d: Tensor, masks: Masks) -> dict[int, Tensor]:
@@ -63,12 +64,16 @@ def rule_for(module: nn.Module) -> LayerRule | None:
     return None
 
 
+def _own(layer: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in layer._parameters.values() if parameter is not None]
+
+
 class _LinearRule:
     def __init__(self, layer: nn.Linear) -> None:
         self.layer = layer
 
     def owned(self) -> list[nn.Parameter]:
-        return list(self.layer.parameters(recurse=False))
+        return _own(self.layer)
 
     def squares(self, x: Tensor, d: Tensor, masks: Masks) -> dict[int, Tensor]:
         n, out = len(x), d.shape[-1]
@@ -76,10 +81,13 @@ class _LinearRule:
         rows = d.reshape(len(d), n, 1, -1, out).permute(1, 2, 0, 4, 3)
         return _weight_and_bias(self.layer.weight, self.layer.bias, columns, rows, masks)
 
-    def formed(self, x: Tensor, d: Tensor, masks: Masks) -> dict[int, Tensor]:
+    def formed(self, x: Tensor, d: Tensor, masks: Masks, most: int) -> dict[int, Tensor]:
         found = {}
         x, d = x.reshape(len(x), -1, x.shape[-1]), d.reshape(len(d), -1, d.shape[-1])
-        if _pays(self.layer.weight, x.shape[1], masks):
+        weight, places = self.layer.weight, x.shape[1]
+        # Sum and products with it take two more passes over all places where none is formed.
+        quick = places >= _PLACES and id(weight) in masks and weight.nbytes <= most
+        if quick or _pays(weight, places, masks):
             found[id(self.layer.weight)] = d.transpose(1, 2) @ x
         if self.layer.bias is not None and id(self.layer.bias) in masks:
             found[id(self.layer.bias)] = d.sum(1)
@@ -98,7 +106,7 @@ class _ConvRule:
         self.layer = layer
 
     def owned(self) -> list[nn.Parameter]:
-        return list(self.layer.parameters(recurse=False))
+        return _own(self.layer)
 
     def squares(self, x: Tensor, d: Tensor, masks: Masks) -> dict[int, Tensor]:
         weight, found = self.layer.weight, {}
@@ -113,7 +121,7 @@ class _ConvRule:
         columns, rows = _unfolded(self.layer, x), _rows(self.layer, d)
         return _weight_and_bias(weight, self.layer.bias, columns, rows, masks)
 
-    def formed(self, x: Tensor, d: Tensor, masks: Masks) -> dict[int, Tensor]:
+    def formed(self, x: Tensor, d: Tensor, masks: Masks, most: int) -> dict[int, Tensor]:
         found = {}
         if _pays(self.layer.weight, d[0, 0].numel(), masks):
             found[id(self.layer.weight)] = self._each(x, d)
@@ -165,7 +173,7 @@ class _NormRule:
         self.layer = layer
 
     def owned(self) -> list[nn.Parameter]:
-        return list(self.layer.parameters(recurse=False))
+        return _own(self.layer)
 
     def normalised(self, x: Tensor) -> Tensor:
         shape = (1, -1, *[1] * (x.ndim - 2))
@@ -175,7 +183,7 @@ class _NormRule:
     def squares(self, x: Tensor, d: Tensor, masks: Masks) -> dict[int, Tensor]:
         return _scale_and_shift(self.layer, self.normalised(x), d, masks)
 
-    def formed(self, x: Tensor, d: Tensor, masks: Masks) -> dict[int, Tensor]:
+    def formed(self, x: Tensor, d: Tensor, masks: Masks, most: int) -> dict[int, Tensor]:
         found = {}
         if self.layer.weight is not None and id(self.layer.weight) in masks:
             found[id(self.layer.weight)] = _over_places(d * self.normalised(x))
@@ -218,11 +226,11 @@ class _ConvNormRule:
             found.update(self.norm.squares(self.convolved(x), d, masks))
         return found
 
-    def formed(self, x: Tensor, d: Tensor, masks: Masks) -> dict[int, Tensor]:
+    def formed(self, x: Tensor, d: Tensor, masks: Masks, most: int) -> dict[int, Tensor]:
         conv, norm = self.layer.conv, self.layer.norm
         inverse = self.layer.inverse_std().detach()
         scale = self.layer.scale().detach()
-        found = self.conv.formed(x, d, masks)  # by the folded weight, until it is scaled
+        found = self.conv.formed(x, d, masks, most)  # by the folded weight, until it is scaled
         shift = _over_places(d)
         each = found.get(id(conv.weight))
         if norm.weight is not None and id(norm.weight) in masks:
@@ -239,7 +247,7 @@ class _ConvNormRule:
         if conv.bias is not None and id(conv.bias) in masks:
             found[id(conv.bias)] = shift * scale
         if each is not None:
-            found[id(conv.weight)] = each * scale.view(-1, *[1] * (each.ndim - 2))
+            each.mul_(scale.view(-1, *[1] * (each.ndim - 2)))
             if id(conv.weight) not in masks:
                 del found[id(conv.weight)]
         return found
@@ -264,6 +272,10 @@ def _moved(parameter: Tensor | None, along: Mapping[int, Tensor]) -> Tensor | No
 
 _FEW = 2
 """Cotangents up to which gradients are formed without unfolding the input for all of them."""
+
+
+_PLACES = 4
+"""Positions from which on a linear layer's gradients are formed at less cost than left out."""
 
 
 def _pays(weight: Tensor, places: int, masks: Masks) -> bool:

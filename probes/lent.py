@@ -81,10 +81,11 @@ class Lent:
     @property
     def weight(self) -> Tensor:
         """Return a tensor of the device and dtype that is computed in."""
-        for leaf in (*self.network.parameters(), *tensors(self.batch)):
-            if leaf.is_floating_point():
-                return leaf
-        return torch.empty(0)
+        weights = (p for p in self.network.parameters() if p.is_floating_point())
+        found: Tensor | None = next(weights, None)
+        if found is None:
+            found = next((leaf for leaf in tensors(self.batch) if leaf.is_floating_point()), None)
+        return torch.empty(0) if found is None else found
 
     @property
     def softmax(self) -> bool:
@@ -217,6 +218,11 @@ class Lent:
             if not self._terms:
                 raise ProbeError("no label of the pinned samples counts: give other samples")
         return self._terms
+
+    def count(self, terms: int) -> int:
+        """Take note of the number of the loss's terms over all samples, which a pass has shown."""
+        self._terms = terms
+        return self.terms
 
     def cost(self) -> Cost:
         """Return what was spent so far."""

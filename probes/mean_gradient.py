@@ -11,7 +11,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.func import vmap
 
+from trainscope.errors import TaskError
+from trainscope.probes.first_look import first_look
 from trainscope.probes.jackknife import mean_stderr
 from trainscope.probes.lent import Lent, check_labels
 from trainscope.probes.output_space import OutputSpace
@@ -19,9 +22,10 @@ from trainscope.probes.parameters import Measured, measured
 from trainscope.probes.passes import NonFiniteError, derivative
 from trainscope.probes.sample_gradients import Loss, SampleGradients, wholly
 from trainscope.probes.streamed import Total, stream_gradient
-from trainscope.task import Batch, Classification, Outputs, per_sample
+from trainscope.task import Batch, Classification, LanguageModelling, Outputs, per_sample
 from trainscope.task.batches import targets
 from trainscope.task.task import single
+from trainscope.task.trees import flattened
 
 
 @dataclass(frozen=True)
@@ -116,10 +120,10 @@ def find_gradients(lent: Lent, graph: int | None) -> Gradients:
     if lent.behaviour.coupled is not None:
         return Gradients(mean_gradient(lent, every))
     # The mean is of the samples of all processes, which each has to know for its own.
-    apart = lent.ranks.count > 1 or lent.spread
-    found = None if apart else _in_one_pass(lent, every, graph)
-    if found is not None:
-        return found
+    if lent.ranks.count == 1 and not lent.spread:
+        found, graph = _in_one_pass(lent, every, graph)
+        if found is not None:
+            return found
     mean = mean_gradient(lent, every)
     if not mean.weights.survivors:
         return Gradients(mean)
@@ -129,23 +133,25 @@ def find_gradients(lent: Lent, graph: int | None) -> Gradients:
     return Gradients(mean, squares, dots, gradients.method)
 
 
-_LOOK = 8
-"""Samples whose loss shows which weights are used; that of all must show no others."""
+def _in_one_pass(
+    lent: Lent, every: Measured, graph: int | None
+) -> tuple[Gradients | None, int | None]:
+    """Return the gradients of samples with their mean from the same pass, None where it cannot.
 
-
-def _in_one_pass(lent: Lent, every: Measured, graph: int | None) -> Gradients | None:
-    """Return the gradients of samples with their mean from the same pass, None where it cannot."""
-    look = lent.some(0, _LOOK)
-    outputs = lent.outputs(look)
-    weights, places = every.used_by(lent.losses(outputs, look)), [0]
+    The first look says which weights are used; all samples must use no others. With them come the
+    bytes of a sample's graph, which it says where they are not given.
+    """
+    look = first_look(lent, every)
+    graph = look.graph if graph is None else graph
+    few, outputs = look.watching.batch, look.watching.outputs
+    weights, places = every.used_by(lent.losses(outputs, few)), [0]
     if not weights.survivors:
-        return None
+        return None, graph
     if lent.softmax:
         check_labels(lent.task, outputs, lent.batch)
     else:
-        places = OutputSpace(lent, outputs, look).places
-    del outputs
-    gradients = SampleGradients(lent, weights, graph, places)
+        places = OutputSpace(lent, outputs, few).places
+    gradients = SampleGradients(lent, weights, graph, places, look)
     losses: list[tuple[Tensor, Tensor]] = []
     used: list[tuple[str, ...]] = []
 
@@ -153,36 +159,73 @@ def _in_one_pass(lent: Lent, every: Measured, graph: int | None) -> Gradients | 
         terms = lent.losses(outputs, batch)
         losses.append(_sums(lent, outputs, batch, terms))
         used.append(every.used_by(terms).names)
-        return _residual(lent, outputs, batch)
+        return [OutputSpace(lent, outputs, batch).gradient]
 
     # Where vmap can follow a network, every sample uses the same weights.
-    found = gradients.with_mean(lent.batch, residual, _of_a_sample(lent))
+    loss = _of_a_sample(lent, few, outputs) if gradients.method == "vectorised" else None
+    del few, outputs, look  # and their graph
+    found = gradients.with_mean(lent.batch, residual, loss)
     if found is None or not set().union(*used) <= set(weights.names):
-        return None
-    losses += [
-        (each.double(), torch.ones_like(each, dtype=torch.int64)) for each in gradients.losses
-    ]
-    squares, dots, values = found
+        return None, graph
+    losses += gradients.losses
     sums, counts = (torch.cat(parts) for parts in zip(*losses, strict=True))
+    # The gradients of samples' sums of terms are now scaled so that their mean is that of terms.
+    scale = len(lent) / lent.count(int(counts.sum()))
+    squares, dots = found[0] * scale**2, found[1] * scale**2
+    values = found[2] if scale == 1 else [value * scale for value in found[2]]
     if not bool(torch.isfinite(sums).all()):
-        return None  # the plain passes say what is wrong
+        return None, graph  # the plain passes say what is wrong
     mean = MeanGradient(weights, values, sums, counts, places)
-    return Gradients(mean, *_finite(squares.sum(0), dots), gradients.method)
+    return Gradients(mean, *_finite(squares.sum(0), dots), gradients.method), graph
 
 
-def _of_a_sample(lent: Lent) -> Loss | None:
-    """Return the loss as vmap can follow it, which selects no labels; None where some are."""
+def _of_a_sample(lent: Lent, few: Batch, outputs: Outputs) -> Loss | None:
+    """Return the loss as vmap can follow it; None where it cannot, or finds something else.
+
+    Args:
+        lent: The network and data.
+        few: Some samples, on which that is seen.
+        outputs: What the network returns for them.
+    """
+    loss = _without_looks(lent)
+    leaves, structure = flattened(outputs)
+    count = lent.task.size(few)
+    rows = [isinstance(x, Tensor) and x.ndim > 0 and len(x) == count for x in leaves]
+    own = [leaf.detach() for leaf, row in zip(leaves, rows, strict=True) if row]
+    given, whole = flattened(few)
+    each = [isinstance(x, Tensor) and x.ndim > 0 and len(x) == count for x in given]
+
+    def alone(mine: list[Tensor], inputs: list[Tensor]) -> tuple[Tensor, Tensor]:
+        held, taken = iter(mine), iter(inputs)
+        out = [next(held).unsqueeze(0) if row else x for x, row in zip(leaves, rows, strict=True)]
+        batch = [next(taken).unsqueeze(0) if row else x for x, row in zip(given, each, strict=True)]
+        return loss(structure.holding(out), whole.holding(batch))
+
+    inputs = [leaf for leaf, row in zip(given, each, strict=True) if row]
+    try:
+        sums, counts = vmap(alone)(own, inputs)
+        expected, numbers = per_sample(lent.task, outputs, few)
+    except (RuntimeError, TypeError, ValueError, LookupError, TaskError):
+        return None
+    same = torch.equal(counts, numbers) and torch.allclose(sums.double(), expected, rtol=1e-4)
+    return loss if same else None
+
+
+def _without_looks(lent: Lent) -> Loss:
+    """Return a task's loss written so that it looks at no value, where it is known how."""
     task = lent.task
-    if not lent.softmax or not isinstance(task, Classification):
-        return None
-    labels = targets(lent.batch, task.inputs)
-    if not isinstance(labels, Tensor) or bool((labels < 0).any()):
-        return None
+    if type(task).losses is LanguageModelling.losses and isinstance(task, LanguageModelling):
+        return partial(task.sum_and_count, moved=task.moved(lent.batch))
 
-    def losses(outputs: Outputs, batch: Batch) -> Tensor:
-        its = targets(batch, task.inputs)
-        assert isinstance(its, Tensor)
-        return F.cross_entropy(single(task.logits(outputs)), its, reduction="none")
+    def losses(outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor]:
+        if lent.softmax and isinstance(task, Classification):
+            its = targets(batch, task.inputs)
+            assert isinstance(its, Tensor)
+            logits = single(task.logits(outputs))
+            terms = F.cross_entropy(logits, its, reduction="none")
+        else:
+            terms = task.losses(outputs, batch).flatten()
+        return terms.sum(), torch.tensor(terms.numel(), device=terms.device)
 
     return losses
 

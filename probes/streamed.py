@@ -30,7 +30,8 @@ def stream_gradient(
     *,
     retain_graph: bool = False,
     create_graph: bool = False,
-) -> None:
+    also: Sequence[GradientEdge] = (),
+) -> tuple[Tensor, ...]:
     """Hand each input's gradient on as soon as the backward pass has it whole.
 
     Args:
@@ -40,6 +41,7 @@ def stream_gradient(
         along: The gradients at the outputs; of lone numbers 1.
         retain_graph: Keep the graph.
         create_graph: Gradients have a graph of their own; `take` may keep its edge.
+        also: Places within the graph, the gradients at which are returned as they are.
 
     Raises:
         NotDifferentiableError: Torch, or a backward pass of the network's own, cannot do it.
@@ -59,14 +61,15 @@ def stream_gradient(
     register: Any = Tensor.register_hook
     handles = [register(tensor, caught(i)) for i, tensor in enumerate(inputs)]
     try:
-        derivative(
+        found = derivative(
             outputs,
-            list(inputs),
+            [*inputs, *also],
             along,
             retain_graph=retain_graph or create_graph,
             create_graph=create_graph,
             allow_unused=True,
         )
+        return found[len(inputs) :]
     finally:
         for handle in handles:
             handle.remove()

@@ -98,6 +98,27 @@ class Numbered(nn.Module):
         return x * torch.arange(1, len(x) + 1).view(-1, 1, 1, 1)
 
 
+class Late(nn.Module):
+    """Only samples behind the third get something of another."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if len(x) < 5 else torch.cat([x[:3], x[3:] + 0.3 * x[:1]])
+
+
+class Rare(nn.Module):
+    """What the last sample of several becomes is another thing in every call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = [0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls[0] += 1
+        scale = torch.ones(len(x), 1, 1, 1)
+        scale[-1] = 1 + (self.calls[0] if len(x) > 1 else 1)
+        return x * scale
+
+
 class Pairs(nn.Module):
     """Does not take one sample."""
 
@@ -114,6 +135,7 @@ RANDOM = {
     "numpy": (lambda: Depth(np.random.rand), "the layer 'odd' (Depth) draws"),
     "own generator": (Own, "the layer 'odd' (Own) draws"),
     "state": (Counting, "the layer 'odd' (Counting) keeps a state"),
+    "state, of one sample": (Rare, "the layer 'odd' (Rare) keeps a state"),
 }
 COUPLED = {
     "batch norm": (
@@ -124,6 +146,7 @@ COUPLED = {
     "largest": (Largest, "the layer 'odd' (Largest) mixes them"),
     "shifted": (Shifted, "the layer 'odd' (Shifted) mixes them"),
     "numbered": (Numbered, "the layer 'odd' (Numbered) mixes them"),
+    "late": (Late, "the layer 'odd' (Late) mixes them"),
     "pairs": (Pairs, "a batch of one is not taken"),
 }
 
@@ -266,8 +289,8 @@ def test_a_network_is_looked_at_once_for_all_probes() -> None:
         with untouched(other):
             assert behaviour_of(other, one.data.batch, one.data).classes == 3
     assert alone == first
-    # Twice the same samples, two of them alone, and one for what so light a network leaves.
-    assert first - second == 8 + 8 + 1 + 1 + 1
+    # Eight samples, these again in three parts, and one for what so light a network leaves.
+    assert first - second == 8 + 1 + 1 + 6 + 1
 
 
 @pytest.mark.parametrize("probe", PROBES, ids=lambda p: p.name)

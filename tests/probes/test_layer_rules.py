@@ -96,7 +96,7 @@ def test_gradients_are_formed_one_by_one_or_summed(name: str, masked: bool) -> N
     assert rule is not None
     owned = rule.owned()
     masks = {id(p): torch.ones(p.shape, dtype=torch.bool) if masked else None for p in owned}
-    formed = rule.formed(x, d, masks)
+    formed = rule.formed(x, d, masks, 0)
     left = masks.keys() - formed.keys()
     summed = rule.summed(x, d, masks) if left else {}
     assert left <= summed.keys()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -172,6 +173,23 @@ def test_gradient_and_jacobian(case: tuple[nn.Module, ProbeData, Reference]) -> 
     assert jacobian.notes["inputs"] == "the embeddings of the token ids"
     values = jacobian.arrays["singular_values"]
     assert close(values, reference.singular_values(), tightness(module))
+
+
+def test_the_gradient_of_each_sequence(case: tuple[nn.Module, ProbeData, Reference]) -> None:
+    """All in one pass, by rules and the CPU's fused attention; the reference has neither."""
+    module, data, reference = case
+    found = Gradient().measure(module, replace(data, batch_size=len(data)))
+    assert found.notes["per-sample gradients"] == "layer rules"
+    each = [Reference(module, one.unsqueeze(0), {}) for one in reference.ids]
+    rows = torch.stack(
+        [torch.autograd.functional.jacobian(one.loss, one.point)[reference.keep] for one in each]
+    )
+    tight = tightness(module)
+    assert close(found.arrays["sample_norms"], rows.norm(dim=1), tight)
+    assert close(found.value("norm"), rows.mean(0).norm(), tight)
+    spread = (rows.square().sum() - 3 * rows.mean(0).square().sum()) / 2
+    signal = rows.mean(0).square().sum() - spread / 3
+    assert close(found.value("snr"), signal / spread, 10 * tight)
 
 
 @pytest.mark.parametrize("ggn", [False, True])

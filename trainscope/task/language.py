@@ -43,7 +43,30 @@ class LanguageModelling(Common):
     def losses(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return the cross-entropy of each token that counts, nats."""
         logits, labels = self._next(outputs, batch)
-        return F.cross_entropy(single(logits), labels, reduction="none")
+        counted = labels != IGNORED
+        return F.cross_entropy(single(logits[counted]), labels[counted].long(), reduction="none")
+
+    def sum_and_count(self, outputs: Outputs, batch: Batch, moved: bool) -> tuple[Tensor, Tensor]:
+        """Return the sum of `losses` and their number, without a look at a value.
+
+        Args:
+            outputs: A network's.
+            batch: The samples.
+            moved: What `moved` says of the batch that they are of.
+        """
+        logits, labels = self._next(outputs, batch, moved)
+        total = F.cross_entropy(
+            single(logits.flatten(0, 1)),
+            labels.flatten().long(),
+            reduction="sum",
+            ignore_index=IGNORED,
+        )
+        return total, (labels != IGNORED).sum()
+
+    def moved(self, batch: Batch) -> bool:
+        """Tell whether the labels of a batch are the ids moved by one already."""
+        ids, labels, _ = _parts(batch, self.inputs)
+        return _moved(ids, labels)
 
     def score(self, outputs: Outputs, batch: Batch) -> tuple[Amount, Amount]:
         """Return the sum of the cross-entropies and the number of tokens."""
@@ -68,8 +91,10 @@ class LanguageModelling(Common):
             )
         return logits
 
-    def _next(self, outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the logits and labels of what counts, [tokens, vocabulary] and [tokens]."""
+    def _next(
+        self, outputs: Outputs, batch: Batch, moved: bool | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return logits [N, T, vocabulary] and their labels [N, T], `IGNORED` where none counts."""
         logits = self._logits(outputs)
         ids, labels, mask = _parts(batch, self.inputs)
         if labels.shape != logits.shape[:2]:
@@ -78,16 +103,14 @@ class LanguageModelling(Common):
                 f"{tuple(labels.shape)}: give one label for each position"
             )
         labels = labels.to(logits.device)
-        moved = _moved(ids, labels)
+        if moved is None:
+            moved = _moved(ids, labels)
         if mask is not None:
             absent = mask.to(labels.device) == 0
             if moved:  # what a label says stands one further on
                 absent = torch.cat([absent[:, 1:], absent[:, -1:]], 1)
             labels = labels.masked_fill(absent, IGNORED)
-        if not moved:
-            logits, labels = logits[:, :-1], labels[:, 1:]
-        counted = labels != IGNORED
-        return logits[counted], labels[counted].long()
+        return (logits, labels) if moved else (logits[:, :-1], labels[:, 1:])
 
 
 def _parts(batch: Batch, inputs: int | None) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -9,7 +9,6 @@ from torch import Tensor
 from trainscope.errors import TaskError
 from trainscope.records.metric import LOWER, Metric
 from trainscope.task.batches import Batch, described, targets
-from trainscope.task.classification import IGNORED
 from trainscope.task.language import LanguageModelling
 from trainscope.task.task import Outputs, pooled
 
@@ -32,8 +31,10 @@ class MaskedLanguageModelling(LanguageModelling):
         """Return the logits' means over positions, [N, vocabulary]."""
         return pooled(self._logits(outputs).movedim(-1, 1))
 
-    def _next(self, outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the logits and labels of the masked tokens, [tokens, vocabulary] and [tokens]."""
+    def _next(
+        self, outputs: Outputs, batch: Batch, moved: bool | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return logits [N, T, vocabulary] and labels [N, T], which are not those of the next."""
         logits, labels = self._logits(outputs), targets(batch, self.inputs)
         if not isinstance(labels, Tensor):
             raise TaskError(
@@ -45,6 +46,4 @@ class MaskedLanguageModelling(LanguageModelling):
                 f"the network returns {described(logits)} for labels of shape "
                 f"{tuple(labels.shape)}: give one label for each position"
             )
-        labels = labels.to(logits.device)
-        counted = labels != IGNORED
-        return logits[counted], labels[counted].long()
+        return logits, labels.to(logits.device)
