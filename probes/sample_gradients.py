@@ -25,7 +25,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from trainscope.probes.first_look import Look, Watching, first_look, rules_of
 from trainscope.probes.folding import folded
 from trainscope.probes.footprint import Forward
-from trainscope.probes.graph_rules import GraphRules, NoGraphRuleError, Operation
+from trainscope.probes.graph_operations import NoGraphRuleError
+from trainscope.probes.graph_rules import GraphRules, Operation
 from trainscope.probes.layer_rules import Masks
 from trainscope.probes.lent import Lent
 from trainscope.probes.output_space import with_samples
