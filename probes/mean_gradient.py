@@ -20,7 +20,8 @@ from trainscope.probes.lent import Lent, check_labels
 from trainscope.probes.output_space import OutputSpace
 from trainscope.probes.parameters import Measured, measured
 from trainscope.probes.passes import NonFiniteError, derivative
-from trainscope.probes.sample_gradients import Loss, SampleGradients, wholly
+from trainscope.probes.sample_gradients import SampleGradients, wholly
+from trainscope.probes.single_samples import Loss
 from trainscope.probes.streamed import Total, stream_gradient
 from trainscope.task import Batch, Classification, LanguageModelling, Outputs, per_sample
 from trainscope.task.batches import targets

@@ -231,7 +231,7 @@ def test_gradients_from_the_graph_are_the_plain_ones(name: str, samples: int, ma
     with evaluation(network, data) as lent:
         gradients = SampleGradients(lent, weights, None)
         assert gradients.method == "layer rules" or samples == 1  # a copy for one is none
-        assert gradients.graph.weights
+        assert gradients.by_rules.graph.weights
         got = gradients(lent.batch, pair, along)
         first = lambda z, _=None: pair(z)[:1]  # noqa: E731
         whole = gradients.with_mean(lent.batch, first)
@@ -280,10 +280,11 @@ def test_large_and_narrow_weights_are_not_left_to_the_graph(
 ) -> None:
     network, data = built("attention", 3)
     with evaluation(network, data) as lent:
-        room = SampleGradients(lent, measured(network), None)._formed
+        room = SampleGradients(lent, measured(network), None).by_rules.formed
         assert room == 3 * 8 * 3 * WIDTH * WIDTH  # the attention's weight, float64
     for budget, method in ((room, "layer rules"), (room - 1, "vectorised")):
-        monkeypatch.setattr("trainscope.probes.sample_gradients._BUDGET", budget)
+        for module in ("rule", "sample"):
+            monkeypatch.setattr(f"trainscope.probes.{module}_gradients.BUDGET", budget)
         with evaluation(network, data) as lent:
             gradients = SampleGradients(lent, measured(network), 1)
             assert gradients.method in (method, "one by one")
@@ -305,7 +306,7 @@ def test_of_axes_of_one_size_the_first_samples_tell_which_is_theirs(second: bool
     with evaluation(network, ProbeData("", inputs, torch.arange(6) % OUT)) as lent:
         gradients = SampleGradients(lent, measured(network), None)
         assert gradients.method == "layer rules"
-        assert set(gradients.graph.axes.values()) == {(int(second),)}
+        assert set(gradients.by_rules.graph.axes.values()) == {(int(second),)}
         got, _ = gradients(lent.batch, pair)
         gradients.method = "one by one"
         expected, _ = gradients(lent.batch, pair)
@@ -317,7 +318,7 @@ def test_what_hooks_change_is_in_the_graph() -> None:
     network.one.register_forward_hook(lambda _, __, out: out * 2 + out.sin())
     with evaluation(network, data) as lent:
         gradients = SampleGradients(lent, measured(network), None)
-        assert (gradients.method, gradients.rules) == ("layer rules", {})
+        assert (gradients.method, gradients.by_rules.rules) == ("layer rules", {})
         got, _ = gradients(lent.batch, pair)
         gradients.method = "one by one"
         expected, _ = gradients(lent.batch, pair)

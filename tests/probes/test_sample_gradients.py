@@ -16,6 +16,8 @@ from trainscope.probes.gradient import Gradient
 from trainscope.probes.mean_gradient import find_gradients
 from trainscope.probes.parameters import measured
 from trainscope.probes.sample_gradients import SampleGradients
+from trainscope.probes.single_samples import NoRuleError
+from trainscope.probes.vectorised_gradients import Vectorised
 from trainscope.sparsify.masks import set_masks
 from trainscope.task import (
     Classification,
@@ -134,7 +136,9 @@ def test_layers_rules_that_would_be_wrong_are_not_taken(build: type[nn.Module]) 
     data = ProbeData("s", INPUTS, torch.zeros(6, dtype=torch.int64))
     with evaluation(network, data) as lent:
         gradients = SampleGradients(lent, weights, None)
-        kept = {key for module in gradients.rules for key in gradients._asked[module]}
+        kept = {
+            key for module in gradients.by_rules.rules for key in gradients.by_rules._asked[module]
+        }
         assert gradients.method == ("vectorised" if build is Leaking else "layer rules")
         assert build is Behind or id(network[0].one.bias) not in kept
         squares, dots = gradients(lent.batch, pair, along)
@@ -239,6 +243,11 @@ LOSSES: dict[str, tuple[Task, Any, bool]] = {
 }
 
 
+def refused(*_: object) -> None:
+    """Stand for a way that does not follow the network."""
+    raise NoRuleError
+
+
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_loss_is_differentiated_with_the_forward_pass_where_vmap_follows_it(
     name: str, monkeypatch: pytest.MonkeyPatch
@@ -253,7 +262,7 @@ def test_a_loss_is_differentiated_with_the_forward_pass_where_vmap_follows_it(
         monkeypatch.setattr("trainscope.probes.mean_gradient._in_one_pass", lambda *_: (None, None))
         plain = find_gradients(lent, None)
         counts = plain.mean.counts
-        monkeypatch.setattr(SampleGradients, "_vectorised", SampleGradients._one_by_one)
+        monkeypatch.setattr(Vectorised, "squares", refused)
         again = find_gradients(lent, None)
     assert found.method == "vectorised"
     assert (forward <= 2 + 6 + 1) == follows  # the look at the first two, and each sample once
@@ -316,7 +325,7 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     network = network_of(nn.Linear(3, 4), nn.Tanh(), nn.LayerNorm(4), nn.Linear(4, 3))
     data = ProbeData("", INPUTS, torch.arange(6) % 3)
     whole = Gradient().measure(network, data)
-    monkeypatch.setattr("trainscope.probes.sample_gradients._CACHED", 2**9)
+    monkeypatch.setattr("trainscope.probes.rule_gradients.CACHED", 2**9)
     sizes: list[int] = []
     handle = network.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
     parts = Gradient().measure(network, data)
@@ -329,8 +338,8 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     with evaluation(network, data) as lent:
         gradients = SampleGradients(lent, measured(network), 2**7)
         for most, chunk in ((4 * held, 3), (4 * held - 1, 6)):
-            monkeypatch.setattr("trainscope.probes.sample_gradients._AT_ONCE", most)
-            assert gradients._few(6) == chunk
+            monkeypatch.setattr("trainscope.probes.rule_gradients.AT_ONCE", most)
+            assert gradients.by_rules._few(6, 2**7) == chunk
 
 
 class Trimmed(nn.Module):
@@ -350,7 +359,7 @@ def test_chunks_of_other_lengths_are_not_mixed(monkeypatch: pytest.MonkeyPatch) 
     inputs = torch.randn(6, 6, 3, generator=torch.Generator().manual_seed(4)).double()
     inputs[:3, 1:] = 0
     data = ProbeData("", inputs, torch.arange(6) % 3)
-    monkeypatch.setattr("trainscope.probes.sample_gradients._CACHED", 2**7)
+    monkeypatch.setattr("trainscope.probes.rule_gradients.CACHED", 2**7)
     found = Gradient().measure(network, data)
     with evaluation(network, data) as lent:
         gradients = SampleGradients(lent, measured(network), None)

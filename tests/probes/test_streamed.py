@@ -102,8 +102,9 @@ def test_the_gradient_takes_one_copy_of_the_weights(
     if masked:
         set_masks(network, {"2.weight": torch.rand(WIDTH, WIDTH) > 0.5})
     size = sum(p.nbytes for p in network.parameters())
-    monkeypatch.setattr("trainscope.probes.sample_gradients.rules_of", lambda *_: {})
-    monkeypatch.setattr("trainscope.probes.sample_gradients._BUDGET", 0)
+    monkeypatch.setattr("trainscope.probes.rule_gradients.rules_of", lambda *_: {})
+    for module in ("rule", "sample"):
+        monkeypatch.setattr(f"trainscope.probes.{module}_gradients.BUDGET", 0)
     monkeypatch.setattr("trainscope.probes.streamed._BLOCK", 256)
     with PeakBytes(*network.parameters(), *network.buffers()) as peak:
         found = Gradient().measure(network, data)
