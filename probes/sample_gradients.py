@@ -160,7 +160,7 @@ class SampleGradients:
         dots = self._zeros(count)
         with torch.no_grad():
             for (module, x), d in zip(seen, deltas, strict=True):
-                if len(d) != len(x) or len(x) != count:
+                if len(d) != len(x) or len(x) != count or d.dtype != x.dtype:
                     raise _NoRuleError
                 rule = self.rules[module]
                 for key, each in rule.formed(x, d, by_id).items():
@@ -211,7 +211,7 @@ class SampleGradients:
         with torch.no_grad():
             for position, (module, x) in enumerate(seen):
                 d = torch.stack([delta[position] for delta in deltas])
-                if d.shape[1] != len(x) or len(x) != count:
+                if d.shape[1] != len(x) or len(x) != count or d.dtype != x.dtype:
                     raise _NoRuleError
                 squares.update(self.rules[module].squares(x, d, by_id))
                 if moved:

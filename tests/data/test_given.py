@@ -149,7 +149,7 @@ class Broken(Dataset):
         ([{"x": INPUTS, "y": LABELS}], "a batch of .* is a dictionary of 'x', 'y', without labels"),
         ([(INPUTS,)], "a batch of .* is a tensor of shape"),
         ([("text", LABELS)], "inputs .* are a str"),
-        ([((INPUTS * 255).byte(), LABELS)], "of torch.uint8"),
+        ([(INPUTS, torch.full((8, 3), 1 / 3))], "probabilities, loss=torch.nn.CrossEntropyLoss"),
         ([(INPUTS, LABELS.float())], "give one class index a sample"),
         ([(INPUTS, LABELS[:4])], r"shape \(4,\)"),
         ([(INPUTS, LABELS - 1)], "a label -1"),

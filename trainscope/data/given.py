@@ -44,6 +44,7 @@ _TWO_BATCHES = (
     "half: give a tuple (train, test) if they are that."
 )
 
+_UNNAMED = "the data given"
 Given = Iterable[Any] | TorchDataset[Any] | tuple[Any, Any]
 """A loader, a map-style data set or an iterable of batches; or two of them, train and test."""
 
@@ -221,22 +222,27 @@ def _classified(batch: Batch, where: str) -> Batch:
         return batch
     if len(batch) > 2 and (labels.is_floating_point() or labels.ndim != 1):
         return batch  # several inputs: the task looks
-    if inputs.dtype == torch.uint8 and inputs.ndim > 2:
-        raise DataError(
-            f"the inputs of {where} are of {inputs.dtype}: give floating-point inputs, normalised "
-            "as the network was trained on them"
-        )
+    labels = _indices(labels)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels.squeeze(1)
     whole = not labels.is_floating_point() and not labels.is_complex()
     if not labels.ndim or len(labels) != len(inputs) or not whole:
         raise DataError(
             f"the labels of {where} are of shape {tuple(labels.shape)} and {labels.dtype} for "
-            f"{len(inputs)} inputs: give one class index a sample, or the task (task=, --task)"
+            f"{len(inputs)} inputs: give one class index a sample, or the task (task=, --task); of "
+            "labels that are probabilities, loss=torch.nn.CrossEntropyLoss()"
         )
     if labels.numel() and int(labels.min()) < 0 and bool((labels < 0).ne(labels == IGNORED).any()):
         raise DataError(f"{where} has a label {int(labels.min())}: classes are counted from 0")
     return inputs, labels.long()
+
+
+def _indices(labels: Tensor) -> Tensor:
+    """Return one-hot labels as indices, and others as they are."""
+    if not labels.is_floating_point() or labels.ndim != 2 or labels.shape[1] < 2:
+        return labels
+    hot = bool(((labels == 0) | (labels == 1)).all()) and bool((labels.sum(1) == 1).all())
+    return labels.argmax(1) if hot else labels
 
 
 def _split(data: Any, where: str, task: Task) -> Split:
@@ -309,10 +315,10 @@ def _told(batches: Iterator[Any], where: str) -> Iterator[Any]:
 def _name(data: Any) -> str:
     """Name data after the class of its data set, through loaders, subsets and pairs."""
     if isinstance(data, tuple | list):
-        return _name(data[0]) if data and not isinstance(data[0], tuple | list) else "the batches"
+        return _name(data[0]) if data and not isinstance(data[0], tuple | list) else _UNNAMED
     while isinstance(data, DataLoader | Subset):
         data = data.dataset
-    return type(data).__name__ if isinstance(data, TorchDataset) else "the data given"
+    return type(data).__name__ if isinstance(data, TorchDataset) else _UNNAMED
 
 
 def _is_batch(first: object, task: Task) -> bool:

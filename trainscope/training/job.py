@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import re
@@ -15,6 +14,7 @@ from trainscope.data import Dataset, Split
 from trainscope.errors import DataError, TaskError
 from trainscope.foreign import reason
 from trainscope.networks import Network, digest
+from trainscope.networks.copies import whole_copy
 from trainscope.records import Json, Kind, Pretraining, Pruning
 from trainscope.records.origin import ONE_SHOT
 from trainscope.records.run import UNKNOWN
@@ -98,7 +98,7 @@ class Job:
 
     def copied(self) -> Job:
         """Return the same job with a copy of the network to train."""
-        module = copy.deepcopy(self.network.module)
+        module = whole_copy(self.network.module)
         return replace(self, network=replace(self.network, module=module))
 
 
