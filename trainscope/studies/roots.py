@@ -93,7 +93,10 @@ def _built(root: RunSpec) -> Network:
     elif data is not None:
         shape = tuple(data.input_shape)
     else:
-        raise StudyError(f"the inputs of {name} are not known without its data: fetch the data")
+        raise StudyError(
+            f"the inputs of {name} are not known without its data, and {root.data} is not here: "
+            "fetch it, or name the folder that it is in"
+        )
     return Network(module, name, shape, classes)
 
 
