@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from trainscope.data import ProbeData
 from trainscope.errors import ProbeError
+from trainscope.networks.copies import with_dense_gradients
 from trainscope.networks.given import refuse_uninitialised
 from trainscope.probes.alike import alike
 from trainscope.probes.behaviour import behaviour_of
@@ -68,7 +69,7 @@ def evaluation(network: nn.Module, data: ProbeData) -> Iterator[Lent]:
         data = alike(network, data, ranks)
         inside.enter_context(torch.enable_grad())
         inside.enter_context(sdpa_kernel(SDPBackend.MATH))
-        _with_dense_gradients(network)
+        with_dense_gradients(network)  # `untouched` puts back what they had
         if any(isinstance(module, nn.RNNBase) for module in network.modules()):
             inside.enter_context(_plain_kernels())
         _check_finite(network, data)
@@ -92,13 +93,6 @@ def evaluation(network: nn.Module, data: ProbeData) -> Iterator[Lent]:
             spread=bool(parts_of(network)),
             started=started,
         )
-
-
-def _with_dense_gradients(network: nn.Module) -> None:
-    """Let embeddings have gradients as their weights are; `untouched` puts back what they had."""
-    for module in network.modules():
-        if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.sparse:
-            module.sparse = False
 
 
 @contextmanager

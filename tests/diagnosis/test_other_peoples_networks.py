@@ -14,6 +14,7 @@ import trainscope
 from trainscope.data import ProbeData
 from trainscope.errors import TrainscopeError
 from trainscope.probes.gradient import Gradient
+from trainscope.probes.hooks import ProbeHook
 from trainscope.sparsify import Action
 
 SAMPLES, CLASSES = 16, 5
@@ -260,3 +261,71 @@ def test_lazy_layers_are_refused_until_they_have_shapes():
 def test_what_does_not_fit_says_what_to_do(data, options, said):
     with pytest.raises(TrainscopeError, match=said):
         trainscope.measure(made(Two), data=data, **options)
+
+
+class IntegerFirst(nn.Module):
+    """Its first parameter is a table of indices."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places = nn.Parameter(torch.arange(3), requires_grad=False)
+        self.two = Two()
+
+    def forward(self, x):
+        return self.two(x)
+
+
+@pytest.mark.parametrize("kind", [IntegerFirst, Sparse])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_odd_weights_are_retrained(kind, optimizer):
+    inputs = TOKENS if kind is Sparse else INPUTS
+    data = ([(inputs.repeat(4, 1), LABELS.repeat(4))], [(inputs, LABELS)])
+    found = trainscope.diagnose(
+        made(kind),
+        action=Action("unstructured", ratio=0.5, scope="all"),
+        data=data,
+        samples=SAMPLES,
+        probes=["trainability_accuracy"],
+        optimizer=optimizer,
+        retrain_epochs=1,
+    )
+    for column in (
+        found.probes["trainability_accuracy"].before,
+        found.probes["trainability_accuracy"].after,
+    ):
+        assert 0 <= column.value("ta") <= 100
+
+
+def test_sparse_gradients_train_as_dense_ones():
+    data = ([(TOKENS.repeat(4, 1), LABELS.repeat(4))], [(TOKENS, LABELS)])
+    dense_one = made(Sparse)
+    dense_one.e.sparse = False
+    options = {"data": data, "probes": ["trainability_accuracy"], "samples": SAMPLES}
+    one, other = (
+        trainscope.measure(network, retrain_epochs=2, **options)["trainability_accuracy"]
+        for network in (made(Sparse), dense_one)
+    )
+    assert one.arrays == other.arrays
+
+
+def test_complex_weights_are_ranked_by_no_criterion():
+    with pytest.raises(TrainscopeError, match="weights of a are complex"):
+        trainscope.diagnose(
+            made(Complex),
+            action=Action(ratio=0.5),
+            data=[(INPUTS, LABELS)],
+            samples=SAMPLES,
+        )
+
+
+def test_a_second_network_of_another_kind_is_refused():
+    other = nn.Sequential(nn.Linear(3, 8), nn.Linear(8, CLASSES))
+    with pytest.raises(TrainscopeError, match=r"Sequential does not run on inputs of shape 6"):
+        trainscope.diagnose(made(Two), after=other, data=[(INPUTS, LABELS)], samples=SAMPLES)
+
+
+def test_a_hook_waits_for_shapes():
+    network = nn.Sequential(nn.LazyLinear(8), nn.LazyLinear(CLASSES))
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    with pytest.raises(TrainscopeError, match=r"'0.weight' has no shape yet"):
+        ProbeHook(["gradient"], data=[(INPUTS, LABELS)]).attach(network, optimizer)

@@ -32,6 +32,18 @@ def whole_copy(network: nn.Module) -> nn.Module:
     return deep_copy(network, memo)
 
 
+def with_dense_gradients(network: nn.Module) -> nn.Module:
+    """Return a network whose embeddings have gradients as their weights are, which masks need.
+
+    Args:
+        network: A copy of one's own, changed in place.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag):
+            module.sparse = False
+    return network
+
+
 def deep_copy(network: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
     """Return a deep copy that shares what cannot be copied and holds no tensors: locks, loggers.
 

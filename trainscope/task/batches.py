@@ -36,10 +36,20 @@ def beside(batch: Batch, weight: Tensor) -> Batch:
     """Return a batch on a weight's device, its floating-point tensors in the weight's dtype."""
 
     def moved(leaf: Tensor) -> Tensor:
-        dtype = weight.dtype if leaf.is_floating_point() else leaf.dtype
-        return leaf.to(device=weight.device, dtype=dtype)
+        both = leaf.is_floating_point() and weight.is_floating_point()
+        return leaf.to(device=weight.device, dtype=weight.dtype if both else leaf.dtype)
 
     return mapped(moved, batch)
+
+
+def working_weight(network: nn.Module) -> Tensor:
+    """Return a parameter of the dtype and device that a network computes in.
+
+    That is its first floating-point one: tables of indices may be parameters too.
+    """
+    weights = list(network.parameters())
+    floating = (weight for weight in weights if weight.is_floating_point())
+    return next(floating, weights[0] if weights else torch.empty(0))
 
 
 def size_of(batch: Batch) -> int:

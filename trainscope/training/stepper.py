@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from trainscope.errors import ActionError
 from trainscope.task import Batch, Classification, Task, mean_loss
-from trainscope.task.batches import beside, mapped
+from trainscope.task.batches import beside, mapped, working_weight
 from trainscope.training.optimizers import SGD, Adam, AdamW
 from trainscope.training.settings import Settings
 
@@ -59,7 +59,7 @@ class Stepper:
                 "leave it out"
             )
         self.optimizer = make_optimizer(network, settings, lr)
-        self.weight = next(network.parameters())
+        self.weight = working_weight(network)
         self.dtype = _autocast_dtype(settings, self.weight)
         kind = self.weight.device.type
         self.scaler = torch.amp.GradScaler(kind, enabled=self.dtype is torch.float16)
