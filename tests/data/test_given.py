@@ -183,3 +183,16 @@ def test_a_factory_by_name(tmp_path, monkeypatch):
         load("given_by_name:absent", (3,))
     with pytest.raises(DataError, match=r"no module 'not_there'"):
         load("not_there:loaders", (3,))
+
+
+def test_a_dictionary_of_loaders_is_train_and_test():
+    loader, other = DataLoader(TensorDataset(INPUTS, LABELS), 4), TensorDataset(INPUTS, LABELS)
+    data = given_data({"train": loader, "val": other, "test": loader})
+    assert (len(data.train), len(data.test)) == (10, 10)
+    assert data.notes == ("Of 'train', 'val', 'test' these were taken: 'train', 'test'.",)
+    assert given_data({"train": loader, "valid": other}).notes == ()
+    assert given_data({"val": loader}).train is None
+    with pytest.raises(DataError, match="none of them called test or val: give a pair"):
+        given_data({"a": loader, "b": loader})
+    with pytest.raises(DataError, match="holds 3 loaders or data sets: give a pair"):
+        given_data((loader, loader, other))

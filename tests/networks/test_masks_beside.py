@@ -29,7 +29,8 @@ def code(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     yield
-    sys.modules.pop("people_net", None)
+    for name in ("people_net", "people_script"):
+        sys.modules.pop(name, None)
 
 
 def made(seed=0, width=8):
@@ -137,3 +138,33 @@ def test_arrays_say_what_to_make_of_them(tmp_path):
     arrays = {name: value.numpy() for name, value in made().state_dict().items()}
     with pytest.raises(trainscope.TrainscopeError, match=r"torch.from_numpy"):
         opened(tmp_path, arrays)
+
+
+def test_code_that_ends_the_process_is_said(tmp_path):
+    (tmp_path / "people_script.py").write_text(
+        "import argparse\n"
+        "def leaves(): raise SystemExit(3)\n"
+        "if True:\n"
+        "    parser = argparse.ArgumentParser()\n"
+        "    parser.add_argument('--needed', required=True)\n"
+        "def net(): pass\n"
+    )
+    path = tmp_path / "net.pt"
+    torch.save(made().state_dict(), path)
+    with pytest.raises(CheckpointError, match=r"SystemExit: 3, which would end trainscope too"):
+        open_checkpoint(path, model="people_script:leaves")
+    with (tmp_path / "people_script.py").open("a") as file:
+        file.write("parser.parse_args()\n")
+    sys.modules.pop("people_script")
+    with pytest.raises(CheckpointError, match=r"importing 'people_script' failed: SystemExit"):
+        open_checkpoint(path, model="people_script:net")
+
+
+def test_a_network_in_the_place_of_a_factory_is_copied(tmp_path):
+    with (tmp_path / "people_net.py").open("a") as file:
+        file.write("made = net()\n")
+    path = tmp_path / "net.pt"
+    torch.save(made(3).state_dict(), path)
+    found = open_checkpoint(path, model="people_net:made", input_shape=(1, 8, 8))
+    assert torch.equal(found.module[0].weight, made(3)[0].weight)
+    assert found.module is not sys.modules["people_net"].made
