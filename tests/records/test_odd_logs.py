@@ -243,3 +243,51 @@ def test_estimate_says_how_another_tools_log_becomes_a_run(tmp_path):
     for place in (path, tmp_path):
         said = invoke("estimate", place, "--target", "50", code=2).output
         assert "make one with `trainscope import`" in said
+
+
+NESTED = {
+    "records under a name": {
+        "epochs": [
+            {"epoch": e, "lr": 0.1, "metrics": {"val": {"acc": a}}} for e, a in ((1, 40), (2, 50))
+        ]
+    },
+    "columns by data": {"train": {"acc": [60, 70]}, "val": {"acc": [40, 50]}, "lr": [0.1, 0.1]},
+    "columns by metric": {"acc": {"train": [60, 70], "val": [40, 50]}, "lr": [0.1, 0.1]},
+    "below a name of training": {"train_log": {"val_acc": [40, 50], "lr": [0.1, 0.1]}},
+}
+
+
+@pytest.mark.parametrize("name", NESTED)
+def test_documents_in_documents_are_read(tmp_path, name):
+    run = read(tmp_path / "log.json", json.dumps(NESTED[name]))
+    assert [(r.epoch, r.test_metric, r.lr) for r in run.epochs] == [(1, 40, 0.1), (2, 50, 0.1)]
+
+
+def test_lines_of_a_training_that_was_resumed_are_the_later_ones(tmp_path):
+    lines = "".join(f"Ep: {e} | Val Acc: {a} | LR: 0.1\n" for e, a in ((1, 40), (2, 49), (2, 50)))
+    run = read(tmp_path / "log.txt", lines + "Ep: 3 | Val Acc: 60 | LR: 0.01\n")
+    assert [(r.epoch, r.test_metric, r.lr) for r in run.epochs] == [
+        (1, 40, 0.1),
+        (2, 50, 0.1),
+        (3, 60, 0.01),
+    ]
+
+
+def test_a_log_without_epochs_keeps_its_lrs(tmp_path):
+    run = read(tmp_path / "log.txt", "Test Acc: 40 | LR: 0.1\nTest Acc: 50 | LR: 0.01\n")
+    assert [(r.test_metric, r.lr) for r in run.epochs] == [(40, 0.1), (50, 0.01)]
+
+
+def test_many_tests_of_few_epochs_can_be_told_by_their_steps(tmp_path):
+    history = [
+        {"epoch": k / 10, "step": 100 * k, "learning_rate": 5e-5, key: 4 - k / 5}
+        for k in range(1, 11)
+        for key in ("loss", "eval_loss")
+    ]
+    path = tmp_path / "trainer_state.json"
+    run = read(path, json.dumps({"log_history": history}))
+    assert values(run) == [2]
+    assert any("--column epoch=step keeps all, told by steps." in note for note in run.notes)
+    run = run_from_log(path, Given(columns={"epoch": "step"}))
+    assert [r.epoch for r in run.epochs] == [100 * k for k in range(1, 11)]
+    assert values(run) == pytest.approx([4 - k / 5 for k in range(1, 11)])

@@ -26,6 +26,7 @@ from trainscope.records.imports.names import (
     LOSS,
     LR,
     SECONDS,
+    STEP,
     TEST,
     TRAIN,
     Meaning,
@@ -271,8 +272,10 @@ class EpochCollector:
                 )
         several = sum(name in row and row[name].count > 1 for row in self.rows.values())
         if several and name not in self.means:
+            steps = next((n for n in self.names if (m := meaning(n)) and m.field == STEP), None)
             found.notes.append(
-                f"{several} epochs have several values of '{name}': the last one of each was taken."
+                f"{several} epochs have several values of '{name}': the last one of each was taken"
+                + ("." if steps is None else f"; --column epoch={steps} keeps all, told by steps.")
             )
         loss = found.taken.get("train_loss", "")
         if loss not in self.means and any(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,8 @@ MOST_BYTES = 24 * 2**20
 """A JSON document of more would not fit the memory of a small machine when it is open."""
 MOST_RECORDS = 150_000
 HISTORY = "log_history"
+MOST_DEPTH = 3
+"""Entries inside each other of one record."""
 CUT = "The last line is no whole record, as of a training that was killed, and was left out."
 
 
@@ -218,11 +220,8 @@ def _record(
     entry: Mapping[str, Any], asked: Mapping[str, str], collector: EpochCollector
 ) -> _Record:
     flat: dict[str, Any] = {}
-    for name, value in entry.items():
-        inner = value.items() if isinstance(value, dict) and len(value) < 100 else ()
-        if isinstance(value, list) and value and _is_rate(name):  # of several groups
-            value = value[0]
-        flat |= {f"{name}/{key}": deep for key, deep in inner} or {name: value}
+    for name, value in _flat(entry):
+        flat[name] = value[0] if isinstance(value, list) and value and _is_rate(name) else value
     split = next((split_of(str(flat[name])) for name in PHASES if name in flat), "")
     values: dict[str, float] = {}
     epoch = step = None
@@ -242,6 +241,16 @@ def _record(
                 collector.signed.add(f"{split}/{name}" if split else name)
     collector.see(f"{split}/{name}" if split else name for name in flat)
     return _Record(values, epoch, step, split)
+
+
+def _flat(entry: Mapping[str, Any], depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """Yield the values of an entry by the names that lead to them."""
+    for name, value in entry.items():
+        if isinstance(value, dict) and value and len(value) < 100 and depth < MOST_DEPTH:
+            for inner, deep in _flat(value, depth + 1):
+                yield f"{name}/{inner}", deep
+        else:
+            yield str(name), value
 
 
 def _is_rate(name: str) -> bool:

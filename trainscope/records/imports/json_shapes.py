@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from trainscope.records.imports.names import meaning, split_of
+
 _NUMBERED = re.compile(r"(?:epoch[ _-]?)?(\d{1,9})", re.IGNORECASE)
 MOST_DEPTH = 3
 """Names over each other under which a table may stand."""
@@ -32,7 +34,14 @@ def records_of(raw: Any, depth: int = 0) -> list[Any] | None:
                 {"epoch": number, **value} for number, value in zip(numbered, values, strict=True)
             ]
         return None
+    tables = [value for value in raw.values() if _is_records(value)]
+    if len(tables) == 1 and not any(_column(value) for value in raw.values() if value != tables[0]):
+        return list(tables[0])
     columns = {str(name): column for name, cells in raw.items() if (column := _column(cells))}
+    for outer, inside in raw.items():
+        if isinstance(inside, dict) and (split_of(str(outer)) or meaning(str(outer))):
+            named = {f"{outer}/{name}": _column(cells) for name, cells in inside.items()}
+            columns |= {name: column for name, column in named.items() if column}
     if columns and not (set(columns) == {"epoch"} and isinstance(raw.get("history"), dict)):
         length = max(map(len, columns.values()))
         return [
@@ -79,6 +88,10 @@ def _rows(raw: list[Any]) -> list[Any]:
     ):
         return [dict(zip(header, row, strict=True)) for row in raw[1:]]
     return raw
+
+
+def _is_records(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(v, dict) for v in value)
 
 
 def _column(cells: Any) -> list[Any] | None:

@@ -205,6 +205,7 @@ class _Reader:
             if is_rate:
                 rates.append(name)
             trained |= is_trained
+        whole = dict(values)
         if rates:
             self.rate = values[rates[0]]
             self.rates_within |= self.epoch is not None
@@ -216,11 +217,11 @@ class _Reader:
             self.tested.clear()
         if self.epoch is None:
             if len(self.before) < MOST_BEFORE:
-                self.before.append(values)
+                self.before.append(whole)
                 self.steps.append(line.step)
             return
         for name in tests:
-            if name in self.tested and not line.batch:
+            if name in self.tested and not line.batch and line.epoch is None:
                 del values[name]
                 self.left_out = True
         self.tested.update(tests)

@@ -20,7 +20,7 @@ NUMBER = re.compile(
     r"(?P<of>\s?/\s?\d++(?!\s?/))?(?P<unit>\s?%|[sS](?!\w))?(?!\w|[.,]\d|\s?/\s?\d))"
 )
 _EPOCH = re.compile(
-    r"\bepoch\b['\"]?\s*+(?:\((?P<split>\w++)\))?\s*+[:=#-]?\s*+['\"\[]?\s*+(?P<number>\d++)"
+    r"\bep(?:och)?\b['\"]?\s*+(?:\((?P<split>\w++)\))?\s*+[:=#-]?\s*+['\"\[]?\s*+(?P<number>\d++)"
     r"(?P<fraction>\.\d++)?(?!\w|[.,]\d)(?P<of>\s?/\s?\d++)?",
     re.IGNORECASE,
 )
@@ -219,7 +219,7 @@ def _label(between: str, wanted: frozenset[str]) -> _Label:
 
 def _read_epoch(line: Line) -> tuple[int, int]:
     """Take the epoch that a line names first, and return where it stands."""
-    if "poch" not in line.text and "POCH" not in line.text:
+    if "ep" not in line.text and "Ep" not in line.text and "EP" not in line.text:
         return (-1, -1)
     for match in _EPOCH.finditer(line.text):
         if _NOT_AN_EPOCH.search(line.text, 0, match.start()) or len(match["number"]) > 9:
