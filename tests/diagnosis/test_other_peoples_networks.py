@@ -329,3 +329,46 @@ def test_a_hook_waits_for_shapes():
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     with pytest.raises(TrainscopeError, match=r"'0.weight' has no shape yet"):
         ProbeHook(["gradient"], data=[(INPUTS, LABELS)]).attach(network, optimizer)
+
+
+class ForgetsItself(nn.Module):
+    """Holds batch norm in eval mode, by a `train` that returns nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.n = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4)
+        self.b, self.c = nn.Conv2d(4, 4, 3), nn.Linear(64, CLASSES)
+
+    def train(self, mode=True):
+        super().train(mode)
+        self.n.eval()
+
+    def forward(self, x):
+        return self.c(torch.relu(self.b(torch.relu(self.n(self.a(x))))).flatten(1))
+
+
+@pytest.mark.parametrize("action", [Action(ratio=0.5), Action("unstructured", ratio=0.5)])
+def test_a_train_that_returns_nothing_does_no_harm(action):
+    images = torch.randn(SAMPLES, 1, 8, 8, generator=torch.Generator().manual_seed(2))
+    network = made(ForgetsItself)
+    found = trainscope.diagnose(
+        network,
+        action=action,
+        data=([(images, LABELS)], [(images, LABELS)]),
+        probes=["gradient", "trainability_accuracy"],
+        samples=SAMPLES,
+        retrain_epochs=1,
+    )
+    norm, _ = dense(
+        network.eval() or network, lambda wide: F.cross_entropy(wide(images.double()), LABELS)
+    )
+    assert found.probes["gradient"].before.value("norm") == pytest.approx(norm, rel=1e-4)
+    assert found.probes["trainability_accuracy"].after.status == "ok"
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_what_has_no_numbers_or_cannot_be_looked_into_is_refused():
+    with pytest.raises(TrainscopeError, match=r"'a.weight' is on the meta device"):
+        trainscope.measure(made(Two).to("meta"), data=[(INPUTS, LABELS)])
+    with pytest.raises(TrainscopeError, match=r"is TorchScript, into which nothing can look"):
+        trainscope.measure(torch.jit.script(made(Two)), data=[(INPUTS, LABELS)])

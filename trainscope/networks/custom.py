@@ -26,6 +26,7 @@ from trainscope.networks.rebuild import (
     with_counters,
 )
 from trainscope.networks.state_dict import Weights
+from trainscope.task.modes import evaluating
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def open_custom(
         raise CheckpointError(f"the weights do not fit: {mismatch(dense, found, spec)}")
     resize(module, found)
     fill(module, weights.tensors, assign=False)
-    set_masks(module.eval(), weights.masks)
+    set_masks(evaluating(module), weights.masks)
     if trial is not None:
         tried = trial(module)
         return Custom(

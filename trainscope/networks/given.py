@@ -61,6 +61,7 @@ def given_network(module: nn.Module, batch: Batch, task: Task) -> Network:
         module = module.module
     name = type(module).__name__
     refuse_uninitialised(module)
+    _refuse_meta(module)
     few = task.select(batch, torch.arange(min(2, task.size(batch))))
     like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
     example = call_of(module, few, task)
@@ -103,6 +104,20 @@ def refuse_uninitialised(module: nn.Module) -> None:
         raise CheckpointError(
             f"{type(module).__name__}: '{lazy}' has no shape yet, as in a lazy layer before its "
             "first batch: put a batch through the network first"
+        )
+
+
+def _refuse_meta(module: nn.Module) -> None:
+    """Refuse a network whose weights have no numbers.
+
+    Raises:
+        CheckpointError: One of them is on the meta device.
+    """
+    empty = next((name for name, each in module.named_parameters() if each.is_meta), None)
+    if empty is not None:
+        raise CheckpointError(
+            f"{type(module).__name__}: '{empty}' is on the meta device and holds no numbers: load "
+            "its weights first (to_empty(), then load_state_dict(), or assign=True)"
         )
 
 
@@ -224,7 +239,13 @@ def call_of(module: nn.Module, batch: Batch, task: Task) -> Example:
         found.append(Example(args, kwargs, task.size(batch) if ragged else None))
         raise _Called
 
-    handle = module.register_forward_pre_hook(catch, with_kwargs=True, prepend=True)
+    try:
+        handle = module.register_forward_pre_hook(catch, with_kwargs=True, prepend=True)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{type(module).__name__} is TorchScript, into which nothing can look: give the "
+            "network that it was scripted from"
+        ) from error
     try:
         call(module, batch)
     except _Called:

@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from trainscope.networks.copies import deep_copy
 from trainscope.networks.undo import given_back, is_plain
+from trainscope.task.modes import evaluating
 
 Shapes = dict[str, tuple[int, ...]]
 """The shape of every tensor of a state dict, by name."""
@@ -138,4 +139,4 @@ def _copy(module: nn.Module, twin_of: Callable[[Tensor], Tensor]) -> nn.Module:
     for part in copied.modules():
         for hooks in _HOOKS:
             getattr(part, hooks).clear()
-    return copied.eval()
+    return evaluating(copied)

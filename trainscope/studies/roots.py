@@ -10,6 +10,7 @@ from trainscope.networks import Network
 from trainscope.networks.registry import input_shape
 from trainscope.studies.executing import opened_base
 from trainscope.studies.spec import BaseModel, RunSpec
+from trainscope.task.modes import evaluating
 from trainscope.training.weights import fresh_network
 
 SAMPLES = {
@@ -86,7 +87,7 @@ def _built(root: RunSpec) -> Network:
     name, data = str(root.architecture), _data(root)
     kind = str(root.data).partition(":")[0]
     classes = data.num_classes if data is not None else CLASSES.get(kind)
-    module = fresh_network(name, classes, 0).eval()
+    module = evaluating(fresh_network(name, classes, 0))
     shape: tuple[int, ...]
     if ":" not in name:
         shape = input_shape(name)
