@@ -19,6 +19,8 @@ IN_WORDS = {
     "test_accuracy": "test accuracy",
     "seconds": "seconds",
 }
+FEWEST_STEPS = 20
+"""Between two tests of a training that tells its steps."""
 STEP_ZERO = "The test at step 0 is of the network before the first step, and is no epoch."
 COUNTED = "The log does not say its epochs; each test value counts as one."
 
@@ -58,12 +60,15 @@ class Log:
     def take_step_zero(self, steps: Sequence[float | None]) -> None:
         """Take a test at step 0 out of epochs that were counted: it is before the first step.
 
-        Where the next one is at step 1, steps are epochs that count from 0.
+        Where the next one is but a few steps later, steps are epochs that count from 0, or calls of
+        a tracker.
 
         Args:
             steps: Of the first tests, in their order; None where the log does not say it.
         """
-        if len(steps) < 2 or len(self.rows) < 2 or steps[0] != 0 or not (steps[1] or 0) > 1:
+        if len(steps) < 2 or len(self.rows) < 2 or steps[0] != 0:
+            return
+        if steps[1] is None or steps[1] < FEWEST_STEPS:
             return
         self.start_accuracy = self.rows.pop(0).get("test_accuracy")
         for row in self.rows:
