@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import threading
 
 import pytest
@@ -374,3 +375,37 @@ def test_what_has_no_numbers_or_cannot_be_looked_into_is_refused():
         trainscope.measure(made(Two).to("meta"), data=[(INPUTS, LABELS)])
     with pytest.raises(TrainscopeError, match=r"is TorchScript, into which nothing can look"):
         trainscope.measure(torch.jit.script(made(Two)), data=[(INPUTS, LABELS)])
+
+
+class FailsInTraining(Two):
+    """Wants what is only there in its own loop."""
+
+    def forward(self, x):
+        if self.training:
+            raise KeyError("mixup")
+        return super().forward(x)
+
+
+def with_norm():
+    return nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, CLASSES))
+
+
+@pytest.mark.parametrize(
+    ("make", "train", "test", "said"),
+    [
+        (FailsInTraining, 64, LABELS, "the network fails on a training batch of 64: KeyError"),
+        (Frozen, 64, LABELS, None),
+        (with_norm, 1, LABELS, "the network fails on a training batch of 1: ValueError"),
+        (Two, 64, LABELS + 2, "the loss fails on a test batch of 16: .*less than the network's"),
+    ],
+)
+def test_what_fails_in_retraining_is_a_reason(make, train, test, said):
+    data = ([(INPUTS.repeat(4, 1)[:train], LABELS.repeat(4)[:train])], [(INPUTS, test)])
+    found = trainscope.measure(
+        made(make), data=data, probes=["trainability_accuracy"], samples=SAMPLES
+    )["trainability_accuracy"]
+    if said is None:
+        assert found.status == "ok"
+    else:
+        assert found.status == "skipped"
+        assert re.match(said, found.reason or "")

@@ -92,7 +92,8 @@ class Job:
         """
         if self.dataset.train is None:
             raise DataError(
-                f"{self.dataset.name} has no training half: training needs ROOT/train and ROOT/val"
+                f"{self.dataset.name} has no training half, and training needs one: ROOT/train "
+                "beside ROOT/val, or a pair of loaders, train and test"
             )
         return self.dataset.train
 
