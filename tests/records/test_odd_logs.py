@@ -291,3 +291,12 @@ def test_many_tests_of_few_epochs_can_be_told_by_their_steps(tmp_path):
     run = run_from_log(path, Given(columns={"epoch": "step"}))
     assert [r.epoch for r in run.epochs] == [100 * k for k in range(1, 11)]
     assert values(run) == pytest.approx([4 - k / 5 for k in range(1, 11)])
+
+
+def test_blanks_of_any_kind_may_stand_about_a_stroke(tmp_path):
+    for blank in (" ", "\t", "\u00a0"):
+        lines = "".join(
+            f"Epoch {e}\nloss: 2.0 [64{blank}/60000]\nTest Acc: {a}{blank}/{blank}100\n"
+            for e, a in ((1, 40), (2, 50))
+        )
+        assert values(read(tmp_path / "log.txt", lines, CONSTANT)) == [40, 50]

@@ -147,7 +147,7 @@ def read_line(text: str, wanted: frozenset[str] = frozenset()) -> Line:
             continue
         end = match.end()
         if of and label.counts:
-            _count(line, _value(written), float(of.strip(" /")))
+            _count(line, _value(written), float(of.strip().strip("/")))
             if label.step:
                 line.step = _value(written)
             if lone is not None and line.epoch is None:  # Train: 0 [  50/196 ( 26%)]
@@ -160,7 +160,7 @@ def read_line(text: str, wanted: frozenset[str] = frozenset()) -> Line:
         if label.useful:
             value = _value(written)
             if of:
-                whole = float(of.strip(" /"))
+                whole = float(of.strip().strip("/"))
                 value = 100 * value / whole if whole else math.nan
             last = Pair(label.name, value, start - label.length)
             line.pairs.append(last)
