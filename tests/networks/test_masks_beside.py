@@ -83,6 +83,10 @@ def test_masks_of_something_else_are_said(tmp_path):
     found = opened(tmp_path, {"net": network.state_dict(), "masks": {"tokens": torch.ones(7)}})
     assert not masks_of(found.module)
     assert any("do not fit its weights" in note for note in found.notes)
+    _, _, masks = pruned()
+    sparse = {name: mask.to_sparse() for name, mask in masks.items()}
+    found = opened(tmp_path, {"net": network.state_dict(), "masks": sparse})
+    assert any("do not fit its weights" in note for note in found.notes)
 
 
 @pytest.mark.parametrize(

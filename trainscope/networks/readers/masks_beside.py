@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from trainscope.networks.described import Described
 from trainscope.networks.masks import SUFFIX
 from trainscope.networks.readers.contents import Contents
 from trainscope.networks.tensor_names import plain_names
@@ -41,7 +42,8 @@ def with_masks(contents: Contents, obj: object) -> Contents:
         return contents
     key = next((key for key, value in obj.items() if is_masks(key, value)), None)
     if key is None:
-        return contents
+        unread = next((key for key, value in obj.items() if _is_unread(key, value)), None)
+        return contents if unread is None else _left_out(contents, unread)
     weights = {
         name: value
         for name, value in contents.state_dict.items()
@@ -51,16 +53,29 @@ def with_masks(contents: Contents, obj: object) -> Contents:
         return contents  # they have masks of their own
     masks = obj[key]
     found = _by_name(masks, weights) if isinstance(masks, Mapping) else _by_order(masks, weights)
-    word = shortened(key, 40)
     if found is None:
-        note = (
-            f"The file keeps masks under '{word}' that do not fit its weights by name and shape; "
-            "they were left out, and the weights are measured as they are stored."
-        )
-        return replace(contents, notes=(*contents.notes, note))
+        return _left_out(contents, key)
     state = {**contents.state_dict, **{f"{name}{SUFFIX}": mask for name, mask in found.items()}}
-    note = f"The masks under '{word}' were applied to the weights."
+    note = f"The masks under '{shortened(key, 40)}' were applied to the weights."
     return replace(contents, state_dict=state, notes=(*contents.notes, note))
+
+
+def _left_out(contents: Contents, key: str) -> Contents:
+    note = (
+        f"The file keeps masks under '{shortened(key, 40)}' that do not fit its weights by name, "
+        "shape and kind; they were left out, and the weights are measured as they are stored."
+    )
+    return replace(contents, notes=(*contents.notes, note))
+
+
+def _is_unread(key: object, value: object) -> bool:
+    """Tell masks of a kind that is not built, such as sparse ones."""
+    if not isinstance(key, str) or not key.lower().endswith(("mask", "masks")):
+        return False
+    if not isinstance(value, Mapping | list | tuple):
+        return False
+    parts = value.values() if isinstance(value, Mapping) else value
+    return any(isinstance(each, Described) for each in parts)
 
 
 def _is_mask(tensor: Tensor) -> bool:
