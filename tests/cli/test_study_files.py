@@ -74,6 +74,17 @@ def test_runs_that_a_study_has_no_longer_are_said(place):
     assert "1 runs that are done are of the study no longer" in said("run", "a.toml")
 
 
+def test_a_studys_file_is_its_results_too(place):
+    (place / "a.toml").write_text(TEXT.replace("0.5", "[0.2, 0.4, 0.6, 0.8]"))
+    said("run", "a.toml")
+    found = CliRunner().invoke(main, ["correlate", "a.toml", "--known", "pruned_loss", "--json"])
+    by_store = CliRunner().invoke(
+        main, ["correlate", "study.db", "--known", "pruned_loss", "--json"]
+    )
+    assert found.exit_code == 0, found.output
+    assert found.stdout == by_store.stdout
+
+
 def test_a_byte_order_mark_is_no_error(place):
     (place / "a.toml").write_bytes(b"\xef\xbb\xbf" + TEXT.encode())
     assert "1 runs, 1 of them to do" in said("run", "a.toml", "--dry-run")
