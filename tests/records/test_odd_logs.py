@@ -300,3 +300,19 @@ def test_blanks_of_any_kind_may_stand_about_a_stroke(tmp_path):
             for e, a in ((1, 40), (2, 50))
         )
         assert values(read(tmp_path / "log.txt", lines, CONSTANT)) == [40, 50]
+
+
+def test_counts_within_an_epoch_are_no_runs(tmp_path):
+    rows = [(epoch, batch) for epoch in (1, 2, 3) for batch in (0, 100, 200)]
+    text = "epoch,batch,lr,loss,val_acc\n" + "".join(
+        f"{epoch},{batch},.1,{3 - epoch / 2},{30 + 10 * epoch if batch == 200 else ''}\n"
+        for epoch, batch in rows
+    )
+    for name, form in (("log.csv", text), ("of.csv", text.replace("00,.1", "00/300,.1"))):
+        run = read(tmp_path / name, form)
+        assert [(r.epoch, r.test_metric) for r in run.epochs] == [(1, 40), (2, 50), (3, 60)]
+    folds = "epoch,cv_fold,lr,val_acc\n" + "".join(
+        f"{epoch},{fold},.1,{40 + epoch + 10 * fold}\n" for epoch in (1, 2, 3) for fold in (0, 1)
+    )
+    with pytest.raises(RecordError, match="holds 2 runs, 0, 1: say"):
+        read(tmp_path / "folds.csv", folds)

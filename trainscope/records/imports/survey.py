@@ -6,16 +6,24 @@ columns, together, give each epoch one row, and each of their values begins with
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from trainscope.records.imports.names import split_of
+from trainscope.records.imports.names import split_of, words_of
 
 MOST_VALUES = 1_000
 """Values of a column that tells runs apart."""
 FEWEST_EPOCHS = 2
 """Epochs that every run has."""
+
+_COUNT = re.compile(r"[-\d.,:/\s]+(?:e[-+]?\d+)?", re.IGNORECASE)
+"""A number, or one of so many, or a time."""
+_RUNS = frozenset(
+    ("run", "seed", "fold", "repeat", "rep", "replicate", "trial", "experiment", "exp", "rank")
+)
+"""Words of columns whose numbers name runs, also in rows that go epoch by epoch."""
 
 
 @dataclass
@@ -87,15 +95,20 @@ class Survey:
         if phase is not None or len(set(epochs)) == len(epochs):
             return []
         places = list(self.strange)
-        able = [
-            at
-            for at, values in self.values.items()
-            if len(values) > 1 and 2 * len(values) <= len(epochs)
-        ]
+        able = [at for at, values in self.values.items() if self._may_tell(at, values, len(epochs))]
         for columns in (*([at] for at in able), able):
             if columns and self._tells(columns, places):
                 return columns
         return []
+
+    def _may_tell(self, at: int, values: Mapping[str, int], rows: int) -> bool:
+        """Tell a column of few values, which counts nothing within an epoch, as batches are."""
+        if not 1 < len(values) <= rows / FEWEST_EPOCHS:
+            return False
+        named = not _RUNS.isdisjoint(words_of(self.strange[at]))
+        return (
+            named or not self.ascending or any(_COUNT.fullmatch(value) is None for value in values)
+        )
 
     def _tells(self, columns: Sequence[int], places: Sequence[int]) -> bool:
         """Tell whether columns give each epoch of a run one row, and all runs the same start."""
