@@ -85,10 +85,10 @@ def command(
 ) -> None:
     """Correlate what was known before retraining with what it ended at.
 
-    RESULTS is a table with a row a retraining (CSV), or the store of a study. Prints Kendall's tau,
-    Spearman's rho and Pearson's r of every column with the end, with bootstrap intervals over
-    candidates, how often a candidate ends better than the one that the column ranks first, and the
-    ceiling that the noise of retraining sets to any prediction.
+    RESULTS is a table with a row a retraining (CSV), or a study: its store or its file. Prints
+    Kendall's tau, Spearman's rho and Pearson's r of every column with the end, with bootstrap
+    intervals over candidates, how often a candidate ends better than the one that the column ranks
+    first, and the ceiling that the noise of retraining sets to any prediction.
     """
     from trainscope.studies.columns import candidates
     from trainscope.studies.correlate import correlate
@@ -133,6 +133,11 @@ def _rows(results: str, study: str | None) -> tuple[list[dict[str, Any]], tuple[
         return [dict(row) for row in table.rows], ()
     from trainscope.studies.results import results as of_store
 
+    if results.endswith(".toml"):
+        from trainscope.studies.named import name_of, place_of, read_toml
+
+        raw = read_toml(Path(results))[1]
+        results, study = place_of(raw, Path(results)), study or name_of(raw, Path(results))
     return of_store(results, study), ("start",)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,24 +15,42 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 KINDS = ("train", "retrain", "scratch-e", "scratch-b", "winning-ticket", "random-reinit")
+
+
+def structure(value: str) -> str:
+    """Return what a sparsifying action takes: filter, unstructured, or N:M.
+
+    Raises:
+        BadParameter: It is none of them.
+    """
+    found = re.fullmatch(r"(\d{1,4}):(\d{1,4})", value)
+    if value in ("filter", "unstructured") or (found and 0 < int(found[1]) < int(found[2])):
+        return value
+    raise click.BadParameter(
+        f"'{value}' is no structure: choose filter, unstructured, or N:M with N below M"
+    )
+
+
+SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
+WHOLE = click.IntRange(0)
 STATED: tuple[tuple[str, Any, str], ...] = (
     ("--architecture", str, "The network's name."),
     ("--data", str, "The data it was trained on."),
     ("--base", str, "SHA-256 of the base model, or any name that tells base models apart."),
-    ("--structure", str, "filter, unstructured, or N:M."),
-    ("--ratio", float, "The ratio pruned, in (0, 1)."),
+    ("--structure", structure, "filter, unstructured, or N:M."),
+    ("--ratio", SHARE, "The ratio pruned, in (0, 1)."),
     ("--criterion", str, "How filters or weights were ranked."),
     ("--scope", str, "inner or all."),
-    ("--speedup", float, "Dense FLOPs / pruned FLOPs."),
-    ("--pruning-epoch", int, "Pretraining epochs before the action."),
-    ("--stage-epochs", click.IntRange(0), "Epochs of the pruning stage; 0 for one-shot pruning."),
+    ("--speedup", click.FloatRange(0, min_open=True), "Dense FLOPs / pruned FLOPs."),
+    ("--pruning-epoch", WHOLE, "Pretraining epochs before the action."),
+    ("--stage-epochs", WHOLE, "Epochs of the pruning stage; 0 for one-shot pruning."),
     ("--stage-schedule", str, "The LR schedule of the pruning stage."),
-    ("--stage-flops", click.IntRange(0), "Multiply-adds spent in the pruning stage."),
+    ("--stage-flops", WHOLE, "Multiply-adds spent in the pruning stage."),
     ("--pretrain-schedule", str, "The LR schedule of pretraining."),
-    ("--pretrain-epochs", int, "Epochs that it plans."),
-    ("--seed", int, "The seed."),
-    ("--parameters", int, "Surviving parameters."),
-    ("--flops", int, "Multiply-adds spent on training."),
+    ("--pretrain-epochs", WHOLE, "Epochs that it plans."),
+    ("--seed", WHOLE, "The seed."),
+    ("--parameters", WHOLE, "Surviving parameters."),
+    ("--flops", WHOLE, "Multiply-adds spent on training."),
 )
 
 
@@ -47,7 +66,7 @@ def stated_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--format",
     "log_format",
-    type=click.Choice(["csv", "huggingface", "json", "jsonlines", "tensorboard", "text"]),
+    type=click.Choice(["csv", "huggingface", "json", "jsonlines", "mlflow", "tensorboard", "text"]),
     help="What wrote it; by default recognised. csv reads Lightning's, timm's and W&B's too.",
 )
 @click.option("--run", help="The run to read, of a file or folder that holds several.")

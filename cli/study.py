@@ -118,6 +118,11 @@ def run_command(
         remark(
             f"{changed.dropped} runs that the study no longer has were not begun, and will not be"
         )
+    if changed.left:
+        remark(
+            f"{changed.left} runs that are done are of the study no longer: its results are "
+            "without them, and `trainscope study gc` would remove their folders"
+        )
     finish(
         store,
         [asked.name],
@@ -165,7 +170,7 @@ def results_command(
     """
     from trainscope.cli.study_text import run_table
     from trainscope.records.files import write_text
-    from trainscope.studies.results import as_csv, results, write_parquet
+    from trainscope.studies.results import CSV_MARK, as_csv, results, write_parquet
 
     store, names = _store(place, name, folder)
     rows = results(store, names[0] if len(names) == 1 else None)
@@ -173,7 +178,7 @@ def results_command(
         write_parquet(rows, parquet)
         remark(f"wrote {parquet}: {len(rows)} runs")
     if csv_path is not None and str(csv_path) != "-":
-        write_text(csv_path, as_csv(rows))
+        write_text(csv_path, as_csv(rows), over=CSV_MARK)
         remark(f"wrote {csv_path}: {len(rows)} runs")
     elif csv_path is not None:
         say(as_csv(rows).rstrip("\n"))

@@ -15,6 +15,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from trainscope.data import ProbeData
 from trainscope.errors import ProbeError
+from trainscope.networks.copies import with_dense_gradients
+from trainscope.networks.given import refuse_uninitialised
 from trainscope.probes.alike import alike
 from trainscope.probes.behaviour import behaviour_of
 from trainscope.probes.folding import folded
@@ -60,12 +62,14 @@ def evaluation(network: nn.Module, data: ProbeData) -> Iterator[Lent]:
     started, ranks = time.perf_counter(), present()
     network = unwrap(network)
     refuse_flat(network)
+    refuse_uninitialised(network)
     network = parted(network)
     with ExitStack() as inside:
         inside.enter_context(untouched(network))
         data = alike(network, data, ranks)
         inside.enter_context(torch.enable_grad())
         inside.enter_context(sdpa_kernel(SDPBackend.MATH))
+        with_dense_gradients(network)  # `untouched` puts back what they had
         if any(isinstance(module, nn.RNNBase) for module in network.modules()):
             inside.enter_context(_plain_kernels())
         _check_finite(network, data)

@@ -18,6 +18,7 @@ from torch import Tensor, fx, nn
 from trainscope.probes.passes import watched
 from trainscope.task import Batch, Task
 from trainscope.task.batches import tensors
+from trainscope.task.modes import evaluating
 
 Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
 CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -127,7 +128,7 @@ def folded(network: nn.Module, task: Task, batch: Batch, samples: int = 2**30) -
     except Exception:  # any network that fx cannot follow is measured as it is
         return network
     same = len(expected) == len(got) > 0 and all(map(_close, expected, got))
-    return result.eval() if same else network
+    return evaluating(result) if same else network
 
 
 def _weights(layers: list[nn.Module]) -> int:

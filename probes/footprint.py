@@ -14,6 +14,7 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from trainscope.data import ProbeData
+from trainscope.networks.given import refuse_uninitialised
 from trainscope.networks.meta import is_light
 from trainscope.probes.shards import bare, parted, parts_of
 from trainscope.probes.untouched import untouched
@@ -72,6 +73,7 @@ def _footprint(network: nn.Module, data: ProbeData) -> Footprint:
     A network that looks at values, as transformers' do at their masks, is run on the sample itself,
     and so is one that this takes but a moment.
     """
+    refuse_uninitialised(network)
     parts = parts_of(network := parted(unwrap(network)))
     named = [*network.named_parameters(), *network.named_buffers()]
     like = next((t for _, t in named if t.is_floating_point()), None)

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from trainscope.data import Given, ProbeData, pinned
 from trainscope.errors import ProbeError
+from trainscope.networks.given import refuse_uninitialised
 from trainscope.probes.careful import Told, measured
 from trainscope.probes.compact import compact
 from trainscope.probes.parts import find_parts
@@ -159,6 +160,7 @@ class ProbeHook:
             )
         subject = unwrap(network)
         refuse_flat(subject)
+        refuse_uninitialised(subject)
         parts = find_parts(optimizer, subject)
         refuse_flat(subject, parts.parameters)
         done = self.steps if step is None else step

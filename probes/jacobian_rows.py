@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from trainscope.errors import ProbeError
 from trainscope.probes.input_points import embedded, floating, token_ids
 from trainscope.probes.lent import Lent
+from trainscope.probes.parameters import leaves_of
 from trainscope.probes.passes import derivative, watched
 from trainscope.probes.shards import plain_type
 from trainscope.task import Batch
@@ -150,13 +151,32 @@ class Jacobians:
             )
         self.width = signal.shape[1]
         outputs, head = self._fewest(signal, layers)
-        if outputs.requires_grad and len(points) > 1:
+        reached = leaves_of(outputs) | {id(outputs)}
+        if not outputs.requires_grad or reached.isdisjoint(map(id, points)):
+            self._check_constant(outputs, batch)
+        elif len(points) > 1:
             used = torch.autograd.grad(outputs.sum(), points, retain_graph=True, allow_unused=True)
             kept = [point for point, slope in zip(points, used, strict=True) if slope is not None]
             points = kept or points
         if made and any(point is each for point in points for each in made):
             self.notes["inputs"] = "the embeddings of the token ids"
         return _Graph(outputs, points, head)
+
+    @torch.no_grad()
+    def _check_constant(self, outputs: Tensor, batch: Batch) -> None:
+        """Refuse outputs that no derivative leads to from the inputs, although they move with them.
+
+        Raises:
+            NoJacobianError: They do.
+        """
+        other = mapped(lambda x: x.neg() + 1 if x.is_floating_point() else x.clone(), batch)
+        with _linear(self.lent.model) as layers:
+            signal = self.lent.task.signal(self.lent.outputs(other))
+        if signal is not None and not torch.equal(self._fewest(signal, layers)[0], outputs):
+            raise NoJacobianError(
+                "the outputs change with the inputs, and have no derivative by them: a part of the "
+                "network runs under torch.no_grad() or detaches what it hands on"
+            )
 
     def _fill(self, rows: Tensor, graph: _Graph) -> None:
         """Make the rows of all samples, several in one backward pass where that is faster."""

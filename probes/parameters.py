@@ -10,6 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from trainscope.errors import ProbeError
 from trainscope.probes.exchange import SpreadParameter, edges
 from trainscope.probes.ranks import ALONE, Ranks
 from trainscope.probes.shards import local_masks, parts_of
@@ -135,7 +136,7 @@ class Measured:
 
     def used_by(self, loss: Tensor) -> Measured:
         """Return the same without the parameters that a loss (graph kept) does not depend on."""
-        reached = _leaves(loss)
+        reached = leaves_of(loss)
         rows = zip(self.names, self.tensors, strict=True)
         return self.named([name for name, tensor in rows if id(tensor) in reached])
 
@@ -179,9 +180,19 @@ def measured(network: nn.Module) -> Measured:
     """Return the trainable parameters of a network with their masks.
 
     All processes call it where parameters are spread.
+
+    Raises:
+        ProbeError: A weight is complex.
     """
     masks, parts = local_masks(network), parts_of(network)
     trainable = [(n, p) for n, p in network.named_parameters() if p.requires_grad]
+    made = next((name for name, p in trainable if p.is_complex()), None)
+    if made is not None:
+        raise ProbeError(
+            f"the parameter '{made}' is complex, and what is measured of weights is of real ones: "
+            "hold its real and imaginary parts as one real parameter, and make the complex one of "
+            "them in forward (torch.view_as_complex)"
+        )
     found = Measured(
         names=tuple(name for name, _ in trainable),
         tensors=tuple(parameter for _, parameter in trainable),
@@ -196,7 +207,7 @@ def measured(network: nn.Module) -> Measured:
     return replace(found, parts=tuple(own), survived=tuple(map(round, counts.tolist())))
 
 
-def _leaves(result: Tensor) -> set[int]:
+def leaves_of(result: Tensor) -> set[int]:
     """Return the ids of the leaf tensors that a result's graph reaches; no backward pass."""
     found: set[int] = set()
     seen, waiting = set(), [result.grad_fn]

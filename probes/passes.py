@@ -104,7 +104,9 @@ def derivative(
         if _out_of_memory(error):
             raise _failure("a backward pass fails", None, error) from error
         raise NotDifferentiableError(_first_line(error)) from error
-    return tuple(found)
+    return tuple(
+        each.to_dense() if isinstance(each, Tensor) and each.is_sparse else each for each in found
+    )
 
 
 def _failure(what: str, model: nn.Module | None, error: Exception) -> ProbeError:

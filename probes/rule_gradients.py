@@ -90,7 +90,7 @@ class ByRules(Samples):
                     deltas = stream_gradient(*given, retain_graph=True, also=seen.edges)
                     plain = True
                 self.lent.passes.add(backward=seen.count)
-                apart = [m for (m, _), d in zip(seen.layers, deltas, strict=False) if d is None]
+                apart = _apart(seen, deltas)
                 if apart:  # what they return is differentiated on the way, not here
                     raise NoRuleError(apart)
                 found = SampleMoments(self.zeros(seen.count), alone=True)
@@ -246,6 +246,8 @@ class ByRules(Samples):
             derivative(leaves, seen.edges, r, retain_graph=r is not wanted[-1]) for r in wanted
         ]
         self.lent.passes.add(backward=len(wanted) * seen.count)
+        if apart := [module for delta in deltas for module in _apart(seen, delta)]:
+            raise NoRuleError(apart)
         return seen, deltas
 
     def _seen(self, watching: Watching) -> _Seen:
@@ -287,6 +289,12 @@ class ByRules(Samples):
                 self._asked[module] = {key: self._masks[key] for key in own}
         self.rules = {module: self.rules[module] for module in self._asked}
         self.graph = GraphRules([t for t in self.measured.tensors if id(t) in self._left])
+
+
+def _apart(seen: _Seen, deltas: Sequence[Tensor | None]) -> list[nn.Module]:
+    """Return the layers whose outputs have no gradient here, or one of another dtype (autocast)."""
+    rows = zip(seen.layers, deltas, strict=False)
+    return [module for (module, x), d in rows if d is None or d.dtype != x.dtype]
 
 
 def _ramp(leaf: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from trainscope.data import ProbeData, Split
 from trainscope.data.split import DrawnSplit
 from trainscope.errors import ProbeError
 from trainscope.networks import flops
-from trainscope.networks.copies import whole_copy
+from trainscope.networks.copies import whole_copy, with_dense_gradients
 from trainscope.networks.given import call_of
 from trainscope.probes.alike import alike
 from trainscope.probes.behaviour import Behaviour, behaviour_of
@@ -264,7 +264,7 @@ class TrainabilityAccuracy:
     ) -> list[tuple[EpochRecord, Evaluation]]:
         assert data.train is not None
         epochs: list[tuple[EpochRecord, Evaluation]] = []
-        copied = _apart(whole_copy(network))
+        copied = _apart(with_dense_gradients(whole_copy(network)))
         if self.settings.lora is not None:
             add_adapters(copied, self.settings.lora, seed=data.seed)
         train(

@@ -37,9 +37,9 @@ def find_object(spec: str, option: str, error: type[TrainscopeError]) -> Any:
         raise error(
             f"{option} {spec}: there is no module '{missing}' here or among the installed packages"
         ) from caught
-    except Exception as caught:  # whatever the user's code raises
+    except (Exception, SystemExit) as caught:  # whatever the user's code raises
         raise error(
-            f"{option} {spec}: importing '{module_name}' failed: {reason(caught)}"
+            f"{option} {spec}: importing '{module_name}' failed: {reason(caught)}{_hint(caught)}"
         ) from caught
     for name in path.split("."):
         if not hasattr(found, name):
@@ -56,8 +56,47 @@ def find_callable(spec: str, option: str, error: type[TrainscopeError]) -> Calla
     """
     found = find_object(spec, option, error)
     if not callable(found):
-        raise error(f"{option} {spec}: '{spec.partition(':')[2]}' is not a function or class")
+        raise error(
+            f"{option} {spec}: '{spec.partition(':')[2]}' is not a function or class: write one "
+            "that returns it"
+        )
     return cast(Callable[..., object], found)
+
+
+def called(
+    factory: Callable[..., object],
+    spec: str,
+    option: str,
+    error: type[TrainscopeError],
+    **options: Any,
+) -> object:
+    """Call a function of the user's own, and return what it returns.
+
+    Args:
+        factory: It.
+        spec: What it was named as, for messages.
+        option: What that was given to.
+        error: The kind of error to raise.
+        **options: What it is called with.
+
+    Raises:
+        TrainscopeError: Of the kind asked for: it raises, or ends the process.
+    """
+    try:
+        with working_directory():
+            return factory(**options)
+    except (Exception, SystemExit) as caught:  # whatever the user's code raises
+        raise error(f"{option} {spec} failed: {reason(caught)}{_hint(caught)}") from caught
+
+
+def _hint(error: BaseException) -> str:
+    """Return what may put right code that ends the process, as scripts do that read arguments."""
+    if not isinstance(error, SystemExit):
+        return ""
+    return (
+        ", which would end trainscope too: keep what reads arguments or exits under "
+        "if __name__ == '__main__'"
+    )
 
 
 @contextmanager

@@ -296,3 +296,25 @@ def test_a_warm_up_stays_where_the_rest_of_a_cosine_is_stretched() -> None:
     assert longer.edges == pytest.approx(1 + (plan.track.edges - 1) * (1 + 38 / 39))
     assert longer.edges[0] == 1
     assert longer.rates == pytest.approx(plan.track.rates)
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        ("cycles", "The LR rises again after it fell"),
+        ("restarts", "The LR rises again after it fell"),
+        ("cosine", "The LR falls from the first epochs on"),
+        ("warm-up", "The LR falls from the first epochs on"),
+    ],
+)
+def test_the_sentence_is_true_of_the_rates(shape, said):
+    epochs = np.arange(1, 31)
+    cosine = 0.05 * (1 + np.cos(np.pi * (epochs - 1) / 30))
+    rates = {
+        "cycles": 1e-3 + 9e-3 * np.abs(((epochs - 1) % 10) / 5 - 1),
+        "restarts": 0.05 * (1 + np.cos(np.pi * ((epochs - 1) % 10) / 10)),
+        "cosine": cosine,
+        "warm-up": np.where(epochs < 5, 0.1 * epochs / 5, cosine),
+    }[shape]
+    curve = LearningCurve(epochs, 80 - 50 * np.exp(-epochs / 12), rates)
+    assert said in estimate_extra_epochs(curve, 85).explanation

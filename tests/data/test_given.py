@@ -149,7 +149,7 @@ class Broken(Dataset):
         ([{"x": INPUTS, "y": LABELS}], "a batch of .* is a dictionary of 'x', 'y', without labels"),
         ([(INPUTS,)], "a batch of .* is a tensor of shape"),
         ([("text", LABELS)], "inputs .* are a str"),
-        ([((INPUTS * 255).byte(), LABELS)], "of torch.uint8"),
+        ([(INPUTS, torch.full((8, 3), 1 / 3))], "probabilities, loss=torch.nn.CrossEntropyLoss"),
         ([(INPUTS, LABELS.float())], "give one class index a sample"),
         ([(INPUTS, LABELS[:4])], r"shape \(4,\)"),
         ([(INPUTS, LABELS - 1)], "a label -1"),
@@ -183,3 +183,16 @@ def test_a_factory_by_name(tmp_path, monkeypatch):
         load("given_by_name:absent", (3,))
     with pytest.raises(DataError, match=r"no module 'not_there'"):
         load("not_there:loaders", (3,))
+
+
+def test_a_dictionary_of_loaders_is_train_and_test():
+    loader, other = DataLoader(TensorDataset(INPUTS, LABELS), 4), TensorDataset(INPUTS, LABELS)
+    data = given_data({"train": loader, "val": other, "test": loader})
+    assert (len(data.train), len(data.test)) == (10, 10)
+    assert data.notes == ("Of 'train', 'val', 'test' these were taken: 'train', 'test'.",)
+    assert given_data({"train": loader, "valid": other}).notes == ()
+    assert given_data({"val": loader}).train is None
+    with pytest.raises(DataError, match="none of them called test or val: give a pair"):
+        given_data({"a": loader, "b": loader})
+    with pytest.raises(DataError, match="holds 3 loaders or data sets: give a pair"):
+        given_data((loader, loader, other))

@@ -81,3 +81,23 @@ def test_a_flipped_bit_is_noticed(tmp_path):
     file.write_bytes(bytes(data))
     with pytest.raises(RecordError, match="checksum is wrong"):
         run_from_log(tmp_path)
+
+
+def test_a_test_at_step_0_and_scalars_without_steps(tmp_path):
+    tensorboard = pytest.importorskip("torch.utils.tensorboard", reason="no tensorboard")
+
+    def written(name, steps):
+        writer = tensorboard.SummaryWriter(str(tmp_path / name))
+        for place, step in enumerate(steps):
+            writer.add_scalar("val/acc", 40.0 + place, step)
+            writer.add_scalar("lr", 0.1, step)
+        writer.close()
+        return run_from_log(tmp_path / name)
+
+    started = written("steps", (0, 391, 782))
+    assert started.start_metric == 40
+    assert [(r.epoch, r.test_metric) for r in started.epochs] == [(1, 41), (2, 42)]
+    epochs = written("epochs", (0, 5, 10))
+    assert [r.test_metric for r in epochs.epochs] == [40, 41, 42]
+    without = written("without", (None, None, None))
+    assert [(r.epoch, r.test_metric) for r in without.epochs] == [(1, 40), (2, 41), (3, 42)]

@@ -250,7 +250,7 @@ def test_hugging_face(tmp_path):
     [
         ("a.csv", "epoch,lr,train_loss\n1,1e-2,2\n", "no test accuracy .* --column test_accuracy="),
         ("a.csv", "epoch,lr,test_acc\n", "a row an epoch"),
-        ("a.csv", "epoch,lr,test_acc\n1.5,1e-2,40\n", "line 2: '1.5' is no epoch"),
+        ("a.csv", "epoch,lr,test_acc\n1:5,1e-2,40\n", "line 2: '1:5' is no epoch"),
         ("a.csv", "epoch,lr,test_acc\none,1e-2,40\n", "line 2: 'one' is no epoch"),
         ("a.csv", "epoch,lr,test_acc\n1,1e-2,nan\n", "no epoch with a test accuracy"),
         ("a.csv", "epoch,lr,test_acc\n1,1e-2,140\n", "epoch 1: accuracy is in percent"),

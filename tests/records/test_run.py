@@ -94,7 +94,7 @@ def test_keys_of_later_versions_do_not_disturb():
     ("text", "message"),
     [
         ("{", "it is not JSON"),
-        ("[]", "its schema is None"),
+        ("[]", "no Run, which says its schema"),
         ('{"schema": "trainscope.run/3"}', "its schema is 'trainscope.run/3', not"),
         ('{"schema": "trainscope.run/1"}', "incomplete or damaged"),
         ('{"schema": NaN}', "NaN is no JSON number"),

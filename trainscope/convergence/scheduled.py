@@ -182,6 +182,15 @@ def _band(ahead: Prospect, small: LearningCurve, tails: tuple[float, ...]) -> Ba
     )
 
 
+def _rises_again(rates: Floats) -> bool:
+    """Tell whether an LR rises after a fall, as cycles and restarts do; a warm-up does not."""
+    lowest = np.minimum.accumulate(rates[int(rates.argmax()) :])
+    after = rates[int(rates.argmax()) :]
+    falls = after[1:] > lowest[:-1] * (1 + SAME)
+    before = rates[: int(rates.argmax()) + 1]
+    return bool(falls.any()) or bool((np.diff(before) < -SAME * before[:-1]).any())
+
+
 def _explained(
     small: LearningCurve,
     ahead: Prospect,
@@ -193,8 +202,11 @@ def _explained(
     """Return what the estimate rests on, in sentences."""
     metric, now = small.metric, float(small.lr[-1])
     text = "" if status is EstimateStatus.OK else f"{sentence(status, metric)} "
+    way = (
+        "rises again after it fell" if _rises_again(small.lr) else "falls from the first epochs on"
+    )
     text += (
-        f"The LR falls from the first epochs on, so that the estimate rests on all "
+        f"The LR {way}, so that the estimate rests on all "
         f"{int((small.epochs > 0).sum())} records and their LRs."
     )
     if plan is None:

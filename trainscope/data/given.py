@@ -44,6 +44,8 @@ _TWO_BATCHES = (
     "half: give a tuple (train, test) if they are that."
 )
 
+_TRAIN, _TEST = ("train", "training"), ("test", "val", "valid", "validation", "eval")
+_UNNAMED = "the data given"
 Given = Iterable[Any] | TorchDataset[Any] | tuple[Any, Any]
 """A loader, a map-style data set or an iterable of batches; or two of them, train and test."""
 
@@ -122,11 +124,11 @@ def given_data(data: Given, name: str | None = None, task: Task | None = None) -
 
     Args:
         data: A `DataLoader`, a map-style data set, or an iterable of batches; or a pair of them,
-            train and test, which may be a tuple of two batches; or one batch: a dictionary of
-            tensors, or a pair of tensors, inputs [N, ...] and labels [N] (a list of two tensors of
-            token ids is two batches where the task is language modelling). A loader over a
-            map-style data set is read by index, so its transforms stay random; of anything else up
-            to `MOST_BYTES` are read once and kept.
+            train and test, which may be a tuple of two batches, or a dictionary of loaders; or one
+            batch: a dictionary of tensors, or a pair of tensors, inputs [N, ...] and labels [N] (a
+            list of two tensors of token ids is two batches where the task is language modelling).
+            A loader over a map-style data set is read by index, so its transforms stay random; of
+            anything else up to `MOST_BYTES` are read once and kept.
         name: What it is called; by default after the class of its data set.
         task: What its batches are for; by default classification.
 
@@ -134,6 +136,7 @@ def given_data(data: Given, name: str | None = None, task: Task | None = None) -
         DataError: It is none of these, or is empty.
     """
     name, task = name or _name(data), task or Classification()
+    data, said = _halves(data, name)
     if isinstance(data, Mapping) or _is_listed(data, task):
         data = [data]
     parts: Any = data if isinstance(data, tuple | list) and len(data) == 2 else None
@@ -159,10 +162,40 @@ def given_data(data: Given, name: str | None = None, task: Task | None = None) -
         "through only once; give a DataLoader over a map-style data set to use all of it."
         for where in cut
     )
+    notes += said
     if batches:
-        said = _TWO_HALVES if train is not None else _TWO_BATCHES
-        notes += (said.format(train=len(train or test), test=len(test)),)
+        form = _TWO_HALVES if train is not None else _TWO_BATCHES
+        notes += (form.format(train=len(train or test), test=len(test)),)
     return Dataset(name, train, test, None, shape, notes=notes, task=task)
+
+
+def _halves(data: Any, name: str) -> tuple[Any, tuple[str, ...]]:
+    """Return a pair of halves that stand in a dictionary by their names, and what to say of it.
+
+    Raises:
+        DataError: The halves have other names, or there are more than two of them.
+    """
+    parts = list(data.values() if isinstance(data, Mapping) else ())
+    if isinstance(data, tuple | list) and len(data) > 2:
+        parts = list(data)
+    if not parts or not all(isinstance(each, DataLoader | TorchDataset) for each in parts):
+        return data, ()
+    if not isinstance(data, Mapping):
+        raise DataError(
+            f"{name} holds {len(parts)} loaders or data sets: give a pair, train and test"
+        )
+    known = {str(key).lower(): key for key in data}
+    train = next((known[key] for key in _TRAIN if key in known), None)
+    test = next((known[key] for key in _TEST if key in known), None)
+    if test is None:
+        raise DataError(
+            f"{name} is {described(data)}, none of them called test or val: give a pair, train and "
+            "test"
+        )
+    taken = [key for key in (train, test) if key is not None]
+    note = f"Of {', '.join(map(repr, data))} these were taken: {', '.join(map(repr, taken))}."
+    said = (note,) if len(taken) < len(data) else ()
+    return (data[test] if train is None else (data[train], data[test])), said
 
 
 def taken_batch(batch: object, where: str, task: Task) -> Batch:
@@ -221,22 +254,27 @@ def _classified(batch: Batch, where: str) -> Batch:
         return batch
     if len(batch) > 2 and (labels.is_floating_point() or labels.ndim != 1):
         return batch  # several inputs: the task looks
-    if inputs.dtype == torch.uint8 and inputs.ndim > 2:
-        raise DataError(
-            f"the inputs of {where} are of {inputs.dtype}: give floating-point inputs, normalised "
-            "as the network was trained on them"
-        )
+    labels = _indices(labels)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels.squeeze(1)
     whole = not labels.is_floating_point() and not labels.is_complex()
     if not labels.ndim or len(labels) != len(inputs) or not whole:
         raise DataError(
             f"the labels of {where} are of shape {tuple(labels.shape)} and {labels.dtype} for "
-            f"{len(inputs)} inputs: give one class index a sample, or the task (task=, --task)"
+            f"{len(inputs)} inputs: give one class index a sample, or the task (task=, --task); of "
+            "labels that are probabilities, loss=torch.nn.CrossEntropyLoss()"
         )
     if labels.numel() and int(labels.min()) < 0 and bool((labels < 0).ne(labels == IGNORED).any()):
         raise DataError(f"{where} has a label {int(labels.min())}: classes are counted from 0")
     return inputs, labels.long()
+
+
+def _indices(labels: Tensor) -> Tensor:
+    """Return one-hot labels as indices, and others as they are."""
+    if not labels.is_floating_point() or labels.ndim != 2 or labels.shape[1] < 2:
+        return labels
+    hot = bool(((labels == 0) | (labels == 1)).all()) and bool((labels.sum(1) == 1).all())
+    return labels.argmax(1) if hot else labels
 
 
 def _split(data: Any, where: str, task: Task) -> Split:
@@ -309,10 +347,10 @@ def _told(batches: Iterator[Any], where: str) -> Iterator[Any]:
 def _name(data: Any) -> str:
     """Name data after the class of its data set, through loaders, subsets and pairs."""
     if isinstance(data, tuple | list):
-        return _name(data[0]) if data and not isinstance(data[0], tuple | list) else "the batches"
+        return _name(data[0]) if data and not isinstance(data[0], tuple | list) else _UNNAMED
     while isinstance(data, DataLoader | Subset):
         data = data.dataset
-    return type(data).__name__ if isinstance(data, TorchDataset) else "the data given"
+    return type(data).__name__ if isinstance(data, TorchDataset) else _UNNAMED
 
 
 def _is_batch(first: object, task: Task) -> bool:

@@ -11,6 +11,7 @@ from trainscope.data.probe_data import ProbeData
 from trainscope.data.spec import RandomInputs
 from trainscope.errors import DataError, TaskError
 from trainscope.task import Task
+from trainscope.task.batches import beside, working_weight
 from trainscope.task.modes import eval_mode
 from trainscope.task.task import main_tensor
 
@@ -90,11 +91,11 @@ def pin_random(
     """
     generator = torch.Generator().manual_seed(seed)
     inputs = torch.randn(samples, *data.shape, generator=generator)
-    weight = next(network.parameters(), inputs)
+    weight = working_weight(network)
     try:
         with eval_mode(network), torch.random.fork_rng(devices=[]):
             parts = [
-                main_tensor(network(part.to(weight, copy=True))).cpu()
+                main_tensor(network(beside(part.clone(), weight))).cpu()
                 for part in torch.split(inputs, LABEL_BATCH)
             ]
         odds = torch.cat(parts).float().softmax(1)

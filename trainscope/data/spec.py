@@ -10,7 +10,7 @@ from trainscope.data import embedded, folder, text, torchvision_sets
 from trainscope.data.dataset import Dataset
 from trainscope.data.given import given_data
 from trainscope.errors import DataError
-from trainscope.foreign import find_callable, reason, working_directory
+from trainscope.foreign import called, find_callable
 from trainscope.task import Task
 
 FORMS = (
@@ -98,9 +98,5 @@ def _named(
 def _made(spec: str, task: Task | None) -> Dataset:
     """Return the data that a function of the user's own makes."""
     factory = find_callable(spec, "--data", DataError)
-    try:
-        with working_directory():
-            made = factory()
-    except Exception as error:  # whatever the user's code raises
-        raise DataError(f"--data {spec} failed: {reason(error)}") from error
+    made = called(factory, spec, "--data", DataError)
     return given_data(made, spec, task)  # type: ignore[arg-type]

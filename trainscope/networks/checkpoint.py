@@ -154,7 +154,7 @@ def _custom(
     trial: Trial | None,
 ) -> Network:
     opened = open_custom(spec, module, weights, shape, trial)
-    notes = []
+    notes = [opened.note] if opened.note else []
     if opened.guessed:
         size = "x".join(map(str, opened.input_shape))
         notes.append(f"{GUESSED}: {size}.")

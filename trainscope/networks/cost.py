@@ -119,7 +119,10 @@ def _count(twin: nn.Module, inputs: Inputs, *, fused: bool = True) -> tuple[dict
         NotImplementedError: A fused kernel hides its products, and `fused` is False.
     """
     # Weights that need gradients keep attention off its fused kernels, which nothing can count.
-    weights = {name: weight.requires_grad_() for name, weight in _weights(twin)}
+    weights = dict(_weights(twin))
+    for weight in weights.values():
+        if weight.is_floating_point() or weight.is_complex():
+            weight.requires_grad_()
     example, counter = as_example(inputs, samples=1), _Counter(weights, fused)
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         try:

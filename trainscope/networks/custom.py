@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from trainscope.errors import CheckpointError
@@ -16,7 +17,7 @@ from trainscope.networks.guess_shape import guess_input_shape
 from trainscope.networks.masks import set_masks
 from trainscope.networks.meta import Shapes, shapes_of
 from trainscope.networks.network import Network
-from trainscope.networks.parts import forms_of
+from trainscope.networks.parts import MOST_PARTS, STUDENT, under
 from trainscope.networks.rebuild import (
     fill,
     is_narrower,
@@ -25,6 +26,7 @@ from trainscope.networks.rebuild import (
     with_counters,
 )
 from trainscope.networks.state_dict import Weights
+from trainscope.task.modes import evaluating
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Custom:
         pruned: It was resized to narrower tensors.
         guessed: Nobody said the input shape; it was found by trying.
         example: A call of it, where its inputs are not one floating-point tensor.
+        note: Which part of the file it is, where that holds several networks.
     """
 
     module: nn.Module
@@ -46,6 +49,7 @@ class Custom:
     pruned: bool
     guessed: bool
     example: Example | None = None
+    note: str = ""
 
 
 Trial = Callable[[nn.Module], Network]
@@ -73,7 +77,7 @@ def open_custom(
             does not is named), or the network does not run.
     """
     dense = shapes_of(module.state_dict())
-    weights = _under_names_of(dense, weights)
+    weights, note = _under_names_of(dense, weights)
     shallower = drop_missing(module, weights.shapes)
     dense = shapes_of(module.state_dict()) if shallower else dense
     found = with_counters(weights.shapes, dense)
@@ -85,25 +89,73 @@ def open_custom(
         raise CheckpointError(f"the weights do not fit: {mismatch(dense, found, spec)}")
     resize(module, found)
     fill(module, weights.tensors, assign=False)
-    set_masks(module.eval(), weights.masks)
+    set_masks(evaluating(module), weights.masks)
     if trial is not None:
         tried = trial(module)
-        return Custom(module, tried.input_shape, tried.num_classes, pruned, False, tried.example)
+        return Custom(
+            module, tried.input_shape, tried.num_classes, pruned, False, tried.example, note
+        )
     guessed = input_shape is None and not hasattr(module, "input_shape")
     shape = input_shape or guess_input_shape(module)
-    return Custom(module, shape, check_forward(module, shape, spec, regroup=True), pruned, guessed)
+    classes = check_forward(module, shape, spec, regroup=True)
+    return Custom(module, shape, classes, pruned, guessed, note=note)
 
 
-def _under_names_of(dense: Shapes, weights: Weights) -> Weights:
-    """Return the weights under whichever of their names agree most with the network's."""
-    forms = [weights, weights.plain(prefixes=False), *forms_of(weights.plain())]
-    forms += [form.plain() for form in forms[3:]]
+def _under_names_of(dense: Shapes, weights: Weights) -> tuple[Weights, str]:
+    """Return the weights under whichever of their names agree most with the network's, and a note.
+
+    Of several networks in a file, all with its names, that is the student, or the only one of its
+    shapes.
+
+    Raises:
+        CheckpointError: None of several is more likely than the others.
+    """
+    whole = weights.plain()
+    starts = _starts(dense, whole)
+    forms = [weights, weights.plain(prefixes=False), whole]
+    forms += [each for start in starts for each in (under(whole, start), under(weights, start))]
 
     def agreement(form: Weights) -> tuple[int, int]:
         same = sum(dense.get(name) == shape for name, shape in form.shapes.items())
         return len(form.tensors.keys() & dense.keys()), same
 
-    return max(forms, key=agreement)
+    best = max(forms, key=agreement)
+    most = agreement(best)[0]
+    parts = {start.removesuffix("."): under(whole, start) for start in starts}
+    rivals = {name: part for name, part in parts.items() if agreement(part)[0] == most}
+    if len(rivals) < 2 or agreement(whole)[0] == most:
+        return best, ""
+    named = [name for name in rivals if STUDENT in name.lower()]
+    exact = [name for name in rivals if dense.items() <= rivals[name].shapes.items()]
+    if len(named) != 1 and not any(
+        is_narrower(dense, part.shapes) for name, part in rivals.items() if name not in exact
+    ):
+        named = exact
+    first, *others = rivals.values()
+    listed = ", ".join(rivals)
+    if len(named) == 1:
+        note = f"The file holds several networks: {listed}. The {named[0]} was taken; --part NAME "
+        return rivals[named[0]], f"{note}takes another."
+    if all(_equal(first, other) for other in others):
+        return first, ""
+    raise CheckpointError(
+        f"the file holds several networks: {listed}; say which one to take with --part NAME"
+    )
+
+
+def _starts(dense: Shapes, weights: Weights) -> list[str]:
+    """Return what may stand before the names of all of the network's tensors, ended by a dot."""
+    first = next((name for name, shape in dense.items() if len(shape) > 1), None)
+    if first is None:
+        return []
+    ends = [name.removesuffix(first) for name in weights.tensors if name.endswith(f".{first}")]
+    return ends[:MOST_PARTS]
+
+
+def _equal(one: Weights, other: Weights) -> bool:
+    return one.tensors.keys() == other.tensors.keys() and all(
+        torch.equal(tensor, other.tensors[name]) for name, tensor in one.tensors.items()
+    )
 
 
 def _classes(dense: Shapes, found: Shapes) -> int | None:

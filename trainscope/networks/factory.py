@@ -8,7 +8,8 @@ from collections.abc import Callable
 from torch import nn
 
 from trainscope.errors import CheckpointError
-from trainscope.foreign import find_callable, reason, working_directory
+from trainscope.foreign import called, find_callable
+from trainscope.networks.copies import whole_copy
 
 
 def from_factory(spec: str, num_classes: int | None = None) -> nn.Module:
@@ -18,7 +19,8 @@ def from_factory(spec: str, num_classes: int | None = None) -> nn.Module:
 
     Args:
         spec: "package.module:factory"; the factory is a function or a class, called without
-            arguments, or with `num_classes=` where that is given and it takes it.
+            arguments, or with `num_classes=` where that is given and it takes it; or a network,
+            which is copied.
         num_classes: Width of the logits; None leaves it to the factory.
 
     Raises:
@@ -26,14 +28,12 @@ def from_factory(spec: str, num_classes: int | None = None) -> nn.Module:
             is not an `nn.Module`.
     """
     factory = find_callable(spec, "--model", CheckpointError)
+    if isinstance(factory, nn.Module):  # a network itself, of which nobody else gets a hold
+        return whole_copy(factory)
     options = (
         {} if num_classes is None or not _takes_classes(factory) else {"num_classes": num_classes}
     )
-    try:
-        with working_directory():
-            made = factory(**options)
-    except Exception as error:  # whatever the user's code raises
-        raise CheckpointError(f"--model {spec} failed: {reason(error)}") from error
+    made = called(factory, spec, "--model", CheckpointError, **options)
     if not isinstance(made, nn.Module):
         raise CheckpointError(
             f"--model {spec} returned a {type(made).__name__}; it must return a torch.nn.Module"

@@ -19,6 +19,7 @@ from trainscope.networks.rebuild import (
     resize,
     with_counters,
 )
+from trainscope.task.modes import evaluating
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Fit:
             module, self.architecture.input_shape, self.architecture.name, regroup=not self.exact
         )
         fill(module, tensors)
-        return module.eval()
+        return evaluating(module)
 
     def dense_network(self) -> nn.Module:
         """Return the dense network with those classes and input channels, without numbers."""

@@ -14,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 from trainscope.errors import CheckpointError
 from trainscope.networks.meta import is_light, light_copy, meta_copy, shared_copy
 from trainscope.networks.rebuild import words_of
+from trainscope.task.batches import working_weight
 
 
 def check_forward(
@@ -66,7 +67,7 @@ def _run_any(
 
 @torch.no_grad()
 def _run(twin: nn.Module, input_shape: tuple[int, ...], name: str, *, regroup: bool) -> object:
-    weight = next(iter(twin.parameters()), torch.empty(0))
+    weight = working_weight(twin)
     inputs = torch.zeros((2, *input_shape), device=weight.device, dtype=weight.dtype)
     with _watched(twin, set(_grouped(twin)) if regroup else set()) as trail:
         try:

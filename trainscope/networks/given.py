@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from trainscope.errors import CheckpointError, DataError, TaskError
 from trainscope.foreign import reason
@@ -18,7 +19,7 @@ from trainscope.networks.guess_shape import GUESSED
 from trainscope.networks.network import Network
 from trainscope.networks.origin import noticed
 from trainscope.task import Batch, Classification, Outputs, Task
-from trainscope.task.batches import beside, described, targets
+from trainscope.task.batches import TARGETS, beside, described, targets, tensors
 from trainscope.task.modes import eval_mode
 from trainscope.task.task import answers, is_ragged, sample_shape
 
@@ -59,6 +60,8 @@ def given_network(module: nn.Module, batch: Batch, task: Task) -> Network:
     if isinstance(module, nn.DataParallel):
         module = module.module
     name = type(module).__name__
+    refuse_uninitialised(module)
+    _refuse_meta(module)
     few = task.select(batch, torch.arange(min(2, task.size(batch))))
     like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
     example = call_of(module, few, task)
@@ -73,7 +76,7 @@ def given_network(module: nn.Module, batch: Batch, task: Task) -> Network:
     except Exception as error:  # whatever the module's own code raises
         raise CheckpointError(
             f"{name} does not take inputs of shape {'x'.join(map(str, shape))}: {reason(error)}"
-            + _hint(error)
+            + _hint(error, few)
         ) from error
     plain = len(example.args) == 1 and not example.kwargs and _is_floating(example.args[0])
     classes = _classes(name, out, few, task)
@@ -89,8 +92,49 @@ def given_network(module: nn.Module, batch: Batch, task: Task) -> Network:
     )
 
 
-def _hint(error: Exception) -> str:
+def refuse_uninitialised(module: nn.Module) -> None:
+    """Refuse a network with lazy layers that have seen no batch yet.
+
+    Raises:
+        CheckpointError: There is one.
+    """
+    named = (*module.named_parameters(), *module.named_buffers())
+    lazy = next((name for name, each in named if is_lazy(each)), None)
+    if lazy is not None:
+        raise CheckpointError(
+            f"{type(module).__name__}: '{lazy}' has no shape yet, as in a lazy layer before its "
+            "first batch: put a batch through the network first"
+        )
+
+
+def _refuse_meta(module: nn.Module) -> None:
+    """Refuse a network whose weights have no numbers.
+
+    Raises:
+        CheckpointError: One of them is on the meta device.
+    """
+    empty = next((name for name, each in module.named_parameters() if each.is_meta), None)
+    if empty is not None:
+        raise CheckpointError(
+            f"{type(module).__name__}: '{empty}' is on the meta device and holds no numbers: load "
+            "its weights first (to_empty(), then load_state_dict(), or assign=True)"
+        )
+
+
+def _hint(error: Exception, batch: Batch) -> str:
     """Return what may put right a call that failed, "" where nothing is known."""
+    if isinstance(batch, Mapping) and "dict" in str(error):
+        entries = ", ".join(repr(name) for name in batch if name not in TARGETS)
+        return (
+            f"; a batch's entries ({entries}) go to the arguments of forward that are called so, "
+            "and where none is, it gets the dictionary: call them alike, or give tuples "
+            "(inputs, labels)"
+        )
+    if any(leaf.dtype == torch.uint8 for leaf in tensors(batch)[:1]):
+        return (
+            "; the inputs are of torch.uint8: give floating-point inputs, normalised as the "
+            "network was trained on them, or a network that makes them so"
+        )
     if isinstance(error, TypeError) and "missing" in str(error) and "argument" in str(error):
         return (
             "; where it takes several entries of a batch, say how many (a task with inputs=2, "
@@ -195,7 +239,13 @@ def call_of(module: nn.Module, batch: Batch, task: Task) -> Example:
         found.append(Example(args, kwargs, task.size(batch) if ragged else None))
         raise _Called
 
-    handle = module.register_forward_pre_hook(catch, with_kwargs=True, prepend=True)
+    try:
+        handle = module.register_forward_pre_hook(catch, with_kwargs=True, prepend=True)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{type(module).__name__} is TorchScript, into which nothing can look: give the "
+            "network that it was scripted from"
+        ) from error
     try:
         call(module, batch)
     except _Called:

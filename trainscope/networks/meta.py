@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -12,7 +11,9 @@ from torch import Tensor, nn
 from torch.nn import init
 from torch.overrides import TorchFunctionMode
 
+from trainscope.networks.copies import deep_copy
 from trainscope.networks.undo import given_back, is_plain
+from trainscope.task.modes import evaluating
 
 Shapes = dict[str, tuple[int, ...]]
 """The shape of every tensor of a state dict, by name."""
@@ -144,8 +145,8 @@ def _copy(module: nn.Module, twin_of: Callable[[Tensor], Tensor]) -> nn.Module:
                 twin = twin_of(tensor.detach())
                 keep = isinstance(tensor, nn.Parameter)
                 memo[id(tensor)] = nn.Parameter(twin, tensor.requires_grad) if keep else twin
-    copied = copy.deepcopy(module, memo)
+    copied = deep_copy(module, memo)
     for part in copied.modules():
         for hooks in _HOOKS:
             getattr(part, hooks).clear()
-    return copied.eval()
+    return evaluating(copied)

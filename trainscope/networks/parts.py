@@ -44,7 +44,7 @@ def part_of(weights: Weights, name: str) -> Weights:
     Raises:
         CheckpointError: There is no such part; those that there are are named.
     """
-    chosen = _under(weights, name + ".")
+    chosen = under(weights, name + ".")
     if chosen.tensors:
         return chosen
     there = ", ".join(part.name for part in _parts(weights)[:MOST_PARTS]) or "none"
@@ -103,14 +103,6 @@ def chosen_part(weights: Weights, attempt: Callable[[Weights], T]) -> tuple[T, t
             "--part NAME takes another."
         )
     return made[taken[0]], (note,)
-
-
-def forms_of(weights: Weights) -> Iterator[Weights]:
-    """Yield weights as they are, and as each of their parts has them."""
-    yield weights
-    parts = _parts(weights)
-    if 1 < len(parts) <= MOST_PARTS:
-        yield from (part.weights for part in parts if part.may_be_network)
 
 
 def with_own_head(weights: Weights) -> tuple[Weights, str] | None:
@@ -195,10 +187,11 @@ def _without_backbone(weights: Weights) -> Iterator[Weights]:
 def _parts(weights: Weights) -> list[Part]:
     """Return the groups of tensors by the first word of their names."""
     names = dict.fromkeys(name.partition(".")[0] for name in weights.tensors if "." in name)
-    return [Part(name, _under(weights, name + ".")) for name in names]
+    return [Part(name, under(weights, name + ".")) for name in names]
 
 
-def _under(weights: Weights, start: str) -> Weights:
+def under(weights: Weights, start: str) -> Weights:
+    """Return the tensors whose names begin so, under what follows in their names."""
     return replace(
         weights,
         tensors={n[len(start) :]: t for n, t in weights.tensors.items() if n.startswith(start)},

@@ -26,6 +26,8 @@ from trainscope.networks.tensor_names import plain_names
 
 _AVERAGED = "n_averaged"  # beside the weights of torch.optim.swa_utils.AveragedModel
 
+_COUNTED = frozenset({"total_ops", "total_params"})
+"""Buffers that THOP leaves in a network whose cost it counted."""
 
 LONGEST_NAME = 1_000
 """Characters in the name of a tensor, parts and dots together; networks have some sixty."""
@@ -103,6 +105,9 @@ def weights_of(
             raise CheckpointError(f"the tensor '{name}' {value.problem}")
     given = {name: value for name, value in state.items() if isinstance(value, Tensor)}
     given.pop(_AVERAGED, None)
+    for name in [name for name in given if name.rpartition(".")[2] in _COUNTED]:
+        if given[name].numel() == 1:
+            del given[name]
     if not given:
         raise CheckpointError("the file holds no tensors; give one that a network was saved in")
     _check_sizes(given)

@@ -5,8 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 
-_WRAPPERS = frozenset({"module", "_orig_mod"})
-"""Parts of names that DataParallel and torch.compile add, wherever they stand."""
+_WRAPPERS = frozenset(
+    {
+        *("module", "_orig_mod", "_forward_module", "_fsdp_wrapped_module"),
+        "_checkpoint_wrapped_module",
+    }
+)
+"""Parts of names that DataParallel, torch.compile, Fabric and FSDP add, wherever they stand."""
 
 _PREFIXES = ("model.", "net.", "network.", "backbone.")
 """Starts that frameworks give to the names of all of a network's tensors."""

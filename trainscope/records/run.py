@@ -264,6 +264,11 @@ class Run(Shown):
         except ValueError as error:
             raise RecordError(f"this is no Run: it is not JSON ({error})") from error
         schema = raw.get("schema") if isinstance(raw, dict) else None
+        if schema is None:
+            raise RecordError(
+                "this is no Run, which says its schema; of another tool's log make one with "
+                "`trainscope import`"
+            )
         if schema not in READ:
             raise RecordError(
                 f"this is no Run that this version reads: its schema is {schema!r}, not '{SCHEMA}'"
@@ -309,6 +314,11 @@ class Run(Shown):
         """
         path = Path(path)
         file = path / FILE_NAME if path.is_dir() else path
+        if path.is_dir() and not file.exists():
+            raise RecordError(
+                f"no Run can be read from {path}: it holds no {FILE_NAME}; name the folder of a "
+                "run, or of another tool's log make one with `trainscope import`"
+            )
         text = text_of(file, failed=f"no Run can be read from {file}")
         try:
             return cls.from_json(text)

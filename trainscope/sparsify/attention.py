@@ -21,7 +21,7 @@ from trainscope.networks.example import Example, Inputs, as_example, tensors_of
 from trainscope.networks.heads import HEAD, SIZE, is_count, own_numbers
 from trainscope.networks.linear import input_axis, is_linear, widths
 from trainscope.networks.masks import drop_masks
-from trainscope.task.modes import eval_mode
+from trainscope.task.modes import eval_mode, evaluating
 
 _SIZES = frozenset({"d_k", "d_v", "d_kv", "key_value_proj_dim", "kv_channels"})
 _MOST_LINEAR = 16
@@ -64,7 +64,7 @@ def find_attentions(
     Returns:
         The attentions in the order of the modules, and why modules that have heads are none.
     """
-    twin = whole_copy(network).eval()
+    twin = evaluating(whole_copy(network))
     drop_masks(twin)
     parts = dict(twin.named_modules())
     hinted = [name for name in reversed(parts) if _may_have_heads(parts[name])]
@@ -208,7 +208,7 @@ def _attention(
 @torch.no_grad()
 def _drawn(module: nn.Module) -> nn.Module:
     """Return a copy in float64 whose weights are random, so that no gradient is zero by chance."""
-    twin = whole_copy(module).double().eval()
+    twin = evaluating(whole_copy(module).double())
     generator = torch.Generator().manual_seed(0)
     for parameter in twin.parameters():
         draw = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)

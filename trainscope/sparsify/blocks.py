@@ -30,6 +30,7 @@ from trainscope.sparsify.criteria import scored
 from trainscope.sparsify.ratios import to_prune
 from trainscope.sparsify.statistics import Source, Subject, Unit
 from trainscope.sparsify.verify import first_line, run
+from trainscope.task.modes import evaluating
 
 _TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-3}
 
@@ -122,7 +123,7 @@ def find_stacks(network: nn.Module, inputs: Inputs) -> list[Stack]:
         network: Not touched.
         inputs: The shape of one input, or an example of a call.
     """
-    twin = whole_copy(network).eval()
+    twin = evaluating(whole_copy(network))
     drop_masks(twin)
     lists = block_lists(twin)
     seen = _seen(twin, inputs, [f"{n}.{k}".lstrip(".") for n, keys in lists.items() for k in keys])
@@ -204,7 +205,7 @@ def _why_not(block: nn.Module, call: _Call | None) -> str | None:
 @torch.no_grad()
 def _is_residual(block: nn.Module, example: Example) -> bool:
     """Say whether a block's result depends on its input where all its matrices are zero."""
-    twin = whole_copy(block).eval()
+    twin = evaluating(whole_copy(block))
     for parameter in twin.parameters():
         parameter.zero_() if parameter.ndim > 1 else parameter.fill_(0.5)
     try:
@@ -286,11 +287,11 @@ def _failing(
 def _try(
     network: nn.Module, inputs: Inputs, stacks: Sequence[Stack], gone: list[tuple[str, int]]
 ) -> str | None:
-    whole, dtype = whole_copy(network).double().eval(), torch.float64
+    whole, dtype = evaluating(whole_copy(network).double()), torch.float64
     try:
         run(whole, inputs)
     except Exception:  # its code may name a dtype
-        whole, dtype = whole_copy(network).eval(), torch.float32
+        whole, dtype = evaluating(whole_copy(network)), torch.float32
     cut = whole_copy(whole)
     blocks: dict[str, list[int]] = {}
     handles = []

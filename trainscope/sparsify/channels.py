@@ -107,8 +107,9 @@ def follow(
     channels = walked.channels
     unused = _unused(meta, walked.called)
     if unused:  # auxiliary heads read channels too, in training: follow them there
+        meta.train()
         try:
-            channels = _walked(walk, meta.train(), example).channels
+            channels = _walked(walk, meta, example).channels
         except UntraceableError:
             unused = [name for name in unused if name in channels.makers]
         for name in unused:

@@ -21,7 +21,7 @@ from trainscope.sparsify.act import Sparsified
 from trainscope.sparsify.candidate import some
 from trainscope.sparsify.given_structures import heads_lost, missing_blocks
 from trainscope.sparsify.removal import percent
-from trainscope.sparsify.verify import check_outputs, check_weights, run, run_before
+from trainscope.sparsify.verify import check_outputs, check_weights, run_before
 
 GIVEN = "given"
 _PATTERNS = ((1, 4), (2, 4), (4, 8))
@@ -88,7 +88,7 @@ def given_action(base: nn.Module, pruned: nn.Module, inputs: Inputs) -> Sparsifi
     check_weights(base)
     check_weights(pruned)
     samples = as_example(inputs).size
-    check_outputs(run_before(base, inputs), run(pruned, inputs), samples)
+    check_outputs(run_before(base, inputs), run_before(pruned, inputs), samples)
     gone = missing_blocks(base, pruned)
     aligned = whole_copy(base) if gone else base
     drop(aligned, gone)

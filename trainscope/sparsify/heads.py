@@ -20,6 +20,7 @@ from trainscope.sparsify.cut import keep_slices
 from trainscope.sparsify.statistics import Subject
 from trainscope.sparsify.trial import failing
 from trainscope.sparsify.verify import first_line
+from trainscope.task.modes import evaluating
 
 _TOLERANCE = 1e-10
 
@@ -188,7 +189,7 @@ def _way(network: nn.Module, attention: Attention) -> Way | str:
 @torch.no_grad()
 def _holds(network: nn.Module, attention: Attention, way: Way) -> bool:
     """Say whether an attention without its first unit is what it is with that unit at zero."""
-    whole = whole_copy(network.get_submodule(attention.whole)).double().eval()
+    whole = evaluating(whole_copy(network.get_submodule(attention.whole)).double())
     drop_masks(whole)
     holder, dense = nn.Module(), nn.Module()
     _place(holder, attention.whole, whole)

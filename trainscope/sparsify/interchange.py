@@ -25,6 +25,7 @@ from trainscope.networks.copies import whole_copy
 from trainscope.networks.example import Inputs
 from trainscope.sparsify.trial import TOLERANCE, alike
 from trainscope.sparsify.verify import run
+from trainscope.task.modes import evaluating
 
 MOST_PARTS = 64
 """Heads that are tried."""
@@ -64,7 +65,10 @@ class Interchange:
         self.possible, self._inputs = False, inputs
         large = sum(parameter.numel() for parameter in network.parameters()) > _LARGE
         for dtype in (torch.float32,) if large else (torch.float64, torch.float32):
-            self._twin, self._tolerance = whole_copy(network).to(dtype).eval(), TOLERANCE[dtype]
+            self._twin, self._tolerance = (
+                evaluating(whole_copy(network).to(dtype)),
+                TOLERANCE[dtype],
+            )
             try:
                 self._outputs, self.possible = self._run(0), True
                 break

@@ -19,6 +19,7 @@ from trainscope.networks.example import Inputs
 from trainscope.networks.masks import drop_masks
 from trainscope.sparsify.candidate import Candidate, Cutter
 from trainscope.sparsify.verify import Outputs, first_line, run
+from trainscope.task.modes import evaluating
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3}
 """How far outputs may differ, as a share of the largest one, by the dtype of the trial."""
@@ -60,11 +61,11 @@ def _try(
 ) -> str | None:
     cut, dtype = whole_copy(network), torch.float64
     drop_masks(cut)
-    whole = whole_copy(cut).double().eval()
+    whole = evaluating(whole_copy(cut).double())
     try:
         run(whole, inputs)
     except Exception:  # its code may name a dtype
-        whole, dtype = whole_copy(cut).eval(), torch.float32
+        whole, dtype = evaluating(whole_copy(cut)), torch.float32
     try:
         cutter = make(cut)
         numbered = _numbered(cut.double())

@@ -25,6 +25,7 @@ from trainscope.records import Json, Measurement, files
 from trainscope.records.json_text import parse
 from trainscope.studies.spec import BaseModel, RunSpec
 from trainscope.studies.store import KEY
+from trainscope.task.modes import evaluating
 from trainscope.training.evaluation import evaluate
 from trainscope.training.job import Job, check_fit
 
@@ -103,7 +104,7 @@ def _column(
 
     def network() -> nn.Module:
         if not copy:
-            copy.append(whole_copy(module).to(device).eval())
+            copy.append(evaluating(whole_copy(module).to(device)))
         return copy[0]
 
     def losses() -> Json:

@@ -8,10 +8,12 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainscope.errors import StudyError
+from trainscope.studies.named import name_of, read_toml
 from trainscope.studies.store import GRACE, Store
 from trainscope.studies.working import Listeners, work
 
@@ -124,9 +126,34 @@ def planned(
     Raises:
         StudyError: As `Study.rehearse`.
     """
+    _check_alone(study, store)
     if not elsewhere:
         study.rehearse(plan, store, tell)
-    return store.plan(study.name, plan, better=study.better, again=again)
+    before = store.done(study.name)
+    changed = store.plan(study.name, plan, better=study.better, again=again)
+    if study.at.file is not None:
+        store.keep_origin(study.name, Path(study.at.file))
+    left = before - {each.digest for each in plan}
+    return replace(changed, left=len(left))
+
+
+def _check_alone(study: Study, store: Store) -> None:
+    """Refuse a study of whose name the store holds that of another file, which is still there.
+
+    Raises:
+        StudyError: It does.
+    """
+    other = None if study.at.file is None else store.origin(study.name)
+    if other is None or other == Path(study.at.file or "").absolute() or not other.is_file():
+        return
+    with suppress(StudyError):
+        if name_of(read_toml(other)[1], other) != study.name:
+            return
+    with study.at(("name",)):
+        raise StudyError(
+            f"the store holds the study '{study.name}' of {other} already: give one of the two "
+            "another name, or another store"
+        )
 
 
 def finish(

@@ -21,7 +21,7 @@ def read_toml(path: Path) -> tuple[str, dict[str, Any]]:
         StudyError: It cannot be read, or is no TOML.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "it is no text"
         raise StudyError(f"{path} cannot be read as a study: {why}") from error

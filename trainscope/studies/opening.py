@@ -48,4 +48,7 @@ def opened(place: str, file: Path | None, *, make: bool) -> Queue:
         raise
     except Exception as error:  # whatever a database, or its driver, raises
         where = re.sub(r"://[^/@]*@", "://...@", place)  # a password is not shown
-        raise StudyError(f"{where} cannot be opened as a store: {reason(error)}") from error
+        advice = (
+            "" if file is None else "; name another place for the store, or move that file away"
+        )
+        raise StudyError(f"{where} cannot be opened as a store: {reason(error)}{advice}") from error

@@ -27,6 +27,7 @@ from trainscope.studies.combinations import (
 )
 from trainscope.studies.masked_trials import Masks, Read, Scored, masked, score_trials
 from trainscope.task import Task
+from trainscope.task.modes import evaluating
 
 _TOLERANCE = 1e-9
 
@@ -157,7 +158,7 @@ class FilterChoice:
         from trainscope.sparsify.verify import run
 
         kept = some_of(self.layers, self.keep, 1, 0)[0]
-        whole = whole_copy(network).double().eval()
+        whole = evaluating(whole_copy(network).double())
         cut = self._cut(whole_copy(whole), kept)
         with masked(whole, self.masks(kept)):
             expected = run(whole, inputs)

@@ -51,10 +51,17 @@ MOST_DEATHS = 20
 
 @dataclass(frozen=True)
 class Changed:
-    """What a plan did to a queue: how many runs were added, and taken out before they began."""
+    """What a plan did to a queue.
+
+    Attributes:
+        added: Runs that are new.
+        dropped: Runs that were taken out before they began.
+        left: Runs that are done and the study has no longer.
+    """
 
     added: int = 0
     dropped: int = 0
+    left: int = 0
 
 
 @dataclass(frozen=True)

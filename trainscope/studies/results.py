@@ -86,6 +86,10 @@ def failures(store: Store, name: str) -> list[tuple[str, str]]:
     ]
 
 
+CSV_MARK, PARQUET_MARK = "digest", "PAR1"
+"""What tables of results begin with, so that no other file is written over."""
+
+
 def as_csv(rows: Sequence[Row]) -> str:
     """Write rows as CSV; None is an empty cell."""
     text = io.StringIO()
@@ -131,7 +135,7 @@ def write_parquet(rows: Sequence[Row], path: Path) -> None:
         kinds = {float if type(v) is int else type(v) for v in values if v is not None}
         if len(kinds) > 1:
             columns[name] = [None if value is None else str(value) for value in values]
-    with files.replacing(path) as file:
+    with files.replacing(path, over=PARQUET_MARK) as file:
         write_table(Table.from_pydict(columns), file)
 
 

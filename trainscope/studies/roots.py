@@ -10,6 +10,7 @@ from trainscope.networks import Network
 from trainscope.networks.registry import input_shape
 from trainscope.studies.executing import opened_base
 from trainscope.studies.spec import BaseModel, RunSpec
+from trainscope.task.modes import evaluating
 from trainscope.training.weights import fresh_network
 
 SAMPLES = {
@@ -86,14 +87,17 @@ def _built(root: RunSpec) -> Network:
     name, data = str(root.architecture), _data(root)
     kind = str(root.data).partition(":")[0]
     classes = data.num_classes if data is not None else CLASSES.get(kind)
-    module = fresh_network(name, classes, 0).eval()
+    module = evaluating(fresh_network(name, classes, 0))
     shape: tuple[int, ...]
     if ":" not in name:
         shape = input_shape(name)
     elif data is not None:
         shape = tuple(data.input_shape)
     else:
-        raise StudyError(f"the inputs of {name} are not known without its data: fetch the data")
+        raise StudyError(
+            f"the inputs of {name} are not known without its data, and {root.data} is not here: "
+            "fetch it, or name the folder that it is in"
+        )
     return Network(module, name, shape, classes)
 
 

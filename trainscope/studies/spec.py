@@ -198,7 +198,13 @@ class RunSpec:
         """
         if self.read is None:
             if self.epochs is None:
-                raise StudyError(f"the schedule '{self.recipe}' needs its total: give epochs")
+                what = f"the schedule '{self.recipe}' needs its total: give epochs"
+                if ":" not in self.recipe:
+                    what = (
+                        f"'{self.recipe}' is no recipe: write one like P60F60,1e-3 or F60,1e-3, or "
+                        "stages like 0:1e-2,30:1e-3 with epochs"
+                    )
+                raise StudyError(what)
             made_of = parse_schedule(self.recipe, self.epochs)
         else:
             if self.epochs is not None:

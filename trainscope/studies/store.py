@@ -45,8 +45,9 @@ RUNS = "runs"
 """The folder of the runs, beside a store that is a file."""
 GRACE = 60.0
 """Seconds of silence after which a worker is taken for dead."""
-FORMAT, FOLDER, PLAN = "trainscope", "runs", "plan:"
-"""User attributes of a study: that it is ours, where its runs lie, and the digests of its plan."""
+FORMAT, FOLDER, PLAN, ORIGIN = "trainscope", "runs", "plan:", "file"
+"""User attributes of a study: that it is ours, where its runs lie, the digests of its plan, and the
+file that it was planned from."""
 PART = 500
 """Digests of a plan in one attribute: a database may hold no longer text."""
 
@@ -167,6 +168,16 @@ class Store:
             self.queue.storage.set_study_user_attr(study, key, [])
         wanted = {each.digest: each.trial() for each in runs}
         return self.queue.plan(study, wanted, again=again)
+
+    def origin(self, name: str) -> Path | None:
+        """Return the file that a study was last planned from; None where none is known."""
+        kept = self._attrs(name).get(ORIGIN) if name in self.studies else None
+        return None if kept is None else Path(kept)
+
+    def keep_origin(self, name: str, file: Path) -> None:
+        """Keep the file that a study was planned from."""
+        study = self._held(name).id
+        self.queue.storage.set_study_user_attr(study, ORIGIN, str(file.absolute()))
 
     def digests(self, name: str) -> list[str]:
         """Return the digests of a study's plan, in its order."""

@@ -15,6 +15,8 @@ from trainscope.task.trees import flattened
 Batch = Any
 """A tensor, or a tuple, list or dictionary of batches; the first axis of each tensor is samples."""
 
+LIBRARIES = ("torch", "torchvision", "timm")
+"""Whose networks for one input take it as a tensor."""
 TARGETS = ("labels", "label", "targets", "target")
 """Entries of a dictionary batch that hold what the network should say."""
 
@@ -34,10 +36,20 @@ def beside(batch: Batch, weight: Tensor) -> Batch:
     """Return a batch on a weight's device, its floating-point tensors in the weight's dtype."""
 
     def moved(leaf: Tensor) -> Tensor:
-        dtype = weight.dtype if leaf.is_floating_point() else leaf.dtype
-        return leaf.to(device=weight.device, dtype=dtype)
+        both = leaf.is_floating_point() and weight.is_floating_point()
+        return leaf.to(device=weight.device, dtype=weight.dtype if both else leaf.dtype)
 
     return mapped(moved, batch)
+
+
+def working_weight(network: nn.Module) -> Tensor:
+    """Return a parameter of the dtype and device that a network computes in.
+
+    That is its first floating-point one: tables of indices may be parameters too.
+    """
+    weights = list(network.parameters())
+    floating = (weight for weight in weights if weight.is_floating_point())
+    return next(floating, weights[0] if weights else torch.empty(0))
 
 
 def size_of(batch: Batch) -> int:
@@ -133,7 +145,8 @@ def called(model: nn.Module, batch: Batch, inputs: int | None = None) -> Any:
     """Put a batch forward: a dictionary by its names, a tuple without its last entry.
 
     Of a dictionary the network gets the entries that its `forward` names, without the labels where
-    it can do without them; a `forward` that names none of them and takes one thing gets it whole.
+    it can do without them; a `forward` that names none of them and takes one thing gets it whole,
+    or its only tensor where it says that it takes one.
 
     Args:
         model: Called with copies, into which it may write.
@@ -176,7 +189,12 @@ def _by_name(model: nn.Module, batch: Mapping[Any, Any]) -> Any:
     needed = {p.name for p in parameters if p.default is p.empty}
     every = any(p.kind is p.VAR_KEYWORD for p in parameters)
     if not every and not named & set(batch):
-        return model(batch)
+        lone = [
+            value
+            for name, value in batch.items()
+            if isinstance(value, Tensor) and name not in TARGETS
+        ]
+        return model(lone[0] if len(lone) == 1 and _takes_tensor(model, parameters) else batch)
     return model(
         **{
             name: value
@@ -184,6 +202,14 @@ def _by_name(model: nn.Module, batch: Mapping[Any, Any]) -> Any:
             if (name in named or every) and (name not in TARGETS or name in needed)
         }
     )
+
+
+def _takes_tensor(model: nn.Module, parameters: Sequence[inspect.Parameter]) -> bool:
+    """Tell whether a forward says that it takes a tensor: a library's own, or an annotation."""
+    forward = getattr(getattr(model, "_orig_mod", model), "forward", None)
+    home = getattr(forward, "__module__", "").split(".")[0]
+    said = parameters[0].annotation if parameters else None
+    return home in LIBRARIES or said is Tensor or said in ("Tensor", "torch.Tensor")
 
 
 def _parameters(model: nn.Module) -> list[inspect.Parameter]:

@@ -97,6 +97,8 @@ class Classification(Common):
                 wanted = (
                     f"classes on axis {self.classes_axis}: give classes_axis={-self.classes_axis}"
                 )
+            elif len(shape) == 2 and self.logits(outputs).shape == labels.shape:
+                wanted += " with one label a sample (give one-hot labels as labels.argmax(1))"
             raise TaskError(
                 f"the network returns {described(self.logits(outputs))} for labels of shape "
                 f"{tuple(labels.shape)}, and not {wanted}"

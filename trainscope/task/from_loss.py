@@ -56,6 +56,11 @@ class FromLoss(Common):
         inputs: int | None = None,
     ) -> None:
         for what, function in (("loss", loss), ("metric", metric)):
+            if isinstance(function, type):
+                raise TaskError(
+                    f"the {what} is the class {function.__name__}: give one of it, as "
+                    f"{function.__name__}() makes"
+                )
             if function is not None and not callable(function):
                 raise TaskError(f"the {what} is a {type(function).__name__}, not a function")
         fields = {"criterion": loss, "measure": metric, "better": better, "inputs": inputs}
@@ -83,7 +88,7 @@ class FromLoss(Common):
         count = self.size(batch)
         if whole.numel() != 1:
             return whole.flatten()
-        if count == 1:
+        if count == 1 or not _by_sample(outputs, count):
             return whole.reshape(1)
         try:
             terms = self._singles(outputs, batch, count)
@@ -99,7 +104,7 @@ class FromLoss(Common):
         It is `loss`, over their number where that is a sum, which the first two samples show.
         """
         found, count = self.loss(outputs, batch), self.size(batch)
-        if count < 2:
+        if count < 2 or not _by_sample(outputs, count):
             return found
         two = selected(outputs, slice(2), count), selected(batch, slice(2), count)
         try:
@@ -165,6 +170,11 @@ class FromLoss(Common):
                 f"the {what} {_name(function)} returns {described(found)}: let it return a number"
             )
         return found
+
+
+def _by_sample(outputs: Outputs, count: int) -> bool:
+    """Tell whether any output has a row a sample: a loss that the network returns has none."""
+    return any(leaf.ndim and len(leaf) == count for leaf in tensors(outputs))
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

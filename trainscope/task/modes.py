@@ -25,3 +25,9 @@ def eval_mode(network: nn.Module) -> Iterator[nn.Module]:
     with kept_modes(network):
         network.eval()
         yield network
+
+
+def evaluating(network: nn.Module) -> nn.Module:
+    """Return a network in eval mode; a `train` of one's own often forgets to return it."""
+    network.eval()
+    return network

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from trainscope.errors import TaskError
+from trainscope.errors import TaskError, TrainscopeError
+from trainscope.foreign import reason
 from trainscope.records.metric import Metric
 from trainscope.task.batches import Batch, called, described, selected, size_of, tensors
 
+_FAILS = (*(AttributeError, LookupError, RuntimeError, TypeError, ValueError, ZeroDivisionError),)
 Outputs = Any
 """Whatever a network returns: a tensor, or a tuple, dictionary or object that holds some."""
 
@@ -106,6 +109,26 @@ class Common:
         if self.output is not None and not isinstance(outputs, Tensor):
             return picked(outputs, str(self.output))
         return main_tensor(outputs, names)
+
+
+@contextmanager
+def said_of(what: str) -> Iterator[None]:
+    """Say in a sentence what a network, a loss or a metric of somebody's raises.
+
+    Args:
+        what: What fails, like "the network fails on a training batch of 64".
+
+    Raises:
+        TaskError: The block raises what is no error of ours, nor one of memory.
+    """
+    try:
+        yield
+    except _FAILS as e:
+        if isinstance(e, TrainscopeError) or "memory" in str(e):
+            raise
+        bounds = "; labels are from 0 to one less than the network's outputs"
+        hint = bounds if "out of bounds" in str(e) else ""
+        raise TaskError(f"{what}: {reason(e).rstrip('.')}{hint}") from e
 
 
 def mean_loss(task: Task, outputs: Outputs, batch: Batch) -> Tensor:

@@ -28,7 +28,7 @@ from trainscope.task import (
 from trainscope.task.batches import beside, mapped, tensors
 from trainscope.task.classification import one_label_each
 from trainscope.task.modes import eval_mode
-from trainscope.task.task import Amount, answers, ready
+from trainscope.task.task import Amount, answers, ready, said_of
 
 TEST_BATCH = 512
 """Test samples put forward at once; of tasks other than classification an eighth of it."""
@@ -113,7 +113,8 @@ def evaluate(
 
     def forward(indices: Tensor) -> tuple[Outputs, Batch]:
         batch = beside(split.batch(indices), weight)
-        outputs = task.outputs(network, batch)
+        with said_of(f"the network fails on a test batch of {len(indices)}"):
+            outputs = task.outputs(network, batch)
         return mapped(_exact, outputs) if exact else outputs, batch
 
     with eval_mode(network):
@@ -126,7 +127,8 @@ def evaluate(
             size = TEST_BATCH // 8
         for indices in _batches(len(split), size):
             outputs, batch = forward(indices)
-            lost, count = _loss(task, outputs, batch)
+            with said_of(f"the loss fails on a test batch of {len(indices)}"):
+                lost, count = _loss(task, outputs, batch)
             total, terms = total + lost, terms + count
             tick(forward=len(indices))
             parts.append(task.score(answers(task, network, batch, outputs), batch))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import re
@@ -15,11 +14,12 @@ from trainscope.data import Dataset, Split
 from trainscope.errors import DataError, TaskError
 from trainscope.foreign import reason
 from trainscope.networks import Network, digest
+from trainscope.networks.copies import whole_copy, with_dense_gradients
 from trainscope.records import Json, Kind, Pretraining, Pruning
 from trainscope.records.origin import ONE_SHOT
 from trainscope.records.run import UNKNOWN
 from trainscope.task import Classification, Task
-from trainscope.task.batches import beside, tensors
+from trainscope.task.batches import beside, tensors, working_weight
 from trainscope.task.classification import one_label_each
 from trainscope.task.modes import eval_mode
 from trainscope.training.schedule import LRSchedule
@@ -92,13 +92,14 @@ class Job:
         """
         if self.dataset.train is None:
             raise DataError(
-                f"{self.dataset.name} has no training half: training needs ROOT/train and ROOT/val"
+                f"{self.dataset.name} has no training half, and training needs one: ROOT/train "
+                "beside ROOT/val, or a pair of loaders, train and test"
             )
         return self.dataset.train
 
     def copied(self) -> Job:
         """Return the same job with a copy of the network to train."""
-        module = copy.deepcopy(self.network.module)
+        module = with_dense_gradients(whole_copy(self.network.module))
         return replace(self, network=replace(self.network, module=module))
 
 
@@ -145,7 +146,7 @@ def check_fit(network: Network, dataset: Dataset) -> None:
     if not len(split):
         raise DataError(f"{dataset.name} has no test samples")
     batch = split.batch(torch.arange(1))
-    weight = next(network.module.parameters(), torch.empty(0))
+    weight = working_weight(network.module)
     try:
         with eval_mode(network.module):
             outputs = task.outputs(network.module, beside(batch, weight))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 from pathlib import Path
 
 from trainscope.data import Dataset
 from trainscope.errors import ActionError, DataError, RecordError
 from trainscope.networks import Network, Remembered, digest, noticed
+from trainscope.networks.copies import whole_copy
 from trainscope.networks.forward import check_forward
 from trainscope.networks.given import given_network
 from trainscope.networks.masks import keep_masks
@@ -140,7 +140,7 @@ def _as_it_is(
 
 def _own_masks(network: Network) -> Network:
     """Return a copy whose masks are part of its state, to be saved with it."""
-    module = copy.deepcopy(network.module)
+    module = whole_copy(network.module)
     keep_masks(module)
     return replace(network, module=module)
 

@@ -9,6 +9,7 @@ from trainscope.errors import DataError
 from trainscope.networks import Network, Remembered, flops
 from trainscope.networks.threads import suited_threads
 from trainscope.records import EpochRecord
+from trainscope.task.modes import evaluating
 from trainscope.training.evaluation import Evaluation
 from trainscope.training.loop import train
 from trainscope.training.schedule import LRSchedule
@@ -42,7 +43,7 @@ def pretrained_network(
     with suited_threads(flops(module, dataset.input_shape)):
         records = train(module, dataset.train, dataset.test, schedule, settings, on_epoch=on_epoch)
     return Network(
-        module.eval(),
+        evaluating(module),
         architecture,
         dataset.input_shape,
         dataset.num_classes,

@@ -18,6 +18,7 @@ from trainscope.records import EpochRecord, Json, files
 from trainscope.sparsify import Action, Sparsified, sparsify
 from trainscope.sparsify.act import working_copy
 from trainscope.sparsify.again import cut_again, do_again
+from trainscope.task.modes import evaluating
 from trainscope.training.evaluation import Evaluation, evaluate
 from trainscope.training.folder import held
 from trainscope.training.growing import Growing
@@ -243,7 +244,7 @@ class _UnderWay:
     def staged(self) -> Staged:
         """Return what the stage came to."""
         return Staged(
-            done=self._done(self.module.cpu().eval()),
+            done=self._done(evaluating(self.module.cpu())),
             plan=str(self.stage.plan),
             schedule=str(self.job.schedule),
             records=self.records,

@@ -11,7 +11,8 @@ from torch.optim import Optimizer
 
 from trainscope.errors import ActionError
 from trainscope.task import Batch, Classification, Task, mean_loss
-from trainscope.task.batches import beside, mapped
+from trainscope.task.batches import beside, mapped, working_weight
+from trainscope.task.task import said_of
 from trainscope.training.optimizers import SGD, Adam, AdamW
 from trainscope.training.settings import Settings
 
@@ -59,7 +60,7 @@ class Stepper:
                 "leave it out"
             )
         self.optimizer = make_optimizer(network, settings, lr)
-        self.weight = next(network.parameters())
+        self.weight = working_weight(network)
         self.dtype = _autocast_dtype(settings, self.weight)
         kind = self.weight.device.type
         self.scaler = torch.amp.GradScaler(kind, enabled=self.dtype is torch.float16)
@@ -83,14 +84,17 @@ class Stepper:
         batch = beside(batch, self.weight)
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(kind, self.dtype, enabled=self.dtype is not None):
-            outputs = self.task.outputs(self.network, batch)
+            with said_of(f"the network fails on a training batch of {self.task.size(batch)}"):
+                outputs = self.task.outputs(self.network, batch)
             if self.dtype is not None:
                 outputs = mapped(_full, outputs)
-            if isinstance(self.task, Classification):
-                loss = self.task.loss(outputs, batch, settings.label_smoothing)
-            else:
-                loss = mean_loss(self.task, outputs, batch)
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            with said_of(f"the loss fails on a training batch of {self.task.size(batch)}"):
+                if isinstance(self.task, Classification):
+                    loss = self.task.loss(outputs, batch, settings.label_smoothing)
+                else:
+                    loss = mean_loss(self.task, outputs, batch)
+        with said_of("the backward pass of a training step fails"):
+            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         if before_clipping is not None or settings.clip is not None:
             self.scaler.unscale_(self.optimizer)
         if before_clipping is not None:

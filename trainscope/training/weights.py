@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 
 import torch
@@ -10,10 +9,12 @@ from torch import nn
 
 from trainscope.errors import ActionError
 from trainscope.networks import Network, build, from_factory
+from trainscope.networks.copies import whole_copy
 from trainscope.networks.example import Inputs
 from trainscope.networks.masks import apply_masks, masks_of, set_masks
 from trainscope.sparsify import Sparsified
 from trainscope.sparsify.again import cut_again
+from trainscope.task.modes import evaluating
 
 OTHER_DRAW = 0x9E3779B9
 """Mixed into a seed, so that fresh weights are not those that pretraining started from."""
@@ -47,13 +48,13 @@ def reinitialised(network: Network, seed: int) -> Network:
     masks = masks_of(network.module)
     if _shapes(dense) == _shapes(network.module):
         set_masks(dense, masks)
-        return replace(network, module=dense.eval())
-    module = copy.deepcopy(network.module)
+        return replace(network, module=evaluating(dense))
+    module = whole_copy(network.module)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         _redraw(module, network.architecture)
     apply_masks(module)
-    return replace(network, module=module.eval())
+    return replace(network, module=evaluating(module))
 
 
 def given_initial(initial: Network | None) -> Network:
@@ -81,7 +82,7 @@ def rewound(initial: Network, pruned: Sparsified, inputs: Inputs) -> nn.Module:
     Raises:
         ActionError: The networks are not of one shape.
     """
-    module = copy.deepcopy(initial.module)
+    module = whole_copy(initial.module)
     if pruned.record.structure == "filter":
         cut_again(module, pruned, inputs)
     if _shapes(module) != _shapes(pruned.module):

@@ -35,6 +35,8 @@ from trainscope.networks.readers.container import (
 )
 from trainscope.networks.readers.contents import Contents, Reader
 from trainscope.networks.readers.inert import Named
+from trainscope.networks.readers.masks_beside import with_masks
+from trainscope.networks.readers.numpy_values import Array
 from trainscope.records.text import shortened
 
 __all__ = ["READERS", "Contents", "Reader", "contents_of"]
@@ -52,6 +54,10 @@ READERS: tuple[Reader, ...] = (
     several,
 )
 """The formats, in the order in which a file is matched with them."""
+
+
+MOST_DEPTH = 3
+"""Keys over each other below which a state dict may stand."""
 
 
 def contents_of(path: Path) -> Contents:
@@ -72,18 +78,32 @@ def contents_of(path: Path) -> Contents:
     except ScriptError:
         return torchscript.read(path)
     obj = loaded.objects
-    reader = next((each for each in READERS if each.recognises(obj)), None)
+    reader, inner = _reader(obj)
     if reader is not None:
-        return replace(reader.read(obj), classes=loaded.classes)
+        found = reader.read(inner)
+        found = found if reader is own else with_masks(found, inner)
+        return replace(found, classes=loaded.classes)
     if loaded.classes:
         raise needs_code(loaded.classes)
     raise CheckpointError(f"the file holds no network's weights: {_what(obj)}; give a state dict")
+
+
+def _reader(obj: object, depth: int = 0) -> tuple[Reader | None, object]:
+    """Return the reader of objects, and of which: they may be the only ones below some keys."""
+    reader = next((each for each in READERS if each.recognises(obj)), None)
+    if reader is not None or depth == MOST_DEPTH or not isinstance(obj, Mapping):
+        return reader, obj
+    inside = [_reader(value, depth + 1) for value in obj.values() if isinstance(value, Mapping)]
+    found = [(each, value) for each, value in inside if each is not None]
+    return found[0] if len(found) == 1 else (None, obj)
 
 
 def _what(obj: object) -> str:
     if isinstance(obj, Mapping):
         keys = ", ".join(shortened(repr(key), 60) for key in list(obj)[:5])
         more = ", ..." if len(obj) > 5 else ""
+        if any(isinstance(value, Array) for value in obj.values()):
+            more += ", with numpy's arrays (make tensors of them: torch.from_numpy)"
         return f"it is a dictionary of {keys}{more}" if obj else "it is an empty dictionary"
     kind = "class" if isinstance(obj, Named) else type(obj).__name__
     return f"it is a {kind}"

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from trainscope.networks.network import Remembered
 from trainscope.networks.readers.contents import Contents, State
+from trainscope.networks.readers.masks_beside import is_masks
 from trainscope.networks.readers.numbers import whole_of
 from trainscope.networks.state_dict import is_state_dict
 from trainscope.records.text import shortened
@@ -32,5 +33,8 @@ def _states(obj: Mapping[object, object]) -> dict[str, State]:
     return {
         key: value
         for key, value in obj.items()
-        if isinstance(key, str) and isinstance(value, Mapping) and is_state_dict(value)
+        if isinstance(key, str)
+        and isinstance(value, Mapping)
+        and is_state_dict(value)
+        and not is_masks(key, value)
     }

@@ -7,6 +7,7 @@ epoch on is dropped, so that an epoch never mixes two trainings.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -25,6 +26,7 @@ from trainscope.records.imports.names import (
     LOSS,
     LR,
     SECONDS,
+    STEP,
     TEST,
     TRAIN,
     Meaning,
@@ -40,6 +42,7 @@ MOST_NAMES = 5_000
 """Names of numbers that a Run may hold."""
 MOST_SEEN = 1_000
 """Names that are kept for messages."""
+_PERCENT = re.compile(r"%|percent|(?<![a-z])pct(?![a-z])")
 ENOUGH = 0.9
 """A name is as good as another if it has a number in this share of the other's epochs."""
 
@@ -82,6 +85,7 @@ class EpochCollector:
         beside: How often each accuracy of unnamed data stood beside a training loss.
         uses: What each name is good for.
         held: Cells that are held.
+        signed: Names behind whose numbers a % stood.
     """
 
     path: str
@@ -94,6 +98,7 @@ class EpochCollector:
     beside: dict[str, int] = field(default_factory=dict)
     uses: dict[str, str | None] = field(default_factory=dict)
     held: int = 0
+    signed: set[str] = field(default_factory=set)
 
     def see(self, names: Iterable[str]) -> None:
         """Remember names for messages."""
@@ -227,8 +232,21 @@ class EpochCollector:
                     values[part] = cells[name].mean if average else cells[name].last
             if len(values) > 1:
                 found.rows.append(values)
+        name = taken["test_accuracy"]
+        found.in_percent = name in self.signed or _PERCENT.search(name.lower()) is not None
+        found.above_one = next((other for other in counts if self._above_one(other, name)), "")
         self._note(found)
         return found
+
+    def _above_one(self, name: str, taken: str) -> bool:
+        """Tell whether a name is of another accuracy, and goes above 1."""
+        found = meaning(name)
+        return (
+            name != taken
+            and found is not None
+            and found.field == ACCURACY
+            and any(name in row and row[name].last > 1 for row in self.rows.values())
+        )
 
     def _note(self, found: Log) -> None:
         if self.again:
@@ -243,6 +261,7 @@ class EpochCollector:
                     else "; the earlier one is left out."
                 )
             )
+        self._note_rates(found)
         name = found.taken["test_accuracy"]
         if "test_accuracy" not in self.asked and _is_bare_accuracy(name):
             meant = [meaning(other) for other in self.passed]
@@ -253,8 +272,10 @@ class EpochCollector:
                 )
         several = sum(name in row and row[name].count > 1 for row in self.rows.values())
         if several and name not in self.means:
+            steps = next((n for n in self.names if (m := meaning(n)) and m.field == STEP), None)
             found.notes.append(
-                f"{several} epochs have several values of '{name}': the last one of each was taken."
+                f"{several} epochs have several values of '{name}': the last one of each was taken"
+                + ("." if steps is None else f"; --column epoch={steps} keeps all, told by steps.")
             )
         loss = found.taken.get("train_loss", "")
         if loss not in self.means and any(
@@ -262,6 +283,27 @@ class EpochCollector:
         ):
             found.notes.append(
                 f"The training loss of an epoch is the mean of its values of '{loss}'."
+            )
+
+    def _note_rates(self, found: Log) -> None:
+        """Say which LR was taken where the log has several that differ."""
+        taken = found.taken.get("lr", "")
+        if not taken or "lr" in self.asked:
+            return
+        others = [
+            name
+            for name in self.passed
+            if name != taken
+            and self.uses.get(name) == _RATE
+            and any(
+                name in row and taken in row and row[name].last != row[taken].last
+                for row in self.rows.values()
+            )
+        ]
+        if others:
+            found.notes.append(
+                f"The log has several LRs, and '{taken}' was taken: for {listed(others, 3)} say "
+                "--column lr=NAME."
             )
 
 

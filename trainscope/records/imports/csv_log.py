@@ -7,28 +7,36 @@ log_finetune.txt of the codes around pytorch-classification, and any other.
 from __future__ import annotations
 
 import math
+import re
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
 from trainscope.errors import RecordError
+from trainscope.records.imports import long_log
 from trainscope.records.imports.collect import EpochCollector
 from trainscope.records.imports.log import COUNTED, Log, choose_run, no_column, number
 from trainscope.records.imports.names import (
+    ACCURACY,
     EPOCH,
+    LOSS,
     PHASES,
     STEP,
+    TRAIN,
     is_test_accuracy,
     meaning,
     split_of,
 )
+from trainscope.records.imports.survey import Survey
 from trainscope.records.imports.table import open_table, refuse_twice
 
 RUNS = ("run", "run_name", "run_id", "run name", "name", "seed", "experiment", "exp", "trial")
 """Columns that say of which run a row is."""
 ROWS = "The table has no column of epochs: each row counts as one."
+SORTED = "The rows of the table were put in the order of their epochs."
+_EPOCH = re.compile(r"(?:ep(?:och)?\s*)?(\d+(?:\.\d*)?(?:e\d+)?)(?:\s*/\s*\d+)?", re.IGNORECASE)
 RUNNING = "The log's seconds are those since its start; here they are those of each epoch."
 
 
@@ -48,12 +56,15 @@ def read(path: Path, asked: Mapping[str, str], run: str | None = None) -> Log:
         RecordError: It has no header, no rows, no accuracy, a column twice, or several runs of
             which none is named.
     """
+    told = long_log.read_table(path, asked, run)
+    if told is not None:
+        return told
     names, rows = open_table(path)
     layout = _layout(path, names, asked, run)
     collector = EpochCollector(str(path), asked)
     collector.see(layout.names.values())
     reader = _Reader(path, layout, collector)
-    for line, row in rows:
+    for line, row in _in_order(rows, layout):
         reader.take(line, row)
     if not reader.count or len([name for name in names if name]) < 2:
         raise RecordError(f"{path} is no CSV file with named columns and a row an epoch")
@@ -67,9 +78,12 @@ def read(path: Path, asked: Mapping[str, str], run: str | None = None) -> Log:
     refuse_twice(path, names, dict.fromkeys(needed))
     if layout.epoch is None:
         log.notes.append(ROWS if reader.ends == reader.count else COUNTED)
+        log.take_step_zero([None if math.isinf(step) else step for step in reader.steps[:2]])
     else:
         refuse_twice(path, names, [names[layout.epoch]])
         log.taken["epoch"] = names[layout.epoch]
+    if layout.unordered:
+        log.notes.append(SORTED)
     if reader.fractional:
         log.take_start()
     _part_seconds(log)
@@ -85,20 +99,22 @@ class _Layout:
         epoch: The column of the epochs, None where there is none.
         step: The column of the steps.
         phase: The column that says of which data a row is.
-        runs: The column that says of which run a row is.
+        runs: The columns that say of which run a row is.
         run: The run whose rows are read.
-        fractions: Whether epochs have fractions, as Hugging Face counts them.
+        hugging: Whether it is a history of Hugging Face's Trainer.
         wide: Whether the columns are named `run - metric`.
+        unordered: Whether the rows are in another order than their epochs, each of which is one's.
     """
 
     names: Mapping[int, str]
     epoch: int | None = None
     step: int | None = None
     phase: int | None = None
-    runs: int | None = None
+    runs: tuple[int, ...] = ()
     run: str = ""
-    fractions: bool = False
+    hugging: bool = False
     wide: bool = False
+    unordered: bool = False
 
 
 @dataclass
@@ -137,7 +153,7 @@ class _Reader:
     def take(self, line: int, row: Sequence[str]) -> None:
         """Take a row."""
         layout = self.layout
-        if layout.runs is not None and _cell(row, layout.runs) != layout.run:
+        if layout.runs and _run_of(row, layout.runs) != layout.run:
             return
         self.count += 1
         split = "" if layout.phase is None else split_of(_cell(row, layout.phase))
@@ -147,7 +163,10 @@ class _Reader:
         for at, name in self.useful:
             value = number(row[at]) if at < len(row) else None
             if value is not None:
-                values[f"{split}/{name}" if split else name] = value
+                full = f"{split}/{name}" if split else name
+                values[full] = value
+                if row[at][-1] == "%":
+                    self.collector.signed.add(full)
         if split and self.count < 100:
             self.collector.see(f"{split}/{name}" for name in layout.names.values())
         epoch = self._epoch(line, row, values)
@@ -163,13 +182,14 @@ class _Reader:
         cell = _cell(row, self.layout.epoch)
         if not cell or cell.lower() == "nan":
             return None
-        epoch = number(cell)
-        if epoch is not None and self.layout.fractions:
-            self.fractional |= epoch != int(epoch)
-            epoch = float(math.ceil(epoch - 1e-6))
-        if epoch is None or epoch != int(epoch) or not 0 <= epoch <= 1e9:
-            raise RecordError(f"{self.path}, line {line}: '{cell[:40]}' is no epoch")
-        return int(epoch)
+        epoch = _epoch_in(cell)
+        if epoch is None or epoch > 1e9:
+            raise RecordError(
+                f"{self.path}, line {line}: '{cell[:40]}' is no epoch: take the row out, or name "
+                "the column of the epochs with --column epoch=NAME"
+            )
+        self.fractional |= epoch != int(epoch)
+        return math.ceil(epoch - 1e-6)
 
     def _counted(self, row: Sequence[str], values: Mapping[str, float]) -> int | None:
         """Return the epoch that the row ends; steps that go back tell a training begun again."""
@@ -195,7 +215,6 @@ def _layout(path: Path, names: Sequence[str], asked: Mapping[str, str], run: str
     lower = {name.lower(): at for at, name in reversed(own.items())}
     runs = next((lower[name] for name in RUNS if name in lower), None)
     phase = next((lower[name] for name in PHASES if name in lower), None)
-    picked, runs, phase = _by_rows(path, runs, phase, run, wide=bool(wide))
     epochs = [at for at, name in own.items() if (m := meaning(name)) and m.field == EPOCH]
     epochs.sort(key=lambda at: own[at].lower() != "epoch")
     epoch = epochs[0] if epochs else None
@@ -203,13 +222,81 @@ def _layout(path: Path, names: Sequence[str], asked: Mapping[str, str], run: str
         epoch = next((at for at, name in own.items() if name == asked["epoch"]), None)
         if epoch is None:
             raise no_column(str(path), asked["epoch"], own.values())
+    phase, survey = _survey(path, names, own, epoch, phase, asked)
+    own_columns = [] if wide else survey.apart(phase)
+    if own_columns:
+        picked, found_runs = _by_columns(path, own_columns, run), tuple(own_columns)
+    else:
+        picked, runs, phase = _by_rows(path, runs, phase, run, wide=bool(wide))
+        found_runs = () if runs is None else (runs,)
+    unordered = not found_runs and survey.each_once and not survey.ascending
     steps = [at for at, name in own.items() if (m := meaning(name)) and m.field == STEP]
     hugging = epoch is not None and (
         "/" in own[epoch] or any(name.startswith(("eval_", "eval/")) for name in own.values())
     )
     return _Layout(
-        own, epoch, steps[0] if steps else None, phase, runs, picked, hugging, bool(wide)
+        own,
+        epoch,
+        steps[0] if steps else None,
+        phase,
+        found_runs,
+        picked,
+        hugging,
+        bool(wide),
+        unordered,
     )
+
+
+def _survey(
+    path: Path,
+    names: Sequence[str],
+    own: Mapping[int, str],
+    epoch: int | None,
+    phase: int | None,
+    asked: Mapping[str, str],
+) -> tuple[int | None, Survey]:
+    """Look at all rows of a table with epochs, and return the column of the data they are of."""
+    given = set(asked.values())
+    meant = {at: meaning(name) for at, name in own.items()}
+    tested = [
+        at
+        for at, m in meant.items()
+        if own[at] in given or (m and m.field in (ACCURACY, LOSS) and m.split != TRAIN)
+    ]
+    strange = {at: own[at] for at, m in meant.items() if m is None and own[at] not in given}
+    survey = Survey(epoch, tested, strange)
+    if epoch is not None:
+        rows = open_table(path)[1]
+        survey.look((_epoch_in(_cell(row, epoch)), row) for _, row in rows)
+        phase = survey.phase(phase)
+    return phase, survey
+
+
+def _by_columns(path: Path, columns: Sequence[int], run: str | None) -> str:
+    """Return the run to read, of those that columns tell apart."""
+    found = dict.fromkeys(_run_of(row, columns) for _, row in open_table(path)[1])
+    return choose_run(str(path), list(found), run)
+
+
+def _run_of(row: Sequence[str], columns: Sequence[int]) -> str:
+    """Return the name of a row's run."""
+    return ", ".join(_cell(row, at) for at in columns)
+
+
+def _in_order(
+    rows: Iterable[tuple[int, list[str]]], layout: _Layout
+) -> Iterable[tuple[int, list[str]]]:
+    """Return the rows by their epochs, where each has one of its own and they are not."""
+    at = layout.epoch
+    if not layout.unordered or at is None:
+        return rows
+    return sorted(rows, key=lambda item: _epoch_in(_cell(item[1], at)) or 0.0)
+
+
+def _epoch_in(cell: str) -> float | None:
+    """Return the epoch that a cell says, like 3, 3/90 or epoch 3; None where it says none."""
+    found = _EPOCH.fullmatch(cell)
+    return None if found is None else float(found[1])
 
 
 def _by_run(names: Mapping[int, str]) -> dict[str, dict[int, str]]:
@@ -252,7 +339,7 @@ def _source(names: Sequence[str], layout: _Layout, reader: _Reader) -> str:
     if layout.wide or "_runtime" in names:
         return "wandb"
     lightning = "step" in names and "epoch" in names and reader.sparse
-    return "lightning" if lightning and not layout.fractions else "csv"
+    return "lightning" if lightning and not layout.hugging else "csv"
 
 
 def _part_seconds(log: Log) -> None:

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from trainscope.errors import RecordError
+from trainscope.records.imports import long_log
 from trainscope.records.imports.log import choose_run
 from trainscope.records.imports.tensorboard import event_files
 
@@ -30,17 +31,25 @@ def find_log(folder: Path, run: str | None) -> tuple[Path, str | None]:
     Raises:
         RecordError: There is none, or there are several and none of them was named.
     """
+    if long_log.is_run(folder):
+        return folder, run
     own = _named([path for path in _sorted(folder) if path.is_file()])
     if own is not None and run is None:
         return own, None
     found: dict[str, Path] = {}
     below: dict[Path, list[Path]] = {}
+    mlflow: list[Path] = []
     for count, path in enumerate(folder.rglob("*")):
         if count > MOST:
             raise RecordError(f"{folder} holds more than {MOST} files: name the log itself")
+        if path.name == long_log.ABOUT and long_log.is_run(path.parent):
+            mlflow.append(path.parent)
         if path.suffix in SUFFIXES and path.is_file() and path.name not in OWN:
             below.setdefault(path.parent, []).append(path)
-    for home in sorted(below, key=_order):
+    for home in sorted(mlflow):
+        name = long_log.name_of(home)
+        found[home.relative_to(folder).as_posix() if name in found else name] = home
+    for home in () if mlflow else sorted(below, key=_order):
         log = _named(sorted(below[home]))
         if log is None:
             continue

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from trainscope.errors import RecordError
 from trainscope.records.imports.collect import EpochCollector
+from trainscope.records.imports.json_shapes import records_of, wide
 from trainscope.records.imports.log import COUNTED, Log, choose_run, no_column, number
 from trainscope.records.imports.names import (
     ACCURACY,
     EPOCH,
     LOSS,
+    LR,
     PHASES,
     STEP,
     TRAIN,
@@ -32,6 +34,9 @@ MOST_BYTES = 24 * 2**20
 """A JSON document of more would not fit the memory of a small machine when it is open."""
 MOST_RECORDS = 150_000
 HISTORY = "log_history"
+MOST_DEPTH = 3
+"""Entries inside each other of one record."""
+CUT = "The last line is no whole record, as of a training that was killed, and was left out."
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,10 @@ def read_lines(path: Path, asked: Mapping[str, str], run: str | None = None) -> 
         RecordError: A line is no record, or there is no accuracy.
     """
     check_file(path, MOST_BYTES)
-    return _read(path, _objects(path), asked, run, "json lines")
+    notes: list[str] = []
+    log = _read(path, _objects(path, notes), asked, run, "json lines")
+    log.notes += notes
+    return log
 
 
 def read(path: Path, asked: Mapping[str, str], run: str | None = None) -> Log:
@@ -91,17 +99,9 @@ def read(path: Path, asked: Mapping[str, str], run: str | None = None) -> Log:
         )
     if isinstance(raw, dict) and isinstance(raw.get(HISTORY), list):
         return _read(path, raw[HISTORY], asked, run, "hugging face")
-    if isinstance(raw, list):
-        return _read(path, raw, asked, run, "json")
-    if isinstance(raw, dict):
-        columns = {str(name): cells for name, cells in raw.items() if isinstance(cells, list)}
-        length = max(map(len, columns.values()), default=0)
-        if length:
-            records = (
-                {name: cells[k] for name, cells in columns.items() if k < len(cells)}
-                for k in range(length)
-            )
-            return _read(path, records, asked, run, "json")
+    records = records_of(raw)
+    if records is not None:
+        return _read(path, records, asked, run, "json")
     raise RecordError(
         f"{path} is no log: it is no trainer_state.json, as it has no {HISTORY}, nor a list of "
         "records, nor lines of JSON"
@@ -114,24 +114,37 @@ def is_lines(start: list[str]) -> bool:
         first = json.loads(start[0])
     except (ValueError, RecursionError):
         return False
-    columns = isinstance(first, dict) and any(isinstance(v, list) for v in first.values())
-    if (
-        not isinstance(first, dict)
-        or {HISTORY, "schema"} & set(first)
-        or (columns and len(start) == 1)
-    ):
+    if not isinstance(first, dict) or {HISTORY, "schema"} & set(first):
         return False
+    nested = [v for v in first.values() if isinstance(v, (list, dict))]
+    if len(start) == 1 and any(isinstance(v, list) or len(nested) == len(first) for v in nested):
+        return False  # columns
     return len(start) > 1 or any(meaning(str(name)) is not None for name in first)
 
 
-def _objects(path: Path) -> Iterable[Any]:
+def _objects(path: Path, notes: list[str]) -> Iterable[Any]:
+    broken = 0
     for place, line in enumerate(lines(path), start=1):
         if not line.strip():
             continue
+        if broken:
+            raise _no_json(path, broken)
         try:
-            yield json.loads(line)
+            entry = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise RecordError(f"{path}, line {place} is no JSON: mend it or cut it off") from error
+            if not line.lstrip().startswith("{"):
+                raise _no_json(path, place) from error
+            broken = place
+            continue
+        yield entry
+    if broken == 1:
+        raise _no_json(path, broken)
+    if broken:
+        notes.append(CUT)
+
+
+def _no_json(path: Path, line: int) -> RecordError:
+    return RecordError(f"{path}, line {line} is no JSON: mend it or cut it off")
 
 
 def _read(
@@ -139,6 +152,23 @@ def _read(
 ) -> Log:
     if run is not None:
         choose_run(str(path), [], run)
+    if isinstance(raw, list):
+        raw = wide(raw)
+    return read_records(path, raw, asked, source)
+
+
+def read_records(path: Path, raw: Iterable[Any], asked: Mapping[str, str], source: str) -> Log:
+    """Read records, each of which may say its epoch or step.
+
+    Args:
+        path: Of the log, for messages.
+        raw: The records, in their order.
+        asked: Entries that the person named, by field.
+        source: The format.
+
+    Raises:
+        RecordError: One is no record, or there is no accuracy.
+    """
     collector = EpochCollector(str(path), asked)
     state = source == "hugging face"
     records = []
@@ -160,6 +190,7 @@ def _read(
     epochs = [record.epoch for record in records if record.epoch is not None]
     done = state or any(epoch != int(epoch) for epoch in epochs)
     step, ends = 0.0, 0
+    tested: list[float | None] = []
     current = 0 if not epochs else math.ceil(epochs[0] - 1e-6) if done else int(epochs[0])
     apart = _apart(records)
     for record in records:
@@ -168,7 +199,9 @@ def _read(
             current = math.ceil(record.epoch - 1e-6) if done else int(record.epoch)
         elif not epochs:
             current = ends + 1
-            ends += any(is_test_accuracy(name, asked) for name in values)
+            if any(is_test_accuracy(name, asked) for name in values):
+                ends += 1
+                tested.append(record.step)
         at = record.step if record.step is not None and record.step >= step else step
         # The Trainer says its steps; without them entries count alike.
         collector.add(current, values, (at - step if state else 0.0) or 1.0)
@@ -176,6 +209,7 @@ def _read(
     log = collector.log(source)
     if not epochs:
         log.notes.append(COUNTED)
+        log.take_step_zero(tested[:2])
     log.taken["epoch"] = asked.get("epoch", "epoch" if epochs else "")
     if done:
         log.take_start()
@@ -186,9 +220,8 @@ def _record(
     entry: Mapping[str, Any], asked: Mapping[str, str], collector: EpochCollector
 ) -> _Record:
     flat: dict[str, Any] = {}
-    for name, value in entry.items():
-        inner = value.items() if isinstance(value, dict) and len(value) < 100 else ()
-        flat |= {f"{name}/{key}": deep for key, deep in inner} or {name: value}
+    for name, value in _flat(entry):
+        flat[name] = value[0] if isinstance(value, list) and value and _is_rate(name) else value
     split = next((split_of(str(flat[name])) for name in PHASES if name in flat), "")
     values: dict[str, float] = {}
     epoch = step = None
@@ -204,8 +237,25 @@ def _record(
             step = known
         elif collector.wanted(name):
             values[name] = known
+            if isinstance(value, str) and value.rstrip().endswith("%"):
+                collector.signed.add(f"{split}/{name}" if split else name)
     collector.see(f"{split}/{name}" if split else name for name in flat)
     return _Record(values, epoch, step, split)
+
+
+def _flat(entry: Mapping[str, Any], depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """Yield the values of an entry by the names that lead to them."""
+    for name, value in entry.items():
+        if isinstance(value, dict) and value and len(value) < 100 and depth < MOST_DEPTH:
+            for inner, deep in _flat(value, depth + 1):
+                yield f"{name}/{inner}", deep
+        else:
+            yield str(name), value
+
+
+def _is_rate(name: str) -> bool:
+    found = meaning(name)
+    return found is not None and found.field == LR
 
 
 def _is_bare(name: str, field: str) -> bool:

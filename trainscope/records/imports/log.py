@@ -19,8 +19,13 @@ IN_WORDS = {
     "test_accuracy": "test accuracy",
     "seconds": "seconds",
 }
+FEWEST_STEPS = 20
+"""Between two tests of a training that tells its steps."""
+STEP_ZERO = "The test at step 0 is of the network before the first step, and is no epoch."
 COUNTED = "The log does not say its epochs; each test value counts as one."
 
+_HELD = re.compile(r"\s*(?:(?:\w+\.)*\w*[\[(])+\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)", re.I)
+"""The first number of what Python writes for a list, a tensor or an array."""
 _METRIC = re.compile(r"map|iou|bleu|rouge|f1|auc|perplexity|ppl|wer|dice|psnr|mse|mae", re.I)
 
 
@@ -35,6 +40,8 @@ class Log:
         taken: The name in the log that each field was read from, "" where it has none.
         notes: What a reader should know, each one sentence.
         start_accuracy: Of a test before the first epoch, as the log has it.
+        in_percent: Whether the log writes a % behind its test values, or in their name.
+        above_one: The name of another accuracy in it that is above 1, "" for none.
     """
 
     source: str
@@ -42,11 +49,31 @@ class Log:
     taken: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     start_accuracy: float | None = None
+    in_percent: bool = False
+    above_one: str = ""
 
     def take_start(self) -> None:
         """Take epoch 0 out, where epochs done are counted: a test before the first step."""
         if self.rows and self.rows[0]["epoch"] == 0:
             self.start_accuracy = self.rows.pop(0).get("test_accuracy")
+
+    def take_step_zero(self, steps: Sequence[float | None]) -> None:
+        """Take a test at step 0 out of epochs that were counted: it is before the first step.
+
+        Where the next one is but a few steps later, steps are epochs that count from 0, or calls of
+        a tracker.
+
+        Args:
+            steps: Of the first tests, in their order; None where the log does not say it.
+        """
+        if len(steps) < 2 or len(self.rows) < 2 or steps[0] != 0:
+            return
+        if steps[1] is None or steps[1] < FEWEST_STEPS:
+            return
+        self.start_accuracy = self.rows.pop(0).get("test_accuracy")
+        for row in self.rows:
+            row["epoch"] -= 1
+        self.notes.append(STEP_ZERO)
 
 
 def number(text: object) -> float | None:
@@ -56,7 +83,8 @@ def number(text: object) -> float | None:
     try:
         value = float(str(text).strip().rstrip("%"))
     except ValueError:
-        return None
+        held = _HELD.match(str(text))
+        return None if held is None else number(held[1])
     return value if math.isfinite(value) else None
 
 

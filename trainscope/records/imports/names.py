@@ -57,6 +57,8 @@ _PROMISING = re.compile(
     r"loss|acc|prec|top|lr|learn|epoch|step|iter|time|sec|dur|(?<![a-z])s(?![a-z])"
 )
 """Every name that means anything has one of these in it; most words of a log have none."""
+_TURNED = re.compile(r"(?<![\d.])1\s?-\s?(?:acc|top|prec)|one.?minus")
+"""An accuracy that is taken from 1 is an error."""
 _WORDS = re.compile(r"[a-z]*@?\d+(?![a-z])|[a-z]+@?\d*|@\d+")
 
 
@@ -83,6 +85,8 @@ class Meaning:
 def meaning(name: str) -> Meaning | None:
     """Return what a name means, None where that is nothing a Run holds."""
     if _PROMISING.search(name[:400].lower()) is None:
+        return None
+    if _TURNED.search(name[:400].lower()) is not None:
         return None
     words = _words(name)
     splits = [SPLITS[word] for word in words if word in SPLITS]
@@ -179,4 +183,6 @@ def _words(name: str) -> list[str]:
 
 def _parted(word: str) -> list[str]:
     """Part words that are written as one, like testacc, train_loss without its stroke."""
+    if word == "lr0":  # the first group's
+        return ["lr"]
     return _PARTS.get(word) or [word]

@@ -8,7 +8,14 @@ from pathlib import Path
 
 from trainscope.errors import RecordError
 from trainscope.records.epoch import EpochRecord
-from trainscope.records.imports import csv_log, event_file, json_log, tensorboard, text_log
+from trainscope.records.imports import (
+    csv_log,
+    event_file,
+    json_log,
+    long_log,
+    tensorboard,
+    text_log,
+)
 from trainscope.records.imports.folder import find_log
 from trainscope.records.imports.given import Given
 from trainscope.records.imports.log import IN_WORDS, Log, NoAccuracyError, is_another_metric
@@ -25,10 +32,13 @@ FORMATS: Mapping[str, Reader] = {
     "csv": csv_log.read,
     "json": json_log.read,
     "jsonlines": json_log.read_lines,
+    "mlflow": long_log.read,
     "tensorboard": tensorboard.read,
     "text": text_log.read,
 }
 """The reader of each format; `csv` reads Lightning's too, and `json` Hugging Face's."""
+FEWEST = 2
+"""Values of -1 that stand for none, and others beside them: a single one is an error."""
 NAMES = {"huggingface": "json"}
 """Other names of formats."""
 WANDB = (
@@ -44,7 +54,7 @@ def recognise(path: Path) -> str:
         RecordError: There is nothing there, or nothing in it.
     """
     if path.is_dir():
-        return "tensorboard"
+        return "mlflow" if long_log.is_run(path) else "tensorboard"
     if path.suffix == ".wandb":
         raise RecordError(WANDB.format(path))
     check_file(path, event_file.MOST_BYTES if tensorboard.is_event_file(path) else MOST_BYTES)
@@ -102,8 +112,10 @@ def run_from_log(
     rows = [row for row in log.rows if "test_accuracy" in row or "train_loss" in row]
     if not any("test_accuracy" in row for row in rows):
         raise RecordError(f"{path} has no epoch with a test value")
+    _leave_placeholders(rows, given, log)
+    rows = [row for row in rows if "test_accuracy" in row or "train_loss" in row]
     metric = _metric(rows, given)
-    scale = _scale(rows, given, log, metric)
+    scale = _scale(rows, given, log, metric, path)
     logged = any("lr" in row for row in rows)
     _carry_rates(rows, given, log)
     epochs = tuple(_record(row, scale, given, path, metric) for row in rows)
@@ -184,14 +196,40 @@ def _taken(
     return f"Read as {log.source}: {', '.join(parts)}."
 
 
-def _scale(rows: list[dict[str, float]], given: Given, log: Log, metric: Metric) -> float:
-    """Return what makes the log's values percentages, where the metric is in percent."""
+def _leave_placeholders(rows: list[dict[str, float]], given: Given, log: Log) -> None:
+    """Leave out a value of -1, which loops write where they did not test."""
+    if given.metric is not None and given.metric.unit != "%":
+        return
+    values = [row["test_accuracy"] for row in rows if "test_accuracy" in row]
+    count = values.count(-1.0)
+    real = [value for value in values if value != -1.0]
+    if count >= FEWEST and len(real) >= FEWEST and min(real) >= 0:
+        for row in rows:
+            if row.get("test_accuracy") == -1.0:
+                del row["test_accuracy"]
+        log.notes.append(f"{count} test values of -1 stand for none, and were left out.")
+
+
+def _scale(
+    rows: list[dict[str, float]], given: Given, log: Log, metric: Metric, path: Path
+) -> float:
+    """Return what makes the log's values percentages, where the metric is in percent.
+
+    Raises:
+        RecordError: Another accuracy of the log makes it unclear.
+    """
     if metric.unit != "%":
         return 1.0
     if given.percent is not None:
         return 1.0 if given.percent else 100.0
-    if max(row.get("test_accuracy", 0.0) for row in rows) > 1:
+    if max(row.get("test_accuracy", 0.0) for row in rows) > 1 or log.in_percent:
         return 1.0
+    if log.above_one and metric == ACCURACY:
+        raise RecordError(
+            f"{path}: '{log.taken['test_accuracy']}' is at most 1 and '{log.above_one}' is above "
+            "it, so it may be a share of 1 or less than 1 %: say --accuracy share or --accuracy "
+            "percent"
+        )
     what = "accuracies" if metric == ACCURACY else f"values of {metric.name}"
     log.notes.append(f"The log's {what} are at most 1, so they were read as shares of 1.")
     return 100.0

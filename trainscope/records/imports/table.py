@@ -105,7 +105,7 @@ def open_table(path: Path) -> tuple[tuple[str, ...], Iterator[tuple[int, list[st
 
 def is_table(start: list[str]) -> bool:
     """Tell whether lines begin like a table: names in the first, numbers in the next."""
-    start = [line for line in start if not _is_rule(line)]
+    start = list(_body(start))
     if not start:
         return False
     separator = _best_separator(start)
@@ -118,7 +118,7 @@ def is_table(start: list[str]) -> bool:
     second = [cell for cell in others[0] if cell.strip()]
     numbers = sum(map(_is_number, second))
     if separator == " ":
-        return len(second) == len(first) and numbers >= 2
+        return len(second) == len(names) and numbers >= 2
     return len(others[0]) >= len(names) - 1 and numbers >= min(2, len(second))
 
 
@@ -147,7 +147,7 @@ def _rows(
 def _cells(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
     # A row holds its own line end, so that a quoted cell may go over lines.
     reader = csv.reader(
-        (f"{line}\n" for line in lines(path) if not _is_rule(line)),
+        (f"{line}\n" for line in _body(lines(path))),
         delimiter=separator,
         skipinitialspace=True,
         strict=True,
@@ -173,7 +173,25 @@ def _too_long(path: Path) -> RecordError:
 
 
 def _separator(path: Path) -> str:
-    return _best_separator(list(islice((line for line in lines(path) if not _is_rule(line)), 2)))
+    return _best_separator(list(islice(_body(lines(path)), 2)))
+
+
+def _body(text: Iterable[str]) -> Iterator[str]:
+    """Yield the lines of a table without comments and rules.
+
+    A comment right above numbers is their header, as numpy writes it.
+    """
+    comment, begun = "", False
+    for line in text:
+        if _is_rule(line):
+            continue
+        if line.lstrip().startswith("#"):
+            comment = line.lstrip().lstrip("# ")
+            continue
+        if not begun and comment and all(map(_is_number, re.split(r"[,;\t|\s]+", line.strip()))):
+            yield comment
+        begun = True
+        yield line
 
 
 def _best_separator(start: list[str]) -> str:

@@ -69,6 +69,8 @@ def read(path: Path, asked: Mapping[str, str], run: str | None = None) -> Log:
             row |= {} if value is None else {part: value}
         log.rows.append(row)
         before = step
+    if not log.taken["epoch"]:
+        log.take_step_zero([float(step) for step, _ in ends[:2]])
     return log
 
 
@@ -142,6 +144,8 @@ def _merged(parts: list[Series], notes: list[str]) -> Series:
     for part in parts:
         for tag, pairs in part.items():
             known = series.setdefault(tag, [])
+            if len(pairs) > 1 and len({step for step, _ in pairs}) == 1:  # nobody gave one
+                pairs = [(place, value) for place, (_, value) in enumerate(pairs)]
             for step, value in pairs:
                 if known and step <= known[-1][0]:
                     if step < known[-1][0]:

@@ -36,6 +36,7 @@ ONCE = "The log has its LR before the first epoch alone: it was taken to hold fo
 AGAIN = "A test after the last epoch's own was left out."
 _DIGIT = re.compile("[0-9]")
 _REDUCED = re.compile(r"\b(reducing|adjusting) learning rate\b", re.IGNORECASE)
+_ENDED = re.compile(r"\b(done|complete|completed|finished|ended)\b", re.IGNORECASE)
 _SETTINGS = re.compile(r".{0,60}\bNamespace\(")
 
 
@@ -70,6 +71,8 @@ class _Reader:
     collector: EpochCollector
     epoch: int | None = None
     heading: str = ""
+    fresh: bool = False
+    steps: list[float | None] = field(default_factory=list)
     rate: float | None = None
     rates: dict[int, float] = field(default_factory=dict)
     before: list[dict[str, float]] = field(default_factory=list)
@@ -87,7 +90,8 @@ class _Reader:
         """Take a line."""
         if _DIGIT.search(text) is None:
             split = read_line(text[:200]).split_at(200) if len(text) < 200 else ""
-            self.heading = split or self.heading
+            if split and _ENDED.search(text) is None:
+                self.heading, self.fresh = split, True
             return
         if "(" in text and _SETTINGS.match(text):
             return
@@ -98,7 +102,9 @@ class _Reader:
         if line.epoch is not None:
             if line.epoch != self.epoch:
                 self.tested.clear()
-            self.epoch, self.heading = line.epoch, ""
+            self.epoch = line.epoch
+            if not self.fresh:  # a heading right above the line is of it
+                self.heading = ""
             self.collector.see(("epoch",))
         values: dict[str, float] = {}
         for pair in line.pairs:
@@ -108,6 +114,7 @@ class _Reader:
             if name not in self.collector.names:
                 self.collector.see((name,))
         if values:
+            self.fresh = False
             self._give(line, values)
 
     def log(self) -> Log:
@@ -115,16 +122,20 @@ class _Reader:
         counted = self.epoch is None
         start = None
         if counted:
-            ends = 0
-            for values in self.before:
+            ends, tested = 0, []
+            for values, step in zip(self.before, self.steps, strict=True):
                 self.collector.add(ends + 1, values)
-                ends += any(is_test_accuracy(name, self.collector.asked) for name in values)
+                if any(is_test_accuracy(name, self.collector.asked) for name in values):
+                    ends += 1
+                    tested.append(step)
         log = self.collector.log("text")
         name = log.taken["test_accuracy"]
         if not counted:
             known = [values[name] for values in self.before if name in values]
             start = known[-1] if known else None
         log.start_accuracy = start
+        if counted:
+            log.take_step_zero(tested[:2])
         for row in log.rows:
             epoch = int(row["epoch"])
             if "lr" not in row and epoch in self.rates:
@@ -194,6 +205,7 @@ class _Reader:
             if is_rate:
                 rates.append(name)
             trained |= is_trained
+        whole = dict(values)
         if rates:
             self.rate = values[rates[0]]
             self.rates_within |= self.epoch is not None
@@ -205,10 +217,11 @@ class _Reader:
             self.tested.clear()
         if self.epoch is None:
             if len(self.before) < MOST_BEFORE:
-                self.before.append(values)
+                self.before.append(whole)
+                self.steps.append(line.step)
             return
         for name in tests:
-            if name in self.tested and not line.batch:
+            if name in self.tested and not line.batch and line.epoch is None:
                 del values[name]
                 self.left_out = True
         self.tested.update(tests)

@@ -20,7 +20,7 @@ NUMBER = re.compile(
     r"(?P<of>\s?/\s?\d++(?!\s?/))?(?P<unit>\s?%|[sS](?!\w))?(?!\w|[.,]\d|\s?/\s?\d))"
 )
 _EPOCH = re.compile(
-    r"\bepoch\b['\"]?\s*+(?:\((?P<split>\w++)\))?\s*+[:=#-]?\s*+['\"\[]?\s*+(?P<number>\d++)"
+    r"\bep(?:och)?\b['\"]?\s*+(?:\((?P<split>\w++)\))?\s*+[:=#-]?\s*+['\"\[]?\s*+(?P<number>\d++)"
     r"(?P<fraction>\.\d++)?(?!\w|[.,]\d)(?P<of>\s?/\s?\d++)?",
     re.IGNORECASE,
 )
@@ -30,6 +30,11 @@ _ENDS = re.compile(r"[|;,\t(){}\[\]<>]|\s{2,}|\s[-–—]\s")
 _NOT_AN_EPOCH = re.compile(
     r"\b(best|total|max|num|warmup|every|per|last|start|final)\b[^|]*$", re.IGNORECASE
 )
+_OF_DATA = re.compile(
+    rf"(?<![A-Za-z0-9_])(?!epoch)([A-Za-z_][\w@]*)\s?\(({'|'.join(SPLITS)})\)(?=\s*[:=])",
+    re.IGNORECASE,
+)
+"""acc(test)=70"""
 _MARKUP = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _BATCH = frozenset(("batch", "batches", "it", "its"))
 _PART_OF_A_NAME = frozenset(("the", "on", "of", "over", "all", "group", "for"))
@@ -66,6 +71,7 @@ class Line:
         complete: Whether that count is at its end.
         ended: Whether it is, or is at the last batch, counted from 0.
         split: The data that it names with its epoch.
+        step: Of how many steps it is.
         words: Where it names data, once that was asked for.
         ema: Whether it names averaged weights anywhere, likewise.
     """
@@ -77,6 +83,7 @@ class Line:
     complete: bool = False
     ended: bool = False
     split: str = ""
+    step: float | None = None
     words: list[tuple[int, str]] | None = field(default=None, repr=False)
     ema: bool | None = field(default=None, repr=False)
 
@@ -114,7 +121,7 @@ def read_line(text: str, wanted: frozenset[str] = frozenset()) -> Line:
     """
     if "\x1b" in text:
         text = _MARKUP.sub("", text)
-    text = text[:MOST_CHARACTERS]
+    text = _OF_DATA.sub(r"\2 \1", text[:MOST_CHARACTERS])
     line = Line(text, [], batch="%|" in text)
     epoch_from, epoch_to = _read_epoch(line)
     end = 0
@@ -140,16 +147,20 @@ def read_line(text: str, wanted: frozenset[str] = frozenset()) -> Line:
             continue
         end = match.end()
         if of and label.counts:
-            _count(line, _value(written), float(of.strip(" /")))
+            _count(line, _value(written), float(of.strip().strip("/")))
+            if label.step:
+                line.step = _value(written)
             if lone is not None and line.epoch is None:  # Train: 0 [  50/196 ( 26%)]
                 line.epoch = int(lone)
             lone = None
             continue
         lone = float(written) if label.train and not of and written.isdigit() else None
+        if label.step and not of and line.step is None:
+            line.step = _value(written)
         if label.useful:
             value = _value(written)
             if of:
-                whole = float(of.strip(" /"))
+                whole = float(of.strip().strip("/"))
                 value = 100 * value / whole if whole else math.nan
             last = Pair(label.name, value, start - label.length)
             line.pairs.append(last)
@@ -171,6 +182,7 @@ class _Label(NamedTuple):
         goes_on: Whether the number is a part of the name, which goes on behind it.
         counts: Whether it makes the number a count of batches, if that is of so many.
         train: Whether it says nothing but that training is meant.
+        step: Whether it says a step.
         useful: Whether the name means anything.
     """
 
@@ -180,6 +192,7 @@ class _Label(NamedTuple):
     goes_on: bool
     counts: bool
     train: bool
+    step: bool
     useful: bool
 
 
@@ -188,6 +201,7 @@ def _label(between: str, wanted: frozenset[str]) -> _Label:
     words = _ENDS.split(between.rstrip(" \t:=([{\"'<"))[-1].split()[-MOST_WORDS:]
     name = " ".join(words).strip("*:=\"'# ")
     counts, train, useful = _use(name)
+    found = meaning(name)
     return _Label(
         name=name,
         length=len(between) - between.rfind(words[0]) if words else 0,
@@ -198,13 +212,14 @@ def _label(between: str, wanted: frozenset[str]) -> _Label:
         and "=" not in between[-2:],
         counts=counts,
         train=train,
+        step=found is not None and found.field == STEP,
         useful=useful or (bool(name) and any(ends_in(name, one) for one in wanted)),
     )
 
 
 def _read_epoch(line: Line) -> tuple[int, int]:
     """Take the epoch that a line names first, and return where it stands."""
-    if "poch" not in line.text and "POCH" not in line.text:
+    if "ep" not in line.text and "Ep" not in line.text and "EP" not in line.text:
         return (-1, -1)
     for match in _EPOCH.finditer(line.text):
         if _NOT_AN_EPOCH.search(line.text, 0, match.start()) or len(match["number"]) > 9:

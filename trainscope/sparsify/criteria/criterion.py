@@ -124,6 +124,11 @@ def scored(criterion: Criterion, subject: Subject, statistics: Statistics) -> Te
         ActionError: They are none, or cannot be had.
     """
     check_unit(criterion, subject.unit)
+    if subject.weight.is_complex():
+        raise ActionError(
+            f"the weights of {subject.name} are complex, and criteria rank real ones: leave it out "
+            "by giving other layers their ratios (--ratios, ratios=)"
+        )
     try:
         found = criterion.score(subject, statistics)
     except TrainscopeError:

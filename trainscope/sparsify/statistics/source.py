@@ -23,6 +23,7 @@ from trainscope.sparsify.statistics.flow import synaptic_flow
 from trainscope.sparsify.statistics.gradients import mean_gradient, squared_gradient
 from trainscope.sparsify.statistics.layer_inputs import input_grams, input_norms
 from trainscope.sparsify.statistics.statistic import FROM_DATA, Statistic, Statistics
+from trainscope.task.modes import evaluating
 
 BATCH = 64
 """Samples that are put forward at once: fixed, so that no option changes the rounding."""
@@ -164,7 +165,7 @@ def no_data(criterion: str, need: Statistic) -> ActionError:
 
 
 def _twin(network: nn.Module) -> nn.Module:
-    twin = whole_copy(network).eval()
+    twin = evaluating(whole_copy(network))
     for parameter in twin.parameters():
         parameter.grad = None
         parameter.requires_grad_(parameter.is_floating_point())

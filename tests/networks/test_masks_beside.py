@@ -1,0 +1,174 @@
+"""Masks beside weights, names behind wrappers, and several networks for one of the user's own."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import prune
+
+import trainscope
+from trainscope.errors import CheckpointError
+from trainscope.networks import open_checkpoint
+from trainscope.networks.masks import masks_of
+
+CODE = """
+from torch import nn
+def net(num_classes=4, width=8):
+    return nn.Sequential(nn.Conv2d(1, width, 3), nn.ReLU(), nn.Flatten(), nn.Linear(36 * width, 4))
+net.input_shape = (1, 8, 8)
+"""
+SPEC = "people_net:net"
+
+
+@pytest.fixture(autouse=True)
+def code(tmp_path, monkeypatch):
+    (tmp_path / "people_net.py").write_text(CODE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield
+    for name in ("people_net", "people_script"):
+        sys.modules.pop(name, None)
+
+
+def made(seed=0, width=8):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Conv2d(1, width, 3), nn.ReLU(), nn.Flatten(), nn.Linear(36 * width, 4))
+
+
+def opened(tmp_path, obj, **options):
+    path = tmp_path / "net.pt"
+    torch.save(obj, path)
+    return open_checkpoint(path, model=SPEC, input_shape=(1, 8, 8), **options)
+
+
+def below(start, network):
+    return {f"{start}{name}": value for name, value in network.state_dict().items()}
+
+
+def pruned():
+    """Return a network, the same pruned by torch, and its masks by the weights' names."""
+    network, other = made(), made()
+    for layer in (other[0], other[3]):
+        prune.l1_unstructured(layer, "weight", 0.5)
+    masks = {"0.weight": other[0].weight_mask, "3.weight": other[3].weight_mask}
+    return network, other, masks
+
+
+FORMS = {
+    "by weights": lambda masks: masks,
+    "by layers": lambda masks: {name.removesuffix(".weight"): m for name, m in masks.items()},
+    "as torch names them": lambda masks: {f"{name}_mask": mask for name, mask in masks.items()},
+    "of a wrapped network": lambda masks: {f"module.{name}": m.bool() for name, m in masks.items()},
+    "in a list": lambda masks: list(masks.values()),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("key", ["state_dict", "my_net"])
+def test_masks_beside_the_weights_are_applied(tmp_path, form, key):
+    network, other, masks = pruned()
+    found = opened(tmp_path, {key: network.state_dict(), "masks": FORMS[form](masks)})
+    inputs = torch.randn(3, 1, 8, 8)
+    assert torch.equal(found.module(inputs), other(inputs))
+    held = masks_of(found.module)
+    assert all(torch.equal(held[name], mask.bool()) for name, mask in masks.items())
+    assert "The masks under 'masks' were applied to the weights." in found.notes
+
+
+def test_masks_of_something_else_are_said(tmp_path):
+    network = made()
+    found = opened(tmp_path, {"net": network.state_dict(), "masks": {"tokens": torch.ones(7)}})
+    assert not masks_of(found.module)
+    assert any("do not fit its weights" in note for note in found.notes)
+    _, _, masks = pruned()
+    sparse = {name: mask.to_sparse() for name, mask in masks.items()}
+    found = opened(tmp_path, {"net": network.state_dict(), "masks": sparse})
+    assert any("do not fit its weights" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    "start",
+    ["student.", "encoder.", "_forward_module.", "_fsdp_wrapped_module.", "module.ema_model."],
+)
+def test_any_word_may_stand_before_the_names(tmp_path, start):
+    network = made()
+    found = opened(tmp_path, {"state_dict": below(start, network)})
+    inputs = torch.randn(3, 1, 8, 8)
+    assert torch.equal(found.module(inputs), network(inputs))
+
+
+def test_a_state_dict_below_other_keys_is_found(tmp_path):
+    network = made()
+    found = opened(tmp_path, {"checkpoint": {"model": {"weights": network.state_dict()}}, "at": 3})
+    assert torch.equal(found.module[0].weight, network[0].weight)
+    two = {name: {"model": made(k).state_dict()} for k, name in enumerate("ab")}
+    with pytest.raises(CheckpointError, match="holds no network's weights"):
+        opened(tmp_path, {"one": {"two": two}})
+
+
+def test_what_thop_leaves_is_no_weight(tmp_path):
+    state = made().state_dict()
+    ends = ("total_ops", "total_params")
+    counted = {f"{layer}{end}": torch.zeros(1) for layer in ("", "0.") for end in ends}
+    assert opened(tmp_path, {**state, **counted}).num_classes == 4
+
+
+def test_of_several_networks_none_is_taken_in_silence(tmp_path):
+    one, two = made(0), made(1)
+    with pytest.raises(CheckpointError, match=r"several networks: a, b; say which .* --part NAME"):
+        opened(tmp_path, {**below("a.", one), **below("b.", two)})
+    part = opened(tmp_path, {**below("a.", one), **below("b.", two)}, part="b")
+    assert torch.equal(part.module[0].weight, two[0].weight)
+    same = opened(tmp_path, {**below("a.", one), **below("b.", one)})
+    assert torch.equal(same.module[0].weight, one[0].weight)
+
+
+def test_the_student_or_the_only_one_of_its_shapes_is_taken_and_said(tmp_path):
+    dense, narrow, wide = made(0), made(1, width=4), made(2, width=16)
+    student = opened(tmp_path, {**below("teacher.", dense), **below("student.", narrow)})
+    assert torch.equal(student.module[0].weight, narrow[0].weight)
+    fits = opened(tmp_path, {**below("a.", wide), **below("b.", dense)})
+    assert torch.equal(fits.module[0].weight, dense[0].weight)
+    for found, name in ((student, "student"), (fits, "b")):
+        assert any(f"The {name} was taken; --part NAME takes another." in n for n in found.notes)
+    with pytest.raises(CheckpointError, match="several networks: a, b"):  # b may be a, pruned
+        opened(tmp_path, {**below("a.", dense), **below("b.", narrow)})
+
+
+def test_arrays_say_what_to_make_of_them(tmp_path):
+    arrays = {name: value.numpy() for name, value in made().state_dict().items()}
+    with pytest.raises(trainscope.TrainscopeError, match=r"torch.from_numpy"):
+        opened(tmp_path, arrays)
+
+
+def test_code_that_ends_the_process_is_said(tmp_path):
+    (tmp_path / "people_script.py").write_text(
+        "import argparse\n"
+        "def leaves(): raise SystemExit(3)\n"
+        "if True:\n"
+        "    parser = argparse.ArgumentParser()\n"
+        "    parser.add_argument('--needed', required=True)\n"
+        "def net(): pass\n"
+    )
+    path = tmp_path / "net.pt"
+    torch.save(made().state_dict(), path)
+    with pytest.raises(CheckpointError, match=r"SystemExit: 3, which would end trainscope too"):
+        open_checkpoint(path, model="people_script:leaves")
+    with (tmp_path / "people_script.py").open("a") as file:
+        file.write("parser.parse_args()\n")
+    sys.modules.pop("people_script")
+    with pytest.raises(CheckpointError, match=r"importing 'people_script' failed: SystemExit"):
+        open_checkpoint(path, model="people_script:net")
+
+
+def test_a_network_in_the_place_of_a_factory_is_copied(tmp_path):
+    with (tmp_path / "people_net.py").open("a") as file:
+        file.write("made = net()\n")
+    path = tmp_path / "net.pt"
+    torch.save(made(3).state_dict(), path)
+    found = open_checkpoint(path, model="people_net:made", input_shape=(1, 8, 8))
+    assert torch.equal(found.module[0].weight, made(3)[0].weight)
+    assert found.module is not sys.modules["people_net"].made

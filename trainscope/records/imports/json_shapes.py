@@ -1,0 +1,110 @@
+"""The shapes in which a JSON document holds a table: records, columns, or either under a name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from trainscope.records.imports.names import meaning, split_of
+
+_NUMBERED = re.compile(r"(?:epoch[ _-]?)?(\d{1,9})", re.IGNORECASE)
+MOST_DEPTH = 3
+"""Names over each other under which a table may stand."""
+
+
+def records_of(raw: Any, depth: int = 0) -> list[Any] | None:
+    """Return the records of a document, None where it holds none.
+
+    These are a list of records or of rows below a header; a column a name, as a list or by the
+    number of the row; a record an epoch, by its number; what pandas writes in two parts; or the
+    first of these that stands under a name.
+    """
+    if isinstance(raw, list):
+        return _rows(raw)
+    if not isinstance(raw, dict) or not raw:
+        return None
+    if {"columns", "data"} <= set(raw) and isinstance(raw["data"], list):
+        return _rows([raw["columns"], *raw["data"]])
+    numbered = [_number_of(name) for name in raw]
+    if all(number is not None for number in numbered):
+        values = list(raw.values())
+        if all(isinstance(value, dict) for value in values):
+            return [
+                {"epoch": number, **value} for number, value in zip(numbered, values, strict=True)
+            ]
+        return None
+    tables = [value for value in raw.values() if _is_records(value)]
+    if len(tables) == 1 and not any(_column(value) for value in raw.values() if value != tables[0]):
+        return list(tables[0])
+    columns = {str(name): column for name, cells in raw.items() if (column := _column(cells))}
+    for outer, inside in raw.items():
+        if isinstance(inside, dict) and (split_of(str(outer)) or meaning(str(outer))):
+            named = {f"{outer}/{name}": _column(cells) for name, cells in inside.items()}
+            columns |= {name: column for name, column in named.items() if column}
+    if columns and not (set(columns) == {"epoch"} and isinstance(raw.get("history"), dict)):
+        length = max(map(len, columns.values()))
+        return [
+            {name: column[k] for name, column in columns.items() if k < len(column)}
+            for k in range(length)
+        ]
+    if depth < MOST_DEPTH:
+        for name, value in raw.items():
+            found = records_of(value, depth + 1) if isinstance(value, dict) else None
+            if found:
+                beside = raw.get("epoch")
+                if name == "history" and isinstance(beside, list) and len(beside) == len(found):
+                    found = [
+                        {"epoch": epoch, **record}
+                        for epoch, record in zip(beside, found, strict=True)
+                    ]
+                return found
+    return None
+
+
+def wide(records: list[Any]) -> list[Any]:
+    """Return a record a step, where each record names one value, as trackers export them."""
+    if not records or not all(
+        isinstance(each, dict) and {"value", "step"} <= set(each) for each in records
+    ):
+        return records
+    key = next((name for name in ("key", "metric", "tag", "name") if name in records[0]), None)
+    if key is None or not all(isinstance(each.get(key), str) for each in records):
+        return records
+    by_step: dict[Any, dict[str, Any]] = {}
+    for each in records:
+        if isinstance(each["step"], (int, float)):
+            by_step.setdefault(each["step"], {"step": each["step"]})[each[key]] = each["value"]
+    return [by_step[step] for step in sorted(by_step)]
+
+
+def _rows(raw: list[Any]) -> list[Any]:
+    """Return records, of rows below a header too."""
+    header = raw[0] if raw else None
+    if (
+        isinstance(header, list)
+        and all(isinstance(name, str) for name in header)
+        and all(isinstance(row, list) and len(row) == len(header) for row in raw[1:])
+    ):
+        return [dict(zip(header, row, strict=True)) for row in raw[1:]]
+    return raw
+
+
+def _is_records(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(v, dict) for v in value)
+
+
+def _column(cells: Any) -> list[Any] | None:
+    """Return a column that is a list, or by the numbers of its rows; None where it is neither."""
+    if isinstance(cells, list):
+        return cells
+    if isinstance(cells, Mapping) and cells and all(str(key).isdigit() for key in cells):
+        if any(isinstance(value, (list, dict)) for value in cells.values()):
+            return None
+        return [cells[key] for key in sorted(cells, key=int)]
+    return None
+
+
+def _number_of(name: object) -> int | None:
+    found = _NUMBERED.fullmatch(str(name))
+    return None if found is None else int(found[1])

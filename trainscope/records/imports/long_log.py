@@ -1,0 +1,133 @@
+"""Logs with a row a value: tables of a name, a value and a step, and MLflow's folders of metrics.
+
+MLflow keeps a file a metric, of lines `timestamp value step`, under `metrics` in a folder a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from trainscope.errors import RecordError
+from trainscope.records.imports.json_log import read_records
+from trainscope.records.imports.log import Log, choose_run, number
+from trainscope.records.imports.names import ACCURACY, EPOCH, LOSS, STEP, meaning
+from trainscope.records.imports.table import open_table
+from trainscope.records.imports.text_file import check_file, lines
+
+KEYS = ("metric", "key", "tag", "metric_name", "variable", "scalar", "name")
+"""Columns that name the value of a row."""
+VALUES = ("value", "val", "metric_value")
+RUNS = ("run id", "run_id", "run", "run_name", "run name", "seed")
+"""Columns that say of which run a row is."""
+MOST_METRICS = 2_000
+"""Files of metrics in one run."""
+MOST_BYTES = 16 * 2**20
+METRICS, ABOUT = "metrics", "meta.yaml"
+
+
+def layout(names: Sequence[str]) -> tuple[int, int, int] | None:
+    """Return the columns of names, of values and of steps; None of a table of another kind."""
+    lower = {name.lower(): at for at, name in reversed(list(enumerate(names)))}
+    key = next((lower[name] for name in KEYS if name in lower), None)
+    value = next((lower[name] for name in VALUES if name in lower), None)
+    meant = {at: m.field for at, name in enumerate(names) if (m := meaning(name))}
+    step = next((at for at, field in meant.items() if field in (EPOCH, STEP)), None)
+    if key is None or value is None or step is None:
+        return None
+    return key, value, step
+
+
+def read_table(path: Path, asked: Mapping[str, str], run: str | None) -> Log | None:
+    """Read a table of a value a row; None where it is of another kind.
+
+    Raises:
+        RecordError: It is one, and holds no accuracy, or several runs of which none is named.
+    """
+    names, rows = open_table(path)
+    places = layout(names)
+    if places is None:
+        return None
+    key, value, step = places
+    lower = {name.lower(): at for at, name in reversed(list(enumerate(names)))}
+    runs = next((lower[name] for name in RUNS if name in lower and lower[name] != key), None)
+    held: dict[str, list[tuple[str, float | None, float | None]]] = {}
+    for _, row in rows:
+        if len(row) > max(places):
+            own = "" if runs is None or len(row) <= runs else row[runs].strip()
+            found = (row[key].strip(), number(row[step]), number(row[value]))
+            held.setdefault(own, []).append(found)
+    if not any(_is_told(name) for found in held.values() for name, _, _ in found):
+        return None
+    picked = choose_run(str(path), list(held), run) if run or len(held) > 1 else next(iter(held))
+    whole = meaning(names[step])
+    axis = "epoch" if whole is not None and whole.field == EPOCH else "step"
+    return read_records(path, _records(held[picked], axis), asked, "csv")
+
+
+def is_run(folder: Path) -> bool:
+    """Tell a folder of one of MLflow's runs."""
+    return (folder / METRICS).is_dir() and (folder / ABOUT).is_file()
+
+
+def name_of(folder: Path) -> str:
+    """Return the name of one of MLflow's runs, or its id."""
+    for line in lines(folder / ABOUT, cut=True):
+        field, _, name = line.partition(":")
+        if field == "run_name" and name.strip():
+            return name.strip().strip("'\"")
+    return folder.name
+
+
+def read(path: Path, asked: Mapping[str, str], run: str | None = None) -> Log:
+    """Read a folder of one of MLflow's runs.
+
+    Args:
+        path: The folder, with `metrics` in it.
+        asked: Metrics that the person named, by field.
+        run: None, as such a folder holds one run.
+
+    Raises:
+        RecordError: It is none, or there is no accuracy in it.
+    """
+    if not is_run(path):
+        raise RecordError(
+            f"{path} is no folder of one of MLflow's runs, which holds {ABOUT} and {METRICS}: name "
+            "that of the run, under mlruns and the experiment"
+        )
+    if run is not None:
+        choose_run(str(path), [], run)
+    home = path / METRICS
+    files = sorted(file for file in home.rglob("*") if file.is_file())
+    if len(files) > MOST_METRICS:
+        raise RecordError(
+            f"{home} holds more than {MOST_METRICS} metrics: export those of the epochs"
+        )
+    found = []
+    for file in files:
+        if not file.stat().st_size:
+            continue
+        name = file.relative_to(home).as_posix()
+        check_file(file, MOST_BYTES)
+        for line in lines(file):
+            words = line.split()
+            if len(words) == 3:
+                found.append((name, number(words[2]), number(words[1])))
+    return read_records(path, _records(found, "step"), asked, "mlflow")
+
+
+def _is_told(name: str) -> bool:
+    found = meaning(name)
+    return found is not None and found.field in (ACCURACY, LOSS)
+
+
+def _records(
+    found: Iterable[tuple[str, float | None, float | None]], axis: str
+) -> list[dict[str, Any]]:
+    """Return a record a step, in their order, of (name, step, value)."""
+    by_step: dict[float, dict[str, Any]] = {}
+    for name, step, value in found:
+        if step is not None and name:
+            by_step.setdefault(step, {axis: step})[name] = value
+    return [by_step[step] for step in sorted(by_step)]
