@@ -54,7 +54,7 @@ def check(estimate: Estimate) -> None:
         "The target is reached" if estimate.status is EstimateStatus.REACHED else said.split(":")[0]
     )
     other = "The first LR stage holds" if estimate.status is EstimateStatus.TOO_FEW else said
-    other = "The LR falls" if estimate.status is EstimateStatus.OK else other
+    other = "The LR " if estimate.status is EstimateStatus.OK else other
     assert estimate.explanation.startswith((said, other))
     for interval in (estimate.first_passage, estimate.extra_epochs):
         assert 0 <= interval.low <= interval.median <= interval.high
