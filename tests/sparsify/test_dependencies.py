@@ -1,5 +1,7 @@
 """Torch-Pruning's graph within limits: what it cannot follow is left alone, or gives way."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torchvision
@@ -110,6 +112,21 @@ def test_groups_with_more_channels_than_any_layer_has_are_given_up_at_once(monke
     inputs = torch.randn(2, 3, 16, 16, dtype=torch.float64)
     difference = done.module(inputs) - zeroed(network, done.removed)(inputs)
     assert difference.abs().max() < 1e-9
+
+
+def test_a_concatenation_of_unknown_sizes_is_passed_over(monkeypatch):
+    from torch_pruning import ops
+    from torch_pruning.dependency import index_mapping, shape_infer
+
+    node = SimpleNamespace(
+        type=ops.OPTYPE.CONCAT, grad_fn=None, module=SimpleNamespace(concat_sizes=[4, None])
+    )
+    monkeypatch.setattr(shape_infer, "infer_in_channels_recursively", lambda *_, **__: 8)
+    own = index_mapping.update_concat_index_mapping
+    with dependencies._unknown_sizes():
+        index_mapping.update_concat_index_mapping(None, node)
+    assert index_mapping.update_concat_index_mapping is own
+    assert not hasattr(node.module, "offsets")
 
 
 def test_scope_all_gives_way_to_inner_where_the_time_is_up(monkeypatch):

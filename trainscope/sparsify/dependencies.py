@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache, partial
 from typing import Any, TypeVar
 
@@ -201,7 +201,7 @@ def by_dependencies(
     widest = max((max(p.shape, default=1) for p in network.parameters()), default=1)
     with torch.enable_grad(), warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")
-        with _timed(graph) as clock:
+        with _timed(graph) as clock, _unknown_sizes():
             graph.build_dependency(
                 network, (), forward_fn=forward, output_transform=transform, verbose=False
             )
@@ -248,6 +248,27 @@ def _timed(graph: Any) -> Iterator[Callable[[], None]]:
     finally:
         for name in _LOOKUPS:
             delattr(graph, name)
+
+
+@contextmanager
+def _unknown_sizes() -> Iterator[None]:
+    """Let Torch-Pruning pass over a concatenation of which one input's size is not known to it.
+
+    It means to, and adds the sizes up before it looks.
+    """
+    from torch_pruning.dependency import index_mapping
+
+    own = index_mapping.update_concat_index_mapping
+
+    def update(graph: Any, node: Any) -> None:
+        with suppress(TypeError):
+            own(graph, node)
+
+    index_mapping.update_concat_index_mapping = update
+    try:
+        yield
+    finally:
+        index_mapping.update_concat_index_mapping = own
 
 
 def _train_heads(network: nn.Module) -> None:
