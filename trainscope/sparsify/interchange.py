@@ -9,7 +9,6 @@ stay as they are; so they do where the channels are normalised or averaged.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -65,16 +64,16 @@ class Interchange:
         self.possible, self._inputs = False, inputs
         large = sum(parameter.numel() for parameter in network.parameters()) > _LARGE
         for dtype in (torch.float32,) if large else (torch.float64, torch.float32):
-            self._twin, self._tolerance = (
-                evaluating(whole_copy(network).to(dtype)),
-                TOLERANCE[dtype],
-            )
+            self._tolerance = TOLERANCE[dtype]
             try:
+                self._twin = evaluating(whole_copy(network).to(dtype))
                 self._outputs, self.possible = self._run(0), True
                 break
-            except Exception:  # its code may name a dtype
+            except Exception:  # its code may name a dtype, or the device know none of that name
                 continue
-        self._tensors = {**dict(self._twin.named_parameters()), **dict(self._twin.named_buffers())}
+        if self.possible:
+            twin = self._twin
+            self._tensors = {**dict(twin.named_parameters()), **dict(twin.named_buffers())}
 
     @cached_property
     def _steady(self) -> bool:
@@ -283,7 +282,7 @@ def _taken(
     module: nn.Module, cut: Callable[[nn.Module], Any]
 ) -> dict[tuple[str, int], tuple[int, ...]]:
     """Return which slices a cut takes from which axes of which tensors."""
-    twin = copy.deepcopy(module).double()
+    twin = whole_copy(module).double()
     sizes = {}
     with torch.no_grad():
         for leaf, tensor in _floating(twin).items():
