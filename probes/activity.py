@@ -48,9 +48,9 @@ class Activity:
 
     A unit is a channel of what an activation function returns, at every call of one (ReLU and its
     kin, GELU, SiLU, Mish, ELU, softplus, tanh; sigmoids, which are gates as a rule, and what is
-    inside of recurrent layers and fused attention are not seen). With a = the mean of |activation|
-    over samples and places, a unit's score is a over the mean of a in its layer. Weights that a
-    mask holds are zero here as anywhere, so units that a mask left without inputs count.
+    inside of recurrent layers and fused attention are not seen). With a = the mean of the absolute
+    activation over samples and places, a unit's score is a over the mean of a in its layer. Weights
+    that a mask holds are zero here as anywhere, so units that a mask left without inputs count.
 
     - `dead_share`: the share of all units whose activation is 0 at every sample and place;
     - `dormant_share`: the share whose score is at most `tau` (Sokar et al. 2023); in a layer whose

@@ -57,7 +57,7 @@ class TangentKernel:
       working precision, with its rank in the reason;
     - `effective_rank`: exp of the entropy of the eigenvalues' shares (Roy and Vetterli 2007), from
       1 to N k;
-    - `alignment` = r' Theta r / (|Theta|_F |r|^2), with r the residual, minus the gradient of the
+    - `alignment` = r' Theta r / (‖Theta‖_F ‖r‖²), with r the residual, minus the gradient of the
       loss by the signal (labels minus probabilities for a classifier): from 0 to 1, how far what
       is still wrong lies where the network learns fastest. Null where the loss is of other numbers
       than the signal;
@@ -71,7 +71,7 @@ class TangentKernel:
     condition number and steps, that of the logarithm, out to the farther side), widened for few
     and at least what a group moves the number by. All but the trace change with the number of
     samples, so they compare at one alone. Arrays: `eigenvalues` [N k], largest first, and
-    `residual_shares`, the share of |r|^2 along each.
+    `residual_shares`, the share of ‖r‖² along each.
 
     Attributes:
         samples: At most this many pinned samples, the first; fewer where `memory` holds no more.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import pydoc
 import re
 from pathlib import Path
 
@@ -66,6 +68,45 @@ def test_the_table_of_commands_says_what_each_help_says():
         assert section is not None
         for name, line in group.items():
             assert re.search(rf"^  {name} +{re.escape(line)}$", section[1], re.MULTILINE)
+
+
+def anchor_of(heading: str) -> str:
+    """Return a heading as a link names it."""
+    plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)
+    return re.sub(r"[^\w -]", "", plain.lower()).strip().replace(" ", "-")
+
+
+def test_every_link_between_pages_finds_its_page_and_heading():
+    pages = [ROOT / "README.md", ROOT / "CHANGELOG.md", *DOCS.rglob("*.md")]
+    anchors = {
+        page: {anchor_of(line) for line in re.findall(r"^#+ (.*)$", text_of(page), re.MULTILINE)}
+        for page in pages
+    }
+    lost = []
+    for page in pages:
+        for target in re.findall(r"\]\(([^)\s]+)\)", text_of(page)):
+            name, _, heading = target.partition("#")
+            if "://" in target or (name and not name.endswith(".md")):
+                continue
+            other = (page.parent / name).resolve() if name else page
+            if not other.is_file() or (heading and heading not in anchors[other]):
+                lost.append(f"{page.relative_to(ROOT)}: {target}")
+    assert lost == []
+
+
+def documented() -> list[str]:
+    """Return what the pages of the API show."""
+    form = re.compile(r"^\.\. auto(?:class|function):: (\S+)$", re.MULTILINE)
+    return sorted({name for page in DOCS.glob("api/*.md") for name in form.findall(text_of(page))})
+
+
+@pytest.mark.parametrize("name", documented())
+def test_no_docstring_of_the_api_begins_what_sphinx_takes_for_a_substitution(name):
+    shown = pydoc.locate(name)
+    assert shown is not None
+    text = inspect.getdoc(shown) or ""
+    text = re.sub(r"``.*?``|`[^`]*`|^\.\. math::(?:\n|\s+.*\n)*", "", text, flags=re.MULTILINE)
+    assert not re.search(r"(?:^|[\s(\[{<=/])\|\w", text)
 
 
 def test_every_page_is_in_a_table_of_contents():

@@ -26,7 +26,7 @@ class Statistic(StrEnum):
     - `HESSIAN_DIAGONAL`: the diagonal of H, by Hutchinson's estimator;
     - `INPUT_NORM`: of a layer, the root of the sum of squares of each input, [groups, k];
     - `INPUT_GRAM`: of a layer, X'X of its inputs X [places, k], [groups, k, k];
-    - `FLOW`: the derivative of SynFlow's objective by |w|, which takes no data.
+    - `FLOW`: the derivative of SynFlow's objective by the weights' magnitudes, which takes no data.
     """
 
     WEIGHT = "weight"
