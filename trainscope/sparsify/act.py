@@ -21,7 +21,7 @@ from trainscope.records.before import shares
 from trainscope.sparsify.action import Action
 from trainscope.sparsify.blocks import drop_some
 from trainscope.sparsify.candidate import shares_of, why_untouched
-from trainscope.sparsify.coupled import Wary
+from trainscope.sparsify.coupled import Settled, Wary
 from trainscope.sparsify.filters import cut_filters
 from trainscope.sparsify.removal import Removal
 from trainscope.sparsify.statistics import Source
@@ -113,9 +113,12 @@ def sparsify(
     check_weights(network)
     before = run_before(network, input_shape)
     wary: dict[type[nn.Module], bool] = {}
+    settled: Settled = {}  # in one try for all that follow
     while True:
         try:
-            return _sparsified(network, action, source, before, wary, gone, hold_zeros=hold_zeros)
+            return _sparsified(
+                network, action, source, before, wary, settled, gone, hold_zeros=hold_zeros
+            )
         except _DoesNotRunError as error:
             if action.scope != "all" or not _warier(wary, error.kinds):
                 raise
@@ -149,6 +152,7 @@ def _sparsified(
     source: Source,
     before: Outputs,
     wary: Wary,
+    settled: Settled,
     gone: Mapping[str, int],
     *,
     hold_zeros: bool,
@@ -166,7 +170,7 @@ def _sparsified(
         if action.structure != "filter":
             outcome = mask_weights(pruned, action, source)
         elif action.prunes_units or action.heads is not None:
-            outcome = cut_filters(pruned, action, source, wary, gone)
+            outcome = cut_filters(pruned, action, source, wary, gone, settled)
     action = replace(action, scope=outcome.scope or action.scope)
     for name, parameter in pruned.named_parameters():
         parameter.requires_grad_(trained[name])

@@ -42,6 +42,9 @@ Wary = Mapping[type[nn.Module], bool]
 """Modules whose own code counts channels, by class: whether all groups that cut anything in one are
 left alone, or those alone that have all of their layers in some."""
 
+Settled = dict[str, int | None]
+"""In how many parts each group's channels are cut; None where they are no equals."""
+
 _RECORDED = (_ConvNd, nn.Linear, _BatchNorm, _InstanceNorm)
 
 
@@ -88,18 +91,20 @@ class CoupledCutter:
         """Why layers are spared that one might not expect."""
         return {name: why for name, why in self.spared.items() if self._is_told(name, why)}
 
-    def settle(self, inputs: Inputs) -> None:
+    def settle(self, inputs: Inputs, known: Settled) -> None:
         """Leave alone what is not interchangeable, and cut heads and the like evenly.
 
         Args:
             inputs: The shape of one input, or an example of a call.
+            known: What was settled of this network before, and where this is kept.
         """
-        trial = Interchange(self._network, inputs)
-        if not trial.possible:
-            return
         chunks = {candidate.name: candidate.chunks for candidate in self.candidates}
         counts = {candidate.name: candidate.count for candidate in self.candidates}
-        settled = evenly(trial, chunks, counts, self._swaps)
+        new = {name: parts for name, parts in chunks.items() if name not in known}
+        if new:
+            trial = Interchange(self._network, inputs)
+            known.update(evenly(trial, new, counts, self._swaps) if trial.possible else new)
+        settled = {name: known[name] for name in chunks}
         heads = {n: parts for n, parts in settled.items() if parts not in (None, chunks[n])}
         torn_apart, rescaled = self._torn(inputs, heads, counts) if heads else (set(), False)
         found = []
@@ -283,7 +288,12 @@ class CoupledCutter:
         return Candidate(subject, tuple(layers), size, chunks, aligned=True)
 
 
-def coupled(network: nn.Module, inputs: Inputs, wary: Wary = MappingProxyType({})) -> CoupledCutter:
+def coupled(
+    network: nn.Module,
+    inputs: Inputs,
+    wary: Wary = MappingProxyType({}),
+    settled: Settled | None = None,
+) -> CoupledCutter:
     """Find every coupled group of a network.
 
     Args:
@@ -291,6 +301,7 @@ def coupled(network: nn.Module, inputs: Inputs, wary: Wary = MappingProxyType({}
             parameter and leaves eval mode behind, so this sets both; the caller puts them back.
         inputs: The shape of one input, or an example of a call.
         wary: Modules whose layers are left alone.
+        settled: What was settled of the same network in another try.
 
     Raises:
         TooSlowError: Torch-Pruning takes too long; the network is as it was but for these.
@@ -309,7 +320,7 @@ def coupled(network: nn.Module, inputs: Inputs, wary: Wary = MappingProxyType({}
         )
     try:
         cutter = by_dependencies(network, inputs, partial(CoupledCutter, masks=masks, wary=wary))
-        cutter.settle(inputs)
+        cutter.settle(inputs, {} if settled is None else settled)
     except TooSlowError:
         set_masks(network, masks)
         raise

@@ -26,7 +26,7 @@ from trainscope.sparsify.candidate import (
     why_untouched,
 )
 from trainscope.sparsify.choose import choose
-from trainscope.sparsify.coupled import Wary, coupled
+from trainscope.sparsify.coupled import Settled, Wary, coupled
 from trainscope.sparsify.criteria import scored
 from trainscope.sparsify.dependencies import TooSlowError
 from trainscope.sparsify.heads import find_heads
@@ -43,6 +43,7 @@ def cut_filters(
     source: Source,
     wary: Wary = MappingProxyType({}),
     gone: Mapping[str, int] = MappingProxyType({}),
+    settled: Settled | None = None,
 ) -> Removal:
     """Take filters, hidden units and heads out of a network, in place; heads first.
 
@@ -52,6 +53,7 @@ def cut_filters(
         source: An example of a call, and what the criterion is told.
         wary: Modules whose layers the scope `all` leaves alone.
         gone: How many filters of a layer earlier actions cut, which count in its ratio.
+        settled: As `coupled` takes it.
 
     Raises:
         ActionError: The network cannot be followed, or nothing would be pruned (`NoOpError` where
@@ -64,7 +66,7 @@ def cut_filters(
         done = _cut_heads(network, action, source)
     if action.prunes_units:
         touched = frozenset() if done is None else done.touched
-        units = _cut_units(network, action, source, touched, wary, gone)
+        units = _cut_units(network, action, source, touched, wary, gone, settled)
         done = units if done is None else together(done, units)
     assert done is not None
     return done
@@ -165,8 +167,9 @@ def _cut_units(
     touched: frozenset[str],
     wary: Wary,
     gone: Mapping[str, int],
+    settled: Settled | None,
 ) -> Removal:
-    cutter, given_way = _cutter(network, action, source, wary)
+    cutter, given_way = _cutter(network, action, source, wary, settled)
     ratios = assign(
         [candidate.layers for candidate in cutter.candidates],
         action.ratio,
@@ -215,13 +218,13 @@ def _cut_units(
 
 
 def _cutter(
-    network: nn.Module, action: Action, source: Source, wary: Wary
+    network: nn.Module, action: Action, source: Source, wary: Wary, settled: Settled | None
 ) -> tuple[Cutter, tuple[str, ...]]:
     """Return the cutter of a scope; of `inner`, with a note, where `all` takes too long."""
     if action.scope == "inner":
         return inner(network, source.inputs), ()
     try:
-        return coupled(network, source.inputs, wary), ()
+        return coupled(network, source.inputs, wary, settled), ()
     except TooSlowError as error:
         note = (
             f"scope all gave way to scope inner: to find the coupled channels of "

@@ -10,6 +10,7 @@ stay as they are; so they do where the channels are normalised or averaged.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,6 +29,8 @@ from trainscope.task.modes import evaluating
 
 MOST_PARTS = 64
 """Heads that are tried."""
+SECONDS = 60.0
+"""CPU time after which no more numbers of heads are tried, and layers are left alone."""
 _LARGE = 2**29
 """Numbers of a network above which the trial is in its own dtype: float64 would take 4 GiB."""
 
@@ -131,6 +134,7 @@ def evenly(
         The parts by candidate; None where no number of them does.
     """
     found: dict[str, int | None] = dict(chunks)
+    begun = time.thread_time()
 
     def failing(parts: Mapping[str, int]) -> list[str]:
         moved: dict[str, list[Swap]] = {}
@@ -144,12 +148,13 @@ def evenly(
     known: dict[tuple[int, int], int | None] = {}
     for name in [name for name, parts in found.items() if parts is None]:
         count, least = counts[name], chunks[name]
-        # Layers of one width have mostly as many heads.
-        first = known.get((count, least))
+        # Layers of one width have mostly as many heads; where one has none, others are not tried.
+        first = known.get((count, least), 0)
         more = range(2 * least, min(count // 2, MOST_PARTS * least) + 1, least)
-        tried = [parts for parts in (first, *more) if parts is not None and count % parts == 0]
-        found[name] = next((parts for parts in tried if not failing({name: parts})), None)
-        known[count, least] = found[name]
+        tried = [parts for parts in (first, *more) if parts and count % parts == 0]
+        late = first is None or time.thread_time() - begun > SECONDS
+        held = (p for p in tried if not late and not failing({name: p}))
+        found[name] = known[count, least] = next(held, None)
     return found
 
 
