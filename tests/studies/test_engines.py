@@ -34,29 +34,31 @@ QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
 
 @contextmanager
-def postgresql(folder: Path) -> Iterator[str]:
+def postgresql(_: Path) -> Iterator[str]:
     """Start a PostgreSQL of the test's own, and yield its URL."""
     pytest.importorskip("psycopg", reason="psycopg is not installed")
     if not BIN:
         pytest.skip("PostgreSQL is not installed")
-    data, user = folder / "data", []
-    if os.geteuid() == 0:  # it refuses to run as root
-        if shutil.which("runuser") is None:
-            pytest.skip("PostgreSQL does not run as root")
-        user = ["runuser", "-u", "postgres", "--"]
-        for each in (folder, *folder.parents[:2]):
-            each.chmod(0o755)
+    user = []
+    # Beside pytest's folders, which only their owner may enter; a socket's path is short too.
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:
+        data = Path(short) / "data"
         data.mkdir()
-        shutil.chown(data, "postgres")
-    initdb = [*user, BIN[-1] / "initdb", "-D", data, "-A", "trust", "-U", "me"]
-    subprocess.run(initdb, **QUIET, check=True)
-    options = f"-c listen_addresses='' -c unix_socket_directories={data} -c fsync=off"
-    control = [*user, BIN[-1] / "pg_ctl", "-D", data, "-w", "-o", options]
-    subprocess.run([*control, "start"], **QUIET, check=True)
-    try:
-        yield f"postgresql+psycopg://me@/postgres?host={data}"
-    finally:
-        subprocess.run([*control, "-m", "immediate", "stop"], **QUIET, check=True)
+        if os.geteuid() == 0:  # it refuses to run as root
+            if shutil.which("runuser") is None:
+                pytest.skip("PostgreSQL does not run as root")
+            user = ["runuser", "-u", "postgres", "--"]
+            data.parent.chmod(0o755)
+            shutil.chown(data, "postgres")
+        initdb = [*user, BIN[-1] / "initdb", "-D", data, "-A", "trust", "-U", "me"]
+        subprocess.run(initdb, **QUIET, check=True)
+        options = f"-c listen_addresses='' -c unix_socket_directories={data} -c fsync=off"
+        control = [*user, BIN[-1] / "pg_ctl", "-D", data, "-w", "-o", options]
+        subprocess.run([*control, "start"], **QUIET, check=True)
+        try:
+            yield f"postgresql+psycopg://me@/postgres?host={data}"
+        finally:
+            subprocess.run([*control, "-m", "immediate", "stop"], **QUIET, check=True)
 
 
 @contextmanager
