@@ -153,13 +153,18 @@ def claim_and_die(place: str) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def claim_elsewhere_and_die(place: str) -> None:
+    """Let a process of its own do so, and wait for its end."""
+    worker = processes.Process(target=claim_and_die, args=(place,))
+    worker.start()
+    worker.join()
+
+
 @pytest.mark.parametrize("place", PLACES[:1], ids=["sqlite"], indirect=True)
 def test_a_run_whose_worker_died_at_once_is_taken_up(place):
     store = Store(place, grace=1)
     store.plan("x", plan(1))
-    worker = processes.Process(target=claim_and_die, args=(place,))
-    worker.start()
-    worker.join()
+    claim_elsewhere_and_die(place)
     assert store.counts("x") == {"running": 1}
     assert work(store) == 1  # which waits until the grace is over
     assert store.counts("x") == {"finished": 1}
@@ -170,9 +175,7 @@ def test_of_this_machine_a_worker_that_is_gone_is_not_waited_for(place):
     store = Store(place, grace=3600)
     store.plan("x", plan(2))
     mine = store.claim()
-    worker = processes.Process(target=claim_and_die, args=(place,))
-    worker.start()
-    worker.join()
+    claim_elsewhere_and_die(place)
     assert store.counts("x") == {"running": 2}
     assert store.revive() == 1
     assert store.counts("x") == {"running": 1, "waiting": 1}
@@ -189,9 +192,7 @@ def test_of_this_machine_a_worker_that_is_gone_is_not_waited_for(place):
 def test_a_run_between_two_workers_is_nobodys(place):
     store = Store(place, grace=3600)
     store.plan("x", plan(1))
-    worker = processes.Process(target=claim_and_die, args=(place,))
-    worker.start()
-    worker.join()
+    claim_elsewhere_and_die(place)
     assert store.revive() == 1
     study = store.queue.studies()[0].id
     assert store.queue.claim([study]) is not None  # and has not said who it is

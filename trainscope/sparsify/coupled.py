@@ -20,13 +20,14 @@ from trainscope.networks.copies import whole_copy
 from trainscope.networks.example import Inputs, as_example
 from trainscope.networks.masks import masks_of, set_masks
 from trainscope.sparsify.candidate import OUTPUT, Candidate, Removed, some
+from trainscope.sparsify.coupled_swaps import swaps_of
 from trainscope.sparsify.dependencies import (
     Dependencies,
     TooSlowError,
     by_dependencies,
     is_maker,
 )
-from trainscope.sparsify.interchange import Interchange, Swap, evenly, swaps_in, torn
+from trainscope.sparsify.interchange import Interchange, Swap, evenly, torn
 from trainscope.sparsify.statistics import Subject
 from trainscope.sparsify.verify import first_line
 
@@ -147,39 +148,9 @@ class CoupledCutter:
             return set(divided), False
 
     def _swaps(self, name: str, pairs: Sequence[tuple[int, int]]) -> list[Swap] | None:
-        """Return what changes places when channels of a candidate do; None where nobody knows."""
         named = {id(part): name for name, part in self._network.named_parameters()}
-        found: list[Swap] = []
-        for item in self._groups[name]:
-            module, roots = item.dep.target.module, item.root_idxs
-            if any(root is None for root in roots):
-                return None
-            by_root: dict[int, list[int]] = {}
-            for place, root in zip(item.idxs, roots, strict=True):
-                by_root.setdefault(root, []).append(place)
-            first = [place for one, _ in pairs for place in by_root.get(one, ())]
-            second = [place for _, other in pairs for place in by_root.get(other, ())]
-            if len(first) != len(second):
-                return None
-            if not first:
-                continue
-            if isinstance(module, nn.Parameter):
-                axis = item.dep.target.pruning_dim
-                found.append(Swap(named[id(module)], axis, tuple(first), tuple(second)))
-                continue
-            axes = _axes(module, self._is_output(item.dep))
-            if axes is not None:
-                found += [
-                    Swap(f"{self._names[module]}.{leaf}", axis, tuple(first), tuple(second))
-                    for leaf, axis in axes.items()
-                ]
-                continue
-            cuts = (partial(_cut_in, item.dep, places) for places in (first, second))
-            swaps = swaps_in(self._names[module], module, *cuts)
-            if swaps is None:
-                return None
-            found += swaps
-        return found
+        named |= {id(part): name for part, name in self._names.items()}
+        return swaps_of(self._groups[name], pairs, named, self._is_output)
 
     def cut(self, removed: Removed) -> dict[str, tuple[int, ...]]:
         """Cut the network in place; return the outputs that went, by layer (norms too)."""
@@ -397,33 +368,6 @@ def _as_sharp(attention: nn.MultiheadAttention, size: int) -> bool:
     if attention.in_proj_bias is not None:
         attention.in_proj_bias[:width].mul_(sharper)
     return True
-
-
-def _axes(module: nn.Module, output: bool) -> dict[str, int] | None:
-    """Return the axis of each tensor of a layer along which its channels lie, where it is known.
-
-    Args:
-        module: The layer.
-        output: Its outputs' channels, or its inputs'.
-    """
-    own = [*module._parameters.items(), *module._buffers.items()]
-    held = {leaf: tensor for leaf, tensor in own if tensor is not None}
-    if not held and not any(True for _ in module.parameters()):
-        return {}
-    if isinstance(module, nn.Linear) or (isinstance(module, _ConvNd) and module.groups == 1):
-        across = int(getattr(module, "transposed", False) == output)
-        vectors = {leaf: 0 for leaf, tensor in held.items() if tensor.ndim == 1 and output}
-        return {"weight": across} | vectors if {"weight", "bias"} >= held.keys() else None
-    if isinstance(module, _BatchNorm | _InstanceNorm | nn.LayerNorm | nn.GroupNorm):
-        vectors = {leaf: 0 for leaf, tensor in held.items() if tensor.ndim == 1}
-        return vectors if len(vectors) == sum(tensor.ndim > 0 for tensor in held.values()) else None
-    return None
-
-
-def _cut_in(dep: Any, places: Sequence[int], module: nn.Module) -> None:
-    """Take places out of a layer like that of a dependency, as Torch-Pruning does."""
-    dep.handler.__self__.pruning_dim = dep.target.pruning_dim
-    dep.handler(module, sorted(places))
 
 
 def _width(module: nn.Module) -> int:
