@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from trainscope.sparsify import Action, sparsify
+from trainscope.sparsify import Action, act, coupled, interchange, sparsify
 from trainscope.sparsify.coupled import MIXED, SCALED, TORN
 from trainscope.sparsify.interchange import Interchange, Swap, rounds_of
 
@@ -128,6 +128,24 @@ def test_heads_that_a_width_is_split_into_are_cut_evenly_or_not_at_all(heads, ra
     if heads == 4 and kind == "in a row":
         gone = torch.tensor(done.removed["attentions.0.q"])
         assert (gone // 6).bincount().tolist() == [len(gone) // 4] * 4
+
+
+def test_all_tries_of_an_action_settle_it_once(monkeypatch):
+    made, plain = [], coupled.Interchange
+    monkeypatch.setattr(coupled, "Interchange", lambda *given: made.append(0) or plain(*given))
+    tries, cut = [], act.cut_filters
+    monkeypatch.setattr(act, "cut_filters", lambda *given: tries.append(0) or cut(*given))
+    sparsify(drawn(Transformer(kind="of a size")), Action(ratio=0.3, scope="all"), (3, 16, 16))
+    assert (len(made), len(tries) > 1) == (1, True)
+
+
+def test_heads_are_left_alone_where_the_time_to_try_them_is_up(monkeypatch):
+    monkeypatch.setattr(interchange, "SECONDS", -1.0)
+    network, x = drawn(Transformer()), torch.randn(4, 3, 16, 16).double()
+    done = sparsify(network, Action(ratio=0.5, scope="all"), (3, 16, 16))
+    assert "attentions.0.q" not in done.removed
+    with torch.no_grad():
+        torch.testing.assert_close(done.module.double()(x), zeroed(network, done.removed)(x))
 
 
 def test_scores_that_are_divided_by_a_narrower_heads_size_are_told_of(monkeypatch):
