@@ -28,7 +28,7 @@ class BlockCurvature:
         name: The block's.
         weights: How many survive in it.
         top: The largest eigenvalue of its part of the matrix.
-        top_error: A bound on its error.
+        top_error: Its standard error.
         trace: The trace of that part.
         trace_error: Its standard error.
         converged: The eigenvalue is within the tolerance.

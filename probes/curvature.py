@@ -71,8 +71,8 @@ class Curvature:
 
     The matrix is P H P, P onto the surviving trainable weights that the loss uses, in eval mode.
 
-    - `top_eigenvalue`: the largest; its stderr is a bound on its error (see `eigenvalues`), at most
-      `tolerance` times it;
+    - `top_eigenvalue`: the largest; its stderr is half of a bound that holds for 95 % of random
+      starts at the least (see `eigenvalues`), and at most `tolerance` times it;
     - `smallest_eigenvalue`: the smallest, where it is known to `tolerance` of the larger end;
     - `trace`: exact where the loss is one softmax cross-entropy a sample and every logit is affine
       in each single weight, else estimated; the note "trace" says which and why. `layer_traces`

@@ -92,7 +92,7 @@ def report(
         **weights.notes(),
         "matrix": f"{matrix} of the mean {loss} over {weights.survivors} weights",
         "eigenvalues": (
-            f"Lanczos, {top.krylov.steps} products; errors are bounds, "
+            f"Lanczos, {top.krylov.steps} products; standard errors of "
             f"at most {float(errors.max()):.2g}"
         ),
     }

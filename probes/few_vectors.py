@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from trainscope.probes.density import Quadrature
-from trainscope.probes.eigenvalues import SMALLEST_PART, Eigenvalues, reach
+from trainscope.probes.eigenvalues import Eigenvalues, errors_above
 from trainscope.probes.lanczos import Lanczos, Ritz
 from trainscope.probes.passes import NonFiniteError
 from trainscope.probes.products import MatrixProduct
@@ -175,7 +175,7 @@ def lean_spectrum(
 ) -> tuple[Spectrum, Trace]:
     """Return the ends of a spectrum, its density and an estimate of its trace, from two vectors.
 
-    The bound on an end's error is that of `eigenvalues`, from the residuals: it needs the
+    The standard error of an end is that of `eigenvalues`, from the residuals: it needs the
     tridiagonal matrix alone. What rounding of products and vectors adds is `Spectrum.error`.
     A random unit vector v has E <v, Hv> = tr H / P, and |Hv| shows how far that scatters.
 
@@ -219,11 +219,10 @@ def lean_spectrum(
 
 def _largest(run: PlainLanczos, wanted: LeanWanted, least_steps: int, floor: float) -> Eigenvalues:
     """Grow a run until its largest Ritz value is known to the tolerance."""
-    least = SMALLEST_PART**2 / run.size
     while True:
         run.grow()
         ritz = run.ritz()
-        value, error = float(ritz.values[-1]), float(reach(ritz, 1, least)[0])
+        value, error = float(ritz.values[-1]), float(errors_above(ritz, 1, run.size)[0])
         allowed = wanted.tolerance * abs(value)
         converged = error <= allowed and value + allowed + run.rounding * abs(value) >= floor
         enough = run.steps >= least_steps or run.exhausted
@@ -235,7 +234,7 @@ def _largest(run: PlainLanczos, wanted: LeanWanted, least_steps: int, floor: flo
         values=np.array([value]),
         errors=np.array([error]),
         smallest=float(ritz.values[0]),
-        smallest_error=float(reach(turned, 1, least)[0]),
+        smallest_error=float(errors_above(turned, 1, run.size)[0]),
         converged=converged,
         krylov=cast(Lanczos, run),  # of which a report takes the number of products
     )

@@ -73,16 +73,6 @@ class MatrixProduct:
         """Let go of the graphs that are kept; the next product builds them again."""
         self._kept.clear()
 
-    def gradient(self) -> Tensor:
-        """Return the mean gradient of the loss, [survivors], float64."""
-        total = torch.zeros(self.space.local, dtype=torch.float64, device=self.lent.weight.device)
-        for batch in self.lent.batches():
-            loss = self.lent.mean(self.lent.losses(self.lent.outputs(batch), batch))
-            found = derivative(loss, self.measured.tensors, materialize_grads=True)
-            self.lent.passes.add(backward=self.lent.task.size(batch))
-            total += self.measured.flatten(found).double()
-        return self.lent.gradient([total])[0]
-
     def _batch(self, number: int, indices: Tensor) -> Callable[[list[Tensor]], list[Tensor]]:
         """Return one batch's product, from its kept graph where there is one."""
         if number < len(self._kept):

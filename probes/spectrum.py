@@ -150,16 +150,10 @@ def _grow(
         while krylov.steps < wanted.density_steps and not krylov.exhausted:
             krylov.grow()
         runs.append(Quadrature.of(krylov))
-    first, share = space.random(generator), 1.0
-    if not wanted.density_vectors:
-        # The gradient lies mostly along the top eigenvectors; the random part sees the rest.
-        gradient = product.gradient()
-        if size := length_of(space, gradient):
-            first = gradient / size + first / length_of(space, first)
-            share = 1 / length_of(space, first) ** 2
+    # Not the gradient: it shows the top eigenvectors two products sooner, and hides others longer.
     top = largest_eigenvalues(
         product,
-        first,
+        space.random(generator),
         wanted.top,
         tolerance=wanted.tolerance,
         generator=generator,
@@ -167,7 +161,6 @@ def _grow(
         most_steps=wanted.most_products,
         least_steps=wanted.density_steps if wanted.density_vectors else 1,
         at_least=runs[0].now.values[::-1].tolist() if runs else None,
-        random_share=share,
         space=space,
     )
     if wanted.density_vectors:

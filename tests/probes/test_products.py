@@ -58,7 +58,7 @@ def matrices(network: nn.Module, data: ProbeData) -> tuple[Tensor, Tensor, Tenso
 @pytest.mark.parametrize("keep", [False, True])
 def test_products_are_those_of_the_dense_matrix(ggn: bool, keep: bool) -> None:
     network, data, kept = tiny()
-    gradient, hessian, gauss_newton = matrices(network, data)
+    _, hessian, gauss_newton = matrices(network, data)
     matrix = (gauss_newton if ggn else hessian)[kept][:, kept]
     with evaluation(network, data) as lent:
         product = MatrixProduct(lent, measured(network), ggn=ggn, keep=keep)
@@ -70,7 +70,6 @@ def test_products_are_those_of_the_dense_matrix(ggn: bool, keep: bool) -> None:
         graphs = 1 if keep else 2  # a graph of its own for each product, unless it is kept
         assert lent.passes.forward - before[0] == 5 * graphs
         assert lent.passes.backward - before[1] == 5 * (graphs + 4)
-        assert torch.allclose(product.gradient(), gradient[kept], rtol=0, atol=1e-14)
 
 
 def test_a_product_that_overflows_is_no_product() -> None:

@@ -41,42 +41,72 @@ def test_a_lone_ritz_value_has_its_residual() -> None:
     assert ritz.weights == pytest.approx([1.0])
 
 
-SMALLEST = 1.2533141e-3
-"""A normal variable is nearer to zero once in a thousand times."""
+SMALLEST, SMALLEST_OF_SEVERAL = 6.2666e-2, 1.2533141e-3
+"""A normal variable is nearer to zero once in twenty times, and once in a thousand."""
 
 
 def test_a_lone_ritz_value_is_not_converged_on() -> None:
     """The residual of 2 / 3 squared could be that of a far eigenvalue with a tiny part."""
     found = largest(diagonal(0.0, 1.0, 2.0), vector(1.0, 1.0, 1.0), 1, most_steps=1)
-    expected = (2 / 3) ** 0.5 * 3**0.5 / SMALLEST
+    expected = (2 / 3) ** 0.5 * 3**0.5 / SMALLEST / 2
     assert not found.converged
     assert found.errors == pytest.approx([expected], rel=0.03)
     assert found.smallest_error == pytest.approx(expected, rel=0.03)
 
 
-def polynomial_root(matrix: Tensor, start: Tensor, steps: int, share: float, value: float) -> float:
+def polynomial_root(
+    matrix: Tensor, start: Tensor, steps: int, value: float, smallest: float
+) -> float:
     """Return where above a Ritz value det(x - T) sqrt(w) first is the product of the betas."""
     krylov = lanczos(matrix, start, steps)
     t = np.diag(krylov.alphas) + np.diag(krylov.betas[:-1], 1) + np.diag(krylov.betas[:-1], -1)
-    least = (share / len(start)) ** 0.5 * SMALLEST
-    for x in value + np.geomspace(1e-7, 1e3, 2001):
+    least = smallest / len(start) ** 0.5
+    for x in value + np.geomspace(1e-10, 1e3, 2601):
         if abs(np.linalg.det(x * np.eye(steps) - t)) * least >= np.prod(krylov.betas):
             return float(x - value)
     raise AssertionError("no such place")
 
 
-@pytest.mark.parametrize("share", [1.0, 0.5])
+@pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("steps", [3, 6, 9])
-def test_the_errors_are_where_the_lanczos_polynomial_grows_large(steps: int, share: float) -> None:
+def test_two_errors_reach_to_where_the_polynomial_grows_large(steps: int, count: int) -> None:
     values = torch.cat([vector(4.0, 3.0, -6.0), torch.linspace(0, 0.5, 30, dtype=torch.float64)])
     start = torch.randn(33, generator=seeded(4), dtype=torch.float64)
     matrix = torch.diag(values)
-    found = largest(matrix, start, 2, most_steps=steps, tolerance=1e-9, random_share=share)
-    first = polynomial_root(matrix, start, steps, share, found.values[0])
-    second = polynomial_root(matrix, start, steps, share, found.values[1])
-    below = polynomial_root(-matrix, start, steps, share, -found.smallest)
-    assert found.errors == pytest.approx([first, second], rel=0.07)
-    assert found.smallest_error == pytest.approx(below, rel=0.07)
+    found = largest(matrix, start, count, most_steps=steps, tolerance=1e-9)
+    least = SMALLEST if count == 1 else SMALLEST_OF_SEVERAL
+    above = [polynomial_root(matrix, start, steps, value, least) for value in found.values]
+    below = polynomial_root(-matrix, start, steps, -found.smallest, SMALLEST)
+    assert 2 * found.errors == pytest.approx(above, rel=0.07)
+    assert 2 * found.smallest_error == pytest.approx(below, rel=0.07)
+
+
+def test_two_errors_of_the_largest_hold_in_most_spectra_and_starts() -> None:
+    """Pairs, bands, clusters and power laws over a bulk: 95 % is promised, and more do hold."""
+    generator, held = seeded(7), []
+    for number in range(120):
+        size = 400
+        bulk = torch.randn(size, generator=generator, dtype=torch.float64)
+        apart = 10.0 ** -(1 + 3 * torch.rand(1, generator=generator, dtype=torch.float64))
+        ends = [
+            torch.cat([torch.ones(1), (1 - apart).repeat(1 + number % 5)]),
+            1 - apart * torch.arange(1 + number % 12),
+            torch.linspace(0.5, 1, 40),
+            torch.arange(1, 12) ** -0.5,
+        ][number % 4]
+        spectrum = 10.0 ** -(1.5 + number % 3) * bulk
+        spectrum[: len(ends)] = ends
+        start = torch.randn(size, generator=generator, dtype=torch.float64)
+        found = largest_eigenvalues(
+            lambda v, spectrum=spectrum: spectrum * v,
+            start,
+            1,
+            tolerance=[1e-3, 1e-2][number // 4 % 2],
+            generator=generator,
+            dtype=torch.float64,
+        )
+        held.append(abs(found.values[0] - float(spectrum.max())) <= 2 * found.errors[0])
+    assert np.mean(held) >= 0.95
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -138,7 +168,7 @@ def test_the_smallest_has_an_error_of_its_own() -> None:
     found = largest(torch.diag(values), start, 1)
     assert found.converged
     assert found.errors[0] < 1e-3 * 100
-    assert found.smallest_error > 100 * found.errors[0]
+    assert found.smallest_error > 10 * found.errors[0]
 
 
 def test_every_value_must_be_within_the_tolerance_not_one_of_them() -> None:
