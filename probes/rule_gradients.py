@@ -125,6 +125,11 @@ class ByRules(Samples):
         seen, deltas = self._deltas(batch, cotangents)
         return self._squares(seen, deltas, along)
 
+    def apart(self, batch: Batch, cotangents: Cotangents) -> Tensor:
+        """Return the squares for each cotangent, [R, parameters, N]."""
+        seen, deltas = self._deltas(batch, cotangents)
+        return torch.stack([self._squares(seen, [delta], None)[0] for delta in deltas])
+
     def means(self, batch: Batch, cotangents: Cotangents, graph: int) -> Moments:
         """Return squares, dots with the mean and the mean.
 

@@ -110,6 +110,22 @@ class SampleGradients(Samples):
             self.method = "one by one"
         return self._one_by_one(batch, cotangents, along)
 
+    def apart(self, batch: Batch, cotangents: Cotangents, count: int) -> Tensor:
+        """Return |g|^2 for each of R = `count` cotangents, [R, parameters, N], as a call would.
+
+        Layer rules take one forward pass for all of them.
+        """
+        if self.method == "layer rules":
+            try:
+                return self.by_rules.apart(batch, cotangents)
+            except NoRuleError:
+                self.method = "one by one"
+
+        def alone(place: int) -> Tensor:
+            return self(batch, lambda outputs, of: [cotangents(outputs, of)[place]])[0]
+
+        return torch.stack([alone(place) for place in range(count)])
+
     def with_mean(
         self, batch: Batch, cotangents: Cotangents, loss: Loss | None = None
     ) -> Moments | None:

@@ -59,16 +59,16 @@ def sampled_gauss_newton(
     For signs s, the expected squared norm of the gradient of <sum_c s_c r_c, logits> is the trace's
     part of the sample. The standard error is over `draws` independent draws, widened for few.
     """
-    sums = []
-    for _ in range(draws):
-        total = torch.zeros(len(gradients.measured.names), dtype=torch.float64)
-        shape = len(lent), lent.behaviour.classes or 1
-        signs = torch.randint(0, 2, shape, generator=generator) * 2 - 1
-        for indices in lent.shares(len(lent), gradients.chunk(1)):
-            rows, batch = signs[indices], lent.task.select(lent.batch, indices)
-            total += gradients(batch, partial(_signed_roots, rows))[0].sum(1).cpu()
-        sums.append(lent.total(total) / len(lent))
-    each = torch.stack(sums)
+    shape = len(lent), lent.behaviour.classes or 1
+    signs = torch.stack(
+        [torch.randint(0, 2, shape, generator=generator) * 2 - 1 for _ in range(draws)]
+    )
+    totals = torch.zeros(draws, len(gradients.measured.names), dtype=torch.float64)
+    for indices in lent.shares(len(lent), gradients.chunk(draws)):
+        roots = partial(_signed_roots, signs[:, indices])
+        batch = lent.task.select(lent.batch, indices)
+        totals += gradients.apart(batch, roots, draws).sum(2).cpu()
+    each = lent.total(totals) / len(lent)
     totals = each.sum(1)
     method = f"estimated from {draws} random combinations of the classes, {gradients.method}"
     error = widened(float(totals.std() / draws**0.5), draws)
@@ -112,10 +112,10 @@ def _class_roots(outputs: Outputs, _: Batch) -> list[list[Tensor]]:
 
 
 def _signed_roots(signs: Tensor, outputs: Outputs, _: Batch) -> list[list[Tensor]]:
-    """Return sum_c s_c sqrt(p_c) (e_c - p) for signs s, [N, C]."""
+    """Return sum_c s_c sqrt(p_c) (e_c - p), [N, C], for each row of signs s, [draws, N, C]."""
     p = _softmax(outputs)
     weighted = signs.to(p) * p.sqrt()
-    return [[weighted - p * weighted.sum(1, keepdim=True)]]
+    return [[each] for each in weighted - p * weighted.sum(2, keepdim=True)]
 
 
 def _softmax(outputs: Outputs) -> Tensor:

@@ -76,7 +76,11 @@ def test_masks_samples_and_cotangents_are_told_apart(method: str) -> None:
         gradients.method = method
         squares, dots = gradients(lent.batch, pair, along)
         alone, zeros = gradients(lent.batch, pair)
+        apart = gradients.apart(lent.batch, pair, 2)
+        second, _ = gradients(lent.batch, lambda logits, _: pair(logits)[1:])
     expected = by_hand(network, along)
+    assert torch.allclose(apart.sum(0), expected[0], rtol=1e-11, atol=1e-14)
+    assert torch.allclose(apart[1], second, rtol=1e-11, atol=1e-14)
     assert torch.allclose(squares, expected[0], rtol=1e-11, atol=1e-14)
     assert torch.allclose(dots, expected[1], rtol=1e-11, atol=1e-13)
     assert torch.equal(alone, squares)

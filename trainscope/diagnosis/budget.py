@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from torch import nn
 
 from trainscope.data import ProbeData
-from trainscope.diagnosis.effort import Effort, fewer, pass_seconds, passes
+from trainscope.diagnosis.effort import MANY, Effort, fewer, pass_seconds, passes
 from trainscope.diagnosis.measuring import expected, measured
 from trainscope.diagnosis.opening import Progress
 from trainscope.errors import ProbeError
@@ -154,6 +154,12 @@ class Measuring:
         late = [p for place, p in enumerate(order) if not self._first(p, len(order) - place)]
         for probe in late:
             self._first(probe, 1)
+        # A few samples of each probe before many of one.
+        few = {probe.name: self._few(probe) for probe in order}
+        for probe in sorted(
+            order, key=lambda each: self._seconds(each, self._plans[each.name][few[each.name]])
+        ):
+            self._further(probe, 1, few[probe.name])
         for place, probe in enumerate(order):
             self._further(probe, len(order) - place)
         # What one probe had no use for is another's, first that of the fewest samples.
@@ -163,6 +169,14 @@ class Measuring:
                 self._further(probe, 1)
             if self._level == known:
                 return
+
+    def _few(self, probe: Probe) -> int:
+        """Return the place of the least way to measure a probe on as many samples as are worth it.
+
+        It is the first of all where fewer are pinned, or samples do not count.
+        """
+        plan = self._plans[probe.name]
+        return next((i for i, each in enumerate(plan) if len(each.data) >= MANY), 0)
 
     def _samples(self, probe: Probe) -> int:
         """Return how many samples a probe was measured on so far; none of a test in its place."""
@@ -199,16 +213,22 @@ class Measuring:
             self._learn(probe, level)
         return True
 
-    def _further(self, probe: Probe, left: int) -> None:
+    def _further(self, probe: Probe, left: int, most: int | None = None) -> None:
         """Measure more of a probe, as long as its share of the time left is enough for that.
 
         What took longer than its start shows better what still more would take.
+
+        Args:
+            probe: Which.
+            left: Among how many the time left is shared.
+            most: The most that is measured of it, by its place among the probe's ways.
         """
         kept = self._remaining() * (1 - 1 / left)
         while probe.name in self._level:
             plan, now = self._plans[probe.name], self._level[probe.name]
             share = self._remaining() - kept
-            fits = [i for i in range(now + 1, len(plan)) if self._seconds(probe, plan[i]) <= share]
+            ways = range(now + 1, len(plan) if most is None else most + 1)
+            fits = [i for i in ways if self._seconds(probe, plan[i]) <= share]
             if not fits:
                 return
             limit = share * (LATE if left > 1 else LATE_AT_LAST)
