@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -70,6 +71,28 @@ def test_an_interrupted_stem_goes_on(tmp_path):
     )
     assert set(seen) == {2, 3}
     assert equal(weights(kept), weights(pretrain(pretrained(), tmp_path / "b", 4)))
+
+
+@pytest.mark.parametrize("damaged", [("checkpoint.pt",), ("checkpoint.pt", "state.pt")])
+@pytest.mark.parametrize("epoch", [0, 3])
+def test_what_a_stem_kept_is_made_again_where_it_is_damaged(stem, tmp_path, epoch, damaged):
+    """The checkpoint from the state of its epoch, that from the last one before it."""
+    folder = tmp_path / "stem"
+    shutil.copytree(stem, folder)
+    pretrain(pretrained(), folder, 3)
+    kept = epoch_folder(folder, epoch)
+    expected, records = weights(kept), Run.load(kept).epochs
+    for name in damaged:
+        if (kept / name).exists():
+            content = bytearray((kept / name).read_bytes())
+            content[len(content) // 2] ^= 0xFF
+            (kept / name).write_bytes(content[: 3 * len(content) // 4])
+    pretrain(pretrained(), folder, 3)
+    assert equal(weights(kept), expected)
+    assert len(Run.load(kept).epochs) == len(records)
+    (kept / "checkpoint.pt").unlink()
+    pretrain(pretrained(), folder, 3)
+    assert equal(weights(kept), expected)
 
 
 def test_another_pretraining_has_another_folder(stem):
