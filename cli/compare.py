@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from trainscope.cli.options import Place, no_titles_option
 from trainscope.cli.printing import remark, say, say_json, show
+
+if TYPE_CHECKING:
+    from trainscope.records import Run
 
 
 @click.command("compare")
@@ -36,18 +40,23 @@ def command(
 ) -> None:
     """Compare RUNS: Runs, Diagnoses, run cards, folders of them, or patterns like 'runs/*'.
 
+    The store of studies is named by its place, like study.db, and stands for all of its runs.
+
     Runs that differ in their seed alone form one setting. Says what the runs show, how fair the
     comparison is, which traps a setting fell into, and how many more epochs the slower settings
     need.
     """
     from trainscope.comparison.comparison import compare
-    from trainscope.comparison.reading import read
+    from trainscope.comparison.reading import Found, read
     from trainscope.records.files import refuse_others
 
     if output is not None:
         refuse_others(output)
-    found = read(runs)
-    comparison = compare(found.runs, found.diagnoses, found.notes)
+    stores = [name for name in runs if is_store(name)]
+    others = [name for name in runs if name not in stores]
+    found = read(others) if others else Found((), (), ())
+    all_runs = [*found.runs, *(run for place in stores for run in _runs_of(place))]
+    comparison = compare(all_runs, found.diagnoses, found.notes)
     written = []  # before anything is printed, which may fail
     if figures is not None:
         from trainscope.report.comparison_figures import write_comparison_figures
@@ -66,3 +75,29 @@ def command(
         show(comparison_table(comparison))
     for path in written:
         (remark if as_json else say)(f"wrote {path}")
+
+
+def is_store(name: str) -> bool:
+    """Tell whether a name is the place of a store of studies, and not of records."""
+    if "://" in name or name.startswith("journal:"):
+        return True
+    try:
+        with Path(name).open("rb") as file:
+            return file.read(16) == b"SQLite format 3\0"
+    except (OSError, ValueError):  # said where it is read
+        return False
+
+
+def _runs_of(place: str) -> list[Run]:
+    """Return the runs of a store that are done.
+
+    Raises:
+        TrainscopeError: It is no store, or holds none.
+    """
+    from trainscope.errors import RecordError
+    from trainscope.studies.results import runs_of
+
+    found = runs_of(place)
+    if not found:
+        raise RecordError(f"no run is done yet in {place}: `trainscope study status {place}`")
+    return found

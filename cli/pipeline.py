@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from trainscope.cli.options import Place, action_options, build_action, task_option
+from trainscope.cli.pipeline_grid import STORE, refuse_single, run, study_of
 from trainscope.cli.printing import remark
 from trainscope.cli.retrain import ACTION, WEIGHTS
 from trainscope.cli.running import (
@@ -39,7 +40,13 @@ from trainscope.cli.training_options import (
 
 
 @click.command("pipeline", cls=Sectioned)
-@click.option("--recipe", required=True, help="Like P60F60,1e-3, or squeezed: P30/F90,1e-2.")
+@click.option(
+    "--recipe",
+    "recipes",
+    required=True,
+    multiple=True,
+    help="Like P60F60,1e-3, or squeezed: P30/F90,1e-2. Several are the runs of a study.",
+)
 @click.option("--arch", default="digits_resnet", show_default=True, help="The architecture's name.")
 @click.option("--model", help="Or the function that builds it: package.module:factory.")
 @click.option("--data", default="digits", show_default=True, help=DATA_HELP)
@@ -66,8 +73,19 @@ from trainscope.cli.training_options import (
 @shape_options
 @training_options
 @lora_options
+@click.option(
+    "--seeds",
+    type=click.IntRange(min=1),
+    help="Retrain with so many seeds, from --seed on: the runs of a study.",
+)
+@click.option("--workers", type=click.IntRange(min=1), help="Processes that do these runs.")
+@click.option(
+    "--store",
+    help=f"Where the study of several recipes or seeds is kept; by default {STORE}, with the "
+    "runs in the folder runs beside it.",
+)
 def command(
-    recipe: str,
+    recipes: tuple[str, ...],
     arch: str,
     model: str | None,
     data: str,
@@ -82,12 +100,16 @@ def command(
     output: Path | None,
     device: str,
     as_json: bool,
+    seeds: int | None,
+    workers: int | None,
+    store: str | None,
     **options: Any,
 ) -> None:
     """Pretrain to the pruning epoch, apply the sparsifying action, and retrain.
 
     The pretraining is kept in a folder of its own and shared: P30F90, P60F60 and P90F30 pretrain
-    once. Killed or interrupted, the same command goes on where it stopped.
+    once. Killed or interrupted, the same command goes on where it stopped. With several --recipe,
+    with --seeds, --workers or --store the runs are those of a study, which ends in a table.
     """
     from trainscope.diagnosis.opening import trial_on
     from trainscope.errors import ScheduleError
@@ -105,6 +127,30 @@ def command(
     measuring = {name: options.pop(name) for name in MEASURING}
     asked = {name: options.pop(name) for name in ACTION}
     settings = build_settings(options)
+    if len(recipes) > 1 or seeds or workers or store:
+        refuse_single(click.get_current_context())
+        name, shape = named_architecture(None if model else arch, model, None)
+        open_dataset(data, shape, download=download, task=task)
+        study = study_of(
+            recipes=recipes,
+            architecture=name if model is None else model,
+            data=data,
+            task=task,
+            action=build_action(**asked, seed=settings.seed),
+            weights=weights,
+            settings=settings,
+            seeds=seeds or 1,
+            store=store or STORE,
+            plan=plan,
+            norms=measuring["norms"],
+            probes=measuring["probes"],
+            probe_epochs=measuring["probe_epochs"],
+            samples=measuring["samples"],
+            **options,
+        )
+        run(study, workers=workers, device=device)
+        return
+    (recipe,) = recipes
     schedule = build_schedule(recipe=recipe, schedule=None, epochs=None, **options)
     read = parse_recipe(recipe)
     pretraining = build_pretraining(read, options["pretrain_schedule"], options["pretrain_epochs"])

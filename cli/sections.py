@@ -16,7 +16,17 @@ SECTIONS = {
         *("blocks", "plan", "after", "regrow", "weights", "rewind_to", "speedup", "stem", "stage"),
     ),
     "The learning rate": (
-        *("recipe", "schedule", "epochs", "lr", "shape", "min_lr", "warmup", "extra_epochs"),
+        *(
+            "recipe",
+            "recipes",
+            "schedule",
+            "epochs",
+            "lr",
+            "shape",
+            "min_lr",
+            "warmup",
+            "extra_epochs",
+        ),
         *("pretrain_schedule", "pretrain_epochs"),
     ),
     "The training": (
@@ -38,6 +48,7 @@ SECTIONS = {
         ),
     ),
     "How long": ("budget", "count"),
+    "Several runs": ("seeds", "workers", "store"),
     "What comes out": (*("output", "as_json", "no_titles", "report_to", "project", "run_name"),),
 }
 """The parameters of each section; what is in none comes last."""

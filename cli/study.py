@@ -11,6 +11,7 @@ import click
 
 from trainscope.cli.options import Place
 from trainscope.cli.printing import remark, say, say_json, show
+from trainscope.cli.studying import work_through
 
 if TYPE_CHECKING:
     from trainscope.studies import Store, Study
@@ -97,8 +98,6 @@ def run_command(
     """
     from trainscope.cli.study_text import dry_run_lines, status_lines
     from trainscope.networks.device import find_device
-    from trainscope.studies.engines import finish, planned
-    from trainscope.studies.telling import lines
 
     find_device(device)
     asked = _study(study, small=small, place=place, folder=folder)
@@ -109,28 +108,15 @@ def run_command(
     chosen = engine or ("serial" if workers is None and address is None else "processes")
     if address is not None and engine is None:
         chosen = "ray"
-    store = asked.open_store(grace=grace)
-    elsewhere = chosen == "ray"
-    changed = planned(asked, plan, store, again=retry_failed, elsewhere=elsewhere, tell=remark)
-    left = store.unfinished([asked.name])
-    remark(f"{asked.name}: {len(plan)} runs, {changed.added} of them new, {left} to do")
-    if changed.dropped:
-        remark(
-            f"{changed.dropped} runs that the study no longer has were not begun, and will not be"
-        )
-    if changed.left:
-        remark(
-            f"{changed.left} runs that are done are of the study no longer: its results are "
-            "without them, and `trainscope study gc` would remove their folders"
-        )
-    finish(
-        store,
-        [asked.name],
-        chosen,
+    store = work_through(
+        asked,
+        plan,
+        engine=chosen,
         workers=workers,
         device=device,
-        telling=lines(remark),
+        grace=grace,
         address=address,
+        again=retry_failed,
     )
     say(status_lines(store, [asked.name]))
 
