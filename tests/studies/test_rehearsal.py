@@ -32,10 +32,15 @@ ERRORS = {
     "a layer that is not there": (
         "ratio = 0.5",
         'ratios = { "layer9*" = 0.5 }',
-        "line 11: the pattern 'layer9",
+        "line 12: the pattern 'layer9",
     ),
-    "filters that are not there": ("ratio = 0.5", 'kept = { "0" = [0, 99] }', "line 11: 0 has 8"),
-    "a structure that does not fit": ("ratio = 0.5", "heads = 0.5", "line 11: no attention head"),
+    "a layer that is not there, beside other fields": (
+        "ratio = 0.5",
+        'criterion = "l2"\nratios = { "layer9*" = 0.5 }',
+        "line 13: the pattern 'layer9",
+    ),
+    "filters that are not there": ("ratio = 0.5", 'kept = { "0" = [0, 99] }', "line 12: 0 has 8"),
+    "a structure that does not fit": ("ratio = 0.5", "heads = 0.5", "line 12: no attention head"),
     "a target that is not there": (
         "batch_size = 256",
         'lora = { rank = 2, targets = ["gone"] }',

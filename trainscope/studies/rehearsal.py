@@ -117,7 +117,15 @@ def rehearse(
         said = [error for (each, _), error in tried.items() if each == asked]
         wrong = next((error for error in said if error is not None), None)
         if wrong is not None and all(said):
-            raise at.moved(wrong, path)
+            raise at.moved(wrong, _field(path, str(wrong), at))
+
+
+def _field(path: Path, said: str, at: At) -> Path:
+    """Return the place of the field of an action that is to blame; the action's where none is."""
+    fields = [each for each in at.lines if each[:-1] == path]
+    if len(fields) == 1:
+        return fields[0]
+    return (*path, "ratios") if "the pattern" in said else path
 
 
 def _opened(spec: RunSpec, places: Places, at: At, beside: FilePath) -> tuple[Network, Dataset]:
