@@ -127,8 +127,12 @@ class ByRules(Samples):
 
     def apart(self, batch: Batch, cotangents: Cotangents) -> Tensor:
         """Return the squares for each cotangent, [R, parameters, N]."""
-        seen, deltas = self._deltas(batch, cotangents)
-        return torch.stack([self._squares(seen, [delta], None)[0] for delta in deltas])
+        seen, leaves, wanted = self._watched(batch, cotangents)
+        found = []
+        for r in wanted:  # one after the other: what is behind all of them may be large
+            delta = self._behind(seen, leaves, r, last=r is wanted[-1])
+            found.append(self._squares(seen, [delta], None)[0])
+        return torch.stack(found)
 
     def means(self, batch: Batch, cotangents: Cotangents, graph: int) -> Moments:
         """Return squares, dots with the mean and the mean.
@@ -244,16 +248,26 @@ class ByRules(Samples):
 
         These are behind the layers first, then behind the operations of the graph.
         """
+        seen, leaves, wanted = self._watched(batch, cotangents)
+        return seen, [self._behind(seen, leaves, r, last=r is wanted[-1]) for r in wanted]
+
+    def _watched(
+        self, batch: Batch, cotangents: Cotangents
+    ) -> tuple[_Seen, list[Tensor], Sequence[Sequence[Tensor]]]:
+        """Return what a pass was seen to do, its outputs that count, and their cotangents."""
         watching = Watching(self.lent, self.rules, batch)
         seen, leaves = self._seen(watching), self.counted(watching.outputs)
-        wanted = cotangents(watching.outputs, batch)
-        deltas: list[Sequence[Tensor]] = [
-            derivative(leaves, seen.edges, r, retain_graph=r is not wanted[-1]) for r in wanted
-        ]
-        self.lent.passes.add(backward=len(wanted) * seen.count)
-        if apart := [module for delta in deltas for module in _apart(seen, delta)]:
+        return seen, leaves, cotangents(watching.outputs, batch)
+
+    def _behind(
+        self, seen: _Seen, leaves: list[Tensor], r: Sequence[Tensor], *, last: bool
+    ) -> Sequence[Tensor]:
+        """Return the gradients behind one cotangent, and let go of the graph after the last."""
+        delta = derivative(leaves, seen.edges, r, retain_graph=not last)
+        self.lent.passes.add(backward=seen.count)
+        if apart := _apart(seen, delta):
             raise NoRuleError(apart)
-        return seen, deltas
+        return delta
 
     def _seen(self, watching: Watching) -> _Seen:
         """Return what a pass was seen to do with the measured weights."""

@@ -64,7 +64,7 @@ def sampled_gauss_newton(
         [torch.randint(0, 2, shape, generator=generator) * 2 - 1 for _ in range(draws)]
     )
     totals = torch.zeros(draws, len(gradients.measured.names), dtype=torch.float64)
-    for indices in lent.shares(len(lent), gradients.chunk(draws)):
+    for indices in lent.shares(len(lent), gradients.chunk(1)):
         roots = partial(_signed_roots, signs[:, indices])
         batch = lent.task.select(lent.batch, indices)
         totals += gradients.apart(batch, roots, draws).sum(2).cpu()
