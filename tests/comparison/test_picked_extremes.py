@@ -67,21 +67,20 @@ def verdict(tmp_path, finals):
     ]
     path = tmp_path / "card.toml"
     path.write_text(CARD + "\n".join(rows))
-    comparison = compare(read([str(path)]).runs, [])
-    return comparison, " ".join(comparison.verdict())
+    return " ".join(compare(read([str(path)]).runs, []).verdict())
 
 
 def test_the_learning_rate_does_not_decide_among_four_that_are_alike(tmp_path):
     best, worst = ALIKE["0:1e-1,30:1e-2"], ALIKE["0:1e-3,30:1e-4"]
-    alone, text = verdict(tmp_path, {k: ALIKE[k] for k in ("0:1e-1,30:1e-2", "0:1e-3,30:1e-4")})
+    text = verdict(tmp_path, {k: ALIKE[k] for k in ("0:1e-1,30:1e-2", "0:1e-3,30:1e-4")})
     assert welch(best, worst).p < LEVEL
     assert "the learning rate decides" in text
-    comparison, text = verdict(tmp_path, ALIKE)
+    text = verdict(tmp_path, ALIKE)
     assert "decides" not in text
 
 
 def test_the_learning_rate_decides_among_four_where_it_does(tmp_path):
     finals = dict(ALIKE)
     finals["0:1e-4,30:1e-5"] = [90.1, 90.4, 89.9, 90.2, 90.0]
-    _, text = verdict(tmp_path, finals)
+    text = verdict(tmp_path, finals)
     assert "the learning rate decides" in text
