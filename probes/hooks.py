@@ -98,7 +98,7 @@ class ProbeHook:
         self.memory = Memory()
         self.sinks: tuple[Sink, ...] = tuple(as_sinks(self.memory if sink is None else sink))
         self.steps = 0
-        self._steps_per_epoch: int | None = None
+        self.steps_per_epoch: int | None = None
         self._begin()
 
     def _begin(self) -> None:
@@ -164,11 +164,11 @@ class ProbeHook:
         parts = find_parts(optimizer, subject)
         refuse_flat(subject, parts.parameters)
         done = self.steps if step is None else step
-        per_epoch = steps_per_epoch or self._steps_per_epoch
+        per_epoch = steps_per_epoch or self.steps_per_epoch
         for schedule in (self.when if self.probes else never, self.norms or never):
             schedule(Step(done + 1, per_epoch))  # one that cannot tell says so now, not in training
         self._release()
-        self._network, self.steps, self._steps_per_epoch = subject, done, per_epoch
+        self._network, self.steps, self.steps_per_epoch = subject, done, per_epoch
         spread = any(map(is_spread, subject.parameters()))
         self._alone = present().count == 1 or not self._met(spread)
         self._recorder.silent = not is_first_rank()
@@ -317,4 +317,4 @@ class ProbeHook:
             self.measure(AFTER_STEP)
 
     def _step(self, step: int) -> Step:
-        return Step(step, self._steps_per_epoch)
+        return Step(step, self.steps_per_epoch)
