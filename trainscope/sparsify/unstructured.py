@@ -25,6 +25,7 @@ from trainscope.records import LayerChange
 from trainscope.sparsify.action import Action
 from trainscope.sparsify.candidate import FIRST, OUTPUT, left_alone, shares_of, why_untouched
 from trainscope.sparsify.choose import lowest, lowest_by_row, lowest_of_all
+from trainscope.sparsify.computed import LOSES_ZEROS, losing_zeros
 from trainscope.sparsify.criteria import Asked, scored
 from trainscope.sparsify.criteria.criterion import ranks_of, repaired
 from trainscope.sparsify.n_m import fits, keep_n_of_m
@@ -78,6 +79,9 @@ def mask_weights(network: nn.Module, action: Action, source: Source) -> Removal:
         ActionError: Nothing would be pruned (`NoOpError` where that is because masks did it).
     """
     weights, spared = _in_scope(network, action, source.inputs)
+    lost = losing_zeros(network, weights, source.inputs)
+    spared |= {w.label: LOSES_ZEROS for w in weights if w.name in lost}
+    weights = [weight for weight in weights if weight.name not in lost]
     if not OF_INPUTS.isdisjoint(action.needs):
         spared |= {w.label: UNSEEN for w in weights if not is_seen(w, network)}
         weights = [weight for weight in weights if weight.label not in spared]

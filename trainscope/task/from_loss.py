@@ -39,10 +39,10 @@ class FromLoss(Common):
     """A loss and a metric as people write them.
 
     Both are called with the network's outputs and the targets: what follows the inputs in a tuple
-    batch; the whole batch where it is a dictionary; nothing more where the function takes one
-    argument. A loss that returns one number for a batch is taken apart into its samples' by
-    batches of one; where these do not have it as their mean or sum (it mixes samples), the batch
-    is one term, and nothing is measured of single samples.
+    batch, as many entries as the function needs; the whole batch where it is a dictionary; nothing
+    more where the function takes one argument. A loss that returns one number for a batch is taken
+    apart into its samples' by batches of one; where these do not have it as their mean or sum (it
+    mixes samples), the batch is one term, and nothing is measured of single samples.
 
     Attributes:
         criterion: The loss.
@@ -183,7 +183,9 @@ class FromLoss(Common):
 
     def kept(self, outputs: Outputs, batch: Batch) -> tuple[Amount, Amount]:
         """Return what the metric is computed from, to be joined with other batches', and a size."""
-        pair = mapped(lambda leaf: leaf.detach().cpu(), (outputs, self._wanted(batch)))
+        assert self.measure is not None
+        wanted = self._wanted(self.measure, batch)
+        pair = mapped(lambda leaf: leaf.detach().cpu(), (outputs, wanted))
         return (pair,), float(self.size(batch))
 
     def value(self, total: Amount, count: Amount) -> float:
@@ -215,17 +217,24 @@ class FromLoss(Common):
         Raises:
             TaskError: It raises, or returns no number.
         """
-        return self._told(what, function, outputs, self._wanted(batch))
+        return self._told(what, function, outputs, self._wanted(function, batch))
 
-    def _wanted(self, batch: Batch) -> Batch:
+    def _wanted(self, function: Callable[..., Any], batch: Batch) -> tuple[Batch, ...]:
         """Return what a loss or a metric gets beside the outputs."""
-        wanted = None if isinstance(batch, Mapping) else targets(batch, self.inputs)
-        return batch if wanted is None else wanted
+        needed = _arguments(function)
+        if needed == 1:
+            return ()
+        if isinstance(batch, Mapping):
+            return (batch,)
+        if needed is not None and needed > 2 and self.inputs and isinstance(batch, tuple | list):
+            return tuple(batch[self.inputs : self.inputs + needed - 1])  # weights of samples, say
+        wanted = targets(batch, self.inputs)
+        return (batch if wanted is None else wanted,)
 
     def _told(
-        self, what: str, function: Callable[..., Any], outputs: Outputs, wanted: Batch
+        self, what: str, function: Callable[..., Any], outputs: Outputs, wanted: tuple[Batch, ...]
     ) -> Tensor:
-        given = [outputs] if _arguments(function) == 1 else [outputs, wanted]
+        given = (outputs, *wanted)
         try:
             found = _beside(function, outputs)(*given)
         except Exception as error:  # whatever the user's code raises
