@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from trainscope.networks.copies import whole_copy
 from trainscope.networks.cost import FORMULAS
 from trainscope.networks.example import Inputs
+from trainscope.networks.own_code import own_code
 from trainscope.networks.weights import MULTIPLIED, Weight, weights_in
 from trainscope.sparsify.verify import run
 
@@ -35,7 +36,7 @@ def losing_zeros(network: nn.Module, weights: Sequence[Weight], inputs: Inputs) 
         weights: Those to look at.
         inputs: The shape of one input, or an example of a call.
     """
-    wanted = {weight.name for weight in weights if _own_code(weight.module)}
+    wanted = {weight.name for weight in weights if own_code(weight.module)}
     if not wanted:
         return set()
     twin = whole_copy(network)
@@ -61,7 +62,7 @@ def computes_weights(network: nn.Module, inputs: Inputs) -> bool:
     wanted = {
         weight.name
         for weight in weights_in(network)
-        if weight.kind in MULTIPLIED and _own_code(weight.module)
+        if weight.kind in MULTIPLIED and own_code(weight.module)
     }
     if not wanted:
         return False
@@ -70,11 +71,6 @@ def computes_weights(network: nn.Module, inputs: Inputs) -> bool:
         for weight, factors in _seen(whole_copy(network), wanted, inputs)
         for factor in factors
     )
-
-
-def _own_code(module: nn.Module) -> bool:
-    """Tell whether a layer's forward pass is not torch's own."""
-    return not type(module).forward.__module__.startswith("torch.nn.modules")
 
 
 def _seen(

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from trainscope.networks.linear import is_turned
-from trainscope.networks.masks import SUFFIX
+from trainscope.networks.masks import SUFFIX, own_masks
 
 
 def keep_outputs(module: nn.Module, kept: Tensor) -> None:
@@ -80,7 +80,8 @@ def _select(module: nn.Module, leaf: str, dim: int, kept: Tensor) -> None:
 
 def _tensors(module: nn.Module, leaf: str) -> list[tuple[str, Tensor]]:
     """Return a parameter or buffer with its mask, also as `torch.nn.utils.prune` keeps them."""
-    names = (leaf, leaf + "_orig", leaf + SUFFIX)
+    own = own_masks(module, binary=False) if leaf == "weight" else []
+    names = dict.fromkeys((leaf, leaf + "_orig", leaf + SUFFIX, *own))
     found = [(name, getattr(module, name, None)) for name in names]
     return [(name, tensor) for name, tensor in found if isinstance(tensor, Tensor)]
 
