@@ -26,15 +26,15 @@ def one_spelling(runs: Iterable[Run]) -> list[Run]:
     data = _chosen(run.data for run in held if run.data is not None)
     networks = _chosen(run.architecture for run in held if run.architecture is not None)
     bases = _chosen(run.base for run in held)
-    found = []
-    for run in held:
-        same = {
-            "data": run.data if run.data is None else data[run.data],
-            "architecture": run.architecture and networks[run.architecture],
-            "base": bases[run.base],
-        }
-        found.append(run if same == {n: getattr(run, n) for n in same} else replace(run, **same))
-    return found
+    return [
+        replace(
+            run,
+            data=None if run.data is None else data[run.data],
+            architecture=None if run.architecture is None else networks[run.architecture],
+            base=bases[run.base],
+        )
+        for run in held
+    ]
 
 
 def _chosen(names: Iterable[str]) -> dict[str, str]:

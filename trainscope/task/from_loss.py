@@ -149,9 +149,9 @@ class FromLoss(Common):
             if self.measure is None:
                 return float(self.average(outputs, batch)) * count, count
             found = self._said("metric", self.measure, outputs, batch).double()
-        if found.ndim:
+        if found.ndim and len(found) == count:
             return float(found.sum()), float(found.numel())
-        return float(found) * count, count
+        return float(found.mean()) * count, count
 
     def averages(self, outputs: Outputs, batch: Batch) -> bool:
         """Tell whether the metric of a batch is seen to be the mean of its parts'.
@@ -167,8 +167,9 @@ class FromLoss(Common):
         small = (*range(0, count - 1, 2), count)  # where the first are a mean by chance
         try:
             whole = self._said("metric", measure, outputs, batch).double()
-            if whole.ndim:
+            if whole.ndim and len(whole) == count:  # one a sample, and not one a class
                 return True
+            whole = whole.mean()
             for ends in (large, small):
                 rows = [slice(a, b) for a, b in pairwise(ends)]
                 some = ((selected(x, k, count) for x in (outputs, batch)) for k in rows)
