@@ -88,7 +88,11 @@ def _tensors(module: nn.Module, leaf: str) -> list[tuple[str, Tensor]]:
 
 def _replace(module: nn.Module, name: str, tensor: Tensor) -> None:
     old = getattr(module, name)
-    tensor = tensor.contiguous()
+    last = old.ndim == 4 and not old.is_contiguous()
+    last = last and old.is_contiguous(memory_format=torch.channels_last)
+    tensor = tensor.contiguous(
+        memory_format=torch.channels_last if last else torch.contiguous_format
+    )
     if isinstance(old, nn.Parameter):
         setattr(module, name, nn.Parameter(tensor, requires_grad=old.requires_grad))
     else:
