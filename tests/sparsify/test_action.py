@@ -45,7 +45,7 @@ def test_n_m_is_read():
     "fields", [{"ratio": "0.5"}, {"ratio": True}, {"heads": "all"}, {"ratios": {"a": "0.5"}}]
 )
 def test_a_share_that_is_no_number_is_said(fields):
-    with pytest.raises(ActionError, match="and not a number: give one like 0.9"):
+    with pytest.raises(ActionError, match=r"and not a number: give one like 0\.9"):
         Action(**fields)
 
 

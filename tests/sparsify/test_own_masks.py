@@ -12,6 +12,7 @@ from torch.nn import functional as F
 import trainscope
 from trainscope.networks.cost import flops, parameters
 from trainscope.networks.masks import masks_of
+from trainscope.networks.own_code import own_code
 from trainscope.sparsify import Action, sparsify
 from trainscope.sparsify.masks import hold_masks
 
@@ -156,3 +157,12 @@ def test_a_buffer_that_is_no_mask_is_let_be():
             return F.conv2d(x, self.weight * self.mask_scale, self.bias)
 
     assert masks_of(nn.Sequential(Other(3, 4, 3))) == {}
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+def test_whose_code_runs_is_told_of_any_module():
+    plain, patched, own = nn.Linear(2, 2), nn.Linear(2, 2), Masked(2, 2, 3)
+    patched.forward = lambda x: F.linear(x, patched.weight.abs())
+    script = torch.jit.script(nn.Sequential(nn.Linear(2, 2)))
+    assert [own_code(each) for each in (plain, patched, own, script)] == [False, True, True, False]
+    assert masks_of(script) == {}
