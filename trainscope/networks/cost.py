@@ -212,8 +212,8 @@ def _layers_told(twin: nn.Module) -> Iterator[list[tuple[str, Tensor]]]:
     running: list[tuple[str, Tensor]] = []
     with ExitStack() as held:
         for prefix, module in twin.named_modules():
-            weight = module._parameters.get("weight")
-            if weight is None or weight.ndim < 2 or not own_code(module):
+            weight = module._parameters.get("weight") if own_code(module) else None
+            if weight is None or weight.ndim < 2:
                 continue
             told = (f"{prefix}.weight" if prefix else "weight", weight)
             for handle in (

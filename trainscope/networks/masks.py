@@ -105,8 +105,8 @@ def own_masks(module: nn.Module, *, binary: bool = True) -> list[str]:
         module: The layer.
         binary: Whether they must be zeros and ones; else their names and shapes tell.
     """
-    weight = _weight(module)
-    if weight is None or not own_code(module):
+    weight = _weight(module) if own_code(module) else None
+    if weight is None:
         return []
     held = {n: p for n, p in module._parameters.items() if p is not None and not p.requires_grad}
     return [
