@@ -77,12 +77,13 @@ def _steps_of_epoch(args: Any, state: Any, loader: Any) -> int | None:
     """
     asked = float(args.num_train_epochs)
     if args.max_steps <= 0 and asked.is_integer() and state.num_train_epochs:
-        return round(state.max_steps / state.num_train_epochs)
+        steps: int = round(state.max_steps / state.num_train_epochs)
+        return steps
     try:
         batches = len(loader)
     except (TypeError, NotImplementedError):
         return None
-    return max(1, -(-batches // max(1, args.gradient_accumulation_steps)))
+    return max(1, -(-batches // max(1, int(args.gradient_accumulation_steps))))
 
 
 def _reported(args: Any) -> list[Sink]:

@@ -134,7 +134,7 @@ def _classes_of(folder: Path) -> Any:
     def holds_image(path: Path) -> bool:
         return any(each.name.lower().endswith(IMG_EXTENSIONS) for each in path.rglob("*"))
 
-    class Folder(ImageFolder):
+    class Folder(ImageFolder):  # type: ignore[misc]
         """A folder a class, but for those that notebooks and file managers leave."""
 
         def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:

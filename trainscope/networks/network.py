@@ -130,5 +130,5 @@ def digest(module: nn.Module) -> str:
                 continue
             flat = tensor.detach().cpu().contiguous()
             hasher.update(f"{name}|{flat.dtype}|{tuple(flat.shape)}|".encode())
-            hasher.update(memoryview(flat.reshape(-1).view(torch.uint8).numpy()))
+            hasher.update(flat.reshape(-1).view(torch.uint8).numpy().data)
     return hasher.hexdigest()

@@ -145,4 +145,4 @@ def _has_zeros(factor: Tensor, places: Tensor) -> bool:
 
 
 def _same_memory(one: Tensor, other: Tensor) -> bool:
-    return one.untyped_storage()._cdata == other.untyped_storage()._cdata
+    return bool(one.untyped_storage()._cdata == other.untyped_storage()._cdata)

@@ -18,12 +18,13 @@ from trainscope.networks.example import Inputs, as_example
 from trainscope.networks.masks import masks_of
 from trainscope.networks.weights import EXPERTS, weights_in
 from trainscope.sparsify.candidate import Cutter, why_untouched
-from trainscope.sparsify.channels import Channels, UntraceableError, follow
+from trainscope.sparsify.channels import UntraceableError, follow
 from trainscope.sparsify.computed import computes_weights
 from trainscope.sparsify.coupled_inner import CoupledInnerCutter
 from trainscope.sparsify.dependencies import by_dependencies
 from trainscope.sparsify.exported import walk_exported
 from trainscope.sparsify.inner_cutter import InnerCutter
+from trainscope.sparsify.layers import Channels
 from trainscope.sparsify.parts import by_parts
 from trainscope.sparsify.trial import failing
 from trainscope.sparsify.verify import first_line

@@ -24,7 +24,7 @@ from trainscope.task import Batch, Classification, FromLoss, Outputs, Task, metr
 from trainscope.task.batches import beside, mapped
 from trainscope.task.modes import eval_mode
 from trainscope.task.task import answers
-from trainscope.training.evaluation import added, scoring
+from trainscope.training.evaluation import Scoring, added, scoring
 
 BATCH = 1000
 """Samples put forward at once."""
@@ -92,7 +92,7 @@ def score_trials(
     weight = next((p for p in network.parameters() if p.is_floating_point()), torch.empty(0))
     totals, terms = [0.0] * len(trials), [0] * len(trials)
     parts: list[list[Any]] = [[] for _ in trials]
-    score = task.score
+    score: Scoring = task.score
     with eval_mode(network):
         passes = _passes(network, trials, split, task) if suffix else None
         for indices in torch.split(torch.arange(len(split)), batch_size):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -201,7 +202,7 @@ class FromLoss(Common):
         with torch.no_grad():
             found = [float(self._told("metric", self.measure, *p).double().mean()) for p in pairs]
         sizes = [size_of(pair) for pair in pairs]
-        return sum(map(operator.mul, found, sizes)) / sum(sizes)
+        return math.fsum(map(operator.mul, found, sizes)) / sum(sizes)
 
     def signal(self, outputs: Outputs) -> Tensor | None:
         """Return the outputs, [N, K]; several positions as their means, several tensors joined."""

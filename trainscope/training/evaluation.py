@@ -45,6 +45,10 @@ PARTS_OF_WHOLE = 8
 """Of a metric that is computed from what all samples keep (mAP), which costs more than a sum."""
 
 
+Scoring = Callable[[Outputs, Batch], tuple[Amount, Amount]]
+"""How a batch is scored: the metric's sum and count, or what is kept of it."""
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """A network on a test half.
@@ -129,7 +133,7 @@ def evaluate(
             and _mixes(task, *forward(torch.arange(len(split))[:2]))
         ):
             size = TEST_BATCH // 8
-        score = task.score
+        score: Scoring = task.score
         if isinstance(task, FromLoss) and task.measure is not None:
             score = scoring(task, *forward(torch.arange(min(len(split), FIRST))), len(split))
         for indices in _batches(len(split), size):
@@ -152,9 +156,7 @@ def evaluate(
     )
 
 
-def scoring(
-    task: FromLoss, outputs: Outputs, batch: Batch, samples: int
-) -> Callable[[Outputs, Batch], tuple[Amount, Amount]]:
+def scoring(task: FromLoss, outputs: Outputs, batch: Batch, samples: int) -> Scoring:
     """Return how batches are scored by a user's metric: as parts of a mean, or kept for the whole.
 
     What is no mean over samples is computed once, of all of them, where they can be kept.
