@@ -75,7 +75,8 @@ class Action:
                 f"{self.criterion_samples} samples tell a criterion nothing; give at least 1 "
                 "(--criterion-samples)"
             )
-        shares = {"ratio": self.ratio, "heads": self.heads, "blocks": self.blocks}
+        shares: dict[str, object] = {"ratio": self.ratio, "heads": self.heads}
+        shares["blocks"] = self.blocks
         shares |= {f"ratio of '{pattern}'": ratio for pattern, ratio in self.ratios.items()}
         for what, share in shares.items():
             if share is not None and (isinstance(share, bool) or not isinstance(share, Real)):
