@@ -24,9 +24,11 @@ from trainscope.networks.copies import whole_copy
 from trainscope.probes.belongings import own_generators
 from trainscope.probes.footprint import followed_once
 from trainscope.probes.passes import checked_outputs
-from trainscope.task import Batch, Outputs, Task, per_sample
+from trainscope.records.stability import SUMMED
+from trainscope.task import Batch, Outputs, Task, mean_loss, per_sample
 from trainscope.task.batches import mapped, tensors
 from trainscope.task.classification import one_label_each
+from trainscope.task.task import is_ragged
 
 FEW = 8
 """Samples of a check."""
@@ -45,12 +47,14 @@ class Behaviour:
             full stop; None where they give the same.
         coupled: Why a sample's outputs depend on the others in its batch, likewise.
         draws: True where random numbers are drawn that changed no output.
+        summed: True where the loss that is trained adds up its samples' and is not their mean.
     """
 
     classes: int | None
     random: str | None = None
     coupled: str | None = None
     draws: bool = False
+    summed: bool = False
 
     @property
     def constant_loss(self) -> str | None:
@@ -70,6 +74,12 @@ class Behaviour:
             found["batch"] = (
                 f"{self.coupled}; measured with all {samples} samples in one batch, whatever the "
                 "batch size, and without a standard error"
+            )
+        if self.summed:
+            found[SUMMED] = (
+                "the loss of a batch is the sum of its samples' losses, and this is of their mean: "
+                "with batches of n samples, what is trained has n times the gradient and the "
+                "eigenvalues, and SGD's largest stable LR is 1/n of the one here"
             )
         if self.draws:
             found["random"] = (
@@ -163,7 +173,8 @@ def _look(passes: _Passes, few: Batch, *, labelled: bool, single: bool) -> Behav
         coupled = _why_coupled(passes, few, first)
     if coupled is None and labelled and classes is None:
         coupled = _why_mixed(passes, few, outputs)
-    return Behaviour(classes, coupled=coupled, draws=drew)
+    summed = coupled is None and labelled and classes is None and _adds_up(passes, few, outputs)
+    return Behaviour(classes, coupled=coupled, draws=drew, summed=summed)
 
 
 def _unlike(differ: _Same) -> _Same:
@@ -188,6 +199,18 @@ def _why_mixed(passes: _Passes, few: Batch, outputs: Outputs) -> str | None:
         torch.isclose(sums.sum(), terms.sum(), rtol=1e-4, atol=1e-6)
     )
     return None if same else mixes
+
+
+def _adds_up(passes: _Passes, few: Batch, outputs: Outputs) -> bool:
+    """Tell whether the loss of a training step is the sum of its samples' losses."""
+    task, count = passes.task, passes.task.size(few)
+    if count < 2 or is_ragged(task):
+        return False
+    trained, mean = mean_loss(task, outputs, few), task.losses(outputs, few).mean()
+    if not _is_finite(trained) or not _is_finite(mean) or trained.numel() != 1:
+        return False
+    alike = [torch.isclose(trained, mean * by, rtol=1e-3, atol=1e-6) for by in (count, 1)]
+    return bool(alike[0]) and not bool(alike[1])
 
 
 def _why_random_loss(passes: _Passes, few: Batch, outputs: Outputs) -> str | None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Iterable
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, Literal, Self, cast
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from trainscope.data import Given, ProbeData, pinned
 from trainscope.errors import ProbeError
 from trainscope.networks.given import refuse_uninitialised
+from trainscope.networks.masks import masks_of
+from trainscope.networks.zeros import find_zeros
 from trainscope.probes.careful import Told, measured
 from trainscope.probes.compact import compact
 from trainscope.probes.parts import find_parts
@@ -98,7 +100,7 @@ class ProbeHook:
         self.memory = Memory()
         self.sinks: tuple[Sink, ...] = tuple(as_sinks(self.memory if sink is None else sink))
         self.steps = 0
-        self._steps_per_epoch: int | None = None
+        self.steps_per_epoch: int | None = None
         self._begin()
 
     def _begin(self) -> None:
@@ -164,11 +166,11 @@ class ProbeHook:
         parts = find_parts(optimizer, subject)
         refuse_flat(subject, parts.parameters)
         done = self.steps if step is None else step
-        per_epoch = steps_per_epoch or self._steps_per_epoch
+        per_epoch = steps_per_epoch or self.steps_per_epoch
         for schedule in (self.when if self.probes else never, self.norms or never):
             schedule(Step(done + 1, per_epoch))  # one that cannot tell says so now, not in training
         self._release()
-        self._network, self.steps, self._steps_per_epoch = subject, done, per_epoch
+        self._network, self.steps, self.steps_per_epoch = subject, done, per_epoch
         spread = any(map(is_spread, subject.parameters()))
         self._alone = present().count == 1 or not self._met(spread)
         self._recorder.silent = not is_first_rank()
@@ -176,6 +178,8 @@ class ProbeHook:
             self._recorder.begin(About(self._parameters()))
             self._recorder.norms = StepNorms(subject, self.per_layer)
         self._watch = StepWatch(parts, look=self._look, made=self._made, dropped=self._dropped)
+        if not spread:
+            _tell_zeros(subject)
         if self.steps == 0:
             self._probe_if_due()
         return self
@@ -259,7 +263,7 @@ class ProbeHook:
         self.flush()
         self._recorder.silent = not is_first_rank()
         step, found = self._step(self.steps), []
-        with alone() if self._alone else nullcontext():
+        with alone() if self._alone else nullcontext(), _as_masked(subject):
             for probe in self.probes:
                 assert self.data is not None
                 found.append(measured(probe, subject, self.data, self._tell))
@@ -317,4 +321,37 @@ class ProbeHook:
             self.measure(AFTER_STEP)
 
     def _step(self, step: int) -> Step:
-        return Step(step, self._steps_per_epoch)
+        return Step(step, self.steps_per_epoch)
+
+
+@contextmanager
+def _as_masked(network: nn.Module) -> Iterator[None]:
+    """Have masked weights at zero for a while: a loop may mask them only after the hook has looked.
+
+    Their bits are put back, and no version counter moves.
+    """
+    held: list[tuple[Tensor, Tensor]] = []
+    try:
+        if not any(map(is_spread, network.parameters())):
+            masks = masks_of(network)
+            for name, weight in network.named_parameters():
+                if name in masks and bool(weight.detach()[~masks[name]].any()):
+                    held.append((weight.data, weight.detach().clone()))
+                    weight.data.mul_(masks[name])
+        yield
+    finally:
+        for values, before in held:
+            values.copy_(before)
+
+
+def _tell_zeros(network: nn.Module) -> None:
+    """Log zeros that no mask holds: whether the training loop holds them is not seen from here."""
+    zeros = find_zeros(network).layers
+    if zeros:
+        log.warning(
+            "%s weights of %s are exactly zero, as pruned ones are, and no mask holds them: they "
+            "are counted as free to grow, in gradient norms and by probes. Where your loop sets "
+            "them to zero after each step, keep its masks as buffers NAME_mask beside the weights "
+            "(trainscope.sparsify.masks.set_masks), and they are left out",
+            *(f"{sum(each.before - each.after for each in zeros):,}", type(network).__name__),
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from trainscope.errors import ProbeError
@@ -15,6 +16,8 @@ except ImportError as error:
     raise ProbeError(
         "trainscope.probes.lightning needs Lightning: pip install lightning"
     ) from error
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,6 +41,8 @@ class LightningProbes(Callback):
 
     def __init__(self, hook: ProbeHook, network: str | None = None) -> None:
         self.hook, self.network = hook, network
+        self._begun = 0
+        self._told = False
 
     def on_train_start(self, trainer: Any, pl_module: nn.Module) -> None:
         """Attach."""
@@ -57,7 +62,7 @@ class LightningProbes(Callback):
         self.hook.attach(
             self._part_of(pl_module),
             trainer.optimizers[0],
-            step=trainer.global_step,
+            step=_steps_done(trainer),
             steps_per_epoch=-(-batches // accumulate) if finite else None,
         )
 
@@ -71,6 +76,25 @@ class LightningProbes(Callback):
                 f"{type(pl_module).__name__} has no module '{self.network}': give LightningProbes "
                 "the name of the attribute that takes inputs and gives logits"
             ) from error
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: nn.Module) -> None:
+        """Count from here."""
+        self._begun = self.hook.steps
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: nn.Module) -> None:
+        """Hold the steps of an epoch to what they were: manual optimization makes its own."""
+        made, planned = self.hook.steps - self._begun, self.hook.steps_per_epoch
+        if not trainer.is_last_batch or planned is None or made in (0, planned):
+            return
+        self.hook.steps_per_epoch = made
+        if not self._told:
+            self._told = True
+            log.warning(
+                "an epoch of %s took %d optimizer steps, and %d were expected of its batches: the "
+                "epochs of what was measured so far are those of %d steps, and of all that follows "
+                "those of %d",
+                *(type(pl_module).__name__, made, planned, planned, made),
+            )
 
     def on_before_optimizer_step(
         self, trainer: Any, pl_module: nn.Module, optimizer: Optimizer
@@ -86,6 +110,15 @@ class LightningProbes(Callback):
     def on_exception(self, trainer: Any, pl_module: nn.Module, exception: BaseException) -> None:
         """Detach; what was measured is kept."""
         self.hook.detach()
+
+
+def _steps_done(trainer: Any) -> int:
+    """Return the steps that the first optimizer has made; the Trainer counts those of all."""
+    first, *others = trainer.optimizers
+    if not others:
+        return int(trainer.global_step)
+    counted = [int(s["step"]) for s in first.state.values() if "step" in s]
+    return max(counted, default=int(trainer.global_step) // (1 + len(others)))
 
 
 def _loader(trainer: Any) -> Any:

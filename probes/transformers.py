@@ -43,7 +43,6 @@ class TrainerProbes(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Attach to the model and the optimizer that the Trainer gives."""
-        epochs = state.num_train_epochs
         if self.hook.waits_for_data:
             self.hook.lend(self._loader(given))
         for sink in self.hook.sinks:
@@ -53,7 +52,7 @@ class TrainerProbes(TrainerCallback):
             given["model"],
             given["optimizer"],
             step=state.global_step,
-            steps_per_epoch=round(state.max_steps / epochs) if epochs else None,
+            steps_per_epoch=_steps_of_epoch(args, state, given.get("train_dataloader")),
         )
 
     def _loader(self, given: dict[str, Any]) -> Any:
@@ -68,6 +67,23 @@ class TrainerProbes(TrainerCallback):
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Detach."""
         self.hook.detach()
+
+
+def _steps_of_epoch(args: Any, state: Any, loader: Any) -> int | None:
+    """Return the optimizer steps of an epoch; None where the data says no length.
+
+    Only where whole epochs are asked for do the steps and epochs that the Trainer plans tell it:
+    `max_steps` and half epochs end inside of one.
+    """
+    asked = float(args.num_train_epochs)
+    if args.max_steps <= 0 and asked.is_integer() and state.num_train_epochs:
+        steps: int = round(state.max_steps / state.num_train_epochs)
+        return steps
+    try:
+        batches = len(loader)
+    except (TypeError, NotImplementedError):
+        return None
+    return max(1, -(-batches // max(1, int(args.gradient_accumulation_steps))))
 
 
 def _reported(args: Any) -> list[Sink]:

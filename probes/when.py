@@ -148,6 +148,7 @@ def _steps_per_epoch(step: int) -> int:
     length = step.steps_per_epoch if isinstance(step, Step) else None
     if length is None:
         raise ProbeError(
-            "a schedule by epochs needs to know the steps of one: give steps_per_epoch to attach()"
+            "a schedule by epochs needs to know the steps of one: give steps_per_epoch to "
+            "attach(), or to the schedule"
         )
     return length

@@ -108,3 +108,10 @@ def test_names_that_nobody_knows_hint_at_a_missing_configuration(tmp_path):
     save_file({"h.0.attn.weight": torch.ones(2, 2)}, tmp_path / "model.safetensors")
     with pytest.raises(CheckpointError, match=r"the folder that has its config\.json"):
         open_checkpoint(tmp_path)
+
+
+def test_a_folder_with_a_checkpoint_names_it(tmp_path):
+    torch.save({"weight": torch.ones(2, 2)}, tmp_path / "checkpoint.pt")
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"give the file in it, like checkpoint\.pt"):
+        open_checkpoint(tmp_path)

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from trainscope.errors import ActionError
@@ -38,3 +39,15 @@ def test_n_m_is_read():
     assert Action("1:3", ratio=0.6667).n_m == (1, 3)
     assert Action("2:4", ratio=0.5, ratios={"fc": 0.0}).ratios == {"fc": 0.0}
     assert Action(ratio=0.5).n_m is None
+
+
+@pytest.mark.parametrize(
+    "fields", [{"ratio": "0.5"}, {"ratio": True}, {"heads": "all"}, {"ratios": {"a": "0.5"}}]
+)
+def test_a_share_that_is_no_number_is_said(fields):
+    with pytest.raises(ActionError, match=r"and not a number: give one like 0\.9"):
+        Action(**fields)
+
+
+def test_a_share_may_be_numpys():
+    assert Action(ratio=np.float32(0.5)).ratio == 0.5

@@ -273,3 +273,14 @@ def test_a_network_without_inner_filters_is_told_of_scope_all():
         inner(Undecided(), (3, 8, 8))
     done = sparsify(Undecided(), Action(ratio=0.5, scope="all"), (3, 8, 8))
     assert done.module.conv.out_channels == 4
+
+
+def test_the_layout_of_weights_in_memory_stays():
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3)
+    ).to(memory_format=torch.channels_last)
+    done = sparsify(network, Action(ratio=0.5), (3, 12, 12))
+    assert done.module[2].weight.shape == (4, 8, 3, 3)
+    for layer in (done.module[2], done.module[4]):
+        assert layer.weight.is_contiguous(memory_format=torch.channels_last)
+        assert not layer.weight.is_contiguous()

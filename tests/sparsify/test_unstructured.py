@@ -101,3 +101,22 @@ def test_a_tied_weight_is_masked_once():
     done = sparsify(network, Action("unstructured", 0.5, scope="all"), (8,))
     assert [change.name for change in done.record.layers] == ["1"]
     assert done.module[3].weight is done.module[1].weight
+
+
+@pytest.mark.parametrize(
+    ("scope", "structure", "width", "advice"),
+    [
+        ("inner", "unstructured", 8, "try --scope all"),
+        ("inner", "2:4", 8, "try --scope all"),
+        ("inner", "2:4", 6, "choose an M that divides the input widths"),
+        ("all", "2:4", 6, "choose an M that divides the input widths"),
+    ],
+)
+def test_the_way_out_of_nothing_to_prune_is_one(scope, structure, width, advice):
+    network = nn.Sequential(nn.Conv2d(3, width, 3), nn.Flatten(), nn.Linear(width * 9, 2))
+    ratio = 0.5 if structure == "unstructured" else None
+    with pytest.raises(ActionError, match=advice) as caught:
+        sparsify(network, Action(structure, ratio=ratio, scope=scope), (3, 5, 5))
+    if "all" in advice:
+        sparsify(network, Action(structure, ratio=ratio, scope="all"), (3, 5, 5))
+    assert ("try --scope all" in str(caught.value)) is ("all" in advice)

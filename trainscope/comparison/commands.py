@@ -7,14 +7,13 @@ import shlex
 from collections.abc import Sequence
 
 from trainscope.comparison.facts import is_digest, method_of
+from trainscope.comparison.spelling import NEED_ROOT, folded
 from trainscope.records import Kind, Run
 from trainscope.records.action import CRITERIA, CRITERION_SAMPLES
 from trainscope.records.run import UNKNOWN
 from trainscope.training.schedule import LRSchedule, write_lr
 from trainscope.training.shapes import FEW_STAGES, cosine, in_words, warm_up
 
-NEED_ROOT = ("mnist", "fashionmnist", "cifar10", "cifar100")
-"""Data sets that `--data` takes with a folder."""
 OF_A_KIND = ("digits", "random", "imagefolder", *NEED_ROOT)
 
 
@@ -132,8 +131,8 @@ def _checkpoint(base: str | None) -> str:
 
 def _data(name: str) -> str:
     """Return what `--data` takes, with ROOT where a folder must be named."""
-    if name in NEED_ROOT:
-        return f"{name}:ROOT"
+    if ":" not in name and folded(name) in NEED_ROOT:
+        return f"{folded(name)}:ROOT"
     if name.startswith("text:"):  # whose path is that of another machine, perhaps
         return "text:FILE"
     return name if name.split(":")[0] in OF_A_KIND else "imagefolder:ROOT"

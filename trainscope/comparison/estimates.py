@@ -191,7 +191,7 @@ def estimates(groups: Sequence[Setting], unconverged: Collection[str] = ()) -> l
                 continue
             ground = max(rivals, key=_ends_highest)
             own, best = ground.groups
-            ahead = welch(best.qualities, own.qualities)
+            ahead = welch(best.qualities, own.qualities, among=len(family))
             sure = ahead.significant or untested(best.finals, own.finals)
             gap = best.metric.points(ahead.value, best.mean or 0.0)
             if best.first.epochs and gap >= LEAST and sure:

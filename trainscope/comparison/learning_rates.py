@@ -53,7 +53,7 @@ def _told(ground: Ground, epochs: int, more: str = "") -> Iterator[str]:
     told = ", ".join(f"{named[item.label]} {level(item)}" for item in shown)
     if len(shown) < len(ordered):
         told = f"of {len(ordered)}, the best and the {metric.worst} are {told}"
-    gap = welch(best.qualities, lowest.qualities)
+    gap = welch(best.qualities, lowest.qualities, among=len(held))
     behind = metric.points(gap.value, best.mean or 0.0)
     start = f"After {epochs} epochs{more}"
     if ground.partial:

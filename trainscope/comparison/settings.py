@@ -24,6 +24,7 @@ from trainscope.comparison.setting_identity import (
     schedule_key,
     settings_key,
 )
+from trainscope.comparison.spelling import one_spelling
 from trainscope.records import Metric, Run, RunStatus
 
 FIRST_EPOCHS = 5
@@ -185,7 +186,7 @@ def group(runs: Iterable[Run]) -> list[Setting]:
             counted: two that read alike are two results.
     """
     buckets: dict[Hashable, list[Run]] = {}
-    for run in _distinct(runs):
+    for run in _distinct(one_spelling(runs)):
         buckets.setdefault(_key(run), []).append(run)
     split: dict[Hashable, list[Run]] = {}
     for key, held in buckets.items():

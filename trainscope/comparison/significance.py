@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
+
+from trainscope.comparison.studentised_range import range_tail
 
 LEVEL = 0.05
 """The level of every test here, two-sided."""
@@ -26,12 +28,17 @@ class Contrast:
         low: The lower end of its 95 % interval, minus infinity where there are too few seeds.
         high: The upper end.
         p: The two-sided p value; 1 where there are too few seeds.
+        error: The standard error of the sum; 0 where there are too few seeds.
+        freedom: The degrees of freedom of that error; None where there are too few seeds, or no
+            spread at all.
     """
 
     value: float
     low: float
     high: float
     p: float
+    error: float = 0.0
+    freedom: float | None = None
 
     @property
     def significant(self) -> bool:
@@ -71,7 +78,7 @@ def contrast(samples: Sequence[Sequence[float]], weights: Sequence[float]) -> Co
     )
     p = 2 * float(stdtr(freedom, -abs(value) / error))
     half = float(stdtrit(freedom, 0.975)) * error
-    return Contrast(value, value - half, value + half, p)
+    return Contrast(value, value - half, value + half, p, error, freedom)
 
 
 def _step(values: Sequence[float]) -> float | None:
@@ -85,9 +92,22 @@ def untested(first: Sequence[float], second: Sequence[float]) -> bool:
     return min(len(first), len(second)) < 2
 
 
-def welch(first: Sequence[float], second: Sequence[float]) -> Contrast:
-    """Return mean(first) - mean(second), tested."""
-    return contrast((first, second), (1.0, -1.0))
+def welch(first: Sequence[float], second: Sequence[float], *, among: int = 2) -> Contrast:
+    """Return mean(first) - mean(second), tested.
+
+    Args:
+        first: The accuracies of one side.
+        second: Of the other.
+        among: Of how many settings these two were picked by their means, as the best and the worst
+            are: the test is then that of Games and Howell (1976), which finds a difference among
+            alike settings as often as Welch's finds one between two. The interval stays that of
+            the two by themselves.
+    """
+    found = contrast((first, second), (1.0, -1.0))
+    if among <= 2 or found.freedom is None:
+        return found
+    width = math.sqrt(2) * abs(found.value) / found.error
+    return replace(found, p=range_tail(width, among, found.freedom))
 
 
 def hedges_g(first: Sequence[float], second: Sequence[float]) -> float | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -55,10 +56,28 @@ class FolderSplit:
 
         try:
             with Image.open(path) as image:
-                read: Tensor = self.transform(image)
+                read: Tensor = self.transform(_of_bytes(image, path))
         except (OSError, SyntaxError) as error:
             raise DataError(f"the image {path} cannot be read: {error}") from error
         return read
+
+
+def _of_bytes(image: Any, path: str) -> Any:
+    """Return an image of 8 bits a channel; of 16 the upper ones, where Pillow would clip them.
+
+    Raises:
+        DataError: Its numbers are of 32 bits, whose range is not known.
+    """
+    if image.mode.startswith("I;16"):
+        from PIL import Image
+
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise DataError(
+            f"the image {path} has numbers of 32 bits, whose range is not known: make it one of 8 "
+            "or 16 bits a channel"
+        )
+    return image
 
 
 def load(root: Path, input_shape: tuple[int, ...]) -> Dataset:
@@ -76,19 +95,12 @@ def load(root: Path, input_shape: tuple[int, ...]) -> Dataset:
     Raises:
         DataError: There is no such folder, it has no images, or its halves differ in classes.
     """
-    from torchvision.datasets import ImageFolder
-
     if not root.is_dir():
         raise DataError(f"no folder at {root}: 'imagefolder:ROOT' needs one with a folder a class")
     transform = _transform(input_shape)
 
     def half(folder: Path) -> Any:
-        try:
-            return ImageFolder(str(folder))
-        except FileNotFoundError as error:
-            raise DataError(
-                f"no images in {folder}: it needs a folder a class with images in it"
-            ) from error
+        return _classes_of(folder)
 
     test_folder = next((root / name for name in ("val", "test") if (root / name).is_dir()), None)
     if test_folder is None:
@@ -110,12 +122,66 @@ def load(root: Path, input_shape: tuple[int, ...]) -> Dataset:
     return Dataset(f"imagefolder:{root}", train, test, len(names), input_shape, names)
 
 
+def _classes_of(folder: Path) -> Any:
+    """Return the images of a folder of classes; hidden folders without images are none.
+
+    Raises:
+        DataError: There are no classes, or one without images.
+    """
+    from torchvision.datasets import ImageFolder
+    from torchvision.datasets.folder import IMG_EXTENSIONS
+
+    def holds_image(path: Path) -> bool:
+        return any(each.name.lower().endswith(IMG_EXTENSIONS) for each in path.rglob("*"))
+
+    class Folder(ImageFolder):  # type: ignore[misc]
+        """A folder a class, but for those that notebooks and file managers leave."""
+
+        def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
+            names = sorted(
+                each.name
+                for each in Path(directory).iterdir()
+                if each.is_dir() and (not each.name.startswith(".") or holds_image(each))
+            )
+            return names, {name: place for place, name in enumerate(names)}
+
+    found = Folder(str(folder), allow_empty=True)
+    if not found.imgs:
+        raise DataError(f"no images in {folder}: it needs a folder a class with images in it")
+    there = {label for _, label in found.imgs}
+    empty = next((name for name, place in found.class_to_idx.items() if place not in there), None)
+    if empty is not None:
+        raise DataError(
+            f"no images in {folder / empty}, which is a class of its own: put some there, or take "
+            "the folder away"
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class _Cover:
+    """Resize an image, its shape kept, to the smallest that a rectangle fits into."""
+
+    height: int
+    width: int
+
+    def __call__(self, image: Any) -> Any:
+        from torchvision.transforms import v2
+
+        width, height = image.size
+        scale = max(self.height / height, self.width / width)
+        if self.height == self.width:  # as everybody has it, to the pixel
+            return v2.functional.resize(image, [self.height])
+        sides = [round(scale * height), round(scale * width)]
+        return v2.functional.resize(image, sides)
+
+
 def _transform(input_shape: tuple[int, ...]) -> Any:
     from torchvision.transforms import v2
 
     channels, height, width = input_shape
     small = height <= 64
-    resize = [v2.Resize((height, width))] if small else [v2.Resize(height * 8 // 7)]
+    resize = [v2.Resize((height, width))] if small else [_Cover(height * 8 // 7, width * 8 // 7)]
     crop = [] if small else [v2.CenterCrop((height, width))]
     mode = [v2.RGB()] if channels == 3 else [v2.Grayscale()]
     mean, std = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ((0.5,), (0.5,))

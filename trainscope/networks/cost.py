@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,8 +15,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from trainscope.networks.example import Inputs, as_example
-from trainscope.networks.masks import masks_of
+from trainscope.networks.masks import mask_parameters, masks_of
 from trainscope.networks.meta import is_light, light_copy, meta_copy, shared_copy
+from trainscope.networks.own_code import own_code
 
 
 def _trilinear(*factors: Any, out_val: Any, **_: Any) -> int:
@@ -48,10 +50,11 @@ FORMULAS: Mapping[Any, Callable[..., int]] = {
 
 def parameters(module: nn.Module) -> int:
     """Count the parameters; masked ones are not counted, shared ones once."""
-    masks = masks_of(module)
+    masks, none = masks_of(module), mask_parameters(module)
     return sum(
         int(masks[name].sum()) if name in masks else parameter.numel()
         for name, parameter in module.named_parameters()
+        if id(parameter) not in none
     )
 
 
@@ -124,12 +127,14 @@ def _count(twin: nn.Module, inputs: Inputs, *, fused: bool = True) -> tuple[dict
         if weight.is_floating_point() or weight.is_complex():
             weight.requires_grad_()
     example, counter = as_example(inputs, samples=1), _Counter(weights, fused)
-    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), _layers_told(twin) as inside:
+        counter.inside = inside
         try:
             with counter:
                 example.run(twin)
         except ValueError:  # batch norm without running statistics takes no single sample
             example, counter = as_example(inputs, samples=2), _Counter(weights, fused)
+            counter.inside = inside
             with counter:
                 example.run(twin)
     samples = example.size
@@ -159,6 +164,7 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         # A layer may pass a view (a transpose, a third of a packed projection): go by the memory.
         self._names = {_memory(weight): name for name, weight in weights.items()}
         self.by_weight: dict[str, int] = defaultdict(int)
+        self.inside: Sequence[tuple[str, Tensor]] = ()
         self.rest = 0
         self._fused = fused
 
@@ -181,10 +187,49 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         names = (self._names.get(_memory(factor)) for factor in factors)
         name = next((each for each in names if each is not None), None)
         if name is None:
+            name = self._computed(factors)
+        if name is None:
             self.rest += count
         else:
             self.by_weight[name] += count
         return out
+
+    def _computed(self, factors: Sequence[Tensor]) -> str | None:
+        """Return the weight of the running layer that a factor was computed of, by its shape."""
+        for name, weight in reversed(self.inside):
+            shapes = (weight.shape, weight.shape[::-1] if weight.ndim == 2 else weight.shape)
+            if any(factor.shape in shapes for factor in factors[1:]):
+                return name
+        return None
+
+
+@contextmanager
+def _layers_told(twin: nn.Module) -> Iterator[list[tuple[str, Tensor]]]:
+    """Yield the weights of the layers that are running and may compute another one of theirs.
+
+    A mask of theirs, a scale or a standardisation makes a tensor of the weight's shape.
+    """
+    running: list[tuple[str, Tensor]] = []
+    with ExitStack() as held:
+        for prefix, module in twin.named_modules():
+            weight = module._parameters.get("weight") if own_code(module) else None
+            if weight is None or weight.ndim < 2:
+                continue
+            told = (f"{prefix}.weight" if prefix else "weight", weight)
+            for handle in (
+                module.register_forward_pre_hook(partial(_enter, running, told)),
+                module.register_forward_hook(partial(_leave, running), always_call=True),
+            ):
+                held.callback(handle.remove)
+        yield running
+
+
+def _enter(running: list[tuple[str, Tensor]], told: tuple[str, Tensor], *_: object) -> None:
+    running.append(told)
+
+
+def _leave(running: list[tuple[str, Tensor]], *_: object) -> None:
+    running.pop()
 
 
 def _memory(tensor: Tensor) -> int:

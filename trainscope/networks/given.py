@@ -32,7 +32,11 @@ def brought(network: Network, dtype: torch.dtype | None = None) -> Network:
             and a note says so.
         dtype: In which it is measured; by default float32 where it is in half precision (or less),
             and as it is otherwise.
+
+    Raises:
+        CheckpointError: It has quantised layers.
     """
+    _refuse_quantised(network.module)
     tensors = [*network.module.parameters(), *network.module.buffers()]
     held = {t.dtype for t in tensors if t.is_floating_point()}
     other = {d for d in held if (d.itemsize < 4 if dtype is None else d != dtype)}
@@ -62,6 +66,7 @@ def given_network(module: nn.Module, batch: Batch, task: Task) -> Network:
     name = type(module).__name__
     refuse_uninitialised(module)
     _refuse_meta(module)
+    _refuse_quantised(module)
     few = task.select(batch, torch.arange(min(2, task.size(batch))))
     like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
     example = call_of(module, few, task)
@@ -75,8 +80,7 @@ def given_network(module: nn.Module, batch: Batch, task: Task) -> Network:
         raise CheckpointError(f"{name}: {error}") from error
     except Exception as error:  # whatever the module's own code raises
         raise CheckpointError(
-            f"{name} does not take inputs of shape {'x'.join(map(str, shape))}: {reason(error)}"
-            + _hint(error, few)
+            f"{name} does not take {_inputs_of(shape)}: {reason(error)}" + _hint(error, few)
         ) from error
     plain = len(example.args) == 1 and not example.kwargs and _is_floating(example.args[0])
     classes = _classes(name, out, few, task)
@@ -119,6 +123,24 @@ def _refuse_meta(module: nn.Module) -> None:
             f"{type(module).__name__}: '{empty}' is on the meta device and holds no numbers: load "
             "its weights first (to_empty(), then load_state_dict(), or assign=True)"
         )
+
+
+def _refuse_quantised(module: nn.Module) -> None:
+    """Refuse a network with layers of whole numbers, which take no part in any gradient.
+
+    Raises:
+        CheckpointError: torch's quantisation made one.
+    """
+    for name, each in module.named_modules():
+        if ".quantized." in type(each).__module__:
+            raise CheckpointError(
+                f"{type(module).__name__}: '{name}' is a quantised layer ({type(each).__name__}), "
+                "whose weights have no gradient: give the network from before quantisation"
+            )
+
+
+def _inputs_of(shape: tuple[int, ...]) -> str:
+    return f"inputs of shape {'x'.join(map(str, shape))}" if shape else "inputs of one number each"
 
 
 def _hint(error: Exception, batch: Batch) -> str:

@@ -2,7 +2,9 @@
 
 A mask is a boolean buffer `NAME_mask` beside the parameter `NAME`, True where the weight
 survives. As a buffer it moves with `.to()`, is copied with the network and is saved in its state
-dict. `torch.nn.utils.prune` keeps `NAME_orig` and a float `NAME_mask`; those are understood too.
+dict. `torch.nn.utils.prune` keeps `NAME_orig` and a float `NAME_mask`; those are understood too,
+and so are the masks of layers whose own code multiplies by them, whatever they are called: a buffer
+or a frozen parameter of zeros and ones, with "mask" in its name, of the shape of the weight.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+
+from trainscope.networks.own_code import own_code
 
 SUFFIX = "_mask"
 
@@ -36,7 +40,11 @@ def set_masks(network: nn.Module, masks: Mapping[str, Tensor], *, persistent: bo
                 f"the mask of {name} is {tuple(mask.shape)}, not {tuple(weight.shape)}"
             )
         mask = mask.to(device=weight.device, dtype=torch.bool)
-        module.register_buffer(leaf + SUFFIX, mask, persistent=persistent)
+        held = module._parameters.get(leaf + SUFFIX)
+        if held is not None:  # as some layers keep their own
+            held.data = mask.to(held.dtype)
+        else:
+            module.register_buffer(leaf + SUFFIX, mask, persistent=persistent)
     apply_masks(network)
 
 
@@ -58,7 +66,11 @@ def drop_masks(network: nn.Module) -> None:
     for prefix, module in network.named_modules():
         for leaf in [leaf for leaf in module._buffers if leaf.endswith(SUFFIX)]:
             base = leaf.removesuffix(SUFFIX)
-            if (f"{prefix}.{base}" if prefix else base) in masked:
+            if (f"{prefix}.{base}" if prefix else base) not in masked:
+                continue
+            if own_code(module):  # which may multiply by it
+                setattr(module, leaf, torch.ones_like(getattr(module, leaf)))
+            else:
                 delattr(module, leaf)
 
 
@@ -80,7 +92,52 @@ def masks_of(network: nn.Module) -> dict[str, Tensor]:
                     name = names[id(parameter)]
                     mask = buffer.bool()
                     found[name] = found[name] & mask if name in found else mask
+        for leaf in own_masks(module):
+            name, mask = names[id(_weight(module))], getattr(module, leaf).bool()
+            found[name] = found[name] & mask if name in found else mask
     return found
+
+
+def own_masks(module: nn.Module, *, binary: bool = True) -> list[str]:
+    """Return the leaf names of the masks that a layer's own code keeps beside its weight.
+
+    Args:
+        module: The layer.
+        binary: Whether they must be zeros and ones; else their names and shapes tell.
+    """
+    weight = _weight(module) if own_code(module) else None
+    if weight is None:
+        return []
+    held = {n: p for n, p in module._parameters.items() if p is not None and not p.requires_grad}
+    return [
+        leaf
+        for leaf, tensor in (*module._buffers.items(), *held.items())
+        if "mask" in leaf.lower()
+        and tensor is not None
+        and tensor.shape == weight.shape
+        and (not binary or _is_binary(tensor))
+    ]
+
+
+def mask_parameters(network: nn.Module) -> set[int]:
+    """Return the ids of the parameters that are masks."""
+    return {
+        id(module._parameters[leaf])
+        for module in network.modules()
+        for leaf in own_masks(module)
+        if leaf in module._parameters
+    }
+
+
+def _weight(module: nn.Module) -> nn.Parameter | None:
+    found = module._parameters.get("weight")
+    return module._parameters.get("weight_orig") if found is None else found
+
+
+def _is_binary(tensor: Tensor) -> bool:
+    if tensor.dtype == torch.bool or tensor.is_meta:
+        return True
+    return bool(((tensor == 0) | (tensor == 1)).all())
 
 
 @torch.no_grad()

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from trainscope.errors import DataError
 from trainscope.networks.example import Example, Inputs
 from trainscope.records import PrunedBefore, Shown
+from trainscope.task.trees import flattened
 
 
 @dataclass(frozen=True)
@@ -122,8 +123,12 @@ def digest(module: nn.Module) -> str:
     in the CPU's memory, or not in its order there: one tensor at a time.
     """
     hasher = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        flat = tensor.detach().cpu().contiguous()
-        hasher.update(f"{name}|{flat.dtype}|{tuple(flat.shape)}|".encode())
-        hasher.update(memoryview(flat.reshape(-1).view(torch.uint8).numpy()))
+    for name, held in sorted(module.state_dict().items()):
+        for tensor in [held] if isinstance(held, Tensor) else flattened(held)[0]:
+            if not isinstance(tensor, Tensor):  # of a module's extra state
+                hasher.update(f"{name}|{tensor!r}|".encode())
+                continue
+            flat = tensor.detach().cpu().contiguous()
+            hasher.update(f"{name}|{flat.dtype}|{tuple(flat.shape)}|".encode())
+            hasher.update(flat.reshape(-1).view(torch.uint8).numpy().data)
     return hasher.hexdigest()

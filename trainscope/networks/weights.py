@@ -9,6 +9,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from trainscope.networks.linear import experts_turned, holds_experts, is_turned
+from trainscope.networks.masks import mask_parameters
 
 CONVOLUTION, LINEAR, ATTENTION = "convolution", "linear layer", "attention projection"
 RECURRENT, BILINEAR, EXPERTS = "recurrent weight", "bilinear layer", "mixture of experts"
@@ -60,6 +61,7 @@ def weights_in(network: nn.Module) -> list[Weight]:
     share comes once, as that of a layer that multiplies by it if there is one.
     """
     names = {id(parameter): name for name, parameter in network.named_parameters()}
+    none = mask_parameters(network)
     found: dict[int, Weight] = {}
     for layer, module in network.named_modules():
         if isinstance(module, _NORMS):
@@ -67,7 +69,9 @@ def weights_in(network: nn.Module) -> list[Weight]:
         kinds = {
             leaf: _kind(module, leaf, parameter)
             for leaf, parameter in module._parameters.items()
-            if parameter is not None and _is_weight(leaf, parameter, _kind(module, leaf, parameter))
+            if parameter is not None
+            and id(parameter) not in none
+            and _is_weight(leaf, parameter, _kind(module, leaf, parameter))
         }
         owner = layer.split(".parametrizations.")[0]
         for leaf, kind in kinds.items():

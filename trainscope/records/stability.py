@@ -8,6 +8,8 @@ from typing import Any
 
 from trainscope.records.measurement import Measurement
 
+SUMMED = "summed"
+"""The note of a measurement whose loss is, as it is trained, a sum over the samples of a batch."""
 NAMES = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
 
 
@@ -68,10 +70,17 @@ def stable_lr(curvature: Measurement, settings: Mapping[str, Any]) -> StableLR:
     if optimizer not in ("", "sgd"):
         return StableLR(None, name, "", f"no limit of {name} is known here")
     momentum = _number(settings.get("momentum")) or 0.0
-    if not momentum:
-        return StableLR(plain, "plain gradient descent", "2/λmax")
+    whose = f"SGD with momentum {momentum:g}" if momentum else "plain gradient descent"
+    top = f"2(1 + {momentum:g})" if momentum else "2"
     value = None if plain is None else plain * (1 + momentum)
-    return StableLR(value, f"SGD with momentum {momentum:g}", f"2(1 + {momentum:g})/λmax")
+    if SUMMED not in curvature.notes:
+        return StableLR(value, whose, f"{top}/λmax")
+    batch = _number(settings.get("batch_size"))
+    if not batch:
+        missing = "the loss is a sum over a batch, so divide this limit by the samples of one"
+        return StableLR(None, f"{whose} on that loss", "", missing)
+    rule = f"{top}/(n λmax), as the loss adds up n = {batch:g} samples"
+    return StableLR(None if value is None else value / batch, whose, rule)
 
 
 def _adaptive(curvature: Measurement, settings: Mapping[str, Any], name: str) -> StableLR:

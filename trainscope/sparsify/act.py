@@ -13,7 +13,7 @@ from trainscope.errors import ActionError, NoOpError
 from trainscope.networks.copies import whole_copy
 from trainscope.networks.cost import flops, parameters
 from trainscope.networks.example import Inputs, as_example
-from trainscope.networks.masks import keep_masks, set_masks
+from trainscope.networks.masks import apply_masks, keep_masks, set_masks
 from trainscope.networks.weights import CONVOLUTION, LINEAR, weights_in
 from trainscope.networks.zeros import find_zeros
 from trainscope.records import ActionRecord, LayerLeft
@@ -244,6 +244,7 @@ def working_copy(network: nn.Module, *, hold_zeros: bool) -> tuple[nn.Module, tu
     """Return a copy whose masks are its own, with masks for zeros that mean pruned, and notes."""
     copied = whole_copy(network)
     keep_masks(copied)
+    apply_masks(copied)  # where a layer's own code masks them they may have any value
     found = find_zeros(copied) if hold_zeros else None
     if found is None or not found.masks:
         return copied, ()

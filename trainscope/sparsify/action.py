@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 
 from trainscope.errors import ActionError
 from trainscope.records.action import CRITERION_SAMPLES
@@ -74,6 +75,12 @@ class Action:
                 f"{self.criterion_samples} samples tell a criterion nothing; give at least 1 "
                 "(--criterion-samples)"
             )
+        shares: dict[str, object] = {"ratio": self.ratio, "heads": self.heads}
+        shares["blocks"] = self.blocks
+        shares |= {f"ratio of '{pattern}'": ratio for pattern, ratio in self.ratios.items()}
+        for what, share in shares.items():
+            if share is not None and (isinstance(share, bool) or not isinstance(share, Real)):
+                raise ActionError(f"the {what} is {share!r}, and not a number: give one like 0.9")
         if self.ratio is not None and not 0 < self.ratio < 1:
             raise ActionError(
                 f"the ratio is {self.ratio:g}; give a share between 0 and 1, like 0.9"

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from trainscope.networks.linear import is_turned
-from trainscope.networks.masks import SUFFIX
+from trainscope.networks.masks import SUFFIX, own_masks
 
 
 def keep_outputs(module: nn.Module, kept: Tensor) -> None:
@@ -80,14 +80,19 @@ def _select(module: nn.Module, leaf: str, dim: int, kept: Tensor) -> None:
 
 def _tensors(module: nn.Module, leaf: str) -> list[tuple[str, Tensor]]:
     """Return a parameter or buffer with its mask, also as `torch.nn.utils.prune` keeps them."""
-    names = (leaf, leaf + "_orig", leaf + SUFFIX)
+    own = own_masks(module, binary=False) if leaf == "weight" else []
+    names = dict.fromkeys((leaf, leaf + "_orig", leaf + SUFFIX, *own))
     found = [(name, getattr(module, name, None)) for name in names]
     return [(name, tensor) for name, tensor in found if isinstance(tensor, Tensor)]
 
 
 def _replace(module: nn.Module, name: str, tensor: Tensor) -> None:
     old = getattr(module, name)
-    tensor = tensor.contiguous()
+    last = old.ndim == 4 and not old.is_contiguous()
+    last = last and old.is_contiguous(memory_format=torch.channels_last)
+    tensor = tensor.contiguous(
+        memory_format=torch.channels_last if last else torch.contiguous_format
+    )
     if isinstance(old, nn.Parameter):
         setattr(module, name, nn.Parameter(tensor, requires_grad=old.requires_grad))
     else:

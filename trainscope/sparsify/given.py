@@ -15,7 +15,7 @@ from trainscope.networks.cost import flops, parameters
 from trainscope.networks.depth import drop
 from trainscope.networks.example import Inputs, as_example
 from trainscope.networks.linear import is_turned
-from trainscope.networks.masks import SUFFIX, masks_of, set_masks
+from trainscope.networks.masks import SUFFIX, mask_parameters, masks_of, own_masks, set_masks
 from trainscope.records import ActionRecord, LayerChange
 from trainscope.sparsify.act import Sparsified
 from trainscope.sparsify.candidate import some
@@ -184,10 +184,10 @@ def _pairs(base: nn.Module, pruned: nn.Module) -> tuple[list[_Pair], list[str]]:
 
 def _weights(network: nn.Module) -> dict[str, Tensor]:
     """Return every weight of two axes or more by its plain name, masks applied."""
-    masks = masks_of(network)
+    masks, none = masks_of(network), mask_parameters(network)
     found: dict[str, Tensor] = {}
     for name, parameter in network.named_parameters():
-        if parameter.ndim < 2:
+        if parameter.ndim < 2 or id(parameter) in none:
             continue
         weight = parameter.detach()
         if name in masks:
@@ -200,7 +200,8 @@ def _held(network: nn.Module) -> set[str]:
     """Name the layers whose zeros a mask of the network's own holds, and not one found for it."""
     own = network.state_dict().keys()
     names = (name.removesuffix("_orig") for name in masks_of(network))
-    return {name.removesuffix(".weight") for name in names if name + SUFFIX in own}
+    held = {name.removesuffix(".weight") for name in names if name + SUFFIX in own}
+    return held | {name for name, module in network.named_modules() if own_masks(module)}
 
 
 def _masked(network: nn.Module, pairs: Sequence[_Pair]) -> nn.Module:

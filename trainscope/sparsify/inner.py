@@ -19,10 +19,12 @@ from trainscope.networks.masks import masks_of
 from trainscope.networks.weights import EXPERTS, weights_in
 from trainscope.sparsify.candidate import Cutter, why_untouched
 from trainscope.sparsify.channels import UntraceableError, follow
+from trainscope.sparsify.computed import computes_weights
 from trainscope.sparsify.coupled_inner import CoupledInnerCutter
 from trainscope.sparsify.dependencies import by_dependencies
 from trainscope.sparsify.exported import walk_exported
 from trainscope.sparsify.inner_cutter import InnerCutter
+from trainscope.sparsify.layers import Channels
 from trainscope.sparsify.parts import by_parts
 from trainscope.sparsify.trial import failing
 from trainscope.sparsify.verify import first_line
@@ -126,7 +128,10 @@ def traced(network: nn.Module, inputs: Inputs) -> InnerCutter:
     Raises:
         UntraceableError: It cannot trace the network.
     """
-    return InnerCutter(network, follow(network, inputs))
+    channels = follow(network, inputs)
+    if computes_weights(network, inputs):  # which a trace does not show: a layer is one node
+        return _tried(network, inputs, channels)
+    return InnerCutter(network, channels)
 
 
 def exported(network: nn.Module, inputs: Inputs) -> InnerCutter:
@@ -135,7 +140,11 @@ def exported(network: nn.Module, inputs: Inputs) -> InnerCutter:
     Raises:
         UntraceableError: It cannot export the network.
     """
-    channels = follow(network, inputs, walk_exported)
+    return _tried(network, inputs, follow(network, inputs, walk_exported))
+
+
+def _tried(network: nn.Module, inputs: Inputs, channels: Channels) -> InnerCutter:
+    """Return a cutter of what a trial shows to be cut right."""
     cutter = InnerCutter(network, channels)
     failed = failing(network, inputs, cutter.candidates, lambda copy: InnerCutter(copy, channels))
     for name, why in failed.items():

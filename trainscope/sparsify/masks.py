@@ -18,7 +18,7 @@ def hold_masks(network: nn.Module, optimizer: Optimizer) -> RemovableHandle:
     Momentum and weight decay revive zeros; this undoes it at each step. Remove the handle to stop.
     Masks may be replaced while they are held; weights that had none must be held again.
     """
-    places = [_place(network, name) for name in masks_of(network)]
+    places = [place for name in masks_of(network) if (place := _place(network, name)) is not None]
 
     @torch.no_grad()
     def after_step(*_: object) -> None:
@@ -29,10 +29,13 @@ def hold_masks(network: nn.Module, optimizer: Optimizer) -> RemovableHandle:
     return optimizer.register_step_post_hook(after_step)
 
 
-def _place(network: nn.Module, name: str) -> tuple[nn.Module, str, str]:
-    """Return the module of a masked parameter, and the leaf names of parameter and mask."""
+def _place(network: nn.Module, name: str) -> tuple[nn.Module, str, str] | None:
+    """Return the module of a masked parameter, and the leaf names of parameter and mask.
+
+    None where the layer's own code alone masks it, at every forward pass.
+    """
     owner, _, leaf = name.rpartition(".")
     module = network.get_submodule(owner)
     buffers = dict(module.named_buffers(recurse=False))
     mask = leaf + SUFFIX if leaf + SUFFIX in buffers else leaf.removesuffix("_orig") + SUFFIX
-    return module, leaf, mask
+    return (module, leaf, mask) if mask in buffers else None

@@ -25,6 +25,7 @@ from trainscope.records import LayerChange
 from trainscope.sparsify.action import Action
 from trainscope.sparsify.candidate import FIRST, OUTPUT, left_alone, shares_of, why_untouched
 from trainscope.sparsify.choose import lowest, lowest_by_row, lowest_of_all
+from trainscope.sparsify.computed import LOSES_ZEROS, losing_zeros
 from trainscope.sparsify.criteria import Asked, scored
 from trainscope.sparsify.criteria.criterion import ranks_of, repaired
 from trainscope.sparsify.n_m import fits, keep_n_of_m
@@ -78,6 +79,9 @@ def mask_weights(network: nn.Module, action: Action, source: Source) -> Removal:
         ActionError: Nothing would be pruned (`NoOpError` where that is because masks did it).
     """
     weights, spared = _in_scope(network, action, source.inputs)
+    lost = losing_zeros(network, weights, source.inputs)
+    spared |= {w.label: LOSES_ZEROS for w in weights if w.name in lost}
+    weights = [weight for weight in weights if weight.name not in lost]
     if not OF_INPUTS.isdisjoint(action.needs):
         spared |= {w.label: UNSEEN for w in weights if not is_seen(w, network)}
         weights = [weight for weight in weights if weight.label not in spared]
@@ -92,7 +96,7 @@ def mask_weights(network: nn.Module, action: Action, source: Source) -> Removal:
         reasons = "; ".join(f"{name}: {why}" for name, why in list(spared.items())[:3])
         raise ActionError(
             f"nothing can be pruned: no weight is in scope {action.scope} ({reasons}); "
-            "try --scope all"
+            f"{_way_out(network, action, spared)}"
         )
     implied = None if action.n_m is None else 1 - action.n_m[0] / action.n_m[1]
     names = [tuple(dict.fromkeys((w.layer, w.label))) for w in weights]
@@ -270,6 +274,20 @@ def _reached(network: nn.Module, excluded: set[str]) -> float:
     counted = [weight for weight in weights_in(network) if weight.label not in excluded]
     gone = sum(int((~masks[w.name]).sum()) for w in counted if w.name in masks)
     return gone / sum(weight.tensor.numel() for weight in counted)
+
+
+def _way_out(network: nn.Module, action: Action, spared: dict[str, str]) -> str:
+    """Say what may be pruned where nothing is: what the scope spares, or by another structure."""
+    outside = [w for w in weights_in(network) if spared.get(w.label) in (FIRST, OUTPUT)]
+    if action.n_m is not None:
+        m = action.n_m[1]
+        outside = [w for w in outside if fits(inputs_last(w.module, w.tensor), m)]
+        others = [w for w in weights_in(network) if w.kind in MULTIPLIED]
+        if not outside and others:
+            return "choose an M that divides the input widths, or the structure unstructured"
+    if action.scope == "inner" and outside:
+        return "try --scope all"
+    return "choose another criterion, or the structure filter"
 
 
 def _no_op(rows: list[_Row], action: Action) -> str:

@@ -20,11 +20,11 @@ from torch import Tensor, fx, nn
 
 from trainscope.data import Split
 from trainscope.sparsify.walk import LeafTracer
-from trainscope.task import Batch, Classification, Outputs, Task, metric_value
+from trainscope.task import Batch, Classification, FromLoss, Outputs, Task, metric_value
 from trainscope.task.batches import beside, mapped
 from trainscope.task.modes import eval_mode
 from trainscope.task.task import answers
-from trainscope.training.evaluation import added
+from trainscope.training.evaluation import Scoring, added, scoring
 
 BATCH = 1000
 """Samples put forward at once."""
@@ -92,6 +92,7 @@ def score_trials(
     weight = next((p for p in network.parameters() if p.is_floating_point()), torch.empty(0))
     totals, terms = [0.0] * len(trials), [0] * len(trials)
     parts: list[list[Any]] = [[] for _ in trials]
+    score: Scoring = task.score
     with eval_mode(network):
         passes = _passes(network, trials, split, task) if suffix else None
         for indices in torch.split(torch.arange(len(split)), batch_size):
@@ -101,8 +102,10 @@ def score_trials(
                 lost = task.losses(outputs, batch)
                 totals[k] += float(lost.double().sum())
                 terms[k] += lost.numel()
+                if not parts[0] and isinstance(task, FromLoss):
+                    score = scoring(task, outputs, batch, len(split) * len(trials))
                 with masked(network, trials[k]):
-                    parts[k].append(task.score(answers(task, network, batch, outputs), batch))
+                    parts[k].append(score(answers(task, network, batch, outputs), batch))
     return [
         Scored(_mean(total, count), metric_value(task, *added(part)))
         for total, count, part in zip(totals, terms, parts, strict=True)

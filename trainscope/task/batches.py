@@ -146,7 +146,7 @@ def called(model: nn.Module, batch: Batch, inputs: int | None = None) -> Any:
 
     Of a dictionary the network gets the entries that its `forward` names, without the labels where
     it can do without them; a `forward` that names none of them and takes one thing gets it whole,
-    or its only tensor where it says that it takes one.
+    or its only tensor, or only one of floating-point numbers, where it says that it takes one.
 
     Args:
         model: Called with copies, into which it may write.
@@ -194,7 +194,8 @@ def _by_name(model: nn.Module, batch: Mapping[Any, Any]) -> Any:
             for name, value in batch.items()
             if isinstance(value, Tensor) and name not in TARGETS
         ]
-        return model(lone[0] if len(lone) == 1 and _takes_tensor(model, parameters) else batch)
+        some = lone if len(lone) == 1 else [x for x in lone if x.is_floating_point()]  # an index
+        return model(some[0] if len(some) == 1 and _takes_tensor(model, parameters) else batch)
     return model(
         **{
             name: value

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -14,9 +17,20 @@ from torch import Tensor
 from trainscope.errors import TaskError
 from trainscope.foreign import reason
 from trainscope.records.metric import LOWER, Metric
-from trainscope.task.batches import Batch, described, selected, targets, tensors
-from trainscope.task.task import Amount, Common, Outputs, pooled
+from trainscope.task.batches import (
+    Batch,
+    described,
+    joined,
+    mapped,
+    selected,
+    size_of,
+    targets,
+    tensors,
+)
+from trainscope.task.task import Amount, Common, Outputs, pooled, ratio
 
+FEWEST = 8
+"""Samples from which on parts of a batch tell whether a metric is their mean."""
 _CLOSE = 1e-4
 """A batch's loss is the mean (or the sum) of its samples' where it is within this share of it."""
 
@@ -26,10 +40,10 @@ class FromLoss(Common):
     """A loss and a metric as people write them.
 
     Both are called with the network's outputs and the targets: what follows the inputs in a tuple
-    batch; the whole batch where it is a dictionary; nothing more where the function takes one
-    argument. A loss that returns one number for a batch is taken apart into its samples' by
-    batches of one; where these do not have it as their mean or sum (it mixes samples), the batch
-    is one term, and nothing is measured of single samples.
+    batch, as many entries as the function needs; the whole batch where it is a dictionary; nothing
+    more where the function takes one argument. A loss that returns one number for a batch is taken
+    apart into its samples' by batches of one; where these do not have it as their mean or sum (it
+    mixes samples), the batch is one term, and nothing is measured of single samples.
 
     Attributes:
         criterion: The loss.
@@ -136,9 +150,59 @@ class FromLoss(Common):
             if self.measure is None:
                 return float(self.average(outputs, batch)) * count, count
             found = self._said("metric", self.measure, outputs, batch).double()
-        if found.ndim:
+        if found.ndim and len(found) == count:
             return float(found.sum()), float(found.numel())
-        return float(found) * count, count
+        return float(found.mean()) * count, count
+
+    def averages(self, outputs: Outputs, batch: Batch) -> bool:
+        """Tell whether the metric of a batch is seen to be the mean of its parts'.
+
+        An F score, an R2, an RMSE or an AUC is not. Parts that all have one value do not show it.
+        """
+        count, measure = self.size(batch), self.measure
+        if measure is None:
+            return True
+        if count < FEWEST or not _by_sample(outputs, count):
+            return False
+        large = (0, count // 4, count // 4 + count // 3, count)
+        small = (*range(0, count - 1, 2), count)  # where the first are a mean by chance
+        try:
+            whole = self._said("metric", measure, outputs, batch).double()
+            if whole.ndim and len(whole) == count:  # one a sample, and not one a class
+                return True
+            whole = whole.mean()
+            for ends in (large, small):
+                rows = [slice(a, b) for a, b in pairwise(ends)]
+                some = ((selected(x, k, count) for x in (outputs, batch)) for k in rows)
+                parts = [self._said("metric", measure, *pair).double().mean() for pair in some]
+                values = torch.stack(parts)
+                shares = values.new_tensor([k.stop - k.start for k in rows]) / count
+                if not _same(whole, (values * shares).sum()) or _same(values.min(), values.max()):
+                    return False
+        except TaskError:  # it does not take so few
+            return False
+        return True
+
+    def kept(self, outputs: Outputs, batch: Batch) -> tuple[Amount, Amount]:
+        """Return what the metric is computed from, to be joined with other batches', and a size."""
+        assert self.measure is not None
+        wanted = self._wanted(self.measure, batch)
+        pair = mapped(lambda leaf: leaf.detach().cpu(), (outputs, wanted))
+        return (pair,), float(self.size(batch))
+
+    def value(self, total: Amount, count: Amount) -> float:
+        """Return the metric: of all samples together where they were kept, else the mean."""
+        if not isinstance(total, tuple):
+            return ratio(total, count)
+        try:
+            pairs = [joined(list(total), "the test half")]
+        except TaskError:  # the outputs of batches are of several shapes
+            pairs = list(total)
+        assert self.measure is not None
+        with torch.no_grad():
+            found = [float(self._told("metric", self.measure, *p).double().mean()) for p in pairs]
+        sizes = [size_of(pair) for pair in pairs]
+        return math.fsum(map(operator.mul, found, sizes)) / sum(sizes)
 
     def signal(self, outputs: Outputs) -> Tensor | None:
         """Return the outputs, [N, K]; several positions as their means, several tensors joined."""
@@ -155,10 +219,24 @@ class FromLoss(Common):
         Raises:
             TaskError: It raises, or returns no number.
         """
-        given = [outputs]
-        if _arguments(function) != 1:
-            wanted = batch if isinstance(batch, Mapping) else targets(batch, self.inputs)
-            given.append(batch if wanted is None else wanted)
+        return self._told(what, function, outputs, self._wanted(function, batch))
+
+    def _wanted(self, function: Callable[..., Any], batch: Batch) -> tuple[Batch, ...]:
+        """Return what a loss or a metric gets beside the outputs."""
+        needed = _arguments(function)
+        if needed == 1:
+            return ()
+        if isinstance(batch, Mapping):
+            return (batch,)
+        if needed is not None and needed > 2 and self.inputs and isinstance(batch, tuple | list):
+            return tuple(batch[self.inputs : self.inputs + needed - 1])  # weights of samples, say
+        wanted = targets(batch, self.inputs)
+        return (batch if wanted is None else wanted,)
+
+    def _told(
+        self, what: str, function: Callable[..., Any], outputs: Outputs, wanted: tuple[Batch, ...]
+    ) -> Tensor:
+        given = (outputs, *wanted)
         try:
             found = _beside(function, outputs)(*given)
         except Exception as error:  # whatever the user's code raises

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial, reduce
 from itertools import pairwise
@@ -37,8 +37,16 @@ NUMBERS = 1_600_000
 long, as what the layers return no longer fits its caches."""
 FEWEST_PARTS = 32
 """A test half of such a task is put forward in so many parts, for a standard error over them."""
+FIRST = 64
+"""Test samples on which a user's metric is looked at: whether it is a mean over samples."""
+MOST_KEPT = 2**31
+"""Bytes of outputs and targets of the test half that are kept for a metric that is no mean."""
 PARTS_OF_WHOLE = 8
 """Of a metric that is computed from what all samples keep (mAP), which costs more than a sum."""
+
+
+Scoring = Callable[[Outputs, Batch], tuple[Amount, Amount]]
+"""How a batch is scored: the metric's sum and count, or what is kept of it."""
 
 
 @dataclass(frozen=True)
@@ -125,13 +133,16 @@ def evaluate(
             and _mixes(task, *forward(torch.arange(len(split))[:2]))
         ):
             size = TEST_BATCH // 8
+        score: Scoring = task.score
+        if isinstance(task, FromLoss) and task.measure is not None:
+            score = scoring(task, *forward(torch.arange(min(len(split), FIRST))), len(split))
         for indices in _batches(len(split), size):
             outputs, batch = forward(indices)
             with said_of(f"the loss fails on a test batch of {len(indices)}"):
                 lost, count = _loss(task, outputs, batch)
             total, terms = total + lost, terms + count
             tick(forward=len(indices))
-            parts.append(task.score(answers(task, network, batch, outputs), batch))
+            parts.append(score(answers(task, network, batch, outputs), batch))
             if type(task) is Classification and one_label_each(task, batch):
                 logits, labels = task.labelled(outputs, batch)
                 correct.append((logits.argmax(1) == labels).cpu())
@@ -143,6 +154,23 @@ def evaluate(
         tuple(_grouped(parts)),
         torch.cat(correct) if single else None,
     )
+
+
+def scoring(task: FromLoss, outputs: Outputs, batch: Batch, samples: int) -> Scoring:
+    """Return how batches are scored by a user's metric: as parts of a mean, or kept for the whole.
+
+    What is no mean over samples is computed once, of all of them, where they can be kept.
+
+    Args:
+        task: With a metric.
+        outputs: Of the first samples.
+        batch: These.
+        samples: Of the whole test half.
+    """
+    held = sum(x.numel() * x.element_size() for x in tensors(task.kept(outputs, batch)[0]))
+    if held / task.size(batch) * samples > MOST_KEPT or task.averages(outputs, batch):
+        return task.score
+    return task.kept
 
 
 def evaluated_at_once(network: nn.Module, split: Split, task: Task) -> int:

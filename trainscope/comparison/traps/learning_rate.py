@@ -20,19 +20,23 @@ def too_low(item: Setting, others: Sequence[Setting]) -> Trap | None:
     Rests on final accuracies and on TA: Wang et al. (2023), Sec. 4. How many epochs it would need
     is the estimator's to say.
     """
-    rivals = [
-        ground
+    alike = [
+        (other, ground)
         for other in others
         if None not in (item.lr, other.lr, item.mean, other.mean, item.epochs, other.epochs)
-        and (other.lr or 0) > (item.lr or 0)
-        and (other.epochs or 0) <= (item.epochs or 0)
+        and other.lr != item.lr
         and (ground := share([item, other])) is not None
+    ]
+    rivals = [
+        ground
+        for other, ground in alike
+        if (other.lr or 0) > (item.lr or 0) and (other.epochs or 0) <= (item.epochs or 0)
     ]
     if not rivals:
         return None
     ground = max(rivals, key=lambda ground: ground.groups[1].quality)
     own, best = ground.groups
-    ahead = welch(best.qualities, own.qualities)
+    ahead = welch(best.qualities, own.qualities, among=1 + len(alike))
     single = untested(best.finals, own.finals)
     metric = item.metric
     behind = metric.points(ahead.value, best.mean or 0.0)

@@ -128,6 +128,9 @@ def _what_else(path: Path) -> str:
             "this folder has several files of weights, or shards without an index, and none that "
             "is the whole network's by its name; give the checkpoint file in it"
         )
+    files = sorted(f.name for kind in ("*.pt", "*.pth", "*.ckpt") for f in path.glob(kind))
+    if files and not (path / CONFIG).is_file():  # of a run, trainscope's or another's
+        return f"this folder is no network as a hub has it; give the file in it, like {files[0]}"
     has = f"has a {CONFIG} and no" if (path / CONFIG).is_file() else f"has neither {CONFIG} nor"
     return (
         f"this folder {has} weights ({', '.join(WHOLE)}, or shards); give the folder of a network "
