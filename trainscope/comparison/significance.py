@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from trainscope.comparison.studentised_range import range_tail
-
 LEVEL = 0.05
 """The level of every test here, two-sided."""
 LEAST = 0.5
@@ -106,8 +104,10 @@ def welch(first: Sequence[float], second: Sequence[float], *, among: int = 2) ->
     found = contrast((first, second), (1.0, -1.0))
     if among <= 2 or found.freedom is None:
         return found
+    from scipy.stats import studentized_range  # a second to import, which two settings need not
+
     width = math.sqrt(2) * abs(found.value) / found.error
-    return replace(found, p=range_tail(width, among, found.freedom))
+    return replace(found, p=float(studentized_range.sf(width, among, found.freedom)))
 
 
 def hedges_g(first: Sequence[float], second: Sequence[float]) -> float | None:
