@@ -63,9 +63,9 @@ def errors(problem: list[Case], kind: str) -> dict[str, Any]:
     out: dict[str, Any] = {"cases": int(reached.sum()), "z": np.round(all_, 3).tolist()}
     # Short runs on small test sets reach what lies just above them by luck: of what is out of reach
     # for good they tell nothing.
-    if kind == "matched" and not problem[0].small.problem.startswith("retrainbench "):
+    if kind != "rule" and not problem[0].small.problem.startswith("retrainbench "):
         # A match is wrong about reaching only where it says that the run is long enough.
-        counted = centre + 0.3 < np.log(length)
+        counted = (centre + 0.3 < np.log(length)) | (kind == "alone")
         bins = np.clip(np.searchsorted(EDGES, sight, side="right") - 1, 0, len(EDGES) - 2)
         for name, keep in (("seen", counted), ("reached", counted & reached)):
             out[name] = np.bincount(bins[keep], minlength=len(EDGES) - 1).tolist()

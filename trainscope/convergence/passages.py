@@ -121,11 +121,11 @@ def passages(small: FirstStage, reference: FirstStage | None, calibration: Calib
         levels = np.union1d(levels, _jumps(reference, top))
     found = forecast(small, reference, levels)
     errors = calibration[found.kind]
-    if found.kind == "matched":
-        reach = errors.reached(found.in_sight)
-    elif found.kind == "alone" and len(small) >= ENOUGH:
+    if found.kind == "alone" and len(small) >= ENOUGH and small.bounded:
         seen = chances(small, levels).columns()
-        reach = calibration.reach.probability(seen, bounded=small.bounded)
+        reach = calibration.reach.probability(seen, bounded=True)
+    elif found.kind != "rule":  # of other metrics the laws that level off told no more, put aside
+        reach = errors.reached(found.in_sight)
     else:
         reach = np.ones(len(levels))
     reach = 1 - _never_falling(1 - reach)
