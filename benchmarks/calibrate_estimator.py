@@ -4,7 +4,8 @@
 
 OUT is what `calibration_runs.py` wrote, TABLE another table of RetrainBench than the one that is
 shipped. Run it again after every change of the estimator. Without --runs the errors of those
-problems are kept as they are in the file: of the estimator as it was then.
+problems are kept as they are in the file, of the estimator as it was then, and the probability to
+reach a level (`calibrate_reach.py`) is fitted without them.
 """
 
 from __future__ import annotations
@@ -15,17 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from estimator_protocol import Case, TrainingRun, cases, read_deepobs, read_own
+from calibrate_reach import reach
+from estimator_protocol import Case, cases, is_clear, read_bench, read_deepobs, read_own
 from numpy.typing import NDArray
 
 import trainscope.convergence
-from trainscope.convergence.bench import load
-from trainscope.convergence.bench.questions import CLEAR
-from trainscope.convergence.bench.splits import PUT_ASIDE_NETWORKS
-from trainscope.convergence.calibration import EDGES, PROBABILITIES
-from trainscope.convergence.epoch_loss import loss_at_ends
+from trainscope.convergence.calibration import EDGES, PROBABILITIES, load
 from trainscope.convergence.forecast import RULE_ERROR, Forecast, forecast
-from trainscope.convergence.passage import noise
 from trainscope.convergence.stage import first_stage
 
 WATCHED = (0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
@@ -52,10 +49,10 @@ def errors(problem: list[Case], kind: str) -> dict[str, Any]:
     rows = []
     for case in problem:
         f = forecasts(case, kind)
-        rows.append((f.centre[0], f.scale[0], f.in_sight[0], case.truth, case.small.length))
-    centre, scale, sight, truth, length = np.array(rows).T
+        z = f.error(float(np.log(case.truth)))[0]
+        rows.append((f.centre[0], f.scale[0], f.in_sight[0], z, case.truth, case.small.length))
+    centre, scale, sight, z, truth, length = np.array(rows).T
     reached = np.isfinite(truth)
-    z = (np.log(np.where(reached, truth, 1.0)) - centre) / scale
     # Passages beyond a run's end are not seen. Cases whose forecast lies well inside the run miss
     # few of them; the rest tell more of the lower half.
     inside = reached & (centre + 1.3 * scale < np.log(length))
@@ -67,33 +64,12 @@ def errors(problem: list[Case], kind: str) -> dict[str, Any]:
     # Short runs on small test sets reach what lies just above them by luck: of what is out of reach
     # for good they tell nothing.
     if kind != "rule" and not problem[0].small.problem.startswith("retrainbench "):
-        # What is out of sight is forecast far beyond the run, and so counts whatever the forecast;
-        # a match is wrong about reaching only where it says that the run is long enough.
+        # A match is wrong about reaching only where it says that the run is long enough.
         counted = (centre + 0.3 < np.log(length)) | (kind == "alone")
         bins = np.clip(np.searchsorted(EDGES, sight, side="right") - 1, 0, len(EDGES) - 2)
         for name, keep in (("seen", counted), ("reached", counted & reached)):
             out[name] = np.bincount(bins[keep], minlength=len(EDGES) - 1).tolist()
     return out
-
-
-def read_bench(path: Path | None) -> list[TrainingRun]:
-    """Read the constant runs of RetrainBench of which nothing is put aside."""
-    found = []
-    for curve in load(path):
-        if curve.schedule != "constant" or curve.diverged or curve.network in PUT_ASIDE_NETWORKS:
-            continue
-        lost = loss_at_ends(curve.train_loss[1:].tolist(), curve.lr[1:].tolist())
-        ends = np.array([np.nan if value is None else value for value in lost])
-        name = f"retrainbench {curve.kind}"
-        setting = " ".join(map(str, curve.family))
-        loss = np.maximum(np.append(ends[0], ends), 1e-8)
-        found.append(TrainingRun(name, setting, curve.peak_lr, curve.accuracy, loss, 0.0))
-    return found
-
-
-def is_clear(case: Case) -> bool:
-    """Return whether a target lies above the noise of the untrained network's accuracy."""
-    return case.target > case.small.accuracy[0] + CLEAR * noise(case.small.accuracy[1:])
 
 
 def main() -> None:
@@ -120,11 +96,21 @@ def main() -> None:
             kept = {k: v for k, v in before.items() if not k.startswith("retrainbench ")}
             kinds[kind] = dict(sorted((kept | kinds[kind]).items()))
     about = "made by benchmarks/calibrate_estimator.py; see trainscope/convergence/calibration.py"
-    text = json.dumps(
-        {"about": about, "probabilities": PROBABILITIES.round(3).tolist(), "kinds": kinds}
-    )
-    path.write_text(text.replace('"cases"', '\n"cases"') + "\n")
+    whole = {"about": about, "probabilities": PROBABILITIES.round(3).tolist(), "kinds": kinds}
+    whole["reach"] = {"percent": {"all": [0.0] * 4, "without": {}}}
+    whole["reach"]["other"] = whole["reach"]["percent"]
+    _write(path, whole)
+    load.cache_clear()  # how late the forecasts are, as has just been written
+    whole["reach"] = reach(args.deepobs, args.runs)
+    _write(path, whole)
     print(f"{path}: {sum(map(len, problems.values()))} cases of {', '.join(problems)}")
+
+
+def _write(path: Path, whole: dict[str, Any]) -> None:
+    text = json.dumps(whole)
+    for key in ("cases", "all", "without"):
+        text = text.replace(f'"{key}"', f'\n"{key}"')
+    path.write_text(text + "\n")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ not reached within the run's length.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainscope.convergence import LearningCurve
-from trainscope.convergence.passage import centred_mean, first_passage, running_maximum
+from trainscope.convergence.bench import BenchCurve, load
+from trainscope.convergence.bench.questions import CLEAR
+from trainscope.convergence.bench.splits import PUT_ASIDE_NETWORKS
+from trainscope.convergence.epoch_loss import loss_at_ends
+from trainscope.convergence.passage import centred_mean, first_passage, noise, running_maximum
 
 PAIRS = ((2.5, 2, (0.3,)), (4.0, 3, (0.2, 0.5)), (10.0, 5, (0.1, 0.2)))
 """LR ratio, its steps on the grid of 0.2 decades, and where on the large run the target is."""
@@ -118,6 +122,45 @@ def read_own(folder: Path) -> list[TrainingRun]:
                     TrainingRun(problem, path.stem, float(lr), accuracy, loss, float(z["chance"]))
                 )
     return found
+
+
+ASIDE_FAMILIES = {
+    ("fashion-mnist", "resnet", "momentum", "2:4 0.5", 0),
+    ("code-classes", "character-cnn", "sgd", "unstructured 0.98", 0),
+    ("digits", "resnet", "momentum", "unstructured 0.98", 0),
+    ("fashion-mnist", "lenet", "adamw", "filter 0.5", 0),
+    ("mnist", "vgg", "momentum", "unstructured 0.9", 0),
+    ("digits", "vgg", "sgd", "unstructured 0.95", 0),
+    ("mnist", "lenet", "adamw", "filter 0.75", 1),
+}
+"""Of RetrainBench, beside the networks that are put aside there: those made last."""
+
+
+def is_open(curve: BenchCurve) -> bool:
+    """Return whether a curve of RetrainBench may be looked at: it is not put aside."""
+    return curve.network not in PUT_ASIDE_NETWORKS and curve.family not in ASIDE_FAMILIES
+
+
+def read_bench(
+    path: Path | None = None, keep: Callable[[BenchCurve], bool] = is_open
+) -> list[TrainingRun]:
+    """Read the constant runs of RetrainBench; a problem is one of data and network."""
+    found = []
+    for curve in load(path):
+        if curve.schedule != "constant" or curve.diverged or not keep(curve):
+            continue
+        lost = loss_at_ends(curve.train_loss[1:].tolist(), curve.lr[1:].tolist())
+        ends = np.array([np.nan if value is None else value for value in lost])
+        name = f"retrainbench {curve.kind}"
+        setting = " ".join(map(str, curve.family))
+        loss = np.maximum(np.append(ends[0], ends), 1e-8)
+        found.append(TrainingRun(name, setting, curve.peak_lr, curve.accuracy, loss, 0.0))
+    return found
+
+
+def is_clear(case: Case) -> bool:
+    """Return whether a target lies above the noise of the untrained network's accuracy."""
+    return case.target > case.small.accuracy[0] + CLEAR * noise(case.small.accuracy[1:])
 
 
 def cases(runs: Sequence[TrainingRun], watched: Sequence[float] = WATCHED) -> Iterator[Case]:

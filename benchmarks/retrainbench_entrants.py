@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from estimator_baselines import log_line, lr_ratio, time_factor
 from estimator_protocol import Case, TrainingRun
+from estimator_reachable_cases import CALIBRATED_AS
 from retrainbench_laws import annealing_law, multi_power_law, power_law
 
 from trainscope.convergence import Estimate, Interval, estimate_extra_epochs
@@ -24,15 +25,6 @@ from trainscope.convergence.calibration import load as load_calibration
 from trainscope.convergence.passage import first_passage, running_maximum
 
 Entrant = Callable[[BenchQuestion], Interval]
-
-CALIBRATED_AS = {
-    "digits": ("digits", "retrainbench digits"),
-    "mnist": ("mnist", "pairs", "retrainbench mnist"),
-    "fashion-mnist": ("fmnist_2c2d", "retrainbench fashion-mnist"),
-    "code-classes": ("text", "retrainbench code-classes"),
-    "code-text": ("text", "retrainbench code-text"),
-}
-"""What is left out of the estimator's own calibration when it is asked about a problem."""
 
 
 def point(value: float) -> Interval:

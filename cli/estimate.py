@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from trainscope.records import Metric
 
 FILE = Place(exists=True, path_type=Path)
+HALF = 0.5
 
 
 @click.command("estimate")
@@ -151,12 +151,17 @@ def command(
         say("first passage    unknown")
         say(f"{f'extra {small.per}s':<16} unknown")
     else:
-        found = in_words(estimate.first_passage, small.per)
-        brackets = f" ({chance} in brackets)" if "(" in f"{found}{estimate.extra_epochs}" else ""
-        say(f"first passage    {found}{brackets}")
+        found = estimate.first_passage.in_words(small.per)
+        extra = estimate.extra_epochs.in_words(more=small.per)
+        brackets = f" ({chance} in brackets)" if "(" in f"{found}{extra}" else ""
+        # What is unlikely is told as of those curves that do get there.
+        told = not estimate.first_passage.is_late
+        ever = ", if at all" if estimate.reachable < HALF and told else ""
+        say(f"first passage    {found}{ever}{brackets}")
         beyond = estimate.lengthens == THE_WATCHED
-        added = "beyond those watched" if beyond else f"to add to {estimate.lengthens}"
-        say(f"{f'extra {small.per}s':<16} {estimate.extra_epochs} {added}")
+        added = " beyond those watched" if beyond else f" to add to {estimate.lengthens}"
+        added = "" if beyond and "more" in extra else added
+        say(f"{f'extra {small.per}s':<16} {extra}{added}")
         say(f"reachable        with probability {estimate.reachable:.2f}")
     if estimate.final is not None:
         say(f"the plan ends    at {ending(estimate.final, small.metric)}")
@@ -181,7 +186,7 @@ def bound_in_words(bound: float, estimate: Estimate, small: LearningCurve) -> st
             return "which has passed: here it is no upper bound"
         if bound < estimate.first_passage.median:
             return "earlier than the estimate: here it is hardly an upper bound"
-        if bound > estimate.first_passage.high:
+        if bound > estimate.first_passage.high and not estimate.first_passage.is_open:
             return "an upper bound as a rule, and later than all of the interval"
     return "an upper bound as a rule"
 
@@ -190,9 +195,3 @@ def ending(final: Interval, metric: Metric) -> str:
     """Write where a plan ends, like "93.12 % (92.40 to 93.77)"."""
     low, high = (metric.written(value, 2).split(" ")[0] for value in (final.low, final.high))
     return f"{metric.written(final.median, 2)} ({low} to {high})"
-
-
-def in_words(passage: Interval, per: str = "epoch") -> str:
-    """Write "epoch 63 (48 to 90)", "never (epoch 26 to never)", or "never"."""
-    text = str(passage)
-    return f"{per} {text}" if math.isfinite(passage.median) else text.replace("(", f"({per} ", 1)

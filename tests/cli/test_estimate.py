@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from commands import invoke
 from curves import curve, law
 
-from trainscope.cli.estimate import command, in_words
+from trainscope.cli.estimate import command
 from trainscope.cli.main import main
 from trainscope.convergence import Interval, LearningCurve, estimate_extra_epochs
 from trainscope.convergence.continued import SHAPES
@@ -268,7 +268,61 @@ def test_a_missing_column_is_told_with_the_separators_that_are_read(tmp_path):
     ],
 )
 def test_the_first_passage_is_put_in_words(median, low, high, words):
-    assert in_words(Interval(median, low, high)) == words
+    assert Interval(median, low, high).in_words("epoch") == words
+
+
+@pytest.mark.parametrize(
+    ("median", "low", "high", "words"),
+    [
+        (63, 48, 1999, "epoch 63 (48 to 1999)"),
+        (63, 48, 2000, "epoch 63 (48 or later; not within 2000 epochs with probability 0.14)"),
+        (
+            2000,
+            340,
+            2000,
+            "not within 2000 epochs with probability 0.14 (epoch 340 at the earliest)",
+        ),
+        (2000, 2000, 2000, "not within 2000 epochs with probability 0.14"),
+    ],
+)
+def test_an_end_at_the_horizon_is_no_epoch(median, low, high, words):
+    interval = Interval(median, low, high, horizon=2000, beyond=0.14)
+    assert interval.in_words("epoch") == words
+    assert interval.is_open == (high == 2000)
+    assert interval.is_late == (median == 2000)
+    assert Interval.from_json(interval.to_json()) == interval
+
+
+def test_epochs_to_add_beyond_the_horizon_are_no_number():
+    late = Interval(1980, 300, 1980, horizon=1980, beyond=0.71)
+    assert late.in_words(more="epoch") == (
+        "not within 1980 more epochs with probability 0.71 (300 at the least)"
+    )
+    some = Interval(80, 30, 1980, horizon=1980, beyond=0.12)
+    assert some.in_words(more="step") == (
+        "80 (30 or more; not within 1980 more steps with probability 0.12)"
+    )
+
+
+def test_a_target_out_of_sight_is_told_without_a_number_that_nobody_estimated(tmp_path):
+    """A loss that creeps: in 20 records it is watched to step 2000, and 200000 is the horizon."""
+    rows = [f"{100 * k},0.001,{4 * (100 * k) ** -0.02}" for k in range(1, 21)]
+    (tmp_path / "creeps.csv").write_text("\n".join(["step,lr,val_loss", *rows]))
+    asked = [str(tmp_path / "creeps.csv"), "--metric", "val_loss", "--target", "3.0"]
+    shown = run(*asked).stdout
+    assert "first passage    not within 200000 steps with probability 0." in shown
+    assert "extra steps      not within 198000 more steps with probability 0." in shown
+    assert "step 200000 " not in shown
+    found = json.loads(run(*asked, "--json").stdout)["first_passage"]
+    assert found["horizon"] == 200000
+    assert 0.5 < found["beyond"] <= 1.0
+
+
+def test_what_is_less_likely_than_not_is_told_as_that(tmp_path):
+    rows = [f"{k},0.001,{80 - 60 * math.exp(-k / 4)}" for k in range(1, 31)]
+    (tmp_path / "flat.csv").write_text("\n".join(["epoch,lr,accuracy", *rows]))
+    shown = run(str(tmp_path / "flat.csv"), "--target", "90").stdout
+    assert ", if at all (80 % interval in brackets)" in shown
 
 
 def test_a_diverged_run_never_gets_there(tmp_path):

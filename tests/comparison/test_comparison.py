@@ -12,7 +12,7 @@ from trainscope.comparison.comparison import compare
 from trainscope.comparison.estimates import GroupEstimate
 from trainscope.comparison.findings import findings
 from trainscope.comparison.settings import group
-from trainscope.convergence import Estimate, EstimateStatus, LearningCurve
+from trainscope.convergence import Estimate, EstimateStatus, Interval, LearningCurve
 from trainscope.convergence.estimate import NEVER
 from trainscope.records import Kind, RunStatus
 from trainscope.report.comparison_figures import displays
@@ -197,6 +197,20 @@ def test_never_is_said_only_where_the_estimate_and_the_traps_say_it(
     assert ("however long" in told) is (words.startswith("is not expected"))
     assert told.endswith(" Why.") is converged  # one sentence, not the whole explanation
     assert "All." not in told
+
+
+def test_epochs_beyond_the_horizon_are_no_number():
+    def told(median):
+        held = estimate(EstimateStatus.OK, 0.8)
+        late = Interval(median, 20.0, 990.0, horizon=990.0, beyond=0.2)
+        return replace(held, result=replace(held.result, extra_epochs=late)).sentence()
+
+    assert told(40.0).startswith(
+        "small needs about 40 more first-stage epochs (20 or more, 80 % interval; not within 990 "
+        "more epochs with probability 0.20) to reach the 98.0 % of large."
+    )
+    assert told(990.0).startswith("small may not reach the 98.0 % of large (the chance is put at")
+    assert "990" not in told(990.0)
 
 
 def test_an_estimate_knows_which_settings_had_not_converged(monkeypatch):

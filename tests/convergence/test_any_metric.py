@@ -45,7 +45,7 @@ def test_the_passage_of_a_loss_that_goes_on_is_in_the_interval(
     found = estimate_extra_epochs(small, target, large if with_reference else None)
     assert found.first_passage.low < truth < found.first_passage.high
     assert found.first_passage.median == pytest.approx(truth, rel=0.15 if with_reference else 0.5)
-    assert found.reachable > 0.9
+    assert found.reachable > 0.8
     assert "the loss moves by -" in found.explanation
     assert found.curve.low[-1] < found.curve.median[-1] < found.curve.high[-1]
 

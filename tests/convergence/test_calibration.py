@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from trainscope.convergence.calibration import EDGES, KINDS, PROBABILITIES, load, pool
+from trainscope.convergence.calibration import EDGES, KINDS, PROBABILITIES, Reach, load, pool
 
 
 def test_pooled_quantiles_are_those_of_the_mixture():
@@ -35,6 +35,47 @@ def test_the_shipped_calibration_is_whole_and_can_leave_a_problem_out():
         assert len(less[kind].z) == len(whole[kind].z) - len(PROBABILITIES)
         assert whole[kind].quantile(0.1) < 0 < whole[kind].quantile(0.95)
         assert len(whole[kind].reach) == len(EDGES) - 1
+
+
+def test_early_errors_can_be_those_that_few_problems_exceed():
+    # The early quantiles of ten problems are 1 to 10 times those of the first; late ones the same.
+    shape = 2 * PROBABILITIES - 1
+    problems = [{"z": np.where(shape < 0, k * shape, shape).tolist()} for k in range(1, 11)]
+    errors = pool(problems, cautious=0.3)
+    # Three of the ten have earlier errors than the 30 % quantile of 1..10 from above, 7.3.
+    assert errors.quantile(0.25) == pytest.approx(7.3 * -0.5, abs=0.15)
+    assert errors.quantile(0.1) == pytest.approx(7.3 * -0.8, abs=0.25)
+    assert errors.quantile(0.75) == pytest.approx(0.5, abs=0.05)
+
+
+def test_below_is_the_inverse_of_the_quantile():
+    errors = load()["alone"]
+    for p in (0.1, 0.25, 0.75, 0.9):
+        assert errors.below(errors.quantile(p)) == pytest.approx(p, abs=0.01)
+    assert errors.below(np.array([-np.inf, np.inf])).tolist() == [0.0, 1.0]
+
+
+def test_the_probability_to_reach_goes_with_the_columns():
+    reach = Reach(percent=np.array([1.0, 2.0, 0.0, -1.0]), other=np.array([0.0, 1.0, 0.0, 0.0]))
+    columns = np.array([[1.0, 0.0, 0.5, 1.0], [1.0, 1.0, 0.5, 0.0]])
+    expected = 1 / (1 + np.exp([0.0, -3.0]))
+    assert reach.probability(columns, bounded=True) == pytest.approx(expected)
+    assert reach.probability(columns, bounded=False)[1] == pytest.approx(1 / (1 + np.exp(-1)))
+
+
+def test_the_shipped_weights_shift_by_every_problem_that_is_left_out():
+    whole, one, two = load().reach, load("cifar10_3c3d").reach, load("fmnist_2c2d").reach
+    both = load("cifar10_3c3d", "fmnist_2c2d").reach
+    assert (one.percent != whole.percent).any()
+    added = one.percent + two.percent - whole.percent
+    assert both.percent == pytest.approx(added)
+    # More of the laws' weight and a nearer level never make it less likely.
+    for reach in (whole, one, two, both):
+        assert reach.percent[1] > 0
+        assert reach.percent[2] > 0
+        assert reach.percent[3] < 0
+        assert reach.other[1] > 0
+        assert reach.other[3] == 0
 
 
 def test_the_package_needs_neither_torch_nor_scipy_to_be_imported():

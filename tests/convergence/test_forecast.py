@@ -67,6 +67,33 @@ def test_a_curve_that_levels_off_does_not_see_beyond_its_asymptote():
     assert loss_slope(replace(flat, loss=0.5 / time**0.4)) == pytest.approx(0.4)
 
 
+@pytest.mark.parametrize("bounded", [True, False])
+def test_the_error_of_a_forecast_is_the_inverse_of_its_passages(bounded):
+    small = replace(first_stage(curve(30)), bounded=bounded)
+    found = forecast(small, None, TARGETS)
+    for z in (-3.0, -0.4, 0.0, 1.5):
+        assert found.error(found.at(z)) == pytest.approx(np.full(3, z), abs=1e-9)
+    # However early, never before what was watched, where levels are those of a percentage.
+    assert (found.at(-30.0) >= found.watched - 1e-12).all() == bounded
+    assert found.error(np.inf).min() > 1e9
+
+
+def test_what_is_lacking_by_little_more_than_noise_may_come_early():
+    quiet, loud = (first_stage(curve(30, noise=noise, seed=3)) for noise in (0.05, 2.0))
+    of_quiet, of_loud = (forecast(stage, None, np.array([71.0])) for stage in (quiet, loud))
+    assert of_loud.early[0] > 2 * of_quiet.early[0]
+    few = forecast(first_stage(curve(8, noise=0.05, seed=3)), None, np.array([71.0]))
+    assert few.early[0] < of_quiet.early[0]
+
+
+def test_a_match_far_from_the_ratio_of_the_lrs_is_less_sure():
+    large = first_stage(curve(200, lr=0.1))
+    at = np.array([66.0])
+    as_the_lrs = forecast(first_stage(curve(30, pace=8.0, lr=0.0125)), large, at)
+    unlike = forecast(first_stage(curve(30, pace=8.0, lr=0.1 / 64)), large, at)
+    assert unlike.scale[0] ** 2 - as_the_lrs.scale[0] ** 2 > 0.1
+
+
 def forgetting(times):
     """Return the prior covariance of the log ratio: one is forgotten by e in 7 of log time."""
     return np.array([[0.7**2 * np.exp(-abs(a - b) / 7.0) for b in times] for a in times])

@@ -93,6 +93,18 @@ def test_an_estimate_is_said_with_its_interval_and_bound():
     )
 
 
+def test_an_end_at_the_horizon_is_said_with_its_probability():
+    horizon = {"horizon": 1980.0, "beyond": 0.12}
+    assert (
+        "expect 12 or more extra epochs (80% interval, median 20; not within 1980 more epochs with "
+        "probability 0.12)"
+    ) in estimate(extra_epochs={"median": 20.0, "low": 12.0, "high": 1980.0, **horizon})
+    assert estimate(extra_epochs={"median": 1980.0, "low": 300.0, "high": 1980.0, **horizon}) == (
+        "LR 0.001 is not expected to get to the 97.4 % of LR 0.01 after 5 epochs soon: not within "
+        "1980 more epochs with probability 0.12 (300 at the least) (80% interval)."
+    )
+
+
 def test_few_epochs_give_a_bound_and_no_interval():
     few = estimate(status="too few epochs")
     assert "it needs more epochs, at most 45 by LR time; for an interval, watch" in few

@@ -7,7 +7,7 @@ import pytest
 from curves import curve
 from matplotlib.figure import Figure
 
-from trainscope.convergence import LearningCurve, estimate_extra_epochs
+from trainscope.convergence import Interval, LearningCurve, estimate_extra_epochs
 from trainscope.report.convergence_display import ConvergenceDisplay
 
 SMALL, LARGE = curve(30, pace=8, lr=0.0125, noise=0.2), curve(200, lr=0.1, noise=0.2, seed=1)
@@ -43,6 +43,29 @@ def test_no_passage_is_drawn_that_is_less_likely_than_not():
     assert "target, 66.00 %, reached with probability 0.33" in drawn[0.33]
     assert passage not in drawn[0.33]
     assert {passage, "target, 66.00 %"} <= drawn[0.5]
+
+
+def test_an_end_at_the_horizon_is_an_arrow_and_a_median_there_is_not_drawn():
+    estimate = replace(estimate_extra_epochs(SMALL, 66.0, LARGE), reachable=0.8)
+
+    def drawn(median):
+        late = Interval(median, 40.0, 3000.0, horizon=3000.0, beyond=0.2)
+        shown = ConvergenceDisplay(replace(estimate, first_passage=late), SMALL, LARGE)
+        shown.plot(Figure().subplots())
+        return shown.ax_.lines
+
+    lines = drawn(90.0)
+    labels = {str(line.get_label()) for line in lines}
+    assert (
+        "first passage, epoch 90 (40 or later; not within 3000 epochs with probability 0.20)"
+    ) in labels
+    assert [line.get_marker() for line in lines].count(">") == 1
+    assert not any(3000.0 in line.get_xdata() for line in lines)
+    lines = drawn(3000.0)
+    assert "target, 66.00 %, not within 3000 epochs with probability 0.20" in {
+        str(line.get_label()) for line in lines
+    }
+    assert not any(3000.0 in line.get_xdata() for line in lines)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import replace
 
@@ -11,6 +10,7 @@ from pages import Balance, data_of
 
 from trainscope.comparison.comparison import compare
 from trainscope.comparison.traps import Severity, Trap
+from trainscope.convergence import Interval
 from trainscope.errors import RecordError
 from trainscope.report.page.build import page_html, write_page
 from trainscope.report.page.payload import MOST_EPOCHS, payload
@@ -144,11 +144,12 @@ def test_the_headline_of_traps_counts_their_boxes():
 def test_an_estimate_that_looks_too_far_ahead_is_not_drawn_and_says_so():
     comparison = compare(five_settings())
     assert not [plot for plot in payload(comparison)["plots"] if plot["kind"] == "estimate"]
-    assert "No curve is predicted" in comparison.estimates[0].sentence()
+    assert "No curve is predicted" in comparison.estimates[0].result.withheld
 
 
 def test_an_estimate_carries_its_passage(monkeypatch):
     monkeypatch.setattr("trainscope.convergence.drawn.FURTHEST", 1000.0)
+    monkeypatch.setattr("trainscope.comparison.estimates.LIKELY", 0.3)
     comparison = compare(five_settings())
     shown = [plot for plot in payload(comparison)["plots"] if plot["kind"] == "estimate"]
     assert shown
@@ -157,8 +158,26 @@ def test_an_estimate_carries_its_passage(monkeypatch):
             h for h in comparison.estimates if plot["title"].startswith(f"When does {h.label} ")
         )
         passage = held.result.first_passage
-        if math.isfinite(passage.median):
-            assert plot["passage"]["median"] == pytest.approx(passage.median, rel=1e-3)
-            assert str(passage) in plot["passage"]["label"]
-        else:
-            assert plot["passage"] is None
+        assert plot["passage"]["median"] == pytest.approx(passage.median, rel=1e-3)
+        assert passage.in_words("epoch") in plot["passage"]["label"]
+        assert plot["passage"]["high"] == pytest.approx(passage.high, rel=1e-3)
+
+
+def test_an_end_at_the_horizon_is_an_arrow_and_no_epoch(monkeypatch):
+    monkeypatch.setattr("trainscope.convergence.drawn.FURTHEST", 1000.0)
+    monkeypatch.setattr("trainscope.comparison.estimates.LIKELY", 0.3)
+    comparison = compare(five_settings())
+
+    def passage_of(median: float):
+        late = Interval(median, 210, 1000, horizon=1000, beyond=0.2)
+        held = comparison.estimates[0]
+        held = replace(held, result=replace(held.result, first_passage=late))
+        shown = payload(replace(comparison, estimates=(held,)))["plots"]
+        return next(plot for plot in shown if plot["kind"] == "estimate")["passage"]
+
+    shown = passage_of(230)
+    assert shown["high"] is None
+    assert shown["label"] == (
+        "reaches it at epoch 230 (210 or later; not within 1000 epochs with probability 0.20)"
+    )
+    assert passage_of(1000) is None

@@ -14,7 +14,6 @@ from trainscope.comparison.significance import LEAST, untested, welch
 from trainscope.convergence import (
     Estimate,
     EstimateStatus,
-    Interval,
     LearningCurve,
     estimate_extra_epochs,
 )
@@ -68,7 +67,7 @@ class GroupEstimate:
     @property
     def unreachable(self) -> bool:
         """Return whether no number of epochs can be named: more likely than not, none will do."""
-        return self.result.reachable < LIKELY or not math.isfinite(self.result.extra_epochs.median)
+        return self.result.reachable < LIKELY or self.result.extra_epochs.is_late
 
     @property
     def stretched(self) -> bool:
@@ -110,11 +109,14 @@ class GroupEstimate:
                 f"{self.label} needs more first-stage epochs to reach {aim}; how many cannot be "
                 f"told from the {self.watched} that were watched: it takes {FEWEST_WATCHED}."
             )
-        to = f"to {extra.high:.0f}" if math.isfinite(extra.high) else "or more"
+        span = f"{extra.low:.0f} {'or more' if extra.is_open else f'to {extra.high:.0f}'}"
+        missed = ""
+        if extra.is_open and math.isfinite(extra.horizon):
+            missed = f"; {extra.missed(more='epoch')}"
         needs = f"about {extra.median:.0f} more first-stage epochs"
         if self.stretched:
             needs = f"its whole schedule about {extra.median:.0f} epochs longer"
-        line = f"{self.label} needs {needs} ({extra.low:.0f} {to}, 80 % interval) to reach {aim}"
+        line = f"{self.label} needs {needs} ({span}, 80 % interval{missed}) to reach {aim}"
         if self.result.status in BY_DECAYS:
             line += (
                 f"; not to be relied on, as {self.reference} itself gets there only by its decays"
@@ -133,8 +135,8 @@ class GroupEstimate:
             "target": self.target,
             "watched": self.watched,
             "sentence": self.sentence(),
-            "extra_epochs": _interval(result.extra_epochs),
-            "first_passage": _interval(result.first_passage),
+            "extra_epochs": result.extra_epochs.to_json(),
+            "first_passage": result.first_passage.to_json(),
             "reachable": result.reachable,
             "lr_time_bound": _finite(result.lr_time_bound),
             "status": str(result.status),
@@ -234,10 +236,6 @@ def _estimate(ground: Ground, unconverged: Collection[str]) -> GroupEstimate | N
         converged=item.label not in unconverged,
         given=ground.partial or _condition(ground),
     )
-
-
-def _interval(interval: Interval) -> Json:
-    return {name: _finite(getattr(interval, name)) for name in ("median", "low", "high")}
 
 
 def _finite(value: float | None) -> float | None:

@@ -3,8 +3,9 @@
 `calibration.json` holds, for every problem that was calibrated on, the quantiles of the
 standardised error z = (log true - log forecast) / scale, and how often a target was reached, by the
 weight of what sees it reached. Problems count equally; those of RetrainBench are named by their
-data and network. Some may be left out, which is how the benchmarks judge the estimator on problems
-it has not seen.
+data and network. Of a curve that is watched alone it holds how the probability to reach a level
+goes with what the curve shows (`Reach`), and by how much that changes without each problem. Some
+may be left out, which is how the benchmarks judge the estimator on problems it has not seen.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ KINDS = ("matched", "alone", "rule")
 """With a reference; without; by the ratio of the LRs alone."""
 PROBABILITIES = np.linspace(0.025, 0.975, 39)
 """At which each problem's quantiles are kept."""
+CAUTIOUS = 0.3
+"""Of curves that are watched alone, the share of problems whose passages may come earlier than the
+lower ends have it, in the place of all problems' mean."""
+_TRIED = np.linspace(0.005, 0.995, 199)
 EDGES = np.array([0.0, 0.02, 0.1, 0.5, 0.9, 1.0])
 """Edges of the bins of the weight in sight."""
 
@@ -37,12 +42,16 @@ class Errors:
         centred: True where the forecast itself is to stay the median, as the errors' median differs
             in sign from problem to problem. (Equal LR time is late on all of them.)
         reach: [B], share of targets that were reached, by bin of the weight in sight, over the
-            share of those in full sight; rising to 1.
+            share of those in full sight; rising to 1. Of forecasts with a reference.
     """
 
     z: Floats
     reach: Floats
     centred: bool = True
+
+    def below(self, z: Floats) -> Floats:
+        """Return the probability that the error is at most z, [M]."""
+        return np.interp(z, self.quantile(_TRIED), _TRIED, left=0.0, right=1.0)
 
     def quantile(self, probability: Floats | float) -> Floats:
         """Return the quantiles of z, of the shape of `probability`."""
@@ -61,25 +70,58 @@ class Errors:
 
 
 @dataclass(frozen=True)
+class Reach:
+    """How the probability that a curve watched alone reaches a level goes with what it shows.
+
+    Attributes:
+        percent: [4], weights of `Chances.columns`, of a percentage.
+        other: [4], of any other metric, whose levels have no end.
+    """
+
+    percent: Floats
+    other: Floats
+
+    def probability(self, columns: Floats, *, bounded: bool) -> Floats:
+        """Return the probability that each level is ever reached, [M].
+
+        Args:
+            columns: [M, 4], of `Chances`.
+            bounded: Whether they are of a percentage.
+        """
+        score = columns @ (self.percent if bounded else self.other)
+        return np.asarray(1 / (1 + np.exp(-score)))
+
+
+@dataclass(frozen=True)
 class Calibration:
-    """The errors of every kind of forecast."""
+    """The errors of every kind of forecast, and what a level's being reached goes with."""
 
     kinds: Mapping[str, Errors]
+    reach: Reach
 
     def __getitem__(self, kind: str) -> Errors:
         """Return the errors of one of `KINDS`."""
         return self.kinds[kind]
 
 
-def pool(problems: Sequence[Mapping[str, Any]], *, centred: bool = True) -> Errors:
+def pool(
+    problems: Sequence[Mapping[str, Any]], *, centred: bool = True, cautious: float | None = None
+) -> Errors:
     """Return the errors of several problems, each with the same weight.
 
     Args:
         problems: Objects with `z` (quantiles at `PROBABILITIES`) and, where known, `seen` and
             `reached` (counts by bin of the weight in sight).
         centred: As in `Errors`.
+        cautious: The share of problems whose early errors are to be larger than those returned, as
+            problems differ in them; None for those of all together.
     """
-    z = np.sort(np.concatenate([np.asarray(p["z"], dtype=np.float64) for p in problems]))
+    own = np.array([p["z"] for p in problems], dtype=np.float64)
+    z = np.sort(own, axis=None)
+    if cautious is not None:
+        place = (np.arange(len(z)) + 0.5) / len(z)
+        early = np.interp(place, PROBABILITIES, np.quantile(own, cautious, axis=0))
+        z = np.sort(np.where(place < 0.5, np.minimum(early, 0.0), np.maximum(z, 0.0)))
     bins = len(EDGES) - 1
     seen, reached = np.zeros(bins), np.zeros(bins)
     for problem in problems:
@@ -101,16 +143,22 @@ def load(*without: str) -> Calibration:
         without: Problems to leave out, by their names in the file or by how these begin.
     """
     text = files("trainscope.convergence").joinpath("calibration.json").read_text("utf-8")
-    raw = json.loads(text)["kinds"]
+    whole = json.loads(text)
+    raw = whole["kinds"]
     left_out = tuple(f"{name} " for name in without)
     kinds = {
         kind: pool(
             [e for name, e in raw[kind].items() if not f"{name} ".startswith(left_out)],
             centred=kind != "rule",
+            cautious=CAUTIOUS if kind == "alone" else None,
         )
         for kind in KINDS
     }
-    return Calibration(kinds)
+    weights = {}
+    for metric, held in whole["reach"].items():
+        shifts = [s for name, s in held["without"].items() if f"{name} ".startswith(left_out)]
+        weights[metric] = np.sum([held["all"], *shifts], axis=0)
+    return Calibration(kinds, Reach(**weights))
 
 
 def _rising(values: Floats, weights: Floats) -> Floats:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from trainscope.records import Json, Metric, Shown
@@ -70,20 +71,80 @@ class Interval:
         median: Half the probability lies on each side.
         low: Lower end.
         high: Upper end.
+        horizon: The number that stands for all that is later: an end there was not estimated.
+        beyond: Probability that the value lies beyond the horizon, or is never reached.
     """
 
     median: float
     low: float
     high: float
+    horizon: float = math.inf
+    beyond: float = 0.0
+
+    @property
+    def is_open(self) -> bool:
+        """Return whether the upper end was not estimated: it stands at the horizon, or nowhere."""
+        return not math.isfinite(self.high) or self._is_late(self.high)
+
+    @property
+    def is_late(self) -> bool:
+        """Return whether the median was not estimated: it stands at the horizon, or nowhere."""
+        return not math.isfinite(self.median) or self._is_late(self.median)
+
+    def as_far_as(self, horizon: float, beyond: float) -> Interval:
+        """Return the same numbers, of which those at a horizon stand for all that is later."""
+        return replace(self, horizon=horizon, beyond=beyond)
 
     def to_json(self) -> Json:
-        """Return the three numbers, null for infinity."""
-        return {name: _finite(getattr(self, name)) for name in ("median", "low", "high")}
+        """Return the three numbers, null for infinity, and the horizon where there is one."""
+        names = ["median", "low", "high"]
+        names += ["horizon", "beyond"] if math.isfinite(self.horizon) else []
+        return {name: _finite(getattr(self, name)) for name in names}
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, float | None]) -> Interval:
+        """Read what `to_json` gives."""
+        found = {name: math.inf if value is None else value for name, value in raw.items()}
+        return cls(**found)
 
     def __str__(self) -> str:
-        """Return the interval in whole numbers, like `63 (48 to 90)`."""
+        """Return the interval in whole numbers, like `63 (48 to 90)`; see `in_words`."""
+        return self.in_words()
+
+    def in_words(self, place: str = "", more: str = "") -> str:
+        """Return the interval in whole numbers, like "epoch 63 (48 to 90)".
+
+        Ends that stand at the horizon are not written: "epoch 63 (48 or later; not within 2000
+        epochs with probability 0.14)", "not within 2000 epochs with probability 0.71 (epoch 340 at
+        the earliest)".
+
+        Args:
+            place: The axis, where the numbers are places on it: "epoch".
+            more: The axis, where they are a count that is added: "epoch".
+        """
         middle, low, high = (_write(x) for x in (self.median, self.low, self.high))
-        return middle if middle == low == high else f"{middle} ({low} to {high})"
+        at = f"{place} " if place else ""
+        if not self._is_late(self.high):
+            if middle == low == high:
+                return f"{at}{middle}" if math.isfinite(self.median) else middle
+            if math.isfinite(self.median):
+                return f"{at}{middle} ({low} to {high})"
+            return f"{middle} ({at}{low} to {high})"
+        if not self._is_late(self.median):
+            end = "or more" if more else "or later"
+            return f"{at}{middle} ({low} {end}; {self.missed(place, more)})"
+        if self._is_late(self.low):
+            return self.missed(place, more)
+        return f"{self.missed(place, more)} ({at}{low} at the {'least' if more else 'earliest'})"
+
+    def missed(self, place: str = "", more: str = "") -> str:
+        """Return "not within 2000 epochs with probability 0.71": of what lies past the horizon."""
+        unit = f" more {more}s" if more else f" {place}s" if place else ""
+        chance = f"{min(max(self.beyond, 0.01), 0.99):.2f}"
+        return f"not within {_write(self.horizon)}{unit} with probability {chance}"
+
+    def _is_late(self, end: float) -> bool:
+        return math.isfinite(self.horizon) and end >= self.horizon * (1 - 1e-9)
 
 
 THE_STAGE, THE_SCHEDULE, THE_WATCHED = "the first LR stage", "the whole schedule", "those watched"
@@ -141,12 +202,12 @@ class Estimate(Shown):
         level: Probability that the intervals are to hold the truth with.
         first_passage: Epoch, counted from the start of retraining, at which the running maximum
             of the centred 5-epoch mean of the accuracy first reaches the target if the present LR
-            goes on.
+            goes on. Of what comes later than its `horizon` nothing is told but the probability.
         extra_epochs: Epochs to add to the first LR stage of the planned schedule so that the
             accuracy after its decays reaches the target; without a schedule, epochs beyond those
             watched until the first passage.
         reachable: Probability that the target is ever reached at this LR (with a schedule: after
-            its decays).
+            its decays): within the horizon of the first passage, 100 times what was watched.
         lr_time_bound: Epoch by which equal LR time would have been spent as the reference had spent
             when it reached the target; None without a reference that reached it. Upper bound.
         status: What to know first.
@@ -187,7 +248,7 @@ class Estimate(Shown):
         bound, passage = self.lr_time_bound, self.first_passage
         if bound is None or self.status is EstimateStatus.REACHED:
             return ""
-        if passage.low <= bound <= passage.high:
+        if passage.low <= bound <= passage.high or (bound > passage.high and passage.is_open):
             return ""
         side = "earlier" if bound < passage.low else "later"
         at = f"{self.per} {bound:.0f}"
@@ -196,6 +257,9 @@ class Estimate(Shown):
     def __repr__(self) -> str:
         """Return one line: the target, the extra epochs and their interval, the status."""
         extra, goal = self.extra_epochs, self.metric.called(self.target, 2)
+        if math.isfinite(extra.horizon) and extra.is_open:
+            told = extra.in_words(more=self.per)
+            return f"<Estimate to {goal}: {told} ({self.level:.0%} interval), {self.status}>"
         return (
             f"<Estimate to {goal}: {extra.median:.4g} extra {self.per}s "
             f"({extra.low:.4g} to {extra.high:.4g}, {self.level:.0%} interval), {self.status}>"

@@ -32,14 +32,19 @@ from trainscope.convergence.prospect import Prospect
 from trainscope.convergence.scale import shared_scale
 from trainscope.convergence.scheduled import (
     estimate_scheduled,
+    extra_of,
     final_of,
     foresee,
     is_scheduled,
+    passage_less,
 )
 from trainscope.convergence.stage import FirstStage, first_stage
 from trainscope.errors import RecordError
 
 HALF = 0.5
+UNREACHABLE = 1 / 3
+"""Probability below which a target is called unreachable. Less than a half, as curves that seem to
+level off rise on: so of the targets that are reached few are called so."""
 QUANTILES = np.linspace(0.01, 0.99, 50)
 """Of the passage, where the gain's uncertainty is laid over it."""
 SLIGHT = 1e-6
@@ -152,13 +157,15 @@ def _estimated(
     after = final is not None and final >= goal
     tails = (HALF, (1 - level) / 2, (1 + level) / 2)
     foreseen = None if plan is None else foresee(small, reference, plan)
-    passage = Interval(*(ahead.quantile(p, goal) + stage.lag for p in tails))
+    ends = [ahead.quantile(p, goal) + stage.lag for p in tails]
+    horizon = ahead.horizon + stage.lag
+    passage = Interval(*ends)
+    if _best(stage) < goal:
+        passage = passage.as_far_as(horizon, 1 - ahead.reachable(goal))
     if after:
         extra, reachable = Interval(0.0, 0.0, 0.0), 1.0
     elif plan is None:
-        watched = stage.end + stage.lag
-        ends = (passage.median, passage.low, passage.high)
-        extra = Interval(*(max(0.0, end - watched) for end in ends))
+        extra = passage_less(passage, stage.end + stage.lag)
         reachable = ahead.reachable(goal)
     else:
         extra, reachable = _planned(ahead, foreseen, gain, goal, tails, plan)
@@ -247,27 +254,34 @@ def _planned(
     """
     stage = ahead.stage
     if foreseen is not None and (not plan.staged or (plan.tail and not stage.bounded)):
-        return Interval(*foreseen.extra(target, tails)), foreseen.reachable(target)
+        return extra_of(foreseen, target, tails), foreseen.reachable(target)
     # A plan at another LR than the one watched goes at another pace: equal LR time.
-    pace = stage.lr / plan.lr
+    pace, done = stage.lr / plan.lr, plan.tail + plan.first
+    horizon = max((ahead.horizon + stage.lag) * pace - done, 1.0)
+    law = foreseen if plan.tail else None
+    if law is not None:  # what neither sees lies beyond what either looks at
+        horizon = max(horizon, float(law.longer[-1]))
     needs, weights, reachable = [], [], 0.0
     for points, weight in zip(*gain.draws(), strict=True):
         level = target - float(points)
         ends = np.array([ahead.quantile(float(p), level) for p in QUANTILES])
-        needs.append(np.maximum(0.0, (ends + stage.lag) * pace - plan.tail - plan.first))
+        later = ends >= ahead.horizon * (1 - 1e-9)
+        need = np.maximum(0.0, (ends + stage.lag) * pace - done)
+        needs.append(np.where(later, horizon, need))
         weights.append(np.full(len(QUANTILES), float(weight) / len(QUANTILES)))
         reachable += float(weight) * ahead.reachable(level)
     reachable = min(reachable, 1.0)
-    if foreseen is not None and plan.tail:
-        extras = foreseen.extras(target)
-        needs.append(extras)
+    if law is not None:
+        extras = law.extras(target)
+        needs.append(np.where(extras < law.longer[-1] * (1 - 1e-9), extras, horizon))
         weights.append(np.full(len(extras), 1 / len(extras)))
-        reachable = (reachable + foreseen.reachable(target)) / 2
+        reachable = (reachable + law.reachable(target)) / 2
     need, share = np.concatenate(needs), np.concatenate(weights)
     order = np.argsort(need)
     below = np.cumsum(share[order])
     places = np.minimum(np.searchsorted(below, np.array(tails) * below[-1]), len(need) - 1)
-    return Interval(*need[order][places].tolist()), reachable
+    found = need[order][places].tolist()
+    return Interval(*found).as_far_as(horizon, 1 - reachable), reachable
 
 
 def _status(
@@ -286,7 +300,7 @@ def _status(
     if flat and reference is None:
         return EstimateStatus.FLAT
     short = reference is not None and _best(reference) < target
-    if reachable < HALF and not (short and slope > 2 * stderr + SLIGHT):
+    if reachable < UNREACHABLE and not (short and slope > 2 * stderr + SLIGHT):
         return EstimateStatus.UNREACHABLE
     if flat:
         return EstimateStatus.FLAT

@@ -126,9 +126,9 @@ def extrapolate(stage: FirstStage, levels: Floats, prior: Prior = PRIOR) -> Sigh
     variance = prior.near**2 + (prior.far * factor) ** 2 + (prior.noisy * noisy) ** 2
     found = _mixture(np.log(factor), variance, trends.fit, sees, prior)
     found = replace(found, straight=rise[:, int(np.argmin(np.abs(DAMPING)))])
-    if not _has_risen(stage):
+    if not has_risen(stage):
         return replace(found, in_sight=np.full(len(levels), NOTHING))
-    sight = np.maximum(found.in_sight, _by_luck(stage, levels))
+    sight = np.maximum(found.in_sight, by_luck(stage, levels))
     # What is left of a training loss tells how far an accuracy has to go, and no other metric.
     return replace(found, in_sight=np.maximum(sight, has_room(stage) if stage.bounded else 0.0))
 
@@ -174,14 +174,14 @@ def loss_slope(stage: FirstStage) -> float | None:
     return float(np.clip(-(s @ log_loss) / (s @ s), 0.0, STEEPEST))
 
 
-def _has_risen(stage: FirstStage) -> bool:
+def has_risen(stage: FirstStage) -> bool:
     """Return whether the accuracy has risen at all: a curve still at its start shows no ceiling."""
     best = float(centred_mean(stage.accuracy).max())
     first = float(stage.accuracy[0]) if stage.start is None else stage.start[0]
     return best - first > max(3 * noise(stage.accuracy), 1e-9)
 
 
-def _by_luck(stage: FirstStage, levels: Floats) -> Floats:
+def by_luck(stage: FirstStage, levels: Floats) -> Floats:
     """Return how far the scatter of the last half alone may carry a flat curve to each level.
 
     One at one standard deviation above its mean, nothing at `LUCKIEST`: a running maximum goes on

@@ -25,6 +25,9 @@ RULE_ERROR = 0.7
 """Scale of the error of the ratio of the LRs alone, before calibration."""
 TOLERANCE = 1.0
 """Of a reference's levels, in standard errors of the centred mean."""
+OFF_ERROR = 0.1
+"""Variance of the error for each squared unit by which the log ratio of passages is off that of the
+LRs: where the levels reached tell another time factor than equal LR time, it goes on changing."""
 UNLIKE = 1.25
 """How much wider the errors of a metric that is no percentage are: none was calibrated on."""
 UNKNOWN = 2.0
@@ -35,6 +38,12 @@ FURTHER_ERROR = 0.5
 """Scale of the error of what lies beyond that, before calibration."""
 ENOUGH = 4
 """Records without which a curve has no trend."""
+EARLY, EARLY_RECORDS = 2.0, (6.0, 25.0)
+"""Error of the log of the log time ahead of what comes sooner than a trend foretells, after many
+records; and from how few to how many it grows with them, as what an optimist asks about then comes
+soon or not at all."""
+NEAR_NOISE = (0.01, 2.7)
+"""Noise in units of what is lacking, to whose fourth root that error grows: luck is early."""
 
 Kind = Literal["matched", "alone", "rule"]
 
@@ -46,6 +55,9 @@ class Forecast:
     Attributes:
         centre: [M], log of the passage.
         scale: [M], its error before calibration, in log time.
+        watched: Log of the last time watched, from which a passage lies ahead.
+        early: [M], the error of the log of the log time ahead of what comes early; None where it is
+            `scale` too.
         in_sight: [M], 0 to 1: how far the curve's own trend agrees that the level will be reached.
         kind: What decided it.
     """
@@ -54,6 +66,23 @@ class Forecast:
     scale: Floats
     in_sight: Floats
     kind: Kind
+    watched: float = 0.0
+    early: Floats | None = None
+
+    def at(self, z: float) -> Floats:
+        """Return the log passages at a standardised error, [M]."""
+        if z >= 0 or self.early is None:
+            return self.centre + self.scale * z
+        return self.watched + (self.centre - self.watched) * np.exp(self.early * z)
+
+    def error(self, log_time: Floats | float) -> Floats:
+        """Return the standardised errors by which passages differ from the forecast, [M]."""
+        z = (log_time - self.centre) / self.scale
+        if self.early is None:
+            return np.asarray(z)
+        share = (log_time - self.watched) / (self.centre - self.watched)
+        early = np.log(np.maximum(share, 1e-9)) / self.early
+        return np.where(z < 0, np.minimum(early, 0.0), z)
 
 
 def forecast(small: FirstStage, reference: FirstStage | None, levels: Floats) -> Forecast:
@@ -72,13 +101,23 @@ def forecast(small: FirstStage, reference: FirstStage | None, levels: Floats) ->
             return Forecast(watched + unknown, unknown, np.ones(len(levels)), "alone")
         scale = np.sqrt(0.01 + 0.04 * sight.median**2 + 1.8 / len(small))
         if small.bounded:
-            return Forecast(watched + sight.median, scale, sight.in_sight, "alone")
+            centre = watched + sight.median
+            early = _early(small, levels)
+            return Forecast(centre, scale, sight.in_sight, "alone", watched, early)
         # A percentage has no level that far; the prior, which pulls to what is near, knows none.
         further = np.maximum(sight.straight - BEYOND, 0.0)
         centre = watched + sight.median + further
         scale = np.hypot(UNLIKE * scale, FURTHER_ERROR * further)
         return Forecast(centre, scale, sight.in_sight, "alone")
     return _matched(small, reference, levels, sight, watched)
+
+
+def _early(small: FirstStage, levels: Floats) -> Floats:
+    """Return the error of the log of the log time ahead of what comes early, [M]."""
+    lacking = np.maximum(levels - running_maximum(small.accuracy)[-1], 1e-3)
+    near = np.clip(noise(small.accuracy) / lacking, *NEAR_NOISE)
+    fewest, most = EARLY_RECORDS
+    return np.asarray(EARLY * float(np.clip(len(small), fewest, most)) / most * near**0.25)
 
 
 def tolerance(reference: FirstStage) -> float:
@@ -122,6 +161,7 @@ class LevelMatch:
         apart: [M], squared gap of what accuracy and loss say.
         extra: [M], variance of the reference's own passage.
         in_sight: [M], how far the reference itself gets there.
+        off: [M], log ratio of the passages, less that of the LRs.
         matched: Levels matched.
     """
 
@@ -131,6 +171,7 @@ class LevelMatch:
     apart: Floats
     extra: Floats
     in_sight: Floats
+    off: Floats
     matched: int
 
 
@@ -145,7 +186,7 @@ def _match(small: FirstStage, reference: FirstStage, levels: Floats) -> LevelMat
     ahead = np.maximum(centre - watched, 0.02)
     variance = variance + extra
     claimed = variance + 0.25 * apart + (MATCH_ERROR * ahead) ** 2 + behind**2
-    return LevelMatch(centre, variance, claimed, apart, extra, in_sight, matched)
+    return LevelMatch(centre, variance, claimed, apart, extra, in_sight, ratio - prior, matched)
 
 
 def _trend(sight: Sight) -> Floats:
@@ -192,7 +233,8 @@ def _matched(
         in_sight = np.minimum(2 * (ahead + 0.2) / (sight.median + 0.2), in_sight)
         unsure = np.sqrt(1 / (1 / of_match + 1 / of_trend))
     centre = _later_than(watched, centre, unsure)
-    # Far ahead, unsure, matches, trend or the present that disagree, few records: all scale-free.
+    # Far ahead, unsure, matches, trend, the LRs or the present that disagree, few records: all
+    # scale-free.
     scale = np.sqrt(
         0.0005
         + 0.015 * (centre - watched) ** 2
@@ -200,6 +242,7 @@ def _matched(
         + 0.13 * apart
         + 0.06 * apart_own
         + 0.2 * behind**2
+        + OFF_ERROR * match.off**2
         + 0.1 / len(small)
         + extra
     )

@@ -6,16 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from trainscope.convergence.asymptote import HORIZON, chances
 from trainscope.convergence.calibration import Calibration, Errors
-from trainscope.convergence.forecast import Forecast, forecast, tolerance
+from trainscope.convergence.forecast import ENOUGH, Forecast, forecast, tolerance
 from trainscope.convergence.passage import Floats, first_passage, running_maximum
 from trainscope.convergence.stage import FirstStage
 
 MEDIAN = 0.5
 LATEST = 0.975
 """The quantile that stands for the latest passages of levels that are rarely reached."""
-HORIZON = 100.0
-"""Times the time watched, beyond which nothing is told apart."""
 STEPS = 48
 """Levels of the grid between the present one and 100 %."""
 PAUSE = 0.03
@@ -37,7 +36,7 @@ class Passages:
         levels: [M], percent, rising from the present best.
         forecast: At the levels.
         errors: The calibration.
-        reach: [M], probability that each level is ever reached; falling.
+        reach: [M], probability that each level is not out of reach for good; falling.
     """
 
     stage: FirstStage
@@ -71,21 +70,26 @@ class Passages:
         if probability > MEDIAN:
             latest = self._times(max(probability, LATEST))
             times = np.where(probability > self.reach, latest, times)
-        return np.minimum(times, float(np.log(self.stage.time[-1] * HORIZON)))
+        return np.minimum(times, float(np.log(self.horizon)))
 
-    def not_within(self, time: float, level: float) -> float:
-        """Return the probability that a level is not reached within a time."""
+    @property
+    def horizon(self) -> float:
+        """Return the last time that is looked at; `quantile` has it for all that is later."""
+        return float(self.stage.time[-1] * HORIZON)
+
+    def within(self, time: float, level: float) -> float:
+        """Return the probability that a level is reached by a time, not before the last watched."""
         if level <= self.best[-1]:
+            return 1.0
+        if level > 100.0:
             return 0.0
-        tried = np.linspace(0.01, 0.99, 50)
-        times = [self.quantile(float(p), level) for p in tried]
-        within = float(np.interp(time, times, tried, left=0.0, right=1.0))
-        return 1.0 - min(within, self.reachable(level))
+        z = self.forecast.error(float(np.log(time)))
+        by_then = self.reach * (1 - _never_falling(1 - self.errors.below(z)))
+        return float(np.interp(level, self.levels, by_then))
 
     def _times(self, probability: float) -> Floats:
         """Return the same for levels that are reached at all, without a horizon."""
-        z = float(self.errors.quantile(probability))
-        time = self.forecast.centre + self.forecast.scale * z
+        time = self.forecast.at(float(self.errors.quantile(probability)))
         time = np.maximum(time, np.log(self.stage.time[-1]))
         middle = _never_falling(np.maximum(self.forecast.centre, np.log(self.stage.time[-1])))
         # A level's passage is no sooner than a lower one's, and no later than a higher one's.
@@ -98,12 +102,8 @@ class Passages:
         return np.asarray(time)
 
     def reachable(self, level: float) -> float:
-        """Return the probability that a level is ever reached."""
-        if level <= self.best[-1]:
-            return 1.0
-        if level > 100.0:
-            return 0.0
-        return float(np.interp(level, self.levels, self.reach))
+        """Return the probability that a level is ever reached: by the horizon."""
+        return self.within(self.horizon, level)
 
 
 def passages(small: FirstStage, reference: FirstStage | None, calibration: Calibration) -> Passages:
@@ -121,9 +121,14 @@ def passages(small: FirstStage, reference: FirstStage | None, calibration: Calib
         levels = np.union1d(levels, _jumps(reference, top))
     found = forecast(small, reference, levels)
     errors = calibration[found.kind]
-    reach = 1 - _never_falling(1 - errors.reached(found.in_sight))
-    if found.kind == "rule":
+    if found.kind == "alone" and len(small) >= ENOUGH and small.bounded:
+        seen = chances(small, levels).columns()
+        reach = calibration.reach.probability(seen, bounded=True)
+    elif found.kind != "rule":  # of other metrics the laws that level off told no more, put aside
+        reach = errors.reached(found.in_sight)
+    else:
         reach = np.ones(len(levels))
+    reach = 1 - _never_falling(1 - reach)
     return Passages(small, best, levels, found, errors, reach)
 
 

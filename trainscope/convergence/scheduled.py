@@ -129,15 +129,15 @@ def estimate_scheduled(
         passage, chance = Interval(at, at, at), 1.0
     else:
         # A plan for another run begins at its own start; this one has not been there yet.
-        found = (max(end, watched) for end in ahead.passage(goal, tails))
-        passage, chance = Interval(*found), ahead.ever(goal)
+        found = [max(end, watched) for end in ahead.passage(goal, tails)]
+        chance = ahead.ever(goal)
+        passage = Interval(*found).as_far_as(ahead.horizon, 1 - chance)
     if done:
         extra, reachable = Interval(0.0, 0.0, 0.0), 1.0
     elif plan is None:
-        extra = Interval(*(max(0.0, end - watched) for end in _ends(passage)))
-        reachable = chance
+        extra, reachable = passage_less(passage, watched), chance
     else:
-        extra, reachable = Interval(*ahead.extra(goal, tails)), ahead.reachable(goal)
+        extra, reachable = extra_of(ahead, goal, tails), ahead.reachable(goal)
     status = EstimateStatus.OK if reachable >= HALF else EstimateStatus.UNREACHABLE
     status = EstimateStatus.REACHED if done else status
     return Estimate(
@@ -157,8 +157,17 @@ def estimate_scheduled(
     )
 
 
-def _ends(interval: Interval) -> tuple[float, float, float]:
-    return interval.median, interval.low, interval.high
+def passage_less(passage: Interval, watched: float) -> Interval:
+    """Return the epochs from what was watched to a passage."""
+    ends = (passage.median, passage.low, passage.high, passage.horizon)
+    median, low, high, horizon = (max(0.0, end - watched) for end in ends)
+    return Interval(median, low, high, horizon, passage.beyond)
+
+
+def extra_of(ahead: Prospect, goal: float, tails: tuple[float, ...]) -> Interval:
+    """Return the epochs to add to a plan so that it ends at a goal."""
+    horizon, missed = float(ahead.longer[-1]), 1 - ahead.reachable(goal)
+    return Interval(*ahead.extra(goal, tails)).as_far_as(horizon, missed)
 
 
 def _values(scale: Scale, quality: Floats, tails: tuple[float, ...]) -> Interval:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from trainscope.convergence.estimate import EstimateStatus as Outlook
+from trainscope.convergence.estimate import Interval
 from trainscope.diagnosis.rates import harms, stability, too_large
 from trainscope.records import ActionRecord, Columns, Json, Measurement, NetworkRecord, Status
 from trainscope.records.action import speedup
@@ -278,12 +279,13 @@ def _pair(columns: Columns) -> tuple[Measurement, Measurement]:
 
 def _estimate(found: Json) -> str:
     """Say what one estimate of extra epochs says, and how far to believe it."""
-    lr, large, extra = f"{found['lr']:g}", f"{found['reference_lr']:g}", found["extra_epochs"]
+    lr, large = f"{found['lr']:g}", f"{found['reference_lr']:g}"
+    extra = Interval.from_json(found["extra_epochs"])
     per, goal = found["per"], Metric.from_json(found["metric"]).called(found["target"])
     there = f"the {goal} of LR {large} after {_counted(found['epochs'], per)}"
     if found["status"] == Outlook.REACHED:
         return f"LR {lr} gets to {there} in as many: no extra {per}s are needed for that."
-    if found["status"] == Outlook.UNREACHABLE or extra["median"] is None:
+    if found["status"] == Outlook.UNREACHABLE or not math.isfinite(extra.median):
         return f"LR {lr} is not expected to get to {there}: {found['explanation']}"
     line = f"LR {lr} is slower, not necessarily worse: to get to {there}"
     bound = found["lr_time_bound"]
@@ -293,10 +295,17 @@ def _estimate(found: Json) -> str:
             f"{line} it needs more {per}s{f', {limit}' if limit else ''}; for an interval, watch "
             f"it for longer with --retrain-{per}s (retrain_{per}s=)."
         )
-    high = "or more" if extra["high"] is None else f"to {extra['high']:.0f}"
+    if extra.is_late:
+        return (
+            f"LR {lr} is not expected to get to {there} soon: {extra.in_words(more=per)} "
+            f"({found['level']:.0%} interval)."
+        )
+    high = "or more" if extra.is_open else f"to {extra.high:.0f}"
+    missed = extra.is_open and math.isfinite(extra.horizon)
     return (
-        f"{line}, expect {extra['low']:.0f} {high} extra {per}s ({found['level']:.0%} interval, "
-        f"median {extra['median']:.0f}){f', {limit}' if limit else ''}."
+        f"{line}, expect {extra.low:.0f} {high} extra {per}s ({found['level']:.0%} interval, "
+        f"median {extra.median:.0f}{f'; {extra.missed(more=per)}' if missed else ''})"
+        f"{f', {limit}' if limit else ''}."
     )
 
 

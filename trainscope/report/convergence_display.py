@@ -78,8 +78,11 @@ class ConvergenceDisplay:
         target, metric = self.estimate.target, self.estimate.metric
         aim = f"target, {metric.written(target, 2)}"
         likely = self.estimate.reachable >= LIKELY
+        passage = self.estimate.first_passage
         if not likely:
             aim += f", reached with probability {self.estimate.reachable:.2f}"
+        elif math.isfinite(passage.horizon) and passage.is_late:
+            aim += f", {passage.missed(self.estimate.per)}"
         self.ax_.axhline(target, color=TARGET, lw=0.8, ls=":", label=aim)
         if likely:
             self._passage()
@@ -109,13 +112,12 @@ class ConvergenceDisplay:
     def _passage(self) -> None:
         """Draw the first passage and its interval; an arrow where the interval has no end."""
         passage, target = self.estimate.first_passage, self.estimate.target
-        if not math.isfinite(passage.low) or passage.low <= 0:
+        if not math.isfinite(passage.low) or passage.low <= 0 or passage.is_late:
             return
         end = passage.high
-        if not math.isfinite(end):
+        if passage.is_open:
             end = max(self.estimate.curve.epochs, default=passage.low)
             self.ax_.plot([end], [target], ">", color=TARGET, markersize=6, clip_on=False)
         self.ax_.plot([passage.low, end], [target, target], color=TARGET, linewidth=3, alpha=0.7)
-        if math.isfinite(passage.median):
-            label = f"first passage, {self.estimate.per} {passage}"
-            self.ax_.plot([passage.median], [target], "o", color=TARGET, markersize=6, label=label)
+        label = f"first passage, {passage.in_words(self.estimate.per)}"
+        self.ax_.plot([passage.median], [target], "o", color=TARGET, markersize=6, label=label)

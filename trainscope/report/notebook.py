@@ -140,10 +140,11 @@ def comparison_html(comparison: Comparison) -> str:
 @shown.register
 def estimate_html(found: Estimate) -> str:
     """Return the epochs until the target, and what they rest on."""
+    extra = found.extra_epochs.in_words(more=found.per)
     facts = [
         ("target", found.metric.written(found.target)),
-        ("first passage", f"epoch {found.first_passage}"),
-        ("extra epochs", f"{found.extra_epochs}, {found.level:.0%} interval in brackets"),
+        ("first passage", found.first_passage.in_words(found.per)),
+        (f"extra {found.per}s", f"{extra}, {found.level:.0%} interval in brackets"),
         ("reachable", f"with probability {found.reachable:.2f}"),
         ("status", str(found.status)),
     ]

@@ -249,13 +249,13 @@ def _predicted(held: GroupEstimate) -> list[list[float | None]]:
 def _passage(held: GroupEstimate) -> Json | None:
     """Return when the target is reached, with its interval; None where no epoch can be named."""
     passage = held.result.first_passage
-    if held.unreachable or passage.low <= 0:
+    if held.unreachable or passage.is_late or passage.low <= 0:
         return None
     return {
-        "label": f"reaches it at epoch {passage}",
+        "label": f"reaches it at {passage.in_words('epoch')}",
         "median": rounded(passage.median),
         "low": rounded(passage.low),
-        "high": rounded(passage.high) if math.isfinite(passage.high) else None,
+        "high": None if passage.is_open else rounded(passage.high),
     }
 
 
