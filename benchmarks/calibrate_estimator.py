@@ -97,8 +97,7 @@ def main() -> None:
             kinds[kind] = dict(sorted((kept | kinds[kind]).items()))
     about = "made by benchmarks/calibrate_estimator.py; see trainscope/convergence/calibration.py"
     whole = {"about": about, "probabilities": PROBABILITIES.round(3).tolist(), "kinds": kinds}
-    whole["reach"] = {"percent": {"all": [0.0] * 4, "without": {}}}
-    whole["reach"]["other"] = whole["reach"]["percent"]
+    whole["reach"] = {"all": [0.0] * 4, "without": {}}
     _write(path, whole)
     load.cache_clear()  # how late the forecasts are, as has just been written
     whole["reach"] = reach(args.deepobs, args.runs)

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 from estimator_protocol import read_deepobs
-from estimator_reachable_cases import losses, pairs, recorded, runs_of
-from estimator_reachable_laws import SCORE, Question, drawn
+from estimator_reachable_cases import pairs, recorded, runs_of
+from estimator_reachable_laws import Question, drawn
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
@@ -62,7 +62,7 @@ def known(problem: str, asked: Sequence[Question], weight: float) -> Known:
     return Known(problem, columns, reached, ends, np.full(len(rows), weight / len(rows)))
 
 
-def fit(parts: Sequence[Known], *, lacking: bool) -> Floats:
+def fit(parts: Sequence[Known]) -> Floats:
     """Return the weights [4] that make what became of the questions most likely."""
     x = np.concatenate([part.columns for part in parts])
     reached, by_then, weight = (
@@ -70,9 +70,6 @@ def fit(parts: Sequence[Known], *, lacking: bool) -> Floats:
         for name in ("reached", "by_then", "weight")
     )
     weight = weight / weight.sum()
-    if not lacking:
-        x = x.copy()
-        x[:, 3] = 0.0
 
     def loss(b: Floats) -> tuple[float, Floats]:
         r = 1 / (1 + np.exp(-(x @ b)))
@@ -86,29 +83,22 @@ def fit(parts: Sequence[Known], *, lacking: bool) -> Floats:
     return found
 
 
-def fitted(groups: Sequence[dict[str, list[Question]]], *, lacking: bool) -> dict[str, Any]:
+def fitted(groups: Sequence[dict[str, list[Question]]]) -> dict[str, Any]:
     """Return the weights from all problems, and the shifts without each."""
     parts = [
         known(name.partition(",")[0], asked, 1 / len(group))
         for group in groups
         for name, asked in group.items()
     ]
-    whole = fit(parts, lacking=lacking)
+    whole = fit(parts)
     shifts = {}
     for name in sorted({part.problem for part in parts}):
-        others = fit([part for part in parts if part.problem != name], lacking=lacking)
+        others = fit([part for part in parts if part.problem != name])
         shifts[name] = (others - whole).round(4).tolist()
     return {"all": whole.round(4).tolist(), "without": shifts}
 
 
 def reach(deepobs: Path, own: Path | None) -> dict[str, Any]:
-    """Return the weights of percentages and of other metrics, from what is not put aside."""
+    """Return the weights of percentages, from what is not put aside."""
     runs = [*runs_of(own, aside=False), *read_deepobs(deepobs)]
-    percent = [drawn(aside=False), recorded(runs), pairs(runs)]
-    other = losses(aside=False)
-    levels = {name: asked for name, asked in other.items() if ", pairs" not in name}
-    of_pairs = {name: asked for name, asked in other.items() if ", pairs" in name}
-    return {
-        "percent": fitted(percent, lacking=True),
-        "other": fitted([drawn(aside=False, metric=SCORE), levels, of_pairs], lacking=False),
-    }
+    return fitted([drawn(aside=False), recorded(runs), pairs(runs)])

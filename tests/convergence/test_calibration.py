@@ -56,26 +56,23 @@ def test_below_is_the_inverse_of_the_quantile():
 
 
 def test_the_probability_to_reach_goes_with_the_columns():
-    reach = Reach(percent=np.array([1.0, 2.0, 0.0, -1.0]), other=np.array([0.0, 1.0, 0.0, 0.0]))
+    reach = Reach(np.array([1.0, 2.0, 0.0, -1.0]))
     columns = np.array([[1.0, 0.0, 0.5, 1.0], [1.0, 1.0, 0.5, 0.0]])
     expected = 1 / (1 + np.exp([0.0, -3.0]))
-    assert reach.probability(columns, bounded=True) == pytest.approx(expected)
-    assert reach.probability(columns, bounded=False)[1] == pytest.approx(1 / (1 + np.exp(-1)))
+    assert reach.probability(columns) == pytest.approx(expected)
 
 
 def test_the_shipped_weights_shift_by_every_problem_that_is_left_out():
     whole, one, two = load().reach, load("cifar10_3c3d").reach, load("fmnist_2c2d").reach
     both = load("cifar10_3c3d", "fmnist_2c2d").reach
-    assert (one.percent != whole.percent).any()
-    added = one.percent + two.percent - whole.percent
-    assert both.percent == pytest.approx(added)
+    assert (one.weights != whole.weights).any()
+    added = one.weights + two.weights - whole.weights
+    assert both.weights == pytest.approx(added)
     # More of the laws' weight and a nearer level never make it less likely.
     for reach in (whole, one, two, both):
-        assert reach.percent[1] > 0
-        assert reach.percent[2] > 0
-        assert reach.percent[3] < 0
-        assert reach.other[1] > 0
-        assert reach.other[3] == 0
+        assert reach.weights[1] > 0
+        assert reach.weights[2] > 0
+        assert reach.weights[3] < 0
 
 
 def test_the_package_needs_neither_torch_nor_scipy_to_be_imported():

@@ -46,3 +46,15 @@ def test_one_dip_does_not_make_a_decay_early_and_none_promises_more_than_all():
     left = 100 - np.mean(accuracy[7:10])
     assert found.per_doubling <= left
     assert found.per_doubling < 2.0
+
+
+def test_a_first_jump_is_no_rise_at_the_end_of_a_short_stage():
+    """A pruned digits network was back at its level after two epochs; the LR dropped at four."""
+    accuracy, lr = [10.28, 83.33, 96.94, 96.39, 98.06, 98.06], [1e-2] * 4 + [1e-3] * 2
+    found = decayed_too_early(LearningCurve(range(1, 7), accuracy, lr))
+    assert not found.too_early
+    assert "did not drop too early" in found.explanation
+    rising = [10.0, 50.0, 75.0, 90.0, 95.0, 95.0]
+    found = decayed_too_early(LearningCurve(range(1, 7), rising, lr))
+    assert found.too_early
+    assert found.per_doubling <= 100 - 90

@@ -25,9 +25,9 @@ KINDS = ("matched", "alone", "rule")
 """With a reference; without; by the ratio of the LRs alone."""
 PROBABILITIES = np.linspace(0.025, 0.975, 39)
 """At which each problem's quantiles are kept."""
-CAUTIOUS = 0.3
-"""Of curves that are watched alone, the share of problems whose passages may come earlier than the
-lower ends have it, in the place of all problems' mean."""
+CAUTIOUS = {"matched": 0.4, "alone": 0.3}
+"""The share of problems whose passages may come earlier than the lower ends have it, in the place
+of all problems' mean."""
 _TRIED = np.linspace(0.005, 0.995, 199)
 EDGES = np.array([0.0, 0.02, 0.1, 0.5, 0.9, 1.0])
 """Edges of the bins of the weight in sight."""
@@ -71,25 +71,23 @@ class Errors:
 
 @dataclass(frozen=True)
 class Reach:
-    """How the probability that a curve watched alone reaches a level goes with what it shows.
+    """How the probability that a percentage watched alone reaches a level goes with what it shows.
+
+    Of other metrics the laws that level off told no more on problems that were put aside.
 
     Attributes:
-        percent: [4], weights of `Chances.columns`, of a percentage.
-        other: [4], of any other metric, whose levels have no end.
+        weights: [4], of `Chances.columns`.
     """
 
-    percent: Floats
-    other: Floats
+    weights: Floats
 
-    def probability(self, columns: Floats, *, bounded: bool) -> Floats:
+    def probability(self, columns: Floats) -> Floats:
         """Return the probability that each level is ever reached, [M].
 
         Args:
             columns: [M, 4], of `Chances`.
-            bounded: Whether they are of a percentage.
         """
-        score = columns @ (self.percent if bounded else self.other)
-        return np.asarray(1 / (1 + np.exp(-score)))
+        return np.asarray(1 / (1 + np.exp(-(columns @ self.weights))))
 
 
 @dataclass(frozen=True)
@@ -150,15 +148,13 @@ def load(*without: str) -> Calibration:
         kind: pool(
             [e for name, e in raw[kind].items() if not f"{name} ".startswith(left_out)],
             centred=kind != "rule",
-            cautious=CAUTIOUS if kind == "alone" else None,
+            cautious=CAUTIOUS.get(kind),
         )
         for kind in KINDS
     }
-    weights = {}
-    for metric, held in whole["reach"].items():
-        shifts = [s for name, s in held["without"].items() if f"{name} ".startswith(left_out)]
-        weights[metric] = np.sum([held["all"], *shifts], axis=0)
-    return Calibration(kinds, Reach(**weights))
+    reach = whole["reach"]
+    shifts = [s for name, s in reach["without"].items() if f"{name} ".startswith(left_out)]
+    return Calibration(kinds, Reach(np.sum([reach["all"], *shifts], axis=0)))
 
 
 def _rising(values: Floats, weights: Floats) -> Floats:

@@ -70,8 +70,12 @@ def early_decay(curve: LearningCurve) -> EarlyDecay | None:
     slope, stderr = log_slope(stage)
     slope = min(slope, _median_slope(stage))
     last = float(stage.time[-1])
-    metric, now = curve.metric, float(centred_mean(stage.accuracy)[-1])
+    if (stage.time >= last / 2).sum() < FEWEST:  # the slope is also of the steep rise before that
+        (before, after), (s, z) = np.log(stage.time[-2:]), stage.accuracy[-2:]
+        slope = min(slope, float((z - s) / (after - before)))
+    metric = curve.metric
     # A line in log epochs goes on above 100 %; an accuracy does not, nor a loss below 0.
+    now = float(max(centred_mean(stage.accuracy)[-1], stage.accuracy.max()))
     left = 100.0 - now if metric.unit == "%" else -now if now < 0 and metric.sign < 0 else np.inf
     doubling = min(slope * float(np.log(2)), left)
     epoch = last + stage.lag

@@ -123,8 +123,8 @@ def passages(small: FirstStage, reference: FirstStage | None, calibration: Calib
     errors = calibration[found.kind]
     if found.kind == "alone" and len(small) >= ENOUGH and small.bounded:
         seen = chances(small, levels).columns()
-        reach = calibration.reach.probability(seen, bounded=True)
-    elif found.kind != "rule":  # of other metrics the laws that level off told no more, put aside
+        reach = calibration.reach.probability(seen)
+    elif found.kind != "rule":
         reach = errors.reached(found.in_sight)
     else:
         reach = np.ones(len(levels))
