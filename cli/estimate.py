@@ -152,11 +152,13 @@ def command(
         say(f"{f'extra {small.per}s':<16} unknown")
     else:
         found = in_words(estimate.first_passage, small.per)
-        brackets = f" ({chance} in brackets)" if "(" in f"{found}{estimate.extra_epochs}" else ""
-        say(f"first passage    {found}{brackets}")
+        told = f" ({chance} in brackets)"
+        passage = told if "(" in found else ""
+        say(f"first passage    {found}{passage}")
         beyond = estimate.lengthens == THE_WATCHED
         added = "beyond those watched" if beyond else f"to add to {estimate.lengthens}"
-        say(f"{f'extra {small.per}s':<16} {estimate.extra_epochs} {added}")
+        more = told if "(" in f"{estimate.extra_epochs}" and not passage else ""
+        say(f"{f'extra {small.per}s':<16} {estimate.extra_epochs} {added}{more}")
         say(f"reachable        with probability {estimate.reachable:.2f}")
     if estimate.final is not None:
         say(f"the plan ends    at {ending(estimate.final, small.metric)}")

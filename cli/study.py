@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from trainscope.cli.nearest import Nearest
 from trainscope.cli.options import Place
 from trainscope.cli.printing import remark, say, say_json, show
 from trainscope.cli.studying import work_through
@@ -52,7 +53,7 @@ small_option = click.option(
 )
 
 
-@click.group("study")
+@click.group("study", cls=Nearest)
 def command() -> None:
     """Run grids of runs that survive kills, and ask for their results.
 
