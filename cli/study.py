@@ -163,10 +163,10 @@ def results_command(
     rows = results(store, names[0] if len(names) == 1 else None)
     if parquet is not None:
         write_parquet(rows, parquet)
-        remark(f"wrote {parquet}: {len(rows)} runs")
+        remark(f"wrote {parquet}: {len(rows)} run{'s' * (len(rows) != 1)}")
     if csv_path is not None and str(csv_path) != "-":
         write_text(csv_path, as_csv(rows), over=CSV_MARK)
-        remark(f"wrote {csv_path}: {len(rows)} runs")
+        remark(f"wrote {csv_path}: {len(rows)} run{'s' * (len(rows) != 1)}")
     elif csv_path is not None:
         say(as_csv(rows).rstrip("\n"))
     if csv_path is None and parquet is None:
