@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from trainscope.cli.nearest import Nearest
-from trainscope.cli.options import Place
+from trainscope.cli.options import PagePlace, Place
 from trainscope.cli.printing import remark, say, say_json, show
 from trainscope.cli.studying import work_through
 
@@ -178,7 +178,7 @@ def results_command(
 @small_option
 @click.option(
     "--output",
-    type=Place(dir_okay=False, path_type=Path),
+    type=PagePlace(dir_okay=False, path_type=Path),
     help="File for the page that compares the runs, like report.html.",
 )
 def report_command(

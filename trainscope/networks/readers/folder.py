@@ -25,6 +25,8 @@ from trainscope.records.reading import text_of
 
 CONFIG = "config.json"
 WHOLE = ("model.safetensors", "pytorch_model.safetensors", "pytorch_model.bin")
+ENDS = (".pt", ".pth", ".ckpt")
+"""How the names of lone checkpoints end."""
 SHARDED = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 MOST_JSON = 64 * 2**20
 """Bytes of a configuration, or of an index of shards."""
@@ -129,7 +131,9 @@ def _what_else(path: Path) -> str:
             "is the whole network's by its name; give the checkpoint file in it"
         )
     has = f"has a {CONFIG} and no" if (path / CONFIG).is_file() else f"has neither {CONFIG} nor"
+    lone = sorted(each for end in ENDS for each in path.glob(f"*{end}") if each.is_file())
+    file = f" in it: {lone[0]}" if lone else ""
     return (
         f"this folder {has} weights ({', '.join(WHOLE)}, or shards); give the folder of a network "
-        "as a hub has it, or the checkpoint file"
+        f"as a hub has it, or the checkpoint file{file}"
     )
