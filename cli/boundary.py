@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from trainscope.cli.nearest import Nearest
 from trainscope.cli.printing import any_encoding, remark
 from trainscope.errors import TrainscopeError
 
@@ -51,7 +52,7 @@ def debug_option() -> click.Option:
     )
 
 
-class Boundary(click.Group):
+class Boundary(Nearest):
     """A group whose commands end in one of four ways, whatever happens in them."""
 
     def main(self, args: Any = None, prog_name: str | None = None, *more: Any, **extra: Any) -> Any:

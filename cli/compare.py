@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from trainscope.cli.options import Place, no_titles_option
+from trainscope.cli.options import PagePlace, Place, no_titles_option
 from trainscope.cli.printing import remark, say, say_json, show
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.argument("runs", nargs=-1, required=True)
 @click.option(
     "--output",
-    type=Place(dir_okay=False, path_type=Path),
+    type=PagePlace(dir_okay=False, path_type=Path),
     help="File for the page, like report.html: self-contained, with plots and every number.",
 )
 @click.option(

@@ -153,15 +153,17 @@ def command(
     else:
         found = estimate.first_passage.in_words(small.per)
         extra = estimate.extra_epochs.in_words(more=small.per)
-        brackets = f" ({chance} in brackets)" if "(" in f"{found}{extra}" else ""
+        brackets = f" ({chance} in brackets)"
+        passage = brackets if "(" in found else ""
         # What is unlikely is told as of those curves that do get there.
         told = not estimate.first_passage.is_late
         ever = ", if at all" if estimate.reachable < HALF and told else ""
-        say(f"first passage    {found}{ever}{brackets}")
+        say(f"first passage    {found}{ever}{passage}")
         beyond = estimate.lengthens == THE_WATCHED
         added = " beyond those watched" if beyond else f" to add to {estimate.lengthens}"
         added = "" if beyond and "more" in extra else added
-        say(f"{f'extra {small.per}s':<16} {extra}{added}")
+        more = brackets if "(" in extra and not passage else ""
+        say(f"{f'extra {small.per}s':<16} {extra}{added}{more}")
         say(f"reachable        with probability {estimate.reachable:.2f}")
     if estimate.final is not None:
         say(f"the plan ends    at {ending(estimate.final, small.metric)}")

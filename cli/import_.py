@@ -177,7 +177,8 @@ def command(
         return
     path = output if output.suffix == ".json" else output / FILE_NAME
     made.save(path)
-    remark(f"wrote {path}: {len(made.epochs)} epochs of {made.source}, LR {made.schedule}")
+    many = "s" * (len(made.epochs) != 1)
+    remark(f"wrote {path}: {len(made.epochs)} epoch{many} of {made.source}, LR {made.schedule}")
     for note in made.notes:
         remark(note)
 

@@ -107,6 +107,17 @@ class Place(click.Path):
         return super().convert(value, param, ctx)
 
 
+class PagePlace(Place):
+    """The path of a page, which is HTML."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Return the path, or refuse the name of a file of another kind."""
+        path = super().convert(value, param, ctx)
+        if Path(path).suffix.lower() not in ("", ".html", ".htm"):
+            self.fail(f"{path} is no page: end its name in .html", param, ctx)
+        return path
+
+
 class Checkpoint(Place):
     """The path of a checkpoint: a file, a folder of a hub, or such a folder as "hf:DIR"."""
 

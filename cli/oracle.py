@@ -235,7 +235,8 @@ def _retrain(
     plan = study.plan()
     store = study.open_store()
     store.plan(study.name, plan, better=study.better)
-    remark(f"{len(plan)} retrainings, {store.unfinished([study.name])} to do")
+    many = "s" * (len(plan) != 1)
+    remark(f"{len(plan)} retraining{many}, {store.unfinished([study.name])} to do")
     engine = "serial" if workers is None else "processes"
     finish(store, [study.name], engine, workers=workers, telling=lines(remark))
     digests = {each.spec.digest for each in plan}

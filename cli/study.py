@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from trainscope.cli.options import Place
+from trainscope.cli.nearest import Nearest
+from trainscope.cli.options import PagePlace, Place
 from trainscope.cli.printing import remark, say, say_json, show
 from trainscope.cli.studying import work_through
 
@@ -52,7 +53,7 @@ small_option = click.option(
 )
 
 
-@click.group("study")
+@click.group("study", cls=Nearest)
 def command() -> None:
     """Run grids of runs that survive kills, and ask for their results.
 
@@ -162,10 +163,10 @@ def results_command(
     rows = results(store, names[0] if len(names) == 1 else None)
     if parquet is not None:
         write_parquet(rows, parquet)
-        remark(f"wrote {parquet}: {len(rows)} runs")
+        remark(f"wrote {parquet}: {len(rows)} run{'s' * (len(rows) != 1)}")
     if csv_path is not None and str(csv_path) != "-":
         write_text(csv_path, as_csv(rows), over=CSV_MARK)
-        remark(f"wrote {csv_path}: {len(rows)} runs")
+        remark(f"wrote {csv_path}: {len(rows)} run{'s' * (len(rows) != 1)}")
     elif csv_path is not None:
         say(as_csv(rows).rstrip("\n"))
     if csv_path is None and parquet is None:
@@ -177,7 +178,7 @@ def results_command(
 @small_option
 @click.option(
     "--output",
-    type=Place(dir_okay=False, path_type=Path),
+    type=PagePlace(dir_okay=False, path_type=Path),
     help="File for the page that compares the runs, like report.html.",
 )
 def report_command(

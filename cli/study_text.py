@@ -70,13 +70,14 @@ def dry_run_lines(
         lines.append(f"and {len(plan) - len(lines)} more")
     left = sum(planned.digest not in finished for planned in plan)
     epochs = f"{cost.epochs} epoch{'s' * (cost.epochs != 1)}"
-    lines += ["", f"{study.name}: {cost.runs} runs, {left} of them to do; {epochs}"]
+    runs = f"{cost.runs} run{'s' * (cost.runs != 1)}"
+    lines += ["", f"{study.name}: {runs}, {left} of them to do; {epochs}"]
     if cost.refused:
         lines.append(f"{len(cost.refused)} of them cannot be done; the sums are without them")
     if cost.stems:
         lines.append(
             f"{cost.stems} pretraining{'s' * (cost.stems > 1)} that runs share: "
-            f"{cost.stem_epochs} epochs"
+            f"{cost.stem_epochs} epoch{'s' * (cost.stem_epochs != 1)}"
         )
     if cost.flops is None or cost.stem_flops is None:
         lines.append("FLOPs: unknown, since the data does not say how many samples it has")

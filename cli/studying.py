@@ -43,7 +43,8 @@ def work_through(
     elsewhere = engine == "ray"
     changed = planned(study, plan, store, again=again, elsewhere=elsewhere, tell=remark)
     left = store.unfinished([study.name])
-    remark(f"{study.name}: {len(plan)} runs, {changed.added} of them new, {left} to do")
+    many = f"{len(plan)} run{'s' * (len(plan) != 1)}"
+    remark(f"{study.name}: {many}, {changed.added} of them new, {left} to do")
     if changed.dropped:
         remark(
             f"{changed.dropped} runs that the study no longer has were not begun, and will not be"

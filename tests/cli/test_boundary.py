@@ -208,3 +208,49 @@ def test_what_a_file_says_is_text_and_no_markup(monkeypatch):
     lines = [line.rstrip() for line in result.stdout.splitlines()]
     table = [" w[red]", " \\x1bx", " [/x]:smile:\\x1b[31m"]
     assert lines == [*table, "a\\x1b]0;b", "d", "c\\x9b[/]", "e"]
+
+
+@pytest.mark.parametrize(
+    ("args", "hint"),
+    [
+        (("probee", "x.pt"), "No such command 'probee'. Did you mean 'probe'?"),
+        (("Compare",), "Did you mean 'compare'?"),
+        (("zzz",), "Choose from demo, probe,"),
+        (("here.pt", "--ratio", "0.5"), "'trainscope probe here.pt' measures it."),
+        (("study", "reslts", "x"), "No such command 'reslts'. Did you mean 'results'?"),
+        (("study", "zzz"), "Choose from "),
+    ],
+)
+def test_a_name_that_is_no_command_is_answered_with_what_was_meant(
+    args, hint, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here.pt").touch()
+    result = CliRunner().invoke(main, list(args))
+    check_one_line(result, 2, hint, "--help'")
+
+
+@pytest.mark.parametrize(
+    ("args", "advice"),
+    [
+        (("estimate", "no.csv", "--target", "9"), "is empty: give a table with a header and rows"),
+        (("correlate", "no.csv"), "is empty: give a table with a header and rows"),
+        (("import", "no.csv"), "or a log with its lines"),
+        (("study", "results", "gone.db"), "no such file: give the study.db that `trainscope study"),
+        (("correlate", "gone"), "no such file: give the study.db that `trainscope study run` made"),
+        (("study", "run", "gone.toml"), "No such file or directory; check the path"),
+        (("inspect", "run"), "or the checkpoint file in it: run/checkpoint.pt"),
+        (("compare", "run/checkpoint.pt"), "not text; give the run.json or diagnosis.json beside"),
+        (("compare", "run", "--output", "page.pdf"), "page.pdf is no page: end its name in .html"),
+        (("study", "report", "x", "--output", "a.png"), "a.png is no page: end its name in .html"),
+        (("correlate", "rows.csv"), "there are lr, end; say which is the end with --target"),
+    ],
+)
+def test_what_is_empty_or_not_there_is_told_with_what_to_give(args, advice, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "no.csv").touch()
+    (tmp_path / "rows.csv").write_text("lr,end\n1,2\n2,3\n3,4\n")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoint.pt").write_bytes(b"PK\xff\xfe\x80")
+    result = CliRunner().invoke(main, list(args))
+    check_one_line(result, 2, advice)

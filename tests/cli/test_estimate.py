@@ -391,3 +391,21 @@ def test_shares_of_one_of_any_column_in_percent_are_refused(tmp_path, column, mo
     if more:
         found = invoke("estimate", log, "--metric", column, "--unit", "", "--target", "0.2")
         assert "target           0.2" in found.output
+
+
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+
+
+@pytest.mark.parametrize("target", ["60", "77.8", "90"])
+@pytest.mark.parametrize("plan", [(), ("--schedule", "0:1e-3,30:1e-4,45:1e-5", "--epochs", "60")])
+def test_the_level_stands_on_the_first_line_that_has_an_interval(target, plan):
+    result = run(str(EXAMPLES / "small.csv"), "--target", target, *plan)
+    assert result.exit_code == 0, result.output
+    told = [line for line in result.output.splitlines() if line[17:] and line[:5] in STARTS]
+    with_interval = [line for line in told if " to " in line.replace("to add to", "")]
+    marked = [line for line in told if line.endswith("(80 % interval in brackets)")]
+    assert marked == with_interval[:1]
+
+
+STARTS = ("first", "extra")
+"""How the two lines begin whose numbers have an interval."""

@@ -163,3 +163,11 @@ def test_what_is_wrong_is_said_in_a_sentence(study, args, why):
 def test_a_bad_file_has_its_line(study):
     (study / "grid.toml").write_text(TEXT.replace("ratio = 0.5", "ratio = 5"))
     assert "grid.toml, line 18: the ratio is 5" in said("run", "grid.toml", code=2)
+
+
+def test_one_run_of_one_epoch_is_told_in_the_singular(study):
+    one = TEXT.replace("seeds = [0, 1]", "seeds = 0").replace('"F2,1e-1"', '"F1,1e-1"')
+    (study / "grid.toml").write_text(one)
+    plan = said("run", "grid.toml", "--dry-run")
+    assert "small: 1 run, 1 of them to do; 1 epoch\n" in plan
+    assert "1 pretraining that runs share: 1 epoch\n" in plan

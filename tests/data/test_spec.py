@@ -134,3 +134,12 @@ def test_random_inputs_that_do_not_fit_are_one_sentence():
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
     with pytest.raises(DataError, match="does not take inputs random:3x3x3"):
         pin_random(RandomInputs((3, 3, 3)), network, 4)
+
+
+def test_what_cannot_be_fetched_is_told_with_what_to_do(tmp_path, monkeypatch):
+    def offline(root, train, download):
+        raise RuntimeError("Name or service not known")
+
+    monkeypatch.setattr("torchvision.datasets.MNIST", offline)
+    with pytest.raises(DataError, match=r"where there is a network, or put the files .* not known"):
+        load(f"mnist:{tmp_path}", (1, 28, 28), download=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 
 import pytest
@@ -186,3 +187,14 @@ def test_the_optimizer_that_will_retrain_is_named():
     assert any("Largest stable LR of AdamW (38/λmax of" in line for line in found.verdict)
     with pytest.raises(TrainscopeError, match="sgd, adam or adamw, not lion"):
         measure(_net(), data=_loader(), optimizer="lion")
+
+
+def test_measure_shows_no_option_that_it_refuses():
+    refused = {"ratio", "action", "after"}
+    assert refused <= inspect.signature(trainscope.diagnose).parameters.keys()
+    assert not refused & inspect.signature(trainscope.measure).parameters.keys()
+    described = trainscope.measure.__doc__ or ""
+    assert "    network: A checkpoint file" in described
+    assert not any(f"    {name}:" in described or f"`{name}`" in described for name in refused)
+    with pytest.raises(trainscope.TrainscopeError, match="use diagnose for an action"):
+        trainscope.measure("x.pt", ratio=0.5)

@@ -61,3 +61,13 @@ def test_an_unknown_name_is_told_near_ones(name, hint):
 def test_a_name_like_no_other_is_told_what_to_do():
     with pytest.raises(CheckpointError, match=r"--model package.module:factory"):
         registry.input_shape("qqqq")
+
+
+@pytest.mark.parametrize(
+    ("there", "hint"), [(None, "timm is not installed: pip install timm"), ("x", "has none of")]
+)
+def test_a_missing_timm_is_told_from_a_missing_network(there, hint, monkeypatch):
+    monkeypatch.setattr(registry, "find", lambda name: None)
+    monkeypatch.setattr(registry, "find_spec", lambda name: there)
+    with pytest.raises(CheckpointError, match=hint):
+        registry.architecture("timm/resnet_of_nobody")

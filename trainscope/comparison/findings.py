@@ -114,8 +114,9 @@ def _trainability(family: Sequence[Setting]) -> Iterator[str]:
         ordered = [ranked[-1], ranked[0]]
     told = ", ".join(f"{metric.written(ta)} at {lr_name(item)}" for item, ta in ordered)
     name = trainability_name(metric)
+    first = "epoch" if epochs == 1 else f"{epochs} epochs"
     yield (
-        f"{name[0].upper()}{name[1:]} (mean test {metric.name} of the first {epochs} epochs)"
+        f"{name[0].upper()}{name[1:]} (mean test {metric.name} of the first {first})"
         f"{where} is {told}: how fast retraining recovers, told before any decay."
     )
 

@@ -55,7 +55,7 @@ def _told(ground: Ground, epochs: int, more: str = "") -> Iterator[str]:
         told = f"of {len(ordered)}, the best and the {metric.worst} are {told}"
     gap = welch(best.qualities, lowest.qualities, among=len(held))
     behind = metric.points(gap.value, best.mean or 0.0)
-    start = f"After {epochs} epochs{more}"
+    start = f"After {epochs} epoch{'s' * (epochs != 1)}{more}"
     if ground.partial:
         start += f" {ground.partial},"
     between = f"between {named[best.label]} and {named[lowest.label]}" if len(held) > 2 else ""

@@ -161,7 +161,14 @@ def _within(folder: Path) -> Iterator[Path]:
 def _read_file(path: Path, *, named: bool) -> Sequence[Run | Diagnosis]:
     if path.suffix == ".toml":
         return read_cards(path, strict=named)
-    text = text_of(path)
+    try:
+        text = text_of(path)
+    except RecordError as error:
+        if not isinstance(error.__cause__, UnicodeDecodeError):
+            raise
+        raise RecordError(
+            f"{error}; give the run.json or diagnosis.json beside it, or the folder that holds one"
+        ) from error
     schema = _schema(text)
     if schema is None and named:
         _refuse_log(path, text)

@@ -62,7 +62,11 @@ def load(kind: str, root: Path, *, download: bool = False) -> Dataset:
                     f"no {known.loader} at {root}: give the folder that torchvision's "
                     f"{known.loader} loader takes, or add --download to fetch it"
                 ) from error
-            raise DataError(f"{known.loader} could not be fetched to {root}: {error}") from error
+            raise DataError(
+                f"{known.loader} could not be fetched to {root}; try again where there is a "
+                f"network, or put the files there that torchvision's {known.loader} loader takes: "
+                f"{error}"
+            ) from error
         augment = PadCrop(4) if known.augmented else None
         inputs, labels = _bytes(read.data), torch.as_tensor(read.targets).long()
         halves.append(TensorSplit(inputs, labels, known.mean, known.std, augment))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar, get_type_hints
 
@@ -22,7 +23,10 @@ def _keeping(
     *,
     refused: tuple[str, ...] = (),
 ) -> Callable[Options, Found]:
-    """Return a flow that keeps a part of its Outcome, with the same options and descriptions."""
+    """Return a flow that keeps a part of its Outcome, with the same options and descriptions.
+
+    Options that are refused are in no signature and no description.
+    """
 
     def kept(*args: Options.args, **kwargs: Options.kwargs) -> Found:
         if any(kwargs.get(option) is not None for option in refused):
@@ -30,13 +34,21 @@ def _keeping(
         return take(flow(*args, **kwargs))
 
     described = inspect.cleandoc(flow.__doc__ or "").partition("\n\n")[2]
+    if refused:  # what stands before the options speaks of them
+        described = "".join(described.partition("Args:")[1:])
+    for option in refused:
+        described = re.sub(rf"^    {option}:.*\n(?:        .*\n)*", "", described, flags=re.M)
     kept.__doc__ = f"{does}\n\n{described}"
     kept.__name__ = kept.__qualname__ = name
     kept.__wrapped__ = flow  # type: ignore[attr-defined]  # where its hints are looked up
     returned = get_type_hints(take)["return"]
-    kept.__annotations__ = {**flow.__annotations__, "return": returned}
+    hints = {name: hint for name, hint in flow.__annotations__.items() if name not in refused}
+    kept.__annotations__ = {**hints, "return": returned}
     signature = inspect.signature(flow)
-    kept.__signature__ = signature.replace(return_annotation=returned)  # type: ignore[attr-defined]
+    taken = [each for each in signature.parameters.values() if each.name not in refused]
+    kept.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=taken, return_annotation=returned
+    )
     return kept
 
 

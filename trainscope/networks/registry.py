@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from difflib import get_close_matches
+from importlib.util import find_spec
 
 from torch import nn
 
@@ -59,7 +60,10 @@ def architecture(name: str, own: str = "--model") -> Architecture:
         near = get_close_matches(name.lower(), names(), n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else "resnet20 and resnet34 are two"
         if name.startswith(timm_zoo.PREFIX):
-            hint = "timm has none of that name, or is not installed"
+            there = find_spec("timm") is not None
+            hint = (
+                "timm has none of that name" if there else "timm is not installed: pip install timm"
+            )
         raise CheckpointError(
             f"no architecture is named '{name}'; {hint} "
             f"(a network of your own: {own} package.module:factory)"

@@ -113,7 +113,7 @@ def given_action(base: nn.Module, pruned: nn.Module, inputs: Inputs) -> Sparsifi
     if not structural and not masked and left == dense:
         raise ActionError(
             "nothing was pruned: the two networks have the same layers and no weight is zero in "
-            "the second that is not in the first; give the pruned network with --after"
+            "the second that is not in the first; give the pruned network with --after (after=)"
         )
     moved = _moved(pairs)
     remaining = flops(module, inputs)

@@ -94,7 +94,8 @@ def candidates(
     there = list(dict.fromkeys(name for row in rows for name in row))
     for name in (target, *group, *within):
         if name not in there:
-            raise RecordError(_missing(name, there))
+            which = "; say which is the end with --target (target=)" if name == target else ""
+            raise RecordError(f"{_missing(name, there)}{which}")
     chosen = _chosen(rows, there, known, {target, *group, *within})
     ends = _numbers(rows, target)
     held: dict[tuple[str, ...], list[int]] = {}

@@ -297,7 +297,8 @@ def _notes(
     if all(len(end) == 1 for end in found.ends):
         notes.append(
             "no candidate was retrained twice, so the noise of retraining, and with it the "
-            "ceiling of any predictor, is not known: name the candidates with --group"
+            "ceiling of any predictor, is not known: retrain candidates with two seeds or more; "
+            "where a table has such rows, name the columns that they share with --group (group=)"
         )
     if together is not None and short:
         notes.append(f"{TOGETHER} leaves out what is missing for some candidates")

@@ -17,6 +17,7 @@ from trainscope.sparsify import Action, sparsify
 from trainscope.studies.planned import Planned
 from trainscope.studies.results import Row, planned_digests
 from trainscope.studies.roots import Roots, root_key
+from trainscope.studies.rows import columns_of
 from trainscope.studies.spec import BaseModel, RunSpec
 from trainscope.training.budget import scratch_epochs
 from trainscope.training.runner import TRAINING_PASSES
@@ -217,22 +218,34 @@ def _counted(action: Action) -> Action | dict[str, int]:
 
 def _rate(plan: Sequence[Planned], done: Sequence[Row], sizes: _Sizes) -> tuple[float, str] | None:
     """Return the multiply-adds a second of this machine and how that is known."""
-    known = [row["flops"] / row["seconds"] for row in done if row["flops"] and row["seconds"]]
-    if len(known) >= ENOUGH:
-        return median(known), f"as {len(known)} runs of the store had it"
     if not plan:
         return None
-    network = sizes.roots.network(plan[0].spec)
-    if network.example is not None or len(tuple(network.input_shape)) != 3:
+    ours, network = {planned.digest for planned in plan}, _network_of(columns_of(plan[0].spec))
+    known = [
+        row["flops"] / row["seconds"]
+        for row in done
+        if row["flops"] and row["seconds"]
+        if (row.get("search.slot") or row["digest"]) in ours or _network_of(row) == network
+    ]
+    if len(known) >= ENOUGH:
+        return median(known), f"as {len(known)} runs of the store had it"
+    timed = sizes.roots.network(plan[0].spec)
+    if timed.example is not None or len(tuple(timed.input_shape)) != 3:
         return None
-    cost = TRAINING_PASSES * flops(network.module, network.inputs)
+    cost = TRAINING_PASSES * flops(timed.module, timed.inputs)
     batch = plan[0].spec.settings.batch_size
     samples = int(min(batch, max(2, TIMED_FLOPS // cost)))
     sizes.roots.tell(f"timing a step of {samples} samples")
-    inputs = torch.randn(samples, *network.input_shape)
-    with suited_threads(flops(network.module, network.inputs)):
-        best = min(_step_seconds(network.module, inputs) for _ in range(3))
-    return cost * samples / best, f"as a step of {samples} samples of {network.architecture} had it"
+    inputs = torch.randn(samples, *timed.input_shape)
+    with suited_threads(flops(timed.module, timed.inputs)):
+        best = min(_step_seconds(timed.module, inputs) for _ in range(3))
+    return cost * samples / best, f"as a step of {samples} samples of {timed.architecture} had it"
+
+
+def _network_of(row: Row) -> set[object]:
+    """Return what names the base model: another network has another speed."""
+    ends = ("architecture", "base.digest")
+    return {value for name, value in row.items() if name.endswith(ends) and value is not None}
 
 
 def _step_seconds(module: torch.nn.Module, inputs: torch.Tensor) -> float:

@@ -36,7 +36,9 @@ SPEC = "spec.json"
 """The file of a run's folder that says what it is, and that a study made it."""
 
 
-def execute(spec: RunSpec, folder: Path, *, device: str = "cpu", watch: Watch | None = None) -> Run:
+def execute(
+    spec: RunSpec, folder: str | Path, *, device: str = "cpu", watch: Watch | None = None
+) -> Run:
     """Do one run in its folder, or go on where it stopped, and return it.
 
     What it stands on lies beside the folder: the stem, in a folder of its own that all runs with

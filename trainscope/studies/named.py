@@ -24,7 +24,7 @@ def read_toml(path: Path) -> tuple[str, dict[str, Any]]:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "it is no text"
-        raise StudyError(f"{path} cannot be read as a study: {why}") from error
+        raise StudyError(f"{path} cannot be read as a study: {why}; check the path") from error
     return text, parsed(text, path)
 
 

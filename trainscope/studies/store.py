@@ -100,7 +100,10 @@ class Store:
             raise StudyError(f"a grace of {grace:g} s is too short: heartbeats count in seconds")
         file = file_of(self.place)
         if file is not None and not make and not file.is_file():
-            raise StudyError(f"{file} is no store of studies: give the place of one")
+            raise StudyError(
+                f"{file} is no store of studies, for there is no such file: give the study.db that "
+                "`trainscope study run` made, its folder, or the study's TOML file"
+            )
         self.queue: Queue = opened(self.place, file, make=make)
         self._given = None if folder is None else Path(folder).absolute()
         self._beside = None if file is None else file.absolute().parent / RUNS

@@ -25,6 +25,8 @@ from trainscope.records.reading import text_of
 
 CONFIG = "config.json"
 WHOLE = ("model.safetensors", "pytorch_model.safetensors", "pytorch_model.bin")
+ENDS = (".pt", ".pth", ".ckpt")
+"""How the names of lone checkpoints end."""
 SHARDED = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 MOST_JSON = 64 * 2**20
 """Bytes of a configuration, or of an index of shards."""
@@ -132,7 +134,9 @@ def _what_else(path: Path) -> str:
     if files and not (path / CONFIG).is_file():  # of a run, trainscope's or another's
         return f"this folder is no network as a hub has it; give the file in it, like {files[0]}"
     has = f"has a {CONFIG} and no" if (path / CONFIG).is_file() else f"has neither {CONFIG} nor"
+    lone = sorted(each for end in ENDS for each in path.glob(f"*{end}") if each.is_file())
+    file = f" in it: {lone[0]}" if lone else ""
     return (
         f"this folder {has} weights ({', '.join(WHOLE)}, or shards); give the folder of a network "
-        "as a hub has it, or the checkpoint file"
+        f"as a hub has it, or the checkpoint file{file}"
     )

@@ -40,7 +40,9 @@ def check_file(path: Path, most: int = MOST_BYTES) -> bytes:
         reason = getattr(error, "strerror", None) or error
         raise RecordError(f"no log can be read from {path}: {reason}") from error
     if not begin:
-        raise RecordError(f"{path} is empty")
+        raise RecordError(
+            f"{path} is empty: give a table with a header and rows, or a log with its lines"
+        )
     if size > most:
         raise RecordError(
             f"{path} has {size / 2**20:.0f} MiB, and a log of at most {most / 2**20:.0f} MiB is "
