@@ -67,7 +67,7 @@ def explain(
         time = MANY * float(ahead.stage.time[-1])
         sentences.append(
             f"It is not reached within {time + ahead.stage.lag:.0f} epochs with probability "
-            f"{1 - ahead.within(time, target):.0%}."
+            f"{1 - ahead.within(time, target):.2f}."
         )
     if status is not EstimateStatus.REACHED:
         sentences.append(_basis(ahead, reference))

@@ -236,6 +236,6 @@ def _explained(
     if status is EstimateStatus.UNREACHABLE:
         horizon = plan.total + ahead.longer[-1] if plan is not None else ahead.horizon
         text += (
-            f" It is not reached within {horizon:.0f} epochs with probability {1 - reachable:.0%}."
+            f" It is not reached within {horizon:.0f} epochs with probability {1 - reachable:.2f}."
         )
     return text
