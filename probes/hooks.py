@@ -14,7 +14,6 @@ from torch.optim import Optimizer
 from trainscope.data import Given, ProbeData, pinned
 from trainscope.errors import ProbeError
 from trainscope.networks.given import refuse_uninitialised
-from trainscope.networks.masks import masks_of
 from trainscope.networks.zeros import find_zeros
 from trainscope.probes.careful import Told, measured
 from trainscope.probes.compact import compact
@@ -22,7 +21,7 @@ from trainscope.probes.parts import find_parts
 from trainscope.probes.probe import Probe, find
 from trainscope.probes.ranks import alone, present
 from trainscope.probes.recorder import Recorder
-from trainscope.probes.shards import is_spread
+from trainscope.probes.shards import is_spread, local_masks, parted
 from trainscope.probes.sinks.named import as_sinks
 from trainscope.probes.sinks.sink import About, Memory, Sink
 from trainscope.probes.step_norms import NAME, StepNorms
@@ -332,12 +331,12 @@ def _as_masked(network: nn.Module) -> Iterator[None]:
     """
     held: list[tuple[Tensor, Tensor]] = []
     try:
-        if not any(map(is_spread, network.parameters())):
-            masks = masks_of(network)
-            for name, weight in network.named_parameters():
-                if name in masks and bool(weight.detach()[~masks[name]].any()):
-                    held.append((weight.data, weight.detach().clone()))
-                    weight.data.mul_(masks[name])
+        plain = parted(network)  # which shares its memory, where weights are spread
+        masks = local_masks(plain)
+        for name, weight in plain.named_parameters():
+            if name in masks and bool(weight.detach()[~masks[name]].any()):
+                held.append((weight.data, weight.detach().clone()))
+                weight.data.mul_(masks[name])
         yield
     finally:
         for values, before in held:

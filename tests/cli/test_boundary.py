@@ -239,7 +239,7 @@ def test_a_name_that_is_no_command_is_answered_with_what_was_meant(
         (("study", "results", "gone.db"), "no such file: give the study.db that `trainscope study"),
         (("correlate", "gone"), "no such file: give the study.db that `trainscope study run` made"),
         (("study", "run", "gone.toml"), "No such file or directory; check the path"),
-        (("inspect", "run"), "or the checkpoint file in it: run/checkpoint.pt"),
+        (("inspect", "run"), "give the checkpoint in it: run/checkpoint.pt"),
         (("compare", "run/checkpoint.pt"), "not text; give the run.json or diagnosis.json beside"),
         (("compare", "run", "--output", "page.pdf"), "page.pdf is no page: end its name in .html"),
         (("study", "report", "x", "--output", "a.png"), "a.png is no page: end its name in .html"),

@@ -87,7 +87,7 @@ def test_a_studys_file_is_its_results_too(place):
 
 def test_a_byte_order_mark_is_no_error(place):
     (place / "a.toml").write_bytes(b"\xef\xbb\xbf" + TEXT.encode())
-    assert "1 runs, 1 of them to do" in said("run", "a.toml", "--dry-run")
+    assert "1 run, 1 of them to do" in said("run", "a.toml", "--dry-run")
     wrong = TEXT.replace("0.5", "50")
     (place / "a.toml").write_bytes(b"\xef\xbb\xbf" + wrong.encode())
     assert "a.toml, line 7: the ratio is 50" in said("run", "a.toml", "--dry-run", code=2)

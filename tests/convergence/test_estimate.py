@@ -60,10 +60,10 @@ def check(estimate: Estimate) -> None:
         assert 0 <= interval.low <= interval.median <= interval.high
     assert 0 <= estimate.reachable <= 1
     if estimate.status is EstimateStatus.OK:
-        assert estimate.reachable >= 0.5
+        assert estimate.reachable >= 1 / 3
         assert math.isfinite(estimate.extra_epochs.median)
     if estimate.status is EstimateStatus.UNREACHABLE:
-        assert estimate.reachable < 0.5
+        assert estimate.reachable < 1 / 3
         assert math.isfinite(estimate.extra_epochs.high)
     if estimate.final is not None:
         assert 0 <= estimate.final.low <= estimate.final.median <= estimate.final.high <= 100
@@ -138,7 +138,7 @@ def test_the_unit_of_epochs_does_not_matter(small, reference, target, unit):
     assert plain.status == other.status
     for name in ("median", "low", "high"):
         one, two = getattr(plain.first_passage, name), getattr(other.first_passage, name)
-        assert one == two or math.isclose(one * unit, two, rel_tol=1e-4)
+        assert one == two or math.isclose(one * unit, two, rel_tol=3e-4)
 
 
 @settings(max_examples=50, deadline=None, derandomize=True)

@@ -113,5 +113,5 @@ def test_names_that_nobody_knows_hint_at_a_missing_configuration(tmp_path):
 def test_a_folder_with_a_checkpoint_names_it(tmp_path):
     torch.save({"weight": torch.ones(2, 2)}, tmp_path / "checkpoint.pt")
     (tmp_path / "run.json").write_text("{}")
-    with pytest.raises(CheckpointError, match=r"give the file in it, like checkpoint\.pt"):
+    with pytest.raises(CheckpointError, match=r"give the checkpoint in it: .*checkpoint\.pt"):
         open_checkpoint(tmp_path)

@@ -38,7 +38,7 @@ def test_every_reader_says_why_it_cannot(tmp_path, reader, kind, start):
     path.write_bytes(b"\xff\xfe\xff")
     with pytest.raises(kind) as said:
         reader(path)
-    assert str(said.value) == start.format(path) + "it is not text"
+    assert str(said.value).partition(";")[0] == start.format(path) + "it is not text"
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="this system has no such device")

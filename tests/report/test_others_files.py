@@ -89,17 +89,17 @@ def test_a_folder_of_ours_may_hold_files_of_others(tmp_path, name):
     [
         ["schedule", "F9,1e-2", "--plot", "a.png"],
         ["estimate", "some.csv", "--target", "90", "--plot", "a.png"],
-        ["compare", "missing", "--output", "a.png"],
+        ["compare", "missing", "--output", "a.html"],
     ],
 )
 def test_a_command_says_so_before_its_work(tmp_path, monkeypatch, words):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "a.png").write_bytes(b"\x89PNG mine")
+    (tmp_path / words[-1]).write_bytes(b"\x89PNG mine")
     (tmp_path / "some.csv").touch()
     ended = CliRunner().invoke(main, words)
     assert ended.exit_code == 2
-    assert "a.png is there already and trainscope did not write it" in ended.output
-    assert (tmp_path / "a.png").read_bytes() == b"\x89PNG mine"
+    assert f"{words[-1]} is there already and trainscope did not write it" in ended.output
+    assert (tmp_path / words[-1]).read_bytes() == b"\x89PNG mine"
 
 
 def test_measurements_are_appended_to_measurements_alone(tmp_path):

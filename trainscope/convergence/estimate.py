@@ -11,6 +11,10 @@ from enum import StrEnum
 from trainscope.records import Json, Metric, Shown
 from trainscope.records.metric import ACCURACY
 
+FEW_REACH = 1 / 3
+"""Probability below which a target is called unreachable. Less than a half, as curves that seem to
+level off rise on: so of the targets that are reached few are called so."""
+
 
 class EstimateStatus(StrEnum):
     """What a user must know before the numbers. `SENTENCES` has a sentence for each."""

@@ -13,6 +13,7 @@ from trainscope.convergence.decay_gain import Gain, decay_gain, final_quality
 from trainscope.convergence.drawn import DISAGREE, drawn_band, withheld_for
 from trainscope.convergence.early_decay import early_decay, log_slope
 from trainscope.convergence.estimate import (
+    FEW_REACH,
     NEVER,
     THE_WATCHED,
     Band,
@@ -42,9 +43,6 @@ from trainscope.convergence.stage import FirstStage, first_stage
 from trainscope.errors import RecordError
 
 HALF = 0.5
-UNREACHABLE = 1 / 3
-"""Probability below which a target is called unreachable. Less than a half, as curves that seem to
-level off rise on: so of the targets that are reached few are called so."""
 QUANTILES = np.linspace(0.01, 0.99, 50)
 """Of the passage, where the gain's uncertainty is laid over it."""
 SLIGHT = 1e-6
@@ -300,7 +298,7 @@ def _status(
     if flat and reference is None:
         return EstimateStatus.FLAT
     short = reference is not None and _best(reference) < target
-    if reachable < UNREACHABLE and not (short and slope > 2 * stderr + SLIGHT):
+    if reachable < FEW_REACH and not (short and slope > 2 * stderr + SLIGHT):
         return EstimateStatus.UNREACHABLE
     if flat:
         return EstimateStatus.FLAT

@@ -11,6 +11,7 @@ from trainscope.convergence.annealing import fit_law
 from trainscope.convergence.curve import LearningCurve
 from trainscope.convergence.decay_gain import LAST
 from trainscope.convergence.estimate import (
+    FEW_REACH,
     THE_WATCHED,
     Band,
     Estimate,
@@ -138,7 +139,7 @@ def estimate_scheduled(
         extra, reachable = passage_less(passage, watched), chance
     else:
         extra, reachable = extra_of(ahead, goal, tails), ahead.reachable(goal)
-    status = EstimateStatus.OK if reachable >= HALF else EstimateStatus.UNREACHABLE
+    status = EstimateStatus.OK if reachable >= FEW_REACH else EstimateStatus.UNREACHABLE
     status = EstimateStatus.REACHED if done else status
     return Estimate(
         target=target,

@@ -130,13 +130,11 @@ def _what_else(path: Path) -> str:
             "this folder has several files of weights, or shards without an index, and none that "
             "is the whole network's by its name; give the checkpoint file in it"
         )
-    files = sorted(f.name for kind in ("*.pt", "*.pth", "*.ckpt") for f in path.glob(kind))
-    if files and not (path / CONFIG).is_file():  # of a run, trainscope's or another's
-        return f"this folder is no network as a hub has it; give the file in it, like {files[0]}"
-    has = f"has a {CONFIG} and no" if (path / CONFIG).is_file() else f"has neither {CONFIG} nor"
     lone = sorted(each for end in ENDS for each in path.glob(f"*{end}") if each.is_file())
-    file = f" in it: {lone[0]}" if lone else ""
+    if lone and not (path / CONFIG).is_file():  # of a run, trainscope's or another's
+        return f"this folder is no network as a hub has it; give the checkpoint in it: {lone[0]}"
+    has = f"has a {CONFIG} and no" if (path / CONFIG).is_file() else f"has neither {CONFIG} nor"
     return (
         f"this folder {has} weights ({', '.join(WHOLE)}, or shards); give the folder of a network "
-        f"as a hub has it, or the checkpoint file{file}"
+        f"as a hub has it, or the checkpoint file{f' in it: {lone[0]}' if lone else ''}"
     )
