@@ -92,5 +92,7 @@ def test_compare_takes_a_store(grid, tmp_path):
     told = sorted(value for each in found["settings"] for value in each["final"]["values"])
     assert told == pytest.approx(finals)
     (tmp_path / "empty.db").write_bytes(b"SQLite format 3\0" + bytes(84))
+    refused = invoke("compare", f"journal:{tmp_path / 'none.log'}", code=2)
+    assert "none.log is no store of studies" in refused.stderr
     refused = invoke("compare", tmp_path / "empty.db", code=2)
     assert "cannot be opened as a store" in refused.stderr

@@ -318,3 +318,19 @@ def test_the_sentence_is_true_of_the_rates(shape, said):
     }[shape]
     curve = LearningCurve(epochs, 80 - 50 * np.exp(-epochs / 12), rates)
     assert said in estimate_extra_epochs(curve, 85).explanation
+
+
+def test_a_target_under_a_plan_is_called_unreachable_below_a_third() -> None:
+    """As without a plan: less than a half is not enough to call it so."""
+    plan = cosine(100)
+    truth, half = run(plan, 50, jitter=0.01)
+    seen = []
+    for below in np.linspace(0.0, 3.0, 31):
+        found = estimate_extra_epochs(
+            half, truth[-1] - below, schedule=written(plan), total_epochs=100
+        )
+        least = found.reachable < 1 / 3
+        assert (found.status is EstimateStatus.UNREACHABLE) == least
+        seen.append(found.reachable)
+    assert any(1 / 3 <= each < 0.5 for each in seen)
+    assert min(seen) < 1 / 3

@@ -93,6 +93,11 @@ def test_what_a_stem_kept_is_made_again_where_it_is_damaged(stem, tmp_path, epoc
     (kept / "checkpoint.pt").unlink()
     pretrain(pretrained(), folder, 3)
     assert equal(weights(kept), expected)
+    content = bytearray((kept / "checkpoint.pt").read_bytes())
+    content[len(content) // 2] ^= 0xFF  # one bit of a weight: the file is as long as it was
+    (kept / "checkpoint.pt").write_bytes(content)
+    pretrain(pretrained(), folder, 3)
+    assert equal(weights(kept), expected)
 
 
 def test_another_pretraining_has_another_folder(stem):
