@@ -12,6 +12,7 @@ import click
 
 from trainscope.cli.options import probe_names
 from trainscope.cli.printing import remark, say
+from trainscope.cli.running import epochs_of
 
 if TYPE_CHECKING:
     from trainscope.sparsify import Action
@@ -116,20 +117,11 @@ def study_of(
         seeds=list(range(settings.seed, settings.seed + seeds)),
         settings=settings,
         probes=[] if probes is None else probe_names(probes),
-        probe_epochs=_epochs(probe_epochs),
+        probe_epochs=[] if probe_epochs is None else epochs_of(probe_epochs),
         norms=norms,
         samples=samples,
         store=store,
     )
-
-
-def _epochs(text: str | None) -> list[int]:
-    from trainscope.errors import ProbeError
-
-    parts = [] if text is None else [part.strip() for part in text.split(",")]
-    if not all(part.isascii() and part.isdigit() for part in parts):
-        raise ProbeError(f"--probe-epochs '{text}' is no list of epochs like 0,1,5")
-    return [int(part) for part in parts]
 
 
 def run(study: Study, *, workers: int | None, device: str) -> None:

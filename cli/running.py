@@ -142,7 +142,8 @@ def build_hook(
     if options["probe_epochs"] and options["probe_every"]:
         raise ProbeError("--probe-epochs and --probe-every both say when: give one of them")
     if options["probe_epochs"]:
-        when, words = _at_epochs(options["probe_epochs"], at_epochs)
+        epochs = epochs_of(options["probe_epochs"])
+        when, words = at_epochs(*epochs), f"after epochs {','.join(map(str, epochs))}"
     elif options["probe_every"]:
         when, words = every(options["probe_every"]), f"every {options['probe_every']} steps"
     return hook_on(
@@ -156,13 +157,18 @@ def build_hook(
     )
 
 
-def _at_epochs(text: str, make: Callable[..., Any]) -> tuple[Any, str]:
+def epochs_of(text: str) -> list[int]:
+    """Return the epochs of --probe-epochs.
+
+    Raises:
+        ProbeError: It is no list of them.
+    """
     from trainscope.errors import ProbeError
 
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isascii() and part.isdigit() for part in parts):
         raise ProbeError(f"--probe-epochs '{text}' is no list of epochs like 0,1,5")
-    return make(*(int(part) for part in parts)), f"after epochs {','.join(parts)}"
+    return [int(part) for part in parts]
 
 
 @contextmanager

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from functools import partial
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from torch.utils.flop_counter import flop_registry
 from trainscope.networks.example import Inputs, as_example
 from trainscope.networks.masks import mask_parameters, masks_of
 from trainscope.networks.meta import is_light, light_copy, meta_copy, shared_copy
-from trainscope.networks.own_code import own_code
+from trainscope.networks.own_code import own_code, running
 
 
 def _trilinear(*factors: Any, out_val: Any, **_: Any) -> int:
@@ -127,7 +126,7 @@ def _count(twin: nn.Module, inputs: Inputs, *, fused: bool = True) -> tuple[dict
         if weight.is_floating_point() or weight.is_complex():
             weight.requires_grad_()
     example, counter = as_example(inputs, samples=1), _Counter(weights, fused)
-    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), _layers_told(twin) as inside:
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), running(_own_layers(twin)) as inside:
         counter.inside = inside
         try:
             with counter:
@@ -203,33 +202,15 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return None
 
 
-@contextmanager
-def _layers_told(twin: nn.Module) -> Iterator[list[tuple[str, Tensor]]]:
-    """Yield the weights of the layers that are running and may compute another one of theirs.
+def _own_layers(twin: nn.Module) -> Iterator[tuple[nn.Module, tuple[str, Tensor]]]:
+    """Yield the layers that may multiply by another tensor than their weight, with that.
 
-    A mask of theirs, a scale or a standardisation makes a tensor of the weight's shape.
+    A mask of theirs, a scale or a standardisation makes one of the weight's shape.
     """
-    running: list[tuple[str, Tensor]] = []
-    with ExitStack() as held:
-        for prefix, module in twin.named_modules():
-            weight = module._parameters.get("weight") if own_code(module) else None
-            if weight is None or weight.ndim < 2:
-                continue
-            told = (f"{prefix}.weight" if prefix else "weight", weight)
-            for handle in (
-                module.register_forward_pre_hook(partial(_enter, running, told)),
-                module.register_forward_hook(partial(_leave, running), always_call=True),
-            ):
-                held.callback(handle.remove)
-        yield running
-
-
-def _enter(running: list[tuple[str, Tensor]], told: tuple[str, Tensor], *_: object) -> None:
-    running.append(told)
-
-
-def _leave(running: list[tuple[str, Tensor]], *_: object) -> None:
-    running.pop()
+    for prefix, module in twin.named_modules():
+        weight = module._parameters.get("weight")
+        if weight is not None and weight.ndim > 1 and own_code(module):
+            yield module, (f"{prefix}.weight" if prefix else "weight", weight)
 
 
 def _memory(tensor: Tensor) -> int:

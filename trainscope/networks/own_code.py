@@ -1,9 +1,16 @@
-"""Layers whose forward pass is not torch's own."""
+"""Layers whose forward pass is not torch's own, and which of them are running."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import TypeVar
+
 import torch
 from torch import nn
+
+Told = TypeVar("Told")
 
 
 def own_code(module: nn.Module) -> bool:
@@ -14,3 +21,28 @@ def own_code(module: nn.Module) -> bool:
         return True
     home = getattr(type(module).forward, "__module__", None) or "torch.nn.modules"
     return not home.startswith("torch.nn.modules")
+
+
+@contextmanager
+def running(layers: Iterable[tuple[nn.Module, Told]]) -> Iterator[list[Told]]:
+    """Yield a list of what stands for the layers that are running, the innermost last.
+
+    Args:
+        layers: Layers, and what stands for each.
+    """
+    found: list[Told] = []
+
+    def enter(told: Told, *_: object) -> None:
+        found.append(told)
+
+    def leave(*_: object) -> None:
+        found.pop()
+
+    with ExitStack() as held:
+        for layer, told in layers:
+            for handle in (
+                layer.register_forward_pre_hook(partial(enter, told)),
+                layer.register_forward_hook(leave, always_call=True),
+            ):
+                held.callback(handle.remove)
+        yield found

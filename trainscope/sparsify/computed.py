@@ -8,7 +8,6 @@ left). Which layers these are is seen in the products that they run.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from trainscope.networks.copies import whole_copy
 from trainscope.networks.cost import FORMULAS
 from trainscope.networks.example import Inputs
-from trainscope.networks.own_code import own_code
+from trainscope.networks.own_code import own_code, running
 from trainscope.networks.weights import MULTIPLIED, Weight, weights_in
 from trainscope.sparsify.verify import run
 
@@ -78,46 +77,24 @@ def _seen(
 ) -> Iterator[tuple[Weight, list[Tensor]]]:
     """Yield weights with the factors of their shape in the products that their layers run."""
     weights = [weight for weight in weights_in(twin) if weight.name in wanted]
-    spy = _Spy()
-    with torch.no_grad(), ExitStack() as held:
-        for weight in weights:
-            held.enter_context(_inside(spy, weight))
-        held.enter_context(spy)
+    layers = [(weight.module, weight) for weight in weights]
+    with torch.no_grad(), running(layers) as now, _Spy(now) as spy:
         run(twin, inputs)
     for weight in weights:
         yield weight, spy.found.get(weight.name, [])
-
-
-@contextmanager
-def _inside(spy: _Spy, weight: Weight) -> Iterator[None]:
-    def enter(*_: object) -> None:
-        spy.open.append(weight)
-
-    def leave(*_: object) -> None:
-        spy.open.remove(weight)
-
-    handles = (
-        weight.module.register_forward_pre_hook(enter),
-        weight.module.register_forward_hook(leave, always_call=True),
-    )
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 class _Spy(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Keeps the factors of products that have the shape of a weight whose layer is running.
 
     Attributes:
-        open: The weights of the layers that are running.
+        now: The weights of the layers that are running.
         found: The factors, by the weight's name.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, now: Sequence[Weight]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.open: list[Weight] = []
+        self.now = now
         self.found: dict[str, list[Tensor]] = {}
 
     @classmethod
@@ -129,7 +106,7 @@ class _Spy(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         """Run one operator, and look at the factors of a product."""
         if func.overloadpacket in FORMULAS:
-            for weight in self.open:
+            for weight in self.now:
                 shape = weight.tensor.shape
                 for factor in (f for f in args[1:] if isinstance(f, Tensor)):
                     turned = factor.ndim == 2 and factor.shape == shape[::-1]
