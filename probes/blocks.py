@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 import torch
 
 from trainscope.errors import ProbeError
+from trainscope.pace import OverTimeError, cut_short
 from trainscope.probes.few_vectors import LeanWanted, hutchinson, lean_spectrum
 from trainscope.probes.lent import Lent
 from trainscope.probes.parameters import Measured
@@ -89,6 +90,8 @@ def measure_blocks(
 ) -> list[BlockCurvature]:
     """Return the top eigenvalue and the trace of each block of a curvature matrix.
 
+    Interrupted, it returns the blocks that are done, where that is wanted (see `pace.cut_short`).
+
     Args:
         lent: The network and data.
         weights: The parameters; all used by the loss.
@@ -105,10 +108,17 @@ def measure_blocks(
         if not some.survivors:
             continue
         product = StreamedProduct(lent, some, ggn=ggn, keep=keep)
-        spectrum, _ = lean_spectrum(product, generator, wanted)
+        try:
+            spectrum, _ = lean_spectrum(product, generator, wanted)
+            if spectrum.top.cut:
+                break
+            trace = hutchinson(product, generator, trace_vectors)
+        except (OverTimeError, KeyboardInterrupt) as error:
+            if not cut_short(error):
+                raise
+            break
         top = spectrum.top
         scale = max(abs(float(top.values[0])), abs(top.smallest))
-        trace = hutchinson(product, generator, trace_vectors)
         rows.append(
             BlockCurvature(
                 name=name,

@@ -12,9 +12,11 @@ from torch import nn
 
 from trainscope.data import ProbeData
 from trainscope.errors import ProbeError
+from trainscope.pace import OverTimeError, cut_short, was_cut_short
 from trainscope.probes.affine import custom_functions, not_affine
 from trainscope.probes.blocks import arrays_of, blocks_of, measure_blocks
 from trainscope.probes.curvature_report import (
+    CUT,
     SCALED,
     UNIT,
     report,
@@ -285,8 +287,18 @@ class Curvature:
         self, lent: Lent, weights: Measured, found: Footprint, spectrum: Spectrum, *, affine: bool
     ) -> Trace | None:
         """Return the trace, exact where that can be had and costs no more than it is worth."""
-        if not self.trace_vectors:
+        if not self.trace_vectors or was_cut_short():
             return None
+        try:
+            return self._whole_trace(lent, weights, found, spectrum, affine=affine)
+        except (OverTimeError, KeyboardInterrupt) as error:
+            if not cut_short(error):
+                raise
+            return None
+
+    def _whole_trace(
+        self, lent: Lent, weights: Measured, found: Footprint, spectrum: Spectrum, *, affine: bool
+    ) -> Trace:
         classes, generator = lent.behaviour.classes or 0, spectrum.generator
         if not affine:
             krylov = spectrum.top.krylov
@@ -368,6 +380,8 @@ class Curvature:
         """Add what is asked of single blocks."""
         if not blocks or told.status is Status.SKIPPED:
             return told
+        if was_cut_short():
+            return replace(told, notes={**told.notes, "blocks": f"not measured: {CUT}"})
         try:
             rows = measure_blocks(
                 lent,
@@ -384,6 +398,8 @@ class Curvature:
             return replace(told, notes={**told.notes, "blocks": said})
         late = [row.name for row in rows if not row.converged]
         said = "largest eigenvalue and trace of the matrix restricted to each block's parameters"
+        if was_cut_short():
+            said += f"; of the first {len(rows)} of {len(blocks)} alone, as the rest was cut short"
         if late:
             said += f"; not to the tolerance after {self.most_products} products: {', '.join(late)}"
         return replace(

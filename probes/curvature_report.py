@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from trainscope.data import ProbeData
 from trainscope.errors import ProbeError
+from trainscope.pace import OverTimeError, cut_short, was_cut_short
 from trainscope.probes.density import RESOLVED, spectral_density
 from trainscope.probes.evaluation import loss_unit
 from trainscope.probes.lent import Lent
@@ -25,6 +26,8 @@ _NO_LORA = (
     "LoRA trains low-rank factors, one of which starts at zero, where no gradient reaches the "
     "other: this limit says nothing of them"
 )
+CUT = "the measurement was cut short before this was known"
+_MORE_PRODUCTS = "ask for fewer with --top, or allow more products"
 _LEFT_OUT = Scalar(None, UNIT, reason="it was left out (trace_vectors=0)")
 
 
@@ -55,6 +58,7 @@ def report(
     value, error = float(top.values[0]), float(errors[0])
     lr = 2 / value if value > 0 else math.nan
     smallest_known = top.smallest_error <= tolerance * scale
+    missing = Scalar(None, UNIT, reason=CUT) if was_cut_short() else _LEFT_OUT
     scalars = {
         "top_eigenvalue": Scalar.of(value, UNIT, error),
         "smallest_eigenvalue": Scalar.of(
@@ -63,7 +67,7 @@ def report(
             top.smallest_error + spectrum.error * scale,
             reason=f"not converged; it is at most {top.smallest:.3g}",
         ),
-        "trace": _LEFT_OUT if trace is None else Scalar.of(trace.value, UNIT, trace.stderr),
+        "trace": missing if trace is None else Scalar.of(trace.value, UNIT, trace.stderr),
         "max_stable_lr": Scalar.of(
             lr,
             "LR",
@@ -108,10 +112,9 @@ def report(
     status, reason = Status.OK, None
     if not top.converged:
         status = Status.NOT_CONVERGED
-        reason = (
-            f"after {top.krylov.steps} products an eigenvalue is still uncertain by "
-            f"{float(top.errors.max()):.2g}; ask for fewer with --top, or allow more products"
-        )
+        reason = f"after {top.krylov.steps} products an eigenvalue is still uncertain by "
+        reason += f"{float(top.errors.max()):.2g}; "
+        reason += "the search was cut short" if top.cut else _MORE_PRODUCTS
     return Measurement("curvature", status, reason, scalars, arrays, notes=notes)
 
 
@@ -144,6 +147,8 @@ def with_adaptive(
     found = replace(found, arrays={**found.arrays, "settings": told})
     if not settings.adaptive:
         return found
+    if was_cut_short():
+        return without_adaptive(found, CUT)
     notes = dict(found.notes)
     factor = ema_factor(settings.betas[0])
     try:
@@ -162,6 +167,10 @@ def with_adaptive(
         )
     except (ProbeError, NonFiniteError) as error:
         return without_adaptive(found, str(error))
+    except (OverTimeError, KeyboardInterrupt) as error:
+        if not cut_short(error):
+            raise
+        return without_adaptive(found, CUT)
     lr = factor / top.value if top.value > 0 else math.nan
     scalars = {
         ADAPTIVE[0][0]: Scalar.of(top.value, SCALED, top.error),

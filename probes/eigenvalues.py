@@ -13,12 +13,14 @@ Dorsselaer, Hochstenbach, van der Vorst 2000).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from trainscope.pace import OverTimeError, cut_short
 from trainscope.probes.lanczos import Lanczos, Ritz, Values
 from trainscope.probes.products import Product
 from trainscope.probes.spaces import Space
@@ -32,6 +34,8 @@ those of clusters lay beyond two standard errors in a third of 34 spectra, at 0.
 CONFIRM = 2
 """Further products for which several eigenvalues must stay known. Of 240 spectra with pairs and
 clusters at their top none hid an eigenvalue for longer; without, one in thirty of the clusters."""
+TELLS = 3
+"""Products from which on an interrupted search has something to say."""
 PART = (np.pi / 2) ** 0.5
 """A normal variable is in size below this times a small chance with that chance."""
 
@@ -51,6 +55,7 @@ class Eigenvalues:
         smallest_error: Its standard error.
         converged: True where every value is within the tolerance.
         krylov: The space they come from.
+        cut: An interruption ended the search.
     """
 
     values: Values
@@ -59,6 +64,7 @@ class Eigenvalues:
     smallest_error: float
     converged: bool
     krylov: Lanczos
+    cut: bool = False
 
 
 def largest_eigenvalues(
@@ -76,6 +82,9 @@ def largest_eigenvalues(
 ) -> Eigenvalues:
     """Grow a Krylov space until the largest eigenvalues are known to a relative tolerance.
 
+    Interrupted after `TELLS` products, it returns what they say, where that is wanted (see
+    `pace.cut_short`).
+
     Args:
         product: The matrix.
         start: The first vector [P], a random one.
@@ -92,42 +101,69 @@ def largest_eigenvalues(
         space: Where the vectors live; by default they are held whole.
     """
     krylov = Lanczos(product, start, generator, dtype, space)
-    bounds = np.full(count, -np.inf)
-    if at_least is not None:
-        bounds[: len(at_least)] = at_least[:count]
-    wanted = min(count, krylov.size)
     confirm = 0 if count == 1 else CONFIRM
     standing = 0
     while True:
-        krylov.grow()
-        *older, newest = krylov.parts()
-        known = [each.values for each in older]  # exactly
-        ends = newest.values[::-1] + errors_above(newest, wanted, krylov.size)
-        every = _descending([*known, newest.values])
-        values = every[:wanted]
-        errors = _descending([*known, ends])[: len(values)] - values
-        allowed = tolerance * np.maximum(np.abs(values), 1e-3 * float(np.abs(every).max()))
-        met = values + allowed >= bounds[: len(values)]
-        # A fresh vector shows what equal eigenvalues hide from the start.
-        shown = count == 1 or not (older or krylov.exhausted) or krylov.full
-        shown = shown or ends[0] <= values[-1] + allowed[-1]
-        converged = len(values) == wanted and bool(met.all() and (errors <= allowed).all())
-        converged = converged and shown
-        standing = standing + 1 if converged else 0
+        try:
+            krylov.grow()
+        except (OverTimeError, KeyboardInterrupt) as error:
+            if krylov.steps < TELLS or not cut_short(error):
+                raise
+            return cut_off(krylov, count, tolerance)
+        known = _largest(krylov, count, tolerance, at_least or ())
+        standing = standing + 1 if known.converged else 0
         enough = krylov.steps >= least_steps and standing > confirm
-        if krylov.full or krylov.steps >= most_steps:
-            break
-        if converged and (enough or krylov.exhausted):
-            break
+        given_up = krylov.full or krylov.steps >= most_steps
+        if given_up or (known.converged and (enough or krylov.exhausted)):
+            return _told(krylov, known)
+
+
+def cut_off(krylov: Lanczos, count: int, tolerance: float) -> Eigenvalues:
+    """Return what a space says that an interruption keeps from growing."""
+    known = _largest(krylov, count, tolerance, ())
+    return replace(_told(krylov, known), converged=False, cut=True)
+
+
+class _Known(NamedTuple):
+    """The largest values, their errors, and whether they are known to the tolerance."""
+
+    values: Values
+    errors: Values
+    converged: bool
+
+
+def _largest(krylov: Lanczos, count: int, tolerance: float, at_least: Sequence[float]) -> _Known:
+    """Return what a space says of the largest values."""
+    bounds = np.full(count, -np.inf)
+    bounds[: len(at_least)] = at_least[:count]
+    wanted = min(count, krylov.size)
+    *older, newest = krylov.parts()
+    known = [each.values for each in older]  # exactly
+    ends = newest.values[::-1] + errors_above(newest, wanted, krylov.size)
+    every = _descending([*known, newest.values])
+    values = every[:wanted]
+    errors = _descending([*known, ends])[: len(values)] - values
+    allowed = tolerance * np.maximum(np.abs(values), 1e-3 * float(np.abs(every).max()))
+    met = values + allowed >= bounds[: len(values)]
+    # A fresh vector shows what equal eigenvalues hide from the start.
+    shown = count == 1 or not (older or krylov.exhausted) or krylov.full
+    shown = shown or bool(ends[0] <= values[-1] + allowed[-1])
+    converged = len(values) == wanted and bool(met.all() and (errors <= allowed).all())
+    return _Known(values.copy(), errors, converged and shown)
+
+
+def _told(krylov: Lanczos, known: _Known) -> Eigenvalues:
+    """Return both ends of what a space says."""
+    newest, every = krylov.parts()[-1], krylov.values
     mirrored = Ritz(-newest.values[::-1], newest.residuals[::-1], newest.weights[::-1])
     lowest = float(newest.values[0] - errors_above(mirrored, 1, krylov.size)[0])
     rounding = krylov.rounding * float(np.abs(every).max())
     return Eigenvalues(
-        values=values.copy(),
-        errors=errors + rounding,
-        smallest=float(every[-1]),
-        smallest_error=max(0.0, float(every[-1]) - lowest) + rounding,
-        converged=converged,
+        values=known.values,
+        errors=known.errors + rounding,
+        smallest=float(every[0]),
+        smallest_error=max(0.0, float(every[0]) - lowest) + rounding,
+        converged=known.converged,
         krylov=krylov,
     )
 

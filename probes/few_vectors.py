@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from trainscope.pace import OverTimeError, cut_short
 from trainscope.probes.density import Quadrature
-from trainscope.probes.eigenvalues import Eigenvalues, errors_above
+from trainscope.probes.eigenvalues import TELLS, Eigenvalues, errors_above
 from trainscope.probes.lanczos import Lanczos, Ritz
 from trainscope.probes.passes import NonFiniteError
 from trainscope.probes.products import MatrixProduct
@@ -190,17 +191,15 @@ def lean_spectrum(
         NonFiniteError: One of them is NaN or infinite.
     """
     runs: list[PlainLanczos] = []
-    for _ in range(wanted.density_vectors - 1):
+    floor, cut, count = -np.inf, False, max(1, wanted.density_vectors)
+    while len(runs) < count and not cut:
+        floor = max((float(run.ritz().values[-1]) for run in runs), default=-np.inf)
         run = PlainLanczos(product, generator, check=not runs)
-        while run.steps < wanted.density_steps and not run.exhausted:
-            run.grow()
-        run.release()
         runs.append(run)
-    last = PlainLanczos(product, generator, check=not runs)
-    floor = max((float(run.ritz().values[-1]) for run in runs), default=-np.inf)
-    steps = wanted.density_steps if wanted.density_vectors else 1
-    top = _largest(last, wanted, steps, floor)
-    runs.append(last)
+        cut = _is_cut(run, wanted, floor, last=len(runs) == count)
+        run.release()
+    last = runs[-1]
+    top = _ends(last, wanted, floor)
     wrong = next((run for run in runs if not run.symmetric), None)
     if wrong is not None:
         raise NoMatrixError(
@@ -208,34 +207,46 @@ def lean_spectrum(
             f"differ by {wrong.skew:.2g} for unit vectors), and differences of gradients need a "
             "copy of the network in float64: give lean=False for them"
         )
+    density = wanted.density_vectors and not cut
     return Spectrum(
         product=cast(MatrixProduct, product),  # a lean probe asks it for nothing more
-        top=top,
-        runs=[Quadrature.of(run) for run in runs] if wanted.density_vectors else [],
+        top=replace(top, converged=False, cut=True) if cut else top,
+        runs=[Quadrature.of(run) for run in runs] if density else [],
         generator=generator,
         error=last.rounding,
     ), _trace(runs)
 
 
-def _largest(run: PlainLanczos, wanted: LeanWanted, least_steps: int, floor: float) -> Eigenvalues:
-    """Grow a run until its largest Ritz value is known to the tolerance."""
+def _is_cut(run: PlainLanczos, wanted: LeanWanted, floor: float, *, last: bool) -> bool:
+    """Grow a run until it has said what it is for; return True where an interruption ends it."""
+    steps = wanted.density_steps if wanted.density_vectors else 1
     while True:
-        run.grow()
-        ritz = run.ritz()
-        value, error = float(ritz.values[-1]), float(errors_above(ritz, 1, run.size)[0])
-        allowed = wanted.tolerance * abs(value)
-        converged = error <= allowed and value + allowed + run.rounding * abs(value) >= floor
-        enough = run.steps >= least_steps or run.exhausted
-        if run.exhausted or run.steps >= wanted.most_products or (converged and enough):
-            break
-    run.release()
+        try:
+            run.grow()
+        except (OverTimeError, KeyboardInterrupt) as error:
+            del run.alphas[len(run.betas) :]
+            if run.steps < TELLS or not cut_short(error):
+                raise
+            return True
+        enough = run.steps >= steps
+        if last:
+            enough = enough and _ends(run, wanted, floor).converged
+        if enough or run.exhausted or (last and run.steps >= wanted.most_products):
+            return False
+
+
+def _ends(run: PlainLanczos, wanted: LeanWanted, floor: float) -> Eigenvalues:
+    """Return what a run says of the largest eigenvalue and the smallest."""
+    ritz = run.ritz()
+    value, error = float(ritz.values[-1]), float(errors_above(ritz, 1, run.size)[0])
+    allowed = wanted.tolerance * abs(value)
     turned = Ritz(-ritz.values[::-1], ritz.residuals[::-1], ritz.weights[::-1])
     return Eigenvalues(
         values=np.array([value]),
         errors=np.array([error]),
         smallest=float(ritz.values[0]),
         smallest_error=float(errors_above(turned, 1, run.size)[0]),
-        converged=converged,
+        converged=error <= allowed and value + allowed + run.rounding * abs(value) >= floor,
         krylov=cast(Lanczos, run),  # of which a report takes the number of products
     )
 

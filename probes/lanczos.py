@@ -111,7 +111,14 @@ class Lanczos:
         return self.steps == self.size
 
     def grow(self) -> None:
-        """Add one vector to the basis: one product."""
+        """Add one vector to the basis: one product. What interrupts that adds none."""
+        try:
+            self._grow()
+        except BaseException:
+            del self.alphas[len(self.betas) :]
+            raise
+
+    def _grow(self) -> None:
         current = self._slot(self.steps)
         if not self._ready:
             self._draw(current)

@@ -12,9 +12,10 @@ import torch
 
 from trainscope.data import ProbeData
 from trainscope.errors import ProbeError
+from trainscope.pace import OverTimeError, cut_short
 from trainscope.probes.density import Quadrature
 from trainscope.probes.differences import DifferenceProduct
-from trainscope.probes.eigenvalues import Eigenvalues, largest_eigenvalues
+from trainscope.probes.eigenvalues import TELLS, Eigenvalues, cut_off, largest_eigenvalues
 from trainscope.probes.lanczos import Lanczos
 from trainscope.probes.lent import Lent
 from trainscope.probes.parameters import Measured
@@ -142,13 +143,22 @@ def _grow(
     generator: torch.Generator,
     wanted: Wanted,
 ) -> Spectrum:
-    """Return the eigenvalues and the density's runs; the last run serves both."""
+    """Return the eigenvalues and the density's runs; the last run serves both.
+
+    Interrupted, the run at hand tells what it can of the eigenvalues, and there is no density.
+    """
     space = product.space
     runs: list[Quadrature] = []
     for _ in range(wanted.density_vectors - 1):
         krylov = Lanczos(product, space.random(generator), generator, lent.weight.dtype, space)
-        while krylov.steps < wanted.density_steps and not krylov.exhausted:
-            krylov.grow()
+        try:
+            while krylov.steps < wanted.density_steps and not krylov.exhausted:
+                krylov.grow()
+        except (OverTimeError, KeyboardInterrupt) as error:
+            if krylov.steps < TELLS or not cut_short(error):
+                raise
+            top = cut_off(krylov, wanted.top, wanted.tolerance)
+            return Spectrum(product, top, [], generator)
         runs.append(Quadrature.of(krylov))
     # Not the gradient: it shows the top eigenvectors two products sooner, and hides others longer.
     top = largest_eigenvalues(
@@ -163,7 +173,9 @@ def _grow(
         at_least=runs[0].now.values[::-1].tolist() if runs else None,
         space=space,
     )
-    if wanted.density_vectors:
+    if top.cut:
+        runs = []
+    elif wanted.density_vectors:
         runs.append(Quadrature.of(top.krylov))
     return Spectrum(product, top, runs, generator)
 

@@ -24,13 +24,17 @@ class Pace:
         expected: Sample passes that it will take; a backward pass counts as two.
         deadline: When it must end, as `time.perf_counter` counts; None for never.
         tell: Called with the share that is done, from 0 to 1.
+        partial: Whoever set the pace takes what is known when the work is cut short.
         done: Passes so far.
+        cut: What cut the work short, where `cut_short` was asked to hold it back.
     """
 
     expected: float
     deadline: float | None = None
     tell: Callable[[float], None] | None = None
+    partial: bool = False
     done: float = 0.0
+    cut: BaseException | None = None
 
     def add(self, passes: float) -> None:
         """Count passes.
@@ -56,6 +60,29 @@ def paced(pace: Pace) -> Iterator[Pace]:
         yield pace
     finally:
         _PRESENT.reset(token)
+
+
+def cut_short(error: BaseException) -> bool:
+    """Hold an interruption back, so that what is known by now can be handed on.
+
+    Args:
+        error: An `OverTimeError` or a `KeyboardInterrupt`.
+
+    Returns:
+        True where whoever set the pace raises it again once they have what is known. Otherwise, and
+        where it is the second one, it is not held back: raise it.
+    """
+    pace = _PRESENT.get()
+    if pace is None or not pace.partial or pace.cut is not None:
+        return False
+    pace.cut, pace.deadline = error, None
+    return True
+
+
+def was_cut_short() -> bool:
+    """Tell whether an interruption of the work at hand was held back."""
+    pace = _PRESENT.get()
+    return pace is not None and pace.cut is not None
 
 
 def tick(forward: int = 0, backward: int = 0) -> None:

@@ -89,6 +89,18 @@ def test_a_missing_number_is_a_dash_and_a_reason():
     assert reasons(found) == ["condition number (after): 2 outputs are dead"]
 
 
+def test_one_reason_of_several_columns_is_said_once():
+    dead = jacobian(1.0, dead=2)
+    found = replace(diagnosis(), probes={"jacobian": Columns(dead, dead, dead)})
+    assert reasons(found) == ["condition number: 2 outputs are dead"]
+    found = replace(diagnosis(), probes={"jacobian": Columns(dead, jacobian(1.0), dead)})
+    assert reasons(found) == ["condition number (before, recalibrated): 2 outputs are dead"]
+    late = Measurement.skipped("jacobian", "it was interrupted")
+    found = replace(diagnosis(), probes={"jacobian": Columns(jacobian(1.0), late, late)})
+    said = "Jacobian singular values (after, recalibrated): skipped: it was interrupted"
+    assert reasons(found) == [said]
+
+
 def test_the_notebook_page_shows_everything_and_escapes():
     page = diagnosis()._repr_html_()
     assert "&lt;b&gt;tags&lt;/b&gt;" in page

@@ -128,7 +128,7 @@ def test_its_words_units_and_damage_are_in_the_table_the_page_and_the_json():
         for word in ("Weights of a toy", "share that is not zero [%]", share[3]):
             assert word in text
         assert "weights above 9 [weights]" in text  # and no console takes it for markup
-        assert "weights above 9 (after): no weight is above 9" in text
+        assert "weights above 9: no weight is above 9" in text
     raw = json.loads(found.to_json())["probes"]["toy"]
     assert raw["damage"]["share"] == after.value("share") / before.value("share")
     assert raw["after"]["scalars"]["share"]["unit"] == "%"

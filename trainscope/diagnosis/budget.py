@@ -101,6 +101,7 @@ class Measuring:
     stopped: bool = False
     _plans: dict[str, list[Effort]] = field(default_factory=dict)
     _level: dict[str, int] = field(default_factory=dict)
+    _parts: dict[str, str] = field(default_factory=dict)
     _rates: dict[str, float] = field(default_factory=dict)
     _timed: float | None = None
 
@@ -252,16 +253,19 @@ class Measuring:
             for column, module in self.modules.items():
                 if module is not None:
                     self.tell(f"{probe.name}, {column}{on}")
-                    with paced(Pace(effort.work, deadline, share)), present().together():
+                    pace = Pace(effort.work, deadline, share, partial=present().count == 1)
+                    with paced(pace), present().together():
                         columns[column] = measured(effort.probe, module, effort.data)
+                    if pace.cut is not None:
+                        raise pace.cut
         except OverTimeError:
             if first:
                 why = f"the budget of {written(self.budget or 0)} was over before this was measured"
-                self._keep_part(probe, columns, f"{why}: {MORE}")
+                self._keep_part(probe, columns, f"{why}: {MORE}", effort.said)
             return False
         except KeyboardInterrupt:
             if probe.name not in self.found and columns["before"] is not None:
-                self._keep_part(probe, columns, INTERRUPTED)
+                self._keep_part(probe, columns, INTERRUPTED, effort.said)
             raise
         self._keep(probe.name, columns)
         return True
@@ -274,9 +278,14 @@ class Measuring:
             self.update({p.name: self.found[p.name] for p in self.probes if p.name in self.found})
 
     def _keep_part(
-        self, probe: Probe, columns: Mapping[str, Measurement | None], reason: str
+        self,
+        probe: Probe,
+        columns: Mapping[str, Measurement | None],
+        reason: str,
+        said: str = "",
     ) -> None:
         """Keep the columns that are done, and for each other one the reason why it is not."""
+        self._parts[probe.name] = said
         missing = Measurement.skipped(probe.name, reason)
         kept = {
             name: None if module is None else columns.get(name) or missing
@@ -341,7 +350,7 @@ class Measuring:
 
     def _said(self, name: str) -> str:
         level = self._level.get(name)
-        return "" if level is None else self._plans[name][level].said
+        return self._parts.get(name, "") if level is None else self._plans[name][level].said
 
 
 def _long(seconds: float) -> str:

@@ -23,6 +23,8 @@ MANY = 8
 """Pinned samples from which on more of a probe is worth more than more samples."""
 TIMED = 4
 """Pinned samples of the passes that are timed before all others."""
+LONG = 1.0
+"""Seconds of a first pass in which what warms up is no longer much: there is no second one."""
 
 
 @dataclass(frozen=True)
@@ -54,14 +56,16 @@ def pass_seconds(network: nn.Module, data: ProbeData) -> float | None:
 
     Args:
         network: Left untouched.
-        data: The pinned samples, of which a few are put forward and backward twice.
+        data: The pinned samples, of which a few are put forward and backward, twice where that is
+            quick.
     """
-    data, found = data.first(min(TIMED, len(data))), 0.0
+    data, found, turns = data.first(min(TIMED, len(data))), 0.0, 0
     try:
         with untouched(network), torch.enable_grad():
             weights = [each for each in network.parameters() if each.requires_grad]
             batch = taken_batch(network, data)
-            for _ in range(2):  # the first one warms up
+            while turns < 2 and found < LONG:  # the first one warms up
+                turns += 1
                 begun = time.perf_counter()
                 outputs = data.task.outputs(network, batch)
                 terms = data.task.losses(outputs, batch)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from trainscope.records import Diagnosis
 from trainscope.records.columns import COLUMNS, Columns
-from trainscope.records.measurement import Measurement, Scalar, Status
+from trainscope.records.measurement import Scalar, Status
 from trainscope.records.numbers import estimate, number
 from trainscope.records.retrained import retrained
 
@@ -44,21 +44,31 @@ def rows(diagnosis: Diagnosis) -> list[Row]:
 
 
 def reasons(diagnosis: Diagnosis) -> list[str]:
-    """Return why numbers are missing or doubtful, each reason once."""
+    """Return why numbers are missing or doubtful, each reason once.
+
+    The columns are named where it is not that of all.
+    """
     found: dict[str, None] = {}
     for name, columns in diagnosis.probes.items():
         said = description(name)
-        for column in COLUMNS:
-            measurement: Measurement | None = getattr(columns, column)
-            if measurement is None:
-                continue
+        there = {
+            column: measurement
+            for column in COLUMNS
+            if (measurement := getattr(columns, column)) is not None
+        }
+        by_reason: dict[tuple[str, str], list[str]] = {}
+        for column, measurement in there.items():
             metric = retrained(measurement).metric
             if measurement.status is not Status.OK:
-                found[f"{said.heading(metric)}: {measurement.status}: {measurement.reason}"] = None
+                why = f"{measurement.status}: {measurement.reason}"
+                by_reason.setdefault((said.heading(metric), why), []).append(column)
             for label, scalar in measurement.scalars.items():
                 if scalar.value is None:
-                    which = "" if diagnosis.action is None else f" ({column})"
-                    found[f"{said.label(label, metric)}{which}: {scalar.reason}"] = None
+                    key = (said.label(label, metric), str(scalar.reason))
+                    by_reason.setdefault(key, []).append(column)
+        for (what, why), which in by_reason.items():
+            whose = "" if len(which) == len(there) else f" ({', '.join(which)})"
+            found[f"{what}{whose}: {why}"] = None
     return list(found)
 
 
