@@ -12,11 +12,10 @@ from torch import nn
 
 from trainscope.data import ProbeData
 from trainscope.errors import ProbeError
-from trainscope.pace import OverTimeError, cut_short, was_cut_short
+from trainscope.pace import CUT, OverTimeError, cut_short, was_cut_short
 from trainscope.probes.affine import custom_functions, not_affine
 from trainscope.probes.blocks import arrays_of, blocks_of, measure_blocks
 from trainscope.probes.curvature_report import (
-    CUT,
     SCALED,
     UNIT,
     report,

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from trainscope.data import ProbeData
 from trainscope.errors import ProbeError
-from trainscope.pace import OverTimeError, cut_short, was_cut_short
+from trainscope.pace import CUT, OverTimeError, cut_short, was_cut_short
 from trainscope.probes.density import RESOLVED, spectral_density
 from trainscope.probes.evaluation import loss_unit
 from trainscope.probes.lent import Lent
@@ -26,7 +26,6 @@ _NO_LORA = (
     "LoRA trains low-rank factors, one of which starts at zero, where no gradient reaches the "
     "other: this limit says nothing of them"
 )
-CUT = "the measurement was cut short before this was known"
 _MORE_PRODUCTS = "ask for fewer with --top, or allow more products"
 _LEFT_OUT = Scalar(None, UNIT, reason="it was left out (trace_vectors=0)")
 

@@ -16,6 +16,7 @@ from trainscope.errors import ProbeError
 from trainscope.networks import flops
 from trainscope.networks.copies import whole_copy, with_dense_gradients
 from trainscope.networks.given import call_of
+from trainscope.pace import CUT, OverTimeError, cut_short
 from trainscope.probes.alike import alike
 from trainscope.probes.behaviour import Behaviour, behaviour_of
 from trainscope.probes.evaluation import taken_batch
@@ -32,9 +33,9 @@ from trainscope.probes.trained_scores import (
 )
 from trainscope.probes.untouched import untouched
 from trainscope.probes.wrappers import refuse_flat, unwrap
-from trainscope.records import Cost, Measurement, Status
+from trainscope.records import Cost, Measurement, Scalar, Status
 from trainscope.records.measurement import Array
-from trainscope.records.metric import ACCURACY
+from trainscope.records.metric import ACCURACY, Metric
 from trainscope.records.retrained import CURVES, CURVES_METRIC, LEFT_OUT, START, START_METRIC
 from trainscope.records.run import EpochRecord
 from trainscope.task import LanguageModelling, Task
@@ -154,14 +155,16 @@ class TrainabilityAccuracy:
             if behaviour.constant_loss is not None:
                 return Measurement.skipped(self.name, behaviour.constant_loss)
             data = alike(network, data, present())
-            lrs = () if self.start_only else self.lrs
-            start, runs = self._shared_out(network, data, lrs)
+            asked = () if self.start_only else self.lrs
+            start, runs = self._shared_out(network, data, asked)
+        lrs = asked[: len(runs)]
         tested = [[start], *([found for _, found in run] for run in runs)]
         left = [left_out_of(evaluations) for evaluations in tested]
         rows = zip(lrs, runs, left[1:], strict=True)
         each = {f"ta@{write_lr(lr)}": ta_of(run, without) for lr, run, without in rows}
-        scalars = {"ta": next(iter(each.values())), **each} if each else {}
         metric = data.task.metric
+        each |= {f"ta@{write_lr(lr)}": _cut(metric) for lr in asked[len(lrs) :]}
+        scalars = {"ta": next(iter(each.values())), **each} if each else {}
         accuracy = metric.is_accuracy
         curves = [[record.test_metric for record, _ in run] for run in runs]
         scalars[START if accuracy else START_METRIC] = start_of(start, left[0])
@@ -189,10 +192,10 @@ class TrainabilityAccuracy:
             arrays={
                 LEFT_OUT: left,
                 "metric": [metric.name, metric.unit, metric.better],
-                **({} if self.start_only else arrays),
+                **(arrays if lrs else {}),
             },
             cost=self._cost(data, time.perf_counter() - begun),
-            notes=self._notes(data)
+            notes=replace(self, lrs=lrs or self.lrs, start_only=not lrs)._notes(data)
             | _remarks(behaviour, evaluated_at_once(network, self._test(data), data.task)),
         )
 
@@ -243,7 +246,11 @@ class TrainabilityAccuracy:
     def _shared_out(
         self, network: nn.Module, data: ProbeData, lrs: Sequence[float]
     ) -> tuple[Evaluation, list[list[tuple[EpochRecord, Evaluation]]]]:
-        """Test, and retrain at each learning rate: each is done by one process of a job."""
+        """Test, and retrain at each learning rate: each is done by one process of a job.
+
+        Interrupted after the test, it returns the learning rates that are done, where that is
+        wanted (see `pace.cut_short`).
+        """
         ranks = present()
         done: _Done = {}
         for job, lr in enumerate([None, *lrs]):  # the test is the last process's
@@ -251,12 +258,17 @@ class TrainabilityAccuracy:
                 continue
             if lr is None:
                 done[job] = [], [evaluate(network, self._test(data), data.task)]
-            else:
+                continue
+            try:
                 run = self._retrain(network, data, lr)
-                done[job] = [record for record, _ in run], [found for _, found in run]
+            except (OverTimeError, KeyboardInterrupt) as error:
+                if 0 not in done or not cut_short(error):
+                    raise
+                break
+            done[job] = [record for record, _ in run], [found for _, found in run]
         if ranks.count > 1:
             done = _exchanged(done, data.task, ranks)
-        runs = [list(zip(*done[job], strict=True)) for job in range(1, 1 + len(lrs))]
+        runs = [list(zip(*done[job], strict=True)) for job in range(1, len(done))]
         return done[0][1][0], runs
 
     def _retrain(
@@ -336,6 +348,11 @@ class TrainabilityAccuracy:
             "settings": str(self.settings),
             "comparable": "only under the same LR schedule, N and settings",
         }
+
+
+def _cut(metric: Metric) -> Scalar:
+    """Return the mean of a learning rate that an interruption came before."""
+    return Scalar(None, metric.unit, reason=CUT)
 
 
 def _work_of_one(network: nn.Module, data: ProbeData) -> int:

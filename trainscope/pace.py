@@ -11,6 +11,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+CUT = "the measurement was cut short before this was known"
+"""The reason why a number is missing that an interruption came before."""
+
 
 class OverTimeError(BaseException):
     """The time for a piece of work is up. No error, and so past whatever handles those."""

@@ -90,6 +90,16 @@ def test_time_enough_measures_what_no_budget_measures(monkeypatch: pytest.Monkey
     assert not any("in part" in note for note in parts.notes)
 
 
+def test_what_costs_least_is_measured_first_and_the_table_keeps_its_order() -> None:
+    said: list[Diagnosis] = []
+    kinds = [Curvature(top=1, density_vectors=0), Gradient()]
+    found = diagnose(
+        _net(), ratio=0.5, data=_loader(), probes=kinds, budget=None, update=said.append
+    )
+    assert [list(each.probes) for each in said] == [["gradient"], ["curvature", "gradient"]]
+    assert list(found.probes) == ["curvature", "gradient"]
+
+
 def test_a_short_time_measures_all_columns_on_the_same_few_samples(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

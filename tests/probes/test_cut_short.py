@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,12 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from trainscope import pace
-from trainscope.data import ProbeData
+from trainscope.data import ProbeData, TensorSplit
 from trainscope.diagnosis import budget, examine
+from trainscope.pace import CUT
 from trainscope.probes.curvature import Curvature
-from trainscope.probes.curvature_report import CUT
 from trainscope.probes.eigenvalues import TELLS, Eigenvalues, largest_eigenvalues
+from trainscope.probes.trainability_accuracy import TrainabilityAccuracy
 from trainscope.records import Measurement, Status
+from trainscope.records.retrained import retrained
 from trainscope.report.rows import reasons
 from trainscope.sparsify import Action
 from trainscope.training.settings import Settings
@@ -190,6 +192,50 @@ def test_curvature_that_is_cut_short_keeps_what_it_has(
             seen.add("adam")
     expected = {"nothing", "eigenvalue", "blocks"}
     assert seen >= (expected if lean else expected | {"no trace", "adam"})
+
+
+def halves() -> tuple[nn.Module, ProbeData]:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 2))
+    inputs = torch.randn(96, 1, 4, 4)
+    labels = (inputs.mean((1, 2, 3)) > 0).long()
+    train = TensorSplit(inputs[:64], labels[:64], (0.0,), (1.0,))
+    test = TensorSplit(inputs[64:], labels[64:], (0.0,), (1.0,))
+    return network, ProbeData("made up", inputs[:8], labels[:8], train=train, test=test)
+
+
+@pytest.mark.parametrize("ends", ENDS)
+def test_retraining_that_is_cut_short_keeps_the_learning_rates_that_are_done(
+    ends: type[BaseException],
+) -> None:
+    probe = TrainabilityAccuracy(epochs=2, lrs=(0.1, 0.01), settings=Settings(batch_size=16))
+    clock = Clock(KeyboardInterrupt, -1)
+    with pace.paced(pace.Pace(1e9, tell=clock.tell)):
+        whole = probe.measure(*halves())
+    first = replace(probe, lrs=(0.1,)).measure(*halves())
+    seen = set()
+    for at in range(1, clock.ticks + 1):
+        network, data = halves()
+        try:
+            with ending(ends, at):
+                found = probe.measure(network, data)
+        except ends:
+            seen.add("nothing")
+            continue
+        finally:
+            assert all(map(torch.equal, network.parameters(), halves()[0].parameters()))
+        assert found.value("start_accuracy") == whole.value("start_accuracy")
+        assert found.scalars["ta@1e-2"].reason == CUT
+        lrs = retrained(found).lrs
+        seen.add(len(lrs))
+        if lrs:
+            assert {**found.arrays, **first.arrays} == found.arrays
+            assert found.notes == first.notes
+            assert found.value("ta@1e-1") == found.value("ta") == whole.value("ta@1e-1")
+        else:
+            assert found.scalars["ta"].reason == CUT
+            assert found.notes["tested"].endswith("not retrained")
+    assert seen == {"nothing", 0, 1}
 
 
 @pytest.mark.parametrize("ends", ENDS)

@@ -142,7 +142,7 @@ class Measuring:
             ]
             self.tell(f"{probe.name} will cost {expected(cost)} a column")
         if self.budget is None or self._expected(able) <= self.budget / 2:
-            for probe in able:
+            for probe in sorted(able, key=lambda each: self._plans[each.name][-1].work):
                 self._measure(probe, self._plans[probe.name][-1], None)
             return
         self._timed = present().first(pass_seconds(base, self.data))

@@ -62,9 +62,10 @@ def reasons(diagnosis: Diagnosis) -> list[str]:
             if measurement.status is not Status.OK:
                 why = f"{measurement.status}: {measurement.reason}"
                 by_reason.setdefault((said.heading(metric), why), []).append(column)
+            firsts = _first_settings(said, dict.fromkeys(measurement.scalars))
             for label, scalar in measurement.scalars.items():
-                if scalar.value is None:
-                    key = (said.label(label, metric), str(scalar.reason))
+                if scalar.value is None and label not in firsts.values():
+                    key = (said.label(firsts.get(label, label), metric), str(scalar.reason))
                     by_reason.setdefault(key, []).append(column)
         for (what, why), which in by_reason.items():
             whose = "" if len(which) == len(there) else f" ({', '.join(which)})"
