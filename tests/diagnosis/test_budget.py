@@ -13,7 +13,7 @@ from torch import nn
 
 from trainscope import diagnose, pace
 from trainscope.data import ProbeData
-from trainscope.diagnosis import budget, examine
+from trainscope.diagnosis import budget, effort, examine
 from trainscope.diagnosis.effort import Effort, pass_seconds
 from trainscope.errors import ProbeError
 from trainscope.probes import trainability_accuracy
@@ -274,6 +274,18 @@ def test_a_plain_pass_is_timed_and_leaves_no_trace() -> None:
     assert pass_seconds(network, ProbeData("data", inputs[:, :, :2], labels)) is None
 
 
+@pytest.mark.parametrize(("long", "passes"), [(1e9, 2), (1e-9, 1)])
+def test_a_pass_that_takes_long_is_timed_once(
+    long: float, passes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(effort, "LONG", long)
+    network, calls = _net(), []
+    network.register_forward_hook(lambda *_: calls.append(1))
+    ((inputs, labels),) = _loader()
+    pass_seconds(network, ProbeData("data", inputs, labels))
+    assert len(calls) == passes
+
+
 def _whole_time(
     monkeypatch: pytest.MonkeyPatch, rate: Callable[[Sequence[Effort], int], float]
 ) -> None:
@@ -344,6 +356,7 @@ def test_what_is_known_stays_when_a_measurement_ends_early(
 ) -> None:
     monkeypatch.setattr(budget, "SPEED", 1.0)
     monkeypatch.setattr(budget.Measuring, "_remaining", lambda _: 1e9)
+    monkeypatch.setattr(budget.Measuring, "_seconds", lambda *_: 0.6e9)
     probes = ["gradient", Slow(ends)]
     found = examine(_net(), ratio=0.5, data=_loader(), probes=probes, budget=1.0)
     columns = found.diagnosis.probes["slow"]
@@ -354,6 +367,8 @@ def test_what_is_known_stays_when_a_measurement_ends_early(
     assert columns.after.status == "skipped"
     why = "interrupted" if found.interrupted else "the budget of 1s was over"
     assert why in (columns.after.reason or "")
+    (part,) = [note for note in found.diagnosis.notes if "in part" in note]
+    assert "slow: on 2 of 64 pinned samples" in part
     assert Diagnosis.from_json(found.diagnosis.to_json()).probes["slow"].after is not None
 
 

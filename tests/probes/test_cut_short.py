@@ -18,6 +18,8 @@ from trainscope.diagnosis import budget, examine
 from trainscope.pace import CUT
 from trainscope.probes.curvature import Curvature
 from trainscope.probes.eigenvalues import TELLS, Eigenvalues, largest_eigenvalues
+from trainscope.probes.few_vectors import PlainLanczos
+from trainscope.probes.lanczos import Lanczos
 from trainscope.probes.trainability_accuracy import TrainabilityAccuracy
 from trainscope.records import Measurement, Status
 from trainscope.records.retrained import retrained
@@ -98,12 +100,51 @@ def test_nobody_who_asks_for_no_part_gets_one() -> None:
 
 
 def test_a_second_interruption_is_not_held_back() -> None:
-    with pace.paced(taking()) as work:
+    with pace.paced(pace.Pace(1e9, deadline=1.0, partial=True)) as work:
         assert pace.cut_short(pace.OverTimeError())
         assert work.deadline is None
         assert not pace.cut_short(KeyboardInterrupt())
         assert isinstance(work.cut, pace.OverTimeError)
     assert not pace.was_cut_short()
+
+
+def test_an_interruption_after_the_product_adds_no_half_of_a_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It comes while the product is made orthogonal, or between a step's two numbers."""
+    values, real, calls = matrix(0), Lanczos._orthogonalise, [0]
+
+    def ending(self: Lanczos, rest: Tensor, parts: Tensor) -> float:
+        calls[0] += 1
+        if calls[0] == 5:
+            raise KeyboardInterrupt
+        return real(self, rest, parts)
+
+    monkeypatch.setattr(Lanczos, "_orthogonalise", ending)
+    with pace.paced(taking()):
+        found = search(lambda v: values * v, 0)
+    monkeypatch.undo()
+    assert found.krylov.steps == 4
+    assert found.values[0] == search(lambda v: values * v, 0, most_steps=4).values[0]
+
+
+def test_two_vectors_add_no_half_of_a_step_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    probe = Curvature(top=1, lean=True, density_vectors=0, tolerance=1e-9)
+    real, calls = PlainLanczos._scale, [0]
+
+    def ending(self: PlainLanczos) -> float:
+        calls[0] += 1
+        if calls[0] == 5:
+            raise KeyboardInterrupt
+        return real(self)
+
+    monkeypatch.setattr(PlainLanczos, "_scale", ending)
+    with pace.paced(taking()):
+        found = probe.measure(*pinned())
+    monkeypatch.undo()
+    whole = replace(probe, most_products=4).measure(*pinned())
+    assert "4 products" in found.notes["eigenvalues"]
+    assert found.value("top_eigenvalue") == whole.value("top_eigenvalue")
 
 
 @pytest.mark.parametrize("after", [3, 4, 6, 8])
@@ -182,11 +223,13 @@ def test_curvature_that_is_cut_short_keeps_what_it_has(
         if found.status is Status.NOT_CONVERGED:
             assert "cut short" in (found.reason or "")
             assert "density_x" not in found.arrays
+            assert "max_stable_lr_adam" in missing or lean
             seen.add("eigenvalue")
         if "trace" in missing:
             assert scalars["trace"].value is None
             seen.add("no trace")
         if "cut short" in found.notes["blocks"]:
+            assert len(found.arrays.get("blocks", [])) < len(whole.arrays["blocks"])
             seen.add("blocks")
         if "max_stable_lr_adam" in missing:
             seen.add("adam")
