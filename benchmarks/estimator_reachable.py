@@ -30,7 +30,7 @@ from estimator_reachable_laws import SCORE, Question, drawn
 from numpy.typing import NDArray
 
 from trainscope.convergence.calibration import Calibration, load
-from trainscope.convergence.extra_epochs import UNREACHABLE
+from trainscope.convergence.estimate import FEW_REACH
 from trainscope.convergence.passages import Passages, passages
 from trainscope.convergence.scale import Scale, shared_scale
 from trainscope.convergence.stage import first_stage
@@ -69,7 +69,7 @@ def row(name: str, said: Floats, ever: Floats, reached: Floats, weight: Floats) 
     kept = np.clip(said, LEAST, 1 - LEAST)
     brier = np.average((said - reached) ** 2, weights=weight)
     log = -np.average(np.log(np.where(reached, kept, 1 - kept)), weights=weight)
-    never = np.average(ever < UNREACHABLE, weights=weight * reached) if reached.any() else 0.0
+    never = np.average(ever < FEW_REACH, weights=weight * reached) if reached.any() else 0.0
     cells = [f"{len(said)}", f"{np.average(reached, weights=weight):.2f}"]
     cells += [f"{np.average(said, weights=weight):.2f}", f"{brier:.3f}", f"{log:.3f}"]
     cells.append(f"{never:.3f}")

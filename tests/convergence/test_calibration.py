@@ -30,7 +30,7 @@ def test_reach_rises_with_what_is_in_sight():
 
 
 def test_the_shipped_calibration_is_whole_and_can_leave_a_problem_out():
-    whole, less = load(), load("fmnist_2c2d")
+    whole, less = load(), load("retrainbench digits mlp")
     for kind in KINDS:
         assert len(less[kind].z) == len(whole[kind].z) - len(PROBABILITIES)
         assert whole[kind].quantile(0.1) < 0 < whole[kind].quantile(0.95)

@@ -3,9 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trainscope.convergence import LearningCurve
+from trainscope.convergence import LearningCurve, estimate_extra_epochs, extra_epochs
 from trainscope.convergence.decay_gain import decay_gain
 from trainscope.convergence.plan import read_plan
+from trainscope.convergence.scale import shared_scale
+from trainscope.convergence.scheduled import foresee
 from trainscope.convergence.stage import first_stage
 
 TIME = np.arange(1.0, 61)
@@ -60,3 +62,51 @@ def test_a_plans_first_stage_and_the_lr_time_of_its_decays(schedule, total, firs
     plan = read_plan(schedule, total)
     assert (plan.first, plan.lr) == (first, 1e-2)
     assert plan.tail == pytest.approx(tail)
+
+
+def decayed(first: int, tail: int, *, lr: float = 1e-3, cosine: bool = False, loss: bool = False):
+    """Return a run at a constant LR and then at a tenth, or under a cosine; of loss or accuracy."""
+    time = np.arange(1.0, first + tail + 1)
+    rate = np.where(time <= first, lr, lr / 10)
+    if cosine:
+        rate = lr * np.maximum(0.5 * (1 + np.cos(np.pi * time / len(time))), 0.01)
+    gained = np.log(np.cumsum(rate) / 1e-3) + 0.5 * (rate < lr)
+    if loss:
+        return LearningCurve(time, lr=rate, metric=4.5 - 0.25 * gained, better="lower")
+    return LearningCurve(time, 30 + 9 * gained, rate)
+
+
+@pytest.mark.parametrize(
+    ("loss", "other", "alone"),
+    [
+        (True, None, True),  # a loss need not show the noise that decays release
+        (True, {"first": 80, "tail": 20}, False),  # what they release was seen
+        (True, {"first": 80, "tail": 20, "cosine": True, "lr": 4e-3}, True),
+        (False, None, False),
+        (False, {"first": 80, "tail": 20}, False),
+        # The law knows what these decays released, and the noise of the accuracy does not.
+        (False, {"first": 80, "tail": 20, "cosine": True, "lr": 4e-3}, True),
+    ],
+)
+def test_the_law_stands_alone_where_it_knows_of_decays_and_their_gain_is_guessed(
+    monkeypatch, loss, other, alone
+):
+    reference = None if other is None else decayed(**other, loss=loss)
+    small = decayed(40, 0, loss=loss)
+    target = 3.3 if loss else 73.0
+    plan = {"schedule": "0:0.001,40:0.0001", "total_epochs": 50}
+    asked = []
+    half = extra_epochs._planned
+
+    def spy(*args, by_law):
+        asked.append(by_law)
+        return half(*args, by_law=by_law)
+
+    monkeypatch.setattr(extra_epochs, "_planned", spy)
+    found = estimate_extra_epochs(small, target, reference, **plan).extra_epochs
+    assert asked == [alone]
+    if reference is not None:  # of the law alone it is the answer, else it is not
+        scale = shared_scale([small, reference])
+        foreseen = foresee(small.on(scale), reference.on(scale), read_plan(*plan.values()))
+        told = foreseen.extra(scale.quality(target), (0.5,))[0]
+        assert (found.median == pytest.approx(told)) == alone

@@ -506,7 +506,7 @@ def test_no_curve_passes_a_target_whose_chance_is_put_below_a_half(monkeypatch):
     plain = estimate_extra_epochs(small, 96.5, **plan)
     assert max(plain.curve.median) > 96.5
 
-    def doubted(*_):
+    def doubted(*_, **__):
         return Interval(9.0, 3.0, 90.0), 0.33
 
     monkeypatch.setattr("trainscope.convergence.extra_epochs._planned", doubted)

@@ -9,7 +9,7 @@ from curves import curve, law, passage
 from trainscope.convergence import LearningCurve
 from trainscope.convergence.extrapolation import extrapolate, loss_slope
 from trainscope.convergence.forecast import forecast
-from trainscope.convergence.matching import KNOTS, Matches, match_levels, rising
+from trainscope.convergence.matching import KNOTS, Matches, match_levels, memory, rising
 from trainscope.convergence.stage import first_stage
 
 TARGETS = np.array([45.0, 55.0, 60.0])
@@ -106,16 +106,44 @@ def test_the_log_ratio_is_carried_on_and_forgotten_seen_through_noise():
     joint = forgetting(np.concatenate((seen, ahead)))
     known = joint[:3, :3] + np.diag(2 * variance + 1e-4) + shared**2
     gain = joint[3:, :3] @ np.linalg.inv(known)
-    mean, spread = found.carry_on(ahead, prior)
+    mean, spread = found.carry_on(ahead, prior, 7.0)
     assert np.allclose(mean, prior + gain @ (ratio - prior))
-    far, _ = found.carry_on(np.array([80.0]), prior)
+    far, _ = found.carry_on(np.array([80.0]), prior, 7.0)
     assert far[0] == pytest.approx(prior, abs=1e-3)  # the rule comes back
     assert np.allclose(spread, np.diag(joint[3:, 3:] - gain @ joint[:3, 3:]))
 
 
+def begun_at(start, bounded=True):
+    """Return a small and a large run of pace 1.5 whose LRs are apart by 8, from a start."""
+    large, small = first_stage(curve(200, lr=0.1)), first_stage(curve(30, pace=1.5, lr=0.0125))
+    begin = {"start": (start, None), "bounded": bounded, "loss": None}
+    return replace(small, **begin), replace(large, **begin)
+
+
+def test_a_network_that_began_trained_forgets_the_ratio_of_its_first_levels():
+    best = float(first_stage(curve(200)).accuracy.max())
+    for share, length in ((0.1, 7.0), (0.3, 7.0), (0.45, 7 / 10**0.5), (0.6, 0.7), (0.9, 0.7)):
+        small, large = begun_at(share * best)
+        assert memory(small, large) == pytest.approx(length, rel=0.02)
+    assert memory(*begun_at(0.9 * best, bounded=False)) == 7.0
+    small, large = begun_at(0.0)
+    assert memory(replace(small, start=None), replace(large, start=None)) == 7.0
+
+
+def test_what_began_trained_is_told_later_by_equal_lr_time_than_the_same_from_scratch():
+    """Levels so far came 1.5 times later than to the large run; the LRs say 8 times."""
+    best = float(first_stage(curve(200)).accuracy.max())
+    scratch, trained = (
+        forecast(*begun_at(start), np.array([70.0, 72.0])).centre for start in (1.0, 0.65 * best)
+    )
+    later = np.exp(trained - scratch)
+    assert (later > 1.1).all()
+    assert (later < 8 / 1.5).all()
+
+
 def test_a_log_ratio_with_no_match_keeps_to_its_prior():
     none = np.array([])
-    mean, spread = Matches(none, none, none, none).carry_on(np.array([1.0, 4.0]), 2.0)
+    mean, spread = Matches(none, none, none, none).carry_on(np.array([1.0, 4.0]), 2.0, 7.0)
     assert mean.tolist() == [2.0, 2.0]
     assert np.allclose(spread, [0.7**2, 0.7**2])
 

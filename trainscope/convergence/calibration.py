@@ -21,11 +21,12 @@ import numpy as np
 
 from trainscope.convergence.passage import Floats
 
-KINDS = ("matched", "alone", "rule")
-"""With a reference; without; by the ratio of the LRs alone."""
+KINDS = ("matched", "alone", "rule", "loss")
+"""With a reference; without; by the ratio of the LRs alone; with a reference, of other metrics than
+percentages."""
 PROBABILITIES = np.linspace(0.025, 0.975, 39)
 """At which each problem's quantiles are kept."""
-CAUTIOUS = {"matched": 0.4, "alone": 0.3}
+CAUTIOUS = {"matched": 0.4, "alone": 0.3, "loss": 0.4}
 """The share of problems whose passages may come earlier than the lower ends have it, in the place
 of all problems' mean."""
 _TRIED = np.linspace(0.005, 0.995, 199)

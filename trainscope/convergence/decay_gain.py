@@ -37,11 +37,13 @@ class Gain:
         mean: Percent.
         stderr: Percent.
         source: Where it was learned, in words.
+        guessed: True where no decays were seen.
     """
 
     mean: float
     stderr: float
     source: str
+    guessed: bool = False
 
     def draws(self) -> tuple[Floats, Floats]:
         """Return five values of the gain, percent, and their weights."""
@@ -102,4 +104,5 @@ def decay_gain(
             spread = mean * float(np.hypot(0.3, SHRINK_ERROR * apart))
             return Gain(mean, max(spread, jitter / 2), "the reference's decays")
     mean = PER_NOISE * jitter
-    return Gain(mean, mean, f"the noise of the {curve.metric.name} from epoch to epoch")
+    source = f"the noise of the {curve.metric.name} from epoch to epoch"
+    return Gain(mean, mean, source, guessed=True)

@@ -137,7 +137,8 @@ def _estimated(
         found = estimate_scheduled(small, reference, target, level, plan)
         if found is not None:
             return found
-    if reference is not None and its is not None and is_scheduled(reference, its):
+    annealed = reference is not None and its is not None and is_scheduled(reference, its)
+    if annealed:
         its = None  # it tells where plans end, and has no first stage to match
     reached = _best(stage) >= goal
     if small.diverged and not reached:
@@ -166,7 +167,8 @@ def _estimated(
         extra = passage_less(passage, stage.end + stage.lag)
         reachable = ahead.reachable(goal)
     else:
-        extra, reachable = _planned(ahead, foreseen, gain, goal, tails, plan)
+        by_law = gain.guessed and (annealed or not stage.bounded)
+        extra, reachable = _planned(ahead, foreseen, gain, goal, tails, plan, by_law=by_law)
     status = EstimateStatus.REACHED if after else _status(ahead, usable, goal, reachable)
     if status is EstimateStatus.REFERENCE_SHORT and reference is not None and its is not None:
         its_end = final_quality(reference, its)
@@ -241,17 +243,20 @@ def _planned(
     target: float,
     tails: tuple[float, ...],
     plan: Plan,
+    *,
+    by_law: bool = False,
 ) -> tuple[Interval, float]:
     """Return the epochs to add so that the metric after the decays reaches the target.
 
-    Of percentages, half the weight is with the passages and the gain of decays, whose noise of the
-    metric tells it, and half with the annealing law: neither was better on all kinds of problems.
-    Another metric need not show that noise, and a plan without a first stage is stretched as a
-    whole, of which the passages know nothing: there the law stands alone. A plan without decays
-    ends where the first passage is.
+    Half the weight is with the passages and the gain of decays, and half with the annealing law:
+    neither was better on all kinds of problems. Where that gain would be guessed from the noise of
+    the metric (`by_law`), which metrics that are no percentages need not show, or although the law
+    knows the decays of a run without a first stage, the law stands alone; so it does for a plan
+    without a first stage, which is stretched as a whole, as the passages know nothing of that. A
+    plan without decays ends where the first passage is.
     """
     stage = ahead.stage
-    if foreseen is not None and (not plan.staged or (plan.tail and not stage.bounded)):
+    if foreseen is not None and (not plan.staged or (plan.tail and by_law)):
         return extra_of(foreseen, target, tails), foreseen.reachable(target)
     # A plan at another LR than the one watched goes at another pace: equal LR time.
     pace, done = stage.lr / plan.lr, plan.tail + plan.first

@@ -10,7 +10,14 @@ import numpy as np
 from trainscope.convergence.backtest import backtest
 from trainscope.convergence.ceiling import ceiling
 from trainscope.convergence.extrapolation import Sight, extrapolate
-from trainscope.convergence.matching import Rising, match_levels, rising, unseen
+from trainscope.convergence.matching import (
+    LENGTH,
+    Rising,
+    match_levels,
+    memory,
+    rising,
+    unseen,
+)
 from trainscope.convergence.passage import WINDOW, Floats, first_passage, noise, running_maximum
 from trainscope.convergence.stage import FirstStage
 
@@ -30,6 +37,9 @@ OFF_ERROR = 0.1
 LRs: where the levels reached tell another time factor than equal LR time, it goes on changing."""
 UNLIKE = 1.25
 """How much wider the errors of a metric that is no percentage are: none was calibrated on."""
+FEW_RECORDS, FEWER_ERROR = (6.0, 25.0), 0.2
+"""With a reference: how the errors of such a metric fall with the records watched, as a power, and
+from how few to how many."""
 UNKNOWN = 2.0
 """Log time ahead, and its scale, of levels of which nothing is known."""
 BEYOND = 2.3
@@ -161,7 +171,7 @@ class LevelMatch:
         apart: [M], squared gap of what accuracy and loss say.
         extra: [M], variance of the reference's own passage.
         in_sight: [M], how far the reference itself gets there.
-        off: [M], log ratio of the passages, less that of the LRs.
+        off: [M], log ratio of the passages, were none forgotten, less that of the LRs.
         matched: Levels matched.
     """
 
@@ -179,14 +189,14 @@ def _match(small: FirstStage, reference: FirstStage, levels: Floats) -> LevelMat
     """Return what the levels matched with a reference say."""
     at, extra, in_sight = reference_passages(reference, levels)
     prior = float(np.log(reference.lr / small.lr))
-    ratio, variance, apart, matched = _ratio(small, reference, at, prior)
+    ratio, variance, apart, kept, matched = _ratio(small, reference, at, prior)
     centre, watched = at + ratio, float(np.log(small.time[-1]))
     # A match by which the level should have been reached by now is wrong by that much.
     behind = np.maximum(watched - centre, 0.0)
     ahead = np.maximum(centre - watched, 0.02)
     variance = variance + extra
     claimed = variance + 0.25 * apart + (MATCH_ERROR * ahead) ** 2 + behind**2
-    return LevelMatch(centre, variance, claimed, apart, extra, in_sight, ratio - prior, matched)
+    return LevelMatch(centre, variance, claimed, apart, extra, in_sight, kept - prior, matched)
 
 
 def _trend(sight: Sight) -> Floats:
@@ -246,6 +256,9 @@ def _matched(
         + 0.1 / len(small)
         + extra
     )
+    if not small.bounded:
+        fewest, most = FEW_RECORDS
+        scale = scale * (fewest / float(np.clip(len(small), fewest, most))) ** FEWER_ERROR
     return Forecast(centre, scale, in_sight, "matched")
 
 
@@ -257,33 +270,37 @@ def _later_than(now: float, centre: Floats, error: Floats) -> Floats:
 
 def _ratio(
     small: FirstStage, reference: FirstStage, at: Floats, prior: float
-) -> tuple[Floats, Floats, Floats, int]:
+) -> tuple[Floats, Floats, Floats, Floats, int]:
     """Return the log ratio of passages, and how sure it is.
 
     Returns:
-        The ratio [M], its variance [M], the squared gap of the two matches [M], and the number of
-        levels matched.
+        The ratio [M], its variance [M], the squared gap of the two matches [M], the ratio were
+        none forgotten sooner than of an untrained network [M], and the number of levels matched.
     """
-    means, variances, matched = [], [], 0
+    means, variances, lasting, matched = [], [], [], 0
+    length = memory(small, reference)
     for column in ("accuracy", "loss"):
         mine, its = _column(small, column), _column(reference, column)
         if mine is None or its is None:
             continue
         curve: Rising = rising(reference, *its)
         matches = match_levels(small, mine[0], curve)
-        mean, variance = matches.carry_on(at, prior)
+        mean, variance = matches.carry_on(at, prior, length)
+        kept = mean if length == LENGTH else matches.carry_on(at, prior, LENGTH)[0]
         matched += len(matches.at)
         means.append(mean)
         variances.append(variance)
+        lasting.append(kept)
     if len(means) == 1:
-        return means[0], variances[0], np.zeros(len(at)), matched
+        return means[0], variances[0], np.zeros(len(at)), lasting[0], matched
     weight = ACCURACY_SHARE / (variances[0] + 0.02)
     other = (1 - ACCURACY_SHARE) / (variances[1] + 0.02)
     total = weight + other
     weight, other = weight / total, other / total
     mean = weight * means[0] + other * means[1]
+    kept = weight * lasting[0] + other * lasting[1]
     variance = 1 / (weight / variances[0] + other / variances[1])
-    return mean, variance, (means[0] - means[1]) ** 2, matched
+    return mean, variance, (means[0] - means[1]) ** 2, kept, matched
 
 
 def _column(stage: FirstStage, name: str) -> tuple[Floats, float | None] | None:

@@ -15,13 +15,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trainscope.convergence.passage import Floats, first_passage, local_level, noise
+from trainscope.convergence.passage import (
+    Floats,
+    first_passage,
+    local_level,
+    noise,
+    running_maximum,
+)
 from trainscope.convergence.stage import SAME, FirstStage
 
 OFFSET = 0.7
 """Prior standard deviation of the log ratio about the log ratio of the learning rates."""
-LENGTH = 7.0
-"""Log time of the reference over which it is forgotten."""
+LENGTH, LENGTH_TRAINED = 7.0, 0.7
+"""Log time of the reference over which it is forgotten: of a network that began untrained, and of
+one that began with most of what the reference reached, as pruned ones do. That recovers fast at
+first, at any LR, so that the ratio of its first levels tells little of later ones."""
+TRAINED = (0.3, 0.6)
+"""Share of the reference's best that a network began with, from which on it begins to count as
+trained, and at which it does so wholly."""
 BANDWIDTH = 0.35
 """Half-width of the local fits, in log time."""
 LEVELS = 12
@@ -95,23 +106,42 @@ class Matches:
     variance: Floats
     shared: Floats
 
-    def carry_on(self, at: Floats, prior: float) -> tuple[Floats, Floats]:
+    def carry_on(self, at: Floats, prior: float, length: float) -> tuple[Floats, Floats]:
         """Return the mean and variance of the log ratio at other log times of the reference.
 
         Args:
             at: [M] log times.
             prior: The log ratio of the learning rates.
+            length: Log time over which a ratio is forgotten.
         """
         prior_variance = np.full(len(at), OFFSET**2)
         if not len(self.at):
             return np.full(len(at), prior), prior_variance
-        known = OFFSET**2 * np.exp(-np.abs(self.at[:, None] - self.at[None]) / LENGTH)
-        cross = OFFSET**2 * np.exp(-np.abs(self.at[:, None] - at[None]) / LENGTH)
+        known = OFFSET**2 * np.exp(-np.abs(self.at[:, None] - self.at[None]) / length)
+        cross = OFFSET**2 * np.exp(-np.abs(self.at[:, None] - at[None]) / length)
         known[np.diag_indices_from(known)] += EXCESS * self.variance + 1e-4
         known += np.outer(self.shared, self.shared)
         solved = np.linalg.solve(known, np.column_stack((cross, self.ratio - prior)))
         mean = prior + cross.T @ solved[:, -1]
         return mean, prior_variance - np.einsum("ij,ij->j", cross, solved[:, :-1])
+
+
+def memory(small: FirstStage, reference: FirstStage) -> float:
+    """Return the log time of the reference over which a ratio of passages is forgotten.
+
+    Of percentages alone it is known how much a network began with.
+
+    Args:
+        small: The watched stage.
+        reference: With at least one record.
+    """
+    begun = small.start or reference.start
+    best = float(running_maximum(reference.accuracy)[-1])
+    if begun is None or not small.bounded or best <= 0:
+        return LENGTH
+    low, high = TRAINED
+    trained = float(np.clip((begun[0] / best - low) / (high - low), 0.0, 1.0))
+    return float(LENGTH * (LENGTH_TRAINED / LENGTH) ** trained)
 
 
 def rising(stage: FirstStage, values: Floats, start: float | None) -> Rising:

@@ -120,12 +120,12 @@ def passages(small: FirstStage, reference: FirstStage | None, calibration: Calib
     if reference is not None:
         levels = np.union1d(levels, _jumps(reference, top))
     found = forecast(small, reference, levels)
-    errors = calibration[found.kind]
+    errors = calibration["loss" if found.kind == "matched" and not small.bounded else found.kind]
     if found.kind == "alone" and len(small) >= ENOUGH and small.bounded:
         seen = chances(small, levels).columns()
         reach = calibration.reach.probability(seen)
     elif found.kind != "rule":
-        reach = errors.reached(found.in_sight)
+        reach = calibration[found.kind].reached(found.in_sight)
     else:
         reach = np.ones(len(levels))
     reach = 1 - _never_falling(1 - reach)
