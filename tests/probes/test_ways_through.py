@@ -149,7 +149,7 @@ def test_a_loss_that_takes_the_weights_itself_is_refused_and_a_way_out_is_right(
     def loss(outputs, labels):
         return F.cross_entropy(outputs, labels) + penalty(network)
 
-    with pytest.raises(CheckpointError, match="the loss takes the weight '0.weight' itself"):
+    with pytest.raises(CheckpointError, match=r"the loss takes the weight '0\.weight' itself"):
         trainscope.measure(network, data=(inputs, labels), loss=loss, probes=["gradient"])
     hook = ProbeHook(
         [Gradient(), Curvature(), Jacobian()], data=(inputs, labels), task=FromLoss(loss)
