@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
+from trainscope.networks.copies import whole_copy
 from trainscope.sparsify import Action, sparsify
 
 
@@ -46,3 +47,23 @@ def test_parts_in_torchscript_are_left_alone_and_the_rest_is_pruned(structure):
     assert torch.equal(kept, given.get_submodule("2.0").weight)
     if structure != "filter":
         assert (done.module[3].weight == 0).float().mean() == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")
+def test_a_copy_of_torchscript_trains_as_the_network_itself():
+    given = network(torch.jit.script(nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.ReLU())))
+    given.get_submodule("2.0").bias.requires_grad_(False)
+    copied = whole_copy(given)
+    wanted = [p.requires_grad for p in given.parameters()]
+    assert [p.requires_grad for p in copied.parameters()] == wanted
+    torch.manual_seed(0)
+    inputs, before = torch.randn(4, 3, 8, 8), given.get_submodule("2.0").weight.clone()
+    for each in (given, copied):
+        optimizer = torch.optim.SGD([p for p in each.parameters() if p.requires_grad], 0.1)
+        each(inputs).square().sum().backward()
+        optimizer.step()
+        if each is given:
+            assert torch.equal(copied.get_submodule("2.0").weight, before)  # no weight is shared
+    for one, other in zip(given.parameters(), copied.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert not torch.equal(before, given.get_submodule("2.0").weight)
