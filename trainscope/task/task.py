@@ -157,7 +157,7 @@ def why_reaching(task: Task, model: nn.Module, batch: Batch, outputs: Outputs) -
         batch: Some samples.
         outputs: Of them, without a graph.
     """
-    with torch.enable_grad():
+    with torch.enable_grad(), torch.random.fork_rng(devices=[]):
         losses = task.losses(outputs, batch)
     left = [losses.grad_fn] if isinstance(losses, Tensor) else []
     seen = {*left}
