@@ -190,7 +190,7 @@ def watching(
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
-        TextColumn("{task.completed:.1f}/{task.total:.0f} epochs"),
+        TextColumn("epoch {task.completed:.1f} of {task.total:.0f}"),
         TimeRemainingColumn(compact=True),
     )
     begun, first = time.monotonic(), 0

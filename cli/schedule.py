@@ -41,11 +41,17 @@ def command(
     """
     import json
 
+    from trainscope.errors import ScheduleError
     from trainscope.report.pictures import kind_of_picture
     from trainscope.training.recipe import parse_recipe
 
     if plot is not None:
         kind_of_picture(plot)
+    if speedup is not None and (":" in recipe or not parse_recipe(recipe).squeezed):
+        raise ScheduleError(
+            f"'{recipe}' divides nothing by a speedup: leave --speedup out, or write a recipe like "
+            "P30/F90,1e-2"
+        )
     if ":" in recipe:
         schedule = build_schedule(recipe=None, schedule=recipe, epochs=epochs, said="", **options)
         pruning_epoch, pretraining = None, None

@@ -150,6 +150,9 @@ def build_schedule(
         refuse_recipe(schedule, f"give it with --recipe {schedule}")
         if epochs is None:
             raise ScheduleError(f"{said}{schedule} needs its total: give it with --epochs")
+        _refuse_shaping(
+            f"{said}{schedule}".strip(), shape, min_lr, pretrain_schedule, pretrain_epochs
+        )
         made = parse_schedule(schedule, epochs)
     else:
         assert recipe is not None
@@ -157,9 +160,42 @@ def build_schedule(
             raise ScheduleError(f"recipe {recipe} says its epochs itself: leave --epochs out")
         read = parse_recipe(recipe)
         pretraining = build_pretraining(read, pretrain_schedule, pretrain_epochs)
+        if read.pretrain is None and pretraining is not None and shape != "rewind":
+            raise ScheduleError(
+                f"recipe {recipe} has no pretraining, so --pretrain-schedule changes nothing: "
+                f"leave it out, write a recipe like P60{recipe}, or add --shape rewind"
+            )
         made = read.schedule(shaped(shape, min_lr, pretraining))
     made = lengthen_first_stage(made, extra_epochs)
     return warm_up(made, warmup) if warmup else made
+
+
+def _refuse_shaping(
+    schedule: str,
+    shape: str,
+    minimum: float | None,
+    pretrain_schedule: str | None,
+    pretrain_epochs: int | None,
+) -> None:
+    """Refuse what makes a schedule of a recipe, where the stages themselves are given.
+
+    Raises:
+        ScheduleError: One of the options is given; the message names it.
+    """
+    from trainscope.errors import ScheduleError
+
+    given = (
+        ("--shape", None if shape == "halving" else shape),
+        ("--min-lr", minimum),
+        ("--pretrain-schedule", pretrain_schedule),
+        ("--pretrain-epochs", pretrain_epochs),
+    )
+    for name, value in given:
+        if value is not None:
+            raise ScheduleError(
+                f"{schedule} says every LR itself, so {name} changes nothing: leave it out, or "
+                "give a recipe like F60,1e-2"
+            )
 
 
 def build_pretraining(

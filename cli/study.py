@@ -259,13 +259,15 @@ def work_command(
     its last epoch by another.
     """
     from trainscope.networks.device import find_device
+    from trainscope.records.text import count_of
     from trainscope.studies.telling import lines
     from trainscope.studies.working import work
 
     find_device(device)
     store, names = _store(place, name, folder, grace=grace)
     done = work(store, names, device=device, telling=lines(remark))
-    say(f"{done} runs were done here; nothing waits in the store")
+    verb = "was" if done == 1 else "were"
+    say(f"{count_of(done, 'run')} {verb} done here; nothing waits in the store")
 
 
 @command.command("presets")

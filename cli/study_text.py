@@ -19,6 +19,7 @@ COLUMNS = ("action.criterion", "action.ratio", "plan", "recipe", "weights", "see
 
 def status_lines(store: Store, names: Sequence[str]) -> str:
     """Write how many runs are in which state, and why some failed."""
+    from trainscope.records.text import count_of
     from trainscope.studies.results import failures
 
     lines = []
@@ -26,7 +27,7 @@ def status_lines(store: Store, names: Sequence[str]) -> str:
         counts = store.counts(name)
         total = sum(counts.values())
         parts = [f"{counts[word]} {word}" for word in ORDER if word in counts]
-        lines.append(f"{name}: {total} runs: {', '.join(parts)}")
+        lines.append(f"{name}: {count_of(total, 'run')}: {', '.join(parts)}")
         if counts.get("failed"):
             failed = failures(store, name)
             lines += [f"  {digest[:16]}: {why}" for digest, why in failed[:MOST_FAILURES]]

@@ -28,7 +28,7 @@ from trainscope.records.stability import SUMMED
 from trainscope.task import Batch, Outputs, Task, mean_loss, per_sample
 from trainscope.task.batches import mapped, tensors
 from trainscope.task.classification import one_label_each
-from trainscope.task.task import is_ragged
+from trainscope.task.task import is_ragged, why_reaching
 
 FEW = 8
 """Samples of a check."""
@@ -47,6 +47,7 @@ class Behaviour:
             full stop; None where they give the same.
         coupled: Why a sample's outputs depend on the others in its batch, likewise.
         draws: True where random numbers are drawn that changed no output.
+        reaching: Why the loss is none of the outputs alone, likewise.
         summed: True where the loss that is trained adds up its samples' and is not their mean.
     """
 
@@ -54,11 +55,17 @@ class Behaviour:
     random: str | None = None
     coupled: str | None = None
     draws: bool = False
+    reaching: str | None = None
     summed: bool = False
 
     @property
-    def constant_loss(self) -> str | None:
-        """Return why the cross-entropy does not depend on the network, None where it does."""
+    def unfit_loss(self) -> str | None:
+        """Return why nothing of the loss can be measured, None where it can.
+
+        The cross-entropy does not depend on the network, or the loss takes its weights itself.
+        """
+        if self.reaching is not None:
+            return self.reaching
         if self.classes is None or self.classes > 1:
             return None
         return (
@@ -171,10 +178,13 @@ def _look(passes: _Passes, few: Batch, *, labelled: bool, single: bool) -> Behav
         return Behaviour(classes, random=random_loss)
     if drew:
         coupled = _why_coupled(passes, few, first)
+    reaching = None
+    if labelled and classes is None:
+        reaching = why_reaching(passes.task, passes.network, few, outputs)
     if coupled is None and labelled and classes is None:
         coupled = _why_mixed(passes, few, outputs)
     summed = coupled is None and labelled and classes is None and _adds_up(passes, few, outputs)
-    return Behaviour(classes, coupled=coupled, draws=drew, summed=summed)
+    return Behaviour(classes, coupled=coupled, draws=drew, reaching=reaching, summed=summed)
 
 
 def _unlike(differ: _Same) -> _Same:

@@ -234,7 +234,7 @@ class Curvature:
     def _measure(self, lent: Lent, data: ProbeData, found: Footprint) -> Measurement:
         outputs = lent.outputs(lent.look)
         terms = lent.losses(outputs, lent.look)
-        weights = measured(lent.network).used_by(terms)
+        weights = lent.used(measured(lent.network), terms)
         if not weights.survivors:
             return Measurement.skipped(
                 self.name, "no weight is trainable, unmasked and used by the loss"

@@ -134,14 +134,14 @@ def run(
     """Run the body of a probe; add what all probes say: cost, batch norm, label source.
 
     NaN or infinity on the way, or in what was found, becomes the status `non-finite values` with
-    its reason. A network that is random in eval mode is skipped, and one whose loss is constant
+    its reason. A network that is random in eval mode is skipped, and one whose loss is unfit
     too where the probe is about the `loss`.
     """
     started = time.perf_counter()
     try:
         with present().together(), evaluation(network, data) as lent:
-            constant = lent.behaviour.constant_loss if loss else None
-            found = Measurement.skipped(name, constant) if constant else body(lent)
+            unfit = lent.behaviour.unfit_loss if loss else None
+            found = Measurement.skipped(name, unfit) if unfit else body(lent)
             found = _in_units_of(lent.task, found)
             cost = lent.cost()
         _check_arrays(found)

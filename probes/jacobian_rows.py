@@ -189,7 +189,7 @@ class Jacobians:
                 if found is None:
                     row = self._row(graph.outputs[:, r].sum(), graph.points)
                 else:
-                    row = torch.cat([slope[r - start].flatten(1) for slope in found], 1)
+                    row = torch.cat([s[r - start].reshape(samples, -1) for s in found], 1)
                 rows[:, r] = row
                 self.lent.passes.add(backward=samples)
 
@@ -238,9 +238,11 @@ class Jacobians:
     def _row(self, output: Tensor, points: list[Tensor]) -> Tensor:
         """Return the derivative of one output of each sample, or of one sample's, [n, D]."""
         if not output.requires_grad:
-            return torch.cat([torch.zeros_like(point).flatten(1) for point in points], 1)
+            return torch.cat(
+                [torch.zeros_like(point).reshape(len(point), -1) for point in points], 1
+            )
         found = derivative(output, points, retain_graph=True, materialize_grads=True)
-        return torch.cat([slope.flatten(1) for slope in found], 1)
+        return torch.cat([slope.reshape(len(slope), -1) for slope in found], 1)
 
     def _fewest(self, signal: Tensor, layers: list[_Call]) -> tuple[Tensor, Tensor | None]:
         """Return what to differentiate, [n, R], and the matrix that makes the signal of it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -168,10 +168,33 @@ class Lent:
             return self.ranks.first(torch.cat(list(rows)))
         return self.ranks.gather(rows)
 
-    def used(self, weights: Measured, terms: Tensor) -> Measured:
-        """Return the parameters that a loss (graph kept) depends on, in every process the same."""
-        found = weights.used_by(terms)
-        return found if self.ranks.count == 1 else weights.named(self.ranks.first(found.names))
+    def used(
+        self, weights: Measured, terms: Tensor, of: Callable[[Batch], Tensor] | None = None
+    ) -> Measured:
+        """Return the parameters that a loss depends on, in every process the same.
+
+        Where that of some samples does not depend on all of them, others may take another way
+        through the network, as to other experts of a mixture: all are put forward then.
+
+        Args:
+            weights: The parameters.
+            terms: Of the loss of some samples; the graph is kept.
+            of: From a batch to what `terms` is of the first samples; by default the loss.
+        """
+        of = of or (lambda batch: self.losses(self.outputs(batch), batch))
+        reached = set(weights.used_by(terms).names)
+        if not self._by_any(weights, reached).all():
+            for batch in self.batches():
+                reached.update(weights.used_by(of(batch)).names)
+                if self.ranks.count == 1 and len(reached) == len(weights.names):
+                    break
+        flags = self._by_any(weights, reached).tolist()
+        return weights.named({n for n, flag in zip(weights.names, flags, strict=True) if flag})
+
+    def _by_any(self, weights: Measured, names: Collection[str]) -> Tensor:
+        """Return for each parameter whether it is one of those named in any process."""
+        flags = torch.tensor([float(name in names) for name in weights.names], dtype=torch.float64)
+        return self.ranks.sum(flags) > 0
 
     @property
     def look(self) -> Batch:

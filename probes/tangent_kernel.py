@@ -142,7 +142,13 @@ class TangentKernel:
         signal = _signal(lent, lent.look)
         if isinstance(signal, str):
             return Measurement.skipped(self.name, signal)
-        weights = lent.used(weights, signal)
+        same = signal
+
+        def of(batch: Batch) -> Tensor:
+            found = _signal(lent, batch)
+            return same if isinstance(found, str) else found
+
+        weights = lent.used(weights, signal, of)
         if not weights.survivors:
             return Measurement.skipped(
                 self.name, "no weight is trainable, unmasked and used by the signal"

@@ -152,8 +152,8 @@ class TrainabilityAccuracy:
         begun = time.perf_counter()
         with untouched(network):
             behaviour = behaviour_of(network, taken_batch(network, data), data)
-            if behaviour.constant_loss is not None:
-                return Measurement.skipped(self.name, behaviour.constant_loss)
+            if behaviour.unfit_loss is not None:
+                return Measurement.skipped(self.name, behaviour.unfit_loss)
             data = alike(network, data, present())
             asked = () if self.start_only else self.lrs
             start, runs = self._shared_out(network, data, asked)

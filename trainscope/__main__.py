@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from trainscope.cli.main import main
+from trainscope.cli.begin import main
 
 main()

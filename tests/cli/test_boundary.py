@@ -254,3 +254,27 @@ def test_what_is_empty_or_not_there_is_told_with_what_to_give(args, advice, tmp_
     (tmp_path / "run" / "checkpoint.pt").write_bytes(b"PK\xff\xfe\x80")
     result = CliRunner().invoke(main, list(args))
     check_one_line(result, 2, advice)
+
+
+def test_a_dash_is_no_name_of_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "log.csv").write_text("epoch,lr,val_acc\n1,.1,40\n2,.1,50\n")
+    result = CliRunner().invoke(main, ["import", "log.csv", "--output", "-"])
+    assert result.exit_code == 2
+    assert "'-' is no name: what goes to stdout goes there without this option" in result.output
+    assert [each.name for each in tmp_path.iterdir()] == ["log.csv"]
+
+
+def test_an_interrupt_before_all_is_imported_is_a_line_and_130():
+    code = (
+        "import sys\n"
+        "class Pressed:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'trainscope.cli.main':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Pressed())\n"
+        "from trainscope.cli.begin import main\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "trainscope: interrupted\n")

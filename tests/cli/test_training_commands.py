@@ -229,7 +229,7 @@ def test_on_a_terminal_there_is_a_bar(tmp_path, monkeypatch):
         *("--output", tmp_path / "run"),
     )
     assert "training digits_resnet" in result.stderr
-    assert "1.0/1 epochs" in result.stderr
+    assert "epoch 1.0 of 1" in result.stderr
 
 
 def test_ctrl_c_is_a_line_and_130_and_the_same_command_goes_on(tmp_path, monkeypatch):

@@ -22,8 +22,10 @@ from comparisons import (
 from trainscope.comparison.bases import same_bases
 from trainscope.comparison.comparison import compare
 from trainscope.comparison.crossing import cross_validate
+from trainscope.comparison.curves import check_target
 from trainscope.comparison.settings import group
 from trainscope.convergence import LearningCurve, decayed_too_early
+from trainscope.errors import RecordError
 from trainscope.records import EpochRecord, Kind, Metric, Run, RunStatus
 from trainscope.records.metric import ACCURACY, LOSS
 
@@ -236,3 +238,13 @@ def test_a_falling_loss_decays_too_early():
     found = decayed_too_early(LearningCurve.from_run(Run(Kind.RETRAIN, rising, metric=LOSS)))
     assert not found.too_early
     assert ERROR.sign == LOSS.sign
+
+
+def test_a_target_in_percent_is_no_share_and_not_negative():
+    iou, error = Metric("mean IoU", "%", "higher"), Metric("error", "%", "lower")
+    with pytest.raises(RecordError, match=r"a value of mean IoU in percent, and 0\.4 .* write 40"):
+        check_target(0.4, iou)
+    with pytest.raises(RecordError, match="an accuracy in percent, 0 to 100, and not -5"):
+        check_target(-5)
+    check_target(0.4, error)  # 0.4 % of errors
+    check_target(-5, Metric("log likelihood", "", "higher"))

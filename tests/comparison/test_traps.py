@@ -168,3 +168,14 @@ def test_half_of_the_seeds_is_not_enough():
     late = replace(curve(FLAT + [90.0] * 5, [1e-2] * 10 + [1e-3] * 5), seed=1)
     assert "decayed too early" in names([early])
     assert "decayed too early" not in names([early, late])
+
+
+def test_one_epoch_is_told_in_the_singular():
+    made = [
+        replace(run(seed=0), **fields)
+        for lr, accuracy in ((1e-2, 95.0), (1e-3, 60.0))
+        for record in (EpochRecord(1, lr, 0.1, 0.1, accuracy, 0.1),)
+        for fields in ({"epochs": (record,), "total": 1, "schedule": f"0:{lr}"},)
+    ]
+    (trap,) = [t for t in detect(group(made)) if t.name == "LR below what the damage needs"]
+    assert "in 1 epoch against 1 (one seed: no test)" in trap.sentence

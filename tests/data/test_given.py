@@ -5,10 +5,20 @@ import random
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+from torch import nn
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+    TensorDataset,
+)
 
 from trainscope.data import given, given_data, load
-from trainscope.errors import DataError
+from trainscope.diagnosis.inputs import suited
+from trainscope.errors import DataError, TaskError
 from trainscope.task import Classification, Detection, Regression
 
 INPUTS = torch.arange(40.0).view(10, 1, 2, 2)
@@ -26,6 +36,16 @@ class Noisy(Dataset):
         return INPUTS[index] + noise, int(LABELS[index])
 
 
+class Listed:
+    """No data set of torch's, with its methods."""
+
+    def __len__(self) -> int:
+        return 10
+
+    def __getitem__(self, index: int):
+        return INPUTS[index], LABELS[index]
+
+
 class Stream(IterableDataset):
     def __iter__(self):
         return iter([(INPUTS[:6], LABELS[:6]), (INPUTS[6:], LABELS[6:])])
@@ -40,6 +60,13 @@ FORMS = {
     "two tensors": lambda: (INPUTS, LABELS),
     "stream": lambda: DataLoader(Stream(), batch_size=None),
     "column of labels": lambda: [(INPUTS, LABELS.view(-1, 1).int())],
+    "two arrays": lambda: (INPUTS.numpy(), LABELS.numpy()),
+    "list of batches of arrays": lambda: [
+        (INPUTS[:6].numpy(), LABELS[:6].numpy()),
+        (INPUTS[6:].numpy(), LABELS[6:].numpy()),
+    ],
+    "list of samples": lambda: [(INPUTS[k], int(LABELS[k])) for k in range(10)],
+    "what is like a data set": Listed,
     "batches of three parts": lambda: [(INPUTS, LABELS, torch.zeros(10))],
 }
 
@@ -91,6 +118,43 @@ def test_a_sampler_of_a_subset_is_respected():
     subset = given_data(DataLoader(Subset(TensorDataset(INPUTS, LABELS), [8, 2, 5]), 2))
     for data in (sampled, subset):
         assert torch.equal(data.test.batch(torch.arange(3))[0], INPUTS[[8, 2, 5]])
+
+
+def test_a_sampler_of_fewer_samples_than_the_data_set_has_is_respected():
+    few = SequentialSampler(range(4))
+    data = given_data(DataLoader(TensorDataset(INPUTS, LABELS), 2, sampler=few))
+    assert len(data.test) == 4
+    drawn = RandomSampler(range(3))
+    data = given_data(DataLoader(TensorDataset(INPUTS, LABELS), 2, sampler=drawn))
+    assert torch.equal(data.test.batch(torch.arange(len(data.test)))[0], INPUTS[:3])
+
+
+def test_one_tensor_or_array_is_one_batch_of_inputs():
+    for given_one in (INPUTS, INPUTS.numpy()):
+        data = given_data(given_one, task=Regression())
+        assert len(data.test) == 10
+        assert data.input_shape == (1, 2, 2)
+
+
+class Optional(nn.Module):
+    def forward(self, x, lengths=None):
+        return x.flatten(1)
+
+
+class Options(nn.Module):
+    def forward(self, x, return_features=False):
+        return x.flatten(1)
+
+
+@pytest.mark.parametrize("labels", [LABELS, LABELS.float()])
+def test_a_network_that_may_take_the_second_entry_is_asked_how_many_it_takes(labels):
+    batches = [(INPUTS, labels, torch.ones(10).long())]
+    data = given_data(batches)
+    with pytest.raises(TaskError, match=r"takes 1 of them or more \('lengths' too\): say how"):
+        suited(data, Optional())
+    assert suited(given_data(batches, task=Classification(inputs=2)), Optional()).task.inputs == 2
+    suited(data, Options())
+    suited(data, nn.Flatten())
 
 
 def test_a_weighted_sampler_is_read_as_it_draws():
@@ -151,6 +215,7 @@ class Broken(Dataset):
         ([("text", LABELS)], "inputs .* are a str"),
         ([(INPUTS, torch.full((8, 3), 1 / 3))], "probabilities, loss=torch.nn.CrossEntropyLoss"),
         ([(INPUTS, LABELS.float())], "give one class index a sample"),
+        (zip(INPUTS, LABELS, strict=True), "holds single samples in the place of batches"),
         ([(INPUTS, LABELS[:4])], r"shape \(4,\)"),
         ([(INPUTS, LABELS - 1)], "a label -1"),
         ([(INPUTS, LABELS), (INPUTS[:, :, :1], LABELS)], "change their shape"),

@@ -172,3 +172,11 @@ def test_a_network_in_the_place_of_a_factory_is_copied(tmp_path):
     found = open_checkpoint(path, model="people_net:made", input_shape=(1, 8, 8))
     assert torch.equal(found.module[0].weight, made(3)[0].weight)
     assert found.module is not sys.modules["people_net"].made
+
+
+def test_masks_that_hold_nothing_are_no_pruning(tmp_path):
+    network = made()
+    prune.identity(network[3], "weight")
+    assert opened(tmp_path, network.state_dict()).notes[-1] == (
+        "It came with masks that hold no weight at zero."
+    )

@@ -24,6 +24,10 @@ def values(run):
 
 
 TABLES = {
+    "a box of a terminal": (
+        "┏━━━━━━━┳━━━━┳━━━━━━━━━┓\n┃ epoch ┃ lr ┃ val_acc ┃\n┡━━━━━━━╇━━━━╇━━━━━━━━━┩\n"
+        "│ 1     │ .1 │ 40      │\n│ 2     │ .1 │ 50      │\n└───────┴────┴─────────┘\n"
+    ),
     "comments above the header": "# seed 3\n# best run\n" + TABLE + "1,.1,40\n2,.1,50\n",
     "a header that is a comment": "# epoch,lr,val_acc\n1,.1,40\n2,.1,50\n",
     "blanks and a clock": "epoch  lr   val_acc  time \n1  .1  40.0  00:12 \n2  .1  50.0  00:12 \n",
@@ -316,3 +320,46 @@ def test_counts_within_an_epoch_are_no_runs(tmp_path):
     )
     with pytest.raises(RecordError, match="holds 2 runs, 0, 1: say"):
         read(tmp_path / "folds.csv", folds)
+
+
+BLOCK = "train loss {l}\nval acc {a}\n"
+NAMED_LAST = {
+    "with its LR": BLOCK + "=> epoch {e}, lr 0.1\n",
+    "with the test": "train loss {l}\nEpoch {e} val acc {a} lr 0.1\n",
+}
+
+
+@pytest.mark.parametrize("name", NAMED_LAST)
+@pytest.mark.parametrize("count", [2, 3])
+def test_epochs_that_are_named_behind_their_values(tmp_path, name, count):
+    text = "".join(NAMED_LAST[name].format(e=e, a=40 + e, l=3 - e / 2) for e in range(1, count + 1))
+    run = read(tmp_path / "log.txt", text)
+    assert [(r.epoch, r.test_metric, r.train_loss) for r in run.epochs] == [
+        (e, 40 + e, 3 - e / 2) for e in range(1, count + 1)
+    ]
+    assert any("names each epoch in a line behind its values" in note for note in run.notes)
+
+
+def test_epochs_that_are_said_to_be_over_are_named_behind_their_values(tmp_path):
+    text = "".join(f"val acc 4{e}\nepoch {e} finished\n" for e in (1, 2, 3))
+    assert values(read(tmp_path / "log.txt", text, CONSTANT)) == [41, 42, 43]
+
+
+@pytest.mark.parametrize("start", ["val acc 10\n", "train acc 12, val acc 10\n"])
+def test_a_test_before_training_is_of_no_epoch(tmp_path, start):
+    lines = "".join(f"Epoch {e} train loss {3 - e} val acc 4{e} lr 0.1\n" for e in (1, 2, 3))
+    assert values(read(tmp_path / "log.txt", start + lines)) == [41, 42, 43]
+    blocks = "".join(f"Epoch {e} lr 0.1\ntrain loss 2\nval acc 4{e}\n" for e in (1, 2, 3))
+    assert values(read(tmp_path / "log.txt", start + blocks)) == [41, 42, 43]
+    killed = read(tmp_path / "log.txt", "val acc 10\n" + blocks + "Epoch 4 lr 0.1\n")
+    assert values(killed)[:3] == [41, 42, 43]
+
+
+def test_lists_by_their_plurals(tmp_path):
+    columns = {"train_losses": [2, 1], "val_accs": [40, 50], "lrs": [0.1, 0.01]}
+    for names in (columns, {"train_accuracies": [60, 70], "test_accuracies": [40, 50], **columns}):
+        run = read(tmp_path / "log.json", json.dumps(names))
+        assert [(r.test_metric, r.lr, r.train_loss) for r in run.epochs] == [
+            (40, 0.1, 2),
+            (50, 0.01, 1),
+        ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trainscope.records.text import plain, shortened
+from trainscope.records.text import count_of, plain, shortened
 
 
 @pytest.mark.parametrize(
@@ -27,3 +27,8 @@ def test_what_is_cut_is_said():
     assert shortened("abcdef", 4) == "abc…"
     assert shortened("abcd", 4) == "abcd"
     assert shortened("a" * 10**6) == "a" * 199 + "…"
+
+
+def test_one_is_counted_in_the_singular():
+    assert [count_of(n, "epoch") for n in (0, 1, 2)] == ["0 epochs", "1 epoch", "2 epochs"]
+    assert count_of(None, "run") == "? runs"

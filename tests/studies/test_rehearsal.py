@@ -72,6 +72,7 @@ def test_it_is_one_sentence_and_nothing_is_queued(kind, tmp_path):
     assert "\n" not in str(raised.value)
     if "://" not in str(study.store):
         assert study.open_store().studies == []
+        assert [file.name for file in tmp_path.iterdir()] == ["grid.toml"]
 
 
 def thin() -> nn.Module:

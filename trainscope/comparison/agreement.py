@@ -23,6 +23,7 @@ from trainscope.comparison.reasons import MOST_VALUES, Disagreement, listed, num
 from trainscope.comparison.settings import Setting
 from trainscope.comparison.sizes import compressions, epochs, flops, stated_size
 from trainscope.records import Metric, Run
+from trainscope.records.text import count_of
 from trainscope.training.schedule import LRSchedule, Stage, write_lr
 from trainscope.training.shapes import FEW_STAGES, in_words
 
@@ -124,8 +125,8 @@ def _write_schedule(value: Hashable) -> str:
     stages, epochs = cast(Stages, value)
     if len(stages) > FEW_STAGES:
         held = LRSchedule(tuple(starmap(Stage, stages)), epochs, recorded=True)
-        return f"{in_words(held)} over {epochs} epochs"
-    text = ",".join(f"{start}:{write_lr(lr)}" for start, lr in stages) or f"{epochs} epochs"
+        return f"{in_words(held)} over {count_of(epochs, 'epoch')}"
+    text = ",".join(f"{start}:{write_lr(lr)}" for start, lr in stages) or count_of(epochs, "epoch")
     return text if len(text) <= LONGEST_SCHEDULE else text[: LONGEST_SCHEDULE - 3] + "..."
 
 

@@ -11,6 +11,7 @@ from trainscope.comparison.spelling import NEED_ROOT, folded
 from trainscope.records import Kind, Run
 from trainscope.records.action import CRITERIA, CRITERION_SAMPLES
 from trainscope.records.run import UNKNOWN
+from trainscope.records.text import count_of
 from trainscope.training.schedule import LRSchedule, write_lr
 from trainscope.training.shapes import FEW_STAGES, cosine, in_words, warm_up
 
@@ -44,7 +45,7 @@ def retrain_line(
     source = "" if not base or base == UNKNOWN else f" from base model {base}"
     return [
         f"{method_of(method) or 'the method'} again{source} under {in_words(schedule)} "
-        f"({schedule.total} epochs{last})"
+        f"({count_of(schedule.total, 'epoch')}{last})"
     ]
 
 

@@ -125,14 +125,17 @@ def _one(per: str) -> str:
 
 
 def check_target(target: float, metric: Metric = ACCURACY) -> None:
-    """Refuse a share of 1 in the place of an accuracy in percent.
+    """Refuse a share of 1 in the place of a percentage, and a negative one.
 
     Raises:
-        RecordError: The target is above 0 and at most 1.
+        RecordError: The target is above 0 and at most 1, and higher is better; or it is below 0.
     """
-    if metric.is_accuracy and 0 < target <= 1:
+    name = f"{'an' if metric.is_accuracy else 'a value of'} {metric.name} in percent"
+    if metric.unit == "%" and target < 0:
+        raise RecordError(f"the target is {name}, 0 to 100, and not {target:g}")
+    if metric.unit == "%" and metric.sign > 0 and 0 < target <= 1:
         raise RecordError(
-            f"the target is an accuracy in percent, and {target:g} would be less than any network "
+            f"the target is {name}, and {target:g} would be less than any network "
             f"reaches: write {100 * target:g} for a share of {target:g}"
         )
 

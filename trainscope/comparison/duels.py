@@ -22,6 +22,7 @@ from trainscope.comparison.settings import Setting
 from trainscope.comparison.significance import LEVEL, Contrast, welch
 from trainscope.records import Json, Metric
 from trainscope.records.metric import ACCURACY
+from trainscope.records.text import count_of
 from trainscope.training.shapes import in_words
 
 MOST_METHODS = 4
@@ -225,4 +226,4 @@ def _single(where: str, pair: tuple[str, str], one: Setting, two: Setting) -> Du
 def _name(item: Setting) -> str:
     schedule = schedule_of(item.first)
     assert schedule is not None
-    return f"{in_words(schedule)} ({schedule.total} epochs)"
+    return f"{in_words(schedule)} ({count_of(schedule.total, 'epoch')})"

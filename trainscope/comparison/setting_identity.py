@@ -18,6 +18,7 @@ from trainscope.comparison.facts import (
 from trainscope.comparison.optimizer_settings import NOT_SETTINGS, WORDED, stated
 from trainscope.comparison.pipelines import stage_epochs, stage_schedule
 from trainscope.records import Kind, Run, RunStatus
+from trainscope.records.text import count_of
 from trainscope.training.schedule import LRSchedule, write_lr
 
 
@@ -147,7 +148,7 @@ def _plan(run: Run) -> str:
 
 def _stage(run: Run) -> str:
     epochs = stage_epochs(run)
-    return "" if epochs is None else f"{epochs} epochs of pruning"
+    return "" if epochs is None else f"{count_of(epochs, 'epoch')} of pruning"
 
 
 def _kind(run: Run) -> str:
@@ -209,7 +210,7 @@ def _schedules(runs: Sequence[Run]) -> list[str]:
 
 def _epochs(run: Run) -> str:
     done = last_epoch(run)
-    return f"{'?' if done is None else done} epochs"
+    return count_of(done, "epoch")
 
 
 def _first(schedule: LRSchedule | None) -> str:

@@ -24,6 +24,7 @@ class Dataset:
         classes: The names of the classes in the order of the labels, where folders say them.
         notes: What a person should know of how it was read, each one sentence.
         task: What its batches are for.
+        entries: Of a batch as it came, where it is a tuple; its `first_batch` may have fewer.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Dataset:
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     task: Task = field(default_factory=Classification)
+    entries: int = 0
 
     @property
     def first_batch(self) -> Batch:

@@ -32,6 +32,8 @@ from trainscope.task.batches import described, joined, mapped, plain, targets, t
 from trainscope.task.classification import IGNORED
 from trainscope.task.task import is_ragged, sample_shape
 
+MOST_LOOKED_INTO = 2
+"""Entries of data whose arrays are made tensors at once: one batch, or two; others are read."""
 MOST_BYTES = 2 * 2**30
 """Of an iterable that cannot be read by index, so much is read and kept in memory."""
 
@@ -60,6 +62,7 @@ class MemorySplit:
         where: What the data is called.
         cut: There was more than was read.
         augment: None: what was random in them is fixed by now.
+        entries: Of a batch as it came, where it is a tuple.
     """
 
     samples: Batch
@@ -67,6 +70,7 @@ class MemorySplit:
     where: str = ""
     cut: bool = False
     augment: Augment | None = None
+    entries: int = 0
 
     def __len__(self) -> int:
         """Return the number of samples."""
@@ -110,13 +114,25 @@ class IndexedSplit:
         Raises:
             DataError: A sample cannot be read, or a batch does not fit the task.
         """
+        return taken_batch(self._collated(indices), self.where, self.task)
+
+    @property
+    def entries(self) -> int:
+        """The entries of a batch as it comes, where it is a tuple."""
+        return _entries(self._collated(torch.arange(min(2, len(self)))))
+
+    def _collated(self, indices: Tensor) -> object:
         chosen = self.places[indices.cpu()].tolist()
         with _seeded(zlib.crc32(np.asarray(chosen, dtype=np.int64).tobytes())):
             try:
-                batch = self.collate([self.samples[place] for place in chosen])
+                return self.collate([self.samples[place] for place in chosen])
             except Exception as error:  # whatever the data set's own code raises
                 raise DataError(f"{self.where} cannot be read: {reason(error)}") from error
-        return taken_batch(batch, self.where, self.task)
+
+
+def _entries(batch: object) -> int:
+    found = plain(batch)
+    return len(found) if isinstance(found, tuple) else 0
 
 
 def given_data(data: Given, name: str | None = None, task: Task | None = None) -> Dataset:
@@ -136,7 +152,7 @@ def given_data(data: Given, name: str | None = None, task: Task | None = None) -
         DataError: It is none of these, or is empty.
     """
     name, task = name or _name(data), task or Classification()
-    data, said = _halves(data, name)
+    data, said = _halves(_as_tensors(data), name)
     if isinstance(data, Mapping) or _is_listed(data, task):
         data = [data]
     parts: Any = data if isinstance(data, tuple | list) and len(data) == 2 else None
@@ -166,7 +182,30 @@ def given_data(data: Given, name: str | None = None, task: Task | None = None) -
     if batches:
         form = _TWO_HALVES if train is not None else _TWO_BATCHES
         notes += (form.format(train=len(train or test), test=len(test)),)
-    return Dataset(name, train, test, None, shape, notes=notes, task=task)
+    entries = getattr(test, "entries", 0)
+    return Dataset(name, train, test, None, shape, notes=notes, task=task, entries=entries)
+
+
+def _as_tensors(data: Any) -> Any:
+    """Return data with the arrays in it as tensors, and one tensor alone as one batch."""
+    if isinstance(data, np.ndarray):
+        data = torch.as_tensor(data)
+    if isinstance(data, Tensor):
+        return [data]
+    if isinstance(data, Mapping):
+        found = {key: _array(each) for key, each in data.items()}
+        return found if any(isinstance(each, np.ndarray) for each in data.values()) else data
+    if type(data) in (tuple, list) and len(data) <= MOST_LOOKED_INTO:
+        return type(data)(map(_array, data))
+    return data
+
+
+def _array(given: Any) -> Any:
+    if isinstance(given, np.ndarray):
+        return torch.as_tensor(given)
+    if type(given) in (tuple, list) and any(isinstance(each, np.ndarray) for each in given):
+        return type(given)(map(_array, given))
+    return given
 
 
 def _halves(data: Any, name: str) -> tuple[Any, tuple[str, ...]]:
@@ -258,6 +297,11 @@ def _classified(batch: Batch, where: str) -> Batch:
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels.squeeze(1)
     whole = not labels.is_floating_point() and not labels.is_complex()
+    if not labels.ndim and whole:
+        raise DataError(
+            f"{where} holds single samples in the place of batches: give a DataLoader of it with a "
+            "batch_size"
+        )
     if not labels.ndim or len(labels) != len(inputs) or not whole:
         raise DataError(
             f"the labels of {where} are of shape {tuple(labels.shape)} and {labels.dtype} for "
@@ -283,12 +327,32 @@ def _split(data: Any, where: str, task: Task) -> Split:
         places = _places(data)
         if places is not None:
             return IndexedSplit(data.dataset, places, data.collate_fn, where, task)
+    elif _holds_samples(data, task):
+        collate = getattr(task, "collate", default_collate)
+        return IndexedSplit(data, torch.arange(len(data)), collate, where, task)
     elif isinstance(data, TorchDataset) and hasattr(data, "__getitem__"):
         if not hasattr(data, "__len__"):
             raise DataError(f"{where} has no length: give a DataLoader of it")
         collate = getattr(task, "collate", default_collate)
         return IndexedSplit(data, torch.arange(len(data)), collate, where, task)
     return _read(data, where, task)
+
+
+def _holds_samples(data: Any, task: Task) -> bool:
+    """Tell whether data is a list of single samples, or an object like a data set of torch's.
+
+    That is seen by the first label, which is one number, where a batch has one a sample.
+    """
+    if isinstance(data, TorchDataset | Mapping | Tensor) or type(task) is not Classification:
+        return False
+    if not hasattr(data, "__len__") or not hasattr(data, "__getitem__") or not len(data):
+        return False
+    try:
+        first = plain(data[0])
+    except Exception:  # whatever its own code raises: it is read in order, and that is said
+        return False
+    label = targets(first, task.inputs)
+    return isinstance(label, int) or (isinstance(label, Tensor) and label.ndim == 0)
 
 
 def _places(loader: DataLoader[Any]) -> Tensor | None:
@@ -301,7 +365,7 @@ def _places(loader: DataLoader[Any]) -> Tensor | None:
     if isinstance(sampler, SequentialSampler) or (
         isinstance(sampler, RandomSampler) and not sampler.replacement
     ):
-        return torch.arange(len(loader.dataset))  # type: ignore[arg-type]
+        return torch.arange(len(sampler.data_source))  # of which there may be fewer than samples
     return None
 
 
@@ -315,8 +379,9 @@ def _read(data: Any, where: str, task: Task) -> MemorySplit:
             "or any iterable of batches"
         ) from error
     kept: list[Batch] = []
-    held, cut = 0, False
+    held, cut, entries = 0, False, 0
     for batch in _told(batches, where):
+        entries = entries or _entries(batch)
         some = mapped(lambda leaf: leaf.detach().cpu(), taken_batch(batch, where, task))
         kept.append(some)
         held += sum(leaf.numel() * leaf.element_size() for leaf in tensors(some))
@@ -327,7 +392,8 @@ def _read(data: Any, where: str, task: Task) -> MemorySplit:
         raise DataError(f"{where} has no batches; give at least one, of two samples or more")
     try:
         own = getattr(task, "join", None)
-        return MemorySplit(joined(kept, where) if own is None else own(kept), task, where, cut)
+        whole = joined(kept, where) if own is None else own(kept)
+        return MemorySplit(whole, task, where, cut, entries=entries)
     except TaskError as error:
         raise DataError(str(error)) from error
 

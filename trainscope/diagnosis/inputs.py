@@ -99,8 +99,10 @@ def is_plain(data: Dataset | RandomInputs) -> bool:
 
 def suited(data: Dataset, module: nn.Module) -> Dataset:
     """Return data whose task knows how many parts of a longer batch the module takes."""
-    count = suited_inputs(module, data.first_batch)
-    if count is None or not isinstance(data.task, Common) or data.task.inputs is not None:
+    if not isinstance(data.task, Common) or data.task.inputs is not None:
+        return data
+    count = suited_inputs(module, data.first_batch, data.entries)
+    if count is None:
         return data
     return replace(data, task=data.task.taking(count))
 

@@ -13,6 +13,7 @@ from trainscope.records.action import speedup
 from trainscope.records.metric import Metric
 from trainscope.records.numbers import number, quantity
 from trainscope.records.retrained import beyond_noise, retrained
+from trainscope.records.text import count_of
 
 NOTICEABLE = 1.5
 """A ratio within 1/1.5 to 1.5 is called about the same."""
@@ -282,7 +283,7 @@ def _estimate(found: Json) -> str:
     lr, large = f"{found['lr']:g}", f"{found['reference_lr']:g}"
     extra = Interval.from_json(found["extra_epochs"])
     per, goal = found["per"], Metric.from_json(found["metric"]).called(found["target"])
-    there = f"the {goal} of LR {large} after {_counted(found['epochs'], per)}"
+    there = f"the {goal} of LR {large} after {count_of(found['epochs'], per)}"
     if found["status"] == Outlook.REACHED:
         return f"LR {lr} gets to {there} in as many: no extra {per}s are needed for that."
     if found["status"] == Outlook.UNREACHABLE or not math.isfinite(extra.median):
@@ -307,10 +308,6 @@ def _estimate(found: Json) -> str:
         f"median {extra.median:.0f}{f'; {extra.missed(more=per)}' if missed else ''})"
         f"{f', {limit}' if limit else ''}."
     )
-
-
-def _counted(count: int, per: str) -> str:
-    return f"1 {per}" if count == 1 else f"{count} {per}s"
 
 
 def _value(measurement: Measurement | None, name: str) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils import _pytree
 
@@ -56,16 +57,27 @@ def deep_copy(network: nn.Module, memo: dict[int, Any] | None = None) -> nn.Modu
     """
     known = dict(memo or {})
     try:
-        return copy.deepcopy(network, dict(known))
+        return _copied(network, dict(known))
     except Exception:
         for name, module in network.named_modules():
             for field, value in vars(module).items():
                 if field not in _OWN:
                     _share(value, known, f"{name}.{field}" if name else field)
     try:
-        return copy.deepcopy(network, known)
+        return _copied(network, known)
     except Exception as error:  # whatever a class's own code raises
         raise _uncopied(type(network).__name__, "", error) from error
+
+
+def _copied(network: nn.Module, memo: dict[int, Any]) -> nn.Module:
+    """Return a deep copy whose weights are leaves, as those of a copy of TorchScript are not."""
+    if not any(isinstance(module, torch.jit.ScriptModule) for module in network.modules()):
+        return copy.deepcopy(network, memo)
+    with torch.no_grad():
+        made = copy.deepcopy(network, memo)
+    for own, other in zip(network.parameters(), made.parameters(), strict=True):
+        other.requires_grad_(own.requires_grad)
+    return made
 
 
 def _share(value: Any, memo: dict[int, Any], place: str) -> None:

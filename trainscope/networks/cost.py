@@ -208,7 +208,7 @@ def _own_layers(twin: nn.Module) -> Iterator[tuple[nn.Module, tuple[str, Tensor]
     A mask of theirs, a scale or a standardisation makes one of the weight's shape.
     """
     for prefix, module in twin.named_modules():
-        weight = module._parameters.get("weight")
+        weight = dict(module.named_parameters(recurse=False)).get("weight")
         if weight is not None and weight.ndim > 1 and own_code(module):
             yield module, (f"{prefix}.weight" if prefix else "weight", weight)
 

@@ -21,7 +21,7 @@ from trainscope.networks.origin import noticed
 from trainscope.task import Batch, Classification, Outputs, Task
 from trainscope.task.batches import TARGETS, beside, described, targets, tensors
 from trainscope.task.modes import eval_mode
-from trainscope.task.task import answers, is_ragged, sample_shape
+from trainscope.task.task import answers, is_ragged, sample_shape, why_reaching
 
 
 def brought(network: Network, dtype: torch.dtype | None = None) -> Network:
@@ -86,6 +86,9 @@ def given_network(module: nn.Module, batch: Batch, task: Task) -> Network:
     classes = _classes(name, out, few, task)
     if type(task) is not Classification:
         _check_terms(name, out, said, few, task)
+        why = why_reaching(task, module, few, out)
+        if why is not None:
+            raise CheckpointError(f"{name}: {why}")
     return Network(
         module=module,
         architecture=name,

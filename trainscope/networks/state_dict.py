@@ -122,7 +122,8 @@ def weights_of(
     notes = []
     if masks:
         count = sum(int((~mask).sum()) for mask in masks.values())
-        notes.append(f"It came pruned: masks hold {count:,} weights at zero, and they stay there.")
+        held = f"It came pruned: masks hold {count:,} weights at zero, and they stay there."
+        notes.append(held if count else "It came with masks that hold no weight at zero.")
     if converted:
         kinds = " and ".join(sorted(converted))
         notes.append(f"Its weights were stored as {kinds}; they are measured in {_word(dtype)}.")

@@ -8,6 +8,7 @@ import io
 import os
 import secrets
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -166,6 +167,24 @@ def refusing(path: Path, instead: str = ELSEWHERE) -> Iterator[None]:
         raise RecordError(
             f"{path} cannot be written: {error.strerror or error}; {advice}"
         ) from error
+
+
+def try_folder(folder: Path) -> None:
+    """Find out whether a folder can be written; one that is not there is made and removed again.
+
+    Raises:
+        RecordError: It cannot.
+    """
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    with refusing(folder):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        finally:
+            for each in made:  # from the inside out; what another process uses by now stays
+                with suppress(OSError):
+                    each.rmdir()
 
 
 def lock(file: IO[bytes] | int, *, wait: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 
 
@@ -20,6 +20,18 @@ def write_lr(lr: float) -> str:
     digits = "".join(map(str, numbers)).rstrip("0") or "0"
     power = exponent + len(numbers) - 1
     return f"{'-' * sign}{digits[0]}{'.' + digits[1:] if len(digits) > 1 else ''}e{power}"
+
+
+def lr_time(spans: Iterable[tuple[int, float]]) -> float:
+    """Return the sum of learning rates over epochs, added up as they are written, in decimals.
+
+    Args:
+        spans: (epochs, the learning rate of each of them).
+
+    >>> lr_time([(30, 0.1), (30, 0.01), (15, 0.001), (8, 1e-4), (7, 1e-5)])
+    3.31587
+    """
+    return float(sum((n * Decimal(repr(float(lr))) for n, lr in spans), Decimal(0)))
 
 
 def write_stages(rates: Sequence[tuple[int, float]]) -> str:

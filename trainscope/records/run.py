@@ -17,9 +17,11 @@ from trainscope.records.files import write_text
 from trainscope.records.json_text import parse
 from trainscope.records.measurement import Json
 from trainscope.records.metric import ACCURACY, Metric
+from trainscope.records.notation import lr_time
 from trainscope.records.origin import Pretraining, Pruning
 from trainscope.records.reading import text_of
 from trainscope.records.shown import Shown
+from trainscope.records.text import count_of
 from trainscope.records.trainability import Trainability, trainability
 from trainscope.records.typed import listed, taken
 
@@ -164,10 +166,12 @@ class Run(Shown):
     @property
     def lr_time(self) -> float:
         """Return the sum of the learning rates over the epochs, as recorded."""
-        times, done = 0.0, 0
-        for record in self.epochs:  # an epoch that was not logged had the LR of the next that was
-            times, done = times + record.lr * (record.epoch - done), record.epoch
-        return times
+        done = [0, *(record.epoch for record in self.epochs)]
+        # an epoch that was not logged had the LR of the next that was
+        return lr_time(
+            (record.epoch - before, record.lr)
+            for before, record in zip(done, self.epochs, strict=False)
+        )
 
     def trainability_accuracy(self, epochs: int | None = None) -> float | None:
         """Return TA: the mean test accuracy of the first N epochs, percent.
@@ -214,7 +218,7 @@ class Run(Shown):
         ended = "" if final is None else f", {self.metric.called(final, 2)}"
         what = self.architecture or "an unnamed network"
         how = f", {self.schedule}" if self.schedule else ""
-        return f"<Run {self.kind} of {what}{how}: {done} epochs{ended}, {self.status}>"
+        return f"<Run {self.kind} of {what}{how}: {count_of(done, 'epoch')}{ended}, {self.status}>"
 
     def as_dict(self) -> Json:
         """Return the document of `trainscope.run/2` as a JSON object."""

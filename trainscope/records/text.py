@@ -25,6 +25,15 @@ def escape(text: object) -> str:
     return html.escape(plain(text))
 
 
+def count_of(count: int | None, word: str) -> str:
+    """Write a number with what it counts, in the singular where it is one; "?" for None.
+
+    >>> count_of(1, "epoch"), count_of(20, "epoch")
+    ('1 epoch', '20 epochs')
+    """
+    return f"{'?' if count is None else count} {word}{'' if count == 1 else 's'}"
+
+
 def shortened(text: object, longest: int = _LONGEST) -> str:
     """Return `plain` text of so many characters; what is cut is said by an ellipsis."""
     word = str(text)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from trainscope.errors import RecordError
 from trainscope.records.metric import ACCURACY, Metric
+from trainscope.records.text import count_of
 
 if TYPE_CHECKING:
     from trainscope.records.epoch import EpochRecord
@@ -81,7 +82,10 @@ def _mean(run: Run, epochs: int | None) -> tuple[float | None, int | None, str]:
     if last < n:
         what = "the first LR stage has" if epochs is None else "N is"
         ended = _ENDS.get(str(run.status), "ends with")
-        note = f"{what} {n} epochs and the run {ended} epoch {last}: N may be {last} at most"
+        note = (
+            f"{what} {count_of(n, 'epoch')} and the run {ended} epoch {last}: "
+            f"N may be {last} at most"
+        )
         return None, n, note
     first = [record for record in run.epochs if record.epoch <= n]
     known = [r.test_metric for r in first if r.test_metric is not None]
@@ -89,8 +93,8 @@ def _mean(run: Run, epochs: int | None) -> tuple[float | None, int | None, str]:
         return (
             None,
             n,
-            f"the test {run.metric.name} is known after {len(known)} of the first {n} epochs, and "
-            "the mean is over all of them",
+            f"the test {run.metric.name} is known after {len(known)} of the first "
+            f"{count_of(n, 'epoch')}, and the mean is over all of them",
         )
     return math.fsum(known) / n, n, why or _within(first)
 

@@ -105,12 +105,18 @@ def left_alone(reasons: Mapping[str, str], shares: Mapping[str, float]) -> tuple
         reasons: By layer.
         shares: Each layer's weights, as a share of the network's parameters.
     """
+
+    def share(name: str) -> float:
+        inside = f"{name}.parametrizations."
+        known = shares.get(name)
+        return sum(s for n, s in shares.items() if n.startswith(inside)) if known is None else known
+
     names: dict[str, list[str]] = {}
     for name, why in reasons.items():
         names.setdefault(why, []).append(name)
     return tuple(
         f"left alone: {some(layers)} ({why}), "
-        f"{100 * sum(shares.get(name, 0.0) for name in layers):.3g} % of the parameters"
+        f"{100 * sum(map(share, layers)):.3g} % of the parameters"
         for why, layers in names.items()
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -46,7 +48,7 @@ def called_modules(network: nn.Module, inputs: Inputs) -> list[str]:
     """Name the modules that a forward pass in eval mode uses, in the order of their calls."""
     order: list[str] = []
     handles = []
-    for name, module in network.named_modules():
+    for name, module in _open_modules(network):
 
         def note(inner: nn.Module, _: object, name: str = name) -> None:
             order.append(name)
@@ -62,11 +64,18 @@ def called_modules(network: nn.Module, inputs: Inputs) -> list[str]:
     return list(dict.fromkeys(order))
 
 
+def _open_modules(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the modules that can be looked into, by name: TorchScript takes no hooks."""
+    for name, module in network.named_modules():
+        if not isinstance(module, torch.jit.ScriptModule):
+            yield name, module
+
+
 def failing_inside(network: nn.Module, inputs: Inputs) -> list[str]:
     """Name the modules that a forward pass is inside of when it fails, the outermost first."""
     inside: list[str] = []
     handles = []
-    for name, module in network.named_modules():
+    for name, module in _open_modules(network):
 
         def enter(_: nn.Module, __: object, name: str = name) -> None:
             inside.append(name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path as FilePath
@@ -67,10 +66,7 @@ def check_folder(folder: FilePath, at: At) -> None:
     """
     with at(("folder",)):
         try:
-            with files.refusing(folder):
-                folder.mkdir(parents=True, exist_ok=True)
-                with tempfile.TemporaryFile(dir=folder):
-                    pass
+            files.try_folder(folder)
         except TrainscopeError as error:
             raise StudyError(f"the runs cannot be written: {error}") from error
 

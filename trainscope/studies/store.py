@@ -9,11 +9,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainscope.errors import StudyError
-from trainscope.records import Json
+from trainscope.records import Json, files
 from trainscope.studies.named import JOURNAL
 from trainscope.studies.opening import file_of, opened
 from trainscope.studies.processes import this_process
@@ -104,13 +105,37 @@ class Store:
                 f"{file} is no store of studies, for there is no such file: give the study.db that "
                 "`trainscope study run` made, its folder, or the study's TOML file"
             )
-        self.queue: Queue = opened(self.place, file, make=make)
+        self._file, self._make = file, make
+        if self.is_new and file is not None:
+            files.try_folder(file.parent)
+        else:
+            self.queue = opened(self.place, file, make=make)
         self._given = None if folder is None else Path(folder).absolute()
         self._beside = None if file is None else file.absolute().parent / RUNS
 
+    @cached_property
+    def queue(self) -> Queue:
+        """The storage; its file is made when the first study is put into it, not by a refused one.
+
+        Raises:
+            StudyError: It cannot be opened.
+        """
+        return opened(self.place, self._file, make=self._make)
+
+    @property
+    def is_new(self) -> bool:
+        """Whether it is a file that nobody has made yet."""
+        return (
+            self._file is not None
+            and self._make
+            and "queue" not in self.__dict__
+            and not self._file.exists()
+        )
+
     def close(self) -> None:
         """Close the connections to a database; the next call opens new ones."""
-        self.queue.close()
+        if "queue" in self.__dict__:
+            self.queue.close()
 
     @property
     def location(self) -> str:
@@ -309,6 +334,8 @@ class Store:
             self.queue.storage.set_trial_state_values(trial, state, values)
 
     def _ours(self) -> list[Held]:
+        if self.is_new:
+            return []
         return [each for each in self.queue.studies() if FORMAT in each.attrs]
 
     def _of(self, names: Sequence[str] | None) -> list[int]:

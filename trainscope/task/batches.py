@@ -227,9 +227,33 @@ def _required(model: nn.Module) -> int:
     return sum(p.kind in positional and p.default is p.empty for p in _parameters(model))
 
 
-def suited_inputs(model: nn.Module, batch: Batch) -> int | None:
-    """Return how many entries of a longer tuple a network takes, None where that is no question."""
-    if not isinstance(batch, tuple | list) or len(batch) < 3:
+def suited_inputs(model: nn.Module, batch: Batch, entries: int = 0) -> int | None:
+    """Return how many entries of a longer tuple a network takes, None where that is no question.
+
+    Args:
+        model: The network.
+        batch: A batch.
+        entries: Of a batch as it came, of which `batch` may be the first two alone.
+
+    Raises:
+        TaskError: The network can do with as few as leave the labels second, and with more.
+    """
+    whole = len(batch) if isinstance(batch, tuple | list) else 0
+    entries = max(entries if whole else 0, whole)
+    if entries < 3:
         return None
     needed = _required(model)
-    return needed if 0 < needed < len(batch) else None
+    more = [p.name for p in _parameters(model)[needed:] if _may_be_a_tensor(p)]
+    if 0 < needed < entries - 1 and more:
+        raise TaskError(
+            f"a batch has {entries} entries, and forward takes {needed} of them or more "
+            f"('{more[0]}' too): say how many it gets, and the next one is the labels, as with "
+            f"--task classification:inputs={needed + 1} (task=Classification(inputs={needed + 1}))"
+        )
+    return needed if 0 < needed < whole and whole > 2 else None
+
+
+def _may_be_a_tensor(parameter: inspect.Parameter) -> bool:
+    """Tell whether an argument that a forward can do without is one for an entry of a batch."""
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return parameter.kind in positional and parameter.default is None

@@ -145,6 +145,36 @@ def mean_of(terms: Tensor) -> Tensor:
     return terms.mean() if terms.numel() else terms.sum()
 
 
+def why_reaching(task: Task, model: nn.Module, batch: Batch, outputs: Outputs) -> str | None:
+    """Return why a loss is none of the outputs alone, None where it is.
+
+    A penalty that a loss takes of the weights of a network that it knows is of that object: copies,
+    and a pruned network, have other weights, and a pass of ours puts others in their place.
+
+    Args:
+        task: Its losses are computed, with gradients.
+        model: The network.
+        batch: Some samples.
+        outputs: Of them, without a graph.
+    """
+    with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+        losses = task.losses(outputs, batch)
+    left = [losses.grad_fn] if isinstance(losses, Tensor) else []
+    seen = {*left}
+    while left:
+        new = {each for each, _ in getattr(left.pop(), "next_functions", ())} - seen - {None}
+        seen |= new
+        left += new
+    leaves = {id(getattr(node, "variable", None)) for node in seen}
+    taken = next((name for name, p in model.named_parameters() if id(p) in leaves), None)
+    return taken and (
+        f"the loss takes the weight '{taken}' itself, as a penalty does, and not from the outputs, "
+        "so it would miss every copy and the pruned network: let the network return its weights' "
+        "penalty beside its outputs and the loss add that, or leave it out (weight decay is a "
+        "setting of the optimizer)"
+    )
+
+
 def is_ragged(task: Task) -> bool:
     """Tell whether samples are entries of lists, each with a shape of its own."""
     return bool(getattr(task, "ragged", False))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import re
 from bisect import bisect_right
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 from trainscope.errors import ScheduleError
-from trainscope.records.notation import write_lr
+from trainscope.records.notation import lr_time, write_lr
 
 __all__ = [
     "MAX_EPOCHS",
@@ -123,7 +122,10 @@ class LRSchedule:
     @property
     def lr_time(self) -> float:
         """Return the sum of the learning rates over the epochs."""
-        return math.fsum(self.rates())
+        ends = [*(stage.start for stage in self.stages[1:]), self.total]
+        return lr_time(
+            (end - stage.start, stage.lr) for stage, end in zip(self.stages, ends, strict=True)
+        )
 
 
 def from_rates(rates: list[float], *, recorded: bool = False) -> LRSchedule:

@@ -27,6 +27,8 @@ ALIKE = 0.01
 as logs round it, or write that of an epoch's end."""
 SHAPES = ("halving", "cosine", "cyclic", "constant", "rewind")
 """The names of the shapes, as `shaped` takes them."""
+ENDING = ("cosine", "cyclic")
+"""Those whose smallest learning rate can be said."""
 
 
 def shaped(
@@ -40,10 +42,16 @@ def shaped(
         pretraining: The schedule of pretraining, whose last epochs "rewind" takes.
 
     Raises:
-        ScheduleError: There is no such shape, or nothing to rewind.
+        ScheduleError: There is no such shape, nothing to rewind, or a smallest LR where the shape
+            has none.
     """
     if name not in SHAPES:
         raise ScheduleError(f"no shape of an LR schedule is named '{name}': {', '.join(SHAPES)}")
+    if minimum is not None and name not in ENDING:
+        raise ScheduleError(
+            f"a smallest LR (--min-lr, min_lr) is where a cosine or a cycle ends: with the shape "
+            f"{name} leave it out"
+        )
     if name == "rewind":
         if pretraining is None:
             raise ScheduleError(

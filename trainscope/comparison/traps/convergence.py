@@ -13,6 +13,7 @@ from trainscope.comparison.settings import Setting
 from trainscope.comparison.traps.trap import Severity, Trap
 from trainscope.convergence import decayed_too_early as early_decay
 from trainscope.records import Metric, Run
+from trainscope.records.text import count_of
 
 SHORTEST = 4
 """Epochs that a slope is read from, at least."""
@@ -76,7 +77,7 @@ def not_finished(item: Setting, groups: Sequence[Setting]) -> Trap | None:
     total = sum(len(other.runs) for other in groups if other.setting == item.setting)
     ends = sorted({done for run in item.runs if (done := last_epoch(run)) is not None})
     after = " and ".join(map(str, ends)) or "an unknown number of"
-    until = f"of {item.first.total} epochs" if item.first.total else "epochs"
+    until = f"of {count_of(item.first.total, 'epoch')}" if item.first.total else "epochs"
     what = (
         f"it is not in the mean of {kept[0].label}, which is over the {len(kept[0].runs)} that "
         "finished"
@@ -86,7 +87,7 @@ def not_finished(item: Setting, groups: Sequence[Setting]) -> Trap | None:
     return Trap(
         str(item.first.status),
         item.label,
-        f"{len(item.runs)} of {total} runs {item.fate} after {after} {until}: {what}.",
+        f"{len(item.runs)} of {count_of(total, 'run')} {item.fate} after {after} {until}: {what}.",
         runs=(len(item.runs), total),
     )
 

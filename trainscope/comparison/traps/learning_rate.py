@@ -11,6 +11,7 @@ from trainscope.comparison.significance import LEAST, ONE_SEED, untested, welch
 from trainscope.comparison.traps.trap import Severity, Trap
 from trainscope.records import Diagnosis, Measurement, Run
 from trainscope.records.stability import stable_lr
+from trainscope.records.text import count_of
 from trainscope.records.trainability import trainability_name
 
 
@@ -50,7 +51,7 @@ def too_low(item: Setting, others: Sequence[Setting]) -> Trap | None:
             name = "TA" if metric.is_accuracy else trainability_name(metric)
             evidence |= {"ta": mine[0], "reference_ta": their[0]}
             ta = (
-                f"; {name} over {first} epochs is {metric.written(mine[0])} against "
+                f"; {name} over {count_of(first, 'epoch')} is {metric.written(mine[0])} against "
                 f"{metric.written(their[0])}"
             )
     test = "one seed: no test" if single else f"p = {ahead.p:.2g}"
@@ -58,8 +59,8 @@ def too_low(item: Setting, others: Sequence[Setting]) -> Trap | None:
         "LR below what the damage needs",
         item.label,
         f"It ends {metric.gap(ahead.value)} {metric.behind} {best.label} {ground.where}, in "
-        f"{last_epoch(item.first)} epochs against {last_epoch(best.first)} ({test}){ta}: use the "
-        "larger LR.",
+        f"{count_of(last_epoch(item.first), 'epoch')} against {last_epoch(best.first)} "
+        f"({test}){ta}: use the larger LR.",
         evidence,
         runs=(len(own.runs), len(item.runs)),
     )

@@ -51,6 +51,13 @@ _METRICS = ("acc", "accuracy", "loss", "lr", "acc1", "top1")
 _PARTS = {
     "".join(pair): pair for split in SPLITS for m in _METRICS for pair in ([split, m], [m, split])
 }
+_PLURALS = {"accs": "acc", "accuracies": "accuracy", "losses": "loss", "lrs": "lr"} | {
+    "rates": "rate",
+    "epochs": "epoch",
+    "steps": "step",
+    "iterations": "iteration",
+}
+"""Names of lists, as people keep them."""
 _CAPITAL = re.compile(r"([a-z0-9])([A-Z])")
 _BETWEEN = re.compile(r"[^a-z0-9@]+")
 _PROMISING = re.compile(
@@ -185,4 +192,6 @@ def _parted(word: str) -> list[str]:
     """Part words that are written as one, like testacc, train_loss without its stroke."""
     if word == "lr0":  # the first group's
         return ["lr"]
+    if word in _PLURALS:
+        return [_PLURALS[word]]
     return _PARTS.get(word) or [word]

@@ -20,6 +20,8 @@ _ENCODINGS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_DRAWN = dict.fromkeys(range(0x2500, 0x2580), "-") | dict.fromkeys(map(ord, "│┃║┆┇┊┋"), "|")
+"""The lines of boxes that tables are drawn with on terminals."""
 STRANGE = 0.1
 """Share of characters that are none, above which a file is no text."""
 
@@ -73,7 +75,8 @@ def lines(path: Path, *, cut: bool = False) -> Iterator[str]:
                     raise RecordError(
                         f"{path} is no text log: it has a line of more than {MOST_LINE} characters"
                     )
-                yield line.removesuffix("\n")
+                line = line.removesuffix("\n")
+                yield line if line.isascii() else line.translate(_DRAWN)
                 while long:
                     rest = file.readline(MOST_LINE)
                     long = len(rest) == MOST_LINE and rest[-1] != "\n"
@@ -102,7 +105,8 @@ def beginning(path: Path) -> list[str]:
         text = begin.decode(_encoding(begin, path), errors="replace")
     except (RecordError, UnicodeError):
         return []
-    return [line for line in text.splitlines()[:200] if line.strip()]
+    drawn = text if text.isascii() else text.translate(_DRAWN)
+    return [line for line in drawn.splitlines()[:200] if line.strip()]
 
 
 def _encoding(begin: bytes, path: Path) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from trainscope.records.imports.names import (
     SECONDS,
     TEST,
     TRAIN,
+    VAL,
     is_test_accuracy,
     meaning,
     split_in,
@@ -33,6 +34,7 @@ MOST_BEFORE = 10_000
 MOST_KINDS = 20_000
 """Names whose kind is kept."""
 ONCE = "The log has its LR before the first epoch alone: it was taken to hold for all of them."
+NAMED_LAST = "The log names each epoch in a line behind its values, which were taken to be of it."
 AGAIN = "A test after the last epoch's own was left out."
 _DIGIT = re.compile("[0-9]")
 _REDUCED = re.compile(r"\b(reducing|adjusting) learning rate\b", re.IGNORECASE)
@@ -63,7 +65,31 @@ def read(path: Path, asked: Mapping[str, str], run: str | None = None) -> Log:
     reader = _Reader(EpochCollector(str(path), asked))
     for text in lines(path, cut=True):
         reader.take(text)
-    return reader.log()
+    if not reader.is_named_last:
+        return reader.log()
+    reader = _Reader(EpochCollector(str(path), asked))
+    for text in _named_first(lines(path, cut=True)):
+        reader.take(text)
+    log = reader.log()
+    log.notes.append(NAMED_LAST)
+    return log
+
+
+def _named_first(texts: Iterable[str]) -> Iterator[str]:
+    """Yield the lines of a log that names an epoch after its values with the names before them."""
+    held: list[str] = []
+    for text in texts:
+        if _DIGIT.search(text) is not None and read_line(text).epoch is not None:
+            yield text
+            yield from held
+            held = []
+        else:
+            held.append(text)
+    yield from held
+
+
+def _tests(splits: set[str]) -> bool:
+    return not splits.isdisjoint((VAL, TEST))
 
 
 @dataclass
@@ -79,6 +105,11 @@ class _Reader:
     tested: set[str] = field(default_factory=set)
     left_out: bool = False
     rates_within: bool = False
+    over: bool = False
+    own: set[str] = field(default_factory=set)
+    since: bool = False
+    between: bool | None = None
+    lined: bool = False
     kinds: dict[str, tuple[bool, bool, bool]] = field(default_factory=dict)
     wanted: frozenset[str] = field(init=False)
 
@@ -103,6 +134,10 @@ class _Reader:
             if line.epoch != self.epoch:
                 self.tested.clear()
             self.epoch = line.epoch
+            self.over = _ENDED.search(text) is not None
+            if self.lined:
+                self.between = self.since and self.between is not False
+            self.lined, self.since = True, False
             if not self.fresh:  # a heading right above the line is of it
                 self.heading = ""
             self.collector.see(("epoch",))
@@ -115,7 +150,25 @@ class _Reader:
                 self.collector.see((name,))
         if values:
             self.fresh = False
+            if line.epoch is None:
+                self.since = True
+            else:
+                self.own = {split_in(name) for name in values}
             self._give(line, values)
+
+    @property
+    def is_named_last(self) -> bool:
+        """Whether lines that name an epoch stand behind its values, as "epoch 3 done" does.
+
+        Then values stand before the first such line and between any two, and none behind the last.
+        A test alone before the first may be one of the network before training.
+        """
+        if self.epoch is None or self.since or self.between is False:
+            return False
+        before = {split_in(name) for values in self.before for name in values}
+        if self.between is None and (not _tests(before) or _tests(self.own)):  # a single epoch
+            return False
+        return TRAIN in before or (self.over and _tests(before))
 
     def log(self) -> Log:
         """Return the log, when all lines are taken."""
