@@ -98,7 +98,7 @@ class Place(click.Path):
             self.fail("the name is empty: give the name of a file or folder", param, ctx)
         if "\0" in text:
             self.fail(f"{text!r} holds a NUL character, which no name can", param, ctx)
-        if text == "-":
+        if text == "-" and not self.allow_dash:
             self.fail(
                 "'-' is no name: what goes to stdout goes there without this option, and nothing "
                 "is read from stdin",
