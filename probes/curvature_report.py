@@ -17,6 +17,7 @@ from trainscope.probes.preconditioned import NotKnownError, preconditioned_eigen
 from trainscope.probes.spectrum import Spectrum
 from trainscope.probes.trace import Trace
 from trainscope.records import Measurement, Scalar, Status
+from trainscope.records.numbers import number
 from trainscope.records.stability import ema_factor
 from trainscope.training.settings import Settings
 
@@ -112,7 +113,7 @@ def report(
     if not top.converged:
         status = Status.NOT_CONVERGED
         reason = f"after {top.krylov.steps} products an eigenvalue is still uncertain by "
-        reason += f"{float(top.errors.max()):.2g}; "
+        reason += f"{number(float(top.errors.max()))}; "
         reason += "the search was cut short" if top.cut else _MORE_PRODUCTS
     return Measurement("curvature", status, reason, scalars, arrays, notes=notes)
 

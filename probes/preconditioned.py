@@ -24,6 +24,7 @@ from trainscope.probes.parameters import Measured
 from trainscope.probes.passes import NonFiniteError, derivative
 from trainscope.probes.products import MatrixProduct
 from trainscope.probes.spectrum import not_symmetric
+from trainscope.records.numbers import number
 from trainscope.records.standard_errors import widened
 from trainscope.task import Batch
 from trainscope.task.batches import beside
@@ -140,7 +141,8 @@ def preconditioned_eigenvalue(
     value = float(top.values[0])
     if not top.converged:
         raise NotKnownError(
-            f"after {top.krylov.steps} products it is still uncertain by {float(top.errors[0]):.2g}"
+            f"after {top.krylov.steps} products it is still uncertain by "
+            f"{number(float(top.errors[0]))}"
         )
     along = torch.where(reached, top.krylov.top().square(), torch.zeros_like(root))
     sensitivity = along / (2 * moment.value.clamp_min(1e-300).sqrt() * root)
@@ -176,11 +178,11 @@ def second_moment(
     groups = min(GROUPS, count)
     parts = lent.weight.new_zeros(groups, sum(weights.held))
     shares = [0.0] * groups
-    for number, batch in enumerate(_minibatches(lent, data, settings, count)):
+    for turn, batch in enumerate(_minibatches(lent, data, settings, count)):
         gradient = _gradient(lent, weights, beside(batch, lent.weight), settings)
-        share = beta2 ** (count - 1 - number)
-        parts[number % groups] += share * gradient.square()
-        shares[number % groups] += share
+        share = beta2 ** (count - 1 - turn)
+        parts[turn % groups] += share * gradient.square()
+        shares[turn % groups] += share
     total = sum(shares)
     value = torch.zeros(parts.shape[1], dtype=torch.float64, device=parts.device)
     for part in parts:
