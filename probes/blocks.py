@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 import torch
 
 from trainscope.errors import ProbeError
-from trainscope.pace import OverTimeError, cut_short
+from trainscope.pace import INTERRUPTIONS, cut_short
 from trainscope.probes.few_vectors import LeanWanted, hutchinson, lean_spectrum
 from trainscope.probes.lent import Lent
 from trainscope.probes.parameters import Measured
@@ -113,9 +113,8 @@ def measure_blocks(
             if spectrum.top.cut:
                 break
             trace = hutchinson(product, generator, trace_vectors)
-        except (OverTimeError, KeyboardInterrupt) as error:
-            if not cut_short(error):
-                raise
+        except INTERRUPTIONS as error:
+            cut_short(error)
             break
         top = spectrum.top
         scale = max(abs(float(top.values[0])), abs(top.smallest))

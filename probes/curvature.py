@@ -12,7 +12,7 @@ from torch import nn
 
 from trainscope.data import ProbeData
 from trainscope.errors import ProbeError
-from trainscope.pace import CUT, OverTimeError, cut_short, was_cut_short
+from trainscope.pace import CUT, INTERRUPTIONS, cut_short, was_cut_short
 from trainscope.probes.affine import custom_functions, not_affine
 from trainscope.probes.blocks import arrays_of, blocks_of, measure_blocks
 from trainscope.probes.curvature_report import (
@@ -290,9 +290,8 @@ class Curvature:
             return None
         try:
             return self._whole_trace(lent, weights, found, spectrum, affine=affine)
-        except (OverTimeError, KeyboardInterrupt) as error:
-            if not cut_short(error):
-                raise
+        except INTERRUPTIONS as error:
+            cut_short(error)
             return None
 
     def _whole_trace(

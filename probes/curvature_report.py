@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from trainscope.data import ProbeData
 from trainscope.errors import ProbeError
-from trainscope.pace import CUT, OverTimeError, cut_short, was_cut_short
+from trainscope.pace import CUT, INTERRUPTIONS, cut_short, was_cut_short
 from trainscope.probes.density import RESOLVED, spectral_density
 from trainscope.probes.evaluation import loss_unit
 from trainscope.probes.lent import Lent
@@ -167,9 +167,8 @@ def with_adaptive(
         )
     except (ProbeError, NonFiniteError) as error:
         return without_adaptive(found, str(error))
-    except (OverTimeError, KeyboardInterrupt) as error:
-        if not cut_short(error):
-            raise
+    except INTERRUPTIONS as error:
+        cut_short(error)
         return without_adaptive(found, CUT)
     lr = factor / top.value if top.value > 0 else math.nan
     scalars = {

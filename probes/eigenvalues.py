@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainscope.pace import OverTimeError, cut_short
+from trainscope.pace import INTERRUPTIONS, cut_short
 from trainscope.probes.lanczos import Lanczos, Ritz, Values
 from trainscope.probes.products import Product
 from trainscope.probes.spaces import Space
@@ -106,9 +106,8 @@ def largest_eigenvalues(
     while True:
         try:
             krylov.grow()
-        except (OverTimeError, KeyboardInterrupt) as error:
-            if krylov.steps < TELLS or not cut_short(error):
-                raise
+        except INTERRUPTIONS as error:
+            cut_short(error, tells=krylov.steps >= TELLS)
             return cut_off(krylov, count, tolerance)
         known = _largest(krylov, count, tolerance, at_least or ())
         standing = standing + 1 if known.converged else 0

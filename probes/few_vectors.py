@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainscope.pace import OverTimeError, cut_short
+from trainscope.pace import INTERRUPTIONS, cut_short
 from trainscope.probes.density import Quadrature
 from trainscope.probes.eigenvalues import TELLS, Eigenvalues, errors_above
 from trainscope.probes.lanczos import Lanczos, Ritz
@@ -223,10 +223,9 @@ def _is_cut(run: PlainLanczos, wanted: LeanWanted, floor: float, *, last: bool) 
     while True:
         try:
             run.grow()
-        except (OverTimeError, KeyboardInterrupt) as error:
+        except INTERRUPTIONS as error:
             del run.alphas[len(run.betas) :]
-            if run.steps < TELLS or not cut_short(error):
-                raise
+            cut_short(error, tells=run.steps >= TELLS)
             return True
         enough = run.steps >= steps
         if last:

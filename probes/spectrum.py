@@ -12,7 +12,7 @@ import torch
 
 from trainscope.data import ProbeData
 from trainscope.errors import ProbeError
-from trainscope.pace import OverTimeError, cut_short
+from trainscope.pace import INTERRUPTIONS, cut_short
 from trainscope.probes.density import Quadrature
 from trainscope.probes.differences import DifferenceProduct
 from trainscope.probes.eigenvalues import TELLS, Eigenvalues, cut_off, largest_eigenvalues
@@ -154,9 +154,8 @@ def _grow(
         try:
             while krylov.steps < wanted.density_steps and not krylov.exhausted:
                 krylov.grow()
-        except (OverTimeError, KeyboardInterrupt) as error:
-            if krylov.steps < TELLS or not cut_short(error):
-                raise
+        except INTERRUPTIONS as error:
+            cut_short(error, tells=krylov.steps >= TELLS)
             top = cut_off(krylov, wanted.top, wanted.tolerance)
             return Spectrum(product, top, [], generator)
         runs.append(Quadrature.of(krylov))

@@ -16,7 +16,7 @@ from trainscope.errors import ProbeError
 from trainscope.networks import flops
 from trainscope.networks.copies import whole_copy, with_dense_gradients
 from trainscope.networks.given import call_of
-from trainscope.pace import CUT, OverTimeError, cut_short
+from trainscope.pace import CUT, INTERRUPTIONS, cut_short
 from trainscope.probes.alike import alike
 from trainscope.probes.behaviour import Behaviour, behaviour_of
 from trainscope.probes.evaluation import taken_batch
@@ -261,9 +261,8 @@ class TrainabilityAccuracy:
                 continue
             try:
                 run = self._retrain(network, data, lr)
-            except (OverTimeError, KeyboardInterrupt) as error:
-                if not cut_short(error):  # of one process alone: the test is done
-                    raise
+            except INTERRUPTIONS as error:
+                cut_short(error)  # only one process takes parts, and it tests first
                 break
             done[job] = [record for record, _ in run], [found for _, found in run]
         if ranks.count > 1:

@@ -65,21 +65,27 @@ def paced(pace: Pace) -> Iterator[Pace]:
         _PRESENT.reset(token)
 
 
-def cut_short(error: BaseException) -> bool:
+INTERRUPTIONS = (OverTimeError, KeyboardInterrupt)
+"""What cuts work short."""
+
+
+def cut_short(error: BaseException, *, tells: bool = True) -> None:
     """Hold an interruption back, so that what is known by now can be handed on.
 
-    Args:
-        error: An `OverTimeError` or a `KeyboardInterrupt`.
+    Whoever set the pace raises it again once they have that.
 
-    Returns:
-        True where whoever set the pace raises it again once they have what is known. Otherwise, and
-        where it is the second one, it is not held back: raise it.
+    Args:
+        error: One of `INTERRUPTIONS`.
+        tells: Anything is known by now.
+
+    Raises:
+        BaseException: The interruption, where nothing is known, where nobody takes a part of the
+            work, and where it is the second one.
     """
     pace = _PRESENT.get()
-    if pace is None or not pace.partial or pace.cut is not None:
-        return False
+    if not tells or pace is None or not pace.partial or pace.cut is not None:
+        raise error
     pace.cut, pace.deadline = error, None
-    return True
 
 
 def was_cut_short() -> bool:
