@@ -106,7 +106,7 @@ def test_a_short_time_measures_all_columns_on_the_same_few_samples(
     monkeypatch.setattr(budget, "SPEED", 1.0)
     monkeypatch.setattr(budget, "LATE", 1e9)
     monkeypatch.setattr(budget.Measuring, "_remaining", lambda _: 1e9)
-    monkeypatch.setattr(budget.Measuring, "_seconds", lambda *_: 0.6e9)
+    monkeypatch.setattr(budget.Measuring, "_seconds", lambda *_: 0.9e9)
     monkeypatch.setattr(budget.Measuring, "_further", lambda *_: None)
     said: list[Diagnosis] = []
     found = diagnose(
@@ -182,6 +182,7 @@ def test_more_is_measured_by_what_the_first_look_took(monkeypatch: pytest.Monkey
         self._level[probe.name] = level
         self._rates[probe.name] = 100.0 / self._plans[probe.name][4].work
 
+    monkeypatch.setattr(budget, "pass_seconds", lambda *_: None)  # nothing is known beforehand
     monkeypatch.setattr(budget.Measuring, "_learn", learn)
     found = diagnose(_net(), probes=["trainability_accuracy"], budget=1e-6, **options)
     columns = found.probes["trainability_accuracy"]
@@ -356,7 +357,7 @@ def test_what_is_known_stays_when_a_measurement_ends_early(
 ) -> None:
     monkeypatch.setattr(budget, "SPEED", 1.0)
     monkeypatch.setattr(budget.Measuring, "_remaining", lambda _: 1e9)
-    monkeypatch.setattr(budget.Measuring, "_seconds", lambda *_: 0.6e9)
+    monkeypatch.setattr(budget.Measuring, "_seconds", lambda *_: 0.9e9)
     probes = ["gradient", Slow(ends)]
     found = examine(_net(), ratio=0.5, data=_loader(), probes=probes, budget=1.0)
     columns = found.diagnosis.probes["slow"]
@@ -437,8 +438,8 @@ def test_the_bar_grows() -> None:
 
 
 def test_time_that_one_probe_has_no_use_for_is_anothers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 450 s the curvature's own share is enough for 8 samples; the others need next to none."""
-    each, spent = {"gradient": 0.01, "curvature": 12.0, "jacobian": 0.01}, [0.0]
+    """Of 450 s two dear probes have 8 samples each at once; the rest goes where it is enough."""
+    each, spent = {"gradient": 0.01, "curvature": 12.0, "jacobian": 13.0}, [0.0]
     measured: list[tuple[str, int]] = []
 
     def seconds(_: budget.Measuring, probe: Probe, effort: Effort) -> float:
@@ -457,11 +458,72 @@ def test_time_that_one_probe_has_no_use_for_is_anothers(monkeypatch: pytest.Monk
     monkeypatch.setattr(budget.Measuring, "_remaining", lambda _: 450.0 - spent[0])
     monkeypatch.setattr(budget.Measuring, "_seconds", seconds)
     monkeypatch.setattr(budget.Measuring, "_measure", measure)
-    # Curvature comes before the Jacobian, which keeps half of what is left for itself.
-    monkeypatch.setattr(Jacobian, "estimate", lambda *_: Cost(forward=10**9))
     diagnose(_net(), data=_loader(), probes=list(each), budget=450.0)
-    assert [count for name, count in measured if name == "curvature"] == [2, 8, 8, 16]
-    assert ("jacobian", 64) in measured
+    assert measured[:3] == [("gradient", 8), ("curvature", 8), ("jacobian", 8)]
+    assert ("gradient", 64) in measured
     assert spent[0] <= 450
-    # Eight samples of each come before more of one.
-    assert measured.index(("curvature", 8)) < measured.index(("gradient", 64))
+    reached = dict(measured)
+    left = {name: 450 - spent[0] - each[name] * 2 * count for name, count in reached.items()}
+    assert all(left[name] < 0 or count == 64 for name, count in reached.items())
+
+
+def test_a_first_look_that_takes_too_long_falls_back_to_the_least(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    measured: list[tuple[str, int, float | None]] = []
+
+    def measure(
+        self: budget.Measuring, probe: Probe, effort: Effort, seconds: float | None, **__: bool
+    ) -> bool:
+        measured.append((probe.name, len(effort.data), seconds))
+        if len(effort.data) > 2:
+            return False
+        self._keep(probe.name, {"before": Measurement(probe.name, cost=Cost(seconds=1.0))})
+        return True
+
+    monkeypatch.setattr(budget, "pass_seconds", lambda *_: 1e-9)
+    monkeypatch.setattr(budget.Measuring, "_expected", lambda *_: 1e9)
+    monkeypatch.setattr(budget.Measuring, "_remaining", lambda _: 90.0)
+    monkeypatch.setattr(budget.Measuring, "_further", lambda *_: None)
+    monkeypatch.setattr(budget.Measuring, "_measure", measure)
+    kinds = [Gradient(), Jacobian()]
+    found = diagnose(_net(), data=_loader(), probes=kinds, budget=90.0)
+    (eight, allowed), (two, _) = ((count, least) for name, count, least in measured[:2])
+    assert (eight, two) == (8, 2)
+    assert allowed is not None
+    assert allowed < 1
+    assert set(found.probes) == {"gradient", "jacobian"}
+
+
+def test_what_is_tested_alone_comes_before_what_takes_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Retraining comes last, but the test in its place is cheap."""
+    options = _first_looks(monkeypatch)
+    measured: list[str] = []
+
+    def measure(
+        self: budget.Measuring, probe: Probe, effort: Effort, _: float | None, **__: bool
+    ) -> bool:
+        measured.append(effort.said)
+        self._keep(probe.name, dict.fromkeys(self.modules, Measurement(probe.name)))
+        return True
+
+    def seconds(self: budget.Measuring, probe: Probe, effort: Effort) -> float:
+        plan = self._plans[probe.name]
+        if probe.name == "curvature":
+            return {2: 20.0, 4: 40.0, 8: 79.0}.get(len(effort.data), 1e3)
+        return retraining if effort is not plan[0] else 1.0
+
+    monkeypatch.setattr(budget.Measuring, "_measure", measure)
+    monkeypatch.setattr(budget.Measuring, "_seconds", seconds)
+    rough = "the top eigenvalue alone, to 1 %, and no density"
+    retraining = 51.0  # more than half of 100 s
+    diagnose(_net(), probes=["trainability_accuracy", "curvature"], budget=1e-6, **options)
+    assert measured == [
+        "accuracy alone, on 256 samples, without retraining",
+        f"on 8 of 256 pinned samples, {rough}",
+    ]
+    retraining, measured[:] = 49.0, []
+    diagnose(_net(), probes=["trainability_accuracy", "curvature"], budget=1e-6, **options)
+    assert measured == [f"on 2 of 256 pinned samples, {rough}", ""]

@@ -34,6 +34,8 @@ LATE = 1.5
 """A measurement is given up where it takes so many times what it was given."""
 LATE_AT_LAST = 1.1
 """The same where nothing else is to come."""
+MOST = 0.8
+"""The share of the time left that the last first look may be expected to take."""
 DEFAULT = 120.0
 """Seconds for all probes of all columns."""
 _FORM = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)\s*(s|m|min|h)?")
@@ -146,13 +148,16 @@ class Measuring:
                 self._measure(probe, self._plans[probe.name][-1], None)
             return
         self._timed = present().first(pass_seconds(base, self.data))
-        # What retrains comes last, to begin with as much as half of the time is enough for: a test
-        # alone is its first look, and says nothing of trainability.
-        order = sorted(
-            able, key=lambda each: (Need.TRAINING in each.needs, self._plans[each.name][0].work)
-        )
+        # The cheapest look first, and what retrains last: a test alone says little of trainability.
+        order: list[Probe] = []
+        late = []
+        while len(order) < len(able):
+            waiting = [probe for probe in able if probe not in order]
+            probe = min(waiting, key=lambda each: self._dearness(each, len(waiting)))
+            order.append(probe)
+            if not self._first(probe, len(waiting)):
+                late.append(probe)
         # What would take too much of the time at its turn has what the others left of it.
-        late = [p for place, p in enumerate(order) if not self._first(p, len(order) - place)]
         for probe in late:
             self._first(probe, 1)
         # A few samples of each probe before many of one.
@@ -188,14 +193,17 @@ class Measuring:
 
     def _first(self, probe: Probe, left: int) -> bool:
         """Take a first look, or all of what cannot be taken in part; tell whether it was begun."""
-        plan, level = self._plans[probe.name], 0
+        plan = self._plans[probe.name]
         seconds = self._seconds(probe, plan[0])
         allowed = self._remaining() if left == 1 else self._remaining() / 2
-        if left == 1 and self._rates:  # what costs most is not begun anew if that can be helped
-            half = self._remaining() / 2
-            level = max(
-                (i for i in range(len(plan)) if self._seconds(probe, plan[i]) <= half), default=0
-            )
+        level = self._look(probe, left)
+        if level and left > 1:
+            limit = LATE * self._seconds(probe, plan[level])
+            if self._measure(probe, plan[level], limit):
+                self._learn(probe, level)
+                return True
+            self._rates[probe.name] = limit / max(plan[level].work, 1.0)  # at least
+            level = 0
         deadline = None
         if len(plan) > 1:  # what is asked for by its number is not cut
             # What a short measurement took is mostly its start: only where both that and the
@@ -210,9 +218,41 @@ class Measuring:
                 )
                 return False
             deadline = LATE * max(self._remaining(), 0.25 * (self.budget or 0))
+            if level:
+                deadline = LATE_AT_LAST * self._remaining()
         if self._measure(probe, plan[level], deadline, first=True):
             self._learn(probe, level)
         return True
+
+    def _dearness(self, probe: Probe, left: int) -> tuple[bool, float, float]:
+        """Return by what the order of first looks goes: whether it retrains, seconds, and work."""
+        level = self._look(probe, left)
+        effort = self._plans[probe.name][level]
+        retrains = Need.TRAINING in probe.needs and level > 0
+        return retrains, self._seconds(probe, effort), effort.work
+
+    def _look(self, probe: Probe, left: int) -> int:
+        """Return the place of the way that a first look takes, of a probe that is one of so many.
+
+        It is the least of all, or as many samples as are worth it where the probe's share of the
+        time is enough for them. What retrains, and what comes last, takes as much as half of the
+        time is enough for, so that it need not begin anew.
+        """
+        plan, remaining = self._plans[probe.name], self._remaining()
+        if self._timed is None and not self._rates:
+            return 0
+        share = MOST * remaining if left == 1 else remaining / (left + 1)
+        half = remaining / 2 if left == 1 or Need.TRAINING in probe.needs else 0.0
+        few = self._few(probe)
+        allowed = [max(share if place <= few else 0.0, half) for place in range(len(plan))]
+        return max(
+            (
+                place
+                for place in range(len(plan))
+                if self._seconds(probe, plan[place]) <= allowed[place]
+            ),
+            default=0,
+        )
 
     def _further(self, probe: Probe, left: int, most: int | None = None) -> None:
         """Measure more of a probe, as long as its share of the time left is enough for that.
