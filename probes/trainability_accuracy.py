@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from trainscope.data import ProbeData, Split
 from trainscope.data.split import DrawnSplit
 from trainscope.errors import ProbeError
 from trainscope.networks import flops
-from trainscope.networks.copies import whole_copy, with_dense_gradients
 from trainscope.networks.given import call_of
-from trainscope.pace import CUT, INTERRUPTIONS, cut_short
+from trainscope.pace import CUT
 from trainscope.probes.alike import alike
 from trainscope.probes.behaviour import Behaviour, behaviour_of
 from trainscope.probes.evaluation import taken_batch
 from trainscope.probes.probe import Need
-from trainscope.probes.ranks import Ranks, present
+from trainscope.probes.ranks import present
 from trainscope.probes.scalar_spec import ScalarSpec
 from trainscope.probes.shards import whole
+from trainscope.probes.trained_copies import Run, Trial, retrain_copies, retrain_twins
 from trainscope.probes.trained_scores import (
     NOT_FINITE,
     left_out_of,
@@ -31,18 +31,17 @@ from trainscope.probes.trained_scores import (
     start_of,
     ta_of,
 )
+from trainscope.probes.twins import NoTwinsError, Twins
 from trainscope.probes.untouched import untouched
 from trainscope.probes.wrappers import refuse_flat, unwrap
 from trainscope.records import Cost, Measurement, Scalar, Status
 from trainscope.records.measurement import Array
 from trainscope.records.metric import ACCURACY, Metric
 from trainscope.records.retrained import CURVES, CURVES_METRIC, LEFT_OUT, START, START_METRIC
-from trainscope.records.run import EpochRecord
-from trainscope.task import LanguageModelling, Task
+from trainscope.task import LanguageModelling
 from trainscope.training.evaluation import evaluated_at_once
-from trainscope.training.loop import Evaluation, Settings, evaluate, train
-from trainscope.training.lora import add_adapters
-from trainscope.training.schedule import MAX_LR, constant, write_lr
+from trainscope.training.loop import Evaluation, Settings
+from trainscope.training.schedule import MAX_LR, write_lr
 from trainscope.training.settings import suited
 
 MOST_EPOCHS, FEWEST_EPOCHS = 5, 2
@@ -60,6 +59,11 @@ FEWEST_STEPS = 5
 """Steps of a language model that are tried at least: one of them is as long as many of others."""
 TEXT_STEPS = 50
 """Steps of a language model where nobody says them."""
+SAME_STEPS = (
+    "takes the same steps from here as from the network whose batch norms were not recalibrated, "
+    "which are trained on each batch's own statistics; the tests differ"
+)
+"""What a recalibrated network's retraining is."""
 MOST_WORK = 3e13
 """Multiply-adds a column that are begun without being asked for: about 20 minutes of a laptop."""
 
@@ -141,14 +145,59 @@ class TrainabilityAccuracy:
             refuse_flat(network)
             return self._suited(data)._measure(whole(network), data)
 
-    def _measure(self, network: nn.Module, data: ProbeData) -> Measurement:
+    def measure_both(
+        self, network: nn.Module, recalibrated: nn.Module, data: ProbeData
+    ) -> tuple[Measurement, Measurement] | None:
+        """Measure a network and its copy with recalibrated batch norms, with the training of one.
+
+        Weights are trained alike from both (see `twins`), so that the copy is tested alone: its
+        accuracies are those of `measure` to the rounding of its running statistics.
+
+        Returns:
+            Both; None where they are to be measured one by one, as the two differ in more, batch
+            norms are not trained as such, outputs are random, or several processes share the work.
+        """
+        if present().count > 1:
+            return None
+        pair = (unwrap(network), unwrap(recalibrated))
+        twins = None if self.start_only else Twins.of(*pair)
+        suited = self._suited(data)
+        if twins is None or suited._cannot(pair[0], data) is not None:
+            return None
+        begun = time.perf_counter()
+        with untouched(pair[0]), untouched(pair[1]):
+            seen = [behaviour_of(each, taken_batch(each, data), data) for each in pair]
+            if any(each.unfit_loss or each.random for each in seen):
+                return None
+            try:
+                found = retrain_twins(*pair, twins, suited._trial(data), suited.lrs)
+            except NoTwinsError:
+                return None
+        seconds = time.perf_counter() - begun
+        own, other = (
+            suited._told(each, data, behaviour, *tested, seconds)
+            for each, behaviour, tested in zip(pair, seen, found, strict=True)
+        )
+        tests = own.cost.forward - own.cost.backward
+        part = seconds * tests / (own.cost.forward + 2 * own.cost.backward + tests)
+        notes = {**other.notes, "retraining": SAME_STEPS}
+        return (
+            replace(own, cost=replace(own.cost, seconds=seconds - part)),
+            replace(other, cost=Cost(part, tests, 0), notes=notes),
+        )
+
+    def _cannot(self, network: nn.Module, data: ProbeData) -> str | None:
+        """Return why nothing is measured, where that can be told before."""
         if data.train is None or data.test is None:
-            return Measurement.skipped(self.name, f"needs {Need.TRAINING}")
+            return f"needs {Need.TRAINING}"
         if not any(parameter.requires_grad for parameter in network.parameters()):
-            return Measurement.skipped(self.name, "every parameter is frozen: nothing can retrain")
-        too_much = self._too_much(network, data)
-        if too_much is not None:
-            return Measurement.skipped(self.name, too_much)
+            return "every parameter is frozen: nothing can retrain"
+        return self._too_much(network, data)
+
+    def _measure(self, network: nn.Module, data: ProbeData) -> Measurement:
+        cannot = self._cannot(network, data)
+        if cannot is not None:
+            return Measurement.skipped(self.name, cannot)
         begun = time.perf_counter()
         with untouched(network):
             behaviour = behaviour_of(network, taken_batch(network, data), data)
@@ -156,7 +205,20 @@ class TrainabilityAccuracy:
                 return Measurement.skipped(self.name, behaviour.unfit_loss)
             data = alike(network, data, present())
             asked = () if self.start_only else self.lrs
-            start, runs = self._shared_out(network, data, asked)
+            start, runs = retrain_copies(network, self._trial(data), asked)
+        return self._told(network, data, behaviour, start, runs, time.perf_counter() - begun)
+
+    def _told(
+        self,
+        network: nn.Module,
+        data: ProbeData,
+        behaviour: Behaviour,
+        start: Evaluation,
+        runs: list[Run],
+        seconds: float,
+    ) -> Measurement:
+        """Return what a test and retrainings, of the first learning rates, say."""
+        asked = () if self.start_only else self.lrs
         lrs = asked[: len(runs)]
         tested = [[start], *([found for _, found in run] for run in runs)]
         left = [left_out_of(evaluations) for evaluations in tested]
@@ -194,7 +256,7 @@ class TrainabilityAccuracy:
                 "metric": [metric.name, metric.unit, metric.better],
                 **(arrays if lrs else {}),
             },
-            cost=self._cost(data, time.perf_counter() - begun),
+            cost=self._cost(data, seconds),
             notes=replace(self, lrs=lrs or self.lrs, start_only=not lrs)._notes(data)
             | _remarks(behaviour, evaluated_at_once(network, self._test(data), data.task)),
         )
@@ -243,55 +305,16 @@ class TrainabilityAccuracy:
         assert data.test is not None
         return DrawnSplit.of(data.test, self.test_samples or len(data.test), data.seed)
 
-    def _shared_out(
-        self, network: nn.Module, data: ProbeData, lrs: Sequence[float]
-    ) -> tuple[Evaluation, list[list[tuple[EpochRecord, Evaluation]]]]:
-        """Test, and retrain at each learning rate: each is done by one process of a job.
-
-        Interrupted after the test, it returns the learning rates that are done, where that is
-        wanted (see `pace.cut_short`).
-        """
-        ranks = present()
-        done: _Done = {}
-        for job, lr in enumerate([None, *lrs]):  # the test is the last process's
-            if (job - 1) % ranks.count != ranks.index:
-                continue
-            if lr is None:
-                done[job] = [], [evaluate(network, self._test(data), data.task)]
-                continue
-            try:
-                run = self._retrain(network, data, lr)
-            except INTERRUPTIONS as error:
-                cut_short(error)  # only one process takes parts, and it tests first
-                break
-            done[job] = [record for record, _ in run], [found for _, found in run]
-        if ranks.count > 1:
-            done = _exchanged(done, data.task, ranks)
-        runs = [list(zip(*done[job], strict=True)) for job in range(1, len(done))]
-        return done[0][1][0], runs
-
-    def _retrain(
-        self, network: nn.Module, data: ProbeData, lr: float
-    ) -> list[tuple[EpochRecord, Evaluation]]:
+    def _trial(self, data: ProbeData) -> Trial:
         assert data.train is not None
-        epochs: list[tuple[EpochRecord, Evaluation]] = []
-        copied = _apart(with_dense_gradients(whole_copy(network)))
-        if self.settings.lora is not None:
-            add_adapters(copied, self.settings.lora, seed=data.seed)
-        train(
-            copied,
+        return Trial(
             data.train,
             self._test(data),
-            constant(lr, self._epochs(data)),
-            self._settings(data),
-            task=data.task,
-            steps_per_epoch=None if self.steps is None else self._each(),
-            on_epoch=lambda record, found: epochs.append((record, found)),
+            data.task,
+            replace(self.settings, seed=data.seed),
+            self._epochs(data),
+            None if self.steps is None else self._each(),
         )
-        return epochs
-
-    def _settings(self, data: ProbeData) -> Settings:
-        return replace(self.settings, seed=data.seed)
 
     def _cost(self, data: ProbeData, seconds: float) -> Cost:
         train_size = len(data.train) if data.train is not None else 0
@@ -367,39 +390,6 @@ def _fewest_tested(network: nn.Module, data: ProbeData) -> int:
     except Exception:  # said by the probe, which runs the network
         return FEWEST_TESTED
     return min(FEWEST_TESTED, max(FEWEST_DEAR, int(TESTED_WORK // max(each, 1))))
-
-
-_Done = dict[int, tuple[list[EpochRecord], list[Evaluation]]]
-
-
-def _exchanged(done: _Done, task: Task, ranks: Ranks) -> _Done:
-    """Return what all processes did; tasks, which may be anybody's objects, do not travel."""
-    untold: Any = None
-    bare = {
-        job: (records, [replace(found, task=untold) for found in tested])
-        for job, (records, tested) in done.items()
-    }
-    return {
-        job: (records, [replace(found, task=task) for found in tested])
-        for there in ranks.all(bare)
-        for job, (records, tested) in there.items()
-    }
-
-
-def _apart(network: nn.Module) -> nn.Module:
-    """Return a network whose batch norms wait for no other process, which trains a copy of its own.
-
-    Changed in place.
-    """
-    for module in network.modules():
-        if type(module) is nn.SyncBatchNorm:
-            setattr(module, "__class__", _OwnBatchNorm)  # noqa: B010  # no type of its own for mypy
-    return network
-
-
-class _OwnBatchNorm(nn.BatchNorm1d):
-    def _check_input_dim(self, input: Tensor) -> None:
-        """Take inputs of any number of axes, as SyncBatchNorm does."""
 
 
 def _remarks(behaviour: Behaviour, size: int) -> dict[str, str]:

@@ -106,7 +106,7 @@ def test_masks_hold_and_frozen_layers_stay(monkeypatch):
     module[0].weight.requires_grad_(False)
     seen = []
 
-    import trainscope.probes.trainability_accuracy as home
+    import trainscope.probes.trained_copies as home
 
     def spy(copied, *args, **kwargs):
         records = real(copied, *args, **kwargs)

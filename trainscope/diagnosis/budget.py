@@ -15,7 +15,7 @@ from torch import nn
 
 from trainscope.data import ProbeData
 from trainscope.diagnosis.effort import MANY, Effort, fewer, pass_seconds, passes
-from trainscope.diagnosis.measuring import expected, measured
+from trainscope.diagnosis.measuring import expected, measured, measured_both
 from trainscope.diagnosis.opening import Progress
 from trainscope.errors import ProbeError
 from trainscope.pace import OverTimeError, Pace, paced
@@ -291,13 +291,14 @@ class Measuring:
         columns: dict[str, Measurement | None] = dict.fromkeys(self.modules)
         try:
             for column, module in self.modules.items():
-                if module is not None:
-                    self.tell(f"{probe.name}, {column}{on}")
-                    pace = Pace(effort.work, deadline, share, partial=present().count == 1)
-                    with paced(pace), present().together():
-                        columns[column] = measured(effort.probe, module, effort.data)
-                    if pace.cut is not None:
-                        raise pace.cut
+                if module is None or columns[column] is not None:
+                    continue
+                self.tell(f"{probe.name}, {column}{on}")
+                pace = Pace(effort.work, deadline, share, partial=present().count == 1)
+                with paced(pace), present().together():
+                    columns |= self._of(column, module, effort)
+                if pace.cut is not None:
+                    raise pace.cut
         except OverTimeError:
             if first:
                 why = f"the budget of {written(self.budget or 0)} was over before this was measured"
@@ -309,6 +310,15 @@ class Measuring:
             raise
         self._keep(probe.name, columns)
         return True
+
+    def _of(self, column: str, module: nn.Module, effort: Effort) -> dict[str, Measurement]:
+        """Measure a column, and the recalibrated one with it where both are had at once."""
+        recalibrated = self.modules.get("recalibrated")
+        if column == "after" and recalibrated is not None:
+            both = measured_both(effort.probe, module, recalibrated, effort.data)
+            if both is not None:
+                return {"after": both[0], "recalibrated": both[1]}
+        return {column: measured(effort.probe, module, effort.data)}
 
     def _keep(self, name: str, columns: Mapping[str, Measurement | None]) -> None:
         before, after, recalibrated = (columns.get(column) for column in COLUMNS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -50,6 +52,24 @@ def measured(probe: Probe, network: nn.Module, data: ProbeData) -> Measurement:
         Need.INPUTS: "give some with --data, or data=",
     }[need]
     return Measurement.skipped(probe.name, f"needs {need}: {hint}")
+
+
+def measured_both(
+    probe: Probe, after: nn.Module, recalibrated: nn.Module, data: ProbeData
+) -> tuple[Measurement, Measurement] | None:
+    """Measure the network after the action and recalibrated in one go, where the probe can do that.
+
+    A probe that can has a method `measure_both(network, recalibrated, data)`, which returns both
+    measurements, or None where they are to be measured one by one.
+    """
+    both: Any = getattr(probe, "measure_both", None)
+    if both is None or lacking(probe, data) is not None:
+        return None
+    try:
+        found: tuple[Measurement, Measurement] | None = both(after, recalibrated, data)
+    except Exception:  # said by each of them, measured by itself
+        return None
+    return found
 
 
 def expected(cost: Cost) -> str:
