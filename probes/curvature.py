@@ -16,6 +16,7 @@ from trainscope.pace import CUT, INTERRUPTIONS, cut_short, was_cut_short
 from trainscope.probes.affine import custom_functions, not_affine
 from trainscope.probes.blocks import arrays_of, blocks_of, measure_blocks
 from trainscope.probes.curvature_report import (
+    LEFT_OUT,
     SCALED,
     UNIT,
     report,
@@ -277,7 +278,14 @@ class Curvature:
             return Measurement.skipped(self.name, str(error))
         trace = self._trace(lent, weights, found, spectrum, affine=why_not is None)
         told = report(
-            lent, weights, spectrum, trace, why_not, ggn=self.ggn, tolerance=self.tolerance
+            lent,
+            weights,
+            spectrum,
+            trace,
+            why_not,
+            ggn=self.ggn,
+            tolerance=self.tolerance,
+            no_trace=CUT if self.trace_vectors else LEFT_OUT,
         )
         told = self._with_blocks(told, lent, weights, data, found, asked)
         return self._with_settings(told, lent, weights, data, spectrum)

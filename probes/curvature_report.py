@@ -28,7 +28,7 @@ _NO_LORA = (
     "other: this limit says nothing of them"
 )
 _MORE_PRODUCTS = "ask for fewer with --top, or allow more products"
-_LEFT_OUT = Scalar(None, UNIT, reason="it was left out (trace_vectors=0)")
+LEFT_OUT = "it was left out (trace_vectors=0)"
 
 
 def report(
@@ -40,6 +40,7 @@ def report(
     *,
     ggn: bool,
     tolerance: float,
+    no_trace: str = LEFT_OUT,
 ) -> Measurement:
     """Return what was found as a Measurement.
 
@@ -47,10 +48,11 @@ def report(
         lent: The network and data.
         weights: What was measured.
         spectrum: Eigenvalues and the density's runs.
-        trace: None where it was left out.
+        trace: None where there is none.
         why_not: Why the trace is not exact.
         ggn: The matrix is the Gauss-Newton matrix.
         tolerance: Relative, of the eigenvalues.
+        no_trace: Why there is no trace, where there is none.
     """
     top, runs = spectrum.top, spectrum.runs
     scale = max(abs(float(top.values[0])), abs(top.smallest))
@@ -58,7 +60,7 @@ def report(
     value, error = float(top.values[0]), float(errors[0])
     lr = 2 / value if value > 0 else math.nan
     smallest_known = top.smallest_error <= tolerance * scale
-    missing = Scalar(None, UNIT, reason=CUT) if was_cut_short() else _LEFT_OUT
+    missing = Scalar(None, UNIT, reason=no_trace)
     scalars = {
         "top_eigenvalue": Scalar.of(value, UNIT, error),
         "smallest_eigenvalue": Scalar.of(

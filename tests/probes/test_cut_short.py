@@ -313,3 +313,12 @@ def test_a_diagnosis_shows_what_the_column_at_hand_had(
     assert columns.after.value("top_eigenvalue") is not None
     said = reasons(found.diagnosis)
     assert any(line.startswith("Loss curvature (after): not converged: after ") for line in said)
+
+
+def test_a_trace_that_nobody_asked_for_was_left_out_and_not_cut_short() -> None:
+    probe = Curvature(top=1, density_vectors=0, trace_vectors=0)
+    _, ticks = _whole(probe)
+    with ending(KeyboardInterrupt, ticks - 1) as work:
+        found = probe.measure(*pinned())
+    assert work.cut is not None
+    assert "left out" in (found.scalars["trace"].reason or "")
