@@ -148,6 +148,7 @@ class Curvature:
         ScalarSpec("max_stable_lr_adam", "largest stable LR of Adam", "LR", "higher"),
     )
     needs: ClassVar[frozenset[Need]] = frozenset({Need.INPUTS, Need.LABELS})
+    tells_parts: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Check the options."""

@@ -186,6 +186,11 @@ class TrainabilityAccuracy:
             replace(other, cost=Cost(part, tests, 0), notes=notes),
         )
 
+    @property
+    def tells_parts(self) -> bool:
+        """Whether a measurement that is cut short says something: learning rates that are done."""
+        return not self.start_only
+
     def _cannot(self, network: nn.Module, data: ProbeData) -> str | None:
         """Return why nothing is measured, where that can be told before."""
         if data.train is None or data.test is None:

@@ -467,32 +467,47 @@ def test_time_that_one_probe_has_no_use_for_is_anothers(monkeypatch: pytest.Monk
     assert all(left[name] < 0 or count == 64 for name, count in reached.items())
 
 
-def test_a_first_look_that_takes_too_long_falls_back_to_the_least(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("way", ["told", "nothing"])
+def test_each_column_of_what_tells_parts_has_its_share_of_the_time(
+    way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measured: list[tuple[str, int, float | None]] = []
+    """The one that is cut short leaves the others their time, and all say what they have."""
 
-    def measure(
-        self: budget.Measuring, probe: Probe, effort: Effort, seconds: float | None, **__: bool
-    ) -> bool:
-        measured.append((probe.name, len(effort.data), seconds))
-        if len(effort.data) > 2:
-            return False
-        self._keep(probe.name, {"before": Measurement(probe.name, cost=Cost(seconds=1.0))})
-        return True
+    @dataclass(frozen=True)
+    class Parts(Slow):
+        tells_parts: ClassVar[bool] = True
 
-    monkeypatch.setattr(budget, "pass_seconds", lambda *_: 1e-9)
+        def measure(self, network: nn.Module, data: ProbeData) -> Measurement:
+            work = pace._PRESENT.get()
+            assert work is not None
+            assert work.deadline is not None
+            given.append(work.deadline - clock[0])
+            clock[0] += given[-1]  # all of it
+            if len(given) == 1:
+                pace.cut_short(pace.OverTimeError(), tells=way == "told")
+            return Measurement("slow", scalars={"x": Scalar(float(len(given)))})
+
+    given: list[float] = []
+    clock = [1000.0]
+    monkeypatch.setattr(budget.time, "perf_counter", lambda: clock[0])
     monkeypatch.setattr(budget.Measuring, "_expected", lambda *_: 1e9)
-    monkeypatch.setattr(budget.Measuring, "_remaining", lambda _: 90.0)
-    monkeypatch.setattr(budget.Measuring, "_further", lambda *_: None)
-    monkeypatch.setattr(budget.Measuring, "_measure", measure)
-    kinds = [Gradient(), Jacobian()]
-    found = diagnose(_net(), data=_loader(), probes=kinds, budget=90.0)
-    (eight, allowed), (two, _) = ((count, least) for name, count, least in measured[:2])
-    assert (eight, two) == (8, 2)
-    assert allowed is not None
-    assert allowed < 1
-    assert set(found.probes) == {"gradient", "jacobian"}
+    monkeypatch.setattr(budget.Measuring, "_columns", 4.0)
+    monkeypatch.setattr(budget, "LATE_AT_LAST", 1.0)
+    modules = dict.fromkeys(("before", "after", "recalibrated"), _net())
+    data = ProbeData("data", *_loader()[0])
+    measuring = budget.Measuring([Parts(None)], modules, data, 1, 120.0, lambda _: None)
+    measuring.run()
+    assert given == pytest.approx([30.0, 45.0, 45.0])
+    columns = measuring.found["slow"]
+    if way == "told":
+        assert columns.before.value("x") == 1.0
+    else:
+        assert "budget of 2m was over" in (columns.before.reason or "")
+    assert columns.after is not None
+    assert columns.recalibrated is not None
+    assert columns.after.value("x") == 2.0
+    assert columns.recalibrated.value("x") == 3.0
+    assert "slow" not in measuring._level  # it is not measured further
 
 
 def test_what_is_tested_alone_comes_before_what_takes_longer(

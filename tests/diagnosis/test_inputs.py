@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from trainscope.data import ProbeData
+from trainscope.data import ProbeData, RandomInputs
 from trainscope.diagnosis import examine, inputs
 from trainscope.diagnosis.inputs import equal_batches
 from trainscope.errors import ProbeError
-from trainscope.networks import Network, Remembered, build
+from trainscope.networks import Network, Remembered, build, flops
 from trainscope.probes.curvature import Curvature
 from trainscope.task import Detection
 
@@ -54,6 +54,23 @@ def test_recalibration_batches_hold_so_many_bytes_at_most(monkeypatch):
     assert len(equal_batches(base, listed)) == 1  # the largest has 1000
     monkeypatch.setattr(inputs, "RECALIBRATION_BYTES", 10)
     assert len(equal_batches(base, listed)) == 2
+
+
+def test_what_moves_many_numbers_is_recalibrated_on_fewer_samples(monkeypatch):
+    """Depthwise layers have few multiply-adds, and take long all the same."""
+    monkeypatch.setattr(inputs, "RECALIBRATION_WORK", 40e9)
+    layers = torch.nn.Conv2d(3, 64, 1), torch.nn.BatchNorm2d(64), torch.nn.ReLU()
+    layers += torch.nn.Conv2d(64, 64, 3, padding=1, groups=64), torch.nn.Flatten()
+    module = torch.nn.Sequential(*layers).eval()
+    base = Network(module, "own", (3, 64, 64), 64**3)
+    multiply_adds = 64**3 * (3 + 9)
+    assert flops(module, base.inputs) == multiply_adds
+    source = RandomInputs((3, 64, 64))
+    _, extra = inputs.pin_inputs(source, base, 2, 2, 0, multiply_adds)
+    # Kept are the input and what the first convolution and the ReLU return, in float32.
+    work = multiply_adds + inputs.WORK_OF_A_BYTE * 4 * (3 * 64**2 + 2 * 64**3)
+    assert sum(each.size for each in extra) == int(40e9 // work) // 64 * 64
+    assert int(40e9 // work) < 40e9 / multiply_adds / 10
 
 
 def test_a_frozen_network_keeps_the_rest_of_its_diagnosis(network):

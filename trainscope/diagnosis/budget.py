@@ -197,13 +197,6 @@ class Measuring:
         seconds = self._seconds(probe, plan[0])
         allowed = self._remaining() if left == 1 else self._remaining() / 2
         level = self._look(probe, left)
-        if level and left > 1:
-            limit = LATE * self._seconds(probe, plan[level])
-            if self._measure(probe, plan[level], limit):
-                self._learn(probe, level)
-                return True
-            self._rates[probe.name] = limit / max(plan[level].work, 1.0)  # at least
-            level = 0
         deadline = None
         if len(plan) > 1:  # what is asked for by its number is not cut
             # What a short measurement took is mostly its start: only where both that and the
@@ -217,9 +210,10 @@ class Measuring:
                     f"is left of the budget of {written(self.budget or 0)}: {MORE}",
                 )
                 return False
-            deadline = LATE * max(self._remaining(), 0.25 * (self.budget or 0))
-            if level:
-                deadline = LATE_AT_LAST * self._remaining()
+            late = LATE
+            if level or _tells_parts(plan[level].probe):
+                late = LATE_AT_LAST if left == 1 else MOST
+            deadline = max(late * self._remaining(), LATE * 0.25 * (self.budget or 0))
         if self._measure(probe, plan[level], deadline, first=True):
             self._learn(probe, level)
         return True
@@ -289,16 +283,31 @@ class Measuring:
         share = getattr(self.tell, "share", None)
         on = f" ({effort.said})" if effort.said else ""
         columns: dict[str, Measurement | None] = dict.fromkeys(self.modules)
+        # What is cut short tells something: each column then has its share of the time.
+        shares = first and _tells_parts(effort.probe) and present().count == 1
+        late: OverTimeError | None = None
+        waiting = [name for name, module in self.modules.items() if module is not None]
         try:
-            for column, module in self.modules.items():
-                if module is None or columns[column] is not None:
-                    continue
+            while waiting:
+                column, until = waiting[0], deadline
+                if deadline is not None and shares:
+                    times = self._columns if column == "before" else len(waiting)
+                    now = time.perf_counter()
+                    until = now + (deadline - now) / times
                 self.tell(f"{probe.name}, {column}{on}")
-                pace = Pace(effort.work, deadline, share, partial=present().count == 1)
-                with paced(pace), present().together():
-                    columns |= self._of(column, module, effort)
-                if pace.cut is not None:
-                    raise pace.cut
+                pace = Pace(effort.work, until, share, partial=present().count == 1)
+                try:
+                    with paced(pace), present().together():
+                        columns |= self._of(column, effort)
+                    if pace.cut is not None:
+                        raise pace.cut
+                except OverTimeError as error:
+                    if not shares:
+                        raise
+                    late = error
+                waiting = [each for each in waiting[1:] if columns[each] is None]
+            if late is not None:
+                raise late
         except OverTimeError:
             if first:
                 why = f"the budget of {written(self.budget or 0)} was over before this was measured"
@@ -311,9 +320,10 @@ class Measuring:
         self._keep(probe.name, columns)
         return True
 
-    def _of(self, column: str, module: nn.Module, effort: Effort) -> dict[str, Measurement]:
+    def _of(self, column: str, effort: Effort) -> dict[str, Measurement]:
         """Measure a column, and the recalibrated one with it where both are had at once."""
-        recalibrated = self.modules.get("recalibrated")
+        module, recalibrated = self.modules[column], self.modules.get("recalibrated")
+        assert module is not None
         if column == "after" and recalibrated is not None:
             both = measured_both(effort.probe, module, recalibrated, effort.data)
             if both is not None:
@@ -405,3 +415,8 @@ class Measuring:
 
 def _long(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def _tells_parts(probe: Probe) -> bool:
+    """Tell whether a probe that is cut short says what it has (see `pace.cut_short`)."""
+    return bool(getattr(probe, "tells_parts", False))

@@ -28,6 +28,7 @@ from trainscope.networks.example import Example
 from trainscope.networks.given import brought, call_of, given_network, with_inputs_of
 from trainscope.networks.guess_shape import guess_input_shape
 from trainscope.networks.hub import hub_of_module
+from trainscope.probes.footprint import footprint
 from trainscope.records import Columns
 from trainscope.sparsify import has_batch_norm
 from trainscope.task import Classification, Task
@@ -45,7 +46,11 @@ RECALIBRATION_SAMPLES = 2048
 RECALIBRATION_BATCH = 64
 RECALIBRATION_BYTES = 2**26
 """Of the inputs of one batch."""
-RECALIBRATION_FLOPS = 256e9
+RECALIBRATION_WORK = 256e9
+"""Multiply-adds of the passes over all of them, and what stands for the time of other work."""
+WORK_OF_A_BYTE = 16
+"""Multiply-adds that take as long as a byte that autograd would keep: so counted, ten networks of
+torchvision did 25 to 45 G a second on a CPU, and MobileNet 7 G by its multiply-adds alone."""
 
 
 def open_data(
@@ -229,10 +234,10 @@ def pin_inputs(
     cost: int,
 ) -> tuple[ProbeData, list[Example]]:
     """Return the pinned samples, and others to recalibrate batch norm on."""
-    more = int(min(RECALIBRATION_SAMPLES, max(64, RECALIBRATION_FLOPS // max(cost, 1))))
     if isinstance(source, RandomInputs):
         pinned = pin_random(source, base.module, count, batch_size=batch_size, seed=seed)
         other = torch.Generator().manual_seed(seed + 1)
+        more = _recalibrating(base, pinned, cost)
         inputs = torch.randn(more, *source.shape, generator=other)
         return pinned, equal_batches(base, ProbeData(source.name, inputs))
     pinned = pin(source, count, batch_size=batch_size, seed=seed)
@@ -250,7 +255,14 @@ def pin_inputs(
             )
     if not has_batch_norm(base.module):
         return pinned, []
+    more = _recalibrating(base, pinned, cost)
     return pinned, equal_batches(base, pin(source, more, seed=seed + 1))
+
+
+def _recalibrating(base: Network, pinned: ProbeData, cost: int) -> int:
+    """Return on how many samples batch norm is recalibrated, by what one of them costs."""
+    work = cost + WORK_OF_A_BYTE * (footprint(base.module, pinned).graph or 0)
+    return int(min(RECALIBRATION_SAMPLES, max(64, RECALIBRATION_WORK // max(work, 1))))
 
 
 def equal_batches(base: Network, data: ProbeData) -> list[Example]:
