@@ -13,7 +13,7 @@ from torch import nn
 
 from trainscope import diagnose, pace
 from trainscope.data import ProbeData
-from trainscope.diagnosis import budget, effort, examine
+from trainscope.diagnosis import budget, clock, effort, examine
 from trainscope.diagnosis.effort import Effort, pass_seconds
 from trainscope.errors import ProbeError
 from trainscope.probes import trainability_accuracy
@@ -21,7 +21,7 @@ from trainscope.probes.curvature import Curvature
 from trainscope.probes.gradient import Gradient
 from trainscope.probes.jacobian import Jacobian
 from trainscope.probes.probe import Need, Probe
-from trainscope.records import Columns, Cost, Diagnosis, Measurement, Scalar
+from trainscope.records import Cost, Diagnosis, Measurement, Scalar
 from trainscope.report.page.diagnosis_page import diagnosis_page
 from trainscope.report.table import diagnosis_table
 
@@ -57,18 +57,18 @@ def _loader(count: int = 64) -> list[tuple[torch.Tensor, torch.Tensor]]:
     ],
 )
 def test_budgets_are_read(text: str | float, seconds: float) -> None:
-    assert budget.parse_budget(text) == seconds
+    assert clock.parse_budget(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["none", None, "None"])
 def test_no_budget_is_no_limit(text: str | None) -> None:
-    assert budget.parse_budget(text) is None
+    assert clock.parse_budget(text) is None
 
 
 @pytest.mark.parametrize("text", ["", "soon", "-1m", "0", "1e99", "2 weeks", "nan"])
 def test_no_budgets_are_refused(text: str) -> None:
     with pytest.raises(ProbeError, match="is no budget"):
-        budget.parse_budget(text)
+        clock.parse_budget(text)
 
 
 def _numbers(found: Diagnosis) -> dict[str, object]:
@@ -84,7 +84,7 @@ def test_time_enough_measures_what_no_budget_measures(monkeypatch: pytest.Monkey
     kinds = (Gradient(), Jacobian(), Curvature(top=2))
     data = _loader()
     whole = diagnose(_net(), ratio=0.5, data=data, probes=kinds, budget=None)
-    monkeypatch.setattr(budget, "SPEED", 1e-3)  # so that it does not look cheap
+    monkeypatch.setattr(clock, "SPEED", 1e-3)  # so that it does not look cheap
     parts = diagnose(_net(), ratio=0.5, data=data, probes=kinds, budget=1e6)
     assert _numbers(parts) == _numbers(whole)
     assert not any("in part" in note for note in parts.notes)
@@ -103,9 +103,9 @@ def test_what_costs_least_is_measured_first_and_the_table_keeps_its_order() -> N
 def test_a_short_time_measures_all_columns_on_the_same_few_samples(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(budget, "SPEED", 1.0)
+    monkeypatch.setattr(clock, "SPEED", 1.0)
     monkeypatch.setattr(budget, "LATE", 1e9)
-    monkeypatch.setattr(budget.Measuring, "_remaining", lambda _: 1e9)
+    monkeypatch.setattr(clock.Clock, "remaining", lambda _: 1e9)
     monkeypatch.setattr(budget.Measuring, "_seconds", lambda *_: 0.9e9)
     monkeypatch.setattr(budget.Measuring, "_further", lambda *_: None)
     said: list[Diagnosis] = []
@@ -136,7 +136,7 @@ def _pinned(found: Diagnosis) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_samples_that_were_asked_for_are_all_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(budget, "SPEED", 1.0)
+    monkeypatch.setattr(clock, "SPEED", 1.0)
     monkeypatch.setattr(budget, "LATE", 1e9)
     found = diagnose(
         _net(), ratio=0.5, data=_loader(), probes=["jacobian"], samples=20, budget=1e-6
@@ -145,14 +145,14 @@ def test_samples_that_were_asked_for_are_all_measured(monkeypatch: pytest.Monkey
 
 
 def _ten_steps(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
-    monkeypatch.setattr(budget, "SPEED", 1.0)
+    monkeypatch.setattr(clock, "SPEED", 1.0)
     monkeypatch.setattr(budget, "LATE", 1e9)
     return {"ratio": 0.5, "data": (_loader(2000), _loader(600))}
 
 
 def _first_looks(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     """Have first looks alone be taken, with 100 s left before each."""
-    monkeypatch.setattr(budget.Measuring, "_remaining", lambda _: 100.0)
+    monkeypatch.setattr(clock.Clock, "remaining", lambda _: 100.0)
     monkeypatch.setattr(budget.Measuring, "_further", lambda *_: None)
     monkeypatch.setattr(budget, "pass_seconds", lambda *_: 1.0)
     return _ten_steps(monkeypatch)
@@ -176,11 +176,11 @@ def test_a_network_is_tested_alone_where_there_is_no_time_to_retrain(
 
 def test_more_is_measured_by_what_the_first_look_took(monkeypatch: pytest.MonkeyPatch) -> None:
     options = _ten_steps(monkeypatch)
-    monkeypatch.setattr(budget.Measuring, "_remaining", lambda _: 100.0)
+    monkeypatch.setattr(clock.Clock, "remaining", lambda _: 100.0)
 
     def learn(self: budget.Measuring, probe: Probe, level: int) -> None:
         self._level[probe.name] = level
-        self._rates[probe.name] = 100.0 / self._plans[probe.name][4].work
+        self._clock.rates[probe.name] = 100.0 / self._plans[probe.name][4].work
 
     monkeypatch.setattr(budget, "pass_seconds", lambda *_: None)  # nothing is known beforehand
     monkeypatch.setattr(budget.Measuring, "_learn", learn)
@@ -206,7 +206,7 @@ def test_what_comes_last_is_begun_with_as_much_as_half_of_the_time_is_enough_for
         self._keep(probe.name, dict.fromkeys(self.modules, slow))
         # Two columns of the last probe's 20 steps are to take half of the time.
         work = self._plans["trainability_accuracy"][2].work
-        self._timed = 49.0 / 2 / budget.SLACK / work
+        self._clock.timed = 49.0 / 2 / clock.SLACK / work
         return True
 
     monkeypatch.setattr(budget.Measuring, "_measure", measure)
@@ -227,8 +227,8 @@ def test_a_first_look_that_takes_more_than_its_share_has_what_the_others_leave(
         measured.append(probe.name)
         self._keep(probe.name, dict.fromkeys(self.modules, Measurement(probe.name)))
         work = self._plans["curvature"][0].work
-        self._timed = share * 100.0 / 2 / budget.SLACK / work
-        self._rates["trainability_accuracy"] = 1e-9
+        self._clock.timed = share * 100.0 / 2 / clock.SLACK / work
+        self._clock.rates["trainability_accuracy"] = 1e-9
         return True
 
     monkeypatch.setattr(budget.Measuring, "_measure", measure)
@@ -242,18 +242,12 @@ def test_a_first_look_that_takes_more_than_its_share_has_what_the_others_leave(
 
 
 def test_columns_count_as_they_took_so_far() -> None:
-    modules = dict.fromkeys(("before", "after", "recalibrated"), _net())
-    data = ProbeData("data", *_loader()[0])
-    measuring = budget.Measuring([], modules, data, 1, 1.0, lambda _: None)
-    assert measuring._columns == 3
-
-    def columns(*seconds: float) -> Columns:
-        return Columns(*(Measurement("gradient", cost=Cost(seconds=each)) for each in seconds))
-
-    measuring.found["curvature"] = columns(30.0, 0.0, 0.0)  # not all of them were measured
-    assert measuring._columns == 3
-    measuring.found |= {"gradient": columns(8.0, 3.0, 3.0), "jacobian": columns(2.0, 1.0, 1.0)}
-    assert measuring._columns == pytest.approx(1.8)
+    measuring = clock.Clock(1.0, 1, columns=3, begun=0.0)
+    assert measuring.times() == 3
+    measuring.took["curvature"] = [30.0, 0.0, 0.0]  # not all of them were measured
+    assert measuring.times() == 3
+    measuring.took |= {"gradient": [8.0, 3.0, 3.0], "jacobian": [2.0, 1.0, 1.0]}
+    assert measuring.times() == pytest.approx(1.8)
 
 
 def test_fewer_are_tested_of_a_network_that_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,9 +288,9 @@ def _whole_time(
 
     def learn(self: budget.Measuring, probe: Probe, level: int) -> None:
         self._level[probe.name] = level
-        self._rates[probe.name] = rate(self._plans[probe.name], level)
+        self._clock.rates[probe.name] = rate(self._plans[probe.name], level)
 
-    monkeypatch.setattr(budget.Measuring, "_remaining", lambda _: 100.0)
+    monkeypatch.setattr(clock.Clock, "remaining", lambda _: 100.0)
     monkeypatch.setattr(budget.Measuring, "_expected", lambda *_: math.inf)
     monkeypatch.setattr(budget.Measuring, "_learn", learn)
 
@@ -355,8 +349,8 @@ class Slow:
 def test_what_is_known_stays_when_a_measurement_ends_early(
     ends: type[BaseException], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(budget, "SPEED", 1.0)
-    monkeypatch.setattr(budget.Measuring, "_remaining", lambda _: 1e9)
+    monkeypatch.setattr(clock, "SPEED", 1.0)
+    monkeypatch.setattr(clock.Clock, "remaining", lambda _: 1e9)
     monkeypatch.setattr(budget.Measuring, "_seconds", lambda *_: 0.9e9)
     probes = ["gradient", Slow(ends)]
     found = examine(_net(), ratio=0.5, data=_loader(), probes=probes, budget=1.0)
@@ -455,7 +449,7 @@ def test_time_that_one_probe_has_no_use_for_is_anothers(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(budget, "pass_seconds", lambda *_: 1e-9)
     monkeypatch.setattr(budget.Measuring, "_expected", lambda *_: 1e9)
-    monkeypatch.setattr(budget.Measuring, "_remaining", lambda _: 450.0 - spent[0])
+    monkeypatch.setattr(clock.Clock, "remaining", lambda _: 450.0 - spent[0])
     monkeypatch.setattr(budget.Measuring, "_seconds", seconds)
     monkeypatch.setattr(budget.Measuring, "_measure", measure)
     diagnose(_net(), data=_loader(), probes=list(each), budget=450.0)
@@ -481,17 +475,17 @@ def test_each_column_of_what_tells_parts_has_its_share_of_the_time(
             work = pace._PRESENT.get()
             assert work is not None
             assert work.deadline is not None
-            given.append(work.deadline - clock[0])
-            clock[0] += given[-1]  # all of it
+            given.append(work.deadline - now[0])
+            now[0] += given[-1]  # all of it
             if len(given) == 1:
                 pace.cut_short(pace.OverTimeError(), tells=way == "told")
             return Measurement("slow", scalars={"x": Scalar(float(len(given)))})
 
     given: list[float] = []
-    clock = [1000.0]
-    monkeypatch.setattr(budget.time, "perf_counter", lambda: clock[0])
+    now = [1000.0]
+    monkeypatch.setattr(clock.time, "perf_counter", lambda: now[0])
     monkeypatch.setattr(budget.Measuring, "_expected", lambda *_: 1e9)
-    monkeypatch.setattr(budget.Measuring, "_columns", 4.0)
+    monkeypatch.setattr(clock.Clock, "times", lambda _: 4.0)
     monkeypatch.setattr(budget, "LATE_AT_LAST", 1.0)
     modules = dict.fromkeys(("before", "after", "recalibrated"), _net())
     data = ProbeData("data", *_loader()[0])

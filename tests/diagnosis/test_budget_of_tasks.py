@@ -8,7 +8,7 @@ from reference.detectors import collate, pictures, tiny
 from task_cases import task_case
 
 from trainscope import Action, diagnose
-from trainscope.diagnosis import budget
+from trainscope.diagnosis import budget, clock
 from trainscope.task import Detection, Task
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -35,9 +35,9 @@ def _case(kind: str) -> tuple[torch.nn.Module, Task, object]:
 def test_every_probe_is_measured_in_rounds_or_says_why_not(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(budget, "SPEED", 1e-6)
+    monkeypatch.setattr(clock, "SPEED", 1e-6)
     monkeypatch.setattr(budget, "LATE", 1e9)
-    monkeypatch.setattr(budget.Measuring, "_remaining", lambda _: 1e9)
+    monkeypatch.setattr(clock.Clock, "remaining", lambda _: 1e9)
     first: list[str] = []
     taken = budget.Measuring._first
     monkeypatch.setattr(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from trainscope import pace
 from trainscope.data import ProbeData, TensorSplit
-from trainscope.diagnosis import budget, examine
+from trainscope.diagnosis import clock, examine
 from trainscope.pace import CUT
 from trainscope.probes.curvature import Curvature
 from trainscope.probes.eigenvalues import TELLS, Eigenvalues, largest_eigenvalues
@@ -301,8 +301,8 @@ def test_a_diagnosis_shows_what_the_column_at_hand_had(
         return real(self, network, data)
 
     monkeypatch.setattr(Curvature, "measure", measure)
-    monkeypatch.setattr(budget, "SPEED", 1e-3)
-    monkeypatch.setattr(budget.Measuring, "_remaining", lambda _: 1e9)
+    monkeypatch.setattr(clock, "SPEED", 1e-3)
+    monkeypatch.setattr(clock.Clock, "remaining", lambda _: 1e9)
     action = Action(structure="unstructured", ratio=0.5, scope="all")
     found = examine(network, action=action, data=loader, probes=[probe], budget=1.0)
     columns = found.diagnosis.probes["curvature"]

@@ -6,7 +6,7 @@ stay comparable. What is known is handed on after every probe, and stays where t
 
 from __future__ import annotations
 
-import re
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,10 +14,10 @@ from dataclasses import dataclass, field, replace
 from torch import nn
 
 from trainscope.data import ProbeData
+from trainscope.diagnosis.clock import Clock, written
 from trainscope.diagnosis.effort import MANY, Effort, fewer, pass_seconds, passes
 from trainscope.diagnosis.measuring import expected, measured, measured_both
 from trainscope.diagnosis.opening import Progress
-from trainscope.errors import ProbeError
 from trainscope.pace import OverTimeError, Pace, paced
 from trainscope.probes import Probe, lacking
 from trainscope.probes.probe import Need
@@ -26,54 +26,17 @@ from trainscope.probes.scalar_spec import described
 from trainscope.records import Columns, Measurement
 from trainscope.records.columns import COLUMNS
 
-SPEED = 1e10
-"""Multiply-adds a second that are expected before anything was timed: a slow laptop's."""
-SLACK = 1.5
-"""What a probe is expected to take of a plain pass's time, before it was timed itself."""
 LATE = 1.5
 """A measurement is given up where it takes so many times what it was given."""
 LATE_AT_LAST = 1.1
 """The same where nothing else is to come."""
 MOST = 0.8
 """The share of the time left that the last first look may be expected to take."""
-DEFAULT = 120.0
-"""Seconds for all probes of all columns."""
-_FORM = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)\s*(s|m|min|h)?")
-_SECONDS = {None: 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
-
 MORE = "give more with --budget (budget=), or --budget none"
 INTERRUPTED = "it was interrupted before this was measured"
 
 Update = Callable[[Mapping[str, Columns]], None]
 """Called with all that is known, whenever that has become more."""
-
-
-def parse_budget(text: str | float | None) -> float | None:
-    """Return a budget in seconds, None for as long as it takes.
-
-    Args:
-        text: Like "90s", "2m", "1h", a number of seconds, or "none".
-
-    Raises:
-        ProbeError: It is none of these.
-    """
-    if text is None or str(text).strip().lower() == "none":
-        return None
-    found = _FORM.fullmatch(str(text).strip().lower()) if isinstance(text, str) else None
-    seconds = 0.0 if isinstance(text, str) else float(text)
-    if found is not None:
-        seconds = float(found[1]) * _SECONDS[found[2]]
-    if not 0 < seconds < 1e9:
-        raise ProbeError(f"'{text}' is no budget: give one like 90s, 2m, 1h, or none")
-    return seconds
-
-
-def written(seconds: float) -> str:
-    """Write a budget as `parse_budget` reads it."""
-    for unit, size in (("h", 3600), ("m", 60)):
-        if seconds >= size and seconds % size == 0:
-            return f"{seconds / size:g}{unit}"
-    return f"{seconds:.3g}s"
 
 
 @dataclass
@@ -104,8 +67,6 @@ class Measuring:
     _plans: dict[str, list[Effort]] = field(default_factory=dict)
     _level: dict[str, int] = field(default_factory=dict)
     _parts: dict[str, str] = field(default_factory=dict)
-    _rates: dict[str, float] = field(default_factory=dict)
-    _timed: float | None = None
 
     def run(self) -> None:
         """Measure; Ctrl-C ends it, and what is known by then stays.
@@ -113,7 +74,9 @@ class Measuring:
         Raises:
             KeyboardInterrupt: It came before anything was measured.
         """
-        self._begun = time.perf_counter()
+        there = sum(module is not None for module in self.modules.values())
+        budget = math.inf if self.budget is None else self.budget
+        self._clock = Clock(budget, self.flops, there, time.perf_counter())
         try:
             with present().together():
                 self._all()
@@ -147,7 +110,7 @@ class Measuring:
             for probe in sorted(able, key=lambda each: self._plans[each.name][-1].work):
                 self._measure(probe, self._plans[probe.name][-1], None)
             return
-        self._timed = present().first(pass_seconds(base, self.data))
+        self._clock.timed = present().first(pass_seconds(base, self.data))
         # The cheapest look first, and what retrains last: a test alone says little of trainability.
         order: list[Probe] = []
         late = []
@@ -195,14 +158,14 @@ class Measuring:
         """Take a first look, or all of what cannot be taken in part; tell whether it was begun."""
         plan = self._plans[probe.name]
         seconds = self._seconds(probe, plan[0])
-        allowed = self._remaining() if left == 1 else self._remaining() / 2
+        allowed = self._clock.remaining() if left == 1 else self._clock.remaining() / 2
         level = self._look(probe, left)
         deadline = None
         if len(plan) > 1:  # what is asked for by its number is not cut
             # What a short measurement took is mostly its start: only where both that and the
             # network's size say that there is no time is none tried.
-            fewest = min(seconds, plan[0].work * self._guess)
-            if self._rates and fewest > max(allowed, 0.0):
+            fewest = min(seconds, plan[0].work * self._clock.guess())
+            if self._clock.rates and fewest > max(allowed, 0.0):
                 self._keep_part(
                     probe,
                     {},
@@ -213,7 +176,7 @@ class Measuring:
             late = LATE
             if level or _tells_parts(plan[level].probe):
                 late = LATE_AT_LAST if left == 1 else MOST
-            deadline = max(late * self._remaining(), LATE * 0.25 * (self.budget or 0))
+            deadline = max(late * self._clock.remaining(), LATE * 0.25 * (self.budget or 0))
         if self._measure(probe, plan[level], deadline, first=True):
             self._learn(probe, level)
         return True
@@ -232,8 +195,8 @@ class Measuring:
         time is enough for them. What retrains, and what comes last, takes as much as half of the
         time is enough for, so that it need not begin anew.
         """
-        plan, remaining = self._plans[probe.name], self._remaining()
-        if self._timed is None and not self._rates:
+        plan, remaining = self._plans[probe.name], self._clock.remaining()
+        if not self._clock.knows():
             return 0
         share = MOST * remaining if left == 1 else remaining / (left + 1)
         half = remaining / 2 if left == 1 or Need.TRAINING in probe.needs else 0.0
@@ -258,17 +221,17 @@ class Measuring:
             left: Among how many the time left is shared.
             most: The most that is measured of it, by its place among the probe's ways.
         """
-        kept = self._remaining() * (1 - 1 / left)
+        kept = self._clock.remaining() * (1 - 1 / left)
         while probe.name in self._level:
             plan, now = self._plans[probe.name], self._level[probe.name]
-            share = self._remaining() - kept
+            share = self._clock.remaining() - kept
             ways = range(now + 1, len(plan) if most is None else most + 1)
             fits = [i for i in ways if self._seconds(probe, plan[i]) <= share]
             if not fits:
                 return
             limit = share * (LATE if left > 1 else LATE_AT_LAST)
             if not self._measure(probe, plan[fits[-1]], limit):
-                self._rates[probe.name] = limit / max(plan[fits[-1]].work, 1.0)  # at least
+                self._clock.learn_at_least(probe.name, limit, plan[fits[-1]].work)
                 return
             self._learn(probe, fits[-1])
 
@@ -291,7 +254,7 @@ class Measuring:
             while waiting:
                 column, until = waiting[0], deadline
                 if deadline is not None and shares:
-                    times = self._columns if column == "before" else len(waiting)
+                    times = self._clock.times() if column == "before" else len(waiting)
                     now = time.perf_counter()
                     until = now + (deadline - now) / times
                 self.tell(f"{probe.name}, {column}{on}")
@@ -334,6 +297,9 @@ class Measuring:
         before, after, recalibrated = (columns.get(column) for column in COLUMNS)
         assert before is not None
         self.found[name] = Columns(before, after, recalibrated)
+        self._clock.took[name] = [
+            each.cost.seconds for each in (before, after, recalibrated) if each is not None
+        ]
         if self.update is not None:
             self.update({p.name: self.found[p.name] for p in self.probes if p.name in self.found})
 
@@ -356,40 +322,14 @@ class Measuring:
     def _learn(self, probe: Probe, level: int) -> None:
         """Take note of what a way to measure took."""
         self._level[probe.name] = level
-        columns = self.found[probe.name]
-        there = [getattr(columns, name) for name in COLUMNS]
-        seconds = sum(each.cost.seconds for each in there if each is not None)
-        seconds = present().first(seconds)
-        self._rates[probe.name] = seconds / max(self._plans[probe.name][level].work, 1.0)
+        self._clock.learn(probe.name, self._plans[probe.name][level].work)
 
     def _seconds(self, probe: Probe, effort: Effort) -> float:
         """Return the seconds that a way to measure all columns is expected to take."""
-        return effort.work * self._rates.get(probe.name, self._guess)
-
-    @property
-    def _guess(self) -> float:
-        """Return the seconds for a sample pass in every column, of a probe that was not timed."""
-        one = self.flops / SPEED if self._timed is None else SLACK * self._timed
-        return one * self._columns
-
-    @property
-    def _columns(self) -> float:
-        """Return how many times the first column's time all columns take, as it was so far."""
-        count = sum(module is not None for module in self.modules.values())
-        first = total = 0.0
-        for columns in self.found.values():
-            there = [getattr(columns, name) for name in COLUMNS]
-            seconds = [each.cost.seconds for each in there if each is not None]
-            if len(seconds) == count and all(seconds):
-                first, total = first + seconds[0], total + sum(seconds)
-        return present().first(total / first) if first else float(count)
+        return self._clock.seconds(probe.name, effort.work)
 
     def _expected(self, probes: Sequence[Probe]) -> float:
         return sum(self._seconds(probe, self._plans[probe.name][-1]) for probe in probes)
-
-    def _remaining(self) -> float:
-        spent = present().first(time.perf_counter() - self._begun)  # one clock for all processes
-        return (self.budget or 0.0) - spent
 
     def remarks(self) -> list[str]:
         """Return what was measured in part, and what would make the rest, each one sentence."""

@@ -23,7 +23,8 @@ from trainscope.diagnosis.asked import (
     check,
     check_action,
 )
-from trainscope.diagnosis.budget import DEFAULT, Measuring, parse_budget
+from trainscope.diagnosis.budget import Measuring
+from trainscope.diagnosis.clock import DEFAULT, parse_budget
 from trainscope.diagnosis.hubs import TextOptions
 from trainscope.diagnosis.inputs import data_notes, default_samples, network_notes, pin_inputs
 from trainscope.diagnosis.measuring import columns_of
