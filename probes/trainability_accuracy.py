@@ -159,7 +159,7 @@ class TrainabilityAccuracy:
         """
         if present().count > 1:
             return None
-        pair = (unwrap(network), unwrap(recalibrated))
+        pair = (whole(unwrap(network)), whole(unwrap(recalibrated)))
         twins = None if self.start_only else Twins.of(*pair)
         suited = self._suited(data)
         if twins is None or suited._cannot(pair[0], data) is not None:
