@@ -60,8 +60,8 @@ FEWEST_STEPS = 5
 TEXT_STEPS = 50
 """Steps of a language model where nobody says them."""
 SAME_STEPS = (
-    "takes the same steps from here as from the network whose batch norms were not recalibrated, "
-    "which are trained on each batch's own statistics; the tests differ"
+    "retraining takes the same steps with batch norm recalibrated, as each batch is normalised by "
+    "its own statistics: what differs is the tests of the first epochs"
 )
 """What a recalibrated network's retraining is."""
 MOST_WORK = 3e13

@@ -13,6 +13,7 @@ from trainscope import Action, diagnose
 from trainscope.data import ProbeData, TensorSplit
 from trainscope.pace import INTERRUPTIONS, Pace, paced
 from trainscope.probes.trainability_accuracy import TrainabilityAccuracy
+from trainscope.report.rows import notes
 from trainscope.sparsify import recalibrate_batch_norm
 from trainscope.training import loop
 from trainscope.training.settings import LoRA, Settings
@@ -249,6 +250,7 @@ def test_a_diagnosis_trains_once_for_both_columns(monkeypatch: pytest.MonkeyPatc
     columns = found.probes["trainability_accuracy"]
     assert len(trained) == 2 * 2  # before, and after with its twin
     assert "same steps" in columns.recalibrated.notes["retraining"]
+    assert any("same steps with batch norm recalibrated" in line for line in notes(found))
     assert columns.after.arrays["epoch_losses"] == columns.recalibrated.arrays["epoch_losses"]
     total = [getattr(columns, name).cost.seconds for name in ("before", "after", "recalibrated")]
     assert all(each > 0 for each in total)

@@ -86,9 +86,13 @@ def _comparable(diagnosis: Diagnosis) -> list[str]:
         return []
     which = "TA" if "accuracy" in held else "Trainability"
     what = held.get("accuracy") or held.get("metric")
+    recalibrated = (
+        {} if columns is None or columns.recalibrated is None else columns.recalibrated.notes
+    )
+    same = f"; {recalibrated['retraining']}" if "retraining" in recalibrated else ""
     return [
         f"{which}: {what}, LR schedule {held['schedule']}, {held['settings']}; "
-        f"comparable {held['comparable']}."
+        f"comparable {held['comparable']}{same}."
     ]
 
 
