@@ -11,7 +11,7 @@ from typing import Any, Literal, Self, cast
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from trainscope.data import Given, ProbeData, pinned
+from trainscope.data import Given, ProbeData, pinned, suited_to
 from trainscope.errors import ProbeError
 from trainscope.networks.given import refuse_uninitialised
 from trainscope.networks.zeros import find_zeros
@@ -153,6 +153,8 @@ class ProbeHook:
                 or other processes that hold some do not attach; the optimizer is none, or not this
                 network's; a schedule needs `steps_per_epoch`; or data, or a sink, is a Trainer's
                 that is not there.
+            TaskError: A batch has more entries than inputs and labels, and the network may take
+                some of them: the task says how many it gets.
         """
         if self.waits_for_data:
             raise ProbeError(
@@ -164,6 +166,8 @@ class ProbeHook:
         refuse_uninitialised(subject)
         parts = find_parts(optimizer, subject)
         refuse_flat(subject, parts.parameters)
+        if self.probes and self.data is not None:
+            self.data = suited_to(self.data, subject)
         done = self.steps if step is None else step
         per_epoch = steps_per_epoch or self.steps_per_epoch
         for schedule in (self.when if self.probes else never, self.norms or never):

@@ -16,7 +16,7 @@ from torch.utils.data import (
     TensorDataset,
 )
 
-from trainscope.data import given, given_data, load
+from trainscope.data import given_data, halves, load
 from trainscope.diagnosis.inputs import suited
 from trainscope.errors import DataError, TaskError
 from trainscope.task import Classification, Detection, Regression
@@ -178,7 +178,7 @@ def test_an_augmentation_is_drawn_from_the_order_and_leaves_no_trace():
 
 
 def test_an_endless_stream_is_cut_and_said(monkeypatch):
-    monkeypatch.setattr(given, "MOST_BYTES", 2 * INPUTS.numel() * 4)
+    monkeypatch.setattr(halves, "MOST_BYTES", 2 * INPUTS.numel() * 4)
 
     def endless():
         while True:

@@ -9,13 +9,21 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    IterableDataset,
+    RandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
 from trainscope.errors import TaskError
 from trainscope.probes import Gradient
 from trainscope.probes.hooks import ProbeHook
 from trainscope.probes.when import every
 from trainscope.records import Status
+from trainscope.task import Classification
 
 PROBES = ["gradient", "jacobian", "curvature"]
 COUNT = 24
@@ -208,3 +216,117 @@ def test_a_copy_of_a_hook_with_a_loader_can_be_made():
     hook = ProbeHook(["gradient"], data=DataLoader(data, 8), task="language-modelling")
     again = copy.deepcopy(hook)
     assert torch.equal(again.data.batch["input_ids"], hook.data.batch["input_ids"])
+
+
+class Recurrent(nn.Module):
+    """Token ids, and their lengths where they are given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.out = nn.Embedding(11, 6), nn.Linear(6, 9)
+
+    def forward(self, ids, lengths=None):
+        steps = self.embed(ids).cumsum(1)
+        last = torch.full((len(ids),), ids.shape[1]) if lengths is None else lengths
+        return self.out(steps[torch.arange(len(ids)), last - 1])
+
+
+class Needing(Recurrent):
+    def forward(self, ids, lengths):
+        return super().forward(ids, lengths)
+
+
+@pytest.mark.parametrize("kind", [Recurrent, Needing])
+def test_lengths_in_the_second_place_are_not_taken_for_labels(kind):
+    ids = torch.randint(11, (16, 7), generator=generator())
+    lengths, labels = torch.arange(16) % 6 + 1, torch.arange(16) % 9
+    loader = DataLoader(TensorDataset(ids, lengths, labels), 4)
+    torch.manual_seed(0)
+    network = kind()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    for given in (loader, list(loader)):
+        with pytest.raises(TaskError, match=r"a batch has 3 entries, .* classification:inputs=2"):
+            ProbeHook([Gradient()], when=every(1), data=given).attach(network, optimizer)
+        hook = ProbeHook([Gradient()], when=every(1), data=given, task=Classification(inputs=2))
+        hook.attach(network, optimizer).detach()
+        wanted = torch.autograd.grad(
+            nn.functional.cross_entropy(network(ids, lengths), labels), list(network.parameters())
+        )
+        norm = torch.cat([each.flatten() for each in wanted]).norm().item()
+        assert hook.taken[0].measurement.value("norm") == pytest.approx(norm, rel=1e-5)
+
+
+def test_what_follows_the_labels_is_left_out_where_forward_takes_one_thing():
+    network, data, _, _ = pairs()
+    x, y = data.tensors
+    triples = [(x, y, torch.arange(COUNT))]
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    found = []
+    for given in (triples, [(x, y)]):
+        hook = ProbeHook([Gradient()], when=every(1), data=given)
+        hook.attach(network, optimizer).detach()
+        found.append(hook.taken[0].measurement.value("norm"))
+    assert found[0] == found[1]
+
+
+class Counting(RandomSampler):
+    """A sampler that counts its epochs and shuffles by them, as accelerate's does."""
+
+    def __init__(self, source) -> None:
+        self.epoch = 0
+        super().__init__(source, generator=torch.Generator())
+
+    def __iter__(self):
+        self.generator.manual_seed(self.epoch)
+        self.epoch += 1
+        yield from super().__iter__()
+
+
+class Streamed(IterableDataset):
+    """A stream that jitters its samples by a generator of its own, and by the process's."""
+
+    def __init__(self, data: TensorDataset) -> None:
+        self.data, self.chance = data, np.random.default_rng(3)
+
+    def __iter__(self):
+        for x, y in self.data:
+            yield x + self.chance.normal() + torch.randn(()) + random.random(), y
+
+
+LOADERS = {
+    "a stream": lambda data: DataLoader(Streamed(data), 4),
+    "workers that stay": lambda data: DataLoader(
+        Streamed(data), 4, num_workers=1, persistent_workers=True
+    ),
+    "weighted": lambda data: DataLoader(
+        data,
+        sampler=WeightedRandomSampler([1.0] * COUNT, COUNT, generator=generator()),
+        batch_size=4,
+    ),
+    "batches of a sampler that counts": lambda data: DataLoader(
+        data, batch_sampler=BatchSampler(Counting(data), 4, drop_last=False)
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", LOADERS)
+def test_a_loader_that_is_gone_through_draws_as_if_it_had_not_been(kind):
+    def trained(*, hooked: bool):
+        network, data, _, step = pairs()
+        loader = LOADERS[kind](data)
+        random.seed(2)
+        np.random.seed(2)  # noqa: NPY002
+        torch.manual_seed(2)
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.05)
+        if hooked:
+            ProbeHook([Gradient()], when=every(2), data=loader).attach(network, optimizer)
+        for _ in range(2):
+            for batch in loader:
+                optimizer.zero_grad()
+                loss = step(network, batch) + 0.01 * torch.randn(())
+                loss.backward()
+                optimizer.step()
+        return [*network.state_dict().values(), loss]
+
+    for one, other in zip(trained(hooked=True), trained(hooked=False), strict=True):
+        assert torch.equal(one, other)

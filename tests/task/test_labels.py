@@ -9,7 +9,7 @@ from sklearn.metrics import average_precision_score
 from torch import nn
 
 import trainscope
-from trainscope.data.given import MemorySplit
+from trainscope.data.halves import MemorySplit
 from trainscope.errors import CheckpointError, TaskError
 from trainscope.task import Binary, Classification, MultiLabel, Regression, Segmentation, find_task
 from trainscope.task.labels import average_precisions

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from trainscope.data.given import MemorySplit
+from trainscope.data.halves import MemorySplit
 from trainscope.errors import TaskError
 from trainscope.studies.masked_trials import score_trials
 from trainscope.task import FromLoss

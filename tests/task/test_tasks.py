@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainscope.data import ProbeData
-from trainscope.data.given import MemorySplit
+from trainscope.data.halves import MemorySplit
 from trainscope.errors import TaskError
 from trainscope.probes import Curvature, Gradient, Jacobian
 from trainscope.task import (

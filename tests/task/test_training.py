@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainscope.data import Dataset, ProbeData, given_data
-from trainscope.data.given import MemorySplit
+from trainscope.data.halves import MemorySplit
 from trainscope.diagnosis.inputs import tried
 from trainscope.errors import DataError
 from trainscope.networks import Network

@@ -3,7 +3,7 @@
 from trainscope.data.class_index import with_class_index
 from trainscope.data.dataset import Dataset
 from trainscope.data.given import Given, given_data
-from trainscope.data.pin import pin, pin_random, pinned
+from trainscope.data.pin import pin, pin_random, pinned, suited_to
 from trainscope.data.probe_data import LabelSource, ProbeData
 from trainscope.data.spec import RandomInputs, is_factory, is_text, load
 from trainscope.data.split import Augment, Split, TensorSplit
@@ -26,5 +26,6 @@ __all__ = [
     "pin",
     "pin_random",
     "pinned",
+    "suited_to",
     "with_class_index",
 ]

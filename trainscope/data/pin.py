@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 
@@ -11,9 +13,9 @@ from trainscope.data.probe_data import ProbeData
 from trainscope.data.spec import RandomInputs
 from trainscope.errors import DataError, TaskError
 from trainscope.task import Task
-from trainscope.task.batches import beside, working_weight
+from trainscope.task.batches import beside, suited_inputs, working_weight
 from trainscope.task.modes import eval_mode
-from trainscope.task.task import main_tensor
+from trainscope.task.task import Common, main_tensor
 
 
 def pin(data: Dataset, samples: int, *, batch_size: int = 128, seed: int = 0) -> ProbeData:
@@ -63,6 +65,19 @@ def pinned(
             raise TaskError("the pinned samples are of another task: give the task with them")
         return data
     return pin(given_data(data, task=task), samples)
+
+
+def suited_to(data: ProbeData, network: nn.Module) -> ProbeData:
+    """Return pinned samples whose task knows how many parts of a longer batch a network takes.
+
+    Raises:
+        TaskError: The network can do with as few as leave the labels second, and with more.
+    """
+    task = data.task
+    if not isinstance(task, Common) or task.inputs is not None or data.test is None:
+        return data
+    count = suited_inputs(network, data.batch, getattr(data.test, "entries", 0))
+    return data if count is None else replace(data, task=task.taking(count))
 
 
 LABEL_BATCH = 128

@@ -236,7 +236,8 @@ def suited_inputs(model: nn.Module, batch: Batch, entries: int = 0) -> int | Non
         entries: Of a batch as it came, of which `batch` may be the first two alone.
 
     Raises:
-        TaskError: The network can do with as few as leave the labels second, and with more.
+        TaskError: The network can do with as few as leave the labels second, and with more; or it
+            needs more, and the labels were taken to be second.
     """
     whole = len(batch) if isinstance(batch, tuple | list) else 0
     entries = max(entries if whole else 0, whole)
@@ -249,6 +250,12 @@ def suited_inputs(model: nn.Module, batch: Batch, entries: int = 0) -> int | Non
             f"a batch has {entries} entries, and forward takes {needed} of them or more "
             f"('{more[0]}' too): say how many it gets, and the next one is the labels, as with "
             f"--task classification:inputs={needed + 1} (task=Classification(inputs={needed + 1}))"
+        )
+    if whole == 2 and 1 < needed < entries:  # the labels were taken to be second
+        raise TaskError(
+            f"a batch has {entries} entries, and forward takes {needed} of them: say so, and the "
+            f"next one is the labels, as with --task classification:inputs={needed} "
+            f"(task=Classification(inputs={needed}))"
         )
     return needed if 0 < needed < whole and whole > 2 else None
 
