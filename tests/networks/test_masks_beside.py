@@ -180,3 +180,74 @@ def test_masks_that_hold_nothing_are_no_pruning(tmp_path):
     assert opened(tmp_path, network.state_dict()).notes[-1] == (
         "It came with masks that hold no weight at zero."
     )
+
+
+BESIDE = {
+    "mask": lambda layer: f"{layer}.mask",
+    "of its own name": lambda layer: f"{layer}.pruning_mask",
+    "below the weight": lambda layer: f"{layer}.weight.mask",
+    "at the top": lambda layer: f"mask_{layer.replace('.', '_')}",
+}
+
+
+@pytest.mark.parametrize("how", BESIDE)
+@pytest.mark.parametrize("known", [True, False])
+def test_masks_beside_the_weight_under_other_names(tmp_path, how, known):
+    """They hold their weights, whether the network is a known one or a person's own."""
+    torch.manual_seed(0)
+    network = trainscope.networks.registry.build("resnet20") if known else made()
+    layers = ["conv1", "layer1.0.conv2"] if known else ["0", "3"]
+    state = network.state_dict()
+    masks = {name: torch.rand_like(state[f"{name}.weight"]) > 0.5 for name in layers}
+    saved = {**state, **{BESIDE[how](name): mask.float() for name, mask in masks.items()}}
+    torch.save(saved, tmp_path / "net.pt")
+    if known:
+        found = open_checkpoint(tmp_path / "net.pt")
+    else:
+        found = open_checkpoint(tmp_path / "net.pt", model=SPEC, input_shape=(1, 8, 8))
+    held = masks_of(found.module)
+    assert held.keys() == {f"{name}.weight" for name in layers}
+    for name, mask in masks.items():
+        assert torch.equal(held[f"{name}.weight"], mask)
+        weight = found.module.get_parameter(f"{name}.weight")
+        assert torch.equal(weight, state[f"{name}.weight"] * mask)
+    assert any("read as masks of the weights" in note for note in found.notes)
+
+
+def test_masks_of_whole_filters_beside_the_weight(tmp_path):
+    network = made()
+    mask = (torch.arange(8) % 3 > 0).view(8, 1, 1, 1)
+    found = opened(tmp_path, {**network.state_dict(), "0.mask": mask})
+    assert torch.equal(masks_of(found.module)["0.weight"], mask.expand(8, 1, 3, 3))
+
+
+def test_scores_are_no_masks(tmp_path):
+    state = made().state_dict()
+    with pytest.raises(CheckpointError, match=r"'0\.mask'"):
+        opened(tmp_path, {**state, "0.mask": torch.rand_like(state["0.weight"]) + 2})
+
+
+@pytest.mark.parametrize("key", ["masks", "pruning_mask"])
+def test_masks_in_a_dictionary_for_each_layer(tmp_path, key):
+    """As NNI keeps them: of a layer its weight's and its bias's, None where there is none."""
+    network, other, masks = pruned()
+    nested = {"0": {"weight": masks["0.weight"], "bias": None}, "3": {"weight": masks["3.weight"]}}
+    found = opened(tmp_path, {"state_dict": network.state_dict(), key: nested})
+    assert masks_of(found.module).keys() == masks.keys()
+    assert all(torch.equal(masks_of(found.module)[n], m.bool()) for n, m in masks.items())
+    assert torch.equal(found.module[0].weight, other[0].weight)
+    assert any(f"The masks under '{key}' were applied" in note for note in found.notes)
+
+
+def test_a_list_of_the_convolutions_masks_alone(tmp_path):
+    network, _, masks = pruned()
+    found = opened(tmp_path, {"state_dict": network.state_dict(), "masks": [masks["0.weight"]]})
+    assert torch.equal(masks_of(found.module)["0.weight"], masks["0.weight"].bool())
+
+
+def test_masks_that_are_not_zeros_and_ones_are_left_out_aloud(tmp_path):
+    network, _, masks = pruned()
+    soft = {name: mask * 0.5 for name, mask in masks.items()}
+    found = opened(tmp_path, {"state_dict": network.state_dict(), "masks": soft})
+    assert not masks_of(found.module)
+    assert any("masks under 'masks' that do not fit" in note for note in found.notes)

@@ -6,9 +6,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from trainscope.errors import CheckpointError
-from trainscope.networks import registry
+from trainscope.networks import open_checkpoint, registry
 from trainscope.networks.meta import shapes_of
 from trainscope.networks.recognise import recognise
 
@@ -123,3 +124,33 @@ def test_small_networks_are_opened_and_trained_without_what_takes_seconds_to_imp
         "sys.exit(', '.join(slow & set(sys.modules)) or 0)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (
+            lambda s: {k: v for k, v in s.items() if "linear" not in k},
+            "; of a resnet20 'linear.weight' is missing",
+        ),
+        (
+            lambda s: (
+                {f"base_model.model.{k}": v for k, v in s.items()}
+                | {"base_model.model.fc.lora_A.default.weight": torch.ones(2, 64)}
+            ),
+            r"LoRA adapters of peft's; call merge_and_unload\(\)",
+        ),
+        (
+            lambda s: {f"params/{k.replace('.weight', '/kernel')}": v for k, v in s.items()},
+            "names are those of Flax or Keras",
+        ),
+        (
+            lambda s: s | {"conv1.weight_fake_quant.scale": torch.ones(16)},
+            "it is a quantised network",
+        ),
+    ],
+)
+def test_tensors_of_no_known_network_are_told_for_what_they_are(tmp_path, change, told):
+    torch.save(change(registry.build("resnet20").state_dict()), tmp_path / "net.pt")
+    with pytest.raises(CheckpointError, match=told):
+        open_checkpoint(tmp_path / "net.pt")

@@ -17,6 +17,7 @@ from trainscope.networks.fit import Fit, fit
 from trainscope.networks.geometry import apply_geometry
 from trainscope.networks.guess_shape import GUESSED
 from trainscope.networks.hub import Head, dense_of, local_folder, open_hub
+from trainscope.networks.layer_masks import with_layer_masks
 from trainscope.networks.masks import set_masks
 from trainscope.networks.meta import Shapes
 from trainscope.networks.network import Network
@@ -119,8 +120,11 @@ def _open(
         weights = part_of(weights.plain(), part)
     shape = input_shape or contents.input_shape
     named = contents.architecture or ""
+    masked = weights
     if made is not None:
-        network = _custom(made[0], made[1].to(dtype), weights, shape, trial)
+        if not any("mask" in name.lower() for name in made[1].state_dict()):
+            masked = with_layer_masks(weights.plain(prefixes=False))
+        network = _custom(made[0], made[1].to(dtype), masked, shape, trial)
     elif arch is None and contents.hub is not None:
         network, pruned = open_hub(contents.hub, weights, head, dtype)
         network = _narrowed(network, dense_of(network)) if pruned else network
@@ -130,7 +134,8 @@ def _open(
             f"the network was made by {named}; where you trust that code, say --model {named}"
         )
     else:
-        network = _known(weights.plain(), arch, named, shape)
+        masked = with_layer_masks(weights.plain())
+        network = _known(masked, arch, named, shape)
     network = apply_geometry(network, contents.geometry, weights.tensors)
     if contents.num_classes not in (None, network.num_classes):
         raise CheckpointError(
@@ -141,7 +146,7 @@ def _open(
         network,
         format=contents.format,
         remembered=contents.remembered,
-        notes=contents.notes + weights.notes + network.notes,
+        notes=contents.notes + masked.notes + network.notes,
     )
     return noticed(network, own=True)
 

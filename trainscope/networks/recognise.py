@@ -8,6 +8,10 @@ from trainscope.errors import CheckpointError
 from trainscope.networks import registry
 from trainscope.networks.fit import Fit, fit
 from trainscope.networks.meta import Shapes
+from trainscope.networks.strangers import told_by_names
+
+MOSTLY = 0.9
+"""So much of a network's tensors must be there for it to be named as the one that is meant."""
 
 
 @dataclass(frozen=True)
@@ -52,15 +56,34 @@ def _match(fits: list[Fit]) -> Match:
 
 def _unknown(tried: list[Fit], found: Shapes) -> str:
     say = "say which it is with --arch NAME or --model package.module:factory"
+    told = told_by_names(found)
+    if told:
+        return f"no known architecture fits: {told}"
     if not tried:
         first = next(iter(found))
         return (
             f"no known architecture has tensors of such names (the first of {len(found)} is "
-            f"'{first}'); {say}, or where transformers made it, give the folder that has its "
-            "config.json"
+            f"'{first}'{_but_for(found)}); {say}, or where transformers made it, give the folder "
+            "that has its config.json"
         )
     nearest = max(tried, key=_agreement)
     return f"no known architecture fits; the nearest differs: {nearest.difference}; {say}"
+
+
+def _but_for(found: Shapes) -> str:
+    """Say what tensor is missing, where the rest is a known architecture's."""
+    near = [
+        fit(each, found)
+        for group in registry.groups()
+        for each in group
+        if sum(name not in found for name in each.marker) == 1 < len(each.marker)
+    ]
+    nearest = max(near, key=_agreement, default=None)
+    if nearest is None or _agreement(nearest) < MOSTLY:
+        return ""
+    architecture = nearest.architecture
+    missing = next(name for name in architecture.marker if name not in found)
+    return f"; of a {architecture.name} '{missing}' is missing"
 
 
 def _agreement(each: Fit) -> float:

@@ -121,15 +121,21 @@ def weights_of(
     folded, masks = _fold(unparametrised(tensors))
     notes = []
     if masks:
-        count = sum(int((~mask).sum()) for mask in masks.values())
-        held = f"It came pruned: masks hold {count:,} weights at zero, and they stay there."
-        notes.append(held if count else "It came with masks that hold no weight at zero.")
+        notes.append(told_of_masks(masks))
     if converted:
         kinds = " and ".join(sorted(converted))
         notes.append(f"Its weights were stored as {kinds}; they are measured in {_word(dtype)}.")
     elif dtype != torch.float32:
         notes.append(f"Its weights are measured in {_word(dtype)}, as they were stored.")
     return Weights(folded, masks, tuple(notes))
+
+
+def told_of_masks(masks: Mapping[str, Tensor]) -> str:
+    """Return the sentence on masks that a file came with."""
+    count = sum(int((~mask).sum()) for mask in masks.values())
+    if not count:
+        return "It came with masks that hold no weight at zero."
+    return f"It came pruned: masks hold {count:,} weights at zero, and they stay there."
 
 
 def _fold(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

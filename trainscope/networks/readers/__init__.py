@@ -17,6 +17,7 @@ from trainscope.networks.readers import (
     folder,
     imagenet_example,
     lightning,
+    numpy_archive,
     own,
     safetensors_file,
     several,
@@ -27,6 +28,7 @@ from trainscope.networks.readers import (
     wrapped,
 )
 from trainscope.networks.readers.container import (
+    ArraysError,
     ExportError,
     ScriptError,
     first_bytes,
@@ -37,6 +39,7 @@ from trainscope.networks.readers.contents import Contents, Reader
 from trainscope.networks.readers.inert import Named
 from trainscope.networks.readers.masks_beside import with_masks
 from trainscope.networks.readers.numpy_values import Array
+from trainscope.networks.strangers import told_by_names
 from trainscope.records.text import shortened
 
 __all__ = ["READERS", "Contents", "Reader", "contents_of"]
@@ -73,6 +76,8 @@ def contents_of(path: Path) -> Contents:
         return safetensors_file.read(path)
     try:
         loaded = load(path)
+    except ArraysError:
+        return numpy_archive.read(path)
     except ExportError:
         return exported.read(path)
     except ScriptError:
@@ -85,6 +90,9 @@ def contents_of(path: Path) -> Contents:
         return replace(found, classes=loaded.classes)
     if loaded.classes:
         raise needs_code(loaded.classes)
+    told = told_by_names(map(str, obj)) if isinstance(obj, Mapping) else ""
+    if told:
+        raise CheckpointError(f"the file holds no network's weights that can be measured: {told}")
     raise CheckpointError(f"the file holds no network's weights: {_what(obj)}; give a state dict")
 
 

@@ -25,6 +25,7 @@ from trainscope.networks.readers.archive import (
 )
 from trainscope.networks.readers.archive_names import named_in_archive
 from trainscope.networks.readers.class_names import is_harmless_class
+from trainscope.networks.readers.numpy_archive import is_arrays
 from trainscope.networks.readers.pickle_machine import PLAIN_NAMES
 from trainscope.networks.readers.pickle_names import named_in
 from trainscope.networks.readers.row import load_row
@@ -53,7 +54,7 @@ _OTHERS = {
     b"\xff\xd8\xff": "a picture",
     b"GIF8": "a picture",
     b"GGUF": "a GGUF file of a language model",
-    b"\x93NUMPY": "an array of NumPy's; give a file that torch.save wrote",
+    b"\x93NUMPY": "one array of NumPy's; give np.savez's archive of all weights by name",
 }
 
 
@@ -71,6 +72,10 @@ class NeedsCodeError(CheckpointError):
 
 class ScriptError(CheckpointError):
     """A TorchScript archive, with sizes that were checked."""
+
+
+class ArraysError(CheckpointError):
+    """An archive of numpy's arrays."""
 
 
 class ExportError(CheckpointError):
@@ -165,6 +170,8 @@ def _check_kind(entries: list[zipfile.ZipInfo], path: Path) -> None:
     """Tell apart the archives of torch, and refuse one that is larger inside than outside."""
     leaves = {entry.filename.rpartition("/")[2] for entry in entries}
     exported, script = _EXPORT in leaves, _SCRIPT in leaves
+    if is_arrays(entries):
+        raise ArraysError("this is an archive of numpy's arrays; they are read by name")
     if "data.pkl" not in leaves and not exported:
         raise CheckpointError("this is a zip archive and not a checkpoint that torch.save wrote")
     check_declared(entries, path.stat().st_size, script=script)

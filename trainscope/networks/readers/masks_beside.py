@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ def is_masks(key: object, value: object) -> bool:
     """Tell masks by their key and their values, which are 0 and 1."""
     if not isinstance(key, str) or "mask" not in key.lower():
         return False
-    tensors = list(value.values()) if isinstance(value, Mapping) else value
+    tensors = list(_flat(value).values()) if isinstance(value, Mapping) else value
     if not isinstance(tensors, Sequence) or isinstance(tensors, str) or not tensors:
         return False
     known = [each for each in tensors if each is not None]
@@ -52,7 +53,10 @@ def with_masks(contents: Contents, obj: object) -> Contents:
     if any(name.endswith(SUFFIX) for name in contents.state_dict):
         return contents  # they have masks of their own
     masks = obj[key]
-    found = _by_name(masks, weights) if isinstance(masks, Mapping) else _by_order(masks, weights)
+    if isinstance(masks, Mapping):
+        found = _by_name(_flat(masks), weights)
+    else:
+        found = _by_order(masks, weights)
     if found is None:
         return _left_out(contents, key)
     state = {**contents.state_dict, **{f"{name}{SUFFIX}": mask for name, mask in found.items()}}
@@ -69,13 +73,25 @@ def _left_out(contents: Contents, key: str) -> Contents:
 
 
 def _is_unread(key: object, value: object) -> bool:
-    """Tell masks of a kind that is not built, such as sparse ones."""
+    """Tell masks that cannot be used: of a kind that is not built, or with other values."""
     if not isinstance(key, str) or not key.lower().endswith(("mask", "masks")):
         return False
     if not isinstance(value, Mapping | list | tuple):
         return False
-    parts = value.values() if isinstance(value, Mapping) else value
-    return any(isinstance(each, Described) for each in parts)
+    parts = _flat(value).values() if isinstance(value, Mapping) else value
+    return any(isinstance(each, Described | Tensor) for each in parts)
+
+
+def _flat(masks: Mapping[object, Any]) -> dict[str, Any]:
+    """Return masks by one name each, also of a dictionary of them for each layer."""
+    found: dict[str, Any] = {}
+    for name, value in masks.items():
+        if isinstance(value, Mapping):
+            inner = {f"{name}.{leaf}": each for leaf, each in value.items()}
+            found |= {key: each for key, each in inner.items() if each is not None}
+        else:
+            found[str(name)] = value
+    return found
 
 
 def _is_mask(tensor: Tensor) -> bool:
@@ -85,11 +101,11 @@ def _is_mask(tensor: Tensor) -> bool:
 
 
 def _by_name(
-    masks: Mapping[object, Tensor | None], weights: Mapping[str, Tensor]
+    masks: Mapping[str, Tensor | None], weights: Mapping[str, Tensor]
 ) -> dict[str, Tensor] | None:
     """Return masks by the weights' names, None where one has no weight of its shape."""
     own = {plain: name for name, plain in plain_names(weights).items()}
-    given = {str(name): mask for name, mask in masks.items() if mask is not None}
+    given = {name: mask for name, mask in masks.items() if mask is not None}
     found = {}
     for name, plain in plain_names(given).items():
         stem = next((plain.removesuffix(end) for end in _ENDS if plain.endswith(end)), plain)
@@ -106,6 +122,7 @@ def _by_order(
     """Return a list's masks by the weights' names, where matrices and kernels are as many."""
     for names in (
         [name for name, weight in weights.items() if weight.ndim > 1],
+        [name for name, weight in weights.items() if weight.ndim > 2],  # convolutions alone
         list(weights),
     ):
         if len(names) == len(masks) and all(
