@@ -30,11 +30,13 @@ from trainscope.records.imports.names import (
     TEST,
     TRAIN,
     Meaning,
+    is_of_guesses,
     meaning,
     split_in,
 )
 
 _RATE, _BARE, _TRAINED, _KNOWN = "rate", "accuracy of unnamed data", "training loss", "known"
+_GUESSES = "accuracy of k guesses"  # which tells shares from percentages
 MOST_EPOCHS = 1_000_000
 MOST_NUMBERS = 2_000_000
 """Numbers that are held at a time."""
@@ -169,6 +171,8 @@ class EpochCollector:
             use = _BARE if bare else _TRAINED if trained else _RATE if found.field == LR else _KNOWN
         elif any(_is(name, own) for own in self.asked.values()):
             use = _KNOWN
+        elif is_of_guesses(name):
+            use = _GUESSES
         if len(self.uses) < 20 * MOST_NAMES:
             self.uses[name] = use
         return use
@@ -241,10 +245,10 @@ class EpochCollector:
     def _above_one(self, name: str, taken: str) -> bool:
         """Tell whether a name is of another accuracy, and goes above 1."""
         found = meaning(name)
+        accuracy = is_of_guesses(name) if found is None else found.field == ACCURACY
         return (
             name != taken
-            and found is not None
-            and found.field == ACCURACY
+            and accuracy
             and any(name in row and row[name].last > 1 for row in self.rows.values())
         )
 

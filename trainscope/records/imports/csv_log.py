@@ -17,7 +17,7 @@ from pathlib import Path
 from trainscope.errors import RecordError
 from trainscope.records.imports import long_log
 from trainscope.records.imports.collect import EpochCollector
-from trainscope.records.imports.log import COUNTED, Log, choose_run, no_column, number
+from trainscope.records.imports.log import COUNTED, Log, choose_run, no_column, number, share
 from trainscope.records.imports.names import (
     ACCURACY,
     EPOCH,
@@ -131,6 +131,7 @@ class _Reader:
         fractional: Whether any epoch has a fraction.
         waiting: The numbers of rows without an epoch, which belong to the next one.
         useful: The columns that are read, and their names.
+        counted: Those of accuracies, which may be counts like 400/1000.
         steps: The steps at which epochs ended, in a table without a column of epochs.
     """
 
@@ -144,11 +145,14 @@ class _Reader:
     waiting: list[dict[str, float]] = field(default_factory=list)
     steps: list[float] = field(default_factory=list)
     useful: list[tuple[int, str]] = field(default_factory=list)
+    counted: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         """Leave out the columns that no Run holds."""
         named = self.layout.names.items()
         self.useful = [(at, name) for at, name in named if self.collector.wanted(name)]
+        asked = self.collector.asked
+        self.counted = {at for at, name in self.useful if is_test_accuracy(name, asked)}
 
     def take(self, line: int, row: Sequence[str]) -> None:
         """Take a row."""
@@ -162,10 +166,13 @@ class _Reader:
         values = {}
         for at, name in self.useful:
             value = number(row[at]) if at < len(row) else None
+            counted = value is None and at in self.counted and at < len(row)
+            if counted:
+                value = share(row[at])
             if value is not None:
                 full = f"{split}/{name}" if split else name
                 values[full] = value
-                if row[at][-1] == "%":
+                if counted or row[at][-1] == "%":
                     self.collector.signed.add(full)
         if split and self.count < 100:
             self.collector.see(f"{split}/{name}" for name in layout.names.values())

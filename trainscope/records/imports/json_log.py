@@ -15,7 +15,7 @@ from typing import Any
 from trainscope.errors import RecordError
 from trainscope.records.imports.collect import EpochCollector
 from trainscope.records.imports.json_shapes import records_of, wide
-from trainscope.records.imports.log import COUNTED, Log, choose_run, no_column, number
+from trainscope.records.imports.log import COUNTED, Log, choose_run, no_column, number, share
 from trainscope.records.imports.names import (
     ACCURACY,
     EPOCH,
@@ -225,8 +225,12 @@ def _record(
     split = next((split_of(str(flat[name])) for name in PHASES if name in flat), "")
     values: dict[str, float] = {}
     epoch = step = None
+    tested = asked.get("test_accuracy")
     for name, value in flat.items():
         found, known = meaning(name), number(value)
+        counted = known is None and (name == tested or (found and found.field == ACCURACY))
+        if counted:
+            known = share(value)
         if known is None:
             continue
         if name == asked.get("epoch", name) and (
@@ -237,7 +241,7 @@ def _record(
             step = known
         elif collector.wanted(name):
             values[name] = known
-            if isinstance(value, str) and value.rstrip().endswith("%"):
+            if counted or (isinstance(value, str) and value.rstrip().endswith("%")):
                 collector.signed.add(f"{split}/{name}" if split else name)
     collector.see(f"{split}/{name}" if split else name for name in flat)
     return _Record(values, epoch, step, split)

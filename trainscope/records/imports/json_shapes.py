@@ -30,9 +30,9 @@ def records_of(raw: Any, depth: int = 0) -> list[Any] | None:
     if all(number is not None for number in numbered):
         values = list(raw.values())
         if all(isinstance(value, dict) for value in values):
-            return [
-                {"epoch": number, **value} for number, value in zip(numbered, values, strict=True)
-            ]
+            pairs = zip(numbered, values, strict=True)
+            ordered = sorted(pairs, key=lambda pair: pair[0] or 0)  # "10" may stand before "2"
+            return [{"epoch": number, **value} for number, value in ordered]
         return None
     tables = [value for value in raw.values() if _is_records(value)]
     if len(tables) == 1 and not any(_column(value) for value in raw.values() if value != tables[0]):

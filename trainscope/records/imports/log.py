@@ -26,6 +26,13 @@ COUNTED = "The log does not say its epochs; each test value counts as one."
 
 _HELD = re.compile(r"\s*(?:(?:\w+\.)*\w*[\[(])+\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)", re.I)
 """The first number of what Python writes for a list, a tensor or an array."""
+_GROUPED = re.compile(r"[-+]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?")
+"""A number with commas between its thousands."""
+_HALF = re.compile(r"[-+]?\d+,\d+(?:e[-+]?\d+)?", re.IGNORECASE)
+"""A number with a comma in the place of the decimal point."""
+_COUNT = re.compile(r"\s*(\d+(?:,\d{3})*)\s*/\s*(\d+(?:,\d{3})*)\s*")
+MINUS = "\u2212"
+"""The typographic minus, which some tools print."""
 _METRIC = re.compile(r"map|iou|bleu|rouge|f1|auc|perplexity|ppl|wer|dice|psnr|mse|mae", re.I)
 
 
@@ -80,12 +87,34 @@ def number(text: object) -> float | None:
     """Return a cell as a finite number, None where it is none."""
     if text is None or text == "" or isinstance(text, (bool, list, dict)):
         return None
+    word = str(text).strip().rstrip("%").rstrip().replace(MINUS, "-")
     try:
-        value = float(str(text).strip().rstrip("%"))
+        value = float(word)
     except ValueError:
-        held = _HELD.match(str(text))
-        return None if held is None else number(held[1])
+        return _number_in(word)
     return value if math.isfinite(value) else None
+
+
+def _number_in(word: str) -> float | None:
+    """Return the number in a cell that is more than one, None where there is none."""
+    if _GROUPED.fullmatch(word):
+        return float(word.replace(",", ""))
+    if _HALF.fullmatch(word):
+        return float(word.replace(",", "."))
+    mean, sign, spread = word.replace("+/-", "\u00b1").partition("\u00b1")
+    if sign and number(spread) is not None:
+        return number(mean)
+    held = _HELD.match(word)
+    return None if held is None else number(held[1])
+
+
+def share(text: object) -> float | None:
+    """Return a count like 400/1000 in percent, None where a cell is none."""
+    found = _COUNT.fullmatch(text) if isinstance(text, str) else None
+    if found is None:
+        return None
+    part, whole = (float(each.replace(",", "")) for each in found.groups())
+    return 100 * part / whole if part <= whole and whole else None
 
 
 def is_another_metric(name: str) -> bool:

@@ -22,7 +22,7 @@ KNOWN: tuple[tuple[str, Metric], ...] = (
     (r"dice|dsc", Metric("Dice", "%", HIGHER)),
     (r"f1|f1score|fscore", Metric("F1", "%", HIGHER)),
     (r"auc|auroc|rocauc", Metric("AUC", "%", HIGHER)),
-    (r"map(@?\d+)*", Metric("mAP", "%", HIGHER)),
+    (r"m?ap(@?\d+)*", Metric("mAP", "%", HIGHER)),
     (r"bleu", Metric("BLEU", "", HIGHER)),
     (r"rouge[l\d]*", Metric("ROUGE", "", HIGHER)),
     (r"ssim", Metric("SSIM", "", HIGHER)),

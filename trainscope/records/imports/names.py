@@ -18,7 +18,8 @@ SPLITS = {
     **dict.fromkeys(("train", "training", "trn", "tr"), TRAIN),
     **dict.fromkeys(("val", "valid", "validation", "validate", "validating", "eval"), VAL),
     **dict.fromkeys(("evaluation", "evaluate", "evaluating", "dev", "heldout", "holdout"), VAL),
-    **dict.fromkeys(("test", "testing", "tst"), TEST),
+    **dict.fromkeys(("test", "testing", "tst", "te"), TEST),
+    "va": VAL,
 }
 """Words that say of which data a number is."""
 PHASES = ("phase", "mode", "split", "subset", "set", "stage")
@@ -123,6 +124,11 @@ def split_in(name: str) -> str:
     return TRAIN if TRAIN in splits else splits[-1] if splits else ""
 
 
+def is_of_guesses(name: str) -> bool:
+    """Tell a name of an accuracy of k guesses, like `acc5`, which no Run holds."""
+    return meaning(name) is None and any(_is_accuracy(word) is False for word in _words(name))
+
+
 def is_test_accuracy(name: str, asked: Mapping[str, str]) -> bool:
     """Tell whether a name may be of the test accuracy, or was said to be by the person."""
     if "test_accuracy" in asked:
@@ -166,7 +172,7 @@ def _field(words: list[str], splits: list[str]) -> tuple[str | None, list[str]]:
 def _is_accuracy(word: str) -> bool | None:
     """Tell an accuracy of the first guess (True) from one of k guesses (False); None: neither."""
     found = _ACCURACY.fullmatch(word)
-    return None if found is None else found[3] in ("", "1")
+    return None if found is None else found[3] in ("", "1", "01")
 
 
 def _words(name: str) -> list[str]:

@@ -10,6 +10,7 @@ from trainscope.records.imports.log import Log
 from trainscope.records.run import Kind
 
 FROM_ZERO = "The log counts epochs from 0; here they count from 1."
+UNTRAINED = "The test at epoch 0 has no training beside it: it is of the network before any."
 TESTED_AFTER = "The test after the last epoch that was trained is no epoch, and is left out."
 JUMP = 1.5
 """A learning rate that rises by this factor, after it was constant or fell, begins a training."""
@@ -22,6 +23,8 @@ def number_epochs(log: Log, given: Given, path: str) -> None:
         RecordError: What the person said of the first epoch does not fit the log.
     """
     _leave_tests_out(log)
+    if given.first_epoch is None and not given.untrained_first:
+        _take_start(log)
     if not log.rows:
         return
     first = given.first_epoch
@@ -43,6 +46,17 @@ def number_epochs(log: Log, given: Given, path: str) -> None:
         log.notes.append(FROM_ZERO)
     for row in log.rows:
         row["epoch"] -= first - 1
+
+
+def _take_start(log: Log) -> None:
+    """Take a test at epoch 0 that has no training out, where every other epoch has some."""
+    if len(log.rows) < 3 or log.rows[0]["epoch"] != 0 or log.start_accuracy is not None:
+        return
+    first, *others = log.rows
+    kinds = [part for part in ("train_loss", "lr") if all(part in row for row in others)]
+    if kinds and not any(part in first for part in ("train_loss", "lr")):
+        log.start_accuracy = log.rows.pop(0).get("test_accuracy")
+        log.notes.append(UNTRAINED)
 
 
 def _leave_tests_out(log: Log) -> None:

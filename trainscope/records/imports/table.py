@@ -18,7 +18,10 @@ SEPARATORS = (",", ";", "\t", "|")
 MOST_ROWS = 150_000
 MOST_CELLS = 20_000_000
 _COMMA = re.compile(r"\s*[+-]?\d+,\d+(?:e[+-]?\d+)?\s*%?\s*", re.IGNORECASE)
+_THOUSANDS = re.compile(r"\s*[+-]?[1-9]\d{0,2},\d{3}\s*")
 _POINT = re.compile(r"\s*[+-]?\d*\.\d+(?:e[+-]?\d+)?\s*%?\s*", re.IGNORECASE)
+_SEP = re.compile(r"\s*sep=.?\s*", re.IGNORECASE)
+"""What spreadsheets write above the header to name the separator."""
 _NUMBER = re.compile(r"\s*[+-]?(?:\d+[.,]?\d*|[.,]\d+)(?:e[+-]?\d+)?\s*%?\s*|nan|[+-]?inf|", re.I)
 
 
@@ -90,17 +93,32 @@ def open_table(path: Path) -> tuple[tuple[str, ...], Iterator[tuple[int, list[st
         RecordError: The file cannot be read, or is no such table.
     """
     separator = _separator(path)
+    ends, quoted = 0, False
     with path.open("rb") as file:  # before the slow reading of so many
-        ends = sum(block.count(b"\n") for block in iter(lambda: file.read(2**20), b""))
+        for block in iter(lambda: file.read(2**20), b""):
+            ends += block.count(b"\n")
+            quoted |= b'"' in block
     if ends > 2 * MOST_ROWS:
         raise _too_long(path)
     cells = _cells(path, separator)
     _, header = next(cells, (0, []))
     columns = tuple(name.strip() for name in header)
-    halves = separator != "," and not any(
-        _POINT.fullmatch(cell) for _, row in cells for cell in row
-    )
+    halves = (separator != "," or quoted) and _are_halves(cells, separator)
     return columns, _rows(path, separator, header, halves=halves)
+
+
+def _are_halves(cells: Iterable[tuple[int, list[str]]], separator: str) -> bool:
+    """Tell whether commas in numbers are decimal points: no number of the table has one.
+
+    Where commas part the columns too, a quoted one may be between thousands, unless one cannot be.
+    """
+    halves = separator != ","
+    for _, row in cells:
+        for cell in row:
+            if _POINT.fullmatch(cell):
+                return False
+            halves |= _COMMA.fullmatch(cell) is not None and not _THOUSANDS.fullmatch(cell)
+    return halves
 
 
 def is_table(start: list[str]) -> bool:
@@ -183,7 +201,7 @@ def _body(text: Iterable[str]) -> Iterator[str]:
     """
     comment, begun = "", False
     for line in text:
-        if _is_rule(line):
+        if _is_rule(line) or (not begun and _SEP.fullmatch(line)):
             continue
         if line.lstrip().startswith("#"):
             comment = line.lstrip().lstrip("# ")

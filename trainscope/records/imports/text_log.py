@@ -34,6 +34,10 @@ MOST_BEFORE = 10_000
 MOST_KINDS = 20_000
 """Names whose kind is kept."""
 ONCE = "The log has its LR before the first epoch alone: it was taken to hold for all of them."
+BEHIND = (
+    "Each LR stands behind the values of its epoch, and was taken to be of that epoch; where a "
+    "scheduler had stepped before it was logged, give --schedule."
+)
 NAMED_LAST = "The log names each epoch in a line behind its values, which were taken to be of it."
 AGAIN = "A test after the last epoch's own was left out."
 _DIGIT = re.compile("[0-9]")
@@ -97,10 +101,13 @@ class _Reader:
     collector: EpochCollector
     epoch: int | None = None
     heading: str = ""
+    section: str = ""
     fresh: bool = False
     steps: list[float | None] = field(default_factory=list)
     rate: float | None = None
     rates: dict[int, float] = field(default_factory=dict)
+    behind: dict[int, float] = field(default_factory=dict)
+    ahead: bool = False
     before: list[dict[str, float]] = field(default_factory=list)
     tested: set[str] = field(default_factory=set)
     left_out: bool = False
@@ -133,6 +140,10 @@ class _Reader:
         if line.epoch is not None:
             if line.epoch != self.epoch:
                 self.tested.clear()
+                self.section = ""
+            if not line.pairs and not line.batch:  # --- validate (epoch=3) ---
+                named = line.split_at(len(text))
+                self.section = named if named in (VAL, TEST) else ""
             self.epoch = line.epoch
             self.over = _ENDED.search(text) is not None
             if self.lined:
@@ -189,10 +200,15 @@ class _Reader:
         log.start_accuracy = start
         if counted:
             log.take_step_zero(tested[:2])
+        rates = self.rates
+        known = [int(row["epoch"]) for row in log.rows if "test_accuracy" in row]
+        if self.behind and not self.ahead and all(epoch in self.behind for epoch in known):
+            rates = self.behind
+            log.notes.append(BEHIND)
         for row in log.rows:
             epoch = int(row["epoch"])
-            if "lr" not in row and epoch in self.rates:
-                row["lr"] = self.rates[epoch]
+            if "lr" not in row and epoch in rates:
+                row["lr"] = rates[epoch]
                 log.taken.setdefault("lr", "lr")
         if log.taken.get("lr") == "lr" and not self.rates_within and len(log.rows) > 1:
             log.notes.append(ONCE)
@@ -209,7 +225,7 @@ class _Reader:
         given = next((name for name in self.wanted if ends_in(pair.name, name)), None)
         if found is None and given is not None:
             split = split_in(pair.name) or line.split_at(pair.at)
-            split = split or (TRAIN if line.batch else self.heading)
+            split = split or self.section or (TRAIN if line.batch else self.heading)
             told = pair.value if pair.average is None else pair.average
             return f"{split}/{given}" if split else given, told
         if found is None or found.field in (LR, SECONDS):
@@ -219,6 +235,7 @@ class _Reader:
             )
         split = found.split or line.split_at(pair.at)
         starred = line.text.lstrip().startswith("* ") and found.field == ACCURACY
+        split = split or self.section
         split = split or (TRAIN if line.batch else TEST if starred else self.heading)
         name = pair.name if found.split or not split else f"{split}/{pair.name}"
         if line.averaged(pair.at):
@@ -263,6 +280,10 @@ class _Reader:
             self.rate = values[rates[0]]
             self.rates_within |= self.epoch is not None
             if line.epoch is None and not line.batch:
+                if self.epoch is not None and self.tested and not tests and not trained:
+                    self.behind[self.epoch] = self.rate
+                else:
+                    self.ahead = True
                 for name in rates:
                     del values[name]
                 tests = [name for name in tests if name in values]

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
+from trainscope.records.imports.epoch_words import epoch_in
+from trainscope.records.imports.log import MINUS
 from trainscope.records.imports.names import SPLITS, STEP, TRAIN, meaning, split_of
 
 # The first character is read before anything else is asked, so that a search skips all others.
@@ -19,17 +21,14 @@ NUMBER = re.compile(
     r"|(?:(?<=[nN])[aA][nN]|(?<=[iI])[nN][fF]|(?<=[-+])(?:[nN][aA][nN]|[iI][nN][fF]))\b)"
     r"(?P<of>\s?/\s?\d++(?!\s?/))?(?P<unit>\s?%|[sS](?!\w))?(?!\w|[.,]\d|\s?/\s?\d))"
 )
-_EPOCH = re.compile(
-    r"\bep(?:och)?\b['\"]?\s*+(?:\((?P<split>\w++)\))?\s*+[:=#-]?\s*+['\"\[]?\s*+(?P<number>\d++)"
-    r"(?P<fraction>\.\d++)?(?!\w|[.,]\d)(?P<of>\s?/\s?\d++)?",
-    re.IGNORECASE,
-)
 _FIRST = "".join(sorted({word[0] + word[0].upper() for word in SPLITS}))
 _DATA = re.compile(rf"[{_FIRST}](?<![A-Za-z0-9_].)[A-Za-z]++(?![A-Za-z0-9_])")
 _ENDS = re.compile(r"[|;,\t(){}\[\]<>]|\s{2,}|\s[-–—]\s")
-_NOT_AN_EPOCH = re.compile(
-    r"\b(best|total|max|num|warmup|every|per|last|start|final)\b[^|]*$", re.IGNORECASE
-)
+_SPACED = re.compile(r"\[\s*(\d+)\s*/\s+(\d+)\s*\]")
+"""[   50/  176]"""
+_BY = re.compile(r"\b(lr|learning rate)\s?\(\w+\)(?=\s*[:=])", re.IGNORECASE)
+"""lr(PiecewiseDecay): 0.1"""
+_THOUSANDS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?![\d,])")
 _OF_DATA = re.compile(
     rf"(?<![A-Za-z0-9_])(?!epoch)([A-Za-z_][\w@]*)\s?\(({'|'.join(SPLITS)})\)(?=\s*[:=])",
     re.IGNORECASE,
@@ -122,8 +121,19 @@ def read_line(text: str, wanted: frozenset[str] = frozenset()) -> Line:
     if "\x1b" in text:
         text = _MARKUP.sub("", text)
     text = _OF_DATA.sub(r"\2 \1", text[:MOST_CHARACTERS])
+    if "," in text:
+        text = _THOUSANDS.sub(lambda found: found[0].replace(",", ""), text)
+    if "/ " in text and "[" in text:
+        text = _SPACED.sub(r"[\1/\2]", text)
+    if MINUS in text:
+        text = text.replace(MINUS, "-")
+    if "(" in text:
+        text = _BY.sub(r"\1", text)
     line = Line(text, [], batch="%|" in text)
-    epoch_from, epoch_to = _read_epoch(line)
+    epoch_from, epoch_to = -1, -1
+    named = epoch_in(text)
+    if named is not None:
+        line.epoch, line.split, (epoch_from, epoch_to) = named
     end = 0
     last: Pair | None = None
     lone: float | None = None  # a number behind the word `train` alone
@@ -215,22 +225,6 @@ def _label(between: str, wanted: frozenset[str]) -> _Label:
         step=found is not None and found.field == STEP,
         useful=useful or (bool(name) and any(ends_in(name, one) for one in wanted)),
     )
-
-
-def _read_epoch(line: Line) -> tuple[int, int]:
-    """Take the epoch that a line names first, and return where it stands."""
-    if "ep" not in line.text and "Ep" not in line.text and "EP" not in line.text:
-        return (-1, -1)
-    for match in _EPOCH.finditer(line.text):
-        if _NOT_AN_EPOCH.search(line.text, 0, match.start()) or len(match["number"]) > 9:
-            continue
-        epoch = int(match["number"])
-        if match["fraction"]:  # Hugging Face's: epochs done
-            epoch = max(1, math.ceil(epoch + float(match["fraction"]) - 1e-6))
-        line.epoch = epoch
-        line.split = split_of(match["split"] or "")
-        return match.span()
-    return (-1, -1)
 
 
 @lru_cache(maxsize=20_000)
