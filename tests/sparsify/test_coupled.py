@@ -2,6 +2,7 @@ import pytest
 import torch
 import torchvision
 from reference.zeroed import PlainNet, lived_in, zeroed
+from torch import nn
 from torch.nn.utils import prune
 from torchvision.models import RegNet, ResNet
 from torchvision.models.regnet import BlockParams
@@ -123,13 +124,11 @@ def test_masks_are_cut_along_with_their_weights():
     assert (done.module(inputs) - expected).abs().max() < 1e-12
 
 
-def test_what_torch_pruning_cannot_follow_is_refused():
+def test_what_torch_pruning_cannot_cut_is_refused():
     computed = PlainNet()
     prune.l1_unstructured(computed.features[3], "weight", 0.5)
     with pytest.raises(ActionError, match=r"cannot cut what torch\.nn\.utils\.prune computes"):
         sparsify(computed, Action(ratio=0.5, scope="all"), (3, 8, 8))
-    with pytest.raises(ActionError, match="Torch-Pruning cannot follow ShuffleNetV2"):
-        sparsify(zoo("shufflenet_v2_x0_5"), Action(ratio=0.5, scope="all"), (3, 32, 32))
 
 
 class FixedWidth(PlainNet):
@@ -137,6 +136,61 @@ class FixedWidth(PlainNet):
         return self.fc2(self.fc1(self.features(inputs).view(-1, 40)))
 
 
-def test_a_network_that_does_not_run_after_the_cut_is_refused():
-    with pytest.raises(ActionError, match=r"the pruned FixedWidth does not run .*--scope inner"):
-        sparsify(FixedWidth(), Action(ratio=0.5, scope="all"), (3, 8, 8))
+class Shared(nn.Module):
+    """Two convolutions with one weight, and a transposed one in groups between the others."""
+
+    def __init__(self, *, groups: int = 1, shared: bool = False, norm=lambda layer: layer) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, padding=1)
+        self.one = norm(nn.Conv2d(8, 8, 3, padding=1))
+        self.up = nn.ConvTranspose2d(8, 8, 2, 2, groups=groups)
+        self.two, self.last = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.fc = nn.Linear(8, 4)
+        if shared:
+            self.two.weight = self.one.weight
+
+    def forward(self, x):
+        x = self.up(self.one(self.first(x).relu()).relu()).relu()
+        return self.fc(self.last(self.two(x).relu()).relu().mean((2, 3)))
+
+
+GIVES_WAY = {
+    "channels that are shuffled": lambda: zoo("shufflenet_v2_x0_5"),
+    "a transposed convolution in groups": lambda: Shared(groups=2),
+    "a weight that is shared": lambda: Shared(shared=True),
+    "spectral norm": lambda: Shared(norm=nn.utils.parametrizations.spectral_norm),
+    "weight norm": lambda: Shared(norm=nn.utils.parametrizations.weight_norm),
+    "spectral norm by a hook": lambda: Shared(norm=nn.utils.spectral_norm),
+    "weight norm by a hook": lambda: Shared(norm=nn.utils.weight_norm),
+    "a width in the code": FixedWidth,
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", GIVES_WAY)
+def test_where_scope_all_fails_and_inner_works_it_gives_way(kind):
+    torch.manual_seed(0)
+    network = GIVES_WAY[kind]().eval().double()
+    shape = (3, 8, 8) if kind == "a width in the code" else (3, 32, 32)
+    done = sparsify(network, Action(ratio=0.5, scope="all"), shape)
+    assert done.notes[0].startswith("scope all gave way to scope inner: ")
+    assert done.record.scope == "inner"
+    again = sparsify(network, Action(ratio=0.5, scope="inner"), shape)
+    assert (done.record, done.removed) == (again.record, again.removed)
+    inputs = torch.randn(2, *shape, dtype=torch.float64)
+    expected = zeroed(network, done.removed)(inputs)
+    assert (done.module(inputs) - expected).abs().max() < 1e-12
+
+
+def test_what_neither_scope_can_cut_is_refused_for_what_was_asked():
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 3, padding=1)
+            self.two.weight = self.one.weight
+
+        def forward(self, x):
+            return self.two(self.one(x)).mean((2, 3))
+
+    with pytest.raises(ActionError, match=r"Torch-Pruning cannot follow Two .*use --scope inner"):
+        sparsify(Two(), Action(ratio=0.5, scope="all"), (3, 8, 8))

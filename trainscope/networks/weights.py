@@ -13,7 +13,7 @@ from trainscope.networks.masks import mask_parameters
 
 CONVOLUTION, LINEAR, ATTENTION = "convolution", "linear layer", "attention projection"
 RECURRENT, BILINEAR, EXPERTS = "recurrent weight", "bilinear layer", "mixture of experts"
-EMBEDDING, OTHER = "embedding", "parameter"
+EMBEDDING, OTHER, ADAPTER = "embedding", "parameter", "adapter"
 MULTIPLIED = (CONVOLUTION, LINEAR, ATTENTION, RECURRENT, BILINEAR, EXPERTS)
 """Kinds that are known to be factors of products with what a layer is given."""
 
@@ -29,6 +29,9 @@ _KINDS: tuple[tuple[type[nn.Module], tuple[str, ...], str], ...] = (
 )
 """Types of layers, how the names of their weights begin, and what such a weight is called."""
 
+_ADAPTERS = ("lora_A", "lora_B", "lora_embedding_", "hada_w", "lokr_w", "vera_", "oft_", "boft_")
+"""How the names of peft's adapters begin."""
+
 _NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
@@ -40,8 +43,9 @@ class Weight:
         name: The parameter's name, as `named_parameters` has it.
         layer: The name of the module that it belongs to.
         label: What it is called in a record: the layer where that has one weight, else `name`.
-        kind: One of `MULTIPLIED`, or EMBEDDING, or OTHER: a parameter of a module that is none of
-            torch's layers, or one of which a layer's weight is computed.
+        kind: One of `MULTIPLIED`, or EMBEDDING, or ADAPTER (what peft puts beside a layer), or
+            OTHER: a parameter of a module that is none of torch's layers, or one of which a layer's
+            weight is computed.
         module: The module that it belongs to.
         tensor: Its values, detached.
     """
@@ -67,7 +71,7 @@ def weights_in(network: nn.Module) -> list[Weight]:
         if isinstance(module, _NORMS):
             continue
         kinds = {
-            leaf: _kind(module, leaf, parameter)
+            leaf: ADAPTER if is_adapter(layer) else _kind(module, leaf, parameter)
             for leaf, parameter in module._parameters.items()
             if parameter is not None
             and id(parameter) not in none
@@ -83,6 +87,11 @@ def weights_in(network: nn.Module) -> list[Weight]:
                 weight = Weight(name, owner, label, kind, module, parameter.detach())
                 found[id(parameter)] = weight
     return list(found.values())
+
+
+def is_adapter(layer: str) -> bool:
+    """Tell a layer that peft puts beside one of the network's, by its name."""
+    return any(part.startswith(_ADAPTERS) for part in layer.split("."))
 
 
 def weight_leaf(module: nn.Module) -> str:

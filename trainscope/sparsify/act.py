@@ -21,7 +21,7 @@ from trainscope.records.before import shares
 from trainscope.sparsify.action import Action
 from trainscope.sparsify.blocks import drop_some
 from trainscope.sparsify.candidate import shares_of, why_untouched
-from trainscope.sparsify.coupled import Settled, Wary
+from trainscope.sparsify.coupled import GivesWayError, Settled, Wary
 from trainscope.sparsify.filters import cut_filters
 from trainscope.sparsify.removal import Removal
 from trainscope.sparsify.statistics import Source
@@ -119,12 +119,23 @@ def sparsify(
             return _sparsified(
                 network, action, source, before, wary, settled, gone, hold_zeros=hold_zeros
             )
-        except _DoesNotRunError as error:
-            if action.scope != "all" or not _warier(wary, error.kinds):
+        except GivesWayError as error:
+            if action.scope != "all":
                 raise
+            if isinstance(error, _DoesNotRunError) and _warier(wary, error.kinds):
+                continue
+            failed = error
+            break
+    action = replace(action, scope="inner")
+    try:
+        done = _sparsified(network, action, source, before, {}, {}, gone, hold_zeros=hold_zeros)
+    except ActionError:
+        raise failed from None
+    note = f"scope all gave way to scope inner: {failed.why}"
+    return replace(done, notes=(note, *done.notes))
 
 
-class _DoesNotRunError(ActionError):
+class _DoesNotRunError(GivesWayError):
     """A pruned network that does not run.
 
     Attributes:
@@ -314,10 +325,12 @@ def _run_after(
     try:
         outputs = run(pruned, inputs)
     except Exception as error:
+        why = f"the pruned {type(pruned).__name__} does not run ({first_line(error)})"
+        other = "inner" if action.scope == "all" else "all"
         failed = _DoesNotRunError(
-            f"the pruned {type(pruned).__name__} does not run ({first_line(error)}), so scope "
-            f"{action.scope} cannot cut it; use "
-            f"--scope {'inner' if action.scope == 'all' else 'all'} or the structure unstructured"
+            f"{why}, so scope {action.scope} cannot cut it; use --scope {other} or the structure "
+            "unstructured",
+            why,
         )
         inside = failing_inside(pruned, inputs)
         failed.kinds = tuple(type(pruned.get_submodule(name)) for name in inside)

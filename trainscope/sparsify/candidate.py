@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from trainscope.networks.weights import EMBEDDING, EXPERTS, OTHER, Weight, weights_in
+from trainscope.networks.weights import ADAPTER, EMBEDDING, EXPERTS, OTHER, Weight, weights_in
 from trainscope.sparsify.statistics import Subject
 
 FIRST = "the first convolution is spared"
@@ -107,7 +107,7 @@ def left_alone(reasons: Mapping[str, str], shares: Mapping[str, float]) -> tuple
     """
 
     def share(name: str) -> float:
-        inside = f"{name}.parametrizations."
+        inside = f"{name}."
         known = shares.get(name)
         return sum(s for n, s in shares.items() if n.startswith(inside)) if known is None else known
 
@@ -127,12 +127,21 @@ def shares_of(network: nn.Module) -> dict[str, float]:
     return {weight.label: weight.tensor.numel() / total for weight in weights_in(network)}
 
 
+ADAPTED = (
+    "an adapter beside a layer, whose product is added to that layer's weight, zeros and all: call "
+    "peft's merge_and_unload() first"
+)
+"""Why an adapter is not pruned."""
+
+
 def why_untouched(weight: Weight) -> str:
     """Return why a weight is in no scope, whatever is asked."""
     if weight.kind == EMBEDDING:
         return "an embedding is looked up, not multiplied"
     if ".parametrizations." in f".{weight.name}":
         return "its weight is parametrised"
+    if weight.kind == ADAPTER:
+        return ADAPTED
     if weight.kind == EXPERTS:
         return "the units of a mixture of experts are not cut"
     if weight.kind == OTHER:

@@ -11,10 +11,14 @@ from typing import Any
 import torch
 from torch import fx, nn
 from torch.nn.utils import parametrize
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from trainscope.errors import ActionError
 from trainscope.networks.example import Example, Inputs, as_example
 from trainscope.networks.meta import bare_copy, meta_copy
+from trainscope.networks.weights import is_adapter
+from trainscope.sparsify.candidate import ADAPTED
 from trainscope.sparsify.graph_step import GraphStep
 from trainscope.sparsify.layers import Channels, makes
 from trainscope.sparsify.verify import first_line
@@ -115,7 +119,7 @@ def follow(
         for name in unused:
             if name in channels.makers:
                 channels.block(name, "used in training only")
-    for name, why in _uncuttable(meta).items():
+    for name, why in _uncuttable(network).items():
         if name in channels.makers:
             channels.block(name, why)
         for table in (channels.readers, channels.along):
@@ -168,6 +172,11 @@ def _uncuttable(network: nn.Module) -> dict[str, str]:
     for name, module in network.named_modules():
         if parametrize.is_parametrized(module):
             found[name] = "its weight is parametrised"
+        hooks = module._forward_pre_hooks.values()
+        if any(isinstance(hook, WeightNorm | SpectralNorm) for hook in hooks):
+            found[name] = "its weight is computed at every call"
+        if is_adapter(name):
+            found[name] = ADAPTED
         for parameter in module.parameters(recurse=False):
             other = owners.setdefault(id(parameter), name)
             if other != name:

@@ -19,7 +19,8 @@ from trainscope.errors import ActionError
 from trainscope.networks.copies import whole_copy
 from trainscope.networks.example import Inputs, as_example
 from trainscope.networks.masks import masks_of, set_masks
-from trainscope.sparsify.candidate import OUTPUT, Candidate, Removed, some
+from trainscope.networks.weights import is_adapter
+from trainscope.sparsify.candidate import ADAPTED, OUTPUT, Candidate, Removed, some
 from trainscope.sparsify.coupled_swaps import swaps_of
 from trainscope.sparsify.dependencies import (
     Dependencies,
@@ -47,6 +48,18 @@ Settled = dict[str, int | None]
 """In how many parts each group's channels are cut; None where they are no equals."""
 
 _RECORDED = (_ConvNd, nn.Linear, _BatchNorm, _InstanceNorm)
+
+
+class GivesWayError(ActionError):
+    """The scope `all` fails where `inner` may work.
+
+    Attributes:
+        why: A clause on what failed.
+    """
+
+    def __init__(self, message: str, why: str) -> None:
+        super().__init__(message)
+        self.why = why
 
 
 class CoupledCutter:
@@ -207,6 +220,8 @@ class CoupledCutter:
             parts = _parts(module)
             if parts > 1 and (len(places) != size or size % parts or size // parts < 2):
                 return f"the {parts} parts of a {type(module).__name__} cannot be cut evenly"
+        if any(map(is_adapter, layers)):
+            return ADAPTED
         if not set(layers).issubset(self._used):
             return "used in training only"
         for kind, anything in self._wary.items():
@@ -276,7 +291,8 @@ def coupled(
 
     Raises:
         TooSlowError: Torch-Pruning takes too long; the network is as it was but for these.
-        ActionError: It cannot follow the network, or nothing can be pruned.
+        GivesWayError: It cannot follow the network.
+        ActionError: Nothing can be pruned, or nothing that is in question here.
     """
     if as_example(inputs).count is not None:
         raise ActionError(
@@ -296,10 +312,12 @@ def coupled(
         set_masks(network, masks)
         raise
     except Exception as error:
-        raise ActionError(
+        why = (
             f"Torch-Pruning cannot follow {type(network).__name__} "
-            f"({type(error).__name__}: {first_line(error)}); "
-            "use --scope inner or the structure unstructured"
+            f"({type(error).__name__}: {first_line(error)})"
+        )
+        raise GivesWayError(
+            f"{why}; use --scope inner or the structure unstructured", why
         ) from error
     if not cutter.candidates:
         why = "; ".join(f"{name}: {why}" for name, why in list(cutter.untold.items())[:2])

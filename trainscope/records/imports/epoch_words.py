@@ -26,7 +26,7 @@ _NOT_AN_EPOCH = re.compile(
 )
 
 
-class Named(NamedTuple):
+class EpochWord(NamedTuple):
     """An epoch that a line names.
 
     Attributes:
@@ -40,7 +40,7 @@ class Named(NamedTuple):
     span: tuple[int, int]
 
 
-def epoch_in(text: str) -> Named | None:
+def epoch_in(text: str) -> EpochWord | None:
     """Return the epoch that a line names first, None where it names none."""
     counted = _counted(text) if "/" in text else None
     if counted is not None:
@@ -53,17 +53,17 @@ def epoch_in(text: str) -> Named | None:
         epoch = int(match["number"])
         if match["fraction"]:  # Hugging Face's: epochs done
             epoch = max(1, math.ceil(epoch + float(match["fraction"]) - 1e-6))
-        return Named(epoch, split_of(match["split"] or ""), match.span())
+        return EpochWord(epoch, split_of(match["split"] or ""), match.span())
     return None
 
 
-def _counted(text: str) -> Named | None:
+def _counted(text: str) -> EpochWord | None:
     """Return the epoch of a line that counts epochs of all, where no word says that they are."""
     both = _OF_BOTH.search(text)
     if both is not None and not text[: both.start()].lower().rstrip(" :=").endswith("epoch"):
-        return Named(int(both[1]), "", both.span(1))
+        return EpochWord(int(both[1]), "", both.span(1))
     found = _OF_RUN.match(text)
     if found is None:
         return None
     split = split_of(found["data"] or found["split"])
-    return Named(int(found["count"] or found["number"]), split, found.span())
+    return EpochWord(int(found["count"] or found["number"]), split, found.span())
