@@ -10,10 +10,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 
 from trainscope.probes.exchange import edges
+from trainscope.probes.lent import Lent
+from trainscope.task.batches import tensors
 
 # Node names of the autograd graph, without "Backward" and the number after it.
 _LINEAR_NAMES = """AccumulateGrad Abs AdaptiveAvgPool2D AdaptiveMaxPool2D Add Alias Amax AsStrided
@@ -61,6 +64,21 @@ def not_affine(logits: Tensor) -> str | None:
             union |= leaf_set
         below[node] = union
     return None
+
+
+def not_affine_anywhere(lent: Lent) -> str | None:
+    """Return why some logit of some sample may not be affine, or None where all are.
+
+    Samples may take other ways through a network than the first does: to other experts of a
+    mixture, or through other branches of its code. Told in every process the same.
+    """
+    why = None
+    for batch in lent.batches():
+        why = why or not_affine(tensors(lent.outputs(batch))[0])
+    found = lent.ranks.sum(torch.tensor([float(why is not None)], dtype=torch.float64))
+    if why is None and bool(found.any()):
+        return "the network is not piecewise linear for samples of another process"
+    return why
 
 
 def custom_functions(result: Tensor) -> list[str]:

@@ -13,7 +13,7 @@ from torch import nn
 from trainscope.data import ProbeData
 from trainscope.errors import ProbeError
 from trainscope.pace import CUT, INTERRUPTIONS, cut_short, was_cut_short
-from trainscope.probes.affine import custom_functions, not_affine
+from trainscope.probes.affine import custom_functions, not_affine, not_affine_anywhere
 from trainscope.probes.blocks import arrays_of, blocks_of, measure_blocks
 from trainscope.probes.curvature_report import (
     LEFT_OUT,
@@ -273,6 +273,8 @@ class Curvature:
             density_vectors=self.density_vectors,
             density_steps=self.density_steps,
         )
+        if why_not is None and not self.ggn and self.trace_vectors:
+            why_not = not_affine_anywhere(lent)
         try:
             spectrum = find_spectrum(lent, weights, data, wanted, custom)
         except NoMatrixError as error:

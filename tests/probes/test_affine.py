@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call
 
+from trainscope.data import ProbeData
+from trainscope.probes import Curvature
 from trainscope.probes.affine import custom_functions, not_affine
 
 A = torch.arange(9.0).view(3, 3).requires_grad_()
@@ -80,3 +83,48 @@ def test_functions_of_ones_own_are_named_once() -> None:
     assert custom_functions(Doubled.apply(Doubled.apply(A)) + B) == ["Doubled"]
     assert custom_functions(A + B) == []
     assert "not piecewise linear (Doubled)" in str(not_affine(Doubled.apply(A)))
+
+
+class Branching(nn.Module):
+    """Takes samples one way or another by their own values, through the same weights."""
+
+    def __init__(self, *, smooth: bool) -> None:
+        super().__init__()
+        self.first, self.last, self.smooth = nn.Linear(4, 5), nn.Linear(5, 3), smooth
+
+    def forward(self, x):
+        return torch.stack([self.one(each) for each in x])
+
+    def one(self, x):
+        hidden = self.first(x)
+        return self.last(3 * hidden.tanh() if self.smooth and x[0] < 0 else hidden.relu())
+
+
+@pytest.mark.parametrize("smooth", [True, False])
+def test_a_trace_is_exact_only_where_every_sample_takes_a_linear_way(smooth: bool) -> None:
+    """The first sample takes the piecewise linear one, whichever way the others take."""
+    torch.manual_seed(0)
+    network = Branching(smooth=smooth).double()
+    x, y = torch.randn(12, 4, dtype=torch.float64), torch.arange(12) % 3
+    order = x[:, 0].argsort(descending=True)
+    x, y = x[order], y[order]
+    names = [name for name, _ in network.named_parameters()]
+    sizes = [p.shape for p in network.parameters()]
+
+    def loss(flat: Tensor) -> Tensor:
+        parts = flat.split([size.numel() for size in sizes])
+        own = {n: p.view(s) for n, p, s in zip(names, parts, sizes, strict=True)}
+        return F.cross_entropy(functional_call(network, own, (x,)), y)
+
+    flat = nn.utils.parameters_to_vector(network.parameters()).detach()
+    true = float(torch.autograd.functional.hessian(loss, flat).trace())
+    pinned = ProbeData("given", x, y)
+    probe = Curvature(top=1, density_vectors=0, most_products=6, tolerance=0.2)
+    found = probe.measure(network, pinned)
+    method = found.notes["trace"]
+    if smooth:
+        assert "not exact because the network is not piecewise linear (Tanh)" in method
+        assert abs(found.value("trace") - true) <= 4 * found.scalars["trace"].stderr
+    else:
+        assert method.startswith("exact: one backward pass for each of 3 classes")
+        assert found.value("trace") == pytest.approx(true, rel=1e-10)
