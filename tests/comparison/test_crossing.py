@@ -284,3 +284,14 @@ def test_base_models_told_apart_by_their_accuracies_decide_nothing():
     held, told = same_bases((cell("l1", 93.5), cell("l2", 93.5)), ("l1", "l2"))
     assert held is not None
     assert told.startswith("This holds if their base models are the same")
+
+
+def test_setups_of_one_schedule_are_told_by_the_settings_that_differ():
+    one, other = run(criterion="l1"), run(criterion="taylor")
+    other = replace(other, settings={**other.settings, "momentum": 0.5})
+    (duel,) = duels(group([one, other]))
+    assert len(set(duel.setups)) == 2
+    assert {setup.rpartition(" with ")[2] for setup in duel.setups} == {
+        f"momentum {one.settings['momentum']}",
+        "momentum 0.5",
+    }

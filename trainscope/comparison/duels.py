@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -17,6 +17,7 @@ from trainscope.comparison.facts import (
     schedule_of,
     speedup_of,
 )
+from trainscope.comparison.optimizer_settings import stated
 from trainscope.comparison.setting_identity import schedule_key, settings_key
 from trainscope.comparison.settings import Setting
 from trainscope.comparison.significance import LEVEL, Contrast, welch
@@ -181,6 +182,21 @@ def _setup(item: Setting) -> Hashable:
     return schedule_key(item.first), settings_key(item.first)
 
 
+def _names(one: Setting, other: Setting) -> tuple[str, str]:
+    """Return the names of two setups; of one LR schedule, with the settings that differ."""
+    names = _name(one), _name(other)
+    if names[0] != names[1]:
+        return names
+    own, others = stated(one.first), stated(other.first)
+    keys = [key for key in {**own, **others} if own.get(key) != others.get(key)]
+
+    def words(values: Mapping[str, object]) -> str:
+        told = (f"{key.replace('_', ' ')} {values.get(key, 'not stated')}" for key in keys)
+        return " and ".join(told)
+
+    return f"{names[0]} with {words(own)}", f"{names[1]} with {words(others)}"
+
+
 def _duel(where: str, arena: Arena, pair: tuple[str, str]) -> Duel:
     one, two = (arena[name] for name in pair)
     metric = next(iter(one.values())).metric
@@ -191,7 +207,7 @@ def _duel(where: str, arena: Arena, pair: tuple[str, str]) -> Duel:
             return _single(where, pair, one[best[0]], two[best[0]])
         best[1] = shared[0]
     first, second = best
-    setups = (_name(one.get(first) or two[first]), _name(two.get(second) or one[second]))
+    setups = _names(one.get(first) or two[first], two.get(second) or one[second])
     if first in two and second in one:
         square = (one[first], two[first], one[second], two[second])
         held, told = same_bases(square, pair)
