@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 import trainscope
 from trainscope.data import ProbeData
-from trainscope.errors import CheckpointError, DataError
+from trainscope.errors import CheckpointError, DataError, TaskError
 from trainscope.probes import Curvature, Gradient
 from trainscope.task import Classification, FromLoss, Regression
 
@@ -131,7 +131,7 @@ def test_sequences_with_lengths() -> None:
     rows = [torch.randn(2 + i % 3, 3, generator=seeded(i)).double() for i in range(6)]
     labels, lengths = torch.arange(6) % 3, torch.tensor([len(row) for row in rows])
     batch = (pad_sequence(rows, batch_first=True), lengths, labels)
-    with pytest.raises(CheckpointError, match="--task classification:inputs=2"):
+    with pytest.raises(TaskError, match="--task classification:inputs=2"):
         trainscope.measure(network, data=[batch], probes=["gradient"])
     found = trainscope.measure(
         network, data=[batch], task=Classification(inputs=2), probes=["gradient", "jacobian"]
