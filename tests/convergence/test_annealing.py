@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from trainscope.convergence import EstimateStatus, LearningCurve, estimate_extra_epochs
-from trainscope.convergence.annealing import clocks, fit_law
+from trainscope.convergence.annealing import PRIOR, clocks, fit_law
 from trainscope.convergence.plan import own_schedule, read_plan
+from trainscope.convergence.prospect import prospect
 from trainscope.convergence.scheduled import is_scheduled
 from trainscope.convergence.stage import first_stage
 from trainscope.convergence.track import Track
@@ -334,3 +336,48 @@ def test_a_target_under_a_plan_is_called_unreachable_below_a_third() -> None:
         seen.append(found.reachable)
     assert any(1 / 3 <= each < 0.5 for each in seen)
     assert min(seen) < 1 / 3
+
+
+@pytest.mark.parametrize("unit", ["nats", "%"])
+def test_what_no_run_has_shown_is_a_wide_guess_and_is_called_one(unit: str) -> None:
+    whole = run([0.1] * 60 + [0.01] * 20)[0]
+    small, decayed = run([0.1] * 60)[1], run([0.1] * 80 + [0.01] * 20)[1]
+    goal = run([0.1] * 80 + [0.01] * 20)[0][-1]
+    told = [small, decayed]
+    if unit == "%":  # an error of 10 points for each nat
+        told = [LearningCurve(c.epochs, 100 - 10 * c.accuracy, c.lr) for c in told]
+        whole, goal = 100 - 10 * whole, 100 - 10 * goal
+    plan = {"schedule": "0:0.1,60:0.01", "total_epochs": 80}
+    alone = estimate_extra_epochs(told[0], float(goal), **plan)
+    shown = estimate_extra_epochs(told[0], float(goal), told[1], **plan)
+    assert alone.final is not None
+    assert alone.final.low <= whole[-1] <= alone.final.high
+    assert alone.extra_epochs.low <= 20 <= alone.extra_epochs.high
+    assert "No run in evidence has decayed" in alone.explanation
+    assert "No run in evidence has decayed" not in shown.explanation
+    assert shown.final is not None
+    assert shown.final.high - shown.final.low < (alone.final.high - alone.final.low) / 3
+
+
+def test_what_decays_bring_is_less_sure_at_another_peak() -> None:
+    small, plan = run([0.1] * 60)[1], read_plan("0:0.1,60:0.01", 80)
+    whole = -run([0.1] * 60 + [0.01] * 20)[0][-1]
+    for peak in (0.1, 0.2, 0.4):
+        widths = []
+        for prior in (PRIOR, replace(PRIOR, across=0.0)):
+            law = fit_law([small, run([peak] * 60 + [peak / 10] * 20)[1]], prior)
+            assert law is not None
+            low, high = np.quantile(prospect(law, plan, None, 60.0).final(), (0.1, 0.9))
+            assert low <= whole <= high
+            widths.append(high - low)
+        assert (widths[0] > 1.2 * widths[1]) == (peak > 0.1)
+        assert widths[0] >= widths[1]
+
+
+def test_a_loss_that_rises_again_is_not_foreseen_below_where_it_is() -> None:
+    epochs = np.arange(1.0, 61)
+    losses = 2 / epochs + 0.004 * epochs  # best at epoch 22, then worse
+    small = LearningCurve(epochs, lr=0.1, metric=losses, better="lower", unit="nats")
+    found = estimate_extra_epochs(small, 0.1, schedule="0:0.1,60:0.01", total_epochs=70).final
+    assert found is not None
+    assert found.low <= losses[-1] <= found.high

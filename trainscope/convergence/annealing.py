@@ -28,6 +28,8 @@ RECORDS = 60
 """Records of a run that are looked at, at most, half of them evenly in log time."""
 FEWEST = 4
 """Records without which nothing is fitted."""
+LAST = 3
+"""Records at a run's end that are looked at for whether it has left the law."""
 UNMOVED = 1e-3
 """Share of a run's clock before which a warm-up from an LR of 0 has done nothing."""
 TINY = 1e-12
@@ -57,10 +59,15 @@ class AnnealingPrior:
         evidence: Weight of each record, below one as errors of neighbours are shared.
         misfit: The form's own error, as a share of the rise over a unit of log time.
         distance: What is added to it for each unit by which a record lies below the last one.
-        of_rise: Centre of the prior on B, for each unit of that rise.
-        of_rise_percent: The same of a percentage, which ends at 100 and so slows by itself.
+        of_rise: Centre of the prior on B, for each unit of that rise: other metrics, percentages.
         of_noise: The same for each unit of noise from record to record.
-        unsure: Standard deviation of that prior, as a share of its centre.
+        unsure: Standard deviation of that prior, for each unit of the rise: other metrics,
+            percentages. Wide, as decays bring nothing to some small networks and more than a
+            doubling of the epochs to language models, and no constant run tells which.
+        unsure_noise: The same for each unit of that noise.
+        across: Error of the logarithm of B for each unit of log LR between the peaks in evidence.
+        luck: Units of the noise by which the last records of a run that gets worse may lie off the
+            law's curve by chance.
         ahead: Error of the form for each unit of log time ahead, as a share of the rise.
         above: The same for each unit of log LR above the largest LR in evidence.
     """
@@ -75,10 +82,12 @@ class AnnealingPrior:
     evidence: float = 0.25
     misfit: float = 0.06
     distance: float = 0.12
-    of_rise: float = 1.3
-    of_rise_percent: float = 0.2
-    of_noise: float = 0.7
-    unsure: float = 1.2
+    of_rise: tuple[float, float] = (1.0, 0.0)
+    of_noise: float = 0.5
+    unsure: tuple[float, float] = (1.8, 1.4)
+    unsure_noise: float = 0.6
+    across: float = 0.3
+    luck: float = 0.3
     ahead: float = 0.1
     above: float = 0.15
 
@@ -170,7 +179,11 @@ class _Evidence:
         tau: [G, N], over the longest run.
         held: [G, N], the noise that the LR keeps up.
         end: [G], tau at the end of the watched run.
-        rise: Of the watched run's quality over a unit of log time.
+        now: [G], the noise there.
+        count: Records of the watched run, which come first.
+        apart: How far apart the logarithms of the runs' peak LRs are.
+        rise: Of the watched run's quality over a unit of log time, or its fall.
+        falls: True where it is a fall.
         jitter: Standard deviation of one record about its curve.
     """
 
@@ -179,7 +192,11 @@ class _Evidence:
     tau: Floats
     held: Floats
     end: Floats
+    now: Floats
+    count: int
+    apart: float
     rise: float
+    falls: bool
     jitter: float
 
 
@@ -199,7 +216,7 @@ def fit_law(curves: Sequence[LearningCurve], prior: AnnealingPrior = PRIOR) -> L
     grid = np.stack([axis.ravel() for axis in axes])
     seen = _evidence(curves, reference, horizon, grid)
     percent = curves[0].scale.percent
-    of_rise = prior.of_rise_percent if percent else prior.of_rise
+    of_rise, unsure = prior.of_rise[percent], prior.unsure[percent]
     rise, alpha, size = seen.rise, np.array(prior.alpha), prior.evidence * len(seen.quality)
     unit = max(rise, seen.jitter / WINDOW, 1e-9 * max(float(np.ptp(seen.quality)), 1e-9))
     error = seen.jitter**2 + (prior.misfit * unit) ** 2 + (prior.distance * seen.below) ** 2
@@ -212,7 +229,7 @@ def fit_law(curves: Sequence[LearningCurve], prior: AnnealingPrior = PRIOR) -> L
     belief = _belief(prior, alpha, *grid[:2])
     for _ in range(2):  # the second time by the rise and the misfit that the law itself has
         centre = of_rise * rise + prior.of_noise * seen.jitter
-        spread = max(prior.unsure * centre, 1e-6 * unit)
+        spread = max(unsure * rise + prior.unsure_noise * seen.jitter, 1e-6 * unit)
         theta, cov, cost, fit = _solved(
             trust * gram, trust * moment, trust * square, centre, spread
         )
@@ -222,11 +239,16 @@ def fit_law(curves: Sequence[LearningCurve], prior: AnnealingPrior = PRIOR) -> L
         share /= share.sum()
         speeds = alpha[:, None] * theta[..., 1] * seen.end[None] ** -alpha[:, None]
         rise = float(np.clip((share * speeds).sum(), 0.0, 4 * unit))
-    off = design[best[0], best[1]] @ theta[best] - seen.quality
+    off = seen.quality - design[best[0], best[1]] @ theta[best]
     rough = weight @ off**2 / weight.sum()
     grain = max(map(_grain, curves)) if percent else 0.0
     jitter = float(np.sqrt(seen.jitter**2 + rough + grain**2 / 2))
-    return _drawn(share, theta, cov, alpha, grid, reference, horizon, (rise, jitter), prior)
+    draws, place, k, sway = _drawn(share, theta, cov)
+    used, powers = np.unique(place, return_inverse=True)
+    _beyond_the_fit(draws, seen.now[place], seen, off, prior)
+    return Law(
+        draws, alpha[k], powers, grid[:, used], sway, reference, horizon, rise, jitter, prior
+    )
 
 
 def _evidence(
@@ -234,7 +256,7 @@ def _evidence(
 ) -> _Evidence:
     """Return the records of every run with the clocks of every power of the grid."""
     q, p, delay = grid
-    columns, ends = [], []
+    columns, ends, noises = [], [], []
     for curve in curves:
         at, values, below = _records(curve)
         tau, held = clocks(Track.of(curve), at, reference, q, p, delay * horizon)
@@ -243,16 +265,22 @@ def _evidence(
         begun[-FEWEST:] = True
         columns.append((values[begun], below[begun], tau[:, begun], held[:, begun]))
         ends.append(tau[:, -1])
+        noises.append(held[:, -1])
     quality, below, tau, held = (
         np.concatenate(column, axis=-1) for column in zip(*columns, strict=True)
     )
+    rise = _rise(*_records(curves[0])[:2])
     return _Evidence(
         quality=quality,
         below=below,
         tau=np.maximum(tau / horizon, TINY),
         held=held,
         end=np.maximum(ends[0] / horizon, TINY),
-        rise=_rise(*_records(curves[0])[:2]),
+        now=noises[0],
+        count=len(columns[0][0]),
+        apart=float(np.ptp([np.log(c.lr.max()) for c in curves])),
+        rise=abs(rise),
+        falls=rise < 0,
         jitter=max(noise(c.quality[c.epochs > 0]) for c in curves),
     )
 
@@ -285,7 +313,7 @@ def _rise(at: Floats, values: Floats) -> float:
     s = np.log(at[late])
     s = s - s.mean()
     spread = float(s @ s)
-    return abs(float(s @ values[late])) / spread if spread > 0 else 0.0
+    return float(s @ values[late]) / spread if spread > 0 else 0.0
 
 
 def _solved(
@@ -328,17 +356,19 @@ def _belief(prior: AnnealingPrior, alpha: Floats, q: Floats, p: Floats) -> Float
 
 
 def _drawn(
-    share: Floats,
-    theta: Floats,
-    cov: Floats,
-    alpha: Floats,
-    grid: Floats,
-    reference: float,
-    horizon: float,
-    sizes: tuple[float, float],
-    prior: AnnealingPrior,
-) -> Law:
-    """Return curves drawn from the posterior, the same ones every time."""
+    share: Floats, theta: Floats, cov: Floats
+) -> tuple[Floats, NDArray[np.intp], NDArray[np.intp], Floats]:
+    """Return curves drawn from the posterior, the same ones every time.
+
+    Args:
+        share: [K, G], probability of every power.
+        theta: [K, G, 3].
+        cov: [K, G, 3, 3].
+
+    Returns:
+        Q0, A and B [D, 3], the place of each draw's q, p and delay [D], of its alpha [D], and a
+        standard normal [D].
+    """
     random = np.random.default_rng(0)
     flat = np.searchsorted(np.cumsum(share.ravel()), (np.arange(DRAWS) + 0.5) / DRAWS)
     flat = np.minimum(flat, share.size - 1)
@@ -349,7 +379,29 @@ def _drawn(
     for i in (2, 1):  # neither loss is a gain
         lack = np.minimum(drawn[:, i], 0.0)
         drawn = drawn - cov[k, g][:, :, i] / cov[k, g][:, i, i, None] * lack[:, None]
-    used, place = np.unique(g, return_inverse=True)
-    return Law(
-        drawn, alpha[k], place, grid[:, used], normal[:, 3], reference, horizon, *sizes, prior
-    )
+    return drawn, g, k, normal[:, 3]
+
+
+def _beyond_the_fit(
+    draws: Floats, now: Floats, seen: _Evidence, off: Floats, prior: AnnealingPrior
+) -> None:
+    """Give the draws what one law for all runs leaves out.
+
+    Runs of other peak LRs have another B each, which leaves the curve that was watched where it is.
+    And a run that gets worse, like a test loss that rises again, has left a law that never does: it
+    is taken to stay as far off as its last records are, give or take as much. (Of runs that get
+    better this was tried too, and made the lengths before decays worse.)
+
+    Args:
+        draws: [D, 3], changed in place.
+        now: [D], the noise at the watched run's end.
+        seen: The records.
+        off: [N], their qualities less the law's.
+        prior: What was believed.
+    """
+    luck, peaks = np.random.default_rng(2).standard_normal((2, len(draws)))
+    more = draws[:, 2] * (np.exp(prior.across * seen.apart * peaks) - 1)
+    behind = float(off[max(seen.count - LAST, 0) : seen.count].mean()) + prior.luck * seen.jitter
+    gap = min(behind, 0.0) if seen.falls else 0.0
+    draws[:, 0] += more * now + gap * (1 + luck)
+    draws[:, 2] += more

@@ -5,7 +5,7 @@ LR, lengthens the stage. And a smaller LR takes out the noise of the larger one 
 of the law of Tissue et al., 2024, in terms of accuracy): that gain is read off the run's own decays
 where it has them, else off the reference's, shrunk by a power of the ratio of the LRs, else it is
 put at a multiple of the epoch-to-epoch noise of the accuracy, which the same noise of the weights
-causes.
+causes, and is as unsure as the curve is steep.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trainscope.convergence.curve import LearningCurve
+from trainscope.convergence.early_decay import log_slope
 from trainscope.convergence.passage import Floats, centred_mean, noise
 from trainscope.convergence.stage import FirstStage
 from trainscope.errors import RecordError
@@ -25,6 +26,9 @@ SHRINK_ERROR = 0.3
 PER_NOISE = 0.9
 """Gain for each point of epoch-to-epoch noise, beyond the decays' LR time; up to 2 in some of our
 own retrainings, and little where the training loss is spent."""
+PER_SLOPE = 1.3
+"""How unsure that guess is, for each point that the curve moves over a unit of log time: what
+decays bring to a language model shows in no noise and is as much as that."""
 LAST = 3
 """Records at the end whose mean is the accuracy after the decays."""
 
@@ -105,4 +109,5 @@ def decay_gain(
             return Gain(mean, max(spread, jitter / 2), "the reference's decays")
     mean = PER_NOISE * jitter
     source = f"the noise of the {curve.metric.name} from epoch to epoch"
-    return Gain(mean, mean, source, guessed=True)
+    spread = float(np.hypot(mean, PER_SLOPE * max(log_slope(stage)[0], 0.0)))
+    return Gain(mean, spread, source, guessed=True)

@@ -42,6 +42,7 @@ def explain(
     reachable: float,
     final: float | None,
     in_doubt: str,
+    annealed: bool = False,
 ) -> str:
     """Return the status, the evidence, and what decided the estimate, a sentence each.
 
@@ -57,8 +58,9 @@ def explain(
         reachable: Probability.
         final: Where the run's own decays ended, points.
         in_doubt: What `doubt` says.
+        annealed: True where the reference has decays, but no first stage.
     """
-    up, best = scale.metric.sign > 0, float(ahead.best[-1])
+    best = float(ahead.best[-1])
     sentences = [
         _said(status, scale, ahead, target, extra, reachable, final),
         _evidence(scale, ahead, target),
@@ -73,18 +75,8 @@ def explain(
         sentences.append(_basis(ahead, reference))
     if in_doubt:
         sentences.append(in_doubt)
-    decays = plan is not None and bool(plan.tail) and (final is None or final < target)
-    if plan is not None and decays and scale.percent and plan.staged:
-        sentences.append(
-            f"The decays are taken to {'add' if up else 'take off'} "
-            f"{scale.gap(best, best + gain.mean, 1)} (standard error "
-            f"{_number(scale.gap(best, best + gain.stderr, 1))}; from {gain.source}) and "
-            f"{'' if up else 'to add '}{plan.tail:.1f} epochs' worth of LR time."
-        )
-    elif decays:
-        sentences.append(
-            "What the decays bring is taken from one law for all records and their LRs."
-        )
+    if plan is not None and plan.tail and (final is None or final < target):
+        sentences.append(_decays(scale, gain, best, plan, annealed=annealed))
     pace = 1.0 if plan is None else ahead.stage.lr / plan.lr
     if plan is not None and abs(pace - 1) > SAME:
         sentences.append(
@@ -92,6 +84,26 @@ def explain(
             "equal LR time."
         )
     return " ".join(sentences)
+
+
+def _decays(scale: Scale, gain: Gain, best: float, plan: Plan, *, annealed: bool) -> str:
+    """Return what the decays are taken to bring, and from where that is known."""
+    up, unseen = scale.metric.sign > 0, gain.guessed and not annealed
+    if scale.percent and plan.staged and not annealed:
+        told = (
+            f"The decays are taken to {'add' if up else 'take off'} "
+            f"{scale.gap(best, best + gain.mean, 1)} (standard error "
+            f"{_number(scale.gap(best, best + gain.stderr, 1))}; from {gain.source}) and "
+            f"{'' if up else 'to add '}{plan.tail:.1f} epochs' worth of LR time."
+        )
+    else:
+        told = "What the decays bring is taken from one law for all records and their LRs."
+    if unseen:
+        told += (
+            " No run in evidence has decayed, so that this is a guess: give one that has, like an "
+            "earlier one of the same network, as the reference (--match)."
+        )
+    return told
 
 
 def _said(

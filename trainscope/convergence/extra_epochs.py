@@ -201,6 +201,7 @@ def _estimated(
                 reachable=reachable,
                 final=final,
                 in_doubt=in_doubt,
+                annealed=annealed,
             ),
             status,
             small,
