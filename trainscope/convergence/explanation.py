@@ -15,8 +15,10 @@ from trainscope.convergence.passage import running_maximum
 from trainscope.convergence.passages import Passages
 from trainscope.convergence.plan import Plan
 from trainscope.convergence.scale import Scale
-from trainscope.convergence.stage import SAME, FirstStage
+from trainscope.convergence.stage import FirstStage
 
+ROUNDED = 0.02
+"""Share by which a plan's LR may differ from the run's, as it was written."""
 UNLIKELY = 0.2
 """Probability below which a target is said to be most likely out of reach."""
 SURE = 0.9
@@ -42,7 +44,8 @@ def explain(
     reachable: float,
     final: float | None,
     in_doubt: str,
-    annealed: bool = False,
+    annealed: bool,
+    ends: Interval | None,
 ) -> str:
     """Return the status, the evidence, and what decided the estimate, a sentence each.
 
@@ -59,6 +62,7 @@ def explain(
         final: Where the run's own decays ended, points.
         in_doubt: What `doubt` says.
         annealed: True where the reference has decays, but no first stage.
+        ends: Where the plan ends by the law of schedules, in the metric's unit.
     """
     best = float(ahead.best[-1])
     sentences = [
@@ -78,12 +82,32 @@ def explain(
     if plan is not None and plan.tail and (final is None or final < target):
         sentences.append(_decays(scale, gain, best, plan, annealed=annealed))
     pace = 1.0 if plan is None else ahead.stage.lr / plan.lr
-    if plan is not None and abs(pace - 1) > SAME:
+    if plan is not None and abs(pace - 1) > ROUNDED:
         sentences.append(
             f"The plan's LR is {plan.lr:g}: it is taken to need {pace:.3g} times the epochs, by "
-            "equal LR time."
+            f"equal LR time, and the first passage is that at the present LR of {ahead.stage.lr:g}."
         )
-    return " ".join(sentences)
+    if plan is not None and ends is not None:
+        sentences.append(_apart(scale, ends, extra, target, plan))
+    return " ".join(filter(None, sentences))
+
+
+def _apart(scale: Scale, ends: Interval, extra: Interval, target: float, plan: Plan) -> str:
+    """Return where the plan ends, if that and the extra epochs differ on the target; else ""."""
+    gap = scale.quality(ends.median) - target
+    if (gap >= 0) == (extra.median <= 0) or not plan.staged:
+        return ""
+    metric = scale.metric
+    low, high = metric.written(ends.low, 2), metric.written(ends.high, 2)
+    side = metric.ahead if gap >= 0 else metric.behind
+    weight = "half from each" if plan.tail else "the latter's"
+    enough = "takes that many more epochs" if gap >= 0 else "is reached without more epochs"
+    return (
+        f"Two ways to tell differ here: by the law of schedules the plan ends at "
+        f"{metric.written(ends.median, 2)} ({low} to {high}), "
+        f"{scale.gap(target, target + gap)} {side} the target, and by the levels that were passed "
+        f"the target {enough}; the extra epochs are {weight}."
+    )
 
 
 def _decays(scale: Scale, gain: Gain, best: float, plan: Plan, *, annealed: bool) -> str:
@@ -120,6 +144,11 @@ def _said(
     if status is EstimateStatus.REACHED and final is not None and ahead.best[-1] < target:
         return (
             f"The target is reached after the decays: the last records have {scale.written(final)}."
+        )
+    if status is EstimateStatus.REACHED and final is not None and final < target:
+        return (
+            "The target is reached in the first LR stage, but after the decays the last records "
+            f"have {scale.written(final)}, {metric.behind} it."
         )
     if status is EstimateStatus.REACHED and extra.median > 0:
         return "The target is reached within the epochs watched, but later than the plan decays."

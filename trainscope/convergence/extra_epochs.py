@@ -156,9 +156,8 @@ def _estimated(
     after = final is not None and final >= goal
     tails = (HALF, (1 - level) / 2, (1 + level) / 2)
     foreseen = None if plan is None else foresee(small, reference, plan)
-    ends = [ahead.quantile(p, goal) + stage.lag for p in tails]
     horizon = ahead.horizon + stage.lag
-    passage = Interval(*ends)
+    passage = Interval(*(ahead.quantile(p, goal) + stage.lag for p in tails))
     if _best(stage) < goal:
         passage = passage.as_far_as(horizon, 1 - ahead.reachable(goal))
     if after:
@@ -175,6 +174,7 @@ def _estimated(
         # The target may be its last value, above the mean of its last ones.
         if its_end is not None and max(its_end, float(reference.quality[-1])) >= goal:
             status = EstimateStatus.REFERENCE_DECAYED
+    ends = final_of(foreseen, small, plan, tails)
     in_doubt = doubt(status, scale, ahead, usable, goal)
     withheld = withheld_for(stage, passage, status)
     band = Band() if withheld else drawn_band(ahead, passage, tails, small)
@@ -202,6 +202,7 @@ def _estimated(
                 final=final,
                 in_doubt=in_doubt,
                 annealed=annealed,
+                ends=ends,
             ),
             status,
             small,
@@ -212,7 +213,7 @@ def _estimated(
         withheld=withheld,
         metric=small.metric,
         per=small.per,
-        final=final_of(foreseen, small, plan, tails),
+        final=ends,
         lengthens=THE_WATCHED if plan is None else plan.lengthens,
     )
 
@@ -265,6 +266,7 @@ def _planned(
     law = foreseen if plan.tail else None
     if law is not None:  # what neither sees lies beyond what either looks at
         horizon = max(horizon, float(law.longer[-1]))
+    short = foreseen is not None and foreseen.ended is not None and foreseen.ended < target
     needs, weights, reachable = [], [], 0.0
     for points, weight in zip(*gain.draws(), strict=True):
         level = target - float(points)
@@ -272,7 +274,9 @@ def _planned(
         later = ends >= ahead.horizon * (1 - 1e-9)
         need = np.maximum(0.0, (ends + stage.lag) * pace - done)
         needs.append(np.where(later, horizon, need))
-        weights.append(np.full(len(QUANTILES), float(weight) / len(QUANTILES)))
+        share = np.full(len(QUANTILES), float(weight) / len(QUANTILES))
+        # A plan that was run, and ended below the target, is known to need more.
+        weights.append(np.where(short & (need <= 0), 0.0, share))
         reachable += float(weight) * ahead.reachable(level)
     reachable = min(reachable, 1.0)
     if law is not None:

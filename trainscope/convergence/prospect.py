@@ -14,6 +14,7 @@ import numpy as np
 from trainscope.convergence.annealing import Law
 from trainscope.convergence.passage import Floats
 from trainscope.convergence.plan import Plan
+from trainscope.convergence.stage import SAME
 from trainscope.convergence.track import Track
 
 POINTS = 40
@@ -34,6 +35,7 @@ class Prospect:
         track: Its LRs, with those of the watched run up to where that was watched.
         watched: The epoch to which the run was watched.
         followed: True where the watched run is the plan's first part.
+        ended: Quality that the watched run ended with, where it has run all of the plan.
         at: [M], epochs from there to the plan's end.
         curves: [D, M], quality of every draw.
         longer: [K], epochs that are added.
@@ -49,6 +51,7 @@ class Prospect:
     curves: Floats
     longer: Floats
     ends: Floats
+    ended: float | None = None
 
     def final(self) -> Floats:
         """Return the quality at the end of the plan, [D]."""
@@ -100,7 +103,9 @@ class Prospect:
         return np.append(self.at, beyond), np.maximum.accumulate(curves, axis=1)
 
 
-def prospect(law: Law, plan: Plan, followed: Track | None, watched: float) -> Prospect:
+def prospect(
+    law: Law, plan: Plan, followed: Track | None, watched: float, ended: float | None = None
+) -> Prospect:
     """Return what a plan leads to, from all that was watched on.
 
     Args:
@@ -109,6 +114,8 @@ def prospect(law: Law, plan: Plan, followed: Track | None, watched: float) -> Pr
         followed: LRs of the watched run where it is the plan's first part; None where the plan is
             for another run.
         watched: The epoch to which the law's runs say where this one stands.
+        ended: Quality that the watched run ended with. Where that is the plan's end, longer plans
+            are told from there, so that none is said to need nothing to end above it.
     """
     start = watched if followed is not None else 0.0
 
@@ -127,7 +134,13 @@ def prospect(law: Law, plan: Plan, followed: Track | None, watched: float) -> Pr
         afresh = plan.longer(float(extra))
         ends.append(law.quality(afresh, afresh.edges[-1:], watched)[:, 0])
     rising = np.maximum.accumulate(np.stack(ends, axis=1), axis=1)
-    return Prospect(law, plan, track, watched, followed is not None, at, curves, longer, rising)
+    if followed is None or plan.total > watched * (1 + SAME):
+        ended = None
+    if ended is not None:
+        rising = rising + (ended - rising[:, :1])
+    return Prospect(
+        law, plan, track, watched, followed is not None, at, curves, longer, rising, ended
+    )
 
 
 def _reaching(at: Floats, rising: Floats, goal: float) -> Floats:

@@ -61,7 +61,9 @@ def foresee(
         now = Track(np.array([watched]), own.rates[-1:])
         plan = Plan(watched, float(own.rates.max()), 0.0, own.until(watched))
         return prospect(law, plan, own.then(now), watched)
-    return prospect(law, plan, own if _same_start(own, plan.track, watched) else None, watched)
+    ended = float(small.quality[-LAST:].mean())
+    its_own = own if _same_start(own, plan.track, watched) else None
+    return prospect(law, plan, its_own, watched, ended)
 
 
 def _same_start(own: Track, planned: Track, watched: float) -> bool:
@@ -85,15 +87,16 @@ def final_of(
     """
     if ahead is None or plan is None:
         return None
+    if ahead.ended is not None:
+        last = small.quality[-LAST:]
+        error = float(last.std(ddof=1)) / math.sqrt(len(last)) if len(last) > 1 else 0.0
+        return _values(small.scale, ahead.ended + error * NORMAL, tails)
     ends = ahead.final()
     scatter = np.resize(NORMAL, len(ends))
     np.random.default_rng(1).shuffle(scatter)
-    ends = ends + ahead.law.jitter * scatter  # as it will be measured
-    if ahead.followed and plan.total <= ahead.watched * (1 + SAME):  # it has run to its end
-        last = small.quality[-LAST:]
-        error = float(last.std(ddof=1)) / math.sqrt(len(last)) if len(last) > 1 else 0.0
-        ends = float(last.mean()) + error * NORMAL
-    return _values(small.scale, ends, tails)
+    found = _values(small.scale, ends + ahead.law.jitter * scatter, tails)  # as it is measured
+    middle = float(small.scale.within(float(np.median(ends))))  # that of the extra epochs' curves
+    return Interval(middle, min(found.low, middle), max(found.high, middle))
 
 
 def estimate_scheduled(
@@ -227,7 +230,7 @@ def _explained(
         )
     elif final is not None:
         low, high = metric.written(final.low, 2), metric.written(final.high, 2)
-        ran = ahead.followed and plan.total <= ahead.watched * (1 + SAME)
+        ran = ahead.ended is not None
         text += (
             f" The plan of {plan.total:g} epochs {'ended' if ran else 'ends'} at "
             f"{metric.written(final.median, 2)}{'' if ran else f' ({low} to {high})'}."
