@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib.resources import files
 from typing import Any
 
@@ -56,12 +56,16 @@ class Errors:
 
     def quantile(self, probability: Floats | float) -> Floats:
         """Return the quantiles of z, of the shape of `probability`."""
-        place = (np.arange(len(self.z)) + 0.5) / len(self.z)
-        z = np.interp(probability, place, self.z)
+        z = np.interp(probability, self._places, self.z)
         if not self.centred:
             return np.asarray(z)
         late = np.asarray(probability) > 0.5
         return np.where(late, np.maximum(z, 0.0), np.minimum(z, 0.0))
+
+    @cached_property
+    def _places(self) -> Floats:
+        """Return the probabilities that the sorted errors stand for, [N]."""
+        return np.asarray((np.arange(len(self.z)) + 0.5) / len(self.z))
 
     def reached(self, in_sight: Floats) -> Floats:
         """Return the probability that a target is reached, [M], from the weight in sight."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -66,11 +67,18 @@ class Passages:
 
     def quantiles(self, probability: float) -> Floats:
         """Return the log time by which each level of the grid is reached, [M]; never falling."""
-        times = self._times(probability)
-        if probability > MEDIAN:
-            latest = self._times(max(probability, LATEST))
-            times = np.where(probability > self.reach, latest, times)
-        return np.minimum(times, float(np.log(self.horizon)))
+        if probability not in self._told:  # a plan asks of each for several gains of its decays
+            times = self._times(probability)
+            if probability > MEDIAN:
+                latest = self._times(max(probability, LATEST))
+                times = np.where(probability > self.reach, latest, times)
+            self._told[probability] = np.minimum(times, float(np.log(self.horizon)))
+        return self._told[probability]
+
+    @cached_property
+    def _told(self) -> dict[float, Floats]:
+        """Return the quantiles that were asked for, by probability."""
+        return {}
 
     @property
     def horizon(self) -> float:
