@@ -110,3 +110,11 @@ def test_the_law_stands_alone_where_it_knows_of_decays_and_their_gain_is_guessed
         foreseen = foresee(small.on(scale), reference.on(scale), read_plan(*plan.values()))
         told = foreseen.extra(scale.quality(target), (0.5,))[0]
         assert (found.median == pytest.approx(told)) == alone
+
+
+@pytest.mark.parametrize(("slope", "most"), [(0.5, 1.3 * 0.5), (20.0, 0.25 * 20)])
+def test_the_guess_is_as_unsure_as_the_curve_is_steep_within_what_is_lacking(slope, most):
+    values = 80 + slope * np.log(TIME / 60)
+    found = gain(LearningCurve(TIME, values, 1e-3))
+    assert found.guessed
+    assert found.stderr == pytest.approx(most, rel=0.05)

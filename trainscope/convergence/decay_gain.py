@@ -29,6 +29,8 @@ own retrainings, and little where the training loss is spent."""
 PER_SLOPE = 1.3
 """How unsure that guess is, for each point that the curve moves over a unit of log time: what
 decays bring to a language model shows in no noise and is as much as that."""
+OF_LACKING = 0.25
+"""The most of that, as a share of what a percentage lacks."""
 LAST = 3
 """Records at the end whose mean is the accuracy after the decays."""
 
@@ -109,5 +111,8 @@ def decay_gain(
             return Gain(mean, max(spread, jitter / 2), "the reference's decays")
     mean = PER_NOISE * jitter
     source = f"the noise of the {curve.metric.name} from epoch to epoch"
-    spread = float(np.hypot(mean, PER_SLOPE * max(log_slope(stage)[0], 0.0)))
+    unseen = PER_SLOPE * max(log_slope(stage)[0], 0.0)
+    if stage.bounded and len(stage):  # a curve that is still steep says less of its decays
+        unseen = min(unseen, OF_LACKING * (100.0 - float(stage.accuracy.max())))
+    spread = float(np.hypot(mean, unseen))
     return Gain(mean, spread, source, guessed=True)
