@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from trainscope.convergence import Estimate, LearningCurve, estimate_extra_epochs
 from trainscope.convergence.curve import AXES
+from trainscope.convergence.estimate import over
 from trainscope.convergence.scale import SEEN, shared_scale
 from trainscope.errors import RecordError
 from trainscope.records import Metric
@@ -167,3 +168,12 @@ def test_a_table_is_read_by_the_column_and_the_axis_that_are_asked_for(tmp_path)
     path.write_text("iter,lr,ppl\n1,0.1,30\n2,0.1,20\n2,0.1,10\n")
     again = LearningCurve.from_csv(path, Metric("perplexity", "", "lower"), column="ppl")
     assert (again.per, again.repeated) == ("step", 2.0)
+
+
+@pytest.mark.parametrize("per", ["step", "token"])
+def test_sentences_over_another_axis_are_english(per: str) -> None:
+    told = over(
+        per, "0.2 points an epoch, after an epoch; --epochs of 5-epoch means. An epoch more."
+    )
+    assert told == (f"0.2 points a {per}, after a {per}; --epochs of 5-record means. A {per} more.")
+    assert over("epoch", "by 0.2 an epoch") == "by 0.2 an epoch"

@@ -297,6 +297,7 @@ def over(per: str, text: str) -> str:
         return text
     text = re.sub(r"\b(\d+)-epoch mean", r"\1-record mean", text)
     text = text.replace("epoch to epoch", "record to record")
+    text = re.sub(r"\b([Aa])n (?=epoch)", r"\1 ", text)
     # An option, like --epochs, keeps its name.
     return re.sub(r"(?<!-)\b([Ee])poch", lambda e: per.capitalize() if e[1] == "E" else per, text)
 
