@@ -82,7 +82,7 @@ class AnnealingPrior:
     evidence: float = 0.25
     misfit: float = 0.06
     distance: float = 0.12
-    of_rise: tuple[float, float] = (1.0, 0.0)
+    of_rise: tuple[float, float] = (1.3, 0.0)
     of_noise: float = 0.5
     unsure: tuple[float, float] = (1.8, 1.4)
     unsure_noise: float = 0.6
