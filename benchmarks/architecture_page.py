@@ -118,7 +118,8 @@ def _method(results: Results) -> list[str]:
         "Two samples of the smallest input that a network takes are then measured after the "
         "action: the gradient; for the inner scope also the Jacobian (two combinations of outputs) "
         f"and, up to {CURVED_WEIGHTS / 1e6:.0f} M parameters, the curvature. What a probe could "
-        "not do stands in the cell. A cell with *a* is of the action and its checks alone. Masked "
+        "not do stands in the cell. A cell with *i* is of the scope inner, to which scope all gave "
+        "way, one with *a* of the action and its checks alone. Masked "
         f"networks above {MASKED_FLOPS / 1e9:g} GFLOPs at that input, whose shapes are the dense "
         f"network's, and those above {HEAVY_WEIGHTS / 1e6:.0f} M parameters or "
         f"{HEAVY_FLOPS / 1e9:.0f} GFLOPs at it always are.",
@@ -145,6 +146,8 @@ def _cell(result: Result | None, footnotes: dict[str, int]) -> str:
         for dense, left in (("parameters", "left"), ("flops", "left flops"))
     ]
     cell = " / ".join(by)
+    if any("gave way to scope inner" in note for note in result["notes"]):
+        cell += " *i*"
     if not result["probes"]:
         return f"{cell} *a*"
     failed = {
