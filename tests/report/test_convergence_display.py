@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from curves import curve
 from matplotlib.figure import Figure
@@ -84,3 +85,12 @@ def test_what_has_no_answer_is_drawn_too(target, small, reference):
     for line in shown.ax_.lines:
         assert all(math.isfinite(float(x)) for x in line.get_xdata())
     shown.figure_.canvas.draw()
+
+
+def test_a_run_with_a_warm_up_is_named_by_its_peak_lr() -> None:
+    lr = np.full(40, 0.0125)
+    lr[:3] = 0.001, 0.005, 0.009
+    small = LearningCurve(np.arange(1, 41), 90 - 60 / np.arange(1, 41), lr=lr)
+    estimate = estimate_extra_epochs(small, target=89.0)
+    shown = ConvergenceDisplay.from_estimate(estimate, small).plot()
+    assert "watched, peak LR 0.0125" in [line.get_label() for line in shown.ax_.get_lines()]

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from trainscope.convergence.curve import LearningCurve
+from trainscope.convergence.early_decay import log_slope
 from trainscope.convergence.estimate import Band, EstimateStatus, Interval
 from trainscope.convergence.passages import Passages
 from trainscope.convergence.plan import FEW
@@ -17,6 +18,10 @@ FURTHEST = 10.0
 """Times the epochs watched to which a curve is predicted: estimates were checked as far."""
 SOME = 3
 """Levels of the grid that are drawn in any case."""
+STEEP = 2.0
+"""Times by which a curve alone may be steeper over log time, where it is drawn, than it was."""
+NEAR = 2.0
+"""Times what was watched up to which it may be: levels just ahead, amid the noise, lie close."""
 POINTS = 60
 """Epochs at which the predicted curve is given."""
 
@@ -44,7 +49,11 @@ def withheld_for(stage: FirstStage, passage: Interval, status: EstimateStatus) -
 
 
 def drawn_band(
-    ahead: Passages, passage: Interval, tails: tuple[float, ...], small: LearningCurve
+    ahead: Passages,
+    passage: Interval,
+    tails: tuple[float, ...],
+    small: LearningCurve,
+    reference: FirstStage | None,
 ) -> Band:
     """Return the predicted values from the last watched record to well past the passage."""
     stage, scale = ahead.stage, small.scale
@@ -53,9 +62,11 @@ def drawn_band(
     until = min(max(1.2 * max(ends, default=0.0), 3 * last), FURTHEST * last)
     # Beyond what is in sight the prior alone would speak, and levels far apart lie at one time.
     sight = ahead.forecast.in_sight
-    keep = np.arange(len(sight)) < max(int(np.argmax(sight < HALF)) or len(sight), SOME)
-    if not keep.all():
-        until = min(until, max(float(np.exp(ahead.quantiles(HALF)[keep][-1])), 1.2 * last))
+    seen = int(np.argmax(sight < HALF)) or len(sight)
+    keep = np.arange(len(sight)) < max(seen, SOME)
+    drawn = keep if reference is not None else keep & (np.arange(len(sight)) < _until_steep(ahead))
+    if not drawn.all():
+        until = min(until, max(float(np.exp(ahead.quantiles(HALF)[drawn][-1])), 1.2 * last))
     time = np.geomspace(last, until, POINTS)
     rows = []
     for p in tails:
@@ -69,3 +80,17 @@ def drawn_band(
         rows.append(tuple(scale.within(row).tolist()))
     median, high, low = rows if scale.metric.sign > 0 else (rows[0], rows[2], rows[1])
     return Band(tuple((time + stage.lag).tolist()), median, low, high)
+
+
+def _until_steep(ahead: Passages) -> int:
+    """Return how many levels of the grid come before the passages crowd together.
+
+    Of levels that few laws reach, passages are those of the laws that do, the fast ones.
+    """
+    time = np.append(np.log(ahead.stage.time[-1]), ahead.quantiles(HALF))
+    level = np.append(ahead.best[-1], ahead.levels)
+    slope = np.diff(level) / np.maximum(np.diff(time), 1e-9)
+    mean = (level - level[0])[1:] / np.maximum((time - time[0])[1:], 1e-9)
+    steep = slope[1:] > STEEP * np.maximum(mean[:-1], log_slope(ahead.stage)[0])
+    steep &= time[1:-1] > time[0] + np.log(NEAR)
+    return int(np.argmax(steep)) + 1 if steep.any() else len(ahead.levels)

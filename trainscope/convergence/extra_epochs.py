@@ -177,7 +177,7 @@ def _estimated(
     ends = final_of(foreseen, small, plan, tails)
     in_doubt = doubt(status, scale, ahead, usable, goal)
     withheld = withheld_for(stage, passage, status)
-    band = Band() if withheld else drawn_band(ahead, passage, tails, small)
+    band = Band() if withheld else drawn_band(ahead, passage, tails, small, usable)
     if reachable < HALF and any(scale.quality(value) >= goal for value in band.median):
         band, withheld = Band(), DISAGREE
     return Estimate(

@@ -98,14 +98,15 @@ class ConvergenceDisplay:
         keep = curve.epochs > 0
         if not keep.any():
             return
-        rate = f"{curve.lr[0]:.3g}" if len(curve.lr) else "?"
+        peak = float(curve.lr.max())
+        rate = f"{'LR' if (curve.lr == peak).all() else 'peak LR'} {peak:.3g}"
         self.ax_.plot(
             curve.epochs[keep],
             curve.accuracy[keep],
             linewidth=1.3,
             marker="o",
             markersize=2.5,
-            label=f"{name}, LR {rate}",
+            label=f"{name}, {rate}",
             **style,
         )
 
