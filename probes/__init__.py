@@ -8,9 +8,10 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
+from trainscope.data.untouched import random_states
 from trainscope.probes.probe import DescribedProbe, Need, Probe, attempt, available, find, lacking
 from trainscope.probes.scalar_spec import GROUP, ScalarSpec
-from trainscope.probes.untouched import random_states, untouched
+from trainscope.probes.untouched import untouched
 
 if TYPE_CHECKING:
     from trainscope.probes.activity import Activity

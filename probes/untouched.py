@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import numpy as np
 import torch
 from torch import nn
 
+from trainscope.data.untouched import random_states
 from trainscope.errors import ProbeError
 from trainscope.networks.undo import UnseenWriteError, given_back
 from trainscope.probes.belongings import keep_belongings
-
-
-@contextmanager
-def random_states() -> Iterator[None]:
-    """Put the torch (every device), numpy and Python random states back on leaving."""
-    python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002
-    cuda = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
-    try:
-        with torch.random.fork_rng(devices=cuda):
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(legacy)  # noqa: NPY002
 
 
 @contextmanager
