@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from trainscope.convergence import EstimateStatus, LearningCurve, estimate_extra_epochs
-from trainscope.convergence.annealing import PRIOR, clocks, fit_law
+from trainscope.convergence.annealing import PRIOR, fit_law
+from trainscope.convergence.annealing_evidence import clocks
 from trainscope.convergence.plan import own_schedule, read_plan
 from trainscope.convergence.prospect import prospect
 from trainscope.convergence.scheduled import is_scheduled

@@ -504,6 +504,35 @@ def test_each_column_of_what_tells_parts_has_its_share_of_the_time(
     assert "slow" not in measuring._level  # it is not measured further
 
 
+def test_an_interrupt_keeps_a_later_column_where_the_first_told_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ends = [pace.OverTimeError(), None, KeyboardInterrupt()]
+
+    @dataclass(frozen=True)
+    class Parts(Slow):
+        tells_parts: ClassVar[bool] = True
+
+        def measure(self, network: nn.Module, data: ProbeData) -> Measurement:
+            error = ends.pop(0)
+            if error is not None:
+                raise error
+            return Measurement("slow", scalars={"x": Scalar(1.0)})
+
+    monkeypatch.setattr(budget.Measuring, "_expected", lambda *_: 1e9)
+    modules = dict.fromkeys(("before", "after", "recalibrated"), _net())
+    data = ProbeData("data", *_loader()[0])
+    measuring = budget.Measuring([Parts(None)], modules, data, 1, 120.0, lambda _: None)
+    measuring.run()
+    columns = measuring.found["slow"]
+    assert measuring.stopped
+    assert columns.after is not None
+    assert columns.recalibrated is not None
+    assert columns.after.value("x") == 1.0
+    assert "interrupted" in (columns.before.reason or "")
+    assert "interrupted" in (columns.recalibrated.reason or "")
+
+
 def test_what_is_tested_alone_comes_before_what_takes_longer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -20,26 +20,24 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from trainscope.convergence.annealing_evidence import (
+    FEWEST,
+    TINY,
+    Evidence,
+    clocks,
+    evidence_of,
+    grain_of,
+)
 from trainscope.convergence.curve import LearningCurve
-from trainscope.convergence.passage import WINDOW, Floats, centred_mean, noise
+from trainscope.convergence.passage import WINDOW, Floats
 from trainscope.convergence.track import Track
 
-RECORDS = 60
-"""Records of a run that are looked at, at most, half of them evenly in log time."""
-FEWEST = 4
-"""Records without which nothing is fitted."""
 LAST = 3
 """Records at a run's end that are looked at for whether it has left the law."""
-UNMOVED = 1e-3
-"""Share of a run's clock before which a warm-up from an LR of 0 has done nothing."""
-TINY = 1e-12
-"""The least that a clock shows."""
 CERTAIN = 4.0
 """Records' worth of belief in the misfit that is assumed, against the one that is found."""
 TRUST = (0.05, 4.0)
 """How far the found one may move the weight of the records."""
-SMALLEST = 1e-3
-"""Points below which two accuracies are the same."""
 DRAWS = 400
 """Curves that stand for the posterior."""
 
@@ -142,64 +140,6 @@ class Law:
         return np.asarray(base - scale * x - released * held + self.sway[:, None] * error)
 
 
-def clocks(
-    track: Track, at: Floats, reference: float, q: Floats, p: Floats, delay: Floats
-) -> tuple[Floats, Floats]:
-    """Return tau and n at some epochs, [G, M] each.
-
-    Args:
-        track: LRs from epoch 0.
-        at: [M], increasing, positive.
-        reference: The LR that counts as one.
-        q: [G], power of the LR in the clock.
-        p: [G], power of the LR in the noise.
-        delay: [G], clock time over which the noise follows its LR.
-    """
-    whole = track.split(at)
-    rates = whole.rates / reference
-    steps = np.diff(whole.edges, prepend=0.0) * rates[None] ** q[:, None]
-    kept = np.exp(-steps / delay[:, None])
-    level = np.where(rates > 0, np.maximum(rates, 1e-300)[None] ** p[:, None], 0.0)
-    held = np.empty_like(level)
-    now = level[:, 0]
-    for i in range(held.shape[1]):
-        now = level[:, i] + (now - level[:, i]) * kept[:, i]
-        held[:, i] = now
-    place = np.searchsorted(whole.edges, at)
-    return np.cumsum(steps, axis=1)[:, place], held[:, place]
-
-
-@dataclass(frozen=True)
-class _Evidence:
-    """The records of every run, as the fit sees them.
-
-    Attributes:
-        quality: [N].
-        below: [N], by how much each lies below the last of its run.
-        tau: [G, N], over the longest run.
-        held: [G, N], the noise that the LR keeps up.
-        end: [G], tau at the end of the watched run.
-        now: [G], the noise there.
-        count: Records of the watched run, which come first.
-        apart: How far apart the logarithms of the runs' peak LRs are.
-        rise: Of the watched run's quality over a unit of log time, or its fall.
-        falls: True where it is a fall.
-        jitter: Standard deviation of one record about its curve.
-    """
-
-    quality: Floats
-    below: Floats
-    tau: Floats
-    held: Floats
-    end: Floats
-    now: Floats
-    count: int
-    apart: float
-    rise: float
-    falls: bool
-    jitter: float
-
-
 def fit_law(curves: Sequence[LearningCurve], prior: AnnealingPrior = PRIOR) -> Law | None:
     """Fit the law to the runs in evidence; None where they hold fewer than `FEWEST` records.
 
@@ -214,7 +154,7 @@ def fit_law(curves: Sequence[LearningCurve], prior: AnnealingPrior = PRIOR) -> L
     horizon = max(float(c.epochs[-1]) for c in curves)
     axes = np.meshgrid(prior.q, prior.p, prior.delay, indexing="ij")
     grid = np.stack([axis.ravel() for axis in axes])
-    seen = _evidence(curves, reference, horizon, grid)
+    seen = evidence_of(curves, reference, horizon, grid)
     percent = curves[0].scale.percent
     of_rise, unsure = prior.of_rise[percent], prior.unsure[percent]
     rise, alpha, size = seen.rise, np.array(prior.alpha), prior.evidence * len(seen.quality)
@@ -241,7 +181,7 @@ def fit_law(curves: Sequence[LearningCurve], prior: AnnealingPrior = PRIOR) -> L
         rise = float(np.clip((share * speeds).sum(), 0.0, 4 * unit))
     off = seen.quality - design[best[0], best[1]] @ theta[best]
     rough = weight @ off**2 / weight.sum()
-    grain = max(map(_grain, curves)) if percent else 0.0
+    grain = max(map(grain_of, curves)) if percent else 0.0
     jitter = float(np.sqrt(seen.jitter**2 + rough + grain**2 / 2))
     draws, place, k, sway = _drawn(share, theta, cov)
     used, powers = np.unique(place, return_inverse=True)
@@ -249,71 +189,6 @@ def fit_law(curves: Sequence[LearningCurve], prior: AnnealingPrior = PRIOR) -> L
     return Law(
         draws, alpha[k], powers, grid[:, used], sway, reference, horizon, rise, jitter, prior
     )
-
-
-def _evidence(
-    curves: Sequence[LearningCurve], reference: float, horizon: float, grid: Floats
-) -> _Evidence:
-    """Return the records of every run with the clocks of every power of the grid."""
-    q, p, delay = grid
-    columns, ends, noises = [], [], []
-    for curve in curves:
-        at, values, below = _records(curve)
-        tau, held = clocks(Track.of(curve), at, reference, q, p, delay * horizon)
-        # What an LR of next to nothing left where it was is no point of a power law.
-        begun = np.asarray((tau > UNMOVED * tau[:, -1:]).all(axis=0))
-        begun[-FEWEST:] = True
-        columns.append((values[begun], below[begun], tau[:, begun], held[:, begun]))
-        ends.append(tau[:, -1])
-        noises.append(held[:, -1])
-    quality, below, tau, held = (
-        np.concatenate(column, axis=-1) for column in zip(*columns, strict=True)
-    )
-    rise = _rise(*_records(curves[0])[:2])
-    return _Evidence(
-        quality=quality,
-        below=below,
-        tau=np.maximum(tau / horizon, TINY),
-        held=held,
-        end=np.maximum(ends[0] / horizon, TINY),
-        now=noises[0],
-        count=len(columns[0][0]),
-        apart=float(np.ptp([np.log(c.lr.max()) for c in curves])),
-        rise=abs(rise),
-        falls=rise < 0,
-        jitter=max(noise(c.quality[c.epochs > 0]) for c in curves),
-    )
-
-
-def _grain(curve: LearningCurve) -> float:
-    """Return the smallest step between values: of an accuracy, that of one test sample."""
-    steps = np.diff(np.unique(curve.quality))
-    steps = steps[steps > SMALLEST]
-    return float(steps.min()) if len(steps) else 0.0
-
-
-def _records(curve: LearningCurve) -> tuple[Floats, Floats, Floats]:
-    """Return epochs, qualities, and by how much each lies below the last, [N] each."""
-    keep = curve.epochs > 0
-    at, values = curve.epochs[keep], curve.quality[keep]
-    below = np.abs(float(centred_mean(values)[-1]) - values)
-    if len(at) > RECORDS:
-        half = RECORDS // 2
-        even = np.linspace(1, len(at), half)
-        place = np.concatenate((even, np.geomspace(1, len(at), half))).round().astype(int) - 1
-        place = np.unique(place)
-        return at[place], values[place], below[place]
-    return at, values, below
-
-
-def _rise(at: Floats, values: Floats) -> float:
-    """Return the rise of the quality over a unit of log time, over the last half of a run."""
-    late = at >= at[-1] / 2
-    late[-FEWEST:] = True
-    s = np.log(at[late])
-    s = s - s.mean()
-    spread = float(s @ s)
-    return float(s @ values[late]) / spread if spread > 0 else 0.0
 
 
 def _solved(
@@ -383,7 +258,7 @@ def _drawn(
 
 
 def _beyond_the_fit(
-    draws: Floats, now: Floats, seen: _Evidence, off: Floats, prior: AnnealingPrior
+    draws: Floats, now: Floats, seen: Evidence, off: Floats, prior: AnnealingPrior
 ) -> None:
     """Give the draws what one law for all runs leaves out.
 

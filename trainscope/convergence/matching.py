@@ -59,6 +59,10 @@ def unseen(at: Floats, first: float) -> Floats:
     return np.interp(share, (1 / 3, 1.0, 1.02), (0.0, EARLY, BEFORE))
 
 
+TIE = 5e-10
+"""Levels nearer to each other are the same: rounding, and so the axis' unit, decides nothing."""
+
+
 @dataclass(frozen=True)
 class Rising:
     """A smoothed curve that never falls, with the noise that is left in its passages.
@@ -176,9 +180,9 @@ def match_levels(small: FirstStage, values: Floats, reference: Rising) -> Matche
     at = np.unique(np.geomspace(max(small.time[0], last / 10), last, LEVELS))
     level, slope, leverage = local_level(small.time, values, at, BANDWIDTH)
     variance = (noise(values) * leverage / np.maximum(slope, 1e-9)) ** 2
-    time, other, shared = reference.passage(level)
+    time, other, shared = reference.passage(level - TIE)
     keep = np.isfinite(time) & (time > 0.02 * reference.time[1])
-    keep &= level > reference.level[0]
+    keep &= level > reference.level[0] + TIE
     time = np.where(keep, time, 1.0)
     return Matches(
         at=np.log(time[keep]),

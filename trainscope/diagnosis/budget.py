@@ -277,7 +277,7 @@ class Measuring:
                 self._keep_part(probe, columns, f"{why}: {MORE}", effort.said)
             return False
         except KeyboardInterrupt:
-            if probe.name not in self.found and columns["before"] is not None:
+            if probe.name not in self.found and any(columns.values()):
                 self._keep_part(probe, columns, INTERRUPTED, effort.said)
             raise
         self._keep(probe.name, columns)

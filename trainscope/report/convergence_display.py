@@ -98,7 +98,7 @@ class ConvergenceDisplay:
         keep = curve.epochs > 0
         if not keep.any():
             return
-        peak = float(curve.lr.max())
+        peak = float(curve.lr.max())  # records have an LR
         rate = f"{'LR' if (curve.lr == peak).all() else 'peak LR'} {peak:.3g}"
         self.ax_.plot(
             curve.epochs[keep],
