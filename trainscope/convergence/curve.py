@@ -44,6 +44,7 @@ class LearningCurve:
         per: What `epochs` counts: "epoch", "step" or "token".
         repeated: The first epoch with two values, None where there is none.
         scale: What `quality` is told in.
+        unit: What one of `epochs` stands for, in those of the log.
     """
 
     epochs: Floats
@@ -57,6 +58,7 @@ class LearningCurve:
     per: str
     repeated: float | None
     scale: Scale
+    unit: float
 
     def __init__(
         self,
@@ -121,6 +123,7 @@ class LearningCurve:
         at, counts = np.unique(e[finite], return_counts=True)
         self.repeated = float(at[counts > 1][0]) if (counts > 1).any() else None
         self.scale = Scale(metric)
+        self.unit = 1.0
 
     @property
     def quality(self) -> Floats:
@@ -131,6 +134,12 @@ class LearningCurve:
         """Return the same curve with points of another scale."""
         other = copy(self)
         other.scale = scale
+        return other
+
+    def told_over(self, epochs: Floats, lr_epochs: Floats, unit: float) -> LearningCurve:
+        """Return the same curve with other numbers for its epochs, [N] and [M]."""
+        other = copy(self)
+        other.epochs, other.lr_epochs, other.unit = epochs, lr_epochs, unit
         return other
 
     def __len__(self) -> int:

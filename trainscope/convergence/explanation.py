@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from trainscope.convergence.axis import told as in_epochs
 from trainscope.convergence.ceiling import ceiling
 from trainscope.convergence.curve import LearningCurve
 from trainscope.convergence.decay_gain import Gain
@@ -71,8 +72,9 @@ def explain(
     ]
     if plan is None and status is not EstimateStatus.REACHED and reachable < SURE:
         time = MANY * float(ahead.stage.time[-1])
+        until = (time + ahead.stage.lag) * ahead.stage.unit
         sentences.append(
-            f"It is not reached within {time + ahead.stage.lag:.0f} epochs with probability "
+            f"It is not reached within {until:.0f} epochs with probability "
             f"{1 - ahead.within(time, target):.2f}."
         )
     if status is not EstimateStatus.REACHED:
@@ -118,7 +120,7 @@ def _decays(scale: Scale, gain: Gain, best: float, plan: Plan, *, annealed: bool
             f"The decays are taken to {'add' if up else 'take off'} "
             f"{scale.gap(best, best + gain.mean, 1)} (standard error "
             f"{_number(scale.gap(best, best + gain.stderr, 1))}; from {gain.source}) and "
-            f"{'' if up else 'to add '}{plan.tail:.1f} epochs' worth of LR time."
+            f"{'' if up else 'to add '}{plan.tail * plan.unit:.1f} epochs' worth of LR time."
         )
     else:
         told = "What the decays bring is taken from one law for all records and their LRs."
@@ -169,8 +171,9 @@ def _evidence(scale: Scale, ahead: Passages, target: float) -> str:
     """Return where the curve stands and how fast it moves."""
     stage, best, metric = ahead.stage, float(ahead.best[-1]), scale.metric
     side = metric.behind if best < target else metric.ahead
+    watched = (stage.time[-1] + stage.lag) * stage.unit
     text = (
-        f"After {stage.time[-1] + stage.lag:g} epochs at LR {stage.lr:g} the best 5-epoch mean is "
+        f"After {watched:g} epochs at LR {stage.lr:g} the best 5-epoch mean is "
         f"{scale.written(best)}, {scale.gap(best, target)} {side} the target"
     )
     slope, stderr = log_slope(stage)
@@ -232,7 +235,7 @@ def about_the_records(told: str, status: EstimateStatus, small: LearningCurve, w
         small: The curve.
         watched: Its records in the first LR stage.
     """
-    epochs = small.epochs[small.epochs > 0]
+    epochs = [in_epochs(epoch, small.unit) for epoch in small.epochs[small.epochs > 0].tolist()]
     if status is EstimateStatus.TOO_FEW and len(epochs) >= FEWEST:
         told = told.replace(
             sentence(status, small.metric),

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from trainscope.convergence.axis import counted_in, told_in, unit_of
 from trainscope.convergence.calibration import Calibration, load
 from trainscope.convergence.curve import LearningCurve
 from trainscope.convergence.decay_gain import Gain, decay_gain, final_quality
@@ -47,6 +48,8 @@ QUANTILES = np.linspace(0.01, 0.99, 50)
 """Of the passage, where the gain's uncertainty is laid over it."""
 SLIGHT = 1e-6
 """A slope (percent per unit of log time) that is rounding."""
+SHORTEST = 0.02
+"""Share of a plan to which more epochs are looked for at least."""
 NO_DECAYS = Gain(0.0, 0.0, "a plan without decays")
 
 
@@ -92,6 +95,9 @@ def estimate_extra_epochs(
         raise RecordError(f"the level must lie between 0 and 1, like 0.8, not {level}")
     _check_alike(small, reference)
     decayed = early_decay(small)
+    one = unit_of(small)
+    small = counted_in(small, one)
+    reference = None if reference is None else counted_in(reference, one)
     if len(small):
         scale = shared_scale([small] if reference is None else [small, reference])
         small = small.on(scale)
@@ -99,9 +105,9 @@ def estimate_extra_epochs(
     scale = small.scale
     if scale.log and target <= 0:
         raise RecordError(f"a perplexity is above 0, and the target is {target:g}")
-    found = _estimated(
-        small, target, reference, level, schedule, total_epochs, calibration or load()
-    )
+    plan = None if schedule is None else read_plan(schedule, total_epochs, one)
+    found = _estimated(small, target, reference, level, plan, calibration or load())
+    found = told_in(found, one)
     if decayed is not None:
         decayed = replace(decayed, explanation=over(small.per, decayed.explanation))
     return replace(
@@ -118,13 +124,11 @@ def _estimated(
     target: float,
     reference: LearningCurve | None,
     level: float,
-    schedule: str | None,
-    total_epochs: float | None,
+    plan: Plan | None,
     calibration: Calibration,
 ) -> Estimate:
-    """Return the estimate for curves of one scale, told over epochs."""
+    """Return the estimate for curves of one scale, on one axis."""
     scale, goal = small.scale, small.scale.quality(target)
-    plan = None if schedule is None else read_plan(schedule, total_epochs)
     stage = first_stage(small)
     its = None if reference is None else first_stage(reference)
     if stage is not None and not len(stage) and reference is not None and its is not None:
@@ -262,7 +266,7 @@ def _planned(
         return extra_of(foreseen, target, tails), foreseen.reachable(target)
     # A plan at another LR than the one watched goes at another pace: equal LR time.
     pace, done = stage.lr / plan.lr, plan.tail + plan.first
-    horizon = max((ahead.horizon + stage.lag) * pace - done, 1.0)
+    horizon = max((ahead.horizon + stage.lag) * pace - done, SHORTEST * plan.total)
     law = foreseen if plan.tail else None
     if law is not None:  # what neither sees lies beyond what either looks at
         horizon = max(horizon, float(law.longer[-1]))

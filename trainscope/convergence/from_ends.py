@@ -50,7 +50,7 @@ def from_ends(
     status = EstimateStatus.REACHED if done else EstimateStatus.TOO_FEW
     text = (
         f"No {small.metric.name} of the first LR stage is known, so that the estimate rests on "
-        f"equal LR time alone: the reference's {reference.end:g} epochs at an LR "
+        f"equal LR time alone: the reference's {reference.end * reference.unit:g} epochs at an LR "
         f"{reference.lr / pace:.3g} times as large."
     )
     return Estimate(

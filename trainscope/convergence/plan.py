@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from trainscope.convergence.axis import on_axis
 from trainscope.convergence.curve import LearningCurve
 from trainscope.convergence.estimate import THE_SCHEDULE, THE_STAGE
 from trainscope.convergence.stage import first_stage, held
@@ -30,12 +31,14 @@ class Plan:
         lr: Its LR.
         tail: LR time of the decays: the sum of their LRs over `lr`, in epochs.
         track: All its LRs.
+        unit: What one of all these epochs stands for, in those that were planned.
     """
 
     first: float
     lr: float
     tail: float
     track: Track
+    unit: float = 1.0
 
     @property
     def total(self) -> float:
@@ -77,10 +80,15 @@ class Plan:
         return Track(np.where(edges > rise, later, edges), self.track.rates)
 
 
-def read_plan(schedule: str, total: float | None) -> Plan:
+def read_plan(schedule: str, total: float | None, unit: float = 1.0) -> Plan:
     """Read `0:1e-3,30:1e-4,45:1e-5` and its total of epochs.
 
     The first stage ends where the LR first falls, so that a warmup belongs to it.
+
+    Args:
+        schedule: The first epoch and the LR of every stage.
+        total: Epochs.
+        unit: The epochs that one of the plan's is to stand for.
 
     Raises:
         ScheduleError: The schedule is not of that form, or the total is missing or too small.
@@ -93,15 +101,15 @@ def read_plan(schedule: str, total: float | None) -> Plan:
         raise ScheduleError(
             f"the LR schedule '{schedule}' needs a total of more than {starts[-1]:g} epochs"
         )
-    ends = [*starts[1:], float(total)]
+    ends = on_axis(np.array([*starts[1:], total], dtype=np.float64), unit)
     decay = next((i for i in range(1, len(stages)) if stages[i][1] < stages[i - 1][1]), len(stages))
     peak = max(lr for _, lr in stages[:decay])
     if not peak:
         raise ScheduleError(f"the LR schedule '{schedule}' has no positive LR in its first stage")
-    spans = list(zip(stages, ends, strict=True))[decay:]
-    tail = sum(lr * (end - start) for (start, lr), end in spans) / peak
-    track = Track(np.array(ends), np.array([lr for _, lr in stages])).joined()
-    return Plan(first=ends[decay - 1], lr=peak, tail=tail, track=track)
+    rates = np.array([lr for _, lr in stages])
+    tail = float((rates * np.diff(ends, prepend=0.0))[decay:].sum()) / peak
+    track = Track(ends, rates).joined()
+    return Plan(first=float(ends[decay - 1]), lr=peak, tail=tail, track=track, unit=unit)
 
 
 def _stage(part: str, schedule: str) -> tuple[float, float]:

@@ -232,14 +232,12 @@ def _explained(
         low, high = metric.written(final.low, 2), metric.written(final.high, 2)
         ran = ahead.ended is not None
         text += (
-            f" The plan of {plan.total:g} epochs {'ended' if ran else 'ends'} at "
+            f" The plan of {plan.total * plan.unit:g} epochs {'ended' if ran else 'ends'} at "
             f"{metric.written(final.median, 2)}{'' if ran else f' ({low} to {high})'}."
         )
         if status is not EstimateStatus.REACHED:
             text += f" The extra epochs are to be added to {plan.lengthens}."
     if status is EstimateStatus.UNREACHABLE:
         horizon = plan.total + ahead.longer[-1] if plan is not None else ahead.horizon
-        text += (
-            f" It is not reached within {horizon:.0f} epochs with probability {1 - reachable:.2f}."
-        )
+        text += f" It is not reached within {horizon * small.unit:.0f} epochs with probability {1 - reachable:.2f}."
     return text

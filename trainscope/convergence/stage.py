@@ -30,6 +30,7 @@ class FirstStage:
         lag: Epochs minus LR time: what a warmup cost.
         decayed: True where the curve goes on after a decay.
         bounded: True where the points are those of a percentage, which ends at 100.
+        unit: What one of all these epochs stands for, in those of the log.
     """
 
     time: Floats
@@ -41,6 +42,7 @@ class FirstStage:
     lag: float
     decayed: bool
     bounded: bool = True
+    unit: float = 1.0
 
     def __len__(self) -> int:
         """Return the number of records."""
@@ -80,6 +82,7 @@ def first_stage(curve: LearningCurve) -> FirstStage | None:
         lag=float(end - clock[-1]),
         decayed=bool(len(falls)),
         bounded=curve.scale.percent,
+        unit=curve.unit,
     )
 
 
