@@ -1,5 +1,7 @@
 # Every target does its own set-up: a .venv in the repo, made anew when pyproject.toml changes.
 PYTHON ?= python3
+# More of them test what needs other packages, like EXTRAS=dev,transformers.
+EXTRAS ?= dev
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -38,7 +40,7 @@ docs: $(READY)
 $(READY): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -e '.[dev]' --config-settings editable_mode=lenient
+	$(BIN)/python -m pip install --quiet -e '.[$(EXTRAS)]' --config-settings editable_mode=lenient
 	touch $@
 
 clean:

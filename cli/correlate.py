@@ -45,10 +45,14 @@ WRITTEN = "correlation.json"
     help="A column, like data: candidates are compared only where it is the same; may be repeated.",
 )
 @click.option(
-    "--better", type=click.Choice(["higher", "lower"]), help="Which direction of --target is."
+    "--better",
+    type=click.Choice(["higher", "lower"]),
+    help="Whether higher or lower values of --target are better.",
 )
 @click.option("--lower", multiple=True, help="A column of which lower is better; may be repeated.")
-@click.option("--higher", multiple=True, help="A column of which higher is; may be repeated.")
+@click.option(
+    "--higher", multiple=True, help="A column of which higher is better; may be repeated."
+)
 @click.option(
     "--level",
     type=float,
@@ -56,8 +60,8 @@ WRITTEN = "correlation.json"
     show_default=True,
     help="Probability that intervals hold.",
 )
-@click.option("--study", help="Of a store: the study whose runs are taken; by default all.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of everything drawn.")
+@click.option("--study", help="The study of a store whose runs are taken; by default all.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Random seed of every draw.")
 @click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON.")
 @click.option(
     "--output",

@@ -1,4 +1,4 @@
-"""`trainscope demo`: the whole story on a network that trains in half a minute."""
+"""`trainscope demo`: the whole story on a small network, in a minute or two."""
 
 from __future__ import annotations
 

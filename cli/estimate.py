@@ -47,7 +47,7 @@ HALF = 0.5
 @click.option(
     "--shape",
     type=click.Choice(["cosine", "linear", "wsd"]),
-    help="Or the shape of the schedule that RUN is in the middle of.",
+    help="The shape of the schedule that RUN is in the middle of, in place of --schedule.",
 )
 @click.option(
     "--min-lr", type=float, help="Where --shape ends; by default what RUN's LRs fall towards."
@@ -93,7 +93,6 @@ def command(
         read_curve,
     )
     from trainscope.convergence import (
-        EstimateStatus,
         continued_schedule,
         estimate_extra_epochs,
         final_level,
@@ -146,8 +145,7 @@ def command(
     decays = " after the decays" if schedule else ""
     say(f"target           {small.metric.written(target, 2)}{decays}")
     say(f"status           {estimate.status}")
-    rough = estimate.status is EstimateStatus.TOO_FEW and bool(estimate.curve.epochs)
-    if estimate.status in (EstimateStatus.TOO_FEW, EstimateStatus.EMPTY) and not rough:
+    if not estimate.is_known:
         say("first passage    unknown")
         say(f"{f'extra {small.per}s':<16} unknown")
     else:

@@ -98,8 +98,8 @@ def stated_options(command: Callable[..., Any]) -> Callable[..., Any]:
     "one; the epochs before it are left out.",
 )
 @click.option("--recipe", help="The LR schedule, where the log has no LR: F60,1e-3.")
-@click.option("--schedule", help="Or its stages: 0:1e-2,30:1e-3.")
-@click.option("--epochs", type=int, help="The total of --schedule.")
+@click.option("--schedule", help="The LR stages in place of a recipe, like 0:1e-2,30:1e-3.")
+@click.option("--epochs", type=int, help="Total of epochs of --schedule.")
 @stated_options
 @click.option(
     "--setting",

@@ -177,7 +177,7 @@ def seed_option(command: Command) -> Command:
         type=click.IntRange(0, 2**63 - 2),
         default=0,
         show_default=True,
-        help="Of every random choice.",
+        help="Random seed of every draw.",
     )(command)
 
 
@@ -208,7 +208,9 @@ def network_options(command: Command) -> Command:
         (
             click.argument("checkpoint", type=Checkpoint(path_type=Path)),
             click.option("--arch", help="The architecture's name, where it is not recognised."),
-            click.option("--model", help="Or the function that builds it: package.module:factory."),
+            click.option(
+                "--model", help="The function that builds the network: package.module:factory."
+            ),
             click.option(
                 "--data",
                 help="digits, mnist:ROOT, fashionmnist:ROOT, cifar10:ROOT, cifar100:ROOT, "

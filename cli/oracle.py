@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from trainscope.cli.options import Place, no_titles_option, probe_names, probes_option
+from trainscope.cli.options import (
+    Checkpoint,
+    Place,
+    no_titles_option,
+    probe_names,
+    probes_option,
+    seed_option,
+    task_option,
+)
 from trainscope.cli.printing import remark, say, show
 from trainscope.cli.training_options import build_settings, open_both, optimizer_options
 
@@ -30,7 +38,7 @@ def _candidates(value: str) -> int | None:
 
 
 @click.command("oracle")
-@click.argument("checkpoint", type=Place(exists=True, path_type=Path))
+@click.argument("checkpoint", type=Checkpoint(path_type=Path))
 @click.option("--layer", multiple=True, required=True, help="The layer to prune; may be repeated.")
 @click.option(
     "--keep",
@@ -58,14 +66,25 @@ def _candidates(value: str) -> int | None:
     show_default=True,
     help="Seeds that each candidate is retrained with; 2 or more tell the ceiling, 0 is a search.",
 )
-@click.option("--recipe", help="Of retraining, like F10,1e-2; or stages like 0:1e-2,5:1e-3.")
-@click.option("--epochs", type=int, help="The total of stages.")
+@click.option(
+    "--recipe",
+    help="The LR recipe of retraining, like F10,1e-2, or its stages, like 0:1e-2,5:1e-3.",
+)
+@click.option(
+    "--epochs", type=click.IntRange(min=1), help="Total of epochs, where --recipe gives stages."
+)
 @click.option("--data", help="Data to train on; by default what the checkpoint remembers.")
-@click.option("--task", help="What the network is asked to do; by default classification.")
+@task_option
 @click.option("--arch", help="The architecture's name, where it is not recognised.")
 @click.option("--model", help="A function that builds the network: package.module:factory.")
 @optimizer_options
-@click.option("--batch-size", type=int, default=64, show_default=True, help="Samples a step.")
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=64,
+    show_default=True,
+    help="Samples in a step.",
+)
 @click.option(
     "--augment/--no-augment",
     default=True,
@@ -74,7 +93,7 @@ def _candidates(value: str) -> int | None:
 )
 @probes_option()
 @click.option("--workers", type=click.IntRange(min=1), help="Processes that retrain; by default 1.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the draw of candidates.")
+@seed_option
 @click.option(
     "--output",
     type=Place(file_okay=False, path_type=Path),

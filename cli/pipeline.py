@@ -48,7 +48,7 @@ from trainscope.cli.training_options import (
     help="Like P60F60,1e-3, or squeezed: P30/F90,1e-2. Several are the runs of a study.",
 )
 @click.option("--arch", default="digits_resnet", show_default=True, help="The architecture's name.")
-@click.option("--model", help="Or the function that builds it: package.module:factory.")
+@click.option("--model", help="The function that builds the network: package.module:factory.")
 @click.option("--data", default="digits", show_default=True, help=DATA_HELP)
 @click.option("--input-shape", help="CxHxW to which a folder of images is resized.")
 @click.option("--download", is_flag=True, help="Fetch the data where it is missing.")

@@ -75,7 +75,7 @@ TOP = 3
 @click.option(
     "--retrain-steps",
     type=click.IntRange(min=1),
-    help="Or its optimizer steps, tested five times on the way.",
+    help="Optimizer steps in place of epochs, tested five times on the way.",
 )
 @click.option(
     "--retrain-batch-size",
@@ -99,7 +99,11 @@ TOP = 3
     help="Samples that a probe holds at once.",
 )
 @click.option(
-    "--top", type=click.IntRange(min=1), default=TOP, show_default=True, help="Eigenvalues."
+    "--top",
+    type=click.IntRange(min=1),
+    default=TOP,
+    show_default=True,
+    help="Number of largest Hessian eigenvalues.",
 )
 @click.option(
     "--budget",

@@ -16,7 +16,7 @@ from trainscope.cli.schedule_options import build_pretraining, build_schedule, s
 @click.argument("recipe")
 @shape_options
 @click.option(
-    "--epochs", type=int, help="The total, where RECIPE is a schedule like 0:1e-2,30:1e-3."
+    "--epochs", type=int, help="Total of epochs, where RECIPE is a schedule like 0:1e-2,30:1e-3."
 )
 @click.option(
     "--speedup", type=float, help="Dense FLOPs / pruned FLOPs, for a recipe like P30/F90,1e-2."

@@ -40,7 +40,7 @@ def shape_options(command: Command) -> Command:
                 type=click.IntRange(min=0),
                 default=0,
                 show_default=True,
-                help="Epochs of a linear rise, put in front.",
+                help="Epochs of a linear warm-up, put in front.",
             ),
             click.option(
                 "--extra-epochs",
@@ -109,9 +109,11 @@ def schedule_options(command: Command) -> Command:
     """Add the ways to say a schedule: a recipe, or stages with their total."""
     for add in reversed(
         (
-            click.option("--recipe", help="Like F60,1e-3: 60 epochs from LR 1e-3."),
-            click.option("--schedule", help="Or the stages themselves: 0:1e-2,30:1e-3."),
-            click.option("--epochs", type=int, help="The total of --schedule."),
+            click.option("--recipe", help="The LR recipe: F60,1e-3 is 60 epochs from LR 1e-3."),
+            click.option(
+                "--schedule", help="The LR stages in place of a recipe, like 0:1e-2,30:1e-3."
+            ),
+            click.option("--epochs", type=int, help="Total of epochs of --schedule."),
             shape_options,
         )
     ):

@@ -15,6 +15,7 @@ from trainscope.cli.options import (
     task_option,
     unsafe_load_option,
 )
+from trainscope.cli.printing import remark
 from trainscope.cli.running import MEASURING, build_hook, run_and_show
 from trainscope.cli.schedule_options import build_schedule, schedule_options
 from trainscope.cli.sections import Sectioned
@@ -48,13 +49,13 @@ if TYPE_CHECKING:
     help="What the budget counts: pretraining and retraining, or pretraining alone.",
 )
 @click.option(
-    "--lr", default="1e-1", show_default=True, help="The first LR, where no schedule is said."
+    "--lr", default="1e-1", show_default=True, help="The first LR, where no schedule is given."
 )
 @click.option(
     "--speedup", type=float, help="Dense FLOPs / pruned FLOPs, where no run beside --like says it."
 )
 @click.option("--arch", help="The architecture's name, where it is not recognised.")
-@click.option("--model", help="Or the function that builds it: package.module:factory.")
+@click.option("--model", help="The function that builds the network: package.module:factory.")
 @unsafe_load_option
 @part_option
 @regrow_option
@@ -114,7 +115,7 @@ def command(
     job = scratch_job(network, dataset, schedule, settings, kind, retraining=run)
     hook, watched = build_hook(dataset, settings, **measuring)
     for note in dict.fromkeys((*network.notes, *job.notes)):
-        click.echo(note, err=True)
+        remark(note)
     run_and_show(
         replace(job, watched=watched),
         output=output,

@@ -25,7 +25,9 @@ def place_options(command: Command) -> Command:
     for add in reversed(
         (
             click.argument("place", metavar="STORE"),
-            click.option("--study", "name", help="Of several studies in the store, this one."),
+            click.option(
+                "--study", "name", help="Name of the study, where the store holds several."
+            ),
             folder_option,
         )
     ):
@@ -49,7 +51,7 @@ device_option = click.option(
     "--device", default="cpu", show_default=True, help="Where to train: cpu, cuda:0, ..."
 )
 small_option = click.option(
-    "--small", is_flag=True, help="Of a preset, the twin that ends here in minutes."
+    "--small", is_flag=True, help="Take the small twin of a preset, which ends in minutes."
 )
 
 
@@ -71,12 +73,14 @@ def command() -> None:
     type=click.Choice(["serial", "processes", "ray"]),
     help="Who does the runs: this process by default, with --workers processes of this machine.",
 )
-@click.option("--workers", type=click.IntRange(min=1), help="How many; the threads are shared.")
-@click.option("--address", help="Of a Ray cluster; by default Ray is started here.")
-@click.option("--store", "place", help="Another store than the study names.")
+@click.option(
+    "--workers", type=click.IntRange(min=1), help="Number of workers; they share the threads."
+)
+@click.option("--address", help="Address of a Ray cluster; by default Ray is started here.")
+@click.option("--store", "place", help="The store to use in place of the one that the study names.")
 @folder_option
 @small_option
-@click.option("--retry-failed", is_flag=True, help="Do the runs anew that failed.")
+@click.option("--retry-failed", is_flag=True, help="Run again what failed.")
 @grace_option
 @device_option
 def run_command(

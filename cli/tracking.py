@@ -53,7 +53,9 @@ def tracking_options(command: Command) -> Command:
                 help="What the run belongs to there: MLflow's experiment, W&B's and Trackio's "
                 "project.",
             ),
-            click.option("--run-name", help="What it is called there; by default as its folder."),
+            click.option(
+                "--run-name", help="Name of the run in the tracker; by default that of its folder."
+            ),
         )
     ):
         command = add(command)

@@ -23,7 +23,7 @@ DATA_HELP = (
 
 @click.command("train", cls=Sectioned)
 @click.option("--arch", help="The architecture's name, like resnet20.")
-@click.option("--model", help="Or the function that builds it: package.module:factory.")
+@click.option("--model", help="The function that builds the network: package.module:factory.")
 @click.option("--data", required=True, help=DATA_HELP)
 @click.option("--input-shape", help="CxHxW to which a folder of images is resized.")
 @click.option("--download", is_flag=True, help="Fetch the data where it is missing.")

@@ -36,7 +36,7 @@ def training_options(command: Command) -> Command:
     for add in reversed(
         (
             click.option(
-                "--batch-size", type=int, default=64, show_default=True, help="Samples a step."
+                "--batch-size", type=int, default=64, show_default=True, help="Samples in a step."
             ),
             click.option(
                 "--label-smoothing",
@@ -57,7 +57,7 @@ def training_options(command: Command) -> Command:
                 type=click.Choice(PRECISIONS),
                 default="auto",
                 show_default=True,
-                help="Mixed where the device has it, or as said.",
+                help="Precision of training; auto is mixed precision where the device has it.",
             ),
             seed_option,
             click.option("--device", default="cpu", show_default=True, help="cpu, cuda:0, ..."),
@@ -71,7 +71,7 @@ def training_options(command: Command) -> Command:
             click.option(
                 "--probe-epochs", help="After which epochs, like 0,1,5; by default after each."
             ),
-            click.option("--probe-every", type=int, help="Or every so many steps."),
+            click.option("--probe-every", type=int, help="Measure every so many steps instead."),
             click.option(
                 "--samples",
                 type=click.IntRange(min=2),

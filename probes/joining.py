@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import distributed
 
-from trainscope.errors import ProbeError
+from trainscope.errors import ProbeError, first_line
 from trainscope.probes import ranks
 
 _STORES: list[Any] = []
@@ -59,10 +59,9 @@ def joined() -> Iterator[ranks.Ranks]:
     try:
         _join(backend, timedelta(seconds=ranks.PATIENCE))
     except RuntimeError as error:
-        said = next(iter(str(error).strip().splitlines()), "no reason given")
         raise ProbeError(
             f"this is rank {os.environ['RANK']} of {count} processes, and the others did not come "
-            f"within {ranks.PATIENCE:g} s ({said[:200]}): {ranks.DO}"
+            f"within {ranks.PATIENCE:g} s ({first_line(error)[:200]}): {ranks.DO}"
         ) from error
     try:
         yield ranks.present()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
-from trainscope.errors import ProbeError, TaskError
+from trainscope.errors import ProbeError, TaskError, first_line
 from trainscope.task import Batch, Classification, Outputs, Task
 from trainscope.task.batches import targets, tensors
 
@@ -103,7 +103,7 @@ def derivative(
             raise
         if _out_of_memory(error):
             raise _failure("a backward pass fails", None, error) from error
-        raise NotDifferentiableError(_first_line(error)) from error
+        raise NotDifferentiableError(first_line(error)) from error
     return tuple(
         each.to_dense() if isinstance(each, Tensor) and each.is_sparse else each for each in found
     )
@@ -114,16 +114,12 @@ def _failure(what: str, model: nn.Module | None, error: Exception) -> ProbeError
     if _out_of_memory(error):
         return ProbeError(f"{what}: not enough memory; give a smaller --batch-size")
     where = "" if model is None else _where_raised(model, error)
-    return ProbeError(f"{what}{where}: {type(error).__name__}: {_first_line(error)}")
+    return ProbeError(f"{what}{where}: {type(error).__name__}: {first_line(error)}")
 
 
 def _out_of_memory(error: Exception) -> bool:
     known = isinstance(error, MemoryError | torch.OutOfMemoryError)
     return known or "can't allocate memory" in str(error)
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), "no message")
 
 
 def _where_raised(model: nn.Module, error: Exception) -> str:

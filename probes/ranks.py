@@ -17,7 +17,8 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, distributed
 
-from trainscope.errors import ProbeError
+from trainscope.errors import ProbeError, first_line
+from trainscope.foreign import reason
 from trainscope.probes.signals import Signals
 
 T = TypeVar("T")
@@ -292,10 +293,9 @@ class JobRanks(Ranks):
         try:
             return make()
         except RuntimeError as error:  # distributed.DistError is one
-            said = next(iter(str(error).strip().splitlines()), "no reason given")
             self._lost = (
                 f"rank {self.index} lost the other processes while they measured together "
-                f"({said[:200]}): look at what ended them, and begin again"
+                f"({first_line(error)[:200]}): look at what ended them, and begin again"
             )
             raise _EndedError(1, ProbeError(self._lost)) from error
 
@@ -305,8 +305,7 @@ def _portable(error: BaseException) -> BaseException:
     try:
         found: BaseException = pickle.loads(pickle.dumps(error))
     except Exception:  # whatever a class of somebody's raises
-        said = next(iter(str(error).strip().splitlines()), "no message")
-        return ProbeError(f"{type(error).__name__}: {said}")
+        return ProbeError(reason(error))
     return found
 
 

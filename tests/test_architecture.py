@@ -78,10 +78,17 @@ def test_imports_go_one_way():
 
 
 def test_convergence_stands_on_records_alone():
-    for module, path in modules():
-        if module.startswith("trainscope.convergence"):
-            rooms = {room(name) for name in imported(path)}
-            assert rooms <= {"trainscope.convergence", "trainscope.records", "trainscope.errors"}
+    inside = [path for module, path in modules() if module.startswith("trainscope.convergence")]
+    assert len(inside) > 20
+    for path in inside:
+        rooms = {room(name) for name in imported(path)}
+        assert rooms <= {"trainscope.convergence", "trainscope.records", "trainscope.errors"}
+
+
+def test_commands_print_through_one_module():
+    """It keeps control characters of files from the terminal."""
+    direct = [m for m, path in modules() if "click.echo(" in path.read_text(encoding="utf-8")]
+    assert direct == []
 
 
 def test_every_package_is_listed():

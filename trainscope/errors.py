@@ -66,3 +66,8 @@ class UnknownNameError(RecordError, KeyError):
     """A name that a record does not have."""
 
     __str__ = Exception.__str__  # a KeyError shows its message in quotes
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or its kind where it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

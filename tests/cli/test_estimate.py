@@ -409,3 +409,21 @@ def test_the_level_stands_on_the_first_line_that_has_an_interval(target, plan):
 
 STARTS = ("first", "extra")
 """How the two lines begin whose numbers have an interval."""
+
+
+def test_rough_numbers_of_few_epochs_are_told_and_none_are_unknown(tmp_path):
+    """Of an accuracy that follows 90 - 50 exp(-LR time / 0.03): 80 % comes at epoch 49."""
+
+    def log(name: str, epochs: int, lr: float) -> str:
+        rows = [f"{e},{lr},{90 - 50 * math.exp(-e * lr / 0.03)}" for e in range(1, epochs + 1)]
+        (tmp_path / name).write_text("\n".join(["epoch,lr,accuracy", *rows]))
+        return str(tmp_path / name)
+
+    large = log("large.csv", 60, 0.01)
+    asked = (log("five.csv", 5, 0.001), "--target", "80", "--match", large)
+    passage = json.loads(run(*asked, "--json").stdout)["first_passage"]
+    assert passage["low"] < 49 < passage["high"]
+    assert f"first passage    epoch {passage['median']:.0f} (" in run(*asked).stdout
+    three = log("three.csv", 3, 0.001)
+    assert "first passage    unknown" in run(three, "--target", "80").stdout
+    assert "first passage    epoch" in run(three, "--target", "80", "--match", large).stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -99,8 +100,12 @@ def test_a_run_shows_its_last_epochs_only():
 def test_an_estimate_without_numbers_says_why():
     few = trainscope.LearningCurve.from_run(replace(run(SMALL), epochs=run(SMALL).epochs[:2]))
     found = trainscope.estimate(few, 97.0)
-    assert "nan" not in found._repr_html_()
-    assert "too few epochs" in found._repr_html_()
+    shown = found._repr_html_()
+    assert re.search(r"first passage</t[hd]>\s*<td[^>]*>unknown<", shown)
+    assert "too few epochs" in shown
+    assert "never" not in shown
+    assert "inf" not in repr(found)
+    assert "unknown" in repr(found)
 
 
 def test_measure_returns_measurements_by_name():
@@ -110,5 +115,7 @@ def test_measure_returns_measurements_by_name():
 
 
 def test_records_hold_no_html():
-    for path in RECORDS.rglob("*.py"):
+    paths = list(RECORDS.rglob("*.py"))
+    assert len(paths) > 10
+    for path in paths:
         assert "</" not in path.read_text(encoding="utf-8"), path.name

@@ -39,9 +39,13 @@ def test_a_network_that_has_the_masks_already_is_a_no_op():
     done = sparsify(PlainNet(), Action("2:4"), (3, 8, 8))
     with pytest.raises(ActionError, match="2:4 already"):
         sparsify(done.module, Action("2:4"), (3, 8, 8))
-    further = sparsify(done.module, Action("1:4"), (3, 8, 8))
-    for name, mask in masks_of(further.module).items():
-        assert not (mask & ~masks_of(done.module)[name]).any()
+    first, further = (
+        masks_of(network)
+        for network in (done.module, sparsify(done.module, Action("1:4"), (3, 8, 8)).module)
+    )
+    assert first.keys() == further.keys() != set()
+    for name, mask in further.items():
+        assert not (mask & ~first[name]).any()
 
 
 def test_no_layer_that_divides_is_an_error():

@@ -63,9 +63,11 @@ def test_a_global_ranking_removes_exactly_the_share_of_all(network):
 def test_a_ratio_is_the_share_of_all_weights_and_masks_stay(network):
     first = sparsify(network, Action("unstructured", 0.5, criterion="random"), SHAPE).module
     second = sparsify(first, Action("unstructured", 0.75), SHAPE).module
-    for name, mask in masks_of(second).items():
+    before, after = masks_of(first), masks_of(second)
+    assert before.keys() == after.keys() != set()
+    for name, mask in after.items():
         assert int((~mask).sum()) == -(-mask.numel() * 3 // 4)
-        assert not (mask & ~masks_of(first)[name]).any()
+        assert not (mask & ~before[name]).any()
 
 
 def test_masks_that_hold_as_much_already_are_a_no_op(network):

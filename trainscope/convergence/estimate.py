@@ -247,6 +247,12 @@ class Estimate(Shown):
     withheld: str = ""
 
     @property
+    def is_known(self) -> bool:
+        """Return whether it is told when, be it never: of no or too few records it is not."""
+        never = self.status in (EstimateStatus.IMPOSSIBLE, EstimateStatus.DIVERGED)
+        return never or math.isfinite(self.first_passage.median)
+
+    @property
     def beyond_lr_time(self) -> str:
         """Return the sentence that says that equal LR time disagrees; "" where it does not."""
         bound, passage = self.lr_time_bound, self.first_passage
@@ -261,6 +267,8 @@ class Estimate(Shown):
     def __repr__(self) -> str:
         """Return one line: the target, the extra epochs and their interval, the status."""
         extra, goal = self.extra_epochs, self.metric.called(self.target, 2)
+        if not self.is_known:
+            return f"<Estimate to {goal}: unknown, {self.status}>"
         if math.isfinite(extra.horizon) and extra.is_open:
             told = extra.in_words(more=self.per)
             return f"<Estimate to {goal}: {told} ({self.level:.0%} interval), {self.status}>"

@@ -239,5 +239,8 @@ def _explained(
             text += f" The extra epochs are to be added to {plan.lengthens}."
     if status is EstimateStatus.UNREACHABLE:
         horizon = plan.total + ahead.longer[-1] if plan is not None else ahead.horizon
-        text += f" It is not reached within {horizon * small.unit:.0f} epochs with probability {1 - reachable:.2f}."
+        horizon *= small.unit
+        text += (
+            f" It is not reached within {horizon:.0f} epochs with probability {1 - reachable:.2f}."
+        )
     return text

@@ -11,7 +11,7 @@ from trainscope.data.dataset import Dataset
 from trainscope.data.given import Given, given_data
 from trainscope.data.probe_data import ProbeData
 from trainscope.data.spec import RandomInputs
-from trainscope.errors import DataError, TaskError
+from trainscope.errors import DataError, TaskError, first_line
 from trainscope.task import Task
 from trainscope.task.batches import beside, suited_inputs, working_weight
 from trainscope.task.modes import eval_mode
@@ -117,8 +117,9 @@ def pin_random(
         if len(odds) != samples or odds.ndim != 2:
             raise ValueError(f"it returns {tuple(odds.shape)} for {samples} inputs")
     except Exception as error:  # whatever the layers, or code of the user's, raise
-        first = next(iter(str(error).splitlines()), type(error).__name__)
-        raise DataError(f"the network does not take inputs {data.name}: {first}") from error
+        raise DataError(
+            f"the network does not take inputs {data.name}: {first_line(error)}"
+        ) from error
     labels = None
     if torch.isfinite(odds).all():
         labels = torch.multinomial(odds, 1, generator=generator).squeeze(1)

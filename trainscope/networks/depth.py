@@ -140,10 +140,4 @@ def block_lists(network: nn.Module) -> dict[str, tuple[str, ...]]:
 
 def _is_list(module: nn.Module) -> bool:
     kinds = {type(child) for child in module.children()}
-    kind = next(iter(kinds), None)
-    return (
-        len(kinds) == 1
-        and kind is not None
-        and any(True for _ in kind.__mro__)
-        and all(list(child.children()) for child in module.children())
-    )
+    return len(kinds) == 1 and all(list(child.children()) for child in module.children())

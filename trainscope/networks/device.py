@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from trainscope.errors import ProbeError
+from trainscope.errors import ProbeError, first_line
 
 
 def find_device(name: str) -> torch.device:
@@ -17,6 +17,6 @@ def find_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device).item()  # a device without values (meta) fails here
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        first = str(error).splitlines()[0].partition(". ")[0]
+        first = first_line(error).partition(". ")[0]
         raise ProbeError(f"the device '{name}' cannot be used here: {first}") from error
     return device

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.utils.hooks import RemovableHandle
 
-from trainscope.errors import CheckpointError
+from trainscope.errors import CheckpointError, first_line
 from trainscope.networks.meta import is_light, light_copy, meta_copy, shared_copy
 from trainscope.networks.rebuild import words_of
 from trainscope.task.batches import working_weight
@@ -73,7 +73,7 @@ def _run(twin: nn.Module, input_shape: tuple[int, ...], name: str, *, regroup: b
         try:
             return twin(inputs)
         except Exception as error:  # whatever the layers, or code of the user's, raise
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            reason = first_line(error)
             where = f"at layer '{trail[-1]}'" if trail else "before its first layer"
             raise CheckpointError(
                 f"{name} does not take an input of {words_of(input_shape)}, {where}: {reason}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from functools import singledispatch
 
@@ -148,8 +147,8 @@ def estimate_html(found: Estimate) -> str:
         ("reachable", f"with probability {found.reachable:.2f}"),
         ("status", str(found.status)),
     ]
-    if math.isnan(found.first_passage.median):
-        facts = [facts[0], facts[-1]]
+    if not found.is_known:
+        facts = [facts[0], ("first passage", "unknown"), facts[-1]]
     return "\n".join(("<h4>Estimate</h4>", _facts(facts), f"<p>{escape(found.explanation)}</p>"))
 
 

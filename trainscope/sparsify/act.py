@@ -9,7 +9,7 @@ from types import MappingProxyType
 from torch import nn
 
 from trainscope.data import Dataset, ProbeData
-from trainscope.errors import ActionError, NoOpError
+from trainscope.errors import ActionError, NoOpError, first_line
 from trainscope.networks.copies import whole_copy
 from trainscope.networks.cost import flops, parameters
 from trainscope.networks.example import Inputs, as_example
@@ -32,7 +32,6 @@ from trainscope.sparsify.verify import (
     check_outputs,
     check_weights,
     failing_inside,
-    first_line,
     run,
     run_before,
 )

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree
 
-from trainscope.errors import ActionError
+from trainscope.errors import ActionError, first_line
 from trainscope.networks.copies import whole_copy
 from trainscope.networks.depth import block_lists, drop
 from trainscope.networks.example import Example, Inputs, tensors_of
@@ -29,7 +29,7 @@ from trainscope.sparsify.choose import lowest
 from trainscope.sparsify.criteria import scored
 from trainscope.sparsify.ratios import to_prune
 from trainscope.sparsify.statistics import Source, Subject, Unit
-from trainscope.sparsify.verify import first_line, run
+from trainscope.sparsify.verify import run
 from trainscope.task.modes import evaluating
 
 _TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-3}

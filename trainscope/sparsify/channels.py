@@ -14,14 +14,13 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from trainscope.errors import ActionError
+from trainscope.errors import ActionError, first_line
 from trainscope.networks.example import Example, Inputs, as_example
 from trainscope.networks.meta import bare_copy, meta_copy
 from trainscope.networks.weights import is_adapter
 from trainscope.sparsify.candidate import ADAPTED
 from trainscope.sparsify.graph_step import GraphStep
 from trainscope.sparsify.layers import Channels, makes
-from trainscope.sparsify.verify import first_line
 from trainscope.sparsify.walk import Failed, LeafTracer, Walk
 
 

@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from trainscope.errors import ActionError
+from trainscope.errors import ActionError, first_line
 from trainscope.networks.copies import whole_copy
 from trainscope.networks.example import Inputs, as_example
 from trainscope.networks.masks import masks_of, set_masks
@@ -30,7 +30,6 @@ from trainscope.sparsify.dependencies import (
 )
 from trainscope.sparsify.interchange import Interchange, Swap, evenly, torn
 from trainscope.sparsify.statistics import Subject
-from trainscope.sparsify.verify import first_line
 
 MIXED = "its channels are no equals: where two change places, the outputs change"
 TORN = "its channels are divided, as into heads, in a way that fewer of them do not fit"

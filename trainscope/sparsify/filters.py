@@ -8,7 +8,7 @@ from types import MappingProxyType
 import torch
 from torch import nn
 
-from trainscope.errors import ActionError, NoOpError
+from trainscope.errors import ActionError, NoOpError, first_line
 from trainscope.networks.copies import whole_copy
 from trainscope.networks.example import Inputs
 from trainscope.networks.linear import is_turned
@@ -34,7 +34,6 @@ from trainscope.sparsify.inner import inner, with_first
 from trainscope.sparsify.ratios import after_round, assign
 from trainscope.sparsify.removal import Removal, percent, together
 from trainscope.sparsify.statistics import Source, Subject
-from trainscope.sparsify.verify import first_line
 
 
 def cut_filters(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from trainscope.errors import first_line
 from trainscope.networks.copies import whole_copy
 from trainscope.networks.example import Inputs, tensors_of
 from trainscope.networks.heads import WAYS, Way, narrow_layers, own_config, tell
@@ -19,7 +20,6 @@ from trainscope.sparsify.candidate import Candidate, Removed, some
 from trainscope.sparsify.cut import keep_slices
 from trainscope.sparsify.statistics import Subject
 from trainscope.sparsify.trial import failing
-from trainscope.sparsify.verify import first_line
 from trainscope.task.modes import evaluating
 
 _TOLERANCE = 1e-10

@@ -13,7 +13,7 @@ from functools import partial
 
 from torch import nn
 
-from trainscope.errors import ActionError
+from trainscope.errors import ActionError, first_line
 from trainscope.networks.example import Inputs, as_example
 from trainscope.networks.masks import masks_of
 from trainscope.networks.weights import EXPERTS, weights_in
@@ -27,7 +27,6 @@ from trainscope.sparsify.inner_cutter import InnerCutter
 from trainscope.sparsify.layers import Channels
 from trainscope.sparsify.parts import by_parts
 from trainscope.sparsify.trial import failing
-from trainscope.sparsify.verify import first_line
 
 _TRIED = (
     "the cut of each was tried first, in a copy: its outputs are those of the network with the "

@@ -14,11 +14,12 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from trainscope.errors import first_line
 from trainscope.networks.copies import whole_copy
 from trainscope.networks.example import Inputs
 from trainscope.networks.masks import drop_masks
 from trainscope.sparsify.candidate import Candidate, Cutter
-from trainscope.sparsify.verify import Outputs, first_line, run
+from trainscope.sparsify.verify import Outputs, run
 from trainscope.task.modes import evaluating
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3}

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from trainscope.errors import ActionError
+from trainscope.errors import ActionError, first_line
 from trainscope.networks.example import Inputs, as_example, described, tensors_of
 from trainscope.task.modes import eval_mode
 
@@ -134,11 +134,6 @@ def check_outputs(before: Outputs, after: Outputs, samples: int | None) -> None:
                 "the pruned network's outputs are not finite where the dense network's are; "
                 "prune less, or look for a layer that divides by what was pruned"
             )
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or its kind where it has none."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _shapes(outputs: Outputs, samples: int | None) -> dict[str, tuple[int | None, ...]]:
