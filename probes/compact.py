@@ -36,14 +36,16 @@ def _merged(norms: list[Taken]) -> Taken:
             f"{first.measurement.reason}"
         )
     none = "no gradient was finite"
+    units = (each.measurement.scalars.get("norm") for each in norms)
+    unit = next((scalar.unit for scalar in units if scalar is not None), "nats/weight")
     mean = sum(finite) / len(finite) if finite else float("nan")
     measurement = Measurement(
         NAME,
         status,
         reason,
         scalars={
-            "mean_norm": Scalar.of(mean, "nats/weight", reason=none),
-            "max_norm": Scalar.of(max(finite, default=mean), "nats/weight", reason=none),
+            "mean_norm": Scalar.of(mean, unit, reason=none),
+            "max_norm": Scalar.of(max(finite, default=mean), unit, reason=none),
         },
         arrays={"steps": [each.step for each in norms], "norms": list(values)},
     )

@@ -17,6 +17,7 @@ from trainscope.networks.given import refuse_uninitialised
 from trainscope.networks.zeros import find_zeros
 from trainscope.probes.careful import Told, measured
 from trainscope.probes.compact import compact
+from trainscope.probes.evaluation import loss_unit
 from trainscope.probes.parts import find_parts
 from trainscope.probes.probe import Probe, find
 from trainscope.probes.ranks import alone, present
@@ -179,7 +180,7 @@ class ProbeHook:
         self._recorder.silent = not is_first_rank()
         if is_first_rank() or spread:  # elsewhere the gradients are the same in every process
             self._recorder.begin(About(self._parameters()))
-            self._recorder.norms = StepNorms(subject, self.per_layer)
+            self._recorder.norms = self._norms_of(subject)
         self._watch = StepWatch(parts, look=self._look, made=self._made, dropped=self._dropped)
         if not spread:
             _tell_zeros(subject)
@@ -204,6 +205,11 @@ class ProbeHook:
         """Take a Trainer's data, where the hook waits for them; of several, the first."""
         if self.waits_for_data:
             self.data, self.waits_for_data = pinned(data, self._task), False
+
+    def _norms_of(self, network: nn.Module) -> StepNorms:
+        task = self._task or getattr(self.data, "task", None)
+        unit = "nats" if task is None else loss_unit(task) or "loss"
+        return StepNorms(network, self.per_layer, f"{unit}/weight")
 
     def _parameters(self) -> dict[str, str | float]:
         found: dict[str, str | float] = {}
@@ -240,7 +246,7 @@ class ProbeHook:
         found = self.measure(AFTER_ACTION, network)
         if self._watch is not None and self._network is not None:  # masks may be new
             if self._recorder.norms is not None:
-                self._recorder.norms = StepNorms(self._network, self.per_layer)
+                self._recorder.norms = self._norms_of(self._network)
             self._watch.forgive()
         return found
 

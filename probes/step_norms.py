@@ -38,6 +38,7 @@ class StepNorms:
     Args:
         network: Unwrapped: names are its parameters'.
         per_layer: Keep each tensor's norm too.
+        unit: Of the norms: nats/weight of a cross-entropy.
     """
 
     title: ClassVar[str] = "Gradient of each step"
@@ -49,8 +50,11 @@ class StepNorms:
         ScalarSpec("max_norm", "gradient norm, largest of an epoch's steps", "nats/weight"),
     )
 
-    def __init__(self, network: nn.Module, per_layer: bool = False) -> None:
+    def __init__(
+        self, network: nn.Module, per_layer: bool = False, unit: str = "nats/weight"
+    ) -> None:
         self.per_layer = per_layer
+        self.unit = unit
         self._network = weakref.ref(network)  # what waits must not keep a network alive
         self._named: dict[int, tuple[Tensor, str]] = {}
         self._masks: dict[int, Tensor] = {}
@@ -174,7 +178,7 @@ class StepNorms:
             reason,
             scalars={
                 "norm": Scalar.of(
-                    norm if reason is None else math.nan, "nats/weight", reason=reason or ""
+                    norm if reason is None else math.nan, self.unit, reason=reason or ""
                 )
             },
             arrays=arrays,

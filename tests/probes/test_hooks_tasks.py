@@ -20,6 +20,7 @@ from torch.utils.data import (
 
 from trainscope.errors import TaskError
 from trainscope.probes import Gradient
+from trainscope.probes.compact import compact
 from trainscope.probes.hooks import ProbeHook
 from trainscope.probes.when import every
 from trainscope.records import Status
@@ -209,6 +210,23 @@ def test_batches_of_another_task_do_not_end_a_training():
     found = [taken.measurement for taken in hook.taken if taken.measurement.probe == "gradient"]
     assert [each.status for each in found] == [Status.SKIPPED] * 2
     assert "give both in one shape" in found[0].reason
+
+
+@pytest.mark.parametrize(
+    ("task", "unit"),
+    [(None, "nats/weight"), ("regression", "loss/weight"), ("binary", "nats/weight")],
+)
+def test_the_norms_of_steps_are_in_units_of_the_tasks_loss(task, unit):
+    network = nn.Linear(3, 1)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.05)
+    hook = ProbeHook(norms=every(1), task=task)
+    with hook.attach(network, optimizer):
+        for _ in range(2):
+            network(torch.randn(4, 3)).pow(2).mean().backward()
+            optimizer.step()
+    assert [each.measurement.scalars["norm"].unit for each in hook.taken] == [unit] * 2
+    (whole,) = compact(hook.taken)
+    assert {scalar.unit for scalar in whole.measurement.scalars.values()} == {unit}
 
 
 def test_a_copy_of_a_hook_with_a_loader_can_be_made():

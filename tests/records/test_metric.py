@@ -5,6 +5,7 @@ import math
 import pytest
 
 from trainscope.records.metric import ACCURACY, LOSS, Metric
+from trainscope.report.series import loss_axis
 
 
 def test_a_metric_survives_json() -> None:
@@ -66,3 +67,16 @@ def test_the_better_value_lies_ahead() -> None:
     assert (ACCURACY.best([1.0, 3.0, 2.0]), LOSS.best([2.0, 1.0])) == (3.0, 1.0)
     assert LOSS.best([]) is None
     assert (ACCURACY.ahead, ACCURACY.behind) == (LOSS.behind, LOSS.ahead) == ("above", "below")
+
+
+def test_the_training_loss_is_in_nats_where_the_metric_tells_a_cross_entropy() -> None:
+    told = [ACCURACY, Metric("error", "%", "lower"), Metric("perplexity", "", "lower")]
+    assert [metric.loss_unit for metric in told] == ["nats"] * 3
+    other = [
+        Metric("R²", "", "higher"),
+        Metric("mAP", "%", "higher"),
+        Metric("PSNR", "dB", "higher"),
+    ]
+    assert [metric.loss_unit for metric in other] == [""] * 2
+    assert loss_axis(ACCURACY) == "training loss [nats]"
+    assert loss_axis(other[0]) == "training loss"

@@ -49,6 +49,12 @@ class Metric:
         return (self.unit, self.better) == ("%", HIGHER) and self.name.endswith("accuracy")
 
     @property
+    def loss_unit(self) -> str:
+        """Return the unit of the loss trained beside it: nats where it tells a cross-entropy."""
+        told = self.unit == "nats" or self.name in ("error", "perplexity")
+        return "nats" if self.is_accuracy or told else ""
+
+    @property
     def ahead(self) -> str:
         """Return "above" or "below": where the better of two values is."""
         return "above" if self.better == HIGHER else "below"

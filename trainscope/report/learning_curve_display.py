@@ -19,6 +19,7 @@ from trainscope.report.series import (
     curve,
     epoch_axis,
     far,
+    loss_axis,
     one_metric,
     span,
     test_axis,
@@ -102,7 +103,8 @@ class LearningCurveDisplay:
                 self.ax_.fill_between(
                     held.x, held.low, held.high, color=style["color"], alpha=0.15, linewidth=0
                 )
-        self.ax_.set_ylabel(test_axis(self.metric) if self.y == "metric" else AXES[self.y])
+        axis = test_axis if self.y == "metric" else loss_axis
+        self.ax_.set_ylabel(axis(self.metric))
         self._limit()
         told = self._mark(drawn)
         name = self.epochs if self.x == "epoch" else AXES[self.x]

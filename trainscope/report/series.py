@@ -20,7 +20,6 @@ X = Literal["epoch", "lr_time"]
 AXES = {
     "epoch": "epoch of retraining",
     "lr_time": "LR time: sum of LR over the epochs",
-    "loss": "training loss [nats]",
 }
 _READ: dict[str, Callable[[EpochRecord], float | None]] = {
     "metric": lambda record: record.test_metric,
@@ -79,6 +78,12 @@ def test_axis(metric: Metric) -> str:
     if metric == ACCURACY:
         return "top-1 test accuracy [%]"
     return f"test {metric.name} [{metric.unit}]" if metric.unit else f"test {metric.name}"
+
+
+def loss_axis(metric: Metric) -> str:
+    """Return what stands along an axis of training losses of runs told by a metric."""
+    unit = metric.loss_unit
+    return f"training loss [{unit}]" if unit else "training loss"
 
 
 def ta_axis(metric: Metric | None, epochs: int | None = None) -> str:
@@ -175,7 +180,7 @@ def curve(item: Setting, y: Y = "metric", x: X = "epoch") -> Curve | None:
 
     Args:
         item: The setting.
-        y: "metric" (of the test, in its unit) or "loss" (training, nats).
+        y: "metric" (of the test, in its unit) or "loss" (training).
         x: "epoch", or "lr_time".
     """
     values: dict[int, list[float]] = {}

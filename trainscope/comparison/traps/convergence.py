@@ -22,7 +22,7 @@ GAIN = 0.3
 SURE = 2.0
 """Standard errors that a slope must be above 0."""
 LOSS_RATIO, LOSS_GAP = 3.0, 0.05
-"""A training loss this many times, and nats, above another LR's is not converged."""
+"""A training loss this many times, and by as much, above another LR's is not converged."""
 
 
 def decayed_too_early(item: Setting) -> Trap | None:
@@ -106,11 +106,12 @@ def _loss_left(item: Setting, others: Sequence[Setting]) -> Trap | None:
     if best is None or best[1] < LOSS_RATIO * best[0] or best[1] - best[0] < LOSS_GAP:
         return None
     lowest, own, label, where, why = best
+    unit = f" {item.metric.loss_unit}".rstrip()
     return Trap(
         "not converged",
         item.label,
-        f"It ends at a training loss of {own:.3g} nats where {label} came to {lowest:.3g} {where}: "
-        f"its flat end is {why}, not convergence.",
+        f"It ends at a training loss of {own:.3g}{unit} where {label} came to {lowest:.3g} "
+        f"{where}: its flat end is {why}, not convergence.",
         {"train_loss": own, "lowest": lowest},
     )
 

@@ -23,6 +23,7 @@ from trainscope.report.series import (
     by_metric,
     epoch_axis,
     is_logarithmic,
+    loss_axis,
     measured_along,
     name_of,
     ta_axis,
@@ -84,7 +85,7 @@ def _curves(
             spec = {
                 "xlabel": epoch_axis(groups) if place == "epoch" else AXES[place],
                 "xshort": "epoch" if x == "e" else "LR time",
-                "ylabel": test_axis(metric) if y == "a" else AXES["loss"],
+                "ylabel": test_axis(metric) if y == "a" else loss_axis(metric),
                 "xlog": x == "t",
                 "ylog": y == "l",
                 "from0": x == "e",
