@@ -22,18 +22,18 @@ from numpy.typing import NDArray
 
 from trainscope.convergence.annealing_evidence import (
     FEWEST,
+    LAST,
     TINY,
     Evidence,
     clocks,
     evidence_of,
     grain_of,
+    helped_share,
 )
 from trainscope.convergence.curve import LearningCurve
 from trainscope.convergence.passage import WINDOW, Floats
 from trainscope.convergence.track import Track
 
-LAST = 3
-"""Records at a run's end that are looked at for whether it has left the law."""
 CERTAIN = 4.0
 """Records' worth of belief in the misfit that is assumed, against the one that is found."""
 TRUST = (0.05, 4.0)
@@ -67,7 +67,13 @@ class AnnealingPrior:
         luck: Units of the noise by which the last records of a run that gets worse may lie off the
             law's curve by chance.
         ahead: Error of the form for each unit of log time ahead, as a share of the rise.
-        above: The same for each unit of log LR above the largest LR in evidence.
+        above: The same for each unit of log LR by which a peak is above the largest in evidence.
+        below: The same for each unit by which it is below the smallest.
+        turned: Of metrics that are no percentages, how much worse than the law's end a run may be,
+            in units of the rise, for each unit of log time that the plan goes further than any
+            run in evidence: test losses flatten, or rise again, and the law only falls.
+        fitted: Share of `unsure` that is left for a test loss that decays do not help
+            (`helped_share`).
     """
 
     q: tuple[float, ...] = (0.5, 0.7, 0.9)
@@ -87,7 +93,10 @@ class AnnealingPrior:
     across: float = 0.3
     luck: float = 0.3
     ahead: float = 0.1
-    above: float = 0.15
+    above: float = 0.8
+    below: float = 0.4
+    turned: float = 0.8
+    fitted: float = 0.1
 
 
 PRIOR = AnnealingPrior()
@@ -104,7 +113,9 @@ class Law:
         grid: [3, G]: q, p, and the delay as a share of `horizon`.
         sway: [D], standard normal: the form's own error of each draw.
         reference: The largest LR in evidence, in units of which LRs are.
+        lowest: The smallest peak LR in evidence.
         horizon: The longest run in evidence, epochs: T.
+        lr_time: The largest sum of LR over the epochs of a run in evidence.
         rise: Of the quality over a unit of log time, where the watched run stands.
         jitter: Standard deviation of one record about the curve, neighbours' shared luck included.
         prior: What was believed.
@@ -116,7 +127,9 @@ class Law:
     grid: Floats
     sway: Floats
     reference: float
+    lowest: float
     horizon: float
+    lr_time: float
     rise: float
     jitter: float
     prior: AnnealingPrior
@@ -135,9 +148,25 @@ class Law:
         x = np.maximum(tau / self.horizon, TINY) ** -self.alpha[:, None]
         base, scale, released = self.draws.T[:, :, None]
         ahead = np.maximum(np.log(at / watched), 0.0)
-        above = max(float(np.log(track.peak / self.reference)), 0.0) if track.peak else 0.0
-        error = self.rise * np.hypot(self.prior.ahead * ahead, self.prior.above * above)
+        outside = 0.0
+        if track.peak:
+            above, below = np.log(track.peak / self.reference), np.log(self.lowest / track.peak)
+            outside = max(self.prior.above * above, self.prior.below * below, 0.0)
+        error = self.rise * np.hypot(self.prior.ahead * ahead, outside)
         return np.asarray(base - scale * x - released * held + self.sway[:, None] * error)
+
+    def turned(self, track: Track, count: int) -> Floats:
+        """Return by how much the end of a schedule may be worse than the law says, [D], 0 or more.
+
+        Args:
+            track: The schedule from epoch 0 to its end.
+            count: Draws.
+        """
+        further = float(np.log(track.edges[-1] / self.horizon))
+        if track.lr_time:  # a larger LR is further on
+            further = max(further, float(np.log(track.lr_time / self.lr_time)))
+        luck = np.random.default_rng(3).standard_normal(count)
+        return np.asarray(self.prior.turned * self.rise * max(further, 0.0) * np.maximum(luck, 0.0))
 
 
 def fit_law(curves: Sequence[LearningCurve], prior: AnnealingPrior = PRIOR) -> Law | None:
@@ -150,13 +179,16 @@ def fit_law(curves: Sequence[LearningCurve], prior: AnnealingPrior = PRIOR) -> L
     curves = [c for c in curves if len(c.lr) and (c.epochs > 0).any()]
     if not curves or sum(int((c.epochs > 0).sum()) for c in curves) < FEWEST:
         return None
-    reference = max(float(c.lr.max()) for c in curves)
+    peaks = [float(c.lr.max()) for c in curves]
+    reference, lowest = max(peaks), min(peaks)
     horizon = max(float(c.epochs[-1]) for c in curves)
     axes = np.meshgrid(prior.q, prior.p, prior.delay, indexing="ij")
     grid = np.stack([axis.ravel() for axis in axes])
     seen = evidence_of(curves, reference, horizon, grid)
     percent = curves[0].scale.percent
-    of_rise, unsure = prior.of_rise[percent], prior.unsure[percent]
+    helped = helped_share(curves[0])
+    of_rise = helped * prior.of_rise[percent]
+    unsure = max(helped, prior.fitted) * prior.unsure[percent]
     rise, alpha, size = seen.rise, np.array(prior.alpha), prior.evidence * len(seen.quality)
     unit = max(rise, seen.jitter / WINDOW, 1e-9 * max(float(np.ptp(seen.quality)), 1e-9))
     error = seen.jitter**2 + (prior.misfit * unit) ** 2 + (prior.distance * seen.below) ** 2
@@ -187,7 +219,18 @@ def fit_law(curves: Sequence[LearningCurve], prior: AnnealingPrior = PRIOR) -> L
     used, powers = np.unique(place, return_inverse=True)
     _beyond_the_fit(draws, seen.now[place], seen, off, prior)
     return Law(
-        draws, alpha[k], powers, grid[:, used], sway, reference, horizon, rise, jitter, prior
+        draws,
+        alpha[k],
+        powers,
+        grid[:, used],
+        sway,
+        reference,
+        lowest,
+        horizon,
+        max(Track.of(c).lr_time for c in curves),
+        rise,
+        jitter,
+        prior,
     )
 
 

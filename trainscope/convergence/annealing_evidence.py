@@ -19,6 +19,13 @@ UNMOVED = 1e-3
 """Share of a run's clock before which a warm-up from an LR of 0 has done nothing."""
 TINY = 1e-12
 """The least that a clock shows."""
+LAST = 3
+"""Records at a run's end that are looked at for whether it has left the law, or fits too well."""
+FITTED = (0.3, 0.9)
+"""Training loss over test loss up to which nothing that decays release helps the test, and from
+which on all of it does."""
+LOUDER = 0.2
+"""Share of the noise that a power law adds above the largest LR in evidence that is believed."""
 SMALLEST = 1e-3
 """Points below which two accuracies are the same."""
 
@@ -41,6 +48,7 @@ def clocks(
     steps = np.diff(whole.edges, prepend=0.0) * rates[None] ** q[:, None]
     kept = np.exp(-steps / delay[:, None])
     level = np.where(rates > 0, np.maximum(rates, 1e-300)[None] ** p[:, None], 0.0)
+    level = np.where(level > 1, 1 + LOUDER * (level - 1), level)
     held = np.empty_like(level)
     now = level[:, 0]
     for i in range(held.shape[1]):
@@ -120,6 +128,25 @@ def grain_of(curve: LearningCurve) -> float:
     steps = np.diff(np.unique(curve.quality))
     steps = steps[steps > SMALLEST]
     return float(steps.min()) if len(steps) else 0.0
+
+
+def helped_share(curve: LearningCurve) -> float:
+    """Return how much of what decays bring to the training loss reaches the test loss, 0 to 1.
+
+    Of a network that fits its training set far better than the test set, next to nothing does. 1
+    where the metric is no loss, or no training loss was recorded.
+    """
+    metric = curve.metric
+    known = curve.loss is not None and curve.scale.percent is False and metric.sign < 0
+    if not known or not (curve.scale.log or metric.unit == "nats" or "loss" in metric.name.lower()):
+        return 1.0
+    test = float((np.log(curve.accuracy) if curve.scale.log else curve.accuracy)[-LAST:].mean())
+    assert curve.loss is not None
+    training = float(curve.loss[-LAST:].mean())
+    if not (test > 0 and np.isfinite(training)):
+        return 1.0
+    none, all_of_it = FITTED
+    return float(np.clip((training / test - none) / (all_of_it - none), 0.0, 1.0))
 
 
 def _records(curve: LearningCurve) -> tuple[Floats, Floats, Floats]:

@@ -92,10 +92,17 @@ def final_of(
         error = float(last.std(ddof=1)) / math.sqrt(len(last)) if len(last) > 1 else 0.0
         return _values(small.scale, ahead.ended + error * NORMAL, tails)
     ends = ahead.final()
+    middle = float(small.scale.within(float(np.median(ends))))  # that of the extra epochs' curves
     scatter = np.resize(NORMAL, len(ends))
     np.random.default_rng(1).shuffle(scatter)
-    found = _values(small.scale, ends + ahead.law.jitter * scatter, tails)  # as it is measured
-    middle = float(small.scale.within(float(np.median(ends))))  # that of the extra epochs' curves
+    ends = ends + ahead.law.jitter * scatter  # as it is measured
+    found = _values(small.scale, ends, tails)
+    if not small.scale.percent:
+        worse = _values(small.scale, ends - ahead.law.turned(ahead.track, len(ends)), tails)
+        up = small.scale.metric.sign > 0
+        found = Interval(
+            found.median, worse.low if up else found.low, found.high if up else worse.high
+        )
     return Interval(middle, min(found.low, middle), max(found.high, middle))
 
 

@@ -64,6 +64,11 @@ class Track:
         return Track(edges, self.rates[place])
 
     @property
+    def lr_time(self) -> float:
+        """Return the sum of LR over the epochs."""
+        return float(self.rates @ np.diff(self.edges, prepend=0.0))
+
+    @property
     def peak(self) -> float:
         """Return the largest LR."""
         return float(self.rates.max())

@@ -1,0 +1,113 @@
+"""What the law of schedules does not see: other LRs, further ends, tests that are fitted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from trainscope.convergence import LearningCurve, estimate_extra_epochs
+from trainscope.convergence.annealing import PRIOR, fit_law
+from trainscope.convergence.annealing_evidence import helped_share
+from trainscope.convergence.estimate import Interval
+from trainscope.convergence.plan import read_plan
+from trainscope.convergence.prospect import prospect
+from trainscope.convergence.scale import shared_scale
+from trainscope.convergence.scheduled import final_of
+from trainscope.convergence.track import Track
+from trainscope.records import Metric
+
+
+def accuracy_at(lr: float, count: int) -> LearningCurve:
+    """Return an accuracy that rises by two points a doubling of the epochs."""
+    epochs = np.arange(1.0, count + 1)
+    noise = np.random.default_rng(0).normal(0, 0.1, count)
+    return LearningCurve(epochs, 60 + 3 * np.log(epochs) + noise, lr)
+
+
+def test_a_plan_at_another_lr_is_less_sure_the_further_it_is_and_never_absurdly() -> None:
+    small, now = accuracy_at(0.01, 30), 60 + 3 * np.log(30)
+
+    def end(lr: float) -> Interval:
+        found = estimate_extra_epochs(small, 99, schedule=f"0:{lr}", total_epochs=40).final
+        assert found is not None
+        return found
+
+    def width(lr: float) -> float:
+        return end(lr).high - end(lr).low
+
+    assert width(0.01) < width(0.02) < width(0.04) < width(0.1)
+    assert width(0.01) < width(0.005) < width(0.0025)
+    # What the curve moved over the last factor of ten in epochs is 6.9 points.
+    assert now - 14 < end(0.1).low < end(0.1).high < now + 14
+
+
+@pytest.mark.parametrize(("lr", "more"), [(0.005, 1.05), (0.01, 1.0), (0.0025, 1.1), (0.04, 1.1)])
+def test_no_law_is_sure_of_a_peak_that_no_run_had(lr: float, more: float) -> None:
+    small, plan = accuracy_at(0.01, 30), read_plan(f"0:{lr}", 40)
+    widths = []
+    for prior in (PRIOR, replace(PRIOR, above=0.0, below=0.0)):
+        law = fit_law([small], prior)
+        assert law is not None
+        low, high = np.quantile(prospect(law, plan, None, 30.0).final(), (0.1, 0.9))
+        widths.append(high - low)
+    if more == 1.0:
+        assert widths[0] == widths[1]
+    assert widths[0] >= more * widths[1]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_loss_may_turn_where_a_plan_goes_further_than_any_run(sign: int) -> None:
+    epochs = np.arange(1.0, 31)
+    losses = 1 + 2 / np.sqrt(epochs) + np.random.default_rng(0).normal(0, 0.003, 30)
+    better = "lower" if sign > 0 else "higher"
+    small = LearningCurve(epochs, lr=0.1, metric=sign * losses, better=better)
+    small = small.on(shared_scale([small]))
+    told, plain = [], replace(PRIOR, turned=0.0)
+    for prior in (PRIOR, plain):
+        for total in (30.5, 90):
+            plan = read_plan("0:0.1,27:0.05", total)
+            law = fit_law([small], prior)
+            assert law is not None
+            on = small.on(shared_scale([small]))
+            told.append(
+                final_of(prospect(law, plan, Track.of(on), 30.0), on, plan, (0.5, 0.1, 0.9))
+            )
+    near, far, near_plain, far_plain = told
+    assert far.median == far_plain.median
+    best, worst = ("low", "high") if sign > 0 else ("high", "low")
+    assert getattr(far, best) == getattr(far_plain, best)
+    further = sign * (getattr(far, worst) - getattr(far_plain, worst))
+    assert further > 0.01
+    assert sign * (getattr(near, worst) - getattr(near_plain, worst)) < further / 10
+
+
+def test_decays_help_a_test_loss_as_little_as_its_training_loss_is_below_it() -> None:
+    epochs = np.arange(1.0, 41)
+    losses = 1 + np.exp(-epochs / 8)
+
+    def curve(training: float | None, metric: Metric) -> LearningCurve:
+        values = np.exp(losses) if metric.name == "perplexity" else losses
+        loss = None if training is None else training * losses
+        found = LearningCurve(epochs, values, 0.1, loss, metric=metric)
+        return found.on(shared_scale([found]))
+
+    nats = Metric("test loss", "nats", "lower")
+    for training, share in ((0.1, 0.0), (0.3, 0.0), (0.6, 0.5), (0.9, 1.0), (1.2, 1.0), (None, 1)):
+        assert helped_share(curve(training, nats)) == pytest.approx(share, abs=1e-6)
+    assert helped_share(curve(0.6, Metric("perplexity", "", "lower"))) == pytest.approx(0.5)
+    assert helped_share(curve(0.1, Metric("RMSE", "m", "lower"))) == 1.0
+    plan = {"schedule": "0:0.1,40:0.001", "total_epochs": 44}
+    ends = [estimate_extra_epochs(curve(x, nats), 0.5, **plan).final for x in (0.2, 1.0)]
+    gains = [losses[-1] - end.median for end in ends]
+    assert gains[0] < 0.03
+    assert gains[1] > 2 * gains[0]
+    assert ends[0].high - ends[0].low < (ends[1].high - ends[1].low) / 2
+
+
+def test_a_training_loss_that_is_lost_says_nothing_of_a_test_loss() -> None:
+    epochs = np.arange(1.0, 41)
+    loss = np.where(epochs > 20, np.nan, 0.1)
+    curve = LearningCurve(epochs, 1 / epochs, 0.1, loss, metric=Metric("loss", "nats", "lower"))
+    assert helped_share(curve) == 1.0
