@@ -540,24 +540,3 @@ def test_no_curve_passes_a_target_whose_chance_is_put_below_a_half(monkeypatch):
     assert found.reachable == 0.33
     assert not found.curve.median
     assert "by the law of schedules it is not" in found.withheld
-
-
-@pytest.mark.parametrize(
-    ("scale", "power", "floor"),
-    [(12, 0.25, 2.2), (30, 0.4, 2.8), (8, 0.15, 1.0), (20, 0.3, 2.4), (6, 0.1, 0.5)],
-)
-def test_the_drawn_curve_ends_where_levels_crowd_together(
-    scale: float, power: float, floor: float
-) -> None:
-    """Far ahead it is no steeper over log time than the watched curve, by half at the most."""
-    steps = np.arange(1, 35) * 200.0
-    law = floor + scale * steps**-power
-    loss = law + 0.003 * np.random.default_rng(0).standard_normal(len(steps))
-    curve = LearningCurve(steps, lr=1e-3, metric=loss, better="lower", unit="nats", per="step")
-    watched = -np.polyfit(np.log(steps[17:]), loss[17:], 1)[0]
-    for share in (0.95, 0.9, 0.8):
-        found = estimate_extra_epochs(curve, target=share * law[-1]).curve
-        at, values = np.log(found.epochs), np.array(found.median)
-        far = at[:-1] > at[0] + np.log(2)
-        assert far.any()
-        assert (-np.diff(values) / np.diff(at))[far].max() < 1.6 * watched

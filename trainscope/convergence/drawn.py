@@ -9,6 +9,7 @@ import numpy as np
 from trainscope.convergence.curve import LearningCurve
 from trainscope.convergence.early_decay import log_slope
 from trainscope.convergence.estimate import Band, EstimateStatus, Interval
+from trainscope.convergence.passage import Floats
 from trainscope.convergence.passages import Passages
 from trainscope.convergence.plan import FEW
 from trainscope.convergence.stage import FirstStage
@@ -61,20 +62,14 @@ def drawn_band(
     ends = [end - stage.lag for end in (passage.high, passage.median) if math.isfinite(end)]
     until = min(max(1.2 * max(ends, default=0.0), 3 * last), FURTHEST * last)
     # Beyond what is in sight the prior alone would speak, and levels far apart lie at one time.
-    sight = ahead.forecast.in_sight
-    seen = int(np.argmax(sight < HALF)) or len(sight)
-    keep = np.arange(len(sight)) < max(seen, SOME)
-    drawn = keep if reference is not None else keep & (np.arange(len(sight)) < _until_steep(ahead))
-    if not drawn.all():
-        until = min(until, max(float(np.exp(ahead.quantiles(HALF)[drawn][-1])), 1.2 * last))
+    sight = ahead.forecast.in_sight if reference is None else ahead.reach
+    seen = max(int(np.argmax(sight < HALF)) or len(sight), SOME)
+    lines = [_line(ahead, p, seen, alone=reference is None) for p in tails]
+    until = min(until, max(float(np.exp(lines[0][0][-1])), 1.2 * last))
     time = np.geomspace(last, until, POINTS)
     rows = []
-    for p in tails:
-        # Levels that are less likely to be reached than that are not on this line.
-        on = keep & (ahead.reach >= min(p, HALF))
-        x = np.concatenate(([np.log(last)], ahead.quantiles(p)[on]))
-        y = np.concatenate((ahead.best[-1:], ahead.levels[on]))
-        row = np.interp(np.log(time), x, y)
+    for p, (x, y) in zip(tails, lines, strict=True):
+        row = _along(np.log(time), x, y)
         now = stage.accuracy[-1]  # what is drawn goes on from what was measured
         row = np.append(now, row[1:] if p > HALF else np.maximum(row[1:], now))
         rows.append(tuple(scale.within(row).tolist()))
@@ -82,15 +77,28 @@ def drawn_band(
     return Band(tuple((time + stage.lag).tolist()), median, low, high)
 
 
-def _until_steep(ahead: Passages) -> int:
-    """Return how many levels of the grid come before the passages crowd together.
+def _line(ahead: Passages, p: float, seen: int, *, alone: bool) -> tuple[Floats, Floats]:
+    """Return log times and the levels that are reached by then with a probability, [K] each.
 
-    Of levels that few laws reach, passages are those of the laws that do, the fast ones.
+    Levels that are less likely to be reached than that are not on the line. Of levels that few laws
+    reach, passages are those of the laws that do, the fast ones: without a reference the line ends
+    where they crowd together.
     """
-    time = np.append(np.log(ahead.stage.time[-1]), ahead.quantiles(HALF))
-    level = np.append(ahead.best[-1], ahead.levels)
+    on = (np.arange(len(ahead.levels)) < seen) & (ahead.reach >= min(p, HALF))
+    time = np.append(np.log(ahead.stage.time[-1]), ahead.quantiles(p)[on])
+    level = np.append(ahead.best[-1], ahead.levels[on])
+    if not alone or len(time) < 3:
+        return time, level
     slope = np.diff(level) / np.maximum(np.diff(time), 1e-9)
     mean = (level - level[0])[1:] / np.maximum((time - time[0])[1:], 1e-9)
     steep = slope[1:] > STEEP * np.maximum(mean[:-1], log_slope(ahead.stage)[0])
     steep &= time[1:-1] > time[0] + np.log(NEAR)
-    return int(np.argmax(steep)) + 1 if steep.any() else len(ahead.levels)
+    end = int(np.argmax(steep)) + 2 if steep.any() else len(time)
+    return time[:end], level[:end]
+
+
+def _along(at: Floats, time: Floats, level: Floats) -> Floats:
+    """Return the levels of a line at log times, [M]; after its end it goes on as it rose."""
+    rise = (level[-1] - level[0]) / max(time[-1] - time[0], 1e-9)
+    beyond = np.maximum(at - time[-1], 0.0) * rise
+    return np.asarray(np.interp(at, time, level) + np.where(time[-1] > time[0], beyond, 0.0))
