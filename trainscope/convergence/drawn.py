@@ -62,10 +62,14 @@ def drawn_band(
     ends = [end - stage.lag for end in (passage.high, passage.median) if math.isfinite(end)]
     until = min(max(1.2 * max(ends, default=0.0), 3 * last), FURTHEST * last)
     # Beyond what is in sight the prior alone would speak, and levels far apart lie at one time.
-    sight = ahead.forecast.in_sight if reference is None else ahead.reach
+    alone = reference is None
+    sight = ahead.forecast.in_sight if alone else ahead.reach
     seen = max(int(np.argmax(sight < HALF)) or len(sight), SOME)
-    lines = [_line(ahead, p, seen, alone=reference is None) for p in tails]
-    until = min(until, max(float(np.exp(lines[0][0][-1])), 1.2 * last))
+    lines = [_line(ahead, p, seen, alone=alone) for p in tails]
+    middle, early = (float(np.exp(lines[i][0][-1])) for i in (0, 1))
+    if not alone:  # the band ends with its early edge, but not before the passage
+        middle = min(middle, max(early, 1.1 * (passage.median - stage.lag)))
+    until = min(until, max(middle, 1.2 * last))
     time = np.geomspace(last, until, POINTS)
     rows = []
     for p, (x, y) in zip(tails, lines, strict=True):
