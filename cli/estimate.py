@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -12,12 +11,7 @@ from trainscope.cli.options import Place, metric_asked, metric_options, no_title
 from trainscope.cli.printing import say, say_json
 from trainscope.cli.schedule_options import refuse_recipe
 
-if TYPE_CHECKING:
-    from trainscope.convergence import Estimate, Interval, LearningCurve
-    from trainscope.records import Metric
-
 FILE = Place(exists=True, path_type=Path)
-HALF = 0.5
 
 
 @click.command("estimate")
@@ -97,7 +91,7 @@ def command(
         estimate_extra_epochs,
         final_level,
     )
-    from trainscope.convergence.estimate import THE_WATCHED
+    from trainscope.report.estimate_lines import estimate_lines
     from trainscope.report.pictures import kind_of_picture
 
     if target is None and match is None:
@@ -141,57 +135,7 @@ def command(
     if as_json:
         say_json(json.dumps(estimate.to_json(), indent=2, allow_nan=False))
         return
-    chance = f"{100 * level:g} % interval"
-    decays = " after the decays" if schedule else ""
-    say(f"target           {small.metric.written(target, 2)}{decays}")
-    say(f"status           {estimate.status}")
-    if not estimate.is_known:
-        say("first passage    unknown")
-        say(f"{f'extra {small.per}s':<16} unknown")
-    else:
-        found = estimate.first_passage.in_words(small.per)
-        extra = estimate.extra_epochs.in_words(more=small.per)
-        brackets = f" ({chance} in brackets)"
-        passage = brackets if "(" in found else ""
-        # What is unlikely is told as of those curves that do get there.
-        told = not estimate.first_passage.is_late
-        ever = ", if at all" if estimate.reachable < HALF and told else ""
-        say(f"first passage    {found}{ever}{passage}")
-        beyond = estimate.lengthens == THE_WATCHED
-        added = " beyond those watched" if beyond else f" to add to {estimate.lengthens}"
-        added = "" if beyond and "more" in extra else added
-        more = brackets if "(" in extra and not passage else ""
-        say(f"{f'extra {small.per}s':<16} {extra}{added}{more}")
-        say(f"reachable        with probability {estimate.reachable:.2f}")
-    if estimate.final is not None:
-        say(f"the plan ends    at {ending(estimate.final, small.metric)}")
-    if estimate.lr_time_bound is not None:
-        said = bound_in_words(estimate.lr_time_bound, estimate, small)
-        say(f"equal LR time    {small.per} {estimate.lr_time_bound:.0f}, {said}")
-    say(estimate.explanation)
-    if estimate.withheld:
-        say(estimate.withheld)
-    if estimate.early_decay is not None:
-        say(estimate.early_decay.explanation)
+    for line in estimate_lines(estimate, small, planned=schedule is not None):
+        say(line)
     if plot is not None:
         say(f"wrote {plot}")
-
-
-def bound_in_words(bound: float, estimate: Estimate, small: LearningCurve) -> str:
-    """Say what the epoch of equal LR time is worth beside the estimate."""
-    from trainscope.convergence import EstimateStatus
-
-    if estimate.status is not EstimateStatus.REACHED:
-        if bound <= small.epochs[-1]:
-            return "which has passed: here it is no upper bound"
-        if bound < estimate.first_passage.median:
-            return "earlier than the estimate: here it is hardly an upper bound"
-        if bound > estimate.first_passage.high and not estimate.first_passage.is_open:
-            return "an upper bound as a rule, and later than all of the interval"
-    return "an upper bound as a rule"
-
-
-def ending(final: Interval, metric: Metric) -> str:
-    """Write where a plan ends, like "93.12 % (92.40 to 93.77)"."""
-    low, high = (metric.written(value, 2).split(" ")[0] for value in (final.low, final.high))
-    return f"{metric.written(final.median, 2)} ({low} to {high})"
