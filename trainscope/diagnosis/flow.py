@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
@@ -13,8 +11,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 import torch
 from torch import nn
 
-from trainscope import __version__
-from trainscope.data import Dataset, Given, ProbeData, RandomInputs
+from trainscope.data import Dataset, Given, RandomInputs
 from trainscope.diagnosis.asked import (
     as_dtype,
     as_probe,
@@ -25,29 +22,21 @@ from trainscope.diagnosis.asked import (
 )
 from trainscope.diagnosis.budget import Measuring
 from trainscope.diagnosis.clock import DEFAULT, parse_budget
+from trainscope.diagnosis.context import DiagnosisContext
 from trainscope.diagnosis.hubs import TextOptions
-from trainscope.diagnosis.inputs import data_notes, default_samples, network_notes, pin_inputs
+from trainscope.diagnosis.inputs import default_samples, pin_inputs
 from trainscope.diagnosis.measuring import columns_of
 from trainscope.diagnosis.opening import Opening, Progress, Subject
-from trainscope.diagnosis.outlook import outlook
-from trainscope.diagnosis.standing import standing
-from trainscope.diagnosis.verdict import verdict
 from trainscope.errors import NoOpError
-from trainscope.networks import Network, digest, flops, parameters
+from trainscope.networks import Network, flops
 from trainscope.networks.device import find_device
 from trainscope.networks.threads import suited_threads
 from trainscope.probes import Probe
 from trainscope.probes.behaviour import checked_once
 from trainscope.probes.joining import joined
-from trainscope.probes.ranks import present
 from trainscope.probes.shards import whole
 from trainscope.probes.wrappers import unwrap
-from trainscope.records import (
-    Columns,
-    DataRecord,
-    Diagnosis,
-    NetworkRecord,
-)
+from trainscope.records import Diagnosis
 from trainscope.records.arrays import PROBES
 from trainscope.sparsify import (
     Action,
@@ -221,52 +210,14 @@ def examine(
         pinned, extra = pin_inputs(source, base, count, batch_size, seed, cost)
         pinned = pinned.to(where)
         modules = columns_of(base.module, None if done is None else done.module, extra, where)
-        record = NetworkRecord(
-            architecture=base.architecture,
-            parameters=parameters(base.module),
-            flops=cost,
-            digest=digest(base.module),
-            input_shape=tuple(base.input_shape),
-            num_classes=base.num_classes,
-            recognised=base.recognised,
-            format=base.format,
-            before=base.before,
-        )
-        environment = _environment(where)
-
-        def diagnosis(work: Measuring, measured: Mapping[str, Columns]) -> Diagnosis:
-            retrained = measured.get("trainability_accuracy")
-            estimates = () if retrained is None else outlook(retrained)
-            if done is None:
-                lines = standing({name: columns.before for name, columns in measured.items()})
-            else:
-                lines = verdict(record, done.record, _telling(measured, pinned), estimates)
-            return Diagnosis(
-                network=record,
-                action=None if done is None else done.record,
-                data=DataRecord(pinned.name, len(pinned), pinned.label_source),
-                probes=measured,
-                verdict=lines,
-                environment=environment,
-                seed=seed,
-                notes=(
-                    *base.notes,
-                    *(() if done is None else done.notes),
-                    *getattr(source, "notes", ()),
-                    *data_notes(pinned),
-                    *network_notes(measured),
-                    *work.remarks(),
-                ),
-                estimates=estimates,
-            )
-
+        context = DiagnosisContext.of(base, done, source, pinned, cost, where, seed)
         work = Measuring(chosen, modules, pinned, cost, seconds, tell, fixed=samples is not None)
         if update is not None:
-            work.update = lambda measured: update(diagnosis(work, measured))
+            work.update = lambda measured: update(context.diagnosis(work, measured))
         with checked_once():
             work.run()
     return Outcome(
-        diagnosis(work, work.found),
+        context.diagnosis(work, work.found),
         base,
         None if done is None else replace(base, module=done.module),
         interrupted=work.stopped,
@@ -301,27 +252,3 @@ def _sparsified(base: Network, action: Action, source: Dataset | RandomInputs) -
         if not any(each.how == "zeros" for each in base.before):
             raise
         return unchanged(base.module, action, base.inputs, error)
-
-
-def _telling(measured: Mapping[str, Columns], data: ProbeData) -> dict[str, Columns]:
-    """Return what a verdict may rest on.
-
-    Statistics recalibrated on Gaussian inputs are of another distribution than those before, so
-    that column does not tell the action's damage from theirs.
-    """
-    if data.label_source == "true":
-        return dict(measured)
-    return {name: replace(columns, recalibrated=None) for name, columns in measured.items()}
-
-
-def _environment(device: torch.device) -> dict[str, str]:
-    return {
-        "trainscope": __version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "device": str(device),
-        "threads": str(torch.get_num_threads()),
-        **({} if present().count == 1 else {"processes": str(present().count)}),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
