@@ -19,7 +19,7 @@ from trainscope.convergence import (
 )
 from trainscope.convergence.estimate import THE_SCHEDULE
 from trainscope.convergence.scheduled import is_scheduled
-from trainscope.convergence.stage import first_stage
+from trainscope.convergence.stage import FEW, first_stage
 from trainscope.records import Json
 
 MOST = 12
@@ -30,8 +30,6 @@ LIKELY = 0.5
 """A chance below which no number of epochs is named."""
 BY_DECAYS = (EstimateStatus.REFERENCE_SHORT, EstimateStatus.REFERENCE_DECAYED)
 """What a reference that ends at the target says where its first LR stage does not get there."""
-FEWEST_WATCHED = 6
-"""Epochs of a first stage from which a number of epochs is told."""
 UNLIKELY = 0.2
 """A chance to reach the target below which it is called out of reach."""
 
@@ -104,10 +102,10 @@ class GroupEstimate:
                 f"{self.label} may not reach {aim} (the chance is put at "
                 f"{100 * self.result.reachable:.0f} %).{why}"
             )
-        if self.watched < FEWEST_WATCHED:
+        if self.watched < FEW:
             return (
                 f"{self.label} needs more first-stage epochs to reach {aim}; how many cannot be "
-                f"told from the {self.watched} that were watched: it takes {FEWEST_WATCHED}."
+                f"told from the {self.watched} that were watched: it takes {FEW}."
             )
         span = f"{extra.low:.0f} {'or more' if extra.is_open else f'to {extra.high:.0f}'}"
         missed = ""

@@ -11,8 +11,7 @@ from trainscope.convergence.early_decay import log_slope
 from trainscope.convergence.estimate import Band, EstimateStatus, Interval
 from trainscope.convergence.passage import Floats
 from trainscope.convergence.passages import Passages
-from trainscope.convergence.plan import FEW
-from trainscope.convergence.stage import FirstStage
+from trainscope.convergence.stage import FEW, FirstStage
 
 HALF = 0.5
 FURTHEST = 10.0

@@ -16,7 +16,7 @@ from trainscope.convergence.passage import running_maximum
 from trainscope.convergence.passages import Passages
 from trainscope.convergence.plan import Plan
 from trainscope.convergence.scale import Scale
-from trainscope.convergence.stage import FirstStage
+from trainscope.convergence.stage import FEW, FirstStage
 
 ROUNDED = 0.02
 """Share by which a plan's LR may differ from the run's, as it was written."""
@@ -26,8 +26,6 @@ SURE = 0.9
 """Probability below which it is said how likely a target is missed."""
 MANY = 10.0
 """Times the epochs watched, within which it may be."""
-FEWEST = 6
-"""Records of a first stage below which an estimate is rough."""
 DOUBTFUL = 0.5
 """How far a target is in reach below which the ceiling is told."""
 
@@ -236,11 +234,11 @@ def about_the_records(told: str, status: EstimateStatus, small: LearningCurve, w
         watched: Its records in the first LR stage.
     """
     epochs = [in_epochs(epoch, small.unit) for epoch in small.epochs[small.epochs > 0].tolist()]
-    if status is EstimateStatus.TOO_FEW and len(epochs) >= FEWEST:
+    if status is EstimateStatus.TOO_FEW and len(epochs) >= FEW:
         told = told.replace(
             sentence(status, small.metric),
             f"The first LR stage holds {watched} of the {len(epochs)} epochs watched, as the LR "
-            f"falls after it, and a first passage is estimated from {FEWEST} epochs at a constant "
+            f"falls after it, and a first passage is estimated from {FEW} epochs at a constant "
             "LR or more: the numbers are rough, and without a reference there are none below "
             "four. Watch a run whose LR stays for a while.",
         )

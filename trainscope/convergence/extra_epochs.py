@@ -29,7 +29,7 @@ from trainscope.convergence.forecast import ENOUGH
 from trainscope.convergence.from_ends import from_ends
 from trainscope.convergence.passage import first_passage, running_maximum
 from trainscope.convergence.passages import Passages, passages
-from trainscope.convergence.plan import FEW, Plan, read_plan
+from trainscope.convergence.plan import Plan, read_plan
 from trainscope.convergence.prospect import Prospect
 from trainscope.convergence.scale import shared_scale
 from trainscope.convergence.scheduled import (
@@ -40,7 +40,7 @@ from trainscope.convergence.scheduled import (
     is_scheduled,
     passage_less,
 )
-from trainscope.convergence.stage import FirstStage, first_stage
+from trainscope.convergence.stage import FEW, FirstStage, first_stage
 from trainscope.errors import RecordError
 
 HALF = 0.5

@@ -10,12 +10,10 @@ import numpy as np
 from trainscope.convergence.axis import on_axis
 from trainscope.convergence.curve import LearningCurve
 from trainscope.convergence.estimate import THE_SCHEDULE, THE_STAGE
-from trainscope.convergence.stage import first_stage, held
+from trainscope.convergence.stage import FEW, first_stage, held
 from trainscope.convergence.track import Track
 from trainscope.errors import ScheduleError
 
-FEW = 6
-"""Records of a first stage with which its first passages are estimated by themselves, and drawn."""
 ANNEALED = 0.25
 """Share of its peak at which a falling LR may be at its end."""
 HELD = 0.15

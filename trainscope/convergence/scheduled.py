@@ -20,10 +20,10 @@ from trainscope.convergence.estimate import (
     sentence,
 )
 from trainscope.convergence.passage import Floats, first_passage, running_maximum
-from trainscope.convergence.plan import FEW, Plan
+from trainscope.convergence.plan import Plan
 from trainscope.convergence.prospect import Prospect, prospect
 from trainscope.convergence.scale import Scale
-from trainscope.convergence.stage import SAME, FirstStage, held
+from trainscope.convergence.stage import FEW, SAME, FirstStage, held
 from trainscope.convergence.track import Track
 
 HALF = 0.5

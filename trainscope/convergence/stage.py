@@ -11,6 +11,8 @@ from trainscope.convergence.passage import Floats
 
 SAME = 1e-6
 """Learning rates whose ratio differs from one by less are the same."""
+FEW = 6
+"""Records of a first stage with which its first passages are estimated by themselves, and drawn."""
 NEARLY = 0.98
 """Share of the largest LR from which on a warm-up is over."""
 
