@@ -111,3 +111,24 @@ def test_a_training_loss_that_is_lost_says_nothing_of_a_test_loss() -> None:
     loss = np.where(epochs > 20, np.nan, 0.1)
     curve = LearningCurve(epochs, 1 / epochs, 0.1, loss, metric=Metric("loss", "nats", "lower"))
     assert helped_share(curve) == 1.0
+
+
+def test_a_loss_of_a_fitted_training_set_needs_more_epochs_than_the_law_says() -> None:
+    epochs = np.arange(1.0, 41)
+    losses = 1 + np.exp(-epochs / 8) + np.random.default_rng(0).normal(0, 0.002, 40)
+    plan = {"schedule": "0:0.1,40:0.01", "total_epochs": 44}
+    found = []
+    for training in (losses, 0.2 * losses):
+        small = LearningCurve(epochs, losses, 0.1, training, metric=Metric("loss", "nats", "lower"))
+        found.append(estimate_extra_epochs(small, 0.95, **plan))
+    fresh, fitted = found
+    assert fitted.reachable < fresh.reachable
+    assert fitted.extra_epochs.median > fresh.extra_epochs.median
+    assert fitted.extra_epochs.high >= fresh.extra_epochs.high
+
+
+def test_the_lr_time_of_a_schedule_goes_on_with_its_last_lr() -> None:
+    track = Track(np.array([2.0, 5.0]), np.array([0.1, 0.01]))
+    assert track.lr_time(np.array([1.0, 2.0, 3.0, 5.0, 10.0])) == pytest.approx(
+        [0.1, 0.2, 0.21, 0.23, 0.28]
+    )

@@ -112,6 +112,8 @@ class Law:
         powers: [D], the place of each draw's q, p and delay in `grid`.
         grid: [3, G]: q, p, and the delay as a share of `horizon`.
         sway: [D], standard normal: the form's own error of each draw.
+        fate: [D], a standard normal or 0, whichever is larger: how far each draw turns.
+        helped: How much of what decays bring reaches the test, 0 to 1 (`helped_share`).
         reference: The largest LR in evidence, in units of which LRs are.
         lowest: The smallest peak LR in evidence.
         horizon: The longest run in evidence, epochs: T.
@@ -126,6 +128,8 @@ class Law:
     powers: NDArray[np.intp]
     grid: Floats
     sway: Floats
+    fate: Floats
+    helped: float
     reference: float
     lowest: float
     horizon: float
@@ -153,20 +157,22 @@ class Law:
             above, below = np.log(track.peak / self.reference), np.log(self.lowest / track.peak)
             outside = max(self.prior.above * above, self.prior.below * below, 0.0)
         error = self.rise * np.hypot(self.prior.ahead * ahead, outside)
-        return np.asarray(base - scale * x - released * held + self.sway[:, None] * error)
+        told = base - scale * x - released * held + self.sway[:, None] * error
+        return np.asarray(told - (1 - self.helped) * self.turned(track, at))
 
-    def turned(self, track: Track, count: int) -> Floats:
-        """Return by how much the end of a schedule may be worse than the law says, [D], 0 or more.
+    def turned(self, track: Track, at: Floats) -> Floats:
+        """Return by how much a loss may have turned for the worse at some epochs, [D, M].
+
+        Half the draws do not turn. `quality` holds as much of it as decays do not help the test.
 
         Args:
-            track: The schedule from epoch 0 to its end.
-            count: Draws.
+            track: The schedule from epoch 0.
+            at: [M], increasing, positive.
         """
-        further = float(np.log(track.edges[-1] / self.horizon))
-        if track.lr_time:  # a larger LR is further on
-            further = max(further, float(np.log(track.lr_time / self.lr_time)))
-        luck = np.random.default_rng(3).standard_normal(count)
-        return np.asarray(self.prior.turned * self.rise * max(further, 0.0) * np.maximum(luck, 0.0))
+        epochs = np.log(at / self.horizon)
+        lr_time = np.log(np.maximum(track.lr_time(at), TINY * self.lr_time) / self.lr_time)
+        further = np.maximum(np.maximum(epochs, lr_time), 0.0)  # a larger LR is further on
+        return np.asarray(self.prior.turned * self.rise * self.fate[:, None] * further)
 
 
 def fit_law(curves: Sequence[LearningCurve], prior: AnnealingPrior = PRIOR) -> Law | None:
@@ -224,10 +230,12 @@ def fit_law(curves: Sequence[LearningCurve], prior: AnnealingPrior = PRIOR) -> L
         powers,
         grid[:, used],
         sway,
+        np.maximum(np.random.default_rng(3).standard_normal(DRAWS), 0.0),
+        helped,
         reference,
         lowest,
         horizon,
-        max(Track.of(c).lr_time for c in curves),
+        max(float(Track.of(c).lr_time(c.lr_epochs[-1:])[0]) for c in curves),
         rise,
         jitter,
         prior,

@@ -98,7 +98,9 @@ def final_of(
     ends = ends + ahead.law.jitter * scatter  # as it is measured
     found = _values(small.scale, ends, tails)
     if not small.scale.percent:
-        worse = _values(small.scale, ends - ahead.law.turned(ahead.track, len(ends)), tails)
+        law, end = ahead.law, ahead.at[-1:]
+        turned = law.helped * law.turned(ahead.track, end)[:, 0]  # the rest is in the curves
+        worse = _values(small.scale, ends - turned, tails)
         up = small.scale.metric.sign > 0
         found = Interval(
             found.median, worse.low if up else found.low, found.high if up else worse.high

@@ -63,10 +63,11 @@ class Track:
         place = np.minimum(np.searchsorted(self.edges, edges), len(self.edges) - 1)
         return Track(edges, self.rates[place])
 
-    @property
-    def lr_time(self) -> float:
-        """Return the sum of LR over the epochs."""
-        return float(self.rates @ np.diff(self.edges, prepend=0.0))
+    def lr_time(self, at: Floats) -> Floats:
+        """Return the sum of LR over the epochs up to each of some, [M]; the last LR goes on."""
+        whole = self.split(at)
+        spent = np.cumsum(whole.rates * np.diff(whole.edges, prepend=0.0))
+        return np.asarray(spent[np.searchsorted(whole.edges, at)])
 
     @property
     def peak(self) -> float:
