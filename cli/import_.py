@@ -66,7 +66,9 @@ def stated_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--format",
     "log_format",
-    type=click.Choice(["csv", "huggingface", "json", "jsonlines", "mlflow", "tensorboard", "text"]),
+    type=click.Choice(
+        ["csv", "huggingface", "json", "jsonlines", "metrics", "mlflow", "tensorboard", "text"]
+    ),
     help="What wrote it; by default recognised. csv reads Lightning's, timm's and W&B's too.",
 )
 @click.option("--run", help="The run to read, of a file or folder that holds several.")
@@ -171,7 +173,7 @@ def command(
         first_epoch=first_epoch,
         **stated,
     )
-    made = run_from_log(log, given, format=log_format, run=run)
+    made = run_from_log(log, given, format=log_format, run=run, opened=_opened)
     if output is None:
         say_json(made.to_json())
         return
@@ -181,6 +183,12 @@ def command(
     remark(f"wrote {path}: {len(made.epochs)} epoch{many} of {made.source}, LR {made.schedule}")
     for note in made.notes:
         remark(note)
+
+
+def _opened(path: Path) -> object:
+    from trainscope.networks.history import open_history  # torch is slow to import
+
+    return open_history(path)
 
 
 def _pairs(texts: tuple[str, ...], option: str, *, known: bool) -> dict[str, str]:

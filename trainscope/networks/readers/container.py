@@ -26,14 +26,15 @@ from trainscope.networks.readers.archive import (
 from trainscope.networks.readers.archive_names import named_in_archive
 from trainscope.networks.readers.class_names import is_harmless_class
 from trainscope.networks.readers.numpy_archive import is_arrays
-from trainscope.networks.readers.pickle_machine import PLAIN_NAMES
+from trainscope.networks.readers.pickle_machine import PLAIN_NAMES, Machine
 from trainscope.networks.readers.pickle_names import named_in
 from trainscope.networks.readers.row import load_row
+from trainscope.networks.readers.tensors import Storage
 from trainscope.records.text import shortened
 
 _ZIP = b"PK\x03\x04"
 _MAGIC = 0x1950A86A20F9469CFC6C  # opens torch's files of the older layout
-_ROW = tuple(pickle.dumps(_MAGIC, protocol) for protocol in range(pickle.HIGHEST_PROTOCOL + 1))
+ROW = tuple(pickle.dumps(_MAGIC, protocol) for protocol in range(pickle.HIGHEST_PROTOCOL + 1))
 _SCRIPT, _EXPORT = "constants.pkl", "archive_format"
 """Files that only an archive of TorchScript, or of torch.export, has."""
 
@@ -110,11 +111,34 @@ def load(path: Path) -> Loaded:
         entries = entries_of(path)
         _check_kind(entries, path)
         return _guarded(lambda: load_archive(path, entries))
-    if head.startswith(_ROW):
+    if head.startswith(ROW):
         return _guarded(lambda: load_row(path))
     what = _what_else(path, head)
     names = _named_in_pickle(path) if head[:1] == b"\x80" else ()
     raise NeedsCodeError(what, names) if names else CheckpointError(what)
+
+
+def load_pickle(path: Path, start: int = 0) -> Loaded:
+    """Return the objects of a pickle that torch did not write, as `load` does.
+
+    Args:
+        path: The file.
+        start: Bytes before the pickle.
+
+    Raises:
+        CheckpointError: It is damaged, or names what is neither plain nor a library's class.
+    """
+
+    def read() -> tuple[object, tuple[str, ...]]:
+        def storage(_: tuple[object, ...]) -> Storage:
+            raise ValueError("a storage outside of torch's files")
+
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole:
+            whole.seek(start)
+            machine = Machine(cast(IO[bytes], whole), len(whole), storage)
+            return machine.run(), tuple(machine.names)
+
+    return _guarded(read)
 
 
 def load_script(path: Path) -> Loaded:

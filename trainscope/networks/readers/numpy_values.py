@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 _NUMBER = re.compile(r"[biufcSU]\d+")
+_REAL = re.compile(r"[biuf]\d+")
 _PLACES = ("numpy._core.multiarray", "numpy.core.multiarray")
 
 
@@ -35,15 +36,55 @@ class Dtype:
 
 
 class Array:
-    """An array that training left beside the weights; its values are not read."""
+    """An array that training left beside the weights: its values are read when they are asked for.
 
-    __slots__ = ()
+    Attributes:
+        shape: As the pickle says it.
+        raw: Its bytes, or its objects; None before the pickle sets them.
+        dtype: What its bytes are.
+        by_columns: Whether the first axis runs fastest.
+    """
+
+    __slots__ = ("by_columns", "dtype", "raw", "shape")
 
     def __init__(self, *_: object) -> None:
-        """Keep nothing."""
+        """Hold nothing yet."""
+        self.shape: tuple[object, ...] = ()
+        self.raw: bytes | bytearray | list[object] | None = None
+        self.dtype: object = None
+        self.by_columns = False
 
-    def __setstate__(self, state: object) -> None:
-        """Keep nothing."""
+    def keep(self, state: object) -> None:
+        """Keep what a pickle sets: (version, shape, dtype, by columns, bytes or objects)."""
+        if isinstance(state, tuple) and len(state) >= 5 and isinstance(state[1], tuple):
+            self.shape, self.dtype, self.by_columns = state[1], state[2], state[3] is True
+            self.raw = state[4] if isinstance(state[4], bytes | bytearray | list) else None
+
+    def numbers(self) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]] | None:
+        """Return its numbers, in double precision; None where it holds none.
+
+        Raises:
+            ValueError: It has more or fewer bytes than its shape says.
+        """
+        raw, dtype = self.raw, self.dtype
+        if not isinstance(raw, bytes | bytearray) or not isinstance(dtype, Dtype):
+            return None
+        if _REAL.fullmatch(dtype.letters) is None:
+            return None
+        flat = np.frombuffer(raw, dtype.order + dtype.letters).astype(np.float64)
+        shape = [int(side) for side in self.shape if type(side) is int and side >= 0]
+        if len(shape) != len(self.shape):
+            raise ValueError("an array with a side that is no length")
+        return flat.reshape(shape, order="F" if self.by_columns else "C")
+
+
+def from_buffer(
+    raw: object = None, dtype: object = None, shape: object = (), order: object = "C", *_: object
+) -> Array:
+    """Return an array of a pickle of protocol 5."""
+    array = Array()
+    array.keep((1, shape, dtype, order == "F", raw))
+    return array
 
 
 def scalar(dtype: object, raw: object = None) -> bool | int | float | complex | str | bytes | None:
@@ -68,5 +109,7 @@ STAND_INS: dict[str, Callable[..., object]] = {
     "numpy.ndarray": Array,
     **{f"{place}.scalar": scalar for place in _PLACES},
     **{f"{place}._reconstruct": Array for place in _PLACES},
+    "numpy._core.numeric._frombuffer": from_buffer,
+    "numpy.core.numeric._frombuffer": from_buffer,
 }
 """What stands in for numpy, by the name that pickles know it by."""

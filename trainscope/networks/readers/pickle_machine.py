@@ -300,7 +300,9 @@ class Machine:
             target.set(state)
         elif isinstance(target, Dtype):
             target.__setstate__(state)
-        elif not isinstance(target, Table | Array):  # attributes beside their items are not kept
+        elif isinstance(target, Array):
+            target.keep(state)
+        elif not isinstance(target, Table):  # attributes beside their items are not kept
             raise ValueError("attributes for what has none")
 
     def _persid(self, _: object) -> None:

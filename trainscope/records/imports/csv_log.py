@@ -18,6 +18,7 @@ from trainscope.errors import RecordError
 from trainscope.records.imports import long_log
 from trainscope.records.imports.collect import EpochCollector
 from trainscope.records.imports.log import COUNTED, Log, choose_run, no_column, number, share
+from trainscope.records.imports.named import called
 from trainscope.records.imports.names import (
     ACCURACY,
     EPOCH,
@@ -60,6 +61,7 @@ def read(path: Path, asked: Mapping[str, str], run: str | None = None) -> Log:
     if told is not None:
         return told
     names, rows = open_table(path)
+    names = called(names, path, asked)
     layout = _layout(path, names, asked, run)
     collector = EpochCollector(str(path), asked)
     collector.see(layout.names.values())

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from trainscope.errors import RecordError
-from trainscope.records.imports import long_log
+from trainscope.records.imports import long_log, series
 from trainscope.records.imports.log import choose_run
 from trainscope.records.imports.tensorboard import event_files
 
@@ -16,7 +16,10 @@ NAMES = (
 )
 """Names that tools give their logs, the surest first."""
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".log", ".txt", ".json")
-OWN = ("run.json", "diagnosis.json", "requirements.txt", "hparams.json", "config.json", "args.json")
+OWN = (
+    *("run.json", "diagnosis.json", "requirements.txt", "hparams.json", "config.json", "args.json"),
+    *("wandb-summary.json", "wandb-metadata.json"),
+)
 MOST = 20_000
 """Files and folders that are looked through."""
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
@@ -31,7 +34,7 @@ def find_log(folder: Path, run: str | None) -> tuple[Path, str | None]:
     Raises:
         RecordError: There is none, or there are several and none of them was named.
     """
-    if long_log.is_run(folder):
+    if long_log.is_run(folder) or (not event_files(folder) and series.is_folder(folder)):
         return folder, run
     own = _named([path for path in _sorted(folder) if path.is_file()])
     if own is not None and run is None:

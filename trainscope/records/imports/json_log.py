@@ -14,8 +14,10 @@ from typing import Any
 
 from trainscope.errors import RecordError
 from trainscope.records.imports.collect import EpochCollector
+from trainscope.records.imports.even import Lists
 from trainscope.records.imports.json_shapes import records_of, wide
 from trainscope.records.imports.log import COUNTED, Log, choose_run, no_column, number, share
+from trainscope.records.imports.named import name_in, pairs_of, records_of_names
 from trainscope.records.imports.names import (
     ACCURACY,
     EPOCH,
@@ -34,6 +36,8 @@ MOST_BYTES = 24 * 2**20
 """A JSON document of more would not fit the memory of a small machine when it is open."""
 MOST_RECORDS = 150_000
 HISTORY = "log_history"
+VALUE = "value"
+"""What a scalar is called that has no name."""
 MOST_DEPTH = 3
 """Entries inside each other of one record."""
 CUT = "The last line is no whole record, as of a training that was killed, and was left out."
@@ -93,19 +97,62 @@ def read(path: Path, asked: Mapping[str, str], run: str | None = None) -> Log:
         raw: Any = json.loads(whole(path, MOST_BYTES))
     except (ValueError, RecursionError) as error:
         raise RecordError(f"{path} is damaged or no JSON: it cannot be read as a log") from error
+    return read_document(path, raw, asked, run, "json")
+
+
+def read_document(
+    path: Path, raw: Any, asked: Mapping[str, str], run: str | None, source: str
+) -> Log:
+    """Read a document that is open.
+
+    Args:
+        path: Of it, for messages.
+        raw: Lists, dictionaries, numbers and words.
+        asked: Entries that the person named, by field.
+        run: None, as a document holds one run.
+        source: The format.
+
+    Raises:
+        RecordError: It holds no log, or there is no accuracy in it.
+    """
     if isinstance(raw, dict) and str(raw.get("schema")).startswith("trainscope."):
         raise RecordError(
             f"{path} is a record of trainscope's own ({str(raw['schema'])[:40]}) already"
         )
     if isinstance(raw, dict) and isinstance(raw.get(HISTORY), list):
         return _read(path, raw[HISTORY], asked, run, "hugging face")
-    records = records_of(raw)
+    if isinstance(raw, dict) and "_wandb" in raw:
+        raise RecordError(
+            f"{path} is W&B's summary, which has the last values alone: export the run's history"
+        )
+    if isinstance(raw, dict) and "nbformat" in raw:
+        raise RecordError(f"{path} is a notebook: copy the log that it shows into a text file")
+    if pairs_of(raw) is not None or _are_numbers(raw):
+        name = name_in(path, path.parent)
+        known = meaning(name) is not None or name in asked.values()
+        raw = {name if known and VALUE not in asked.values() else VALUE: raw}
+    named = records_of_names(raw)
+    if named is not None:
+        return _read(path, named, asked, run, source)
+    lists = Lists(str(path), asked)
+    records = records_of(raw, lists)
     if records is not None:
-        return _read(path, records, asked, run, "json")
+        log = _read(path, records, asked, run, source)
+        log.notes += lists.notes
+        return log
+    if source == "saved":
+        raise RecordError(
+            f"{path} holds no lists of epochs, as a checkpoint of weights does not: give the log "
+            "of the training, or save its lists by name"
+        )
     raise RecordError(
         f"{path} is no log: it is no trainer_state.json, as it has no {HISTORY}, nor a list of "
         "records, nor lines of JSON"
     )
+
+
+def _are_numbers(raw: Any) -> bool:
+    return isinstance(raw, list) and len(raw) > 1 and all(isinstance(v, (int, float)) for v in raw)
 
 
 def is_lines(start: list[str]) -> bool:
@@ -114,7 +161,7 @@ def is_lines(start: list[str]) -> bool:
         first = json.loads(start[0])
     except (ValueError, RecursionError):
         return False
-    if not isinstance(first, dict) or {HISTORY, "schema"} & set(first):
+    if not isinstance(first, dict) or {HISTORY, "schema", "_wandb"} & set(first):
         return False
     nested = [v for v in first.values() if isinstance(v, (list, dict))]
     if len(start) == 1 and any(isinstance(v, list) or len(nested) == len(first) for v in nested):
@@ -174,8 +221,10 @@ def read_records(path: Path, raw: Iterable[Any], asked: Mapping[str, str], sourc
     records = []
     for entry in raw:
         if not isinstance(entry, dict):
+            way = ": put a list of their names before rows of numbers"
             raise RecordError(
                 f"{path} is no log: it has {str(entry)[:40]} in the place of a record"
+                f"{way if isinstance(entry, list) else ''}"
             )
         record = _record(entry, asked, collector)
         if record.values:

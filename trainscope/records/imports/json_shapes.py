@@ -6,6 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from trainscope.records.imports.even import Lists
+from trainscope.records.imports.log import number
+from trainscope.records.imports.named import AXES, KEYS, VALUES, by_step
 from trainscope.records.imports.names import meaning, split_of
 
 _NUMBERED = re.compile(r"(?:epoch[ _-]?)?(\d{1,9})", re.IGNORECASE)
@@ -13,12 +16,20 @@ MOST_DEPTH = 3
 """Names over each other under which a table may stand."""
 
 
-def records_of(raw: Any, depth: int = 0) -> list[Any] | None:
+def records_of(raw: Any, lists: Lists, depth: int = 0) -> list[Any] | None:
     """Return the records of a document, None where it holds none.
 
     These are a list of records or of rows below a header; a column a name, as a list or by the
     number of the row; a record an epoch, by its number; what pandas writes in two parts; or the
     first of these that stands under a name.
+
+    Args:
+        raw: The document.
+        lists: Makes records of columns.
+        depth: Names under which it stands.
+
+    Raises:
+        RecordError: It is a column a name, and they have lengths that do not go together.
     """
     if isinstance(raw, list):
         return _rows(raw)
@@ -42,15 +53,12 @@ def records_of(raw: Any, depth: int = 0) -> list[Any] | None:
         if isinstance(inside, dict) and (split_of(str(outer)) or meaning(str(outer))):
             named = {f"{outer}/{name}": _column(cells) for name, cells in inside.items()}
             columns |= {name: column for name, column in named.items() if column}
-    if columns and not (set(columns) == {"epoch"} and isinstance(raw.get("history"), dict)):
-        length = max(map(len, columns.values()))
-        return [
-            {name: column[k] for name, column in columns.items() if k < len(column)}
-            for k in range(length)
-        ]
+    axis = set(columns) == {"epoch"} and isinstance(raw.get("history"), dict)
+    if not axis and any(map(lists.useful, columns)):
+        return lists.records(columns)
     if depth < MOST_DEPTH:
         for name, value in raw.items():
-            found = records_of(value, depth + 1) if isinstance(value, dict) else None
+            found = records_of(value, lists, depth + 1) if isinstance(value, dict) else None
             if found:
                 beside = raw.get("epoch")
                 if name == "history" and isinstance(beside, list) and len(beside) == len(found):
@@ -59,23 +67,24 @@ def records_of(raw: Any, depth: int = 0) -> list[Any] | None:
                         for epoch, record in zip(beside, found, strict=True)
                     ]
                 return found
-    return None
+    return lists.records(columns) if columns and not axis else None
 
 
 def wide(records: list[Any]) -> list[Any]:
     """Return a record a step, where each record names one value, as trackers export them."""
-    if not records or not all(
-        isinstance(each, dict) and {"value", "step"} <= set(each) for each in records
-    ):
+    if not records or not all(isinstance(each, dict) for each in records):
         return records
-    key = next((name for name in ("key", "metric", "tag", "name") if name in records[0]), None)
-    if key is None or not all(isinstance(each.get(key), str) for each in records):
+    lower = {str(name).lower(): name for name in records[0]}
+    key, value, axis = (
+        next((lower[name] for name in names if name in lower), None)
+        for names in (KEYS, VALUES, AXES)
+    )
+    if key is None or value is None or axis is None:
         return records
-    by_step: dict[Any, dict[str, Any]] = {}
-    for each in records:
-        if isinstance(each["step"], (int, float)):
-            by_step.setdefault(each["step"], {"step": each["step"]})[each[key]] = each["value"]
-    return [by_step[step] for step in sorted(by_step)]
+    if not all(isinstance(each.get(key), str) and value in each for each in records):
+        return records
+    found = [(each[key], number(each.get(axis)), each[value]) for each in records]
+    return by_step(found, "epoch" if axis.lower().startswith("epoch") else "step")
 
 
 def _rows(raw: list[Any]) -> list[Any]:

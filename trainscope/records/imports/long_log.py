@@ -5,21 +5,20 @@ MLflow keeps a file a metric, of lines `timestamp value step`, under `metrics` i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from trainscope.errors import RecordError
 from trainscope.records.imports.json_log import read_records
 from trainscope.records.imports.log import Log, choose_run, number
-from trainscope.records.imports.names import ACCURACY, EPOCH, LOSS, STEP, meaning
+from trainscope.records.imports.named import KEYS, VALUES, by_step
+from trainscope.records.imports.names import ACCURACY, EPOCH, LOSS, PHASES, STEP, meaning, split_of
 from trainscope.records.imports.table import open_table
 from trainscope.records.imports.text_file import check_file, lines
 
-KEYS = ("metric", "key", "tag", "metric_name", "variable", "scalar", "name")
-"""Columns that name the value of a row."""
-VALUES = ("value", "val", "metric_value")
-RUNS = ("run id", "run_id", "run", "run_name", "run name", "seed")
+DATA = (*PHASES, "context", "context.subset", "metric.context.subset")
+"""Columns that may say of which data it is."""
+RUNS = ("run.hash", "run.name", "run id", "run_id", "run", "run_name", "run name", "seed")
 """Columns that say of which run a row is."""
 MOST_METRICS = 2_000
 """Files of metrics in one run."""
@@ -52,18 +51,22 @@ def read_table(path: Path, asked: Mapping[str, str], run: str | None) -> Log | N
     key, value, step = places
     lower = {name.lower(): at for at, name in reversed(list(enumerate(names)))}
     runs = next((lower[name] for name in RUNS if name in lower and lower[name] != key), None)
+    parts = [lower[name] for name in DATA if name in lower]
     held: dict[str, list[tuple[str, float | None, float | None]]] = {}
     for _, row in rows:
         if len(row) > max(places):
             own = "" if runs is None or len(row) <= runs else row[runs].strip()
-            found = (row[key].strip(), number(row[step]), number(row[value]))
-            held.setdefault(own, []).append(found)
+            split = next(
+                (row[at].strip() for at in parts if len(row) > at and split_of(row[at])), ""
+            )
+            name = f"{split}/{row[key].strip()}" if split else row[key].strip()
+            held.setdefault(own, []).append((name, number(row[step]), number(row[value])))
     if not any(_is_told(name) for found in held.values() for name, _, _ in found):
         return None
     picked = choose_run(str(path), list(held), run) if run or len(held) > 1 else next(iter(held))
     whole = meaning(names[step])
     axis = "epoch" if whole is not None and whole.field == EPOCH else "step"
-    return read_records(path, _records(held[picked], axis), asked, "csv")
+    return read_records(path, by_step(held[picked], axis), asked, "csv")
 
 
 def is_run(folder: Path) -> bool:
@@ -114,20 +117,9 @@ def read(path: Path, asked: Mapping[str, str], run: str | None = None) -> Log:
             words = line.split()
             if len(words) == 3:
                 found.append((name, number(words[2]), number(words[1])))
-    return read_records(path, _records(found, "step"), asked, "mlflow")
+    return read_records(path, by_step(found, "step"), asked, "mlflow")
 
 
 def _is_told(name: str) -> bool:
     found = meaning(name)
     return found is not None and found.field in (ACCURACY, LOSS)
-
-
-def _records(
-    found: Iterable[tuple[str, float | None, float | None]], axis: str
-) -> list[dict[str, Any]]:
-    """Return a record a step, in their order, of (name, step, value)."""
-    by_step: dict[float, dict[str, Any]] = {}
-    for name, step, value in found:
-        if step is not None and name:
-            by_step.setdefault(step, {axis: step})[name] = value
-    return [by_step[step] for step in sorted(by_step)]

@@ -13,25 +13,29 @@ from trainscope.records.imports import (
     event_file,
     json_log,
     long_log,
+    series,
     tensorboard,
     text_log,
 )
+from trainscope.records.imports.binary import is_saved
 from trainscope.records.imports.folder import find_log
 from trainscope.records.imports.given import Given
 from trainscope.records.imports.log import IN_WORDS, Log, NoAccuracyError, is_another_metric
 from trainscope.records.imports.names import TRAIN, split_in
 from trainscope.records.imports.numbering import number_epochs
 from trainscope.records.imports.table import is_table
-from trainscope.records.imports.text_file import MOST_BYTES, beginning, check_file
+from trainscope.records.imports.text_file import beginning, check_file
 from trainscope.records.metric import ACCURACY, LOSS, Metric
 from trainscope.records.notation import write_stages
 from trainscope.records.run import UNKNOWN, Run
 
 Reader = Callable[[Path, Mapping[str, str], str | None], Log]
+Opener = Callable[[Path], object]
 FORMATS: Mapping[str, Reader] = {
     "csv": csv_log.read,
     "json": json_log.read,
     "jsonlines": json_log.read_lines,
+    "metrics": series.read,
     "mlflow": long_log.read,
     "tensorboard": tensorboard.read,
     "text": text_log.read,
@@ -41,6 +45,13 @@ FEWEST = 2
 """Values of -1 that stand for none, and others beside them: a single one is an error."""
 NAMES = {"huggingface": "json"}
 """Other names of formats."""
+SAVED = "saved"
+"""The format of what torch, pickle or NumPy saved."""
+MOST_SAVED = 2**40
+UNOPENED = (
+    "{} is what torch, pickle or NumPy saved: read it with `trainscope import`, or give "
+    "run_from_log opened=trainscope.networks.history.open_history"
+)
 WANDB = (
     "{} is W&B's own record of a run: export the run as CSV, or write run.history().to_csv(FILE) "
     "with W&B's own package, and import that"
@@ -54,26 +65,42 @@ def recognise(path: Path) -> str:
         RecordError: There is nothing there, or nothing in it.
     """
     if path.is_dir():
-        return "mlflow" if long_log.is_run(path) else "tensorboard"
+        if long_log.is_run(path):
+            return "mlflow"
+        return "metrics" if series.is_folder(path) else "tensorboard"
     if path.suffix == ".wandb":
         raise RecordError(WANDB.format(path))
-    check_file(path, event_file.MOST_BYTES if tensorboard.is_event_file(path) else MOST_BYTES)
     if tensorboard.is_event_file(path):
+        check_file(path, event_file.MOST_BYTES)
         return "tensorboard"
+    if is_saved(check_file(path, MOST_SAVED), path):
+        return SAVED
+    check_file(path)
     start = beginning(path)
     first = start[0].lstrip() if start else ""
     if first.startswith(("{", "[")) and not first.startswith("{'"):
         if json_log.is_lines(start):
             return "jsonlines"
-        if first.startswith(("{", "[{", "[ {", "[[")) or first in ("[", "[]"):
+        if (
+            first.startswith(("{", "[{", "[ {", "[["))
+            or first in ("[", "[]")
+            or path.suffix == ".json"
+        ):
             return "json"
+    if series.is_metric(path):
+        return "metrics"
     if is_table(start):
         return "csv"
     return "csv" if path.suffix in (".csv", ".tsv") else "text"
 
 
 def run_from_log(
-    path: Path, given: Given | None = None, *, format: str | None = None, run: str | None = None
+    path: Path,
+    given: Given | None = None,
+    *,
+    format: str | None = None,
+    run: str | None = None,
+    opened: Opener | None = None,
 ) -> Run:
     """Make a Run from what another tool wrote.
 
@@ -85,6 +112,8 @@ def run_from_log(
         given: What the log does not say; each is marked as given in the Run.
         format: A key of `FORMATS`; by default recognised.
         run: The name of one run, of a folder or file of several.
+        opened: Returns what torch, pickle or NumPy saved as plain lists by name; without it such a
+            file is refused.
 
     Raises:
         RecordError: The log cannot be read, has neither an accuracy nor a test loss, has no
@@ -94,7 +123,8 @@ def run_from_log(
     kind = NAMES.get(format or "", format)
     if path.is_dir() and kind != "tensorboard":
         path, run = find_log(path, run)
-    read = FORMATS[kind or recognise(path)]
+    kind = kind or recognise(path)
+    read = FORMATS[kind] if kind != SAVED else _reader_of_saved(path, opened)
     try:
         log = read(path, given.columns, run)
     except NoAccuracyError as error:
@@ -141,6 +171,17 @@ def run_from_log(
         notes=(_taken(log, rows, scale, given, metric), *log.notes),
         metric=metric,
     )
+
+
+def _reader_of_saved(path: Path, opened: Opener | None) -> Reader:
+    if opened is None:
+        raise RecordError(UNOPENED.format(path))
+    document = opened(path)
+
+    def read(path: Path, asked: Mapping[str, str], run: str | None) -> Log:
+        return json_log.read_document(path, document, asked, run, SAVED)
+
+    return read
 
 
 def _check_asked(log: Log, given: Given, path: Path) -> None:
