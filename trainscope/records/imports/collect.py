@@ -8,7 +8,7 @@ epoch on is dropped, so that an epoch never mixes two trainings.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from trainscope.errors import RecordError
@@ -51,15 +51,23 @@ ENOUGH = 0.9
 
 @dataclass(slots=True)
 class Cell:
-    """What one name had in one epoch: its last number, and the weighted mean of all."""
+    """What one name had in one epoch: its last number, and the weighted mean of all.
+
+    Where a line sums the epoch up, the numbers of batches before it are of no account.
+    """
 
     last: float = 0.0
     sum: float = 0.0
     weight: float = 0.0
     count: int = 0
+    whole: bool = False
 
-    def add(self, value: float, weight: float) -> None:
-        """Add a number."""
+    def add(self, value: float, weight: float, *, whole: bool = True) -> None:
+        """Add a number, of the whole epoch or of a batch."""
+        if self.whole and not whole:
+            return
+        if whole and not self.whole:
+            self.sum, self.weight, self.count, self.whole = 0.0, 0.0, 0, True
         self.last = value
         self.sum += value * weight
         self.weight += weight
@@ -111,13 +119,20 @@ class EpochCollector:
         """Tell whether a name may be of use."""
         return self._use(name) is not None
 
-    def add(self, epoch: int, values: Mapping[str, float], weight: float = 1.0) -> None:
+    def add(
+        self,
+        epoch: int,
+        values: Mapping[str, float],
+        weight: float = 1.0,
+        parts: Container[str] = (),
+    ) -> None:
         """Add one entry of the log.
 
         Args:
             epoch: As the log counts it.
             values: Its numbers, by name.
             weight: In the means of the epoch, above 0.
+            parts: Names whose numbers are of a batch alone.
 
         Raises:
             RecordError: There are too many epochs or numbers for a log of a training.
@@ -137,7 +152,7 @@ class EpochCollector:
                     back = True
         # A test at the end is of an epoch that has passed, but of a name of its own.
         if back or (rates_back and uses == {_RATE}):
-            self._begin_again(epoch)
+            self.begin_again(epoch)
             passed = self.passed
         if _BARE in uses and _TRAINED in uses:
             for name, _, use in own:
@@ -150,7 +165,7 @@ class EpochCollector:
             if cell is None:
                 cell = row[name] = Cell()
                 self.held += 1
-            cell.add(value, weight)
+            cell.add(value, weight, whole=name not in parts)
         if len(self.rows) > MOST_EPOCHS or self.held > MOST_NUMBERS or len(passed) > MOST_NAMES:
             raise RecordError(
                 f"{self.path} has more epochs or names than a log of one training: keep the lines "
@@ -177,8 +192,13 @@ class EpochCollector:
             self.uses[name] = use
         return use
 
-    def _begin_again(self, epoch: int) -> None:
-        last = max(self.rows)
+    def begin_again(self, epoch: int) -> None:
+        """Drop what is there from an epoch on, with which a training was begun again.
+
+        Raises:
+            RecordError: It is so again and again.
+        """
+        last = max(self.rows, default=epoch)
         self.again.append((last, epoch))
         for number in [number for number in self.rows if number >= epoch]:
             self.held -= len(self.rows.pop(number))

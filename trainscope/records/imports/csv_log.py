@@ -26,6 +26,7 @@ from trainscope.records.imports.names import (
     PHASES,
     STEP,
     TRAIN,
+    ending_names,
     is_test_accuracy,
     meaning,
     split_of,
@@ -134,6 +135,7 @@ class _Reader:
         waiting: The numbers of rows without an epoch, which belong to the next one.
         useful: The columns that are read, and their names.
         counted: Those of accuracies, which may be counts like 400/1000.
+        ending: The names whose values end an epoch, in a table without a column of epochs.
         steps: The steps at which epochs ended, in a table without a column of epochs.
     """
 
@@ -148,12 +150,14 @@ class _Reader:
     steps: list[float] = field(default_factory=list)
     useful: list[tuple[int, str]] = field(default_factory=list)
     counted: set[int] = field(default_factory=set)
+    ending: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         """Leave out the columns that no Run holds."""
         named = self.layout.names.items()
         self.useful = [(at, name) for at, name in named if self.collector.wanted(name)]
         asked = self.collector.asked
+        self.ending = ending_names((name for _, name in self.useful), asked)
         self.counted = {at for at, name in self.useful if is_test_accuracy(name, asked)}
 
     def take(self, line: int, row: Sequence[str]) -> None:
@@ -202,7 +206,12 @@ class _Reader:
 
     def _counted(self, row: Sequence[str], values: Mapping[str, float]) -> int | None:
         """Return the epoch that the row ends; steps that go back tell a training begun again."""
-        if not any(is_test_accuracy(name, self.collector.asked) for name in values):
+        asked = self.collector.asked
+        if self.layout.phase is None:
+            ends = not self.ending.isdisjoint(values)
+        else:  # each row says its data
+            ends = any(is_test_accuracy(name, asked) for name in values)
+        if not ends:
             return None
         self.ends += 1
         step = None if self.layout.step is None else number(_cell(row, self.layout.step))

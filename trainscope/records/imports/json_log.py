@@ -26,7 +26,7 @@ from trainscope.records.imports.names import (
     PHASES,
     STEP,
     TRAIN,
-    is_test_accuracy,
+    ending_names,
     meaning,
     split_of,
 )
@@ -242,13 +242,14 @@ def read_records(path: Path, raw: Iterable[Any], asked: Mapping[str, str], sourc
     tested: list[float | None] = []
     current = 0 if not epochs else math.ceil(epochs[0] - 1e-6) if done else int(epochs[0])
     apart = _apart(records)
+    ending = ending_names((name for r in records for name in _split(r, apart)), asked)
     for record in records:
         values = _split(record, apart)
         if record.epoch is not None:
             current = math.ceil(record.epoch - 1e-6) if done else int(record.epoch)
         elif not epochs:
             current = ends + 1
-            if any(is_test_accuracy(name, asked) for name in values):
+            if not ending.isdisjoint(values):
                 ends += 1
                 tested.append(record.step)
         at = record.step if record.step is not None and record.step >= step else step

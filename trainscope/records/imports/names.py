@@ -7,7 +7,7 @@ Names are read word by word, so that `val/acc`, `Valid Acc.`, `ValAccuracy`, `ac
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -39,7 +39,7 @@ _FILLING = frozenset(
         *("epoch", "epochs", "mean", "avg", "average", "metric", "metrics", "overall", "score"),
         *("set", "the", "on", "of", "for", "in", "is", "at", "trainer", "current", "multiclass"),
         *("binary", "sparse", "categorical", "classification", "images", "network", "model"),
-        *("head", "info", "global", "running"),
+        *("head", "info", "global", "running", "lm", "value"),
     )
 )
 """Words that change nothing."""
@@ -137,6 +137,15 @@ def is_test_accuracy(name: str, asked: Mapping[str, str]) -> bool:
         return name.endswith(given) and not trained
     found = meaning(name)
     return found is not None and found.field == ACCURACY and found.split != TRAIN
+
+
+def ending_names(names: Iterable[str], asked: Mapping[str, str]) -> set[str]:
+    """Return the names whose values end an epoch, in a log that does not say its epochs.
+
+    Beside a name that says that it is of a test, one that does not say its data ends none.
+    """
+    tests = {name for name in set(names) if is_test_accuracy(name, asked)}
+    return {name for name in tests if split_in(name)} or tests
 
 
 def split_of(word: str) -> str:

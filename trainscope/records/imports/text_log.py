@@ -12,15 +12,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from trainscope.records.imports.bars import BARS, COUNTS, Bars, Counts
 from trainscope.records.imports.collect import EpochCollector
-from trainscope.records.imports.log import COUNTED, Log, choose_run
+from trainscope.records.imports.halves import HALVES, are_halves, points
+from trainscope.records.imports.log import COUNTED, Log, NoAccuracyError, choose_run
 from trainscope.records.imports.names import (
     ACCURACY,
+    LOSS,
     LR,
     SECONDS,
     TEST,
     TRAIN,
     VAL,
+    ending_names,
     is_test_accuracy,
     meaning,
     split_in,
@@ -40,6 +44,8 @@ BEHIND = (
 )
 NAMED_LAST = "The log names each epoch in a line behind its values, which were taken to be of it."
 AGAIN = "A test after the last epoch's own was left out."
+_A_STEP = re.compile(r"\d[num\u03bc]?s/step")
+"""Keras's bars, and Paddle's, which tell running means."""
 _DIGIT = re.compile("[0-9]")
 _REDUCED = re.compile(r"\b(reducing|adjusting) learning rate\b", re.IGNORECASE)
 _ENDED = re.compile(r"\b(done|complete|completed|finished|ended)\b", re.IGNORECASE)
@@ -66,16 +72,35 @@ def read(path: Path, asked: Mapping[str, str], run: str | None = None) -> Log:
     if run is not None:
         choose_run(str(path), [], run)
     check_file(path, MOST_BYTES)
-    reader = _Reader(EpochCollector(str(path), asked))
-    for text in lines(path, cut=True):
-        reader.take(text)
-    if not reader.is_named_last:
-        return reader.log()
-    reader = _Reader(EpochCollector(str(path), asked))
-    for text in _named_first(lines(path, cut=True)):
-        reader.take(text)
-    log = reader.log()
-    log.notes.append(NAMED_LAST)
+    halves = are_halves(lines(path, cut=True))
+
+    def texts() -> Iterator[str]:
+        return (points(text) for text in lines(path, cut=True)) if halves else lines(path, cut=True)
+
+    def taken(texts: Iterable[str], *, counted: bool = False, barred: bool = False) -> _Reader:
+        reader = _Reader(EpochCollector(str(path), asked), counted=counted, barred=barred)
+        for text in texts:
+            reader.take(text)
+        return reader
+
+    reader = taken(texts())
+    if reader.is_named_last:
+        log = taken(_named_first(texts())).log()
+        log.notes.append(NAMED_LAST)
+    elif reader.epoch is None and reader.counts.are_epochs:
+        log = taken(texts(), counted=True).log()
+        log.notes.append(COUNTS)
+    else:
+        try:
+            log = reader.log()
+        except NoAccuracyError:
+            pair = reader.bars.pair
+            if pair is None:
+                raise
+            log = taken(texts(), barred=True).log()
+            log.notes.append(BARS.format(*(f"{each:g}" for each in pair)))
+    if halves:
+        log.notes.append(HALVES)
     return log
 
 
@@ -90,6 +115,10 @@ def _named_first(texts: Iterable[str]) -> Iterator[str]:
         else:
             held.append(text)
     yield from held
+
+
+def _losses(names: Iterable[str]) -> frozenset[str]:
+    return frozenset(name for name in names if (m := meaning(name)) and m.field == LOSS)
 
 
 def _tests(splits: set[str]) -> bool:
@@ -118,6 +147,11 @@ class _Reader:
     between: bool | None = None
     lined: bool = False
     kinds: dict[str, tuple[bool, bool, bool]] = field(default_factory=dict)
+    counted: bool = False  # whether counts are of epochs
+    barred: bool = False  # whether the second bar of an epoch is of the test
+    bars: Bars = field(default_factory=Bars)
+    counts: Counts = field(default_factory=Counts)
+    bar: int = 0
     wanted: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -134,6 +168,8 @@ class _Reader:
         if "(" in text and _SETTINGS.match(text):
             return
         line = read_line(text, self.wanted)
+        if self.counted and line.epoch is None and line.done is not None:
+            line.epoch, line.batch = int(line.done), False
         if "learning rate" in text and _REDUCED.search(text):  # from the next epoch on
             self.rate = line.pairs[-1].value if line.pairs else self.rate
             return
@@ -152,13 +188,19 @@ class _Reader:
             if not self.fresh:  # a heading right above the line is of it
                 self.heading = ""
             self.collector.see(("epoch",))
+        self._see_bar(line)
         values: dict[str, float] = {}
+        tested, trained = False, False
         for pair in line.pairs:
             name, value = self._named(line, pair)
+            tested |= self._kind(name)[0]
+            trained |= self._kind(name)[2] or bool(split_in(pair.name))
             if value is not None and math.isfinite(value):
                 values.setdefault(name, value)  # later ones of a name tell of the best epoch
             if name not in self.collector.names:
                 self.collector.see((name,))
+        if tested and self.epoch is None:  # of batches, a line is of training or of a test alone
+            self.counts.see(line.done if trained and line.step is None else None, line.of)
         if values:
             self.fresh = False
             if line.epoch is None:
@@ -187,9 +229,11 @@ class _Reader:
         start = None
         if counted:
             ends, tested = 0, []
+            named = (name for values in self.before for name in values)
+            ending = ending_names(named, self.collector.asked)
             for values, step in zip(self.before, self.steps, strict=True):
                 self.collector.add(ends + 1, values)
-                if any(is_test_accuracy(name, self.collector.asked) for name in values):
+                if not ending.isdisjoint(values):
                     ends += 1
                     tested.append(step)
         log = self.collector.log("text")
@@ -236,7 +280,8 @@ class _Reader:
         split = found.split or line.split_at(pair.at)
         starred = line.text.lstrip().startswith("* ") and found.field == ACCURACY
         split = split or self.section
-        split = split or (TRAIN if line.batch else TEST if starred else self.heading)
+        bar = TEST if self.barred and self.bar == 1 else TRAIN
+        split = split or (bar if line.batch else TEST if starred else self.heading)
         name = pair.name if found.split or not split else f"{split}/{pair.name}"
         if line.averaged(pair.at):
             name = f"ema {name}"
@@ -251,6 +296,19 @@ class _Reader:
         own = pair.value if line.complete else None
         value = pair.average if line.ended and pair.average is not None else own
         return f"{name} (batches)", value
+
+    def _see_bar(self, line: Line) -> None:
+        """Take the count of a bar that does not name its data."""
+        if not line.batch or line.done is None or line.of is None or self.epoch is None:
+            return
+        named = any(m.split for pair in line.pairs if (m := meaning(pair.name)))
+        named = named or bool(line.split_at(len(line.text)))
+        self.bar = 0 if named else self.bars.see(self.epoch, line.done, line.of)
+
+    def _sums_up(self, line: Line, values: Iterable[str]) -> bool:
+        """Tell a line at the end of a bar whose numbers are of all of it, not of its last batch."""
+        tested = any(split_in(name) in (VAL, TEST) for name in values)
+        return line.complete and (tested or self.barred or _A_STEP.search(line.text) is not None)
 
     def _kind(self, name: str) -> tuple[bool, bool, bool]:
         """Return whether a name is of a test accuracy, of an LR, and of training."""
@@ -299,6 +357,7 @@ class _Reader:
                 del values[name]
                 self.left_out = True
         self.tested.update(tests)
-        self.collector.add(self.epoch, values)
+        parts = values if line.batch and not self._sums_up(line, values) else ()
+        self.collector.add(self.epoch, values, parts=_losses(parts))
         if tests and self.rate is not None:
             self.rates[self.epoch] = self.rate

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from trainscope.records.imports.epoch_words import epoch_in
 from trainscope.records.imports.log import MINUS
-from trainscope.records.imports.names import SPLITS, STEP, TRAIN, meaning, split_of
+from trainscope.records.imports.names import ACCURACY, SPLITS, STEP, TRAIN, meaning, split_of
 
 # The first character is read before anything else is asked, so that a search skips all others.
 NUMBER = re.compile(
@@ -23,6 +23,8 @@ NUMBER = re.compile(
 )
 _FIRST = "".join(sorted({word[0] + word[0].upper() for word in SPLITS}))
 _DATA = re.compile(rf"[{_FIRST}](?<![A-Za-z0-9_].)[A-Za-z]++(?![A-Za-z0-9_])")
+_VALUED = re.compile(r"\s?[:=]\s?[-+]?\d*\.\d")
+"""Behind a word that is itself the name of a number, and says nothing of the others: val=0.65"""
 _ENDS = re.compile(r"[|;,\t(){}\[\]<>]|\s{2,}|\s[-–—]\s")
 _SPACED = re.compile(r"\[\s*(\d+)\s*/\s+(\d+)\s*\]")
 """[   50/  176]"""
@@ -34,9 +36,14 @@ _OF_DATA = re.compile(
     re.IGNORECASE,
 )
 """acc(test)=70"""
+_BACK = re.compile(r"\x08+")
+"""Backspaces, over which a bar writes its count"""
 _MARKUP = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _BATCH = frozenset(("batch", "batches", "it", "its"))
+_AT_STEP = re.compile(r"\b(at|for|after|on) (global )?(step|iter|iteration)$", re.IGNORECASE)
 _PART_OF_A_NAME = frozenset(("the", "on", "of", "over", "all", "group", "for"))
+ROUNDED = 1.0
+"""Percentage points by which an accuracy is rounded."""
 MOST_WORDS = 12
 MOST_CHARACTERS = 2048
 
@@ -70,6 +77,8 @@ class Line:
         complete: Whether that count is at its end.
         ended: Whether it is, or is at the last batch, counted from 0.
         split: The data that it names with its epoch.
+        done: How many batches, or whatever it counts, are done; None where it counts none.
+        of: Of how many.
         step: Of how many steps it is.
         words: Where it names data, once that was asked for.
         ema: Whether it names averaged weights anywhere, likewise.
@@ -82,6 +91,8 @@ class Line:
     complete: bool = False
     ended: bool = False
     split: str = ""
+    done: float | None = None
+    of: float | None = None
     step: float | None = None
     words: list[tuple[int, str]] | None = field(default=None, repr=False)
     ema: bool | None = field(default=None, repr=False)
@@ -90,7 +101,11 @@ class Line:
         """Return the data that was last named to the left of a place, "" for none."""
         if self.words is None:
             found = [(match.start(), match[0]) for match in _DATA.finditer(self.text)]
-            self.words = [(at, word) for at, word in found if word.lower() in SPLITS]
+            self.words = [
+                (at, word)
+                for at, word in found
+                if word.lower() in SPLITS and not _VALUED.match(self.text, at + len(word))
+            ]
         last = ""
         for at, word in self.words:
             if at < place:
@@ -118,6 +133,8 @@ def read_line(text: str, wanted: frozenset[str] = frozenset()) -> Line:
         text: The line.
         wanted: Names that mean something, beside those that are known.
     """
+    if "\b" in text:
+        text = _BACK.sub(" ", text)
     if "\x1b" in text:
         text = _MARKUP.sub("", text)
     text = _OF_DATA.sub(r"\2 \1", text[:MOST_CHARACTERS])
@@ -138,7 +155,7 @@ def read_line(text: str, wanted: frozenset[str] = frozenset()) -> Line:
     last: Pair | None = None
     lone: float | None = None  # a number behind the word `train` alone
     for match in NUMBER.finditer(text):
-        clock, rest, of, _ = match.groups()
+        clock, rest, of, unit = match.groups()
         start = match.start()
         if clock is not None:
             end, last = match.end(), None
@@ -152,33 +169,53 @@ def read_line(text: str, wanted: frozenset[str] = frozenset()) -> Line:
         if label.bracket and last is not None and not of:
             last.average, end, last = _value(written), match.end(), None
             continue
+        if label.bracket and last is not None and of and _is_share(last, written, of):
+            end = match.end()  # Acc: 44.100% (22050/50000)
+            continue
         last = None
         if label.goes_on:  # Accuracy on the 10000 test images
             continue
         end = match.end()
         if of and label.counts:
-            _count(line, _value(written), float(of.strip().strip("/")))
+            _count(line, _value(written), _whole(of))
             if label.step:
                 line.step = _value(written)
             if lone is not None and line.epoch is None:  # Train: 0 [  50/196 ( 26%)]
                 line.epoch = int(lone)
             lone = None
             continue
-        lone = float(written) if label.train and not of and written.isdigit() else None
+        plain = label.train and not of and unit is None and written.isdigit()
+        lone = float(written) if plain else None
         if label.step and not of and line.step is None:
             line.step = _value(written)
+        if label.at_step:  # validation loss at iteration 100
+            line.step = _value(written)
+            continue
         if label.useful:
             value = _value(written)
             if of:
-                whole = float(of.strip().strip("/"))
+                whole = _whole(of)
                 value = 100 * value / whole if whole else math.nan
             last = Pair(label.name, value, start - label.length)
             line.pairs.append(last)
     return line
 
 
+def _is_share(pair: Pair, part: str, of: str) -> bool:
+    """Tell a share in brackets behind the accuracy that it makes."""
+    found, whole = meaning(pair.name), _whole(of)
+    if found is None or found.field != ACCURACY or not whole:
+        return False
+    percent = 100 * _value(part) / whole
+    return min(abs(percent - pair.value), abs(percent - 100 * pair.value)) < ROUNDED
+
+
+def _whole(of: str) -> float:
+    return float(of.strip().strip("/"))
+
+
 def _count(line: Line, done: float, of: float) -> None:
-    line.batch = True
+    line.batch, line.done, line.of = True, done, of
     line.complete, line.ended = done == of, of - done <= 1
 
 
@@ -193,6 +230,7 @@ class _Label(NamedTuple):
         counts: Whether it makes the number a count of batches, if that is of so many.
         train: Whether it says nothing but that training is meant.
         step: Whether it says a step.
+        at_step: Whether it says a step behind the name of something else.
         useful: Whether the name means anything.
     """
 
@@ -203,6 +241,7 @@ class _Label(NamedTuple):
     counts: bool
     train: bool
     step: bool
+    at_step: bool
     useful: bool
 
 
@@ -223,6 +262,7 @@ def _label(between: str, wanted: frozenset[str]) -> _Label:
         counts=counts,
         train=train,
         step=found is not None and found.field == STEP,
+        at_step=len(words) > 1 and _AT_STEP.search(name) is not None,
         useful=useful or (bool(name) and any(ends_in(name, one) for one in wanted)),
     )
 
