@@ -61,7 +61,12 @@ def read(path: Path, asked: Mapping[str, str], run: str | None = None) -> Log:
     told = long_log.read_table(path, asked, run)
     if told is not None:
         return told
-    names, rows = open_table(path)
+    names, rows = open_table(path, again=True)
+    if names and all(map(_is_number, names)):
+        raise RecordError(
+            f"{path} has no header: put a line with the columns' names above its numbers, like "
+            "epoch,lr,val_acc"
+        )
     names = called(names, path, asked)
     layout = _layout(path, names, asked, run)
     collector = EpochCollector(str(path), asked)
@@ -137,6 +142,7 @@ class _Reader:
         counted: Those of accuracies, which may be counts like 400/1000.
         ending: The names whose values end an epoch, in a table without a column of epochs.
         steps: The steps at which epochs ended, in a table without a column of epochs.
+        again: Whether the header stands right above.
     """
 
     path: Path
@@ -151,6 +157,7 @@ class _Reader:
     useful: list[tuple[int, str]] = field(default_factory=list)
     counted: set[int] = field(default_factory=set)
     ending: set[str] = field(default_factory=set)
+    again: bool = False
 
     def __post_init__(self) -> None:
         """Leave out the columns that no Run holds."""
@@ -163,6 +170,9 @@ class _Reader:
     def take(self, line: int, row: Sequence[str]) -> None:
         """Take a row."""
         layout = self.layout
+        if not row:  # the header again
+            self.again = True
+            return
         if layout.runs and _run_of(row, layout.runs) != layout.run:
             return
         self.count += 1
@@ -183,6 +193,11 @@ class _Reader:
         if split and self.count < 100:
             self.collector.see(f"{split}/{name}" for name in layout.names.values())
         epoch = self._epoch(line, row, values)
+        if self.again and epoch is not None and self.layout.epoch is not None:
+            self.again = False
+            if epoch <= max(self.collector.rows, default=-1):
+                self.waiting = []
+                self.collector.begin_again(epoch)
         self.waiting.append(values)
         if epoch is not None:
             for known in self.waiting:
@@ -308,6 +323,7 @@ def _in_order(
     at = layout.epoch
     if not layout.unordered or at is None:
         return rows
+    rows = (item for item in rows if item[1])
     return sorted(rows, key=lambda item: _epoch_in(_cell(item[1], at)) or 0.0)
 
 
@@ -370,6 +386,10 @@ def _part_seconds(log: Log) -> None:
         for row, before, after in zip(log.rows, [0.0, *times], times, strict=False):
             row["seconds"] = after - before
         log.notes.append(RUNNING)
+
+
+def _is_number(name: str) -> bool:
+    return number(name) is not None
 
 
 def _cell(row: Sequence[str], at: int) -> str:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 from trainscope.errors import RecordError
 from trainscope.records.imports.given import Given
 from trainscope.records.imports.log import Log
 from trainscope.records.run import Kind
 
+EVERY = "Tests stand every {gap} epochs, the first one at {first}: the log counts epochs from 0."
+FEWEST_TESTS, LEAST_GAP = 3, 3
+"""Tests that make a habit, and epochs between them: epochs 1, 3, 5 may be counted from 1."""
 FROM_ZERO = "The log counts epochs from 0; here they count from 1."
 UNTRAINED = "The test at epoch 0 has no training beside it: it is of the network before any."
 TESTED_AFTER = "The test after the last epoch that was trained is no epoch, and is left out."
@@ -44,8 +48,21 @@ def number_epochs(log: Log, given: Given, path: str) -> None:
         first += 1
     elif first == 0:
         log.notes.append(FROM_ZERO)
+    elif given.first_epoch is None and (gap := _every(log)):
+        log.notes.append(EVERY.format(gap=gap, first=gap - 1))
+        first -= 1
     for row in log.rows:
         row["epoch"] -= first - 1
+
+
+def _every(log: Log) -> int | None:
+    """Return how many epochs are between tests that stand at the end of each so many, from 0."""
+    epochs = [int(row["epoch"]) for row in log.rows]
+    gaps = {after - before for before, after in pairwise(epochs)}
+    if len(epochs) < FEWEST_TESTS or len(gaps) != 1:
+        return None
+    gap = gaps.pop()
+    return gap if gap >= LEAST_GAP and epochs[0] == gap - 1 else None
 
 
 def _take_start(log: Log) -> None:

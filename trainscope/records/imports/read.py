@@ -23,7 +23,7 @@ from trainscope.records.imports.given import Given
 from trainscope.records.imports.log import IN_WORDS, Log, NoAccuracyError, is_another_metric
 from trainscope.records.imports.names import TRAIN, split_in
 from trainscope.records.imports.numbering import number_epochs
-from trainscope.records.imports.table import is_table
+from trainscope.records.imports.table import is_bare, is_below, is_table
 from trainscope.records.imports.text_file import beginning, check_file
 from trainscope.records.metric import ACCURACY, LOSS, Metric
 from trainscope.records.notation import write_stages
@@ -89,7 +89,7 @@ def recognise(path: Path) -> str:
             return "json"
     if series.is_metric(path):
         return "metrics"
-    if is_table(start):
+    if is_table(start) or is_bare(start):
         return "csv"
     return "csv" if path.suffix in (".csv", ".tsv") else "text"
 
@@ -126,13 +126,13 @@ def run_from_log(
     kind = kind or recognise(path)
     read = FORMATS[kind] if kind != SAVED else _reader_of_saved(path, opened)
     try:
-        log = read(path, given.columns, run)
+        log = _read(read, path, given.columns, run)
     except NoAccuracyError as error:
         if not error.loss or "test_accuracy" in given.columns:
             raise
         columns = {**given.columns, "test_accuracy": error.loss}
         given = replace(given, columns=columns, metric=LOSS)
-        log = read(path, columns, run)
+        log = _read(read, path, columns, run)
         log.notes.append(
             f"The log has no test accuracy: its test loss, '{error.loss}', is the metric of this "
             "Run, and lower is better; --metric NAME takes another."
@@ -171,6 +171,16 @@ def run_from_log(
         notes=(_taken(log, rows, scale, given, metric), *log.notes),
         metric=metric,
     )
+
+
+def _read(read: Reader, path: Path, asked: Mapping[str, str], run: str | None) -> Log:
+    """Read a log; of lines that tell nothing themselves, a table below them."""
+    try:
+        return read(path, asked, run)
+    except NoAccuracyError:
+        if read is not text_log.read or not is_below(path):
+            raise
+    return csv_log.read(path, asked, run)
 
 
 def _reader_of_saved(path: Path, opened: Opener | None) -> Reader:

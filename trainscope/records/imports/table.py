@@ -7,19 +7,27 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice, pairwise
 from pathlib import Path
 
 from trainscope.errors import RecordError
+from trainscope.records.imports.names import ACCURACY, EPOCH, LOSS, STEP, meaning
 from trainscope.records.imports.text_file import lines
 
 SEPARATORS = (",", ";", "\t", "|")
 """What may stand between columns; the header tells which. Else blanks may."""
 MOST_ROWS = 150_000
 MOST_CELLS = 20_000_000
+MOST_ABOVE = 20_000
+"""Lines above a table, at most."""
+MOST_HEADER = 10_000
+"""Characters of a header that stands below other lines."""
 _COMMA = re.compile(r"\s*[+-]?\d+,\d+(?:e[+-]?\d+)?\s*%?\s*", re.IGNORECASE)
 _THOUSANDS = re.compile(r"\s*[+-]?[1-9]\d{0,2},\d{3}\s*")
 _POINT = re.compile(r"\s*[+-]?\d*\.\d+(?:e[+-]?\d+)?\s*%?\s*", re.IGNORECASE)
+_DOTS = re.compile(r"\.{2,}|\u2026")
+_SIZE = re.compile(r"\[\d+ rows x \d+ columns\]")
+"""What pandas prints below a table"""
 _SEP = re.compile(r"\s*sep=.?\s*", re.IGNORECASE)
 """What spreadsheets write above the header to name the separator."""
 _NUMBER = re.compile(r"\s*[+-]?(?:\d+[.,]?\d*|[.,]\d+)(?:e[+-]?\d+)?\s*%?\s*|nan|[+-]?inf|", re.I)
@@ -32,7 +40,7 @@ class LogTable:
     Attributes:
         path: Of the file, for messages.
         columns: The names in the header.
-        rows: The cells by name. A row that is too short has None; what goes beyond is left out.
+        rows: The cells by name. A row that is too short has None.
     """
 
     path: Path
@@ -84,13 +92,21 @@ def read_table(path: Path) -> LogTable:
     return LogTable(path, columns, rows)
 
 
-def open_table(path: Path) -> tuple[tuple[str, ...], Iterator[tuple[int, list[str]]]]:
+def open_table(
+    path: Path, *, again: bool = False
+) -> tuple[tuple[str, ...], Iterator[tuple[int, list[str]]]]:
     """Return the columns of a table, and its rows one at a time, each with its line.
 
-    Rows that repeat the header, as a training does that was begun again, are left out.
+    A table below lines of another kind, as a notebook or a README has it, is read from its header
+    on. A row that repeats the header, as a training does that was begun again, is left out.
+
+    Args:
+        path: The file.
+        again: Whether such a row is told by one without cells.
 
     Raises:
-        RecordError: The file cannot be read, or is no such table.
+        RecordError: The file cannot be read, or is no such table; a row has more cells than there
+            are columns, or rows are left out where the table was printed.
     """
     separator = _separator(path)
     ends, quoted = 0, False
@@ -102,9 +118,12 @@ def open_table(path: Path) -> tuple[tuple[str, ...], Iterator[tuple[int, list[st
         raise _too_long(path)
     cells = _cells(path, separator)
     _, header = next(cells, (0, []))
+    if separator == " " and _has_index(path, len(header)):
+        header = ["", *header]
     columns = tuple(name.strip() for name in header)
     halves = (separator != "," or quoted) and _are_halves(cells, separator)
-    return columns, _rows(path, separator, header, halves=halves)
+    rows = _rows(path, separator, header, halves=halves)
+    return columns, rows if again else (item for item in rows if item[1])
 
 
 def _are_halves(cells: Iterable[tuple[int, list[str]]], separator: str) -> bool:
@@ -123,7 +142,7 @@ def _are_halves(cells: Iterable[tuple[int, list[str]]], separator: str) -> bool:
 
 def is_table(start: list[str]) -> bool:
     """Tell whether lines begin like a table: names in the first, numbers in the next."""
-    start = list(_body(start))
+    start = list(_cleaned(start))
     if not start:
         return False
     separator = _best_separator(start)
@@ -136,8 +155,15 @@ def is_table(start: list[str]) -> bool:
     second = [cell for cell in others[0] if cell.strip()]
     numbers = sum(map(_is_number, second))
     if separator == " ":
-        return len(second) == len(names) and numbers >= 2
+        index = len(second) == len(names) + 1 and second[0].isdigit()
+        return (len(second) == len(names) or index) and numbers >= 2
     return len(others[0]) >= len(names) - 1 and numbers >= min(2, len(second))
+
+
+def is_bare(start: list[str]) -> bool:
+    """Tell lines of nothing but numbers, two at least in each: a table without a header."""
+    first = [re.split(r"[,;\t|\s]+", line.strip()) for line in start[:3]]
+    return len(first) > 1 and all(len(row) > 1 and all(map(_is_number, row)) for row in first)
 
 
 def _is_number(cell: str) -> bool:
@@ -153,13 +179,42 @@ def _rows(
     path: Path, separator: str, header: list[str], *, halves: bool
 ) -> Iterator[tuple[int, list[str]]]:
     cells = _cells(path, separator)
-    next(cells, None)
-    for line, row in cells:
-        if row == header:
+    named = next(cells, (0, []))[1]
+    for count, (line, row) in enumerate(cells):
+        if row == named:
+            yield line, []
             continue
+        if _is_elided(row):
+            raise RecordError(
+                f"{path}, line {line} stands for rows that were left out where the table was "
+                "printed: write the whole table, as df.to_csv(FILE) does"
+            )
+        if count == 0 and any(row) and not any(cell.strip() and _is_number(cell) for cell in row):
+            continue  # units
+        if separator == " " and _SIZE.fullmatch(" ".join(row)):
+            continue
+        last = max((at for at, cell in enumerate(row) if cell.strip()), default=-1)
+        if last >= len(header):
+            raise RecordError(
+                f"{path}, line {line} has {last + 1} cells for {len(header)} columns: a name for "
+                "each is needed, and a comma within a cell, as in 0,5, must stand in quotes"
+            )
         if halves:
             row = [cell.replace(",", ".") if _COMMA.fullmatch(cell) else cell for cell in row]
         yield line, row
+
+
+def _is_elided(row: list[str]) -> bool:
+    cells = [cell.strip() for cell in row if cell.strip()]
+    return bool(cells) and all(_DOTS.fullmatch(cell) for cell in cells)
+
+
+def _has_index(path: Path, columns: int) -> bool:
+    """Tell a printed table whose rows begin with their number, which has no name: pandas's."""
+    cells = _cells(path, " ")
+    next(cells, None)
+    first = [row for _, row in islice(cells, 2)]
+    return bool(first) and all(len(row) == columns + 1 and row[0].isdigit() for row in first)
 
 
 def _cells(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
@@ -194,7 +249,61 @@ def _separator(path: Path) -> str:
     return _best_separator(list(islice(_body(lines(path)), 2)))
 
 
+def is_below(path: Path) -> bool:
+    """Tell a table that stands below lines of another kind."""
+    return _header_below(lines(path)) is not None
+
+
 def _body(text: Iterable[str]) -> Iterator[str]:
+    """Yield the lines of a table, which may stand below others, without comments and rules."""
+    held = list(islice(iterator := iter(text), MOST_ABOVE))
+    start = list(islice(_cleaned(held), 2))
+    header = None if is_table(start) else _header_below(held)
+    if header is None:
+        yield from _cleaned(chain(held, iterator))
+        return
+    below = _cleaned(chain(held, iterator))
+    separator, count, begun = header[1], header[2], False
+    for line in below:
+        begun |= line == header[0]
+        if begun and (line == header[0] or _fits(line, separator, count)):
+            yield line
+
+
+def _header_below(text: Iterable[str]) -> tuple[str, str, int] | None:
+    """Return the header of a table below other lines: it, its separator and its columns.
+
+    It names an epoch or a step, and an accuracy or a loss.
+    """
+    for line, below in pairwise(_cleaned(islice(text, MOST_ABOVE))):
+        if len(line) > MOST_HEADER or not is_table([line, below]):
+            continue
+        separator = _best_separator([line, below])
+        names = _parted(line, separator)
+        fields = {m.field for name in names if (m := meaning(name.strip())) is not None}
+        if fields & {EPOCH, STEP} and fields & {ACCURACY, LOSS}:
+            return line, separator, len(names)
+    return None
+
+
+def _fits(line: str, separator: str, count: int) -> bool:
+    """Tell a row of a table from what else stands about it."""
+    if len(line) > MOST_HEADER:
+        return False
+    cells = _parted(line, separator)
+    return count - 1 <= len(cells) <= count + 1 and any(
+        cell.strip() and _is_number(cell) for cell in cells
+    )
+
+
+def _parted(line: str, separator: str) -> list[str]:
+    try:
+        return next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])
+    except csv.Error:
+        return []
+
+
+def _cleaned(text: Iterable[str]) -> Iterator[str]:
     """Yield the lines of a table without comments and rules.
 
     A comment right above numbers is their header, as numpy writes it.
@@ -221,6 +330,8 @@ def _best_separator(start: list[str]) -> str:
     best = max(SEPARATORS, key=count)
     if start and count(best) < 2 and len(start) > 1 and len(start[0].split()) > 1:
         numbers = start[1].split()
-        if len(numbers) == len(start[0].split()) and sum(map(_is_number, numbers)) >= 2:
+        more = len(numbers) - len(start[0].split())
+        index = more == 1 and numbers[0].isdigit()
+        if (not more or index) and sum(map(_is_number, numbers)) >= 2:
             return " "
     return best
