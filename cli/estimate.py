@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from trainscope.cli.options import Place, metric_asked, metric_options, no_titles_option
-from trainscope.cli.printing import say, say_json
+from trainscope.cli.printing import remark, say, say_json
 from trainscope.cli.schedule_options import refuse_recipe
 
 FILE = Place(exists=True, path_type=Path)
@@ -83,6 +83,7 @@ def command(
     from trainscope.comparison.curves import (
         check_reference,
         check_target,
+        notes_on,
         planned_schedule,
         read_curve,
     )
@@ -111,6 +112,9 @@ def command(
     elif reference is not None:
         target = final_level(reference)
     assert target is not None
+    if not run.is_dir() and run.suffix.lower() != ".json":
+        for note in notes_on(small, target):
+            remark(note)
     if shape is None and (min_lr is not None or cooldown is not None):
         raise click.UsageError("--min-lr and --cooldown are of a --shape: give that too.")
     if shape is not None:

@@ -427,3 +427,39 @@ def test_rough_numbers_of_few_epochs_are_told_and_none_are_unknown(tmp_path):
     three = log("three.csv", 3, 0.001)
     assert "first passage    unknown" in run(three, "--target", "80").stdout
     assert "first passage    epoch" in run(three, "--target", "80", "--match", large).stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ((), "epoch, lr and accuracy"),
+        (("--metric", "val_loss"), "epoch, lr and val_loss"),
+        (("--per", "step"), "step, lr and accuracy"),
+    ],
+)
+def test_an_empty_table_is_told_what_was_asked_for(tmp_path, options, wanted):
+    path = tmp_path / "log.csv"
+    path.write_text("epoch,lr,accuracy\n")
+    said = " ".join(invoke("estimate", path, "--target", 3, *options, code=2).output.split())
+    assert "has a header alone (epoch, lr, accuracy) and no rows" in said
+    assert f"give a table with the columns {wanted}" in said
+
+
+def test_a_target_that_may_be_a_share_of_errors_is_said(tmp_path):
+    path = tmp_path / "log.csv"
+    rows = "".join(f"{k},0.001,{30 + 40 / k}\n" for k in range(1, 13))
+    path.write_text(f"epoch,lr,err\n{rows}")
+    said = " ".join(invoke("estimate", path, "--metric", "err", "--target", 0.25).output.split())
+    assert "The target is 0.25 %, far below the 33.3333 % that was reached" in said
+    assert "for a share of 0.25 write 25." in said
+    assert "write 25." not in invoke("estimate", path, "--metric", "err", "--target", 25).output
+
+
+def test_an_epoch_0_with_a_training_loss_is_said(tmp_path):
+    path = tmp_path / "log.csv"
+    rows = [f"{k},0.001,{70 - 40 / (k + 1)},{1 + 1 / (k + 1)}\n" for k in range(12)]
+    path.write_text("epoch,lr,accuracy,loss\n" + "".join(rows))
+    said = "Epoch 0 was taken to be before the first step, though it has a training loss"
+    assert said in " ".join(invoke("estimate", path, "--target", 69).output.split())
+    path.write_text("epoch,lr,accuracy,loss\n0,0.001,10,\n" + "".join(rows[1:]))
+    assert said not in " ".join(invoke("estimate", path, "--target", 69).output.split())

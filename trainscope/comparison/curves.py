@@ -5,13 +5,18 @@ from __future__ import annotations
 import statistics
 from pathlib import Path
 
+import numpy as np
+
 from trainscope.comparison.settings import Setting
 from trainscope.convergence import LearningCurve, loss_at_ends, own_schedule
 from trainscope.convergence.stage import SAME, first_stage
 from trainscope.errors import RecordError
 from trainscope.records import EpochRecord, Metric, Run
+from trainscope.records.imports.table import open_table
 from trainscope.records.metric import ACCURACY
 
+FAR = 20
+"""Times a target that a best error rate is, from which on the target may be meant as a share."""
 FEWEST_EPOCHS = 4
 """Fewer epochs than this make no curve."""
 
@@ -86,8 +91,11 @@ def read_curve(
     Raises:
         RecordError: It is neither; a column is there twice; or an accuracy is no percentage.
     """
+    is_run = path.is_dir() or path.suffix.lower() == ".json"
+    if not is_run:
+        _refuse_empty(path, column, per)
     curve = LearningCurve.from_file(path, metric, column=column, per=per)
-    if path.is_dir() or path.suffix.lower() == ".json":
+    if is_run:
         return curve  # a Run has its epochs once, and percent
     if curve.repeated is not None:
         raise RecordError(
@@ -101,6 +109,40 @@ def read_curve(
             f"multiply the column by 100{other}"
         )
     return curve
+
+
+def _refuse_empty(path: Path, column: str | None, per: str | None) -> None:
+    """Refuse a table without rows, by the columns that were asked for."""
+    columns, rows = open_table(path)
+    if next(rows, None) is not None:
+        return
+    wanted = f"{per or 'epoch'}, lr and {column or 'accuracy'}"
+    has = f"a header alone ({', '.join(columns)})" if any(columns) else "no line"
+    raise RecordError(f"{path} has {has} and no rows: give a table with the columns {wanted}")
+
+
+def notes_on(curve: LearningCurve, target: float) -> list[str]:
+    """Return what may be meant otherwise than it was taken, each one sentence.
+
+    Args:
+        curve: Of a table.
+        target: The value to reach.
+    """
+    notes = []
+    metric, known = curve.metric, curve.accuracy[np.isfinite(curve.accuracy)]
+    share = metric.unit == "%" and metric.sign < 0 and 0 < target < 1
+    if share and len(known) and known.min() > FAR * target:
+        notes.append(
+            f"The target is {target:g} %, far below the {known.min():g} % that was reached: for a "
+            f"share of {target:g} write {100 * target:g}."
+        )
+    trained = curve.loss is not None and len(curve.loss) and np.isfinite(curve.loss[0])
+    if len(curve) and curve.epochs[0] == 0 and trained:
+        notes.append(
+            f"{curve.per.capitalize()} 0 was taken to be before the first step, though it has a "
+            f"training loss: where it is the first {curve.per}, count from 1."
+        )
+    return notes
 
 
 def planned_schedule(path: Path, curve: LearningCurve) -> tuple[str, float] | None:

@@ -189,7 +189,7 @@ def _rows(
                 f"{path}, line {line} stands for rows that were left out where the table was "
                 "printed: write the whole table, as df.to_csv(FILE) does"
             )
-        if count == 0 and any(row) and not any(cell.strip() and _is_number(cell) for cell in row):
+        if count == 0 and 1 < len(row) == len(header) and not any(map(_holds_number, row)):
             continue  # units
         if separator == " " and _SIZE.fullmatch(" ".join(row)):
             continue
@@ -202,6 +202,10 @@ def _rows(
         if halves:
             row = [cell.replace(",", ".") if _COMMA.fullmatch(cell) else cell for cell in row]
         yield line, row
+
+
+def _holds_number(cell: str) -> bool:
+    return bool(cell.strip()) and _is_number(cell)
 
 
 def _is_elided(row: list[str]) -> bool:
@@ -291,9 +295,7 @@ def _fits(line: str, separator: str, count: int) -> bool:
     if len(line) > MOST_HEADER:
         return False
     cells = _parted(line, separator)
-    return count - 1 <= len(cells) <= count + 1 and any(
-        cell.strip() and _is_number(cell) for cell in cells
-    )
+    return count - 1 <= len(cells) <= count + 1 and any(map(_holds_number, cells))
 
 
 def _parted(line: str, separator: str) -> list[str]:
