@@ -9,12 +9,14 @@ from typing import NamedTuple
 from trainscope.records.imports.names import SPLITS, split_of
 
 _EPOCH = re.compile(
-    r"\bep(?:och)?\b['\"]?\s*+(?:\((?P<split>\w++)\))?\s*+[:=#-]?\s*+['\"\[]?\s*+(?P<number>\d++)"
+    r"(?<![/\w])ep(?:och)?(?:\b|(?=_\d++(?!\.?\w)))['\"]?\s*+(?:\((?P<split>\w++)\))?\s*+[:=#._-]?\s*+['\"\[]?\s*+(?P<number>\d++)"
     r"(?P<fraction>\.\d++)?(?!\w|[.,]\d)(?P<of>\s?/\s?\d++)?",
     re.IGNORECASE,
 )
 _OF_BOTH = re.compile(r"\[\s*(\d{1,9})\s*/\s*\d+\s*\]\s*\[\s*\d+\s*/\s*\d+\s*\]")
 """[3/300][50/1251]: the epoch, then the batch."""
+_SHORT = re.compile(r"\W{0,3}[eE](\d{1,6})(?=\s?[:|\]])")
+"""E12: """
 _OF_RUN = re.compile(
     rf"^\W*(?:(?P<count>\d{{1,9}})/\d+\s\*\sEpoch\s\((?P<data>\w+)\)"
     rf"|(?P<split>{'|'.join(SPLITS)})\s\((?P<number>\d{{1,9}})/\d+\)\s)",
@@ -45,6 +47,9 @@ def epoch_in(text: str) -> EpochWord | None:
     counted = _counted(text) if "/" in text else None
     if counted is not None:
         return counted
+    short = _SHORT.match(text)
+    if short is not None:
+        return EpochWord(int(short[1]), "", short.span())
     if "ep" not in text and "Ep" not in text and "EP" not in text:
         return None
     for match in _EPOCH.finditer(text):

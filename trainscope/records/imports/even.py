@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trainscope.errors import RecordError
-from trainscope.records.imports.log import number
+from trainscope.records.imports.log import choose_run, number
 from trainscope.records.imports.names import (
     ACCURACY,
     EPOCH,
@@ -39,15 +39,28 @@ class Lists:
         path: Of the log, for messages.
         asked: Names that the person gave, by field.
         notes: What a reader should know, each one sentence.
+        run: The run to read, of a document of several.
+        picked: Whether there were several.
     """
 
     path: str
     asked: Mapping[str, str]
     notes: list[str] = field(default_factory=list)
+    run: str | None = None
+    picked: bool = False
 
     def useful(self, name: str) -> bool:
         """Tell whether a list may be of what a Run holds, or of its epochs."""
         return meaning(name) is not None or name in self.asked.values()
+
+    def pick(self, names: list[str]) -> str:
+        """Return the name of the run to read, of those that a document holds.
+
+        Raises:
+            RecordError: None was named, or it is not there.
+        """
+        self.picked = True
+        return choose_run(self.path, names, self.run)
 
     def records(self, lists: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
         """Return a record a row.
@@ -79,7 +92,7 @@ class Lists:
         tested = [
             sum(number(cell) is not None for cell in cells)
             for name, cells in needed.items()
-            if self._is_test(name)
+            if self.is_test(name)
         ]
         return bool(tested) and 0 < max(tested) < rows <= BATCHES * max(tested)
 
@@ -90,7 +103,7 @@ class Lists:
             RecordError: Tests differ in their lengths, or have none of the epochs that are said.
         """
         said = {name: len(cells) for name, cells in needed.items() if self._is_axis(name)}
-        tests = {name: len(cells) for name, cells in needed.items() if self._is_test(name)}
+        tests = {name: len(cells) for name, cells in needed.items() if self.is_test(name)}
         most = max(tests.values(), default=0)
         ended = [name for name, many in tests.items() if many == 1 and most >= FEWEST]
         for name in ended:
@@ -110,13 +123,13 @@ class Lists:
         Raises:
             RecordError: It is of epochs, and has more or fewer values than there are.
         """
-        if not count or self._is_test(name):
+        if not count or self.is_test(name):
             return None if count else list(cells)
         found = meaning(name)
         each, over = divmod(len(cells), count)
         # Another list of training says that an epoch is one value of the tests.
         trained = any(
-            len(others) == count and not self._is_test(other) for other, others in needed.items()
+            len(others) == count and not self.is_test(other) for other, others in needed.items()
         )
         if each > 1 and not over and (trained or each >= BATCHES) and not self._is_axis(name):
             self.notes.append(
@@ -130,7 +143,7 @@ class Lists:
                 "and was left out."
             )
             return None
-        test = next((other for other in needed if self._is_test(other)), "")
+        test = next((other for other in needed if self.is_test(other)), "")
         test = next((other for other in needed if self._is_axis(other)), test)
         raise self._uneven(name, len(cells), test, count)
 
@@ -149,7 +162,8 @@ class Lists:
         found = meaning(name)
         return found is not None and found.field in (EPOCH, STEP)
 
-    def _is_test(self, name: str) -> bool:
+    def is_test(self, name: str) -> bool:
+        """Tell whether a list may be of a test."""
         if name in self.asked.values():
             return name == self.asked.get("test_accuracy") or name == self.asked.get("test_loss")
         found = meaning(name)

@@ -94,10 +94,27 @@ def read(path: Path, asked: Mapping[str, str], run: str | None = None) -> Log:
         RecordError: It is no such document, or there is no accuracy in it.
     """
     try:
-        raw: Any = json.loads(whole(path, MOST_BYTES))
+        raw: Any = _loaded(whole(path, MOST_BYTES))
     except (ValueError, RecursionError) as error:
         raise RecordError(f"{path} is damaged or no JSON: it cannot be read as a log") from error
     return read_document(path, raw, asked, run, "json")
+
+
+def _loaded(text: str) -> Any:
+    """Return a document, or the list of those that stand one behind the other."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        found, at = [], 0
+        decoder = json.JSONDecoder()
+        while at < len(text):
+            entry, at = decoder.raw_decode(text, at)
+            if not isinstance(entry, dict):
+                raise
+            found.append(entry)
+            while at < len(text) and text[at].isspace():
+                at += 1
+        return found
 
 
 def read_document(
@@ -134,10 +151,10 @@ def read_document(
     named = records_of_names(raw)
     if named is not None:
         return _read(path, named, asked, run, source)
-    lists = Lists(str(path), asked)
+    lists = Lists(str(path), asked, run=run)
     records = records_of(raw, lists)
     if records is not None:
-        log = _read(path, records, asked, run, source)
+        log = _read(path, records, asked, None if lists.picked else run, source)
         log.notes += lists.notes
         return log
     if source == "saved":
@@ -148,6 +165,16 @@ def read_document(
     raise RecordError(
         f"{path} is no log: it is no trainer_state.json, as it has no {HISTORY}, nor a list of "
         "records, nor lines of JSON"
+    )
+
+
+def _holds_lists(raw: Any, depth: int = 0) -> bool:
+    """Tell a dictionary with a list of numbers in it, or below it."""
+    if not isinstance(raw, dict) or depth > MOST_DEPTH:
+        return False
+    return any(
+        (_are_numbers(value) and meaning(str(name)) is not None) or _holds_lists(value, depth + 1)
+        for name, value in raw.items()
     )
 
 
@@ -166,6 +193,8 @@ def is_lines(start: list[str]) -> bool:
     nested = [v for v in first.values() if isinstance(v, (list, dict))]
     if len(start) == 1 and any(isinstance(v, list) or len(nested) == len(first) for v in nested):
         return False  # columns
+    if len(start) == 1 and any(map(_holds_lists, nested)):
+        return False  # columns below a name, beside what was reached
     return len(start) > 1 or any(meaning(str(name)) is not None for name in first)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from trainscope.records.imports.even import Lists
@@ -12,6 +13,8 @@ from trainscope.records.imports.named import AXES, KEYS, VALUES, by_step
 from trainscope.records.imports.names import meaning, split_of
 
 _NUMBERED = re.compile(r"(?:epoch[ _-]?)?(\d{1,9})", re.IGNORECASE)
+LOOKED_AT = 100
+"""Records that tell whether there are tests among them."""
 MOST_DEPTH = 3
 """Names over each other under which a table may stand."""
 
@@ -40,11 +43,12 @@ def records_of(raw: Any, lists: Lists, depth: int = 0) -> list[Any] | None:
     numbered = [_number_of(name) for name in raw]
     if all(number is not None for number in numbered):
         values = list(raw.values())
-        if all(isinstance(value, dict) for value in values):
+        if all(isinstance(value, dict) and not _are_columns(value, lists) for value in values):
             pairs = zip(numbered, values, strict=True)
             ordered = sorted(pairs, key=lambda pair: pair[0] or 0)  # "10" may stand before "2"
             return [{"epoch": number, **value} for number, value in ordered]
-        return None
+        if not all(isinstance(value, dict) for value in values):
+            return None
     tables = [value for value in raw.values() if _is_records(value)]
     if len(tables) == 1 and not any(_column(value) for value in raw.values() if value != tables[0]):
         return list(tables[0])
@@ -56,18 +60,50 @@ def records_of(raw: Any, lists: Lists, depth: int = 0) -> list[Any] | None:
     axis = set(columns) == {"epoch"} and isinstance(raw.get("history"), dict)
     if not axis and any(map(lists.useful, columns)):
         return lists.records(columns)
-    if depth < MOST_DEPTH:
-        for name, value in raw.items():
-            found = records_of(value, lists, depth + 1) if isinstance(value, dict) else None
-            if found:
-                beside = raw.get("epoch")
-                if name == "history" and isinstance(beside, list) and len(beside) == len(found):
-                    found = [
-                        {"epoch": epoch, **record}
-                        for epoch, record in zip(beside, found, strict=True)
-                    ]
-                return found
+    found = _below(raw, lists, depth) if depth < MOST_DEPTH else None
+    if found is not None:
+        return found
     return lists.records(columns) if columns and not axis else None
+
+
+def _below(raw: Mapping[str, Any], lists: Lists, depth: int) -> list[Any] | None:
+    """Return the records below one of the names, None where there are none.
+
+    Raises:
+        RecordError: There are tests below several names, which are runs, and none was named.
+    """
+    found: dict[str, tuple[list[Any], Lists]] = {}
+    for name, value in raw.items():
+        own = replace(lists, notes=[])
+        records = value if _is_records(value) else None
+        if isinstance(value, dict):
+            records = records_of(value, own, depth + 1)
+        if records:
+            found[str(name)] = records, own
+    tested = {name: each for name, each in found.items() if _is_tested(each[0], lists)}
+    if not found:
+        return None
+    one = next(iter(tested or found))
+    several = len(tested) > 1
+    name = lists.pick(list(tested)) if several else one
+    records, own = found[name]
+    lists.notes += own.notes
+    lists.picked |= own.picked
+    beside = raw.get("epoch")
+    if name == "history" and isinstance(beside, list) and len(beside) == len(records):
+        pairs = zip(beside, records, strict=True)
+        records = [{"epoch": epoch, **record} for epoch, record in pairs]
+    return records
+
+
+def _is_tested(records: list[Any], lists: Lists) -> bool:
+    """Tell records with a test value in one of the first."""
+    for record in records[:LOOKED_AT]:
+        for name, value in record.items() if isinstance(record, dict) else ():
+            inside = value if isinstance(value, dict) else {}
+            if lists.is_test(str(name)) or any(lists.is_test(f"{name}/{each}") for each in inside):
+                return True
+    return False
 
 
 def wide(records: list[Any]) -> list[Any]:
@@ -97,6 +133,11 @@ def _rows(raw: list[Any]) -> list[Any]:
     ):
         return [dict(zip(header, row, strict=True)) for row in raw[1:]]
     return raw
+
+
+def _are_columns(value: Mapping[str, Any], lists: Lists) -> bool:
+    """Tell lists by name of one of several runs, which have numbers for names."""
+    return any(_column(cells) and lists.useful(str(name)) for name, cells in value.items())
 
 
 def _is_records(value: Any) -> bool:

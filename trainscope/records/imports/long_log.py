@@ -5,6 +5,7 @@ MLflow keeps a file a metric, of lines `timestamp value step`, under `metrics` i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,13 +17,14 @@ from trainscope.records.imports.names import ACCURACY, EPOCH, LOSS, PHASES, STEP
 from trainscope.records.imports.table import open_table
 from trainscope.records.imports.text_file import check_file, lines
 
-DATA = (*PHASES, "context", "context.subset", "metric.context.subset")
+DATA = (*PHASES, "context", "context.subset", "metric.context", "metric.context.subset")
 """Columns that may say of which data it is."""
 RUNS = ("run.hash", "run.name", "run id", "run_id", "run", "run_name", "run name", "seed")
 """Columns that say of which run a row is."""
 MOST_METRICS = 2_000
 """Files of metrics in one run."""
 MOST_BYTES = 16 * 2**20
+_WORD = re.compile(r"[A-Za-z]+")
 METRICS, ABOUT = "metrics", "meta.yaml"
 
 
@@ -56,17 +58,39 @@ def read_table(path: Path, asked: Mapping[str, str], run: str | None) -> Log | N
     for _, row in rows:
         if len(row) > max(places):
             own = "" if runs is None or len(row) <= runs else row[runs].strip()
-            split = next(
-                (row[at].strip() for at in parts if len(row) > at and split_of(row[at])), ""
-            )
+            said = [_data_in(row[at]) for at in parts if len(row) > at]
+            split = next((word for word in said if word), "")
             name = f"{split}/{row[key].strip()}" if split else row[key].strip()
             held.setdefault(own, []).append((name, number(row[step]), number(row[value])))
     if not any(_is_told(name) for found in held.values() for name, _, _ in found):
         return None
+    for own_values in held.values():
+        _refuse_twice(path, own_values)
     picked = choose_run(str(path), list(held), run) if run or len(held) > 1 else next(iter(held))
     whole = meaning(names[step])
     axis = "epoch" if whole is not None and whole.field == EPOCH else "step"
     return read_records(path, by_step(held[picked], axis), asked, "csv")
+
+
+def _refuse_twice(path: Path, found: Sequence[tuple[str, float | None, float | None]]) -> None:
+    """Refuse a table of several runs that no column with a known name tells apart."""
+    values: dict[tuple[str, float | None], set[float | None]] = {}
+    for name, at, value in found:
+        values.setdefault((name, at), set()).add(value)
+    tested = {key: known for key, known in values.items() if _is_told(key[0])}
+    several = [key for key, known in tested.items() if len(known) > 1]
+    if 2 * len(several) > len(tested):
+        name, at = several[0]
+        raise RecordError(
+            f"{path} has {len(values[name, at])} values of '{name}' at step {at:g}, and so at most "
+            "steps, so it holds several runs: keep the rows of one, or call the column that tells "
+            "them apart 'run'"
+        )
+
+
+def _data_in(cell: str) -> str:
+    """Return the word in a cell that names data: `val`, or `{'subset': 'val'}`."""
+    return next((word for word in _WORD.findall(cell) if split_of(word)), "")
 
 
 def is_run(folder: Path) -> bool:

@@ -38,7 +38,7 @@ _FILLING = frozenset(
     (
         *("epoch", "epochs", "mean", "avg", "average", "metric", "metrics", "overall", "score"),
         *("set", "the", "on", "of", "for", "in", "is", "at", "trainer", "current", "multiclass"),
-        *("binary", "sparse", "categorical", "classification", "images", "network", "model"),
+        *("binary", "categorical", "classification", "images", "network", "model"),
         *("head", "info", "global", "running", "lm", "value"),
     )
 )
@@ -108,7 +108,8 @@ def meaning(name: str) -> Meaning | None:
         return None
     # A name with both words, like eval/train_acc, is not taken for a test value.
     split = TRAIN if TRAIN in splits else splits[-1] if splits else ""
-    strange = [word for word in left if word not in _FILLING]
+    filling = _FILLING | {"sparse"} if "categorical" in left else _FILLING
+    strange = [word for word in left if word not in filling]
     per_step = bool(_STEPS.intersection(strange)) and field in (LOSS, ACCURACY, LR)
     return Meaning(field, split, len(strange), ema, per_step)
 

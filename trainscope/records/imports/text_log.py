@@ -14,7 +14,9 @@ from pathlib import Path
 
 from trainscope.records.imports.bars import BARS, COUNTS, Bars, Counts
 from trainscope.records.imports.collect import EpochCollector
+from trainscope.records.imports.even import Lists
 from trainscope.records.imports.halves import HALVES, are_halves, points
+from trainscope.records.imports.json_log import read_records
 from trainscope.records.imports.log import COUNTED, Log, NoAccuracyError, choose_run
 from trainscope.records.imports.names import (
     ACCURACY,
@@ -29,6 +31,7 @@ from trainscope.records.imports.names import (
     meaning,
     split_in,
 )
+from trainscope.records.imports.printed import lists_in
 from trainscope.records.imports.text_file import check_file, lines
 from trainscope.records.imports.words import Line, Pair, ends_in, read_line
 
@@ -84,6 +87,12 @@ def read(path: Path, asked: Mapping[str, str], run: str | None = None) -> Log:
         return reader
 
     reader = taken(texts())
+    if reader.epoch is None and (lists := lists_in(texts(), str(path))):
+        even = Lists(str(path), asked)
+        if any(map(even.is_test, lists)):
+            log = read_records(path, even.records(lists), asked, "text")
+            log.notes += even.notes
+            return log
     if reader.is_named_last:
         log = taken(_named_first(texts())).log()
         log.notes.append(NAMED_LAST)
