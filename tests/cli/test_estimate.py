@@ -463,3 +463,14 @@ def test_an_epoch_0_with_a_training_loss_is_said(tmp_path):
     assert said in " ".join(invoke("estimate", path, "--target", 69).output.split())
     path.write_text("epoch,lr,accuracy,loss\n0,0.001,10,\n" + "".join(rows[1:]))
     assert said not in " ".join(invoke("estimate", path, "--target", 69).output.split())
+
+
+def test_what_is_no_table_says_how_it_becomes_a_run(tmp_path):
+    np.savez(tmp_path / "h.npz", val_acc=[1.0])
+    (tmp_path / "out.log").write_text("Epoch 1 val acc 60\n")
+    for name in ("h.npz", "out.log"):
+        said = " ".join(invoke("estimate", tmp_path / name, "--target", 80, code=2).output.split())
+        assert "make a Run" in said
+        assert "`trainscope import`" in said
+        assert "trainscope import" in invoke("compare", tmp_path / name, code=2).output
+    assert "trainscope import" in " ".join(invoke("compare", tmp_path, code=2).output.split())

@@ -118,7 +118,10 @@ def _refuse_empty(path: Path, column: str | None, per: str | None) -> None:
         return
     wanted = f"{per or 'epoch'}, lr and {column or 'accuracy'}"
     has = f"a header alone ({', '.join(columns)})" if any(columns) else "no line"
-    raise RecordError(f"{path} has {has} and no rows: give a table with the columns {wanted}")
+    raise RecordError(
+        f"{path} has {has} and no rows: give a table with the columns {wanted}, or of another "
+        "tool's log make a Run with `trainscope import`"
+    )
 
 
 def notes_on(curve: LearningCurve, target: float) -> list[str]:

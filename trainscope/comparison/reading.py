@@ -81,7 +81,8 @@ def read(names: Sequence[str | Path]) -> Found:
         why = f" ({notes[0]})" if notes else ""
         raise RecordError(
             f"no Run, Diagnosis or run card is in {', '.join(map(str, names))}{why}: give run.json "
-            "or diagnosis.json files, folders that hold them, or TOML run cards"
+            "or diagnosis.json files, folders that hold them, or TOML run cards; of another tool's "
+            "log make a Run with `trainscope import`"
         )
     return Found(tuple(runs), tuple(diagnoses), tuple(notes))
 
@@ -167,7 +168,8 @@ def _read_file(path: Path, *, named: bool) -> Sequence[Run | Diagnosis]:
         if not isinstance(error.__cause__, UnicodeDecodeError):
             raise
         raise RecordError(
-            f"{error}; give the run.json or diagnosis.json beside it, or the folder that holds one"
+            f"{error}; give the run.json or diagnosis.json beside it, or the folder that holds "
+            f"one, or make a Run of a history with `trainscope import {path}`"
         ) from error
     schema = _schema(text)
     if schema is None and named:
@@ -183,7 +185,10 @@ def _read_file(path: Path, *, named: bool) -> Sequence[Run | Diagnosis]:
         if schema is None or schema.startswith("trainscope.run/"):
             return (Run.from_json(text),)
     except RecordError as error:
-        raise RecordError(f"{path}: {error}") from error
+        way = (
+            "; of another tool's log make a Run with `trainscope import`" if schema is None else ""
+        )
+        raise RecordError(f"{path}: {error}{way}") from error
     if not named:
         return ()
     raise RecordError(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from trainscope.errors import RecordError
+from trainscope.records.imports.binary import is_saved
 
 MOST_BYTES = 128 * 2**20
 """A log larger than this holds steps by the million: an epoch is a line or two."""
@@ -119,11 +120,24 @@ def _encoding(begin: bytes, path: Path) -> str:
         even, odd = begin[0::2].count(0), begin[1::2].count(0)
         if max(even, odd) > 0.4 * len(begin) and min(even, odd) < 0.1 * len(begin):
             return "utf-16-be" if even > odd else "utf-16-le"
-        raise RecordError(f"{path} is no text log, nor a log of another known format")
+        raise _no_text(begin, path)
     text = begin.decode("utf-8", errors="replace")
     strange = sum(
         char == "\ufffd" or (char < " " and char not in "\t\r\n\x1b\x08") for char in text
     )
     if strange > STRANGE * len(text):
-        raise RecordError(f"{path} is no text log, nor a log of another known format")
+        raise _no_text(begin, path)
     return "utf-8"
+
+
+def _no_text(begin: bytes, path: Path) -> RecordError:
+    try:
+        saved = is_saved(begin, path)
+    except RecordError as error:
+        return error
+    if saved:
+        return RecordError(
+            f"{path} is what torch, pickle or NumPy saved: make a Run of it with `trainscope "
+            "import`"
+        )
+    return RecordError(f"{path} is no text log, nor a log of another known format")
