@@ -108,3 +108,14 @@ def test_what_holds_no_history_is_refused(tmp_path):
 def test_the_command_reads_them(tmp_path):
     torch.save(LISTS, tmp_path / "log.pt")
     assert '"test_metric": 65.0' in invoke("import", tmp_path / "log.pt").output
+
+
+@pytest.mark.parametrize(
+    "change", [(b"{'descr'", b"{['descr"), (b"(3,)", b"(9,)"), (b"<f8", b"<f2")]
+)
+def test_an_array_whose_header_is_damaged_is_refused(tmp_path, change):
+    path = tmp_path / "val_acc.npy"
+    np.save(path, ARRAYS["val_acc"])
+    path.write_bytes(path.read_bytes().replace(*change))
+    with pytest.raises(RecordError, match="damaged or cut short"):
+        run_from_log(path, opened=open_history)

@@ -206,3 +206,8 @@ def test_other_commas_are_no_decimal_ones(tmp_path):
         for e, lr, loss, a in EPOCHS
     )
     assert rows(read(tmp_path, text)) == RIGHT
+
+
+def test_a_stroke_beside_a_strange_blank(tmp_path):
+    text = "".join(f"Epoch {e}\nstep 1/\x1e20 loss 2.0\nval acc {a}\n" for e, _, _, a in EPOCHS)
+    assert [value for _, value, _ in rows(read(tmp_path, text, GIVEN))] == [60, 65, 70]

@@ -211,7 +211,7 @@ def _is_share(pair: Pair, part: str, of: str) -> bool:
 
 
 def _whole(of: str) -> float:
-    return float(of.strip().strip("/"))
+    return float(of.strip().strip("/").strip())
 
 
 def _count(line: Line, done: float, of: float) -> None:
