@@ -119,6 +119,7 @@ def words_of(name: str) -> list[str]:
     return [word for word in _words(name) if word not in SPLITS]
 
 
+@lru_cache(maxsize=20_000)
 def split_in(name: str) -> str:
     """Return the data that a name says it is of: TRAIN where that is among several, "" for none."""
     splits = [SPLITS[word] for word in _words(name) if word in SPLITS]

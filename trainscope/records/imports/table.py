@@ -25,6 +25,7 @@ MOST_HEADER = 10_000
 _COMMA = re.compile(r"\s*[+-]?\d+,\d+(?:e[+-]?\d+)?\s*%?\s*", re.IGNORECASE)
 _THOUSANDS = re.compile(r"\s*[+-]?[1-9]\d{0,2},\d{3}\s*")
 _POINT = re.compile(r"\s*[+-]?\d*\.\d+(?:e[+-]?\d+)?\s*%?\s*", re.IGNORECASE)
+DOTS = ("..", "\u2026")
 _DOTS = re.compile(r"\.{2,}|\u2026")
 _SIZE = re.compile(r"\[\d+ rows x \d+ columns\]")
 """What pandas prints below a table"""
@@ -184,7 +185,7 @@ def _rows(
         if row == named:
             yield line, []
             continue
-        if _is_elided(row):
+        if row[0].lstrip().startswith(DOTS) and _is_elided(row):
             raise RecordError(
                 f"{path}, line {line} stands for rows that were left out where the table was "
                 "printed: write the whole table, as df.to_csv(FILE) does"
@@ -193,7 +194,9 @@ def _rows(
             continue  # units
         if separator == " " and _SIZE.fullmatch(" ".join(row)):
             continue
-        last = max((at for at, cell in enumerate(row) if cell.strip()), default=-1)
+        last = len(row) - 1
+        while last >= len(header) and not row[last].strip():
+            last -= 1
         if last >= len(header):
             raise RecordError(
                 f"{path}, line {line} has {last + 1} cells for {len(header)} columns: a name for "

@@ -161,6 +161,7 @@ class _Reader:
     bars: Bars = field(default_factory=Bars)
     counts: Counts = field(default_factory=Counts)
     bar: int = 0
+    any_test: bool = False
     wanted: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -202,8 +203,9 @@ class _Reader:
         tested, trained = False, False
         for pair in line.pairs:
             name, value = self._named(line, pair)
-            tested |= self._kind(name)[0]
-            trained |= self._kind(name)[2] or bool(split_in(pair.name))
+            if self.epoch is None:
+                tested |= self._kind(name)[0]
+                trained |= self._kind(name)[2] or bool(split_in(pair.name))
             if value is not None and math.isfinite(value):
                 values.setdefault(name, value)  # later ones of a name tell of the best epoch
             if name not in self.collector.names:
@@ -308,7 +310,9 @@ class _Reader:
 
     def _see_bar(self, line: Line) -> None:
         """Take the count of a bar that does not name its data."""
-        if not line.batch or line.done is None or line.of is None or self.epoch is None:
+        if self.any_test or not line.batch or line.done is None or line.of is None:
+            return
+        if self.epoch is None:
             return
         named = any(m.split for pair in line.pairs if (m := meaning(pair.name)))
         named = named or bool(line.split_at(len(line.text)))
@@ -316,8 +320,10 @@ class _Reader:
 
     def _sums_up(self, line: Line, values: Iterable[str]) -> bool:
         """Tell a line at the end of a bar whose numbers are of all of it, not of its last batch."""
+        if not line.complete:
+            return False
         tested = any(split_in(name) in (VAL, TEST) for name in values)
-        return line.complete and (tested or self.barred or _A_STEP.search(line.text) is not None)
+        return tested or self.barred or _A_STEP.search(line.text) is not None
 
     def _kind(self, name: str) -> tuple[bool, bool, bool]:
         """Return whether a name is of a test accuracy, of an LR, and of training."""
@@ -366,6 +372,7 @@ class _Reader:
                 del values[name]
                 self.left_out = True
         self.tested.update(tests)
+        self.any_test |= bool(tests) and not self.barred
         parts = values if line.batch and not self._sums_up(line, values) else ()
         self.collector.add(self.epoch, values, parts=_losses(parts))
         if tests and self.rate is not None:
