@@ -208,6 +208,39 @@ def test_other_commas_are_no_decimal_ones(tmp_path):
     assert rows(read(tmp_path, text)) == RIGHT
 
 
+STEPS = "".join(f"step {k} loss {loss} lr {lr}\nval acc {a}\n" for k, lr, loss, a in EPOCHS)
+
+
+def test_a_first_test_without_training_before_it_is_of_no_epoch(tmp_path):
+    """As llm.c prints it, which names no epoch and no step of its tests."""
+    run = read(tmp_path, "val acc 10\n" + STEPS)
+    assert rows(run) == RIGHT
+    assert [r.lr for r in run.epochs] == [0.1, 0.01, 0.001]
+    assert run.start_metric == 10
+    before = "".join(f"val acc {a}\nstep {k} loss {loss} lr {lr}\n" for k, lr, loss, a in EPOCHS)
+    either = read(tmp_path, before, Given(rates=(0.1,) * 4))
+    assert [a for _, a, _ in rows(either)] == [60, 65, 70, None]
+    assert any("Training stands behind the last test" in note for note in either.notes)
+
+
+def test_a_word_of_data_alone_is_of_the_metric_before_it(tmp_path):
+    """LitGPT's."""
+    line = "Epoch {e} | iter {e}00 | loss train: {loss:.3f}, val: {a} | iter time: 5. ms\n"
+    text = "".join(line.format(e=e + 1, loss=loss, a=a) for e, _, loss, a in EPOCHS)
+    run = read(tmp_path, text.replace("val: 60", "val: n/a"), GIVEN)
+    assert [(r.epoch, r.test_metric, r.train_loss) for r in run.epochs] == [
+        (1, None, 1.5),
+        (2, 65.0, 1.0),
+        (3, 70.0, 0.8),
+    ]
+    assert run.metric.name == "loss"
+
+
+def test_words_behind_a_record_make_a_line_of_text(tmp_path):
+    text = "".join(f'{{"epoch": {e}}} train loss {loss} val acc {a}\n' for e, _, loss, a in EPOCHS)
+    assert rows(read(tmp_path, text, GIVEN)) == RIGHT
+
+
 def test_a_stroke_beside_a_strange_blank(tmp_path):
     text = "".join(f"Epoch {e}\nstep 1/\x1e20 loss 2.0\nval acc {a}\n" for e, _, _, a in EPOCHS)
     assert [value for _, value, _ in rows(read(tmp_path, text, GIVEN))] == [60, 65, 70]

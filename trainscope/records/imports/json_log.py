@@ -198,6 +198,15 @@ def is_lines(start: list[str]) -> bool:
     return len(start) > 1 or any(meaning(str(name)) is not None for name in first)
 
 
+def goes_on(line: str) -> bool:
+    """Tell a line on which words stand behind a record, as a text log may have them."""
+    try:
+        _, end = json.JSONDecoder().raw_decode(line)
+    except (ValueError, RecursionError):
+        return False
+    return any(letter.isalpha() for letter in line[end : end + 20])
+
+
 def _objects(path: Path, notes: list[str]) -> Iterable[Any]:
     broken = 0
     for place, line in enumerate(lines(path), start=1):

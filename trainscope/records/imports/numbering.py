@@ -15,6 +15,13 @@ FEWEST_TESTS, LEAST_GAP = 3, 3
 """Tests that make a habit, and epochs between them: epochs 1, 3, 5 may be counted from 1."""
 FROM_ZERO = "The log counts epochs from 0; here they count from 1."
 UNTRAINED = "The test at epoch 0 has no training beside it: it is of the network before any."
+EITHER = (
+    "Training stands behind the last test and none before the first: each test was taken to be of "
+    "the training before it; where it is of the one behind it, name the epochs in the log."
+)
+UNTRAINED_FIRST = (
+    "The first test has no training before it, as all others have: it is of the network before any."
+)
 TESTED_AFTER = "The test after the last epoch that was trained is no epoch, and is left out."
 JUMP = 1.5
 """A learning rate that rises by this factor, after it was constant or fell, begins a training."""
@@ -66,14 +73,26 @@ def _every(log: Log) -> int | None:
 
 
 def _take_start(log: Log) -> None:
-    """Take a test at epoch 0 that has no training out, where every other epoch has some."""
-    if len(log.rows) < 3 or log.rows[0]["epoch"] != 0 or log.start_accuracy is not None:
+    """Take a first test that has no training out, where every other epoch has some.
+
+    That is one at epoch 0, or any where epochs are counted by their tests.
+    """
+    counted = not log.taken.get("epoch")
+    if len(log.rows) < 3 or log.start_accuracy is not None:
+        return
+    if log.rows[0]["epoch"] != 0 and not counted:
         return
     first, *others = log.rows
     kinds = [part for part in ("train_loss", "lr") if all(part in row for row in others)]
-    if kinds and not any(part in first for part in ("train_loss", "lr")):
-        log.start_accuracy = log.rows.pop(0).get("test_accuracy")
-        log.notes.append(UNTRAINED)
+    if not kinds or any(part in first for part in ("train_loss", "lr")):
+        return
+    if counted and "test_accuracy" not in others[-1]:
+        log.notes.append(EITHER)
+        return
+    log.start_accuracy = log.rows.pop(0).get("test_accuracy")
+    log.notes.append(UNTRAINED_FIRST if counted else UNTRAINED)
+    for row in log.rows if counted else ():
+        row["epoch"] -= 1
 
 
 def _leave_tests_out(log: Log) -> None:

@@ -78,7 +78,8 @@ def recognise(path: Path) -> str:
     check_file(path)
     start = beginning(path)
     first = start[0].lstrip() if start else ""
-    if first.startswith(("{", "[")) and not first.startswith("{'"):
+    json_file = path.suffix in (".json", ".jsonl") or not json_log.goes_on(first)
+    if first.startswith(("{", "[")) and not first.startswith("{'") and json_file:
         if json_log.is_lines(start):
             return "jsonlines"
         if (

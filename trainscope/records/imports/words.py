@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from trainscope.records.imports.epoch_words import epoch_in
 from trainscope.records.imports.log import MINUS
-from trainscope.records.imports.names import ACCURACY, SPLITS, STEP, TRAIN, meaning, split_of
+from trainscope.records.imports.names import ACCURACY, LOSS, SPLITS, STEP, TRAIN, meaning, split_of
 
 # The first character is read before anything else is asked, so that a search skips all others.
 NUMBER = re.compile(
@@ -191,14 +191,25 @@ def read_line(text: str, wanted: frozenset[str] = frozenset()) -> Line:
         if label.at_step:  # validation loss at iteration 100
             line.step = _value(written)
             continue
-        if label.useful:
+        name = label.name if label.useful else _of_metric(label.name, line.pairs)
+        if name:
             value = _value(written)
             if of:
                 whole = _whole(of)
                 value = 100 * value / whole if whole else math.nan
-            last = Pair(label.name, value, start - label.length)
+            last = Pair(name, value, start - label.length)
             line.pairs.append(last)
     return line
+
+
+def _of_metric(word: str, before: list[Pair]) -> str:
+    """Return the name of a number behind a word of data alone: `loss train: 1.5, val: 1.2`."""
+    if not before or not split_of(word):
+        return ""
+    found = meaning(before[-1].name)
+    if found is None or not found.split or found.field not in (LOSS, ACCURACY):
+        return ""
+    return f"{word} {found.field}"
 
 
 def _is_share(pair: Pair, part: str, of: str) -> bool:
