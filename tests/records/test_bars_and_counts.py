@@ -54,6 +54,13 @@ def test_the_second_bar_of_each_epoch_is_of_the_test(tmp_path, bar):
     assert any("two progress bars, of 391 and of 100 batches" in note for note in run.notes)
 
 
+def test_bars_of_a_training_that_was_begun_again(tmp_path):
+    bars = "\nEpoch: {}\n" + shown(391, 391, 1.5, 30, 100)
+    text = "".join(bars.format(e) + shown(100, 100, 1.2, a, 100) for e, _, _, a in EPOCHS)
+    text += bars.format(2) + shown(100, 100, 1.2, 71, 100)
+    assert [a for _, a, _ in rows(read(tmp_path, text, GIVEN))] == [60, 65, 71]
+
+
 @pytest.mark.parametrize("totals", [(391, 391), (100, 391), (391, 100, 79)])
 def test_bars_that_do_not_tell_a_test_are_of_training(tmp_path, totals):
     text = "".join(

@@ -93,6 +93,15 @@ def test_what_does_not_fit_its_header_is_refused(tmp_path, name, ending):
         read(tmp_path, text, f"log{ending}")
 
 
+def test_a_test_in_a_row_without_an_epoch_is_of_the_row_above(tmp_path):
+    """It was taken for the next epoch's, and the last one was lost."""
+    head = "epoch,lr,train_loss,val_acc\n"
+    behind = "".join(f"{e + 1},{lr},{loss},\n,,,{a}\n" for e, lr, loss, a in EPOCHS)
+    ahead = "".join(f",,,{a}\n{e + 1},{lr},{loss},\n" for e, lr, loss, a in EPOCHS)
+    for body in (behind, ahead):
+        assert rows(read(tmp_path, head + body, "log.csv")) == RIGHT
+
+
 def test_empty_cells_beyond_the_header_are_none(tmp_path):
     text = "epoch,lr,train_loss,val_acc\n" + "".join(
         f"{e + 1},{lr},{loss},{a},,\n" for e, lr, loss, a in EPOCHS

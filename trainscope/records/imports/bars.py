@@ -26,6 +26,10 @@ class Bars:
     _done: float = 0.0
     _epoch: int | None = None
 
+    def begin(self) -> None:
+        """Let the next bar be the first of its epoch, which a line names."""
+        self._epoch = None
+
     def see(self, epoch: int, done: float, of: float) -> int:
         """Take a count, and return which bar of its epoch it is of, from 0."""
         own = self.totals.setdefault(epoch, [])

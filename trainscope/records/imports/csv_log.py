@@ -46,8 +46,9 @@ def read(path: Path, asked: Mapping[str, str], run: str | None = None) -> Log:
     """Read a table.
 
     Rows of one epoch are merged. Lightning's CSVLogger writes the learning rate and the losses of
-    an epoch in rows of their own; a row without an epoch belongs to the next row that has one.
-    Without a column of epochs, each row with an accuracy ends an epoch.
+    an epoch in rows of their own; a row without an epoch belongs to the next row that has one, but
+    for a test behind the first row with an epoch, which is of the row above it. Without a column of
+    epochs, each row with an accuracy ends an epoch.
 
     Args:
         path: The file.
@@ -143,6 +144,8 @@ class _Reader:
         ending: The names whose values end an epoch, in a table without a column of epochs.
         steps: The steps at which epochs ended, in a table without a column of epochs.
         again: Whether the header stands right above.
+        last: The epoch of the last row that has one.
+        ahead: Whether rows of tests without an epoch stand before the row that has it.
     """
 
     path: Path
@@ -158,6 +161,8 @@ class _Reader:
     counted: set[int] = field(default_factory=set)
     ending: set[str] = field(default_factory=set)
     again: bool = False
+    last: int | None = None
+    ahead: bool = False
 
     def __post_init__(self) -> None:
         """Leave out the columns that no Run holds."""
@@ -198,6 +203,12 @@ class _Reader:
             if epoch <= max(self.collector.rows, default=-1):
                 self.waiting = []
                 self.collector.begin_again(epoch)
+        if epoch is None and self.layout.epoch is not None and not self.ending.isdisjoint(values):
+            if self.last is not None and not self.ahead:
+                self.collector.add(self.last, values)
+                return
+            self.ahead = True
+        self.last = self.last if epoch is None else epoch
         self.waiting.append(values)
         if epoch is not None:
             for known in self.waiting:

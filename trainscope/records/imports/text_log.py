@@ -190,6 +190,8 @@ class _Reader:
             if not line.pairs and not line.batch:  # --- validate (epoch=3) ---
                 named = line.split_at(len(text))
                 self.section = named if named in (VAL, TEST) else ""
+            if not line.batch:
+                self.bars.begin()
             self.epoch = line.epoch
             self.over = _ENDED.search(text) is not None
             if self.lined:
