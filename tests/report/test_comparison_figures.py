@@ -192,6 +192,12 @@ def test_a_diverged_run_sets_no_axis_and_is_marked(axes):
     assert low < 10 < high
     time = LearningCurveDisplay.from_runs(runs, x="lr_time").plot(axes())
     assert time.ax_.get_xlim()[1] < 100 < lost.lr_time
+    for x in ("epoch", "lr_time"):
+        shown = LearningCurveDisplay.from_runs(runs, x=x).plot(axes())
+        assert "ends below, at 10.0 %" in [text.get_text() for text in shown.ax_.texts]
+        low = shown.ax_.get_ylim()[0]
+        told = [f"ends below, at {c.mean[-1]:.1f} %" for c in shown.curves if max(c.mean) < low]
+        assert set(told) <= {text.get_text() for text in shown.ax_.texts}
 
 
 def test_a_pretraining_among_the_runs_is_on_an_axis_of_epochs(axes):

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+MOST_UNSEEN = 4
+"""Curves beyond the axes that are told of."""
 APART = 9.0
 """Points from one mark of a curve to the next."""
 
@@ -106,6 +108,7 @@ class LearningCurveDisplay:
         axis = test_axis if self.y == "metric" else loss_axis
         self.ax_.set_ylabel(axis(self.metric))
         self._limit()
+        self._tell_unseen(drawn)
         told = self._mark(drawn)
         name = self.epochs if self.x == "epoch" else AXES[self.x]
         self.ax_.set_xlabel(f"{name} ({told})" if told else name)
@@ -129,6 +132,33 @@ class LearningCurveDisplay:
                 # A diverged run's LR may be thousands of times the others'.
                 self.ax_.set_xlim(*_widened([x for held in near for x in held.x]))
             self.ax_.set_ylim(*span(self.metric, ends, best))
+
+    def _tell_unseen(self, drawn: Sequence[Mapping[str, Any]]) -> None:
+        """Say at the edge where curves end that lie beyond the axes, in their colours."""
+        if self.y != "metric":
+            return
+        (left, right), (low, high) = self.ax_.get_xlim(), self.ax_.get_ylim()
+        unseen = [
+            (held, style)
+            for held, style in zip(self.curves, drawn, strict=True)
+            if not any(
+                left <= x <= right and low <= y <= high
+                for x, y in zip(held.x, held.mean, strict=True)
+            )
+        ]
+        for k, (held, style) in enumerate(unseen[:MOST_UNSEEN]):
+            end, height = held.mean[-1], 0.02 + 0.05 * k
+            where = "below" if end < low else "above" if end > high else "beside"
+            self.ax_.text(
+                0.99,
+                0.98 - height if end > high else height,
+                f"ends {where}, at {self.metric.written(end)}",
+                color=style["color"],
+                fontsize="small",
+                ha="right",
+                va="top" if end > high else "bottom",
+                transform=self.ax_.transAxes,
+            )
 
     def _mark(self, drawn: Sequence[Mapping[str, Any]]) -> str:
         """Mark the LR drops of every curve where they stand apart; return what marks mean.
