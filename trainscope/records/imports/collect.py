@@ -96,6 +96,7 @@ class EpochCollector:
         uses: What each name is good for.
         held: Cells that are held.
         signed: Names behind whose numbers a % stood.
+        lost: The epochs in which each name stood as NaN or infinity.
     """
 
     path: str
@@ -109,6 +110,13 @@ class EpochCollector:
     uses: dict[str, str | None] = field(default_factory=dict)
     held: int = 0
     signed: set[str] = field(default_factory=set)
+    lost: dict[str, set[int]] = field(default_factory=dict)
+
+    def lose(self, epoch: int, names: Iterable[str]) -> None:
+        """Remember names whose values are NaN or infinite in an epoch."""
+        for name in names:
+            if self._use(name) is not None:
+                self.lost.setdefault(name, set()).add(epoch)
 
     def see(self, names: Iterable[str]) -> None:
         """Remember names for messages."""
@@ -260,7 +268,24 @@ class EpochCollector:
         found.in_percent = name in self.signed or _PERCENT.search(name.lower()) is not None
         found.above_one = next((other for other in counts if self._above_one(other, name)), "")
         self._note(found)
+        found.diverged_at = self._diverged_at(taken)
         return found
+
+    def _diverged_at(self, taken: Mapping[str, str]) -> int | None:
+        """Return the epoch from which on a loss or the test is no number, None where it is one.
+
+        A name that is NaN beside its numbers stands in a table with a row for each kind of value.
+        """
+        for part in ("train_loss", "test_loss", "test_accuracy"):
+            name = taken.get(part, "")
+            lost = self.lost.get(name, set())
+            known = {epoch for epoch, row in self.rows.items() if name in row}
+            if not lost or not known or len(known & lost) > 1:
+                continue
+            behind = {epoch for epoch in lost if epoch > max(known)}
+            if behind and max(behind) >= max(self.rows):
+                return min(behind)
+        return None
 
     def _above_one(self, name: str, taken: str) -> bool:
         """Tell whether a name is of another accuracy, and goes above 1."""

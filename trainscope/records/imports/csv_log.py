@@ -17,7 +17,15 @@ from pathlib import Path
 from trainscope.errors import RecordError
 from trainscope.records.imports import long_log
 from trainscope.records.imports.collect import EpochCollector
-from trainscope.records.imports.log import COUNTED, Log, choose_run, no_column, number, share
+from trainscope.records.imports.log import (
+    COUNTED,
+    Log,
+    choose_run,
+    is_lost,
+    no_column,
+    number,
+    share,
+)
 from trainscope.records.imports.named import called
 from trainscope.records.imports.names import (
     ACCURACY,
@@ -184,14 +192,17 @@ class _Reader:
         split = "" if layout.phase is None else split_of(_cell(row, layout.phase))
         if not self.sparse:
             self.sparse = not all(row) or len(row) < len(layout.names)
-        values = {}
+        values: dict[str, float] = {}
+        lost: list[str] = []
         for at, name in self.useful:
             value = number(row[at]) if at < len(row) else None
             counted = value is None and at in self.counted and at < len(row)
             if counted:
                 value = share(row[at])
+            full = f"{split}/{name}" if split else name
+            if value is None and at < len(row) and row[at] and is_lost(row[at]):
+                lost.append(full)
             if value is not None:
-                full = f"{split}/{name}" if split else name
                 values[full] = value
                 if counted or row[at][-1] == "%":
                     self.collector.signed.add(full)
@@ -209,6 +220,8 @@ class _Reader:
                 return
             self.ahead = True
         self.last = self.last if epoch is None else epoch
+        if lost and self.last is not None:
+            self.collector.lose(self.last, lost)
         self.waiting.append(values)
         if epoch is not None:
             for known in self.waiting:

@@ -16,7 +16,15 @@ from trainscope.errors import RecordError
 from trainscope.records.imports.collect import EpochCollector
 from trainscope.records.imports.even import Lists
 from trainscope.records.imports.json_shapes import records_of, wide
-from trainscope.records.imports.log import COUNTED, Log, choose_run, no_column, number, share
+from trainscope.records.imports.log import (
+    COUNTED,
+    Log,
+    choose_run,
+    is_lost,
+    no_column,
+    number,
+    share,
+)
 from trainscope.records.imports.named import name_in, pairs_of, records_of_names
 from trainscope.records.imports.names import (
     ACCURACY,
@@ -52,12 +60,14 @@ class _Record:
         epoch: Its epoch as written, None where it has none.
         step: Its step, likewise.
         split: The data it is of, "" where it does not say.
+        lost: The names, with their data, whose values are NaN or infinite.
     """
 
     values: dict[str, float] = field(default_factory=dict)
     epoch: float | None = None
     step: float | None = None
     split: str = ""
+    lost: tuple[str, ...] = ()
 
 
 def read_lines(path: Path, asked: Mapping[str, str], run: str | None = None) -> Log:
@@ -265,7 +275,7 @@ def read_records(path: Path, raw: Iterable[Any], asked: Mapping[str, str], sourc
                 f"{way if isinstance(entry, list) else ''}"
             )
         record = _record(entry, asked, collector)
-        if record.values:
+        if record.values or record.lost:
             records.append(record)
         if len(records) > MOST_RECORDS:
             raise RecordError(
@@ -291,6 +301,8 @@ def read_records(path: Path, raw: Iterable[Any], asked: Mapping[str, str], sourc
                 ends += 1
                 tested.append(record.step)
         at = record.step if record.step is not None and record.step >= step else step
+        if record.lost:
+            collector.lose(current, record.lost)
         # The Trainer says its steps; without them entries count alike.
         collector.add(current, values, (at - step if state else 0.0) or 1.0)
         step = max(step, at)
@@ -312,6 +324,7 @@ def _record(
         flat[name] = value[0] if isinstance(value, list) and value and _is_rate(name) else value
     split = next((split_of(str(flat[name])) for name in PHASES if name in flat), "")
     values: dict[str, float] = {}
+    lost: list[str] = []
     epoch = step = None
     tested = asked.get("test_accuracy")
     for name, value in flat.items():
@@ -320,6 +333,8 @@ def _record(
         if counted:
             known = share(value)
         if known is None:
+            if is_lost(value) and collector.wanted(name):
+                lost.append(f"{split}/{name}" if split else name)
             continue
         if name == asked.get("epoch", name) and (
             "epoch" in asked or (found is not None and found.field == EPOCH)
@@ -332,7 +347,7 @@ def _record(
             if counted or (isinstance(value, str) and value.rstrip().endswith("%")):
                 collector.signed.add(f"{split}/{name}" if split else name)
     collector.see(f"{split}/{name}" if split else name for name in flat)
-    return _Record(values, epoch, step, split)
+    return _Record(values, epoch, step, split, tuple(lost))
 
 
 def _flat(entry: Mapping[str, Any], depth: int = 0) -> Iterator[tuple[str, Any]]:

@@ -49,6 +49,8 @@ class Log:
         start_accuracy: Of a test before the first epoch, as the log has it.
         in_percent: Whether the log writes a % behind its test values, or in their name.
         above_one: The name of another accuracy in it that is above 1, "" for none.
+        diverged_at: The epoch, as the log counts them, from which on to its end a loss or the test
+            is NaN or infinite; None where it is a number.
     """
 
     source: str
@@ -58,6 +60,7 @@ class Log:
     start_accuracy: float | None = None
     in_percent: bool = False
     above_one: str = ""
+    diverged_at: int | None = None
 
     def take_start(self) -> None:
         """Take epoch 0 out, where epochs done are counted: a test before the first step."""
@@ -81,6 +84,11 @@ class Log:
         for row in self.rows:
             row["epoch"] -= 1
         self.notes.append(STEP_ZERO)
+
+
+def is_lost(text: object) -> bool:
+    """Tell NaN and infinity, which a loss becomes that diverges."""
+    return str(text).strip().lower().lstrip("+-") in ("nan", "inf", "infinity")
 
 
 def number(text: object) -> float | None:

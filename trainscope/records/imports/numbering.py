@@ -97,6 +97,8 @@ def _take_start(log: Log) -> None:
 
 def _leave_tests_out(log: Log) -> None:
     """Leave out a test after training, which Lightning and others count as one more epoch."""
+    if log.diverged_at is not None:  # the last epochs have no loss
+        return
     for part in ("train_loss", "lr"):
         trained = [part in row for row in log.rows]
         if len(trained) > 2 and all(trained[:-1]) and not trained[-1]:

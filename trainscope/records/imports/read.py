@@ -27,7 +27,7 @@ from trainscope.records.imports.table import is_bare, is_below, is_table
 from trainscope.records.imports.text_file import beginning, check_file
 from trainscope.records.metric import ACCURACY, LOSS, Metric
 from trainscope.records.notation import write_stages
-from trainscope.records.run import UNKNOWN, Run
+from trainscope.records.run import UNKNOWN, Run, RunStatus
 
 Reader = Callable[[Path, Mapping[str, str], str | None], Log]
 Opener = Callable[[Path], object]
@@ -45,6 +45,10 @@ FEWEST = 2
 """Values of -1 that stand for none, and others beside them: a single one is an error."""
 NAMES = {"huggingface": "json"}
 """Other names of formats."""
+DIVERGED = (
+    "From epoch {} of the log on to its end a loss or the test is NaN or infinite: the Run is "
+    "taken to have diverged."
+)
 SAVED = "saved"
 """The format of what torch, pickle or NumPy saved."""
 MOST_SAVED = 2**40
@@ -152,8 +156,11 @@ def run_from_log(
     epochs = tuple(_record(row, scale, given, path, metric) for row in rows)
     _compare(epochs, given, logged, log)
     start = log.start_accuracy
+    if log.diverged_at is not None:
+        log.notes.append(DIVERGED.format(log.diverged_at))
     return Run(
         kind=given.kind,
+        status=RunStatus.FINISHED if log.diverged_at is None else RunStatus.DIVERGED,
         epochs=epochs,
         schedule=given.schedule or write_stages([(r.epoch, r.lr) for r in epochs]),
         total=given.total or epochs[-1].epoch,

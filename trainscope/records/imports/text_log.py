@@ -208,6 +208,8 @@ class _Reader:
             if self.epoch is None:
                 tested |= self._kind(name)[0]
                 trained |= self._kind(name)[2] or bool(split_in(pair.name))
+            if value is not None and not math.isfinite(value) and self.epoch is not None:
+                self.collector.lose(self.epoch, (name,))
             if value is not None and math.isfinite(value):
                 values.setdefault(name, value)  # later ones of a name tell of the best epoch
             if name not in self.collector.names:
