@@ -248,6 +248,34 @@ def test_words_behind_a_record_make_a_line_of_text(tmp_path):
     assert rows(read(tmp_path, text, GIVEN)) == RIGHT
 
 
+PLACED = {
+    "after an epoch": "lr {lr}\nTest accuracy after epoch {e}: {a}\n",
+    "at an epoch": "lr {lr}\nval acc at epoch {e} = {a} %\n",
+    "with a sign": "lr {lr}\nval_acc @ epoch {e}: {a}\n",
+    "in brackets": "lr {lr}\nAccuracy on test set (epoch {e}): {a}\n",
+    "a step": "iter {e}00: loss {loss}, lr {lr}\nValidation accuracy at iteration {e}00: {a}\n",
+}
+
+
+@pytest.mark.parametrize("name", PLACED)
+def test_an_epoch_or_step_between_a_name_and_its_number(tmp_path, name):
+    """Validation loss at iteration 100: 4.2, which was a loss of 100."""
+    text = "".join(PLACED[name].format(e=e + 1, lr=lr, loss=loss, a=a) for e, lr, loss, a in EPOCHS)
+    run = read(tmp_path, text)
+    assert [(r.epoch, r.lr, r.test_metric) for r in run.epochs] == [
+        (1, 0.1, 60),
+        (2, 0.01, 65),
+        (3, 0.001, 70),
+    ]
+
+
+def test_the_best_of_an_epoch_is_not_its_own(tmp_path):
+    lines = "".join(
+        f"Epoch {e} val acc {a}\nbest acc at epoch {e}: 99.0\n" for e, _, _, a in EPOCHS
+    )
+    assert [a for _, a, _ in rows(read(tmp_path, lines, GIVEN))] == [60, 65, 70]
+
+
 def test_a_stroke_beside_a_strange_blank(tmp_path):
     text = "".join(f"Epoch {e}\nstep 1/\x1e20 loss 2.0\nval acc {a}\n" for e, _, _, a in EPOCHS)
     assert [value for _, value, _ in rows(read(tmp_path, text, GIVEN))] == [60, 65, 70]

@@ -73,7 +73,8 @@ def test_a_folder_of_files_of_a_metric_each_is_a_run(tmp_path):
             f"160000000{k}000 {v} {k}\n" for k, v in enumerate(numbers)
         ),
         "dvclive/{}.tsv": lambda numbers: (
-            "step\tx\n" + "".join(f"{k}\t{v}\n" for k, v in enumerate(numbers))
+            f"step\t{next(name for name in METRICS if METRICS[name] is numbers)}\n"
+            + "".join(f"{k}\t{v}\n" for k, v in enumerate(numbers))
         ),
     }
     for form, text in kinds.items():
@@ -182,3 +183,32 @@ def test_what_holds_no_history_says_what_to_do(tmp_path):
         path.write_bytes(start + bytes(range(256)))
         with pytest.raises(RecordError, match=said):
             run_from_log(path)
+
+
+def test_files_of_a_run_each_are_no_metrics_of_one(tmp_path):
+    for name, shift in (("l1", 0), ("fpgm", 5)):
+        body = "".join(f"{k},{v - shift}\n" for k, v in enumerate(ACCURACIES, 1))
+        write(tmp_path / "methods" / f"{name}.csv", f"epoch,acc\n{body}")
+        write(tmp_path / "seeds" / name / "val_acc.csv", f"epoch,val_acc\n{body}")
+    with pytest.raises(RecordError, match=r"holds 2 runs, fpgm.csv, l1.csv: say which one"):
+        run_from_log(tmp_path / "methods", GIVEN)
+    assert values(run_from_log(tmp_path / "methods", GIVEN, run="l1.csv")) == RIGHT
+    with pytest.raises(RecordError, match="name the file itself"):
+        run_from_log(tmp_path / "seeds", GIVEN)
+
+
+def test_files_of_training_and_test_in_folders_of_their_names(tmp_path):
+    for data, numbers in (("train", (1, 2, 3)), ("val", ACCURACIES)):
+        rows = "".join(f"{k}\t{v}\n" for k, v in enumerate(numbers))
+        write(tmp_path / data / "acc.tsv", f"step\tacc\n{rows}")
+    assert values(run_from_log(tmp_path, GIVEN)) == RIGHT
+
+
+def test_a_learning_rate_may_stand_beside_a_value_that_the_file_names(tmp_path):
+    rows = "".join(
+        f"{k},{lr},{v}\n" for k, (lr, v) in enumerate(zip(RATES, ACCURACIES, strict=True))
+    )
+    path = write(tmp_path / "test_accuracy.csv", f"epoch,lr,value\n{rows}")
+    assert [(r.lr, r.test_metric) for r in run_from_log(path).epochs] == list(
+        zip(RATES, ACCURACIES, strict=True)
+    )

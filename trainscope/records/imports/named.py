@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trainscope.records.imports.log import number
-from trainscope.records.imports.names import ACCURACY, EPOCH, LOSS, LR, STEP, meaning
+from trainscope.records.imports.names import ACCURACY, EPOCH, LOSS, STEP, meaning
 
 KEYS = (
     *("metric", "key", "tag", "metric_name", "metricname", "metric.name", "metric name"),
@@ -32,7 +32,7 @@ def name_in(path: Path, home: Path) -> str:
 
 def value_column(names: Sequence[str]) -> int | None:
     """Return the column of a table of one metric: `value`, where no other name means a metric."""
-    if any((m := meaning(name)) and m.field in (ACCURACY, LOSS, LR) for name in names):
+    if any((m := meaning(name)) and m.field in (ACCURACY, LOSS) for name in names):
         return None
     if any(name.lower() in KEYS for name in names):
         return None

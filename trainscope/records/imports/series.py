@@ -15,7 +15,7 @@ from trainscope.errors import RecordError
 from trainscope.records.imports.json_log import read_records
 from trainscope.records.imports.log import Log, choose_run, number
 from trainscope.records.imports.named import by_step, name_in, pairs_of, value_column
-from trainscope.records.imports.names import EPOCH, STEP, meaning
+from trainscope.records.imports.names import EPOCH, STEP, meaning, split_of
 from trainscope.records.imports.table import open_table
 from trainscope.records.imports.text_file import check_file, lines
 
@@ -46,7 +46,15 @@ def is_metric(path: Path) -> bool:
 def is_folder(folder: Path) -> bool:
     """Tell a folder of nothing but files of one metric each, two at least."""
     files = _files(folder)
-    return len(files) > 1 and all(_is_one(path) for path in files)
+    leaves: dict[str, list[Path]] = {}
+    for path in files:
+        leaves.setdefault(path.name, []).append(path)
+    # One name in several folders is of several runs, unless these are train and val.
+    apart = all(
+        len(same) < 2 or all(split_of(path.parent.name) for path in same)
+        for same in leaves.values()
+    )
+    return len(files) > 1 and apart and all(_is_one(path) for path in files)
 
 
 def read(path: Path, asked: Mapping[str, str], run: str | None = None) -> Log:
@@ -118,7 +126,8 @@ def _of_table(path: Path, name: str, most: int | None) -> Found:
     axis = next((k for k, m in enumerate(meant) if m and m.field in (STEP, EPOCH)), None)
     if value is None:  # step, acc: DVCLive's
         others = [k for k in range(len(names)) if k != axis and names[k] != "timestamp"]
-        value = others[0] if len(others) == 1 else None
+        told = len(others) == 1 and f"/{name}".endswith(f"/{names[others[0]]}")
+        value = others[0] if told else None
     if value is None or axis is None:
         return []
     found: Found = []

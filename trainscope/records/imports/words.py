@@ -10,7 +10,16 @@ from typing import NamedTuple
 
 from trainscope.records.imports.epoch_words import epoch_in
 from trainscope.records.imports.log import MINUS
-from trainscope.records.imports.names import ACCURACY, LOSS, SPLITS, STEP, TRAIN, meaning, split_of
+from trainscope.records.imports.names import (
+    ACCURACY,
+    LOSS,
+    LR,
+    SPLITS,
+    STEP,
+    TRAIN,
+    meaning,
+    split_of,
+)
 
 # The first character is read before anything else is asked, so that a search skips all others.
 NUMBER = re.compile(
@@ -41,6 +50,11 @@ _BACK = re.compile(r"\x08+")
 _MARKUP = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _BATCH = frozenset(("batch", "batches", "it", "its"))
 _AT_STEP = re.compile(r"\b(at|for|after|on) (global )?(step|iter|iteration)$", re.IGNORECASE)
+_PLACE = re.compile(
+    r"[\s(\[]+(?:(?:at|for|after|on|in|@)\s*)?(?:(?:global )?(?:step|iter|iteration))?$",
+    re.IGNORECASE,
+)
+_IS = (":", "=", ":=", "is", "->")
 _PART_OF_A_NAME = frozenset(("the", "on", "of", "over", "all", "group", "for"))
 ROUNDED = 1.0
 """Percentage points by which an accuracy is rounded."""
@@ -154,6 +168,7 @@ def read_line(text: str, wanted: frozenset[str] = frozenset()) -> Line:
     end = 0
     last: Pair | None = None
     lone: float | None = None  # a number behind the word `train` alone
+    placed = ""  # a name in whose place an epoch or step stands: val acc after epoch 3: 60.0
     for match in NUMBER.finditer(text):
         clock, rest, of, unit = match.groups()
         start = match.start()
@@ -162,10 +177,14 @@ def read_line(text: str, wanted: frozenset[str] = frozenset()) -> Line:
             continue
         written = text[start] + rest
         if epoch_from <= start < epoch_to:
+            placed = _without_place(_label(text[end:epoch_from], wanted).name)
             end, last, lone = epoch_to, None, None
             continue
         between = text[end:start]
         label = _label(between, wanted)
+        if placed and not label.name and between.strip(" \t)]") in _IS:
+            label = label._replace(name=placed, length=len(between), useful=True)
+        placed = ""
         if label.bracket and last is not None and not of:
             last.average, end, last = _value(written), match.end(), None
             continue
@@ -189,7 +208,7 @@ def read_line(text: str, wanted: frozenset[str] = frozenset()) -> Line:
         if label.step and not of and line.step is None:
             line.step = _value(written)
         if label.at_step:  # validation loss at iteration 100
-            line.step = _value(written)
+            line.step, placed = _value(written), _without_place(label.name)
             continue
         name = label.name if label.useful else _of_metric(label.name, line.pairs)
         if name:
@@ -200,6 +219,13 @@ def read_line(text: str, wanted: frozenset[str] = frozenset()) -> Line:
             last = Pair(name, value, start - label.length)
             line.pairs.append(last)
     return line
+
+
+def _without_place(name: str) -> str:
+    """Return a name without the words that lead to an epoch or step, "" where it means nothing."""
+    name = _PLACE.sub("", name)
+    found = meaning(name)
+    return name if found is not None and found.field in (ACCURACY, LOSS, LR) else ""
 
 
 def _of_metric(word: str, before: list[Pair]) -> str:
