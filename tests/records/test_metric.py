@@ -77,6 +77,6 @@ def test_the_training_loss_is_in_nats_where_the_metric_tells_a_cross_entropy() -
         Metric("mAP", "%", "higher"),
         Metric("PSNR", "dB", "higher"),
     ]
-    assert [metric.loss_unit for metric in other] == [""] * 2
+    assert [metric.loss_unit for metric in other] == [""] * 3
     assert loss_axis(ACCURACY) == "training loss [nats]"
     assert loss_axis(other[0]) == "training loss"
