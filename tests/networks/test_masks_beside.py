@@ -251,3 +251,112 @@ def test_masks_that_are_not_zeros_and_ones_are_left_out_aloud(tmp_path):
     found = opened(tmp_path, {"state_dict": network.state_dict(), "masks": soft})
     assert not masks_of(found.module)
     assert any("masks under 'masks' that do not fit" in note for note in found.notes)
+
+
+def inverted(masks):
+    return {name: 1 - mask for name, mask in masks.items()}
+
+
+KEPT = {
+    "under a key": lambda state, masks: {"net": state, "masks": masks},
+    "in a list": lambda state, masks: {"net": state, "masks": list(masks.values())},
+    "ours": lambda state, masks: {**state, **{f"{n}_mask": m for n, m in masks.items()}},
+    "beside": lambda state, masks: {
+        **state,
+        **{n.replace(".weight", ".mask"): m for n, m in masks.items()},
+    },
+    "torch's": lambda state, masks: {
+        **{f"{n}_orig" if n in masks else n: value for n, value in state.items()},
+        **{f"{n}_mask": m for n, m in masks.items()},
+    },
+    "OpenLTH's": lambda state, masks: {
+        **{f"model.{n}": value for n, value in state.items()},
+        **{"mask_" + n.replace(".", "___"): m for n, m in masks.items()},
+    },
+}
+
+
+@pytest.mark.parametrize("where", KEPT)
+def test_masks_whose_one_means_pruned_are_told_by_the_zeros(tmp_path, where):
+    """The network is the one whose zeros are stored, whichever way its masks are written."""
+    network, other, masks = pruned()
+    state = network.state_dict()
+    zeroed = {name: value * masks.get(name, 1) for name, value in state.items()}
+    found = {
+        sense: opened(tmp_path, KEPT[where](zeroed, given))
+        for sense, given in (("usual", masks), ("inverted", inverted(masks)))
+    }
+    inputs = torch.randn(3, 1, 8, 8)
+    for sense, each in found.items():
+        assert torch.equal(each.module(inputs), other(inputs))
+        held = masks_of(each.module)
+        assert all(torch.equal(held[name], mask.bool()) for name, mask in masks.items())
+        said = [note for note in each.notes if "1 where a weight is pruned" in note]
+        assert len(said) == (sense == "inverted")
+
+
+@pytest.mark.parametrize("where", KEPT)
+def test_masks_over_dense_weights_keep_where_they_are_one(tmp_path, where):
+    network, other, masks = pruned()
+    found = opened(tmp_path, KEPT[where](network.state_dict(), masks))
+    inputs = torch.randn(3, 1, 8, 8)
+    assert torch.equal(found.module(inputs), other(inputs))
+    assert not any("1 was read" in note for note in found.notes)
+    doubtful = opened(tmp_path, KEPT[where](network.state_dict(), inverted(masks)))
+    # Of weights uniform in [0, a], the larger half's mean is three times the smaller's.
+    said = [note for note in doubtful.notes if "A 1 was read as a weight that survives" in note]
+    assert len(said) == 1
+    assert 2.8 < float(said[0].split(" times")[0].rpartition(" ")[2]) < 3.2
+
+
+def test_masks_that_contradict_each_other_are_refused(tmp_path):
+    network, _, masks = pruned()
+    state = {name: value * masks.get(name, 1) for name, value in network.state_dict().items()}
+    mixed = {**masks, "0.weight": 1 - masks["0.weight"]}
+    with pytest.raises(CheckpointError, match=r"'0\.weight' is zero where its mask is 1, and "):
+        opened(tmp_path, {"net": state, "masks": mixed})
+
+
+def test_a_file_of_masks_alone_is_refused(tmp_path):
+    _, _, masks = pruned()
+    for content in (masks, {"masks": masks}, {n: m.bool() for n, m in masks.items()}):
+        with pytest.raises(CheckpointError, match="masks and no weights"):
+            opened(tmp_path, content)
+
+
+def test_masks_in_arrays_are_said(tmp_path):
+    network, _, masks = pruned()
+    arrays = {name: mask.numpy() for name, mask in masks.items()}
+    found = opened(tmp_path, {"net": network.state_dict(), "masks": arrays})
+    assert any("arrays of numpy's (torch.from_numpy" in note for note in found.notes)
+
+
+def test_tensors_outside_of_the_network_are_said(tmp_path):
+    state = {**below("model.", made()), "scores.0": torch.rand(3), "temperature": torch.rand(1)}
+    found = opened(tmp_path, state)
+    assert "Tensors beside the network were left out: scores.0, temperature." in found.notes
+
+
+@pytest.mark.parametrize("leaf", ["weight_packed", "weight.bitmask", "qweight"])
+def test_compressed_weights_are_told_apart(tmp_path, leaf):
+    state = made().state_dict()
+    packed = {name: value for name, value in state.items() if name != "3.weight"}
+    with pytest.raises(CheckpointError, match=rf"compressed \('3\.{leaf}'\)"):
+        opened(tmp_path, {**packed, f"3.{leaf}": torch.ones(4, 3, dtype=torch.uint8)})
+
+
+def test_weights_that_were_partitioned_are_refused(tmp_path):
+    empty = {name: torch.empty(0) for name in made().state_dict()}
+    with pytest.raises(CheckpointError, match="zero_to_fp32"):
+        opened(tmp_path, {"module": empty})
+
+
+def test_the_checkpoint_of_the_latest_step_is_named(tmp_path):
+    folder = tmp_path / "run" / "global_step10"
+    folder.mkdir(parents=True)
+    file = folder / "mp_rank_00_model_states.pt"
+    torch.save({"module": made().state_dict()}, file)
+    (tmp_path / "run" / "latest").write_text("global_step10\n")
+    with pytest.raises(CheckpointError, match=r"give the checkpoint in it: .*mp_rank_00_model"):
+        open_checkpoint(tmp_path / "run", model=SPEC)
+    assert torch.equal(open_checkpoint(file, model=SPEC).module[0].weight, made()[0].weight)

@@ -101,6 +101,7 @@ def test_a_name_that_does_not_fit_gives_way_to_the_tensors(tmp_path, resnet, nam
 
 def test_torchvision_reference(tmp_path, resnet):
     averaged = AveragedModel(resnet)
+    averaged.update_parameters(resnet)
     with torch.no_grad():
         averaged.module.fc.bias.add_(1)
     checkpoint = {
@@ -118,7 +119,7 @@ def test_torchvision_reference(tmp_path, resnet):
     checkpoint["model_ema"] = averaged.state_dict()
     network = open_checkpoint(_saved(tmp_path, checkpoint))
     assert _same(network.module, averaged.module.state_dict())
-    assert network.notes == ("The averaged weights (model_ema) were taken.",)
+    assert network.notes[0] == "The averaged weights (model_ema) were taken."
 
 
 @pytest.mark.parametrize("key", ["state_dict", "model_state_dict", "model", "net"])

@@ -73,7 +73,10 @@ def test_masks_of_both_kinds_are_taken_out_and_applied():
         "b.bias": [5.0],
         "attn_mask": [[1.0, 1.0], [1.0, 1.0]],
     }
-    assert found.notes == ("It came pruned: masks hold 2 weights at zero, and they stay there.",)
+    assert found.notes == (
+        "These weights are an average of 3 states of training (n_averaged).",
+        "It came pruned: masks hold 2 weights at zero, and they stay there.",
+    )
 
 
 def test_renaming_takes_the_masks_along():

@@ -115,6 +115,8 @@ def _open(
     head: Head | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Network:
+    if part is not None and part in contents.others:
+        contents, part = contents.others[part], None
     weights = weights_of(contents.state_dict, dtype, owned=True)
     if part is not None:
         weights = part_of(weights.plain(), part)

@@ -26,6 +26,8 @@ from trainscope.networks.rebuild import (
     with_counters,
 )
 from trainscope.networks.state_dict import Weights
+from trainscope.networks.strangers import told_by_names
+from trainscope.records.text import shortened
 from trainscope.task.modes import evaluating
 
 
@@ -77,7 +79,9 @@ def open_custom(
             does not is named), or the network does not run.
     """
     dense = shapes_of(module.state_dict())
+    whole = weights
     weights, note = _under_names_of(dense, weights)
+    note = note or _left_out(whole, weights)
     shallower = drop_missing(module, weights.shapes)
     dense = shapes_of(module.state_dict()) if shallower else dense
     found = with_counters(weights.shapes, dense)
@@ -86,7 +90,8 @@ def open_custom(
     if classes is not None:
         module = from_factory(spec, classes)
     elif pruned and not is_narrower(dense, found):
-        raise CheckpointError(f"the weights do not fit: {mismatch(dense, found, spec)}")
+        told = told_by_names(whole.tensors)
+        raise CheckpointError(f"the weights do not fit: {told or mismatch(dense, found, spec)}")
     resize(module, found)
     fill(module, weights.tensors, assign=False)
     set_masks(evaluating(module), weights.masks)
@@ -141,6 +146,17 @@ def _under_names_of(dense: Shapes, weights: Weights) -> tuple[Weights, str]:
     raise CheckpointError(
         f"the file holds several networks: {listed}; say which one to take with --part NAME"
     )
+
+
+def _left_out(whole: Weights, taken: Weights) -> str:
+    """Return the sentence on tensors that stand outside of the part that is the network."""
+    kept = {id(tensor) for tensor in taken.tensors.values()}
+    others = [name for name, tensor in whole.tensors.items() if id(tensor) not in kept]
+    if not others:
+        return ""
+    more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+    listed = ", ".join(shortened(name, 60) for name in others[:3])
+    return f"Tensors beside the network were left out: {listed}{more}."
 
 
 def _starts(dense: Shapes, weights: Weights) -> list[str]:

@@ -19,15 +19,20 @@ from trainscope.networks.described import (
     SPARSE,
     Described,
 )
+from trainscope.networks.mask_sense import survivors
 from trainscope.networks.masks import SUFFIX
 from trainscope.networks.meta import Shapes, shapes_of
 from trainscope.networks.parametrised import unparametrised
 from trainscope.networks.tensor_names import plain_names
 
-_AVERAGED = "n_averaged"  # beside the weights of torch.optim.swa_utils.AveragedModel
+AVERAGED = "n_averaged"
+"""A counter beside the weights of torch.optim.swa_utils.AveragedModel."""
 
 _COUNTED = frozenset({"total_ops", "total_params"})
 """Buffers that THOP leaves in a network whose cost it counted."""
+
+_LEAST = 16
+"""Values in a mask that can be told from weights which happen to be zeros and ones."""
 
 LONGEST_NAME = 1_000
 """Characters in the name of a tensor, parts and dots together; networks have some sixty."""
@@ -104,13 +109,18 @@ def weights_of(
         if isinstance(value, Described):
             raise CheckpointError(f"the tensor '{name}' {value.problem}")
     given = {name: value for name, value in state.items() if isinstance(value, Tensor)}
-    given.pop(_AVERAGED, None)
+    notes = _told_of_average(given.pop(AVERAGED, None))
     for name in [name for name in given if name.rpartition(".")[2] in _COUNTED]:
         if given[name].numel() == 1:
             del given[name]
     if not given:
         raise CheckpointError("the file holds no tensors; give one that a network was saved in")
     _check_sizes(given)
+    if are_masks(given):
+        raise CheckpointError(
+            "its tensors are zeros and ones throughout, so they are masks and no weights; give the "
+            "checkpoint of the weights, with these under 'masks' beside its state dict"
+        )
     tensors: dict[str, Tensor] = {}
     converted: set[str] = set()
     left = _apart(given) if owned else set()
@@ -118,8 +128,13 @@ def weights_of(
         tensors[name] = _checked(name, value, dtype, copy=name not in left)
         if value.is_floating_point() and value.dtype != dtype:
             converted.add(_word(value.dtype))
-    folded, masks = _fold(unparametrised(tensors))
-    notes = []
+    folded, masks, sense = _fold(unparametrised(tensors))
+    if all(not value.numel() for name, value in folded.items() if value.ndim):
+        raise CheckpointError(
+            "its tensors have no values, as where they are partitioned over processes (ZeRO-3); "
+            "put them together first (DeepSpeed's zero_to_fp32.py) and give what it writes"
+        )
+    notes += sense
     if masks:
         notes.append(told_of_masks(masks))
     if converted:
@@ -130,6 +145,26 @@ def weights_of(
     return Weights(folded, masks, tuple(notes))
 
 
+def are_masks(state: Mapping[str, Tensor]) -> bool:
+    """Say whether several tensors are zeros and ones throughout, and in one of some size both."""
+    held = [value for value in state.values() if value.ndim]
+    if len(held) < 2 or not all(bool(((v == 0) | (v == 1)).all()) for v in held):
+        return False
+    return any(v.numel() >= _LEAST and bool(v.any()) and not bool(v.all()) for v in held)
+
+
+def _told_of_average(count: Tensor | None) -> list[str]:
+    """Return the sentence on weights that `AveragedModel` saved with how many it averaged."""
+    if count is None or count.numel() != 1:
+        return []
+    if not bool(count):
+        return [
+            "These are the weights of an AveragedModel that had averaged nothing yet (n_averaged "
+            "is 0): the network as it was when that was made."
+        ]
+    return [f"These weights are an average of {int(count):,} states of training (n_averaged)."]
+
+
 def told_of_masks(masks: Mapping[str, Tensor]) -> str:
     """Return the sentence on masks that a file came with."""
     count = sum(int((~mask).sum()) for mask in masks.values())
@@ -138,8 +173,11 @@ def told_of_masks(masks: Mapping[str, Tensor]) -> str:
     return f"It came pruned: masks hold {count:,} weights at zero, and they stay there."
 
 
-def _fold(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    tensors, masks = dict(state), {}
+def _fold(
+    state: dict[str, Tensor],
+) -> tuple[dict[str, Tensor], dict[str, Tensor], tuple[str, ...]]:
+    """Return tensors without masks, masked; the masks; and how they were read where it matters."""
+    tensors, given, owners = dict(state), {}, {}
     for key in [name for name in state if name.endswith(SUFFIX)]:
         name = key.removesuffix(SUFFIX)
         stored = next((each for each in (name + "_orig", name) if each in state), None)
@@ -148,9 +186,11 @@ def _fold(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor
         if state[key].shape != state[stored].shape:
             there, here = tuple(state[key].shape), tuple(state[stored].shape)
             raise CheckpointError(f"the mask '{key}' is {there}, and the weight it masks {here}")
-        masks[name] = tensors.pop(key).bool()
-        tensors[name] = tensors.pop(stored).mul_(masks[name])  # signs of zeros as in training
-    return tensors, masks
+        given[name], owners[name] = tensors.pop(key), stored
+    masks, notes = survivors(given, {name: state[stored] for name, stored in owners.items()})
+    for name, mask in masks.items():
+        tensors[name] = tensors.pop(owners[name]).mul_(mask)  # signs of zeros as in training
+    return tensors, masks, notes
 
 
 def _check_sizes(state: Mapping[str, Tensor]) -> None:

@@ -7,6 +7,10 @@ from collections.abc import Iterable
 
 _KERNEL = re.compile(r"(^|[./])(kernel|embedding|scale)(:0)?$")
 _ADAPTER = re.compile(r"(^|\.)(lora_[AB]|lora_embedding_[AB]|lora_magnitude_vector|base_layer)\.")
+_COMPRESSED = re.compile(
+    r"\.(weight_packed|qweight|qzeros|weight_zero_point|weight_shape|bitmask|compressed|row_offsets)$"
+)
+"""What compressed-tensors (N:M, bitmasks), GPTQ and AWQ keep of a weight in place of it."""
 _PACKED = ("_packed_params", "activation_post_process", "weight_fake_quant")
 
 
@@ -21,6 +25,12 @@ def told_by_names(names: Iterable[str]) -> str:
         return (
             "it is a quantised network, or one prepared for that, and what was quantised has no "
             "weights of floating point; give the checkpoint from before"
+        )
+    packed = next((name for name in found if _COMPRESSED.search(name)), None)
+    if packed is not None:
+        return (
+            f"its weights are compressed ('{packed}'), as tools for inference store sparse or "
+            "quantised ones; give the checkpoint from before it was compressed"
         )
     if any(_ADAPTER.search(f"{name}.") for name in found):
         return (

@@ -37,8 +37,8 @@ from trainscope.networks.readers.container import (
 )
 from trainscope.networks.readers.contents import Contents, Reader
 from trainscope.networks.readers.inert import Named
-from trainscope.networks.readers.masks_beside import with_masks
 from trainscope.networks.readers.numpy_values import Array
+from trainscope.networks.readers.others import with_others
 from trainscope.networks.strangers import told_by_names
 from trainscope.records.text import shortened
 
@@ -86,7 +86,7 @@ def contents_of(path: Path) -> Contents:
     reader, inner = _reader(obj)
     if reader is not None:
         found = reader.read(inner)
-        found = found if reader is own else with_masks(found, inner)
+        found = found if reader is own else with_others(found, inner)
         return replace(found, classes=loaded.classes)
     if loaded.classes:
         raise needs_code(loaded.classes)

@@ -48,6 +48,7 @@ class Contents:
         classes: Classes and functions that loading the file in full would run, "module.name" each.
         notes: What a person should be told, each one sentence.
         hub: How transformers describes the network, where it is one of its classes.
+        others: The other state dicts of the file by their key, with their own masks.
     """
 
     state_dict: State
@@ -60,6 +61,7 @@ class Contents:
     geometry: Geometry = field(default_factory=dict)
     classes: tuple[str, ...] = ()
     hub: Hub | None = None
+    others: Mapping[str, Contents] = field(default_factory=dict)
 
 
 class Reader(Protocol):

@@ -119,6 +119,21 @@ def _json(file: Path) -> dict[str, Any]:
     return read
 
 
+def _checkpoints(path: Path) -> list[Path]:
+    return sorted(each for end in ENDS for each in path.glob(f"*{end}") if each.is_file())
+
+
+def _steps(path: Path) -> list[Path]:
+    """Return the folder of the step that a file `latest` names (DeepSpeed), if there is one."""
+    named = path / "latest"
+    try:
+        step = text_of(named, 1_000).strip() if named.is_file() else ""
+    except RecordError:
+        return []
+    inner = path / step
+    return [inner] if step and Path(step).name == step and inner.is_dir() else []
+
+
 def _what_else(path: Path) -> str:
     if (path / ".metadata").is_file() or any(path.glob("*.distcp")):
         return (
@@ -130,7 +145,7 @@ def _what_else(path: Path) -> str:
             "this folder has several files of weights, or shards without an index, and none that "
             "is the whole network's by its name; give the checkpoint file in it"
         )
-    lone = sorted(each for end in ENDS for each in path.glob(f"*{end}") if each.is_file())
+    lone = _checkpoints(path) or [each for inner in _steps(path) for each in _checkpoints(inner)]
     if lone and not (path / CONFIG).is_file():  # of a run, trainscope's or another's
         return f"this folder is no network as a hub has it; give the checkpoint in it: {lone[0]}"
     has = f"has a {CONFIG} and no" if (path / CONFIG).is_file() else f"has neither {CONFIG} nor"

@@ -12,6 +12,7 @@ from torch import Tensor
 from trainscope.networks.described import Described
 from trainscope.networks.masks import SUFFIX
 from trainscope.networks.readers.contents import Contents
+from trainscope.networks.readers.numpy_values import Array
 from trainscope.networks.tensor_names import plain_names
 from trainscope.records.text import shortened
 
@@ -44,7 +45,10 @@ def with_masks(contents: Contents, obj: object) -> Contents:
     key = next((key for key, value in obj.items() if is_masks(key, value)), None)
     if key is None:
         unread = next((key for key, value in obj.items() if _is_unread(key, value)), None)
-        return contents if unread is None else _left_out(contents, unread)
+        if unread is None:
+            return contents
+        why = "are arrays of numpy's (torch.from_numpy makes tensors of them)"
+        return _left_out(contents, unread, why if _has_arrays(obj[unread]) else "")
     weights = {
         name: value
         for name, value in contents.state_dict.items()
@@ -64,10 +68,11 @@ def with_masks(contents: Contents, obj: object) -> Contents:
     return replace(contents, state_dict=state, notes=(*contents.notes, note))
 
 
-def _left_out(contents: Contents, key: str) -> Contents:
+def _left_out(contents: Contents, key: str, why: str = "") -> Contents:
+    why = why or "do not fit its weights by name, shape and kind"
     note = (
-        f"The file keeps masks under '{shortened(key, 40)}' that do not fit its weights by name, "
-        "shape and kind; they were left out, and the weights are measured as they are stored."
+        f"The file keeps masks under '{shortened(key, 40)}' that {why}; they were left out, and "
+        "the weights are measured as they are stored."
     )
     return replace(contents, notes=(*contents.notes, note))
 
@@ -79,7 +84,12 @@ def _is_unread(key: object, value: object) -> bool:
     if not isinstance(value, Mapping | list | tuple):
         return False
     parts = _flat(value).values() if isinstance(value, Mapping) else value
-    return any(isinstance(each, Described | Tensor) for each in parts)
+    return any(isinstance(each, Described | Tensor | Array) for each in parts)
+
+
+def _has_arrays(value: Any) -> bool:
+    parts = _flat(value).values() if isinstance(value, Mapping) else value
+    return any(isinstance(each, Array) for each in parts)
 
 
 def _flat(masks: Mapping[object, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from trainscope.networks.network import Remembered
+from trainscope.networks.readers.averages import is_averaged, preferred
 from trainscope.networks.readers.contents import Contents, State
 from trainscope.networks.readers.masks_beside import is_masks
 from trainscope.networks.readers.numbers import whole_of
@@ -18,14 +19,24 @@ def recognises(obj: object) -> bool:
 
 
 def read(obj: object) -> Contents:
-    """Return the one state dict; of several, all tensors, with the key before their names."""
+    """Return the one state dict; of several, all tensors, with the key before their names.
+
+    Of one and its average, the average is taken where it is a whole network.
+    """
     assert isinstance(obj, Mapping)
     states = _states(obj)
-    joined = {f"{key}.{name}": v for key, held in states.items() for name, v in held.items()}
+    trained = [key for key in states if not is_averaged(key)]
+    state: State = {f"{key}.{name}": v for key, held in states.items() for name, v in held.items()}
+    notes: tuple[str, ...] = ()
+    if len(states) == 1:
+        state = next(iter(states.values()))
+    if len(trained) == 1:
+        state, notes = preferred(obj, trained[0])
     return Contents(
-        state_dict=next(iter(states.values())) if len(states) == 1 else joined,
+        state_dict=state,
         format=f"dictionary with state dicts under {shortened(', '.join(states))}",
         remembered=Remembered(epochs=whole_of(obj.get("epoch"))),
+        notes=notes,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from trainscope.networks.network import Remembered
+from trainscope.networks.readers.averages import preferred
 from trainscope.networks.readers.contents import Contents
 from trainscope.networks.readers.inert import arguments_in
 from trainscope.networks.readers.numbers import accuracy_of, whole_of
@@ -25,12 +26,13 @@ def recognises(obj: object) -> bool:
 def read(obj: object) -> Contents:
     """Return what is in it, the averaged weights (EMA) where there are any."""
     assert isinstance(obj, Mapping)
-    averaged = is_state_dict(obj.get(AVERAGED))
+    key = "state_dict" if is_state_dict(obj.get("state_dict")) else AVERAGED
+    state, notes = preferred(obj, key)
     arguments = arguments_in(obj.get("args")) or {}
     name = obj.get("arch", arguments.get("model"))
     done = whole_of(obj.get("epoch"))
     return Contents(
-        state_dict=obj[AVERAGED] if averaged else obj["state_dict"],
+        state_dict=state,
         format="timm training script",
         architecture=name if isinstance(name, str) else None,
         remembered=Remembered(
@@ -38,5 +40,5 @@ def read(obj: object) -> Contents:
             seed=whole_of(arguments.get("seed")),
             accuracy=accuracy_of(obj.get("metric")),
         ),
-        notes=(f"The averaged weights ({AVERAGED}) were taken.",) if averaged else (),
+        notes=notes,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from trainscope.networks.network import Remembered
+from trainscope.networks.readers.averages import preferred
 from trainscope.networks.readers.contents import Contents
 from trainscope.networks.readers.inert import arguments_in
 from trainscope.networks.readers.numbers import whole_of
@@ -24,11 +25,11 @@ def read(obj: object) -> Contents:
     """Return what is in it, the averaged weights (EMA) where there are any."""
     assert isinstance(obj, Mapping)
     arguments = arguments_in(obj["args"]) or {}
-    averaged = is_state_dict(obj.get("model_ema"))
+    state, notes = preferred(obj, "model")
     name = arguments.get("model")
     done = whole_of(obj.get("epoch"))
     return Contents(
-        state_dict=obj["model_ema"] if averaged else obj["model"],
+        state_dict=state,
         format="torchvision reference script",
         architecture=name if isinstance(name, str) else None,
         remembered=Remembered(
@@ -36,5 +37,5 @@ def read(obj: object) -> Contents:
             epochs=None if done is None else done + 1,
             seed=whole_of(arguments.get("seed")),
         ),
-        notes=("The averaged weights (model_ema) were taken.",) if averaged else (),
+        notes=notes,
     )

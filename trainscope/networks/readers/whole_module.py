@@ -13,13 +13,13 @@ from torch import Tensor
 
 from trainscope.networks.described import Described
 from trainscope.networks.network import Remembered
-from trainscope.networks.readers import averages
+from trainscope.networks.readers.averages import is_averaged
 from trainscope.networks.readers.contents import KIND, Contents, is_plain
 from trainscope.networks.readers.inert import Inert, Nesting
 from trainscope.networks.readers.numbers import accuracy_of, whole_of
 from trainscope.records.text import shortened
 
-KEYS = ("model", "net", "network", "module", "state_dict", *averages.KEYS)
+KEYS = ("model", "net", "network", "module", "state_dict")
 
 
 def recognises(obj: object) -> bool:
@@ -32,12 +32,14 @@ def read(obj: object) -> Contents:
     network = _network(obj)
     assert network is not None
     beside = obj if isinstance(obj, Mapping) else {}
-    tensors: dict[str, Tensor | Described] = {}
-    geometry: dict[str, Mapping[str, object]] = {}
-    for name, module in _tree(network):
-        tensors |= _tensors(name, module)
-        settings = {k: v for k, v in module.state.items() if isinstance(k, str) and is_plain(v)}
-        geometry[name] = {**settings, KIND: module.named}
+    tensors, geometry = _held(network)
+    notes: tuple[str, ...] = ()
+    averaged = _averaged(obj)
+    if averaged is not None and averaged[1] is not network:
+        theirs, layers = _held(averaged[1])
+        if theirs.keys() == tensors.keys():
+            network, tensors, geometry = averaged[1], theirs, layers
+            notes = (f"The averaged weights ({shortened(averaged[0], 40)}) were taken.",)
     return Contents(
         state_dict=tensors,
         architecture=_named(network),
@@ -50,6 +52,7 @@ def read(obj: object) -> Contents:
         notes=(
             f"It is a pickled {shortened(network.named)}; none of that class's code was run, and "
             "the network was rebuilt from its tensors.",
+            *notes,
         ),
     )
 
@@ -65,8 +68,30 @@ def _network(obj: object) -> Inert | None:
         return obj if "_modules" in obj.state else None
     if isinstance(obj, Mapping):
         found = (_network(obj.get(key)) for key in KEYS)
-        return next((each for each in found if each is not None), None)
+        trained = next((each for each in found if each is not None), None)
+        averaged = _averaged(obj) if trained is None else None
+        return averaged[1] if averaged is not None else trained
     return None
+
+
+def _averaged(obj: object) -> tuple[str, Inert] | None:
+    """Return a network under a key that says that its weights are averaged, after the key."""
+    items = obj.items() if isinstance(obj, Mapping) else ()
+    for key, value in items:
+        if is_averaged(key) and isinstance(value, Inert) and "_modules" in value.state:
+            return key, value
+    return None
+
+
+def _held(network: Inert) -> tuple[dict[str, Tensor | Described], dict[str, Mapping[str, object]]]:
+    """Return a network's tensors, and the settings of its layers."""
+    tensors: dict[str, Tensor | Described] = {}
+    geometry: dict[str, Mapping[str, object]] = {}
+    for name, module in _tree(network):
+        tensors |= _tensors(name, module)
+        settings = {k: v for k, v in module.state.items() if isinstance(k, str) and is_plain(v)}
+        geometry[name] = {**settings, KIND: module.named}
+    return tensors, geometry
 
 
 def _tree(network: Inert) -> Iterator[tuple[str, Inert]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from trainscope.networks.network import Remembered
-from trainscope.networks.readers.averages import averaged_in, preferred
+from trainscope.networks.readers.averages import averaged_alone, preferred
 from trainscope.networks.readers.contents import Contents
 from trainscope.networks.readers.numbers import accuracy_of, whole_of
 from trainscope.networks.state_dict import is_state_dict
@@ -46,4 +46,4 @@ def read(obj: object) -> Contents:
 
 def _key(obj: Mapping[object, object]) -> str | None:
     """Return the known key of the trained weights, else that of averaged ones alone."""
-    return next((key for key in KEYS if is_state_dict(obj.get(key))), None) or averaged_in(obj)
+    return next((key for key in KEYS if is_state_dict(obj.get(key))), None) or averaged_alone(obj)
