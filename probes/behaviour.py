@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -131,7 +131,10 @@ def behaviour_of(network: nn.Module, batch: Batch, data: ProbeData) -> Behaviour
         return shared[key][2]
     few = data.task.select(batch, torch.arange(min(FEW, data.task.size(batch))))
     single = one_label_each(data.task, batch)
-    found = _look(_Passes(network, data.task), few, labelled=data.labelled, single=single)
+    passes = _Passes(network, data.task)
+    found = _look(passes, few, labelled=data.labelled, single=single)
+    if data.labelled and found.random is None and found.coupled is None:
+        found = replace(found, coupled=_why_mixed_further_on(passes, batch, data.batch_size))
     if shared is not None:
         shared[key] = network, pinned, found  # held, so that no other object gets their ids
     return found
@@ -209,6 +212,27 @@ def _why_mixed(passes: _Passes, few: Batch, outputs: Outputs) -> str | None:
         torch.isclose(sums.sum(), terms.sum(), rtol=1e-4, atol=1e-6)
     )
     return None if same else mixes
+
+
+def _why_mixed_further_on(passes: _Passes, batch: Batch, size: int) -> str | None:
+    """Return why the loss mixes samples that the first few do not show, None where it does not.
+
+    A loss that returns one number may weight samples by their class, or leave some out: among a
+    few all may be alike. So all are looked at, in batches; other losses say their terms.
+    """
+    reduces = getattr(passes.task, "reduces", None)
+    count = passes.task.size(batch)
+    if reduces is None or count <= FEW:
+        return None
+    for start in range(0, count, max(1, size)):
+        some = passes.part(batch, slice(start, min(start + size, count)))
+        outputs = passes.outputs(some)
+        if not reduces(outputs, some):
+            return None
+        mixed = _why_mixed(passes, some, outputs)
+        if mixed is not None:
+            return mixed
+    return None
 
 
 def _adds_up(passes: _Passes, few: Batch, outputs: Outputs) -> bool:

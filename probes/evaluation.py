@@ -35,7 +35,7 @@ from trainscope.task import (
     MultiLabel,
     Task,
 )
-from trainscope.task.batches import mapped, tensors
+from trainscope.task.batches import given_to, mapped, tensors
 
 
 class RandomNetworkError(ProbeError):
@@ -202,9 +202,15 @@ def _finite(values: Any) -> bool:
 
 def _check_finite(network: nn.Module, data: ProbeData) -> None:
     """Refuse a network or data with NaN or infinity, and name the place."""
+    given = given_to(network, data.batch, getattr(data.task, "inputs", None))
+    inputs = {id(leaf) for leaf in tensors(given)}
     for leaf in tensors(data.batch):
-        if leaf.is_floating_point() and not bool(torch.isfinite(leaf).all()):
+        if not leaf.is_floating_point() or bool(torch.isfinite(leaf).all()):
+            continue
+        if id(leaf) in inputs:
             raise NonFiniteError("the inputs hold NaN or infinite values")
+        if not getattr(data.task, "unlabelled", False):  # a loss may leave out what is missing
+            raise NonFiniteError("the targets hold NaN or infinite values")
     named: list[tuple[str, str, Tensor]] = [("buffer", *row) for row in network.named_buffers()]
     named += [("parameter", *row) for row in network.named_parameters()]
     for kind, name, tensor in named:

@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 from torch.utils.data import Dataset as TorchDataset
 
-from trainscope.data import halves
 from trainscope.data.dataset import Dataset
 from trainscope.data.halves import MemorySplit, half_of
 from trainscope.errors import DataError, TaskError
@@ -74,11 +73,11 @@ def given_data(data: Given, name: str | None = None, task: Task | None = None) -
         if half is not None and not len(half):
             raise DataError(f"the {what} half of {name} has no samples; give at least two")
     shape = sample_shape(task, test.batch(torch.arange(min(2, len(test)))))
-    cut = [half.where for half in (train, test) if isinstance(half, MemorySplit) and half.cut]
+    cut = [half for half in (train, test) if isinstance(half, MemorySplit) and half.cut]
     notes = tuple(
-        f"Of {where} the first {halves.MOST_BYTES / 2**30:.3g} GiB were read, since they can be "
-        "gone through only once; give a DataLoader over a map-style data set to use all of it."
-        for where in cut
+        f"Of {half.where} the first {half.cut} were read, since they can be gone through only "
+        "once; give a DataLoader over a map-style data set to use all of it."
+        for half in cut
     )
     notes += said
     if batches:

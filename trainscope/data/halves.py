@@ -24,11 +24,20 @@ from trainscope.data.split import Augment, Split
 from trainscope.data.untouched import as_it_was, seeded
 from trainscope.errors import DataError, TaskError
 from trainscope.foreign import reason
-from trainscope.task import Batch, Classification, Task
-from trainscope.task.batches import joined, mapped, plain, targets, tensors
+from trainscope.task import Batch, Classification, FromLoss, Task
+from trainscope.task.batches import (
+    joined,
+    mapped,
+    plain,
+    refuse_changing,
+    targets,
+    tensors,
+)
 
 MOST_BYTES = 2 * 2**30
 """Of an iterable that cannot be read by index, so much is read and kept in memory."""
+MOST_SAMPLES = 100_000
+"""So many are read of one that does not say how long it is: it may have no end."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +48,7 @@ class MemorySplit:
         samples: All of them as one batch.
         task: What they are for.
         where: What the data is called.
-        cut: There was more than was read.
+        cut: What was read where there was more, like "2 GiB"; "" where it was all.
         augment: None: what was random in them is fixed by now.
         entries: Of a batch as it came, where it is a tuple.
     """
@@ -47,7 +56,7 @@ class MemorySplit:
     samples: Batch
     task: Task
     where: str = ""
-    cut: bool = False
+    cut: str = ""
     augment: Augment | None = None
     entries: int = 0
 
@@ -165,14 +174,16 @@ def _read(data: Any, where: str, task: Task) -> MemorySplit:
         raise DataError(f"{where} has no batches; give at least one, of two samples or more")
     try:
         own = getattr(task, "join", None)
+        if isinstance(task, FromLoss):
+            refuse_changing(kept, where)
         whole = joined(kept, where) if own is None else own(kept)
         return MemorySplit(whole, task, where, cut, entries=entries)
     except TaskError as error:
         raise DataError(str(error)) from error
 
 
-def _kept(data: Any, where: str, task: Task) -> tuple[list[Batch], bool, int]:
-    """Return batches, whether there are more of them, and the entries of one as it came."""
+def _kept(data: Any, where: str, task: Task) -> tuple[list[Batch], str, int]:
+    """Return batches, what was read where there are more, and the entries of one as it came."""
     try:
         batches = iter(data)
     except TypeError as error:
@@ -181,15 +192,25 @@ def _kept(data: Any, where: str, task: Task) -> tuple[list[Batch], bool, int]:
             "or any iterable of batches"
         ) from error
     kept: list[Batch] = []
-    held, entries = 0, 0
+    held, entries, samples, endless = 0, 0, 0, not _says_length(data)
     for batch in _told(batches, where):
         entries = entries or _entries(batch)
         some = mapped(lambda leaf: leaf.detach().cpu(), taken_batch(batch, where, task))
         kept.append(some)
         held += sum(leaf.numel() * leaf.element_size() for leaf in tensors(some))
         if held >= MOST_BYTES:
-            return kept, True, entries
-    return kept, False, entries
+            return kept, f"{MOST_BYTES / 2**30:.3g} GiB", entries
+        samples += task.size(some) if endless else 0
+        if samples >= MOST_SAMPLES:
+            return kept, f"{samples:,} samples", entries
+    return kept, "", entries
+
+
+def _says_length(data: Any) -> bool:
+    try:
+        return len(data) >= 0
+    except Exception:  # whatever its own code raises
+        return False
 
 
 def _told(batches: Iterator[Any], where: str) -> Iterator[Any]:

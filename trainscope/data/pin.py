@@ -76,7 +76,8 @@ def suited_to(data: ProbeData, network: nn.Module) -> ProbeData:
     task = data.task
     if not isinstance(task, Common) or task.inputs is not None or data.test is None:
         return data
-    count = suited_inputs(network, data.batch, getattr(data.test, "entries", 0))
+    entries = getattr(data.test, "entries", 0)
+    count = suited_inputs(network, data.batch, entries, unlabelled=task.unlabelled)
     return data if count is None else replace(data, task=task.taking(count))
 
 

@@ -106,7 +106,8 @@ def suited(data: Dataset, module: nn.Module) -> Dataset:
     """Return data whose task knows how many parts of a longer batch the module takes."""
     if not isinstance(data.task, Common) or data.task.inputs is not None:
         return data
-    count = suited_inputs(module, data.first_batch, data.entries)
+    task = data.task
+    count = suited_inputs(module, data.first_batch, data.entries, unlabelled=task.unlabelled)
     if count is None:
         return data
     return replace(data, task=data.task.taking(count))

@@ -162,8 +162,8 @@ def _hint(error: Exception, batch: Batch) -> str:
         )
     if isinstance(error, TypeError) and "missing" in str(error) and "argument" in str(error):
         return (
-            "; where it takes several entries of a batch, say how many (a task with inputs=2, "
-            "--task classification:inputs=2)"
+            "; where it takes several entries of a batch, say how many (a task with inputs=2, as "
+            "FromLoss(loss, inputs=2) or --task classification:inputs=2)"
         )
     if isinstance(error, IndexError):
         return (

@@ -95,6 +95,31 @@ def joined(batches: Sequence[Batch], where: str) -> Batch:
     return structure.holding([_joined(column, where) for column in zip(*rows, strict=True)])
 
 
+def refuse_changing(batches: Sequence[Batch], where: str) -> None:
+    """Refuse batches with a number for all of their samples that is another one in each.
+
+    Joined with others, and measured in parts, a batch keeps no number of its own.
+
+    Raises:
+        TaskError: There is such a number; its values in two batches are named.
+    """
+    for column in zip(*(flattened(batch)[0] for batch in batches), strict=False):
+        known = [_number(leaf) for leaf in column]
+        other = next((value for value in known if value != known[0]), None)
+        if other is not None:
+            raise TaskError(
+                f"the batches of {where} hold a number for all of their samples, {known[0]} in one "
+                f"and {other} in another: give it as a tensor with a value for each sample, and "
+                "let the loss weight the samples' losses by it, or leave it out"
+            )
+
+
+def _number(leaf: Any) -> float | None:
+    if isinstance(leaf, Tensor):
+        return float(leaf) if not leaf.ndim and not leaf.is_complex() else None
+    return float(leaf) if isinstance(leaf, bool | int | float) else None
+
+
 def _joined(column: tuple[Any, ...], where: str) -> Any:
     first = column[0]
     if not isinstance(first, Tensor) or not first.ndim:
@@ -137,8 +162,19 @@ def targets(batch: Batch, inputs: int | None = None) -> Batch | None:
     if isinstance(batch, Mapping):
         return next((batch[name] for name in TARGETS if name in batch), None)
     if isinstance(batch, tuple | list) and len(batch) > 1:
-        return batch[len(batch) - 1 if inputs is None else inputs]
+        at = len(batch) - 1 if inputs is None else inputs
+        return batch[at] if at < len(batch) else None  # where all entries are inputs
     return None
+
+
+def given_to(model: nn.Module, batch: Batch, inputs: int | None = None) -> Batch:
+    """Return what of a batch a network gets, as `called` gives it; of a dictionary by its names."""
+    if isinstance(batch, Mapping):
+        named = {p.name for p in _parameters(model)}
+        return {name: value for name, value in batch.items() if name in named}
+    if isinstance(batch, tuple | list):
+        return tuple(batch[: (len(batch) - 1 or 1) if inputs is None else inputs])
+    return batch
 
 
 def called(model: nn.Module, batch: Batch, inputs: int | None = None) -> Any:
@@ -227,13 +263,17 @@ def _required(model: nn.Module) -> int:
     return sum(p.kind in positional and p.default is p.empty for p in _parameters(model))
 
 
-def suited_inputs(model: nn.Module, batch: Batch, entries: int = 0) -> int | None:
+def suited_inputs(
+    model: nn.Module, batch: Batch, entries: int = 0, *, unlabelled: bool = False
+) -> int | None:
     """Return how many entries of a longer tuple a network takes, None where that is no question.
 
     Args:
         model: The network.
         batch: A batch.
         entries: Of a batch as it came, of which `batch` may be the first two alone.
+        unlabelled: The task can do without labels: all entries are inputs where forward takes
+            just so many, as two views of a sample are.
 
     Raises:
         TaskError: The network can do with as few as leave the labels second, and with more; or it
@@ -241,6 +281,8 @@ def suited_inputs(model: nn.Module, batch: Batch, entries: int = 0) -> int | Non
     """
     whole = len(batch) if isinstance(batch, tuple | list) else 0
     entries = max(entries if whole else 0, whole)
+    if unlabelled and 1 < whole == _required(model):
+        return whole
     if entries < 3:
         return None
     needed = _required(model)

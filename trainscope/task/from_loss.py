@@ -9,7 +9,7 @@ import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -52,6 +52,8 @@ class FromLoss(Common):
         name: Of the metric; by default after the function.
         unit: Of the metric.
     """
+
+    unlabelled: ClassVar[bool] = True
 
     criterion: Callable[..., Any] = torch.nn.functional.cross_entropy
     measure: Callable[..., Any] | None = None
@@ -111,6 +113,10 @@ class FromLoss(Common):
         found = terms.detach()
         made = _same(whole, found.mean()) or _same(whole, found.sum())
         return terms if made else whole.reshape(1)
+
+    def reduces(self, outputs: Outputs, batch: Batch) -> bool:
+        """Tell whether the loss is one number for a batch, whose samples' are to be found out."""
+        return self._said("loss", self.criterion, outputs, batch).numel() == 1
 
     def average(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return the loss of a batch as a mean over its samples, a scalar.

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -78,6 +78,9 @@ class Common:
         output: Which of several outputs is meant, by its name or its place: "logits", 0, or the way
             to one further in, "heads.0". A network that returns one tensor is taken at that.
     """
+
+    unlabelled: ClassVar[bool] = False
+    """A batch may hold inputs and nothing else."""
 
     inputs: int | None = None
     output: str | int | None = None

@@ -1,0 +1,188 @@
+"""Losses that weight samples by class, leave some out, or take no labels: the right values."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+import trainscope
+from trainscope.data import halves
+from trainscope.task import FromLoss
+
+PROBES = ("gradient", "curvature")
+
+
+def network(classes=2, seed=1):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, classes))
+
+
+def dense(module, loss):
+    """Return the loss, the norm of its gradient and its top eigenvalue in float64 by autograd."""
+    module = module.double()
+    weights = list(module.parameters())
+    value = loss(module)
+    flat = torch.cat([g.flatten() for g in torch.autograd.grad(value, weights, create_graph=True)])
+    rows = [
+        torch.cat([g.flatten() for g in torch.autograd.grad(x, weights, retain_graph=True)])
+        for x in flat
+    ]
+    return {
+        "loss": value.item(),
+        "norm": flat.norm().item(),
+        "top_eigenvalue": float(torch.linalg.eigvalsh(torch.stack(rows))[-1]),
+    }
+
+
+def agrees(module, data, loss, right, **options):
+    """Measure, hold the numbers against dense ones, and return what was measured."""
+    task = {"task": loss} if isinstance(loss, FromLoss) else {"loss": loss}
+    found = trainscope.measure(
+        module, data=data, samples=64, budget=None, probes=PROBES, **task, **options
+    )
+    want = dense(module, right)
+    assert found["gradient"].value("loss") == pytest.approx(want["loss"], rel=1e-4)
+    assert found["gradient"].value("norm") == pytest.approx(want["norm"], rel=1e-3)
+    top = found["curvature"].value("top_eigenvalue")
+    assert top == pytest.approx(want["top_eigenvalue"], rel=1e-3)
+    return found
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("batch_size", [16, 128])
+def test_weights_of_classes_that_are_rare(seed, batch_size):
+    """Among the first samples all may be of one class, for which weighting changes nothing."""
+    torch.manual_seed(seed)
+    inputs, labels = torch.randn(64, 6), torch.zeros(64, dtype=torch.long)
+    labels[torch.randperm(64)[:2]] = 1
+    weight = torch.tensor([1.0, 20.0])
+
+    def right(module):
+        return functional.cross_entropy(module(inputs.double()), labels, weight=weight.double())
+
+    data = DataLoader(TensorDataset(inputs, labels), 8)
+    loss = nn.CrossEntropyLoss(weight=weight)
+    found = agrees(network(), data, loss, right, seed=seed, batch_size=batch_size)
+    assert "not the mean of its samples' losses" in found["gradient"].notes["batch"]
+    assert found["gradient"].scalars["snr"].value is None
+
+
+def test_one_sample_whose_labels_are_all_left_out():
+    torch.manual_seed(0)
+    inputs, labels = torch.randn(64, 7, 6), torch.randint(3, (64, 7))
+    labels[41] = -100
+
+    class Tagger(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = network(3)
+
+        def forward(self, x):
+            return self.inner(x).transpose(1, 2)
+
+    def right(module):
+        return functional.cross_entropy(module(inputs.double()), labels)
+
+    data = DataLoader(TensorDataset(inputs, labels), 8)
+    agrees(Tagger(), data, nn.CrossEntropyLoss(), right)
+
+
+def test_targets_that_are_missing_are_the_loss_s_own_affair():
+    torch.manual_seed(0)
+    inputs, targets = torch.randn(64, 6), torch.randn(64, 2)
+    targets[torch.rand(64, 2) < 0.3] = torch.nan
+
+    def loss(outputs, wanted):
+        there = ~wanted.isnan()
+        return functional.mse_loss(outputs[there], wanted[there])
+
+    data = DataLoader(TensorDataset(inputs, targets), 8)
+    agrees(network(), data, loss, lambda m: loss(m(inputs.double()), targets.double()))
+    found = trainscope.measure(network(), data=data, task="regression", probes=["gradient"])
+    assert found["gradient"].reason == "the targets hold NaN or infinite values"
+
+
+class Pair(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = network(3)
+
+    def forward(self, one, two):
+        return self.inner(one), self.inner(two)
+
+
+def contrast(outputs, *_):
+    one, two = (functional.normalize(x, dim=1) for x in outputs)
+    return functional.cross_entropy(one @ two.T / 0.5, torch.arange(len(one)))
+
+
+@pytest.mark.parametrize("how", ["one argument", "two arguments", "said"])
+def test_two_views_of_a_sample_and_no_labels(how):
+    """Forward takes all entries of a batch, so none of them is a label."""
+    torch.manual_seed(0)
+    one = torch.randn(64, 6)
+    two = one + 0.1 * torch.randn(64, 6)
+    loss = {
+        "one argument": lambda outputs: contrast(outputs),
+        "two arguments": lambda outputs, batch: contrast(outputs, batch),
+        "said": FromLoss(lambda outputs: contrast(outputs), inputs=2),
+    }[how]
+    data = DataLoader(TensorDataset(one, two), 8)
+    agrees(Pair(), data, loss, lambda m: contrast(m(one.double(), two.double())))
+
+
+def test_three_entries_that_are_all_inputs():
+    torch.manual_seed(0)
+    rows = [torch.randn(64, 6) for _ in range(3)]
+
+    class Three(Pair):
+        def forward(self, one, two, three):
+            return self.inner(one), self.inner(two), self.inner(three)
+
+    def loss(outputs):
+        return functional.triplet_margin_loss(*outputs)
+
+    data = DataLoader(TensorDataset(*rows), 8)
+    agrees(Three(), data, loss, lambda m: loss(m(*(row.double() for row in rows))))
+
+
+def test_a_number_of_a_batch_that_changes_from_batch_to_batch_is_refused():
+    """As mixup's is: joined, the samples of all batches would get the first one's."""
+    torch.manual_seed(0)
+    inputs, labels, others = torch.randn(16, 6), torch.randint(2, (16,)), torch.randint(2, (16,))
+
+    def loss(outputs, targets):
+        one, two, share = targets
+        return share * functional.cross_entropy(outputs, one) + (
+            1 - share
+        ) * functional.cross_entropy(outputs, two)
+
+    def batches(*shares):
+        cut = (slice(0, 8), slice(8, 16))
+        return [(inputs[k], (labels[k], others[k], s)) for k, s in zip(cut, shares, strict=True)]
+
+    with pytest.raises(trainscope.TrainscopeError, match=r"0\.3 in one and 0\.6 in another"):
+        trainscope.measure(network(), data=batches(0.3, 0.6), loss=loss, probes=["gradient"])
+    found = trainscope.measure(network(), data=batches(0.3, 0.3), loss=loss, probes=["gradient"])
+    whole = loss(network()(inputs), (labels, others, 0.3))
+    assert found["gradient"].value("loss") == pytest.approx(whole.item(), rel=1e-5)
+
+
+class Endless(IterableDataset):
+    def __iter__(self):
+        place = 0
+        while True:
+            yield torch.full((6,), place % 7 / 7), place % 2
+            place += 1
+
+
+@pytest.mark.parametrize("form", ["loader", "generator"])
+def test_data_without_an_end_are_read_so_far_and_that_is_said(monkeypatch, form):
+    monkeypatch.setattr(halves, "MOST_SAMPLES", 96)
+    loader = DataLoader(Endless(), 8)
+    data = loader if form == "loader" else (batch for batch in loader)
+    found = trainscope.diagnose(network(), data=data, probes=["gradient"], ratio=None)
+    assert any("the first 96 samples were read" in note for note in found.notes)
