@@ -20,8 +20,8 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from trainscope.data import ProbeData
 from trainscope.errors import ProbeError, TaskError
+from trainscope.networks.belongings import own_generators
 from trainscope.networks.copies import whole_copy
-from trainscope.probes.belongings import own_generators
 from trainscope.probes.footprint import followed_once
 from trainscope.probes.passes import checked_outputs
 from trainscope.records.stability import SUMMED
@@ -294,11 +294,13 @@ def _why_random(passes: _Passes, few: Batch, drew: bool) -> str:
         place = _first_place(one, two, _unlike(_changed))
         if place is not None:
             break
-    how = "draws random numbers in eval mode" if drew else "keeps a state from pass to pass"
+    how, remedy = "keeps a state from pass to pass", "let each pass in eval mode begin anew"
+    if drew:
+        how = "draws random numbers in eval mode"
+        remedy = "let it obey eval mode, as F.dropout(x, p, self.training) does"
     return (
         f"two passes over the same samples give different outputs: {place or 'the network'} {how}, "
-        "so nothing measured there would be one number; let it obey eval mode, as "
-        "F.dropout(x, p, self.training) does"
+        f"so nothing measured there would be one number; {remedy}"
     )
 
 

@@ -214,5 +214,8 @@ def _check_finite(network: nn.Module, data: ProbeData) -> None:
     named: list[tuple[str, str, Tensor]] = [("buffer", *row) for row in network.named_buffers()]
     named += [("parameter", *row) for row in network.named_parameters()]
     for kind, name, tensor in named:
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if not tensor.is_floating_point():
+            continue
+        values = tensor if tensor.layout is torch.strided else tensor.to_dense()
+        if not bool(torch.isfinite(values).all()):
             raise NonFiniteError(f"the {kind} '{name}' holds NaN or infinite values")

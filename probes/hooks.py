@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from trainscope.data import Given, ProbeData, pinned, suited_to
 from trainscope.errors import ProbeError
 from trainscope.networks.given import refuse_uninitialised
+from trainscope.networks.mask_use import inverted_mask
 from trainscope.networks.zeros import find_zeros
 from trainscope.probes.careful import Told, measured
 from trainscope.probes.compact import compact
@@ -152,8 +153,8 @@ class ProbeHook:
         Raises:
             ProbeError: Parameters are partitioned over processes in a way that is not seen through,
                 or other processes that hold some do not attach; the optimizer is none, or not this
-                network's; a schedule needs `steps_per_epoch`; or data, or a sink, is a Trainer's
-                that is not there.
+                network's; its masks are 1 where its weights are zero; a schedule needs
+                `steps_per_epoch`; or data, or a sink, is a Trainer's that is not there.
             TaskError: A batch has more entries than inputs and labels, and the network may take
                 some of them: the task says how many it gets.
         """
@@ -165,6 +166,10 @@ class ProbeHook:
         subject = unwrap(network)
         refuse_flat(subject)
         refuse_uninitialised(subject)
+        spread = any(map(is_spread, subject.parameters()))
+        wrong = None if spread else inverted_mask(subject)
+        if wrong is not None:
+            raise ProbeError(f"{type(subject).__name__}: {wrong}")
         parts = find_parts(optimizer, subject)
         refuse_flat(subject, parts.parameters)
         if self.probes and self.data is not None:
@@ -175,7 +180,6 @@ class ProbeHook:
             schedule(Step(done + 1, per_epoch))  # one that cannot tell says so now, not in training
         self._release()
         self._network, self.steps, self.steps_per_epoch = subject, done, per_epoch
-        spread = any(map(is_spread, subject.parameters()))
         self._alone = present().count == 1 or not self._met(spread)
         self._recorder.silent = not is_first_rank()
         if is_first_rank() or spread:  # elsewhere the gradients are the same in every process

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from math import prod
 
 import torch
 from torch import Tensor
@@ -109,6 +110,7 @@ def squares_of(part: Tensor) -> Tensor:
     """Return squared norms, [n], from those of a weight's rows: a long sum would be rounded."""
     if part.dtype in NARROW:
         part = part.float()
-    rows = part.reshape(len(part), part.shape[1] if part.ndim > 1 else 1, -1)
+    shape = (*part.shape[:2], prod(part.shape[2:])) if part.ndim > 1 else (len(part), 1, 1)
+    rows = part.reshape(shape)
     found: Tensor = torch.linalg.vector_norm(rows, dim=2).square().sum(1)
     return found

@@ -10,8 +10,8 @@ from torch import nn
 
 from trainscope.data.untouched import random_states
 from trainscope.errors import ProbeError
+from trainscope.networks.belongings import keep_belongings
 from trainscope.networks.undo import UnseenWriteError, given_back
-from trainscope.probes.belongings import keep_belongings
 
 
 @contextmanager

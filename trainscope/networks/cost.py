@@ -183,7 +183,8 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         count = formula(*args, **kwargs, out_val=out) // 2
         # A bias is one-dimensional, and no factor of a product.
         factors = [arg for arg in args if isinstance(arg, Tensor) and arg.ndim > 1]
-        names = (self._names.get(_memory(factor)) for factor in factors)
+        strided = [factor for factor in factors if factor.layout is torch.strided]
+        names = (self._names.get(_memory(factor)) for factor in strided)
         name = next((each for each in names if each is not None), None)
         if name is None:
             name = self._computed(factors)

@@ -12,10 +12,12 @@ from torch.nn.parameter import is_lazy
 
 from trainscope.errors import CheckpointError, DataError, TaskError
 from trainscope.foreign import reason
+from trainscope.networks.belongings import as_it_belongs
 from trainscope.networks.copies import whole_copy
 from trainscope.networks.example import Example
 from trainscope.networks.forward import check_forward
 from trainscope.networks.guess_shape import GUESSED
+from trainscope.networks.mask_use import inverted_mask
 from trainscope.networks.network import Network
 from trainscope.networks.origin import noticed
 from trainscope.task import Batch, Classification, Outputs, Task
@@ -37,6 +39,7 @@ def brought(network: Network, dtype: torch.dtype | None = None) -> Network:
         CheckpointError: It has quantised layers.
     """
     _refuse_quantised(network.module)
+    refuse_sparse(network.module)
     tensors = [*network.module.parameters(), *network.module.buffers()]
     held = {t.dtype for t in tensors if t.is_floating_point()}
     other = {d for d in held if (d.itemsize < 4 if dtype is None else d != dtype)}
@@ -67,13 +70,19 @@ def given_network(module: nn.Module, batch: Batch, task: Task) -> Network:
     refuse_uninitialised(module)
     _refuse_meta(module)
     _refuse_quantised(module)
+    refuse_sparse(module)
     few = task.select(batch, torch.arange(min(2, task.size(batch))))
     like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
     example = call_of(module, few, task)
     shape = sample_shape(task, (example.args, dict(example.kwargs)))
     few = beside(few, like) if like.numel() else few
     try:
-        with torch.no_grad(), eval_mode(module), torch.random.fork_rng(devices=[]):
+        with (
+            as_it_belongs(module),
+            torch.no_grad(),
+            eval_mode(module),
+            torch.random.fork_rng(devices=[]),
+        ):
             out = task.outputs(module, few)
             said = answers(task, module, few, out)
     except TaskError as error:
@@ -82,6 +91,9 @@ def given_network(module: nn.Module, batch: Batch, task: Task) -> Network:
         raise CheckpointError(
             f"{name} does not take {_inputs_of(shape)}: {reason(error)}" + _hint(error, few)
         ) from error
+    wrong = inverted_mask(module, lambda twin: task.outputs(twin, few))
+    if wrong is not None:
+        raise CheckpointError(f"{name}: {wrong}")
     plain = len(example.args) == 1 and not example.kwargs and _is_floating(example.args[0])
     classes = _classes(name, out, few, task)
     if type(task) is not Classification:
@@ -142,6 +154,26 @@ def _refuse_quantised(module: nn.Module) -> None:
             )
 
 
+def refuse_sparse(module: nn.Module) -> None:
+    """Refuse a network with parameters of sparse layouts, whose zeros have no place in memory.
+
+    Buffers may be lists of coordinates; of those in compressed rows torch makes no copy.
+
+    Raises:
+        CheckpointError: One of them is such.
+    """
+    fit = (torch.strided, torch.sparse_coo)
+    bad: list[tuple[str, str, Tensor]]
+    bad = [("parameter", *row) for row in module.named_parameters() if row[1].layout is not fit[0]]
+    bad += [("buffer", *row) for row in module.named_buffers() if row[1].layout not in fit]
+    for kind, name, each in bad:
+        layout = str(each.layout).removeprefix("torch.")
+        raise CheckpointError(
+            f"{type(module).__name__}: the {kind} '{name}' is {layout}: give the network with a "
+            "dense one (to_dense()); zeros of weights are seen as pruned"
+        )
+
+
 def _inputs_of(shape: tuple[int, ...]) -> str:
     return f"inputs of shape {'x'.join(map(str, shape))}" if shape else "inputs of one number each"
 
@@ -165,6 +197,8 @@ def _hint(error: Exception, batch: Batch) -> str:
             "; where it takes several entries of a batch, say how many (a task with inputs=2, as "
             "FromLoss(loss, inputs=2) or --task classification:inputs=2)"
         )
+    if isinstance(error, NotImplementedError) and "eval()" in str(error):
+        return "; torch.export's module cannot be put into eval mode: give the network itself"
     if isinstance(error, IndexError):
         return (
             "; two samples of a batch were put forward: where those of a batch belong together, as "

@@ -128,7 +128,8 @@ def digest(module: nn.Module) -> str:
             if not isinstance(tensor, Tensor):  # of a module's extra state
                 hasher.update(f"{name}|{tensor!r}|".encode())
                 continue
-            flat = tensor.detach().cpu().contiguous()
+            dense = tensor if tensor.layout is torch.strided else tensor.to_dense()
+            flat = dense.detach().cpu().contiguous()
             hasher.update(f"{name}|{flat.dtype}|{tuple(flat.shape)}|".encode())
             hasher.update(flat.reshape(-1).view(torch.uint8).numpy().data)
     return hasher.hexdigest()

@@ -60,7 +60,11 @@ def given_back(tensors: Iterable[Tensor], large: int | None = None) -> Iterator[
         for tensor, home in homes:
             if id(tensor) in values:
                 put_back(tensor, home, values[id(tensor)])
-            elif tensor.data_ptr() != home.data_ptr() or tensor.stride() != home.stride():
+            elif (
+                tensor.layout is not torch.strided
+                or tensor.data_ptr() != home.data_ptr()
+                or tensor.stride() != home.stride()
+            ):
                 tensor.data = home
     if any(before[id(tensor)] != _sums(tensor) for tensor in watched):
         raise UnseenWriteError(
@@ -136,6 +140,9 @@ def is_plain(tensor: Tensor) -> bool:
 def put_back(tensor: Tensor, home: Tensor, value: Tensor) -> None:
     """Give a tensor back its memory and its bits."""
     with torch.no_grad():
+        if tensor.layout is not torch.strided:
+            tensor.data = home
+            return
         if tensor.data_ptr() != home.data_ptr() or tensor.stride() != home.stride():
             tensor.data = home
         if not _same_bits(tensor, value):

@@ -12,6 +12,7 @@ import copy
 import random
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import is_dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -39,6 +40,17 @@ def keep_belongings(network: nn.Module) -> list[Undo]:
     own = _own_files(network)
     undos = (_undo(thing, own) for thing in _followed(network) if id(thing) not in registered)
     return [undo for undo in undos if undo is not None]
+
+
+@contextmanager
+def as_it_belongs(network: nn.Module) -> Iterator[nn.Module]:
+    """Lend a network whose attributes a pass may change, as a hidden state; they are put back."""
+    undos = keep_belongings(network)
+    try:
+        yield network
+    finally:
+        for undo in undos:
+            undo()
 
 
 def own_generators(network: nn.Module) -> list[torch.Generator]:
