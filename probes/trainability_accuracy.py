@@ -263,7 +263,9 @@ class TrainabilityAccuracy:
             },
             cost=self._cost(data, seconds),
             notes=replace(self, lrs=lrs or self.lrs, start_only=not lrs)._notes(data)
-            | _remarks(behaviour, evaluated_at_once(network, self._test(data), data.task)),
+            | _remarks(
+                behaviour, evaluated_at_once(network, self._test(data), data.task), metric.name
+            ),
         )
 
     def estimate(self, network: nn.Module, data: ProbeData) -> Cost:
@@ -397,11 +399,11 @@ def _fewest_tested(network: nn.Module, data: ProbeData) -> int:
     return min(FEWEST_TESTED, max(FEWEST_DEAR, int(TESTED_WORK // max(each, 1))))
 
 
-def _remarks(behaviour: Behaviour, size: int) -> dict[str, str]:
+def _remarks(behaviour: Behaviour, size: int, metric: str) -> dict[str, str]:
     """Return what a reader must know of a network that is not one function of one sample."""
     found = {}
     if behaviour.random is not None:
-        found["random"] = f"{behaviour.random}; each test accuracy is of one draw"
+        found["random"] = f"{behaviour.random}; each test {metric} is of one draw"
     if behaviour.coupled is not None:
-        found["batch"] = f"{behaviour.coupled}; test accuracies are of batches of {size}"
+        found["batch"] = f"{behaviour.coupled}; the test {metric} is of batches of {size}"
     return found

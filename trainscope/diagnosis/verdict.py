@@ -9,7 +9,7 @@ from trainscope.convergence.estimate import EstimateStatus as Outlook
 from trainscope.convergence.estimate import Interval
 from trainscope.diagnosis.rates import harms, stability, too_large
 from trainscope.records import ActionRecord, Columns, Json, Measurement, NetworkRecord, Status
-from trainscope.records.action import speedup
+from trainscope.records.action import falls_short, speedup
 from trainscope.records.metric import Metric
 from trainscope.records.numbers import number, quantity
 from trainscope.records.retrained import beyond_noise, retrained
@@ -67,8 +67,11 @@ def _action(network: NetworkRecord, action: ActionRecord) -> str:
             "no damage can be read here: measure the checkpoint from before the pruning, or give "
             "a larger ratio."
         )
+    asked = action.meaning
+    if falls_short(action):
+        asked += f", of which {100 * (action.reached or 0):.3g} % could go"
     return (
-        f"The sparsifying action took {action.meaning}: {quantity(network.parameters)} → "
+        f"The sparsifying action took {asked}: {quantity(network.parameters)} → "
         f"{quantity(action.parameters)} parameters, {quantity(network.flops)} → "
         f"{quantity(action.flops)} FLOPs (speedup {speedup(action)})."
     )

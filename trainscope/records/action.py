@@ -174,6 +174,12 @@ class ActionRecord:
         )
 
 
+def falls_short(action: ActionRecord) -> bool:
+    """Say whether less is gone than the ratio asked for, by more than rounding explains."""
+    both = action.ratio is not None and action.reached is not None
+    return both and action.reached <= action.ratio - 0.005  # type: ignore[operator]
+
+
 def speedup(action: ActionRecord) -> str:
     """Write the speedup, and for masks that it takes sparse kernels to have it."""
     text = f"{action.speedup:.2f}×"

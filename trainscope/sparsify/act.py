@@ -17,6 +17,7 @@ from trainscope.networks.masks import apply_masks, keep_masks, set_masks
 from trainscope.networks.weights import CONVOLUTION, LINEAR, weights_in
 from trainscope.networks.zeros import find_zeros
 from trainscope.records import ActionRecord, LayerLeft
+from trainscope.records.action import falls_short
 from trainscope.records.before import shares
 from trainscope.sparsify.action import Action
 from trainscope.sparsify.blocks import drop_some
@@ -287,12 +288,13 @@ def _left_alone(network: nn.Module, action: Action, outcome: Removal) -> tuple[L
 
 def _short_of(record: ActionRecord) -> tuple[str, ...]:
     """Say where the ratio asked for was not reached."""
-    if record.ratio is None or record.reached is None or record.reached > record.ratio - 0.005:
+    if not falls_short(record) or record.ratio is None:
         return ()
     what = "filters" if record.structure == "filter" else "weights"
+    gone = f"{100 * (record.reached or 0):.3g} % of the {what}"
     return (
-        f"the ratio asked for is {100 * record.ratio:.6g} %, and {100 * record.reached:.3g} % of "
-        f"the {what} are gone, those that were left alone counted in",
+        f"the ratio asked for is {100 * record.ratio:.6g} %, and {gone} are gone, those that were "
+        "left alone counted in",
     )
 
 

@@ -231,17 +231,30 @@ def _moved(pairs: Sequence[_Pair]) -> float:
 
     Where shapes differ, a weight counts as kept if its layer had that value anywhere: two float
     weights of one layer are hardly ever equal, and one that was trained hardly ever comes back.
+    Rounding is no training: where the pruned network was stored in half precision, so is the other.
     """
     changed = total = 0
+    narrow = next((dtype for dtype in _NARROW if all(_is_of(p.after, dtype) for p in pairs)), None)
     for pair in pairs:
-        alive = pair.after != 0
-        if pair.before.shape == pair.after.shape:
-            same = pair.after == pair.before
+        alive, before = pair.after != 0, pair.before
+        if narrow is not None:  # the pruned network was stored in half precision
+            before = before.to(narrow).to(before.dtype)
+        if before.shape == pair.after.shape:
+            same = pair.after == before
         else:
-            same = torch.isin(pair.after, pair.before)
+            same = torch.isin(pair.after, before)
         changed += int((alive & ~same).sum())
         total += int(alive.sum())
     return changed / total if total else 0.0
+
+
+_NARROW = (torch.bfloat16, torch.float16)
+"""The coarser first: its values are mostly the other's too."""
+
+
+def _is_of(values: Tensor, dtype: torch.dtype) -> bool:
+    """Say whether values are such as a dtype has, so that they may have been stored in it."""
+    return torch.equal(values, values.to(dtype).to(values.dtype))
 
 
 def _ranking(masked: Sequence[_Pair]) -> str:

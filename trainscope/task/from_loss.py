@@ -91,6 +91,7 @@ class FromLoss(Common):
     def metric(self) -> Metric:
         """Return the metric's name, unit and direction."""
         name = self.name or ("loss" if self.measure is None else _name(self.measure))
+        name = "metric" if name == LAMBDA else name
         return Metric(name, self.unit, LOWER if self.measure is None else self.better)
 
     def loss(self, outputs: Outputs, batch: Batch) -> Tensor:
@@ -275,6 +276,10 @@ def _beside(function: Callable[..., Any], outputs: Outputs) -> Callable[..., Any
     if all((t.device, t.dtype) == (like.device, like.dtype) for t in own):
         return function
     return copy.deepcopy(function).to(device=like.device, dtype=like.dtype)
+
+
+LAMBDA = "<lambda>"
+"""What Python calls a function that has no name."""
 
 
 def _name(function: Callable[..., Any]) -> str:
