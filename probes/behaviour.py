@@ -254,7 +254,8 @@ def _why_random_loss(passes: _Passes, few: Batch, outputs: Outputs) -> str | Non
         return None
     return (
         f"the loss of {type(passes.task).__name__} is another one each time for the same outputs: "
-        "it draws random numbers or keeps a state, so nothing measured of it would be one number; "
+        "it draws random numbers, keeps a state or writes into the outputs, so nothing measured of "
+        "it would be one number; "
         "let it draw from a generator that it seeds itself, or put what is drawn (noise, time "
         "steps) into the batch"
     )

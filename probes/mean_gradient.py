@@ -249,6 +249,8 @@ def _finite(each: Tensor, along: Tensor) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         NonFiniteError: One overflows.
     """
+    if bool((each.isnan() | along.isnan()).any()):
+        raise NonFiniteError("the loss or the gradient of a sample is NaN")
     if not bool((torch.isfinite(each) & torch.isfinite(along)).all()):
         raise NonFiniteError("the square of a sample's gradient overflows to infinity")
     return each.cpu().numpy(), along.cpu().numpy()

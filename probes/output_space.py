@@ -91,6 +91,11 @@ class OutputSpace:
         if fresh and total.requires_grad:
             found = derivative(total, list(fresh.values()), create_graph=True, allow_unused=True)
         used = [(i, slope) for i, slope in zip(fresh, found, strict=False) if slope is not None]
+        if fresh and not total.requires_grad:
+            raise ProbeError(
+                "the loss has no derivative by the network's outputs: it was detached, made a "
+                "plain number (.item()), or takes none of them; let it return the tensor"
+            )
         if not used:
             raise ProbeError(
                 "the loss does not depend on a tensor of the network's outputs, which are "

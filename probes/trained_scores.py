@@ -11,7 +11,7 @@ from trainscope.records import Scalar
 from trainscope.records.run import EpochRecord
 from trainscope.training.loop import Evaluation
 
-NOT_FINITE = "the network's logits on the test half hold NaN or infinite values"
+NOT_FINITE = "the loss or the outputs on the test half are NaN or infinite before any retraining"
 FEWEST_BATCHES = 8
 """Batches of the test half below which they show no spread."""
 PARTS = 64

@@ -69,3 +69,44 @@ def test_a_metric_without_a_name_is_called_metric():
     assert "Test metric went from" in said
     assert "the test metric is of batches of" in said
     assert "lambda" not in said
+
+
+LOSSES = {
+    "not finite": (lambda o, y: (o * torch.nan).mean(), "the loss or the gradient of a sample is"),
+    "detached": (
+        lambda o, y: nn.functional.cross_entropy(o, y).detach(),
+        "the loss has no derivative by the network's outputs: it was detached",
+    ),
+    "in place": (
+        lambda o, y: nn.functional.cross_entropy(o.mul_(2), y),
+        "keeps a state or writes into the outputs",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", LOSSES)
+def test_a_loss_that_is_none_is_told(kind):
+    loss, reason = LOSSES[kind]
+    found = trainscope.diagnose(
+        network(),
+        ratio=0.5,
+        data=(loader(), loader()),
+        loss=loss,
+        samples=8,
+        retrain_epochs=1,
+        probes=["gradient", "trainability_accuracy"],
+    )
+    assert reason in found.probes["gradient"].before.reason
+    said = [line for line in found.verdict if "no LR is to blame" in line]
+    assert len(said) == (2 if kind == "not finite" else 0)
+    assert not any("too large" in line or "network's the" in line for line in found.verdict)
+
+
+def test_lists_of_images_with_boxes_hint_at_the_task():
+    rows = [
+        (torch.rand(1, 8, 8), {"boxes": torch.rand(k + 1, 4), "labels": torch.ones(k + 1).long()})
+        for k in range(4)
+    ]
+    data = DataLoader(rows, 2, collate_fn=lambda rows: tuple(zip(*rows, strict=True)))
+    with pytest.raises(trainscope.TrainscopeError, match="task='detection'"):
+        trainscope.diagnose(network(), ratio=0.5, data=data)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from trainscope.probes.trained_scores import NOT_FINITE
 from trainscope.records import Measurement, Status
 from trainscope.records.numbers import estimate, number
 from trainscope.records.retrained import Retrained, beyond_noise, retrained
@@ -120,8 +121,8 @@ def harms(tried: Measurement | None) -> list[Harm]:
     sound = {lr: curve for lr, curve, losses in rows if curve and None not in (*curve, *losses)}
     found = []
     for lr, _, losses in rows:
-        if lr not in sound:
-            seen = _divergence(told, losses)
+        if lr not in sound:  # by the LR, where the network was sound before the first step
+            seen = None if tried.reason == NOT_FINITE else _divergence(told, losses)
         else:
             seen = _damage(told, lr, sound, partial(_beyond_noise, tried))
         if seen is not None:

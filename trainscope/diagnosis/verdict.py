@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from trainscope.convergence.estimate import EstimateStatus as Outlook
 from trainscope.convergence.estimate import Interval
 from trainscope.diagnosis.rates import harms, stability, too_large
+from trainscope.probes.trained_scores import NOT_FINITE
 from trainscope.records import ActionRecord, Columns, Json, Measurement, NetworkRecord, Status
 from trainscope.records.action import falls_short, speedup
 from trainscope.records.metric import Metric
@@ -211,7 +212,9 @@ def _retraining(columns: Columns) -> Iterator[str]:
     dense, pruned = _pair(columns)
     for which, found in (("dense", dense), ("pruned", pruned)):
         said = found is pruned and any(None in losses for losses in retrained(found).losses)
-        if found.status is Status.NONFINITE and not said:
+        if found.reason == NOT_FINITE:
+            yield f"Of the {which} network {found.reason}, so no LR is to blame: look at its loss."
+        elif found.status is Status.NONFINITE and not said:
             yield f"The {which} network's {found.reason}: use a smaller LR, or warm up."
     told = retrained(pruned)
     metric, harmed = told.metric, {harm.lr for harm in harms(pruned)}

@@ -199,12 +199,20 @@ def _hint(error: Exception, batch: Batch) -> str:
         )
     if isinstance(error, NotImplementedError) and "eval()" in str(error):
         return "; torch.export's module cannot be put into eval mode: give the network itself"
+    if "boxes" in str(described(_last_target(batch))):
+        return "; of lists of images with boxes, name the task (task='detection')"
     if isinstance(error, IndexError):
         return (
             "; two samples of a batch were put forward: where those of a batch belong together, as "
             "the nodes of a graph do, give a task of your own for which a batch is one sample"
         )
     return ""
+
+
+def _last_target(batch: Batch) -> object:
+    """Return the first of a list of targets, or nothing."""
+    last = batch[-1] if isinstance(batch, tuple | list) and batch else None
+    return last[0] if isinstance(last, tuple | list) and last else None
 
 
 def _is_floating(value: object) -> bool:
