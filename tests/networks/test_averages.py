@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from trainscope.errors import CheckpointError
 from trainscope.networks import build, open_checkpoint
+from trainscope.networks.inspection import inspect_checkpoint
 
 
 def both(key: str, averaged: object, **beside: object) -> dict[str, object]:
@@ -37,6 +39,9 @@ def test_a_whole_average_is_taken_and_said(tmp_path, key, beside):
         "These weights are an average of 2 states of training (n_averaged).",
     )
     assert torch.equal(opened.module.conv1.weight, averaged.module.conv1.weight)
+    with pytest.raises(CheckpointError, match="no part 'x'; its parts are: state_dict, "):
+        open_checkpoint(tmp_path / "run.pt", part="x")
+    assert inspect_checkpoint(tmp_path / "run.pt").notes == opened.notes
     trained = open_checkpoint(tmp_path / "run.pt", part="state_dict")
     assert torch.equal(trained.module.conv1.weight, content["state_dict"]["conv1.weight"])
 

@@ -12,6 +12,7 @@ from torch.nn.utils import prune
 import trainscope
 from trainscope.errors import CheckpointError
 from trainscope.networks import open_checkpoint
+from trainscope.networks.inspection import inspect_checkpoint
 from trainscope.networks.masks import masks_of
 
 CODE = """
@@ -293,6 +294,26 @@ def test_masks_whose_one_means_pruned_are_told_by_the_zeros(tmp_path, where):
         assert all(torch.equal(held[name], mask.bool()) for name, mask in masks.items())
         said = [note for note in each.notes if "1 where a weight is pruned" in note]
         assert len(said) == (sense == "inverted")
+
+
+def test_what_is_said_of_the_pruned_file_is_in_a_diagnosis(tmp_path):
+    network, _, masks = pruned()
+    zeroed = {n: v * masks.get(n, 1) for n, v in network.state_dict().items()}
+    torch.save(network.state_dict(), tmp_path / "dense.pt")
+    torch.save({"net": zeroed, "masks": inverted(masks)}, tmp_path / "pruned.pt")
+    said = "1 where a weight is pruned"
+    notes = inspect_checkpoint(tmp_path / "pruned.pt").notes
+    assert "The masks under 'masks' were applied to the weights." in notes
+    found = trainscope.diagnose(
+        *(tmp_path / "dense.pt",),
+        after=tmp_path / "pruned.pt",
+        model=SPEC,
+        data=(torch.randn(8, 1, 8, 8), torch.randint(4, (8,))),
+        probes=["gradient"],
+        samples=8,
+    )
+    assert any(f"Of the pruned network: its masks are {said}" in note for note in found.notes)
+    assert any("Of the pruned network: the masks under 'masks'" in note for note in found.notes)
 
 
 @pytest.mark.parametrize("where", KEPT)

@@ -201,6 +201,7 @@ def examine(
         tell("comparing the pruned network with the dense one")
         pruned = opening.network(after, like=base, data=source)
         done = given_action(base.module, pruned.module, base.inputs)
+        done = replace(done, notes=(*_of_pruned(base, pruned), *done.notes))
     elif action is not None or ratio is not None:
         tell("applying the sparsifying action")
         done = _sparsified(base, action or Action(ratio=ratio, seed=seed), source)
@@ -222,6 +223,13 @@ def examine(
         None if done is None else replace(base, module=done.module),
         interrupted=work.stopped,
     )
+
+
+def _of_pruned(base: Network, pruned: Network) -> tuple[str, ...]:
+    """Return what is to be said of the second file alone; what came pruned the action says."""
+    told = (note for note in pruned.notes if note not in base.notes)
+    said = [note for note in told if not note.startswith(("It came pruned", "It is a pruned "))]
+    return tuple(f"Of the pruned network: {note[0].lower()}{note[1:]}" for note in said)
 
 
 def _held_here(given: Kept) -> Kept:

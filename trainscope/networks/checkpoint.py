@@ -119,7 +119,7 @@ def _open(
         contents, part = contents.others[part], None
     weights = weights_of(contents.state_dict, dtype, owned=True)
     if part is not None:
-        weights = part_of(weights.plain(), part)
+        weights = part_of(weights.plain(), part, contents.others)
     shape = input_shape or contents.input_shape
     named = contents.architecture or ""
     masked = weights

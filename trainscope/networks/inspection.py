@@ -124,10 +124,17 @@ def inspect_checkpoint(path: str | os.PathLike[str]) -> Inspection:
         tensors=tuple(_facts(name, value, read) for name, value in state.items()),
         remembered=Remembered() if contents is None else contents.remembered,
         classes=classes,
-        notes=() if network is None else network.notes,
+        notes=_notes(contents, network),
         problem=problem,
         before=_before(state, network, read),
     )
+
+
+def _notes(contents: Contents | None, network: Network | None) -> tuple[str, ...]:
+    """Return what is said of the network, else of what was taken of a file that has none known."""
+    if network is not None:
+        return network.notes
+    return () if contents is None else contents.notes
 
 
 def _before(

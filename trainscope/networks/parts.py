@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -38,8 +38,13 @@ class Part:
         return sum(len(shape) >= 2 for shape in self.weights.shapes.values()) >= _LEAST_MATRICES
 
 
-def part_of(weights: Weights, name: str) -> Weights:
+def part_of(weights: Weights, name: str, keys: Iterable[str] = ()) -> Weights:
     """Return the tensors of the part that a person names.
+
+    Args:
+        weights: All that a file holds.
+        name: The part.
+        keys: Of the file's other state dicts, which could be named too.
 
     Raises:
         CheckpointError: There is no such part; those that there are are named.
@@ -47,7 +52,8 @@ def part_of(weights: Weights, name: str) -> Weights:
     chosen = under(weights, name + ".")
     if chosen.tensors:
         return chosen
-    there = ", ".join(part.name for part in _parts(weights)[:MOST_PARTS]) or "none"
+    names = [*keys, *(part.name for part in _parts(weights))]
+    there = ", ".join(names[:MOST_PARTS]) or "none"
     raise CheckpointError(f"the file has no part '{name}'; its parts are: {there}")
 
 
