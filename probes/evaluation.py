@@ -17,6 +17,7 @@ from trainscope.data import ProbeData
 from trainscope.errors import ProbeError
 from trainscope.networks.copies import with_dense_gradients
 from trainscope.networks.given import refuse_uninitialised
+from trainscope.networks.precision import without_autocast
 from trainscope.probes.alike import alike
 from trainscope.probes.behaviour import behaviour_of
 from trainscope.probes.folding import folded
@@ -68,6 +69,7 @@ def evaluation(network: nn.Module, data: ProbeData) -> Iterator[Lent]:
         inside.enter_context(untouched(network))
         data = alike(network, data, ranks)
         inside.enter_context(torch.enable_grad())
+        inside.enter_context(without_autocast())
         inside.enter_context(sdpa_kernel(SDPBackend.MATH))
         with_dense_gradients(network)  # `untouched` puts back what they had
         if any(isinstance(module, nn.RNNBase) for module in network.modules()):

@@ -15,6 +15,7 @@ from trainscope.data import Given, ProbeData, pinned, suited_to
 from trainscope.errors import ProbeError
 from trainscope.networks.given import refuse_uninitialised
 from trainscope.networks.mask_use import inverted_mask
+from trainscope.networks.precision import without_autocast
 from trainscope.networks.zeros import find_zeros
 from trainscope.probes.careful import Told, measured
 from trainscope.probes.compact import compact
@@ -276,7 +277,7 @@ class ProbeHook:
         self.flush()
         self._recorder.silent = not is_first_rank()
         step, found = self._step(self.steps), []
-        with alone() if self._alone else nullcontext(), _as_masked(subject):
+        with alone() if self._alone else nullcontext(), _as_masked(subject), without_autocast():
             for probe in self.probes:
                 assert self.data is not None
                 found.append(measured(probe, subject, self.data, self._tell))

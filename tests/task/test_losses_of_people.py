@@ -10,6 +10,8 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import trainscope
 from trainscope.data import halves
+from trainscope.probes.hooks import ProbeHook
+from trainscope.probes.when import at_steps
 from trainscope.task import FromLoss
 
 PROBES = ("gradient", "curvature")
@@ -169,6 +171,48 @@ def test_a_number_of_a_batch_that_changes_from_batch_to_batch_is_refused():
     found = trainscope.measure(network(), data=batches(0.3, 0.3), loss=loss, probes=["gradient"])
     whole = loss(network()(inputs), (labels, others, 0.3))
     assert found["gradient"].value("loss") == pytest.approx(whole.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("where", ["around a probe", "around a hook"])
+def test_autocast_around_a_measurement_rounds_nothing(where):
+    torch.manual_seed(0)
+    inputs, labels = torch.randn(64, 6), torch.randint(2, (64,))
+    data = DataLoader(TensorDataset(inputs, labels), 8)
+    module = network()
+    with torch.autocast("cpu", torch.bfloat16):
+        if where == "around a probe":
+            found = trainscope.measure(
+                module, data=data, samples=64, budget=None, probes=["gradient", "jacobian"]
+            )
+        else:
+            hook = ProbeHook(["gradient", "jacobian"], when=at_steps(0), data=data)
+            hook.attach(module, torch.optim.SGD(module.parameters(), 0.1))
+            found = {taken.measurement.probe: taken.measurement for taken in hook.taken}
+    jacobians = torch.func.vmap(torch.func.jacrev(module))(inputs)
+    values = torch.linalg.svdvals(jacobians.detach().double())
+    assert found["jacobian"].value("mean_jsv") == pytest.approx(values.mean().item(), rel=1e-5)
+    want = dense(module, lambda m: functional.cross_entropy(m(inputs.double()), labels))
+    assert found["gradient"].value("loss") == pytest.approx(want["loss"], rel=1e-6)
+    assert found["gradient"].value("norm") == pytest.approx(want["norm"], rel=1e-5)
+
+
+def test_outputs_without_a_row_for_each_sample_have_no_jacobian_and_say_so():
+    class Gated(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = network(3)
+
+        def forward(self, x):
+            out = self.inner(x)
+            return out, out.softmax(1).mean(0)
+
+    def loss(outputs, labels):
+        return functional.cross_entropy(outputs[0], labels) + (outputs[1] ** 2).sum()
+
+    torch.manual_seed(0)
+    data = (torch.randn(32, 6), torch.randint(3, (32,)))
+    found = trainscope.measure(Gated(), data=data, loss=loss, probes=["jacobian"])["jacobian"]
+    assert found.reason.startswith("not every tensor of the network's outputs has a row for each")
 
 
 class Endless(IterableDataset):

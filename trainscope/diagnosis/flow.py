@@ -30,6 +30,7 @@ from trainscope.diagnosis.opening import Opening, Progress, Subject
 from trainscope.errors import NoOpError
 from trainscope.networks import Network, flops
 from trainscope.networks.device import find_device
+from trainscope.networks.precision import without_autocast
 from trainscope.networks.threads import suited_threads
 from trainscope.probes import Probe
 from trainscope.probes.behaviour import checked_once
@@ -74,7 +75,7 @@ def _by_all(flow: Callable[Options, Outcome]) -> Callable[Options, Outcome]:
 
     @wraps(flow)
     def together(*args: Options.args, **kwargs: Options.kwargs) -> Outcome:
-        with joined() as ranks, ranks.together():
+        with joined() as ranks, ranks.together(), without_autocast():
             return flow(*args, **kwargs)
 
     return together

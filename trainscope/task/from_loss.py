@@ -54,6 +54,10 @@ class FromLoss(Common):
     """
 
     unlabelled: ClassVar[bool] = True
+    no_signal: ClassVar[str] = (
+        "not every tensor of the network's outputs has a row for each sample, so what a sample's "
+        "outputs are is not known; give a task of your own, whose signal() says it"
+    )
 
     criterion: Callable[..., Any] = torch.nn.functional.cross_entropy
     measure: Callable[..., Any] | None = None
