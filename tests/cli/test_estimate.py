@@ -474,3 +474,13 @@ def test_what_is_no_table_says_how_it_becomes_a_run(tmp_path):
         assert "`trainscope import`" in said
         assert "trainscope import" in invoke("compare", tmp_path / name, code=2).output
     assert "trainscope import" in " ".join(invoke("compare", tmp_path, code=2).output.split())
+
+
+def test_a_run_without_accuracies_is_told_by_equal_lr_time_alone(tmp_path):
+    (tmp_path / "s.csv").write_text("epoch,lr,accuracy\n1,1e-3,\n2,1e-3,\n3,1e-4,\n")
+    rows = [f"{k},1e-2,{50 + k}" for k in range(1, 11)]
+    (tmp_path / "r.csv").write_text("\n".join(["epoch,lr,accuracy", *rows]))
+    asked = [str(tmp_path / "s.csv"), "--match", str(tmp_path / "r.csv"), "--target", "70"]
+    shown = run(*asked)
+    assert shown.exit_code == 0, shown.output
+    assert "equal LR time    epoch 100" in shown.stdout

@@ -132,3 +132,66 @@ def test_the_lr_time_of_a_schedule_goes_on_with_its_last_lr() -> None:
     assert track.lr_time(np.array([1.0, 2.0, 3.0, 5.0, 10.0])) == pytest.approx(
         [0.1, 0.2, 0.21, 0.23, 0.28]
     )
+
+
+def cosine_run(training: float | None = None) -> LearningCurve:
+    epochs = np.arange(1.0, 41)
+    losses = 1 + np.exp(-epochs / 8)
+    loss = None if training is None else training * losses
+    return LearningCurve(epochs, losses, 0.1, loss, metric=Metric("test loss", "nats", "lower"))
+
+
+def test_a_loss_turns_no_further_than_where_the_run_began() -> None:
+    epochs = np.arange(1.0, 11)
+    values = np.exp(2 + 3 / np.sqrt(epochs))
+    small = LearningCurve(epochs, lr=1e-3, metric=values, better="lower", name="perplexity")
+    for total in (30, 300, 3000):
+        plan = {"schedule": f"0:1e-3,{0.9 * total}:1e-4", "total_epochs": total}
+        end = estimate_extra_epochs(small, 10.0, **plan).final
+        assert 1.0 <= end.low <= end.median <= end.high <= values[0]
+
+
+def test_what_may_turn_is_not_sure_to_be_reached() -> None:
+    plan = {"schedule": "0:.1,3600:.01", "total_epochs": 4000}
+    found = estimate_extra_epochs(cosine_run(), 1.0, **plan)
+    assert found.final.high > 1.0
+    assert found.reachable < 0.99
+
+
+@pytest.mark.parametrize(
+    ("name", "unit", "helped"),
+    [
+        ("loss", "", 0.5),
+        ("val_loss", "", 0.5),
+        ("negative log-likelihood", "", 0.5),
+        ("Dice loss", "", 1.0),
+        ("loss", "J", 1.0),
+        ("bits per byte", "bits", (0.6 / np.log(2) - 0.3) / 0.6),
+    ],
+)
+def test_only_losses_in_one_unit_are_held_against_each_other(name, unit, helped) -> None:
+    values = 1 + np.exp(-np.arange(1, 41) / 8)
+    metric = Metric(name, unit, "lower")
+    small = LearningCurve(np.arange(1, 41), values, 0.1, 0.6 * values, metric=metric)
+    found = helped_share(small.on(shared_scale([small])))
+    assert found == pytest.approx(min(helped, 1.0), abs=1e-6)
+
+
+def test_a_loss_that_was_below_zero_may_end_there() -> None:
+    values = -2 + np.exp(-np.arange(1, 41) / 8)
+    small = LearningCurve(
+        np.arange(1, 41), values, 0.1, metric=Metric("test loss", "nats", "lower")
+    )
+    end = estimate_extra_epochs(small, -2.1, schedule="0:.1,40:.01", total_epochs=50).final
+    assert end.median < -1.9
+
+
+@pytest.mark.parametrize(("name", "least"), [("val_loss", 0.0), ("perplexity", 1.0)])
+def test_no_end_leaves_the_range_of_its_metric(name: str, least: float) -> None:
+    epochs = np.arange(1.0, 41)
+    values = least + 0.05 + 2 * epochs**-0.7
+    small = LearningCurve(epochs, lr=0.1, metric=values, better="lower", name=name)
+    plan = {"schedule": "0:.1,3000:.01", "total_epochs": 4000}
+    found = estimate_extra_epochs(small, least + 0.05, **plan)
+    assert found.final.low >= least
+    assert min(found.curve.low, default=least) >= least

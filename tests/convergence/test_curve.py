@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from trainscope.convergence import LearningCurve, final_level, own_schedule
 from trainscope.convergence.stage import first_stage
 from trainscope.errors import RecordError
 from trainscope.records import EpochRecord, Run
-from trainscope.records.run import Kind
+from trainscope.records.run import Kind, RunStatus
 
 
 def test_records_are_ordered_and_ties_averaged():
@@ -132,3 +133,10 @@ def test_a_loss_of_which_much_is_missing_or_any_is_negative_is_not_used():
 def test_losses_that_a_log_rounds_to_nothing_stay_at_the_last_that_it_tells():
     curve = LearningCurve(range(1, 6), [10, 20, 30, 40, 50], 0.1, [1.0, 0.01, 0.001, 0.0, 0.0])
     assert curve.loss == pytest.approx([1.0, 0.01, 0.001, 0.001, 0.001])
+
+
+def test_a_run_that_says_that_it_diverged_has_diverged():
+    records = [EpochRecord(k, 0.5, None, None, 10.0) for k in range(1, 9)]
+    made = Run(Kind.RETRAIN, tuple(records), status=RunStatus.DIVERGED)
+    assert LearningCurve.from_run(made).diverged
+    assert not LearningCurve.from_run(replace(made, status=RunStatus.FINISHED)).diverged

@@ -68,3 +68,29 @@ def test_no_line_goes_on_level_after_the_last_level_that_is_likely_reached() -> 
     small = LearningCurve(epochs, 90 - 50 * np.exp(-epochs / 15) + noise, 0.001)
     band = estimate_extra_epochs(small, 85.0).curve
     assert np.diff(band.median)[-5:].min() > 0
+
+
+def logistic(at: np.ndarray, middle: float, width: float, top: float) -> np.ndarray:
+    return np.round(top / (1 + np.exp(-(at - middle) / width)), 1)
+
+
+def test_the_early_edge_ends_below_levels_that_all_come_at_its_last_time() -> None:
+    epochs = np.arange(1.0, 21)
+    small = LearningCurve(epochs, 10 + logistic(epochs, 60, 20, 80), 1e-3)
+    large = LearningCurve(epochs, 10 + logistic(2 * epochs, 60, 20, 80), 2e-3)
+    band = estimate_extra_epochs(small, 29.1, large).curve
+    assert band.high[-1] - band.high[-2] < 5
+
+
+@pytest.mark.parametrize("middle", [10, 15, 25])
+@pytest.mark.parametrize("target", [90.0, 93.8])
+def test_the_edges_of_the_band_do_not_cross(middle: int, target: float) -> None:
+    small, large = np.arange(1.0, 31), np.arange(1.0, 61)
+    run = LearningCurve(small, logistic(small, middle, 3, 94), 1e-3)
+    reference = LearningCurve(large, np.minimum(logistic(2 * large, middle, 3, 94), 93.9), 2e-3)
+    for its in (None, reference):
+        band = estimate_extra_epochs(run, target, its).curve
+        rows = zip(band.low, band.median, band.high, strict=True)
+        assert all(low <= median <= high for low, median, high in rows)
+    if band.high:
+        assert max(band.median) < 96

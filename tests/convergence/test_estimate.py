@@ -540,3 +540,34 @@ def test_no_curve_passes_a_target_whose_chance_is_put_below_a_half(monkeypatch):
     assert found.reachable == 0.33
     assert not found.curve.median
     assert "by the law of schedules it is not" in found.withheld
+
+
+@pytest.mark.parametrize("unit", [1.0, 1 / 3, 524288.0, 7.3e9])
+def test_what_is_told_of_a_record_is_its_epoch(unit: float) -> None:
+    epochs = np.append(np.arange(1, 10) * unit + 3, 1e4 * unit)
+    run = LearningCurve(epochs, np.linspace(60, 50, 10), 1e-3)
+    assert estimate_extra_epochs(run, 50.0).first_passage.median == epochs[0]
+    rising = LearningCurve(epochs[:9], 60 + 3 * np.log(np.arange(1, 10)), 1e-3)
+    assert estimate_extra_epochs(rising, 68.0).curve.epochs[0] == epochs[8]
+
+
+def test_rows_that_nearly_tie_do_not_move_the_end_of_the_first_stage() -> None:
+    epochs = np.arange(1.0, 31)
+    values = 60 - 30 * np.exp(-epochs / 8) + np.where(epochs > 20, 3, 0)
+    lr = np.where(epochs <= 20, 0.1, 0.01)
+    plain = estimate_extra_epochs(LearningCurve(epochs, values, lr), 66.0)
+    at = np.append(epochs, np.nextafter(np.nextafter(3.0, 4), 4))
+    beside = LearningCurve(at, np.append(values, math.nan), np.append(lr, 0.1))
+    found = estimate_extra_epochs(beside, 66.0)
+    assert "After 20 epochs at LR 0.1" in found.explanation
+    assert found.first_passage.median == pytest.approx(plain.first_passage.median, rel=1e-6)
+
+
+def test_a_target_that_no_level_gets_to_is_never_and_not_unknown() -> None:
+    steps = np.arange(1.0, 21) * 500
+    losses = 3.2 + 0.1 / np.sqrt(np.arange(1.0, 21))
+    run = LearningCurve(steps, lr=1e-3, metric=losses, better="lower", unit="nats", per="step")
+    found = estimate_extra_epochs(run, 2.0)
+    assert found.is_known
+    assert "not within" in found.first_passage.in_words("step")
+    assert "unknown" not in repr(found)

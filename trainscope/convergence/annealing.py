@@ -113,6 +113,8 @@ class Law:
         grid: [3, G]: q, p, and the delay as a share of `horizon`.
         sway: [D], standard normal: the form's own error of each draw.
         fate: [D], a standard normal or 0, whichever is larger: how far each draw turns.
+        worst: The lowest quality of the watched run.
+        turns: Whether the metric is none that ends at 100 %: its curves may turn.
         helped: How much of what decays bring reaches the test, 0 to 1 (`helped_share`).
         reference: The largest LR in evidence, in units of which LRs are.
         lowest: The smallest peak LR in evidence.
@@ -129,6 +131,8 @@ class Law:
     grid: Floats
     sway: Floats
     fate: Floats
+    worst: float
+    turns: bool
     helped: float
     reference: float
     lowest: float
@@ -158,21 +162,27 @@ class Law:
             outside = max(self.prior.above * above, self.prior.below * below, 0.0)
         error = self.rise * np.hypot(self.prior.ahead * ahead, outside)
         told = base - scale * x - released * held + self.sway[:, None] * error
-        return np.asarray(told - (1 - self.helped) * self.turned(track, at))
+        return self.turned(told, 1 - self.helped, track, at)
 
-    def turned(self, track: Track, at: Floats) -> Floats:
-        """Return by how much a loss may have turned for the worse at some epochs, [D, M].
+    def turned(self, quality: Floats, share: float, track: Track, at: Floats) -> Floats:
+        """Return qualities as they are if a loss turns for the worse, [D, M].
 
-        Half the draws do not turn. `quality` holds as much of it as decays do not help the test.
+        Half the draws do not turn, and none gets worse than the watched run has been. `quality`
+        has turned already as far as decays do not help the test.
 
         Args:
+            quality: [D, M], at the same epochs.
+            share: How far they turn, 0 to 1.
             track: The schedule from epoch 0.
             at: [M], increasing, positive.
         """
+        if share <= 0 or not self.turns:
+            return quality
         epochs = np.log(at / self.horizon)
         lr_time = np.log(np.maximum(track.lr_time(at), TINY * self.lr_time) / self.lr_time)
         further = np.maximum(np.maximum(epochs, lr_time), 0.0)  # a larger LR is further on
-        return np.asarray(self.prior.turned * self.rise * self.fate[:, None] * further)
+        by = share * self.prior.turned * self.rise * self.fate[:, None] * further
+        return np.asarray(quality - np.minimum(by, np.maximum(quality - self.worst, 0.0)))
 
 
 def fit_law(curves: Sequence[LearningCurve], prior: AnnealingPrior = PRIOR) -> Law | None:
@@ -231,6 +241,8 @@ def fit_law(curves: Sequence[LearningCurve], prior: AnnealingPrior = PRIOR) -> L
         grid[:, used],
         sway,
         np.maximum(np.random.default_rng(3).standard_normal(DRAWS), 0.0),
+        float(curves[0].quality.min()),
+        not percent,
         helped,
         reference,
         lowest,

@@ -9,6 +9,7 @@ import numpy as np
 
 from trainscope.convergence.curve import LearningCurve
 from trainscope.convergence.passage import Floats, centred_mean, noise
+from trainscope.convergence.scale import nats_of
 from trainscope.convergence.track import Track
 
 RECORDS = 60
@@ -134,15 +135,13 @@ def helped_share(curve: LearningCurve) -> float:
     """Return how much of what decays bring to the training loss reaches the test loss, 0 to 1.
 
     Of a network that fits its training set far better than the test set, next to nothing does. 1
-    where the metric is no loss, or no training loss was recorded.
+    where the metric is no cross-entropy (`nats_of`), or no training loss was recorded.
     """
-    metric = curve.metric
-    known = curve.loss is not None and curve.scale.percent is False and metric.sign < 0
-    if not known or not (curve.scale.log or metric.unit == "nats" or "loss" in metric.name.lower()):
+    nats = 1.0 if curve.scale.log else nats_of(curve.metric)
+    if curve.loss is None or nats is None:
         return 1.0
     test = float((np.log(curve.accuracy) if curve.scale.log else curve.accuracy)[-LAST:].mean())
-    assert curve.loss is not None
-    training = float(curve.loss[-LAST:].mean())
+    test, training = nats * test, float(curve.loss[-LAST:].mean())
     if not (test > 0 and np.isfinite(training)):
         return 1.0
     none, all_of_it = FITTED

@@ -7,7 +7,7 @@ curves that tie or stand still; on one axis for all units it cannot.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,58 +17,75 @@ from trainscope.convergence.passage import Floats
 
 BITS = 36
 """To which places on the axis are rounded, far above what the unit changes in their last bits."""
+NEAR = 2e-11
+"""Share of a place, or of what was watched, by which that rounding may move it."""
 DIGITS = 9
-"""To which places are told again, of the epochs that are one: the rounding does not show."""
+"""Of a number that a place is told as, where it lies as near to it as that."""
 
 
-def unit_of(curve: LearningCurve) -> float:
-    """Return the epochs that are one on the axis: those watched."""
-    return float(curve.lr_epochs[-1]) if len(curve.lr_epochs) else 1.0
+@dataclass(frozen=True)
+class Axis:
+    """Places on the axis, and back.
 
-
-def on_axis(epochs: Floats, unit: float) -> Floats:
-    """Return epochs in a unit, [N]; rounded, unless that makes two of them one."""
-    exact = epochs / unit
-    share, power = np.frexp(exact)
-    rounded: Floats = np.ldexp(np.round(np.ldexp(share, BITS)), power - BITS)
-    return rounded if len(np.unique(rounded)) == len(np.unique(exact)) else exact
-
-
-def counted_in(curve: LearningCurve, unit: float) -> LearningCurve:
-    """Return a curve with its epochs in another unit.
-
-    Args:
-        curve: Told over epochs, steps or tokens.
-        unit: How many of them one is to stand for.
+    Attributes:
+        unit: The epochs that are one on the axis: those watched.
+        known: [N], epochs of the records, in order: what is told of a record is its epoch.
     """
-    return curve.told_over(
-        on_axis(curve.epochs, unit), on_axis(curve.lr_epochs, unit), curve.unit * unit
-    )
 
+    unit: float
+    known: Floats
 
-def told_in(found: Estimate, unit: float) -> Estimate:
-    """Return an estimate with all places and counts on the axis in epochs again."""
+    @classmethod
+    def of(cls, curve: LearningCurve) -> Axis:
+        """Return the axis of the run that is watched."""
+        known = np.union1d(curve.epochs, curve.lr_epochs)
+        return cls(float(curve.lr_epochs[-1]) if len(curve.lr_epochs) else 1.0, known)
 
-    def interval(of: Interval) -> Interval:
-        median, low, high, horizon = (
-            told(end, unit) for end in (of.median, of.low, of.high, of.horizon)
+    def places(self, epochs: Floats) -> Floats:
+        """Return epochs in units of the axis, [N]; rounded, unless that makes two of them one."""
+        exact = epochs / self.unit
+        share, power = np.frexp(exact)
+        rounded: Floats = np.ldexp(np.round(np.ldexp(share, BITS)), power - BITS)
+        return rounded if len(np.unique(rounded)) == len(np.unique(epochs)) else exact
+
+    def curve(self, curve: LearningCurve) -> LearningCurve:
+        """Return a curve told over the axis."""
+        every = np.union1d(curve.epochs, curve.lr_epochs)
+        places = self.places(every)
+        return curve.told_over(
+            places[np.searchsorted(every, curve.epochs)],
+            places[np.searchsorted(every, curve.lr_epochs)],
+            self.unit,
         )
-        return Interval(median, low, high, horizon, of.beyond)
 
-    band = found.curve
-    return replace(
-        found,
-        first_passage=interval(found.first_passage),
-        extra_epochs=interval(found.extra_epochs),
-        lr_time_bound=None if found.lr_time_bound is None else told(found.lr_time_bound, unit),
-        curve=Band(
-            tuple(told(epoch, unit) for epoch in band.epochs), band.median, band.low, band.high
-        ),
-    )
+    def told(self, place: float) -> float:
+        """Return a place, or a count, in epochs, without what the rounding did to it."""
+        epoch = place * self.unit
+        if not math.isfinite(epoch) or epoch == 0:
+            return epoch
+        if len(self.known):
+            nearest = float(self.known[int(np.argmin(np.abs(self.known - epoch)))])
+            if abs(nearest - epoch) <= NEAR * abs(epoch):
+                return nearest
+        plain = float(f"{epoch:.{DIGITS}g}")
+        return plain if abs(plain - epoch) <= NEAR * max(abs(epoch), self.unit) else epoch
 
+    def estimate(self, found: Estimate) -> Estimate:
+        """Return an estimate with all places and counts in epochs."""
+        band, bound = found.curve, found.lr_time_bound
+        return replace(
+            found,
+            first_passage=self._interval(found.first_passage),
+            extra_epochs=self._interval(found.extra_epochs),
+            lr_time_bound=None if bound is None else self.told(bound),
+            curve=Band(tuple(map(self.told, band.epochs)), band.median, band.low, band.high),
+        )
 
-def told(place: float, unit: float) -> float:
-    """Return a place, or a count, in epochs."""
-    if not math.isfinite(place):
-        return place
-    return round(place * unit, DIGITS - math.ceil(math.log10(unit)))
+    def _interval(self, of: Interval) -> Interval:
+        return replace(
+            of,
+            median=self.told(of.median),
+            low=self.told(of.low),
+            high=self.told(of.high),
+            horizon=self.told(of.horizon),
+        )

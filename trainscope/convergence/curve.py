@@ -12,7 +12,7 @@ from trainscope.convergence.epoch_loss import loss_at_ends
 from trainscope.convergence.passage import Floats
 from trainscope.convergence.scale import Scale
 from trainscope.errors import RecordError
-from trainscope.records import Metric, Run
+from trainscope.records import Metric, Run, RunStatus
 from trainscope.records.imports.table import read_table
 from trainscope.records.metric import ACCURACY, HIGHER, LOWER
 
@@ -233,7 +233,9 @@ class LearningCurve:
         if run.start_metric is not None:
             epochs, accuracy = [0.0, *epochs], [run.start_metric, *accuracy]
             rates, loss = [None, *rates], [None, *loss]
-        return cls(epochs, accuracy, rates, loss, run.number("momentum"), run.metric)
+        found = cls(epochs, accuracy, rates, loss, run.number("momentum"), run.metric)
+        found.diverged |= run.status is RunStatus.DIVERGED
+        return found
 
     @classmethod
     def from_file(

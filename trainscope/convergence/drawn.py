@@ -11,7 +11,7 @@ from trainscope.convergence.early_decay import log_slope
 from trainscope.convergence.estimate import Band, EstimateStatus, Interval
 from trainscope.convergence.passage import Floats
 from trainscope.convergence.passages import Passages
-from trainscope.convergence.stage import FEW, FirstStage
+from trainscope.convergence.stage import FEW, SAME, FirstStage
 
 HALF = 0.5
 FURTHEST = 10.0
@@ -70,14 +70,17 @@ def drawn_band(
         middle = min(middle, max(early, 1.1 * (passage.median - stage.lag)))
     until = min(until, max(middle, 1.2 * last))
     time = np.geomspace(last, until, POINTS)
+    top = max(float(level[-1]) for _, level in lines)
     rows = []
     for p, (x, y) in zip(tails, lines, strict=True):
-        row = _along(np.log(time), x, y)
+        row = _along(np.log(time), x, y, top) if alone else np.interp(np.log(time), x, y)
         now = stage.accuracy[-1]  # what is drawn goes on from what was measured
-        row = np.append(now, row[1:] if p > HALF else np.maximum(row[1:], now))
-        rows.append(tuple(scale.within(row).tolist()))
-    median, high, low = rows if scale.metric.sign > 0 else (rows[0], rows[2], rows[1])
-    return Band(tuple((time + stage.lag).tolist()), median, low, high)
+        rows.append(np.append(now, row[1:] if p > HALF else np.maximum(row[1:], now)))
+    middle_row, best, worst = rows
+    best, worst = np.maximum(best, middle_row), np.minimum(worst, middle_row)
+    low, high = (worst, best) if scale.metric.sign > 0 else (best, worst)
+    told = (tuple(scale.within(row).tolist()) for row in (middle_row, low, high))
+    return Band(tuple((time + stage.lag).tolist()), *told)
 
 
 def _line(ahead: Passages, p: float, seen: int, *, alone: bool) -> tuple[Floats, Floats]:
@@ -90,6 +93,9 @@ def _line(ahead: Passages, p: float, seen: int, *, alone: bool) -> tuple[Floats,
     on = (np.arange(len(ahead.levels)) < seen) & (ahead.reach >= min(p, HALF))
     time = np.append(np.log(ahead.stage.time[-1]), ahead.quantiles(p)[on])
     level = np.append(ahead.best[-1], ahead.levels[on])
+    # Of levels that all are said to come at the last time the lowest one does.
+    lowest = int(np.searchsorted(time, time[-1] - SAME))
+    time, level = time[: lowest + 1], level[: lowest + 1]
     if not alone or len(time) < 3:
         return time, level
     slope = np.diff(level) / np.maximum(np.diff(time), 1e-9)
@@ -100,8 +106,12 @@ def _line(ahead: Passages, p: float, seen: int, *, alone: bool) -> tuple[Floats,
     return time[:end], level[:end]
 
 
-def _along(at: Floats, time: Floats, level: Floats) -> Floats:
-    """Return the levels of a line at log times, [M]; after its end it goes on as it rose."""
+def _along(at: Floats, time: Floats, level: Floats, top: float) -> Floats:
+    """Return the levels of a line at log times, [M]; after its end it goes on as it rose, to a top.
+
+    A line of one level alone stays there.
+    """
     rise = (level[-1] - level[0]) / max(time[-1] - time[0], 1e-9)
     beyond = np.maximum(at - time[-1], 0.0) * rise
-    return np.asarray(np.interp(at, time, level) + np.where(time[-1] > time[0], beyond, 0.0))
+    beyond = np.minimum(np.where(time[-1] > time[0], beyond, 0.0), max(top - level[-1], 0.0))
+    return np.asarray(np.interp(at, time, level) + beyond)

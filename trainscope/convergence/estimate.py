@@ -11,6 +11,8 @@ from enum import StrEnum
 from trainscope.records import Json, Metric, Shown
 from trainscope.records.metric import ACCURACY
 
+MANY = 1e7
+"""Epochs, steps or tokens from which on four digits of their number are written."""
 FEW_REACH = 1 / 3
 """Probability below which a target is called unreachable. Less than a half, as curves that seem to
 level off rise on: so of the targets that are reached few are called so."""
@@ -249,8 +251,8 @@ class Estimate(Shown):
     @property
     def is_known(self) -> bool:
         """Return whether it is told when, be it never: of no or too few records it is not."""
-        never = self.status in (EstimateStatus.IMPOSSIBLE, EstimateStatus.DIVERGED)
-        return never or math.isfinite(self.first_passage.median)
+        few = self.status in (EstimateStatus.EMPTY, EstimateStatus.TOO_FEW)
+        return not few or math.isfinite(self.first_passage.median)
 
     @property
     def beyond_lr_time(self) -> str:
@@ -319,4 +321,6 @@ def _write(value: float) -> str:
     """Return a count of epochs for a sentence."""
     if not math.isfinite(value):
         return "never"
+    if value >= MANY:
+        return f"{value:.4g}"
     return f"{value:.0f}" if value >= 10 or value == round(value) else f"{value:.1f}"

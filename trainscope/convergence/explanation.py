@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 
-from trainscope.convergence.axis import told as in_epochs
 from trainscope.convergence.ceiling import ceiling
 from trainscope.convergence.curve import LearningCurve
 from trainscope.convergence.decay_gain import Gain
@@ -16,7 +15,7 @@ from trainscope.convergence.passage import running_maximum
 from trainscope.convergence.passages import Passages
 from trainscope.convergence.plan import Plan
 from trainscope.convergence.scale import Scale
-from trainscope.convergence.stage import FEW, FirstStage
+from trainscope.convergence.stage import FEW, SAME, FirstStage
 
 ROUNDED = 0.02
 """Share by which a plan's LR may differ from the run's, as it was written."""
@@ -233,7 +232,7 @@ def about_the_records(told: str, status: EstimateStatus, small: LearningCurve, w
         small: The curve.
         watched: Its records in the first LR stage.
     """
-    epochs = [in_epochs(epoch, small.unit) for epoch in small.epochs[small.epochs > 0].tolist()]
+    epochs = small.epochs[small.epochs > 0] * small.unit
     if status is EstimateStatus.TOO_FEW and len(epochs) >= FEW:
         told = told.replace(
             sentence(status, small.metric),
@@ -242,7 +241,7 @@ def about_the_records(told: str, status: EstimateStatus, small: LearningCurve, w
             "LR or more: the numbers are rough, and without a reference there are none below "
             "four. Watch a run whose LR stays for a while.",
         )
-    if len(epochs) > 1 and epochs[0] > max(1.0, epochs[1] / 2):
+    if len(epochs) > 1 and epochs[0] > max(1.0, epochs[1] / 2) * (1 + SAME):
         told += (
             f" The first epoch with a record is {epochs[0]:g}, and epochs count from the start of "
             "retraining: if they are counted on from an earlier training, number them from 1, as "

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from trainscope.convergence.axis import counted_in, told_in, unit_of
+from trainscope.convergence.axis import Axis
 from trainscope.convergence.calibration import Calibration, load
 from trainscope.convergence.curve import LearningCurve
 from trainscope.convergence.decay_gain import Gain, decay_gain, final_quality
@@ -95,9 +95,9 @@ def estimate_extra_epochs(
         raise RecordError(f"the level must lie between 0 and 1, like 0.8, not {level}")
     _check_alike(small, reference)
     decayed = early_decay(small)
-    one = unit_of(small)
-    small = counted_in(small, one)
-    reference = None if reference is None else counted_in(reference, one)
+    axis = Axis.of(small)
+    small = axis.curve(small)
+    reference = None if reference is None else axis.curve(reference)
     if len(small):
         scale = shared_scale([small] if reference is None else [small, reference])
         small = small.on(scale)
@@ -105,9 +105,9 @@ def estimate_extra_epochs(
     scale = small.scale
     if scale.log and target <= 0:
         raise RecordError(f"a perplexity is above 0, and the target is {target:g}")
-    plan = None if schedule is None else read_plan(schedule, total_epochs, one)
+    plan = None if schedule is None else read_plan(schedule, total_epochs, axis)
     found = _estimated(small, target, reference, level, plan, calibration or load())
-    found = told_in(found, one)
+    found = axis.estimate(found)
     if decayed is not None:
         decayed = replace(decayed, explanation=over(small.per, decayed.explanation))
     return replace(

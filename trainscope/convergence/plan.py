@@ -7,13 +7,15 @@ from itertools import pairwise
 
 import numpy as np
 
-from trainscope.convergence.axis import on_axis
+from trainscope.convergence.axis import Axis
 from trainscope.convergence.curve import LearningCurve
 from trainscope.convergence.estimate import THE_SCHEDULE, THE_STAGE
 from trainscope.convergence.stage import FEW, first_stage, held
 from trainscope.convergence.track import Track
 from trainscope.errors import ScheduleError
 
+EPOCHS = Axis(1.0, np.array([]))
+"""The axis as it is written."""
 ANNEALED = 0.25
 """Share of its peak at which a falling LR may be at its end."""
 HELD = 0.15
@@ -78,7 +80,7 @@ class Plan:
         return Track(np.where(edges > rise, later, edges), self.track.rates)
 
 
-def read_plan(schedule: str, total: float | None, unit: float = 1.0) -> Plan:
+def read_plan(schedule: str, total: float | None, axis: Axis = EPOCHS) -> Plan:
     """Read `0:1e-3,30:1e-4,45:1e-5` and its total of epochs.
 
     The first stage ends where the LR first falls, so that a warmup belongs to it.
@@ -86,7 +88,7 @@ def read_plan(schedule: str, total: float | None, unit: float = 1.0) -> Plan:
     Args:
         schedule: The first epoch and the LR of every stage.
         total: Epochs.
-        unit: The epochs that one of the plan's is to stand for.
+        axis: What it is to be told over.
 
     Raises:
         ScheduleError: The schedule is not of that form, or the total is missing or too small.
@@ -99,7 +101,7 @@ def read_plan(schedule: str, total: float | None, unit: float = 1.0) -> Plan:
         raise ScheduleError(
             f"the LR schedule '{schedule}' needs a total of more than {starts[-1]:g} epochs"
         )
-    ends = on_axis(np.array([*starts[1:], total], dtype=np.float64), unit)
+    ends = axis.places(np.array([*starts[1:], total], dtype=np.float64))
     decay = next((i for i in range(1, len(stages)) if stages[i][1] < stages[i - 1][1]), len(stages))
     peak = max(lr for _, lr in stages[:decay])
     if not peak:
@@ -107,7 +109,7 @@ def read_plan(schedule: str, total: float | None, unit: float = 1.0) -> Plan:
     rates = np.array([lr for _, lr in stages])
     tail = float((rates * np.diff(ends, prepend=0.0))[decay:].sum()) / peak
     track = Track(ends, rates).joined()
-    return Plan(first=float(ends[decay - 1]), lr=peak, tail=tail, track=track, unit=unit)
+    return Plan(first=float(ends[decay - 1]), lr=peak, tail=tail, track=track, unit=axis.unit)
 
 
 def _stage(part: str, schedule: str) -> tuple[float, float]:

@@ -17,6 +17,9 @@ from trainscope.convergence.plan import Plan
 from trainscope.convergence.stage import SAME
 from trainscope.convergence.track import Track
 
+HALF, LATE = 0.5, 0.3
+"""The median, and how much of the turn of a loss the late ends of longer plans have: enough for
+them to hold, where all of it makes those of language models endless."""
 POINTS = 40
 """Epochs at which a curve is looked at."""
 LONGEST = 30.0
@@ -40,6 +43,7 @@ class Prospect:
         curves: [D, M], quality of every draw.
         longer: [K], epochs that are added.
         ends: [D, K], quality at the end of the plan with as many more epochs, never falling.
+        turned: [D, K], the same if the loss turns for the worse (`Law.turned`).
     """
 
     law: Law
@@ -51,6 +55,7 @@ class Prospect:
     curves: Floats
     longer: Floats
     ends: Floats
+    turned: Floats
     ended: float | None = None
 
     def final(self) -> Floats:
@@ -59,18 +64,21 @@ class Prospect:
 
     def reachable(self, goal: float) -> float:
         """Return the probability that the plan, or one made longer, ends at a goal."""
-        return float(np.mean(self.ends[:, -1] >= goal))
+        return float(np.mean(self.turned[:, -1] >= goal))
 
     def extra(self, goal: float, tails: tuple[float, ...]) -> tuple[float, ...]:
         """Return quantiles of the epochs to add so that the plan ends at a goal; all finite.
 
-        A draw that never gets there counts as the longest plan that was tried.
+        A draw that never gets there counts as the longest plan that was tried. The late ones are
+        those of a loss that turns.
 
         Args:
             goal: Quality.
             tails: Probabilities.
         """
-        found: list[float] = np.quantile(self.extras(goal), tails).tolist()
+        plain = np.quantile(self.extras(goal), tails)
+        late = np.quantile(_reaching(self.longer, self.turned, goal), tails)
+        found: list[float] = np.where(np.array(tails) > HALF, late, plain).tolist()
         return tuple(found)
 
     def extras(self, goal: float) -> Floats:
@@ -129,17 +137,19 @@ def prospect(
     curves = law.quality(track, at, watched)
     unit = plan.first if plan.staged else plan.total
     longer = np.append(0.0, unit * np.geomspace(0.02, LONGEST, LENGTHS))
-    ends = [curves[:, -1]]
+    ends = [(track, curves[:, -1:])]
     for extra in longer[1:]:
         afresh = plan.longer(float(extra))
-        ends.append(law.quality(afresh, afresh.edges[-1:], watched)[:, 0])
-    rising = np.maximum.accumulate(np.stack(ends, axis=1), axis=1)
+        ends.append((afresh, law.quality(afresh, afresh.edges[-1:], watched)))
+    plain = np.concatenate([end for _, end in ends], axis=1)
+    later = [law.turned(end, LATE * law.helped, one, one.edges[-1:]) for one, end in ends]
+    both = [np.maximum.accumulate(each, axis=1) for each in (plain, np.concatenate(later, axis=1))]
     if followed is None or plan.total > watched * (1 + SAME):
         ended = None
     if ended is not None:
-        rising = rising + (ended - rising[:, :1])
+        both = [each + (ended - each[:, :1]) for each in both]
     return Prospect(
-        law, plan, track, watched, followed is not None, at, curves, longer, rising, ended
+        law, plan, track, watched, followed is not None, at, curves, longer, both[0], both[1], ended
     )
 
 

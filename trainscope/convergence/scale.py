@@ -8,6 +8,8 @@ are added up and perplexities multiplied.
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -25,6 +27,14 @@ Values = TypeVar("Values", float, Floats)
 SEEN = 10.0
 """Points from the first record to the best of the curves, of a metric that is no percentage: levels
 up to 100 points are looked at, ten times what was seen."""
+LARGEST = 600.0
+"""The logarithm above which a perplexity is told as this one's."""
+UNITS = {"nats": 1.0, "bits": math.log(2), "": 1.0}
+"""Of losses, in nats."""
+_LOSS = re.compile(
+    r"^((val(id(ation)?)?|test|eval(uation)?|dev)[\W_]*)?loss$|entropy|likelihood|\bnll\b",
+    re.IGNORECASE,
+)
 LEAST = 1e-9
 """The span of a curve that does not move, as a share of its size."""
 
@@ -38,12 +48,14 @@ class Scale:
         origin: Where 0 points are, on the axis that rises with quality.
         points: Points for each unit of that axis.
         log: The axis is the logarithm of the metric.
+        least: The smallest value that the metric has; None where that is not known.
     """
 
     metric: Metric
     origin: float = 0.0
     points: float = 1.0
     log: bool = False
+    least: float | None = None
 
     @property
     def percent(self) -> bool:
@@ -67,16 +79,17 @@ class Scale:
         if self.percent:
             return quality if self.metric.sign > 0 else 100.0 - quality
         axis = self.metric.sign * (quality / self.points + self.origin)
-        found: Values = np.exp(axis) if self.log else axis
+        found: Values = np.exp(np.minimum(axis, LARGEST)) if self.log else axis
         return found
 
     def within(self, quality: Values) -> Values:
         """Return values from points, kept within the metric's range: a loss is 0 or more."""
         value = self.value(quality)
-        if not self.percent and self.metric.unit != "nats":
-            return value
-        found: Values = np.clip(value, 0.0, 100.0 if self.percent else None)
-        return found
+        if self.percent:
+            value = np.clip(value, 0.0, 100.0)
+        elif self.least is not None:
+            value = np.maximum(value, self.least)
+        return value
 
     def written(self, quality: float) -> str:
         """Write a value, like "97.25 %" or "3.281 nats"."""
@@ -111,4 +124,17 @@ def shared_scale(curves: Sequence[LearningCurve]) -> Scale:
     best = max(float(each.max()) for each in axes)
     spread = max(float(np.ptp(each)) for each in axes)
     span = best - first or spread or LEAST * max(abs(best), 1.0)
-    return Scale(metric, first, SEEN / span, log)
+    least = min(float(each.min()) for each in held)
+    bound = (1.0 if least >= 1 else 0.0) if log else 0.0 if nats_of(metric) and least >= 0 else None
+    return Scale(metric, first, SEEN / span, log, bound)
+
+
+def nats_of(metric: Metric) -> float | None:
+    """Return the nats that one of a loss' unit is; None for what is no cross-entropy by its name.
+
+    A loss that says no unit is taken to be in nats.
+    """
+    if metric.sign > 0 or metric.unit not in UNITS:
+        return None
+    named = metric.unit or _LOSS.search(metric.name)
+    return UNITS[metric.unit] if named else None

@@ -99,8 +99,8 @@ def final_of(
     found = _values(small.scale, ends, tails)
     if not small.scale.percent:
         law, end = ahead.law, ahead.at[-1:]
-        turned = law.helped * law.turned(ahead.track, end)[:, 0]  # the rest is in the curves
-        worse = _values(small.scale, ends - turned, tails)
+        turned = law.turned(ends[:, None], law.helped, ahead.track, end)[:, 0]
+        worse = _values(small.scale, turned, tails)  # as far as the curves have not turned yet
         up = small.scale.metric.sign > 0
         found = Interval(
             found.median, worse.low if up else found.low, found.high if up else worse.high

@@ -51,7 +51,8 @@ class Metric:
     @property
     def loss_unit(self) -> str:
         """Return the unit of the loss trained beside it: nats where it tells a cross-entropy."""
-        told = self.unit == "nats" or self.name in ("error", "perplexity")
+        named = self.name in ("mean IoU", "error") and self.unit == "%"
+        told = self.unit == "nats" or "perplexity" in self.name or named
         return "nats" if self.is_accuracy or told else ""
 
     @property

@@ -51,6 +51,9 @@ def _known(estimate: Estimate, small: LearningCurve) -> list[str]:
     # What is unlikely is told as of those curves that do get there.
     told = not estimate.first_passage.is_late
     ever = ", if at all" if estimate.reachable < HALF and told else ""
+    done = estimate.status is EstimateStatus.REACHED
+    if done and estimate.first_passage.median > small.epochs[-1]:  # the decays brought it there
+        ever = " at the first LR"
     beyond = estimate.lengthens == THE_WATCHED
     added = " beyond those watched" if beyond else f" to add to {estimate.lengthens}"
     added = "" if beyond and "more" in extra else added
@@ -64,7 +67,7 @@ def _known(estimate: Estimate, small: LearningCurve) -> list[str]:
 def _bound_in_words(bound: float, estimate: Estimate, small: LearningCurve) -> str:
     """Say what the epoch of equal LR time is worth beside the estimate."""
     if estimate.status is not EstimateStatus.REACHED:
-        if bound <= small.epochs[-1]:
+        if len(small) and bound <= small.epochs[-1]:
             return "which has passed: here it is no upper bound"
         if bound < estimate.first_passage.median:
             return "earlier than the estimate: here it is hardly an upper bound"
