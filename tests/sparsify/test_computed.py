@@ -116,3 +116,25 @@ def test_filters_are_cut_where_what_reads_them_is_no_other_for_it():
         whole.d.weight[:, list(done.removed["c"])] = 0
         whole.h.weight[:, list(done.removed["d"])] = 0
         assert torch.allclose(done.module(x), whole(x), rtol=1e-12, atol=1e-14)
+
+
+class Sideways(nn.Module):
+    """GPT-2's linear layer: its weight is [in, out], behind its input."""
+
+    def __init__(self, into, out):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(into, out) / into**0.5)
+        self.bias = nn.Parameter(torch.zeros(out))
+
+    def forward(self, x):
+        flat = torch.addmm(self.bias, x.reshape(-1, x.shape[-1]), self.weight)
+        return flat.reshape(*x.shape[:-1], -1)
+
+
+@pytest.mark.parametrize("positions", range(4, 20))
+def test_inputs_of_the_weights_own_shape_are_not_taken_for_it(positions):
+    """As many rows as outputs: the activations have the shape of the weight, or its transpose's."""
+    torch.manual_seed(0)
+    network = nn.Sequential(Sideways(16, 24), nn.ReLU(), Sideways(24, 16)).eval()
+    assert not computes_weights(network, (positions, 16))
+    assert losing_zeros(network, weights_in(network), (positions, 16)) == set()

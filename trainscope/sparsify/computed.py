@@ -106,13 +106,19 @@ class _Spy(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         """Run one operator, and look at the factors of a product."""
         if func.overloadpacket in FORMULAS:
+            given = [factor.detach() for factor in args[1:] if isinstance(factor, Tensor)]
             for weight in self.now:
-                shape = weight.tensor.shape
-                for factor in (f for f in args[1:] if isinstance(f, Tensor)):
-                    turned = factor.ndim == 2 and factor.shape == shape[::-1]
-                    if factor.shape == shape or turned:
-                        self.found.setdefault(weight.name, []).append(factor.detach())
+                alike = [factor for factor in given if _fits(factor, weight.tensor)]
+                # Samples may have the weight's shape too; where it is a factor itself, they are.
+                itself = [factor for factor in alike if _same_memory(factor, weight.tensor)]
+                self.found.setdefault(weight.name, []).extend(itself or alike)
         return func(*args, **(kwargs or {}))
+
+
+def _fits(factor: Tensor, weight: Tensor) -> bool:
+    """Tell whether a factor has the shape of a weight, or of its transpose."""
+    turned = factor.ndim == 2 and factor.shape == weight.shape[::-1]
+    return turned or factor.shape == weight.shape
 
 
 def _has_zeros(factor: Tensor, places: Tensor) -> bool:
