@@ -1,4 +1,4 @@
-"""`trainscope demo`: the whole story on a small network, in a minute or two."""
+"""`trainscope demo`: the whole story on a small network, in a few minutes."""
 
 from __future__ import annotations
 

@@ -125,6 +125,29 @@ def test_intact_trainability_is_called_intact():
     assert "still rising" not in text
 
 
+def test_networks_at_chance_have_no_trainability_to_be_intact():
+    """Of ten classes: 13 % is nothing learned, whatever its standard error."""
+    untrained = Columns(retraining(12.0, [12.5, 12.7]), retraining(12.0, [12.9, 13.4]))
+    rough = {
+        column: replace(m, scalars={k: replace(v, stderr=1.5) for k, v in m.scalars.items()})
+        for column, m in (("before", untrained.before), ("after", untrained.after))
+    }
+    text = sentences(trainability_accuracy=Columns(**rough))
+    assert "too little for a loss of trainability to show" in text
+    assert "intact" not in text
+
+
+def test_an_lr_that_is_too_large_is_not_praised():
+    harmed = Columns(retraining(60.0, [59.0, 60.0]), retraining(98.0, [60.0, 60.0]))
+    text = sentences(trainability_accuracy=harmed)
+    assert "LR 0.01 is too large" in text
+    assert "intact" not in text
+    harmful = Columns(retraining(98.0, [60.0, 70.0]), retraining(50.0, [40.0, 70.0]))
+    text = sentences(trainability_accuracy=harmful)
+    assert "this LR harms the dense network itself, which starts from 98.0 %" in text
+    assert "still rising" not in text
+
+
 def test_a_gap_within_its_error_is_not_called_intact():
     near = Columns(retraining(90.0, [90.0, 90.0]), retraining(80.0, [88.5, 89.0]))
     rough = {

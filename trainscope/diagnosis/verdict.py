@@ -56,7 +56,7 @@ def verdict(
         lines += _curvature(probes["curvature"], retraining)
     if retraining is not None:
         lines += _too_large(probes.get("curvature"), retraining)
-        lines += _retraining(retraining)
+        lines += _retraining(retraining, network.num_classes)
     lines += [_estimate(estimate) for estimate in estimates]
     return tuple(lines)
 
@@ -143,7 +143,8 @@ def _gradient(columns: Columns) -> Iterator[str]:
         return
     old, new = columns.before.get(name), _value(columns.recalibrated, name)
     mended = f" ({number(new / old)} times with batch norm recalibrated)" if old and new else ""
-    line = f"Gradient norm: {number(ratio)} times what it was{mended}. "
+    what = "Gradient norm, unbiased" if name == "norm_unbiased" else "Gradient norm"
+    line = f"{what}: {number(ratio)} times what it was{mended}. "
     if ratio > 1:
         line += "The first steps are longer, which is no sign of recovery: watch the test."
     else:
@@ -207,8 +208,8 @@ def _too_large(curvature: Columns | None, retraining: Columns) -> Iterator[str]:
     yield from too_large(None if curvature is None else curvature.last, tried)
 
 
-def _retraining(columns: Columns) -> Iterator[str]:
-    yield from _trainability(columns)
+def _retraining(columns: Columns, classes: int | None) -> Iterator[str]:
+    yield from _trainability(columns, classes)
     dense, pruned = _pair(columns)
     for which, found in (("dense", dense), ("pruned", pruned)):
         said = found is pruned and any(None in losses for losses in retrained(found).losses)
@@ -217,7 +218,9 @@ def _retraining(columns: Columns) -> Iterator[str]:
         elif found.status is Status.NONFINITE and not said:
             yield f"The {which} network's {found.reason}: use a smaller LR, or warm up."
     told = retrained(pruned)
-    metric, harmed = told.metric, {harm.lr for harm in harms(pruned)}
+    metric, harmed = told.metric, {harm.lr for harm in (*harms(pruned), *harms(dense))}
+    if _harms_dense(columns):
+        harmed.add(told.lrs[0])
     for lr, curve, losses in zip(told.lrs, told.curves, told.losses, strict=False):
         if None in losses or len(curve) < 2 or lr in harmed:
             continue
@@ -237,7 +240,7 @@ def _points(metric: Metric, gap: float) -> str:
     return f"{gap:.1f} points" if metric.unit == "%" else f"{gap:.1f} %"
 
 
-def _trainability(columns: Columns) -> Iterator[str]:
+def _trainability(columns: Columns, classes: int | None) -> Iterator[str]:
     dense, pruned = _pair(columns)
     before, after, told = dense.get("ta"), pruned.get("ta"), retrained(pruned)
     if before is None or after is None:
@@ -249,21 +252,23 @@ def _trainability(columns: Columns) -> Iterator[str]:
         f"{metric.written(before)} for the dense network"
     )
     old, bound = retrained(dense), metric.points(_noise(columns), before)
-    start, fall = old.start, metric.points(metric.sign * (before - after), before)
-    harm = 0.0 if start is None else metric.points(metric.sign * (start - before), start)
-    harmed = None if start is None else beyond_noise(harm, start, old, 0, old, 1)
+    fall = metric.points(metric.sign * (before - after), before)
     fallen = beyond_noise(fall, before, old, 1, told, 1)
-    if start is not None and harm > HARMFUL_POINTS and (harm > bound if harmed is None else harmed):
+    chance = 100 / classes if metric.is_accuracy and classes else 0.0
+    if _harms_dense(columns):
+        assert old.start is not None
         line += (
-            f": this LR harms the dense network itself, which starts from {metric.written(start)}"
+            f": this LR harms the dense network itself, which starts from "
+            f"{metric.written(old.start)}"
         )
-    elif metric.unit == "%" and metric.sign > 0 and before <= bound:
+    elif metric.unit == "%" and metric.sign > 0 and before <= chance + bound:
         line += (
             ", which is too little for a loss of trainability to show: train the dense network "
             "further before it is pruned, or take more of retraining"
         )
     elif fall <= INTACT_POINTS:
-        line += f": trainability is intact at LR {lr:g}"
+        if lr not in {harm.lr for harm in harms(pruned)}:
+            line += f": trainability is intact at LR {lr:g}"
     elif not (fall > bound if fallen is None else fallen):
         size = f", {_points(metric, bound)}" if fallen is None else ""
         line += (
@@ -271,6 +276,18 @@ def _trainability(columns: Columns) -> Iterator[str]:
             "they show no loss of trainability, and do not rule one out: test on more samples"
         )
     yield line + "."
+
+
+def _harms_dense(columns: Columns) -> bool:
+    """Tell whether the first LR makes the dense network worse than it started, beyond noise."""
+    dense, _ = _pair(columns)
+    before, old = dense.get("ta"), retrained(dense)
+    if before is None or old.start is None:
+        return False
+    harm = old.metric.points(old.metric.sign * (old.start - before), old.start)
+    harmed = beyond_noise(harm, old.start, old, 0, old, 1)
+    bound = old.metric.points(_noise(columns), before)
+    return harm > HARMFUL_POINTS and (harm > bound if harmed is None else harmed)
 
 
 def _noise(columns: Columns) -> float:
