@@ -9,6 +9,7 @@ from task_cases import task_case
 
 from trainscope import Action, diagnose
 from trainscope.diagnosis import budget, clock
+from trainscope.probes.scalar_spec import described
 from trainscope.task import Detection, Task
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -64,3 +65,7 @@ def test_every_probe_is_measured_in_rounds_or_says_why_not(
                 assert column.status == "ok" or "torchmetrics" in column.reason
             else:
                 assert column.status == "ok", (name, column.reason)
+    told = " ".join(note for note in found.notes if "in part:" in note)
+    for name, columns in found.probes.items():
+        if not columns.before.scalars:
+            assert described(name).heading(task.metric) not in told

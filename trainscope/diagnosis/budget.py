@@ -349,6 +349,10 @@ class Measuring:
         return found
 
     def _said(self, name: str) -> str:
+        columns = self.found.get(name)
+        measured = [] if columns is None else [columns.before, columns.after, columns.recalibrated]
+        if all(column is None or not column.scalars for column in measured):
+            return ""  # each column says why there is nothing in it
         level = self._level.get(name)
         return self._parts.get(name, "") if level is None else self._plans[name][level].said
 
