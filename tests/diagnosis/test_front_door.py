@@ -14,11 +14,14 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import trainscope
 from trainscope import diagnose, examine, measure
+from trainscope.cli.probe import RETRAIN_LR
 from trainscope.data import ProbeData
 from trainscope.errors import TrainscopeError
 from trainscope.probes import Gradient
 from trainscope.records import Diagnosis
+from trainscope.records.retrained import retrained
 from trainscope.sparsify import Action
+from trainscope.training.schedule import parse_rates
 
 QUICK = {"samples": 8, "probes": ["gradient"]}
 
@@ -198,3 +201,21 @@ def test_measure_shows_no_option_that_it_refuses():
     assert not any(f"    {name}:" in described or f"`{name}`" in described for name in refused)
     with pytest.raises(trainscope.TrainscopeError, match="use diagnose for an action"):
         trainscope.measure("x.pt", ratio=0.5)
+
+
+@pytest.mark.parametrize(
+    ("asked", "lrs"),
+    [
+        ({}, (1e-2, 1e-3)),
+        ({"retrain_lr": 3e-3}, (3e-3,)),
+        ({"retrain_lr": (1e-1, 1e-2)}, (1e-1, 1e-2)),
+    ],
+)
+def test_retraining_is_tried_at_the_lrs_of_the_command_or_at_those_asked_for(asked, lrs):
+    probes = ["trainability_accuracy"]
+    data = (_loader(), _loader())
+    found = diagnose(_net(), ratio=0.5, data=data, probes=probes, retrain_epochs=2, **asked)
+    tried = retrained(found.probes["trainability_accuracy"].last)
+    assert tuple(tried.lrs) == lrs
+    assert len(found.estimates) == sum(lr < max(lrs) for lr in lrs)
+    assert tuple(parse_rates(RETRAIN_LR)) == (1e-2, 1e-3)

@@ -19,6 +19,9 @@ DTYPES = ("float32", "bfloat16", "float64")
 MAX_SEED = 2**63 - 2
 """The largest seed: torch takes up to 2^63 - 1, and the next one is used too."""
 
+RETRAIN_LRS = (1e-2, 1e-3)
+"""LRs that retraining is tried at: the larger one is what the smaller one is held against."""
+
 
 def check_action(ratio: float | None, action: Action | None, after: object) -> None:
     """Refuse more than one description of what is done to the network.

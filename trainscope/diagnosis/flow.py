@@ -13,6 +13,7 @@ from torch import nn
 
 from trainscope.data import Dataset, Given, RandomInputs
 from trainscope.diagnosis.asked import (
+    RETRAIN_LRS,
     as_dtype,
     as_probe,
     as_settings,
@@ -107,6 +108,7 @@ def examine(
     better: str = "lower",
     sequence_length: int | None = None,
     tokenizer: str | Path | None = None,
+    retrain_lr: float | Sequence[float] = RETRAIN_LRS,
     retrain_epochs: int | None = None,
     retrain_steps: int | None = None,
     budget: str | float | None = DEFAULT,
@@ -150,7 +152,9 @@ def examine(
         sequence_length: Tokens of a sequence of text; by default 128, fewer where the network
             takes fewer.
         tokenizer: The folder of the tokenizer of text, where it is not the network's own.
-        retrain_epochs: Epochs of the trainability accuracy.
+        retrain_lr: LRs of the trainability accuracy; the smaller ones are told how many more epochs
+            they need to get to what the largest sound one reached.
+        retrain_epochs: Its epochs.
         retrain_steps: Or its optimizer steps.
         budget: Time for the measurements of all columns, like "2m" or seconds; what it is too short
             for is measured in part, which the notes say. "none" (or None) for all of it. Networks
@@ -169,7 +173,8 @@ def examine(
     """
     tell = progress or (lambda _: None)
     seconds = parse_budget(budget)
-    retraining: dict[str, Any] = {"epochs": retrain_epochs, "steps": retrain_steps}
+    lrs = (retrain_lr,) if isinstance(retrain_lr, int | float) else tuple(retrain_lr)
+    retraining: dict[str, Any] = {"lrs": lrs, "epochs": retrain_epochs, "steps": retrain_steps}
     if optimizer is not None:
         retraining["settings"] = as_settings(optimizer)
     chosen = [as_probe(probe, retraining) for probe in probes]
