@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pickle
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -16,12 +16,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from trainscope.data import ProbeData
 from trainscope.errors import ProbeError, TaskError
 from trainscope.networks.belongings import own_generators
 from trainscope.networks.copies import whole_copy
+from trainscope.probes.call_trace import Call, Same, all_same, first_place, trace
 from trainscope.probes.footprint import followed_once
 from trainscope.probes.passes import checked_outputs
 from trainscope.records.stability import SUMMED
@@ -96,7 +96,6 @@ class Behaviour:
         return found
 
 
-_Same = Callable[[Tensor, Tensor], bool]
 _Found = dict[tuple[int, int], tuple[nn.Module, Tensor, Behaviour]]
 _shared: ContextVar[_Found | None] = ContextVar("_shared", default=None)
 
@@ -155,6 +154,10 @@ class _Passes:
         """Return the tensors of the outputs for a batch."""
         return tensors(self.outputs(batch))
 
+    def trace(self, batch: Batch) -> list[Call]:
+        """Return the calls of a pass."""
+        return trace(self.network, lambda: self(batch))
+
     def part(self, batch: Batch, rows: slice) -> Batch:
         """Return some samples next to each other as a batch."""
         return self.task.select(batch, torch.arange(rows.start, rows.stop))
@@ -174,7 +177,7 @@ def _look(passes: _Passes, few: Batch, *, labelled: bool, single: bool) -> Behav
     # Where nothing is drawn, the parts have told already that they are the same twice.
     told = not drew and coupled is None and passes.task.size(few) > 1
     for _ in range(TRIES - 1 if drew else 0 if told else 1):
-        if not _all(_unlike(_changed if drew else _differ), first, passes(few)):
+        if not all_same(_unlike(_changed if drew else _differ), first, passes(few)):
             return Behaviour(classes, random=_why_random(passes, few, drew))
     random_loss = _why_random_loss(passes, few, outputs) if labelled and classes is None else None
     if random_loss is not None:
@@ -190,7 +193,7 @@ def _look(passes: _Passes, few: Batch, *, labelled: bool, single: bool) -> Behav
     return Behaviour(classes, coupled=coupled, draws=drew, reaching=reaching, summed=summed)
 
 
-def _unlike(differ: _Same) -> _Same:
+def _unlike(differ: Same) -> Same:
     return lambda one, two: not differ(one, two)
 
 
@@ -291,8 +294,8 @@ def _differ(one: Tensor, two: Tensor) -> bool:
 def _why_random(passes: _Passes, few: Batch, drew: bool) -> str:
     place = None
     for _ in range(TRIES):
-        one, two = _trace(passes, few), _trace(passes, few)
-        place = _first_place(one, two, _unlike(_changed))
+        one, two = passes.trace(few), passes.trace(few)
+        place = first_place(one, two, _unlike(_changed))
         if place is not None:
             break
     how, remedy = "keeps a state from pass to pass", "let each pass in eval mode begin anew"
@@ -323,14 +326,14 @@ def _why_coupled(passes: _Passes, few: Batch, together: list[Tensor]) -> str | N
             size = rows.stop - rows.start
             return f"{depends}: a batch of {'one' if size == 1 else size} is not taken ({error})"
         same = _same_rows(rows, count)
-        if _all(same, together, apart) or _is_rounding(passes, few, rows):
+        if all_same(same, together, apart) or _is_rounding(passes, few, rows):
             continue
-        place = _first_place(_trace(passes, few), _trace(passes, passes.part(few, rows)), same)
+        place = first_place(passes.trace(few), passes.trace(passes.part(few, rows)), same)
         return depends if place is None else f"{depends}: {place} mixes them"
     return None
 
 
-def _same_rows(rows: slice, count: int) -> _Same:
+def _same_rows(rows: slice, count: int) -> Same:
     """Return a comparison of a value for `count` samples with that for some of them alone.
 
     What has no axis of samples (a mean over the batch, a hidden state by layers) is passed over
@@ -359,64 +362,6 @@ def _is_rounding(passes: _Passes, few: Batch, rows: slice) -> bool:
         together, apart = exact(wide), exact(exact.part(wide, rows))
     except Exception:  # a network that is made for one dtype, or cannot be copied
         return False
-    return any(leaf.dtype == torch.float64 for leaf in together) and _all(
+    return any(leaf.dtype == torch.float64 for leaf in together) and all_same(
         _same_rows(rows, passes.task.size(few)), together, apart
     )
-
-
-@dataclass(frozen=True)
-class _Call:
-    """One call of a module: what it is named, what it was given and what it made."""
-
-    place: str
-    given: list[Tensor]
-    made: list[Tensor]
-
-
-def _trace(passes: _Passes, few: Batch) -> list[_Call]:
-    """Return the calls of a forward pass, in the order in which they ended."""
-    calls: list[_Call] = []
-    given: list[list[Tensor]] = []
-    handles = []
-    for name, module in passes.network.named_modules():
-        place = _place(name, module)
-
-        def enter(_: nn.Module, args: object, kwargs: object) -> None:
-            given.append(_tensors((args, kwargs)))
-
-        def leave(_: nn.Module, __: object, out: object, place: str = place) -> None:
-            calls.append(_Call(place, given.pop(), _tensors(out)))
-
-        handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
-        handles.append(module.register_forward_hook(leave))
-    try:
-        passes(few)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return calls
-
-
-def _tensors(tree: object) -> list[Tensor]:
-    return [leaf.detach().clone() for leaf in tensors(tree)]
-
-
-def _place(name: str, module: nn.Module) -> str:
-    kind = type(module).__name__
-    if isinstance(module, _NormBase) and module.running_mean is None:
-        kind += " without running statistics"
-    return f"the layer '{name}' ({kind})" if name else f"the forward method of {kind}"
-
-
-def _first_place(one: list[_Call], two: list[_Call], same: _Same) -> str | None:
-    """Return the innermost place that is given the same and makes something else."""
-    for a, b in zip(one, two, strict=False):
-        if a.place != b.place:
-            return None
-        if _all(same, a.given, b.given) and not _all(same, a.made, b.made):
-            return a.place
-    return None
-
-
-def _all(same: _Same, one: list[Tensor], two: list[Tensor]) -> bool:
-    return len(one) == len(two) and all(same(a, b) for a, b in zip(one, two, strict=True))

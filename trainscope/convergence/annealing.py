@@ -2,11 +2,12 @@
 
 Quality is taken as Q = Q0 - A (tau / T)^-alpha - B n. The first loss is what training takes off: it
 falls as a power of tau, the sum of LR^q over the epochs. The second is the noise that the present
-LR keeps up and that a decay releases: n follows LR^p, with a short delay. Constant runs tell
-nothing of B, runs with decays do, and runs at two LRs do between them. The powers cannot be read
-off one curve, so that all of a grid are kept, each weighted by how well its fit agrees with the
-records. Early records count less, by how far below the last ones they lie. Nothing in it depends on
-the units of the axis, of the LR or of the metric.
+LR keeps up and that a decay releases: n follows LR^p, with a short delay, and of what an LR above
+all in evidence would add by that only a part (`LOUDER`). Constant runs tell nothing of B, runs with
+decays do, and runs at two LRs do between them. The powers cannot be read off one curve, so that all
+of a grid are kept, each weighted by how well its fit agrees with the records. Early records count
+less, by how far below the last ones they lie. Nothing in it depends on the units of the axis, of
+the LR or of the metric.
 
 Sources of the form: Tissue et al. (2024), "Scaling Law with Learning Rate Annealing"; Luo et al.
 (2025), "A Multi-Power Law for Loss Curve Prediction Across Learning Rate Schedules".
@@ -235,22 +236,22 @@ def fit_law(curves: Sequence[LearningCurve], prior: AnnealingPrior = PRIOR) -> L
     used, powers = np.unique(place, return_inverse=True)
     _beyond_the_fit(draws, seen.now[place], seen, off, prior)
     return Law(
-        draws,
-        alpha[k],
-        powers,
-        grid[:, used],
-        sway,
-        np.maximum(np.random.default_rng(3).standard_normal(DRAWS), 0.0),
-        float(curves[0].quality.min()),
-        not percent,
-        helped,
-        reference,
-        lowest,
-        horizon,
-        max(float(Track.of(c).lr_time(c.lr_epochs[-1:])[0]) for c in curves),
-        rise,
-        jitter,
-        prior,
+        draws=draws,
+        alpha=alpha[k],
+        powers=powers,
+        grid=grid[:, used],
+        sway=sway,
+        fate=np.maximum(np.random.default_rng(3).standard_normal(DRAWS), 0.0),
+        worst=float(curves[0].quality.min()),
+        turns=not percent,
+        helped=helped,
+        reference=reference,
+        lowest=lowest,
+        horizon=horizon,
+        lr_time=max(float(Track.of(c).lr_time(c.lr_epochs[-1:])[0]) for c in curves),
+        rise=rise,
+        jitter=jitter,
+        prior=prior,
     )
 
 

@@ -70,7 +70,8 @@ def drawn_band(
         middle = min(middle, max(early, 1.1 * (passage.median - stage.lag)))
     until = min(until, max(middle, 1.2 * last))
     time = np.geomspace(last, until, POINTS)
-    top = max(float(level[-1]) for _, level in lines)
+    highest = (np.arange(len(sight)) < seen) & (ahead.reach >= min(*tails, HALF))
+    top = float(ahead.levels[highest][-1]) if highest.any() else float(ahead.best[-1])
     rows = []
     for p, (x, y) in zip(tails, lines, strict=True):
         row = _along(np.log(time), x, y, top) if alone else np.interp(np.log(time), x, y)

@@ -55,12 +55,8 @@ def unseen(at: Floats, first: float) -> Floats:
         first: Time of the first record.
     """
     share = first / np.maximum(at, SAME * first)
-    # Without a jump, so that a passage at a record is the same in any unit of time.
+    # Without a jump, so that a passage at a record is not decided by rounding.
     return np.interp(share, (1 / 3, 1.0, 1.02), (0.0, EARLY, BEFORE))
-
-
-TIE = 5e-10
-"""Levels nearer to each other are the same: rounding, and so the axis' unit, decides nothing."""
 
 
 @dataclass(frozen=True)
@@ -180,9 +176,9 @@ def match_levels(small: FirstStage, values: Floats, reference: Rising) -> Matche
     at = np.unique(np.geomspace(max(small.time[0], last / 10), last, LEVELS))
     level, slope, leverage = local_level(small.time, values, at, BANDWIDTH)
     variance = (noise(values) * leverage / np.maximum(slope, 1e-9)) ** 2
-    time, other, shared = reference.passage(level - TIE)
+    time, other, shared = reference.passage(level)
     keep = np.isfinite(time) & (time > 0.02 * reference.time[1])
-    keep &= level > reference.level[0] + TIE
+    keep &= level > reference.level[0]
     time = np.where(keep, time, 1.0)
     return Matches(
         at=np.log(time[keep]),

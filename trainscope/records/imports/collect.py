@@ -12,13 +12,12 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from trainscope.errors import RecordError
+from trainscope.records.imports.choice import choose, fits, is_called
 from trainscope.records.imports.log import (
-    IN_WORDS,
     Log,
     NoAccuracyError,
     listed,
     no_accuracy,
-    no_column,
     test_loss,
 )
 from trainscope.records.imports.names import (
@@ -27,12 +26,9 @@ from trainscope.records.imports.names import (
     LR,
     SECONDS,
     STEP,
-    TEST,
     TRAIN,
-    Meaning,
     is_of_guesses,
     meaning,
-    split_in,
 )
 
 _RATE, _BARE, _TRAINED, _KNOWN = "rate", "accuracy of unnamed data", "training loss", "known"
@@ -45,8 +41,6 @@ MOST_NAMES = 5_000
 MOST_SEEN = 1_000
 """Names that are kept for messages."""
 _PERCENT = re.compile(r"%|percent|(?<![a-z])pct(?![a-z])")
-ENOUGH = 0.9
-"""A name is as good as another if it has a number in this share of the other's epochs."""
 
 
 @dataclass(slots=True)
@@ -190,9 +184,9 @@ class EpochCollector:
         use = None
         if found is not None and found.field in (LR, LOSS, ACCURACY, SECONDS):
             bare = found.field == ACCURACY and not found.split
-            trained = _fits("train_loss", found)
+            trained = fits("train_loss", found)
             use = _BARE if bare else _TRAINED if trained else _RATE if found.field == LR else _KNOWN
-        elif any(_is(name, own) for own in self.asked.values()):
+        elif any(is_called(name, own) for own in self.asked.values()):
             use = _KNOWN
         elif is_of_guesses(name):
             use = _GUESSES
@@ -354,84 +348,6 @@ class EpochCollector:
                 f"The log has several LRs, and '{taken}' was taken: for {listed(others, 3)} say "
                 "--column lr=NAME."
             )
-
-
-def choose(
-    counts: Mapping[str, int], asked: Mapping[str, str], path: str, seen: Iterable[str]
-) -> dict[str, str]:
-    """Return the name that is taken for each field of a Run.
-
-    Args:
-        counts: In how many epochs each name has a number.
-        asked: Names that the person gave, by field.
-        path: Of the log, for messages.
-        seen: Every name in the log.
-
-    Raises:
-        RecordError: A name that the person gave is not there, or two names are equally good.
-    """
-    found = {}
-    meant = {name: m for name in counts if (m := meaning(name)) is not None}
-    for part in IN_WORDS:
-        if part == "epoch":
-            continue
-        if part in asked:
-            own = [name for name in counts if name == asked[part]]
-            own = own or [name for name in counts if _is(name, asked[part])]
-            if not own:
-                if any(_is(name, asked[part]) for name in seen):
-                    raise RecordError(f"{path} has no number in its column '{asked[part]}'")
-                raise no_column(path, asked[part], seen)
-            found[part] = max(own, key=lambda name: (not _trained(name), counts[name]))
-            continue
-        name = _best(part, meant, counts, path)
-        if name is not None:
-            found[part] = name
-    return found
-
-
-def _trained(name: str) -> bool:
-    return split_in(name) == TRAIN
-
-
-def _is(name: str, given: str) -> bool:
-    """Tell whether a person's name for a column is this one, with the data before it or without."""
-    return name == given or name.partition("/")[2] == given
-
-
-def _best(
-    part: str, meant: Mapping[str, Meaning], counts: Mapping[str, int], path: str
-) -> str | None:
-    wanted = {name: m for name, m in meant.items() if _fits(part, m)}
-    if part == "test_accuracy":  # beside val_accuracy, accuracy alone is of training
-        wanted = {name: m for name, m in wanted.items() if m.split} or wanted
-    if not wanted:
-        return None
-    most = max(counts[name] for name in wanted)
-    wanted = {name: m for name, m in wanted.items() if counts[name] >= ENOUGH * most}
-
-    def rank(name: str) -> tuple[bool, bool, int, bool, bool]:
-        m = wanted[name]
-        return m.ema, m.per_step, m.strange, not m.split, m.split != TEST
-
-    best = min(map(rank, wanted))
-    first, *others = [name for name in wanted if rank(name) == best]
-    if others and part == "test_accuracy":
-        raise RecordError(
-            f"{path} has more than one name that may be of the test accuracy, "
-            f"{listed([first, *others])}: say which with --column test_accuracy=NAME"
-        )
-    return first
-
-
-def _fits(part: str, m: Meaning) -> bool:
-    if part in ("lr", "seconds"):
-        return m.field == {"lr": LR, "seconds": SECONDS}[part]
-    if part == "train_loss":
-        return m.field == LOSS and m.split in (TRAIN, "")
-    if part == "test_loss":
-        return m.field == LOSS and m.split not in (TRAIN, "")
-    return part == "test_accuracy" and m.field == ACCURACY and m.split != TRAIN
 
 
 def _is_bare_accuracy(name: str) -> bool:

@@ -41,9 +41,15 @@ from trainscope.records.imports.names import (
 )
 from trainscope.records.imports.survey import Survey
 from trainscope.records.imports.table import open_table, refuse_twice
+from trainscope.records.imports.table_runs import (
+    RUNS,
+    by_columns,
+    by_rows,
+    by_run,
+    cell_of,
+    run_of,
+)
 
-RUNS = ("run", "run_name", "run_id", "run name", "name", "seed", "experiment", "exp", "trial")
-"""Columns that say of which run a row is."""
 ROWS = "The table has no column of epochs: each row counts as one."
 SORTED = "The rows of the table were put in the order of their epochs."
 _EPOCH = re.compile(r"(?:ep(?:och)?\s*)?(\d+(?:\.\d*)?(?:e\d+)?)(?:\s*/\s*\d+)?", re.IGNORECASE)
@@ -186,10 +192,10 @@ class _Reader:
         if not row:  # the header again
             self.again = True
             return
-        if layout.runs and _run_of(row, layout.runs) != layout.run:
+        if layout.runs and run_of(row, layout.runs) != layout.run:
             return
         self.count += 1
-        split = "" if layout.phase is None else split_of(_cell(row, layout.phase))
+        split = "" if layout.phase is None else split_of(cell_of(row, layout.phase))
         if not self.sparse:
             self.sparse = not all(row) or len(row) < len(layout.names)
         values: dict[str, float] = {}
@@ -231,7 +237,7 @@ class _Reader:
     def _epoch(self, line: int, row: Sequence[str], values: Mapping[str, float]) -> int | None:
         if self.layout.epoch is None:
             return self._counted(row, values)
-        cell = _cell(row, self.layout.epoch)
+        cell = cell_of(row, self.layout.epoch)
         if not cell or cell.lower() == "nan":
             return None
         epoch = _epoch_in(cell)
@@ -253,7 +259,7 @@ class _Reader:
         if not ends:
             return None
         self.ends += 1
-        step = None if self.layout.step is None else number(_cell(row, self.layout.step))
+        step = None if self.layout.step is None else number(cell_of(row, self.layout.step))
         if step is None:
             self.steps.append(math.inf)
         else:
@@ -264,7 +270,7 @@ class _Reader:
 
 def _layout(path: Path, names: Sequence[str], asked: Mapping[str, str], run: str | None) -> _Layout:
     own = {at: name for at, name in enumerate(names) if name}
-    wide = _by_run(own)
+    wide = by_run(own)
     if wide:
         picked = choose_run(str(path), list(wide), run)
         common = {at: name for at, name in own.items() if " - " not in name}
@@ -282,9 +288,9 @@ def _layout(path: Path, names: Sequence[str], asked: Mapping[str, str], run: str
     phase, survey = _survey(path, names, own, epoch, phase, asked)
     own_columns = [] if wide else survey.apart(phase)
     if own_columns:
-        picked, found_runs = _by_columns(path, own_columns, run), tuple(own_columns)
+        picked, found_runs = by_columns(path, own_columns, run), tuple(own_columns)
     else:
-        picked, runs, phase = _by_rows(path, runs, phase, run, wide=bool(wide))
+        picked, runs, phase = by_rows(path, runs, phase, run, wide=bool(wide))
         found_runs = () if runs is None else (runs,)
     unordered = not found_runs and survey.each_once and not survey.ascending
     steps = [at for at, name in own.items() if (m := meaning(name)) and m.field == STEP]
@@ -324,20 +330,9 @@ def _survey(
     survey = Survey(epoch, tested, strange)
     if epoch is not None:
         rows = open_table(path)[1]
-        survey.look((_epoch_in(_cell(row, epoch)), row) for _, row in rows)
+        survey.look((_epoch_in(cell_of(row, epoch)), row) for _, row in rows)
         phase = survey.phase(phase)
     return phase, survey
-
-
-def _by_columns(path: Path, columns: Sequence[int], run: str | None) -> str:
-    """Return the run to read, of those that columns tell apart."""
-    found = dict.fromkeys(_run_of(row, columns) for _, row in open_table(path)[1])
-    return choose_run(str(path), list(found), run)
-
-
-def _run_of(row: Sequence[str], columns: Sequence[int]) -> str:
-    """Return the name of a row's run."""
-    return ", ".join(_cell(row, at) for at in columns)
 
 
 def _in_order(
@@ -348,49 +343,13 @@ def _in_order(
     if not layout.unordered or at is None:
         return rows
     rows = (item for item in rows if item[1])
-    return sorted(rows, key=lambda item: _epoch_in(_cell(item[1], at)) or 0.0)
+    return sorted(rows, key=lambda item: _epoch_in(cell_of(item[1], at)) or 0.0)
 
 
 def _epoch_in(cell: str) -> float | None:
     """Return the epoch that a cell says, like 3, 3/90 or epoch 3; None where it says none."""
     found = _EPOCH.fullmatch(cell)
     return None if found is None else float(found[1])
-
-
-def _by_run(names: Mapping[int, str]) -> dict[str, dict[int, str]]:
-    """Return the columns of each run of a table with columns like W&B's `run - metric`."""
-    runs: dict[str, dict[int, str]] = {}
-    for at, name in names.items():
-        run, sign, metric = name.rpartition(" - ")
-        if sign and run and not metric.endswith(("__MIN", "__MAX")):
-            runs.setdefault(run.strip(), {})[at] = metric.strip()
-    return runs
-
-
-def _by_rows(
-    path: Path, runs: int | None, phase: int | None, run: str | None, *, wide: bool
-) -> tuple[str, int | None, int | None]:
-    """Return the run to read, and the columns that say of which run and which data a row is.
-
-    A column counts only if its cells bear it out: more than one run, and only names of data.
-    """
-    found: dict[str, None] = {}
-    phases: set[str] = set()
-    if runs is not None or phase is not None:
-        for _, row in open_table(path)[1]:
-            if runs is not None and len(found) < 1000:
-                found |= {_cell(row, runs): None} if _cell(row, runs) else {}
-            if phase is not None and len(phases) < 1000:
-                phases.add(split_of(_cell(row, phase)))
-    if "" in phases:
-        phase = None
-    if wide:
-        return "", None, phase
-    if len(found) < 2:
-        if run is not None and run not in found:
-            choose_run(str(path), list(found), run)
-        return "", None, phase
-    return choose_run(str(path), list(found), run), runs, phase
 
 
 def _source(names: Sequence[str], layout: _Layout, reader: _Reader) -> str:
@@ -414,7 +373,3 @@ def _part_seconds(log: Log) -> None:
 
 def _is_number(name: str) -> bool:
     return number(name) is not None
-
-
-def _cell(row: Sequence[str], at: int) -> str:
-    return row[at].strip() if at < len(row) else ""

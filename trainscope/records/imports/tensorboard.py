@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 from trainscope.errors import RecordError
-from trainscope.records.imports.collect import choose
+from trainscope.records.imports.choice import choose
 from trainscope.records.imports.event_file import scalars
 from trainscope.records.imports.log import COUNTED, Log, choose_run, no_accuracy, no_column, number
 from trainscope.records.imports.names import EPOCH, is_test_accuracy, meaning, split_of
