@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from trainscope.errors import ProbeError
 from trainscope.probes.curvature import Curvature
-from trainscope.probes.evaluation import evaluation
-from trainscope.probes.parameters import measured
-from trainscope.probes.products import MatrixProduct
+from trainscope.probes.hessian.products import MatrixProduct
+from trainscope.probes.subject.evaluation import evaluation
+from trainscope.probes.subject.parameters import measured
 
 Matrix = Callable[[Tensor], Tensor]
 TOLERANCE, DRAWS = 1e-3, 16

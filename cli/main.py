@@ -7,8 +7,8 @@ from keyword import iskeyword
 
 import click
 
-from trainscope import __version__
 from trainscope.cli.boundary import Boundary, debug_option, is_first
+from trainscope.version import VERSION
 
 GROUPS = {
     "Start": {
@@ -76,7 +76,7 @@ class Commands(Boundary):
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="trainscope")
+@click.version_option(VERSION, prog_name="trainscope")
 def main() -> None:
     """Measure what pruning did to a network's trainability, and what retraining will need.
 

@@ -134,7 +134,7 @@ def build_hook(
         ProbeError: They describe none that can be.
     """
     from trainscope.errors import ProbeError
-    from trainscope.probes.alongside import hook_on
+    from trainscope.probes.hooks.alongside import hook_on
     from trainscope.probes.when import at_epochs, every, every_epochs
 
     names = [] if options["probes"] is None else probe_names(options["probes"])

@@ -43,8 +43,8 @@ def dry_run_lines(
     from trainscope.errors import StudyError
     from trainscope.records.text import plain
     from trainscope.studies.costs import forecast
+    from trainscope.studies.plain import KEY
     from trainscope.studies.results import planned_digests, results
-    from trainscope.studies.store import KEY
     from trainscope.studies.telling import short
 
     done: list[Row] = []

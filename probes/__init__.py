@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from trainscope.data.untouched import random_states
 from trainscope.probes.probe import DescribedProbe, Need, Probe, attempt, available, find, lacking
+from trainscope.probes.processes.ranks import alone
 from trainscope.probes.scalar_spec import GROUP, ScalarSpec
-from trainscope.probes.untouched import untouched
+from trainscope.probes.subject.untouched import untouched
 
 if TYPE_CHECKING:
     from trainscope.probes.activity import Activity
@@ -32,6 +33,7 @@ __all__ = [
     "ScalarSpec",
     "TangentKernel",
     "TrainabilityAccuracy",
+    "alone",
     "attempt",
     "available",
     "find",

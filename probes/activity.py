@@ -19,13 +19,13 @@ from torch.overrides import TorchFunctionMode
 from trainscope.data import ProbeData
 from trainscope.errors import ProbeError
 from trainscope.networks.linear import is_linear
-from trainscope.probes.evaluation import run
-from trainscope.probes.footprint import footprint
 from trainscope.probes.jackknife import grouped_stderr, stepped
-from trainscope.probes.lent import Lent
-from trainscope.probes.passes import NonFiniteError
 from trainscope.probes.probe import Need
 from trainscope.probes.scalar_spec import ScalarSpec
+from trainscope.probes.subject.evaluation import run
+from trainscope.probes.subject.footprint import footprint
+from trainscope.probes.subject.lent import Lent
+from trainscope.probes.subject.passes import NonFiniteError
 from trainscope.records import Cost, Measurement, Scalar
 
 Values = NDArray[np.float64]

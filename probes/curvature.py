@@ -13,9 +13,14 @@ from torch import nn
 from trainscope.data import ProbeData
 from trainscope.errors import ProbeError
 from trainscope.pace import CUT, INTERRUPTIONS, cut_short, was_cut_short
-from trainscope.probes.affine import custom_functions, not_affine, not_affine_anywhere
-from trainscope.probes.blocks import arrays_of, blocks_of, measure_blocks
-from trainscope.probes.curvature_report import (
+from trainscope.probes.gradients.sample_gradients import SampleGradients, wholly
+from trainscope.probes.hessian.affine import custom_functions, not_affine, not_affine_anywhere
+from trainscope.probes.hessian.blocks import arrays_of, blocks_of, measure_blocks
+from trainscope.probes.hessian.few_vectors import LeanWanted, lean_spectrum
+from trainscope.probes.hessian.lanczos import vector_dtype
+from trainscope.probes.hessian.preconditioned import warmup_cost
+from trainscope.probes.hessian.products import MatrixProduct
+from trainscope.probes.hessian.report import (
     LEFT_OUT,
     SCALED,
     UNIT,
@@ -23,28 +28,23 @@ from trainscope.probes.curvature_report import (
     with_adaptive,
     without_adaptive,
 )
-from trainscope.probes.evaluation import run
-from trainscope.probes.few_vectors import LeanWanted, lean_spectrum
-from trainscope.probes.footprint import Footprint, footprint
-from trainscope.probes.lanczos import vector_dtype
-from trainscope.probes.lent import Lent
-from trainscope.probes.output_space import OutputSpace
-from trainscope.probes.parameters import Measured, measured
-from trainscope.probes.passes import NonFiniteError, NotDifferentiableError
-from trainscope.probes.preconditioned import warmup_cost
-from trainscope.probes.probe import Need
-from trainscope.probes.products import MatrixProduct
-from trainscope.probes.rounding import rounding_note
-from trainscope.probes.sample_gradients import SampleGradients, wholly
-from trainscope.probes.scalar_spec import ScalarSpec
-from trainscope.probes.spectrum import NoMatrixError, Spectrum, Wanted, find_spectrum
-from trainscope.probes.streamed_products import StreamedProduct
-from trainscope.probes.trace import (
+from trainscope.probes.hessian.spectrum import NoMatrixError, Spectrum, Wanted, find_spectrum
+from trainscope.probes.hessian.streamed_products import StreamedProduct
+from trainscope.probes.hessian.trace import (
     Trace,
     deflated_hutchinson,
     exact_gauss_newton,
     sampled_gauss_newton,
 )
+from trainscope.probes.probe import Need
+from trainscope.probes.rounding import rounding_note
+from trainscope.probes.scalar_spec import ScalarSpec
+from trainscope.probes.subject.evaluation import run
+from trainscope.probes.subject.footprint import Footprint, footprint
+from trainscope.probes.subject.lent import Lent
+from trainscope.probes.subject.output_space import OutputSpace
+from trainscope.probes.subject.parameters import Measured, measured
+from trainscope.probes.subject.passes import NonFiniteError, NotDifferentiableError
 from trainscope.records import Cost, Measurement, Status
 from trainscope.task.batches import tensors
 from trainscope.training.settings import Settings, suited

@@ -11,16 +11,16 @@ import torch
 from torch import nn
 
 from trainscope.data import ProbeData
-from trainscope.probes.evaluation import loss_unit, run
-from trainscope.probes.footprint import footprint
+from trainscope.probes.gradients.mean_gradient import find_gradients
 from trainscope.probes.jackknife import GradientMoments, function_of, mean_stderr, moments
-from trainscope.probes.lent import Lent
-from trainscope.probes.mean_gradient import find_gradients
-from trainscope.probes.passes import NonFiniteError
 from trainscope.probes.probe import Need
-from trainscope.probes.ranks import present
+from trainscope.probes.processes.ranks import present
 from trainscope.probes.rounding import both, rounding_note, rounding_of
 from trainscope.probes.scalar_spec import ScalarSpec
+from trainscope.probes.subject.evaluation import loss_unit, run
+from trainscope.probes.subject.footprint import footprint
+from trainscope.probes.subject.lent import Lent
+from trainscope.probes.subject.passes import NonFiniteError
 from trainscope.records import Cost, Measurement, Scalar
 
 

@@ -14,17 +14,17 @@ from torch import nn
 
 from trainscope.data import ProbeData
 from trainscope.errors import ProbeError
-from trainscope.probes.evaluation import run
-from trainscope.probes.footprint import footprint
-from trainscope.probes.input_points import floating
 from trainscope.probes.jackknife import mean_stderr, stderr, stepped
-from trainscope.probes.jacobian_rows import Jacobians, NoJacobianError
-from trainscope.probes.lent import Lent
-from trainscope.probes.passes import NonFiniteError
+from trainscope.probes.jacobians.input_points import floating
+from trainscope.probes.jacobians.rows import Jacobians, NoJacobianError
+from trainscope.probes.jacobians.singular_values import singular_values, squeezed
 from trainscope.probes.probe import Need
-from trainscope.probes.room import room
 from trainscope.probes.scalar_spec import ScalarSpec
-from trainscope.probes.singular_values import singular_values, squeezed
+from trainscope.probes.subject.evaluation import run
+from trainscope.probes.subject.footprint import footprint
+from trainscope.probes.subject.lent import Lent
+from trainscope.probes.subject.passes import NonFiniteError
+from trainscope.probes.subject.room import room
 from trainscope.records import Cost, Measurement, Scalar
 from trainscope.records.standard_errors import widened
 

@@ -20,7 +20,7 @@ from trainscope.probes.reported import (
 )
 from trainscope.probes.sinks.named import as_sinks
 from trainscope.probes.sinks.sink import About, NotAskedError, Sink, begin, close, name_of, numbers
-from trainscope.probes.wrappers import is_first_rank
+from trainscope.probes.subject.wrappers import is_first_rank
 from trainscope.records import Diagnosis, Run, Taken
 from trainscope.records.files import write_text
 from trainscope.records.json_text import parse

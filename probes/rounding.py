@@ -11,6 +11,8 @@ import math
 
 import torch
 
+NARROW = frozenset({torch.float16, torch.bfloat16})
+
 
 def rounding_of(dtype: torch.dtype) -> float:
     """Return the relative rounding that an error must hold; 0 in float32, where it is no part."""

@@ -13,7 +13,7 @@ from trainscope.records.trainability import trainability_name
 
 GROUP = "trainscope.probes"
 """The entry points of probes."""
-BESIDE = {"step_gradient": ("trainscope.probes.step_norms", "StepNorms")}
+BESIDE = {"step_gradient": ("trainscope.probes.hooks.step_norms", "StepNorms")}
 """What hooks measure of themselves, without a probe that anybody could ask for."""
 
 

@@ -14,17 +14,17 @@ from torch import Tensor, nn
 
 from trainscope.data import ProbeData
 from trainscope.errors import ProbeError
-from trainscope.probes.evaluation import run
-from trainscope.probes.footprint import footprint
+from trainscope.probes.gradients.sample_gradients import wholly
 from trainscope.probes.jackknife import grouped_stderr, mean_stderr
-from trainscope.probes.lent import Lent
-from trainscope.probes.output_space import OutputSpace
-from trainscope.probes.parameters import Measured, measured
-from trainscope.probes.passes import NonFiniteError, derivative
 from trainscope.probes.probe import Need
-from trainscope.probes.room import room
-from trainscope.probes.sample_gradients import wholly
 from trainscope.probes.scalar_spec import ScalarSpec
+from trainscope.probes.subject.evaluation import run
+from trainscope.probes.subject.footprint import footprint
+from trainscope.probes.subject.lent import Lent
+from trainscope.probes.subject.output_space import OutputSpace
+from trainscope.probes.subject.parameters import Measured, measured
+from trainscope.probes.subject.passes import NonFiniteError, derivative
+from trainscope.probes.subject.room import room
 from trainscope.records import Cost, Measurement, Scalar
 from trainscope.task import Batch
 

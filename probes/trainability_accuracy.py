@@ -16,24 +16,24 @@ from trainscope.errors import ProbeError
 from trainscope.networks import flops
 from trainscope.networks.given import call_of
 from trainscope.pace import CUT
-from trainscope.probes.alike import alike
-from trainscope.probes.behaviour import Behaviour, behaviour_of
-from trainscope.probes.evaluation import taken_batch
 from trainscope.probes.probe import Need
-from trainscope.probes.ranks import present
-from trainscope.probes.scalar_spec import ScalarSpec
-from trainscope.probes.shards import whole
-from trainscope.probes.trained_copies import Run, Trial, retrain_copies, retrain_twins
-from trainscope.probes.trained_scores import (
+from trainscope.probes.processes.ranks import present
+from trainscope.probes.processes.shards import whole
+from trainscope.probes.retrained.copies import Run, Trial, retrain_copies, retrain_twins
+from trainscope.probes.retrained.scores import (
     NOT_FINITE,
     left_out_of,
     lost_in,
     start_of,
     ta_of,
 )
-from trainscope.probes.twins import NoTwinsError, Twins
-from trainscope.probes.untouched import untouched
-from trainscope.probes.wrappers import refuse_flat, unwrap
+from trainscope.probes.retrained.twins import NoTwinsError, Twins
+from trainscope.probes.scalar_spec import ScalarSpec
+from trainscope.probes.subject.alike import alike
+from trainscope.probes.subject.behaviour import Behaviour, behaviour_of
+from trainscope.probes.subject.evaluation import taken_batch
+from trainscope.probes.subject.untouched import untouched
+from trainscope.probes.subject.wrappers import refuse_flat, unwrap
 from trainscope.records import Cost, Measurement, Scalar, Status
 from trainscope.records.measurement import Array
 from trainscope.records.metric import ACCURACY, Metric

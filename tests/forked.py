@@ -10,7 +10,7 @@ processes.set_forkserver_preload(
         "pytest",
         "optuna.storages",
         "trainscope.probes.gradient",
-        "trainscope.probes.hooks",
+        "trainscope.probes.hooks.hook",
         "trainscope.studies.working",
         "trainscope.training.jobs",
         "trainscope.training.runner",

@@ -17,6 +17,7 @@ ROOMS["trainscope.cli"] = ROOT / "cli"
 # Lower numbers stand below: a module may import only from its own room or from lower ones.
 LEVELS = {
     "trainscope.errors": 0,
+    "trainscope.version": 0,
     "trainscope.foreign": 1,
     "trainscope.pace": 1,
     "trainscope.records": 1,
@@ -33,6 +34,14 @@ LEVELS = {
     "trainscope.report": 11,
     "trainscope.cli": 12,
 }
+# The same within the room of the probes, whose other files are the probes themselves.
+SHARED = (
+    "trainscope.probes.processes",
+    "trainscope.probes.subject",
+    "trainscope.probes.gradients",
+    "trainscope.probes.hessian",
+)
+BESIDE = ("trainscope.probes.rounding", "trainscope.probes.jackknife")
 LIGHT = ("trainscope", "trainscope.cli.main", "trainscope.records", "trainscope.training.schedule")
 
 
@@ -64,6 +73,24 @@ def imported(path: Path) -> set[str]:
     return {name for name in found if name.split(".")[0] == "trainscope"}
 
 
+def loaded(path: Path, known: dict[str, Path]) -> set[str]:
+    """Return the modules of ours that a file loads, at any depth of its code; not for types."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    types = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for inner in ast.walk(node)
+    }
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and id(node) not in types:
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                found.add(whole if whole in known else str(node.module))
+    return found & set(known)
+
+
 def test_imports_go_one_way():
     wrong = []
     for module, path in modules():
@@ -75,6 +102,29 @@ def test_imports_go_one_way():
             if other not in (None, own) and LEVELS[other] >= LEVELS[own]:
                 wrong.append(f"{module} imports {name}")
     assert not wrong
+
+
+def test_what_probes_share_stands_below_them_in_order():
+    wrong = []
+    for place, folder in enumerate(SHARED):
+        inside = [(module, path) for module, path in modules() if module.startswith(folder + ".")]
+        assert inside
+        below = (*SHARED[: place + 1], *BESIDE)
+        for module, path in inside:
+            of_probes = {name for name in imported(path) if name.startswith("trainscope.probes")}
+            wrong += [
+                f"{module} imports {name}" for name in of_probes if not name.startswith(below)
+            ]
+    assert not wrong
+
+
+def test_no_files_import_each_other_in_a_circle():
+    """But for annotations, which nothing loads."""
+    known = dict(modules())
+    uses = {module: loaded(path, known) for module, path in known.items()}
+    while ends := {module for module, used in uses.items() if not used & set(uses) - {module}}:
+        uses = {module: used for module, used in uses.items() if module not in ends}
+    assert sorted(uses) == []
 
 
 def test_convergence_stands_on_records_alone():

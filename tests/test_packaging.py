@@ -25,7 +25,9 @@ def text(name: str) -> str:
 def test_the_version_is_the_package_s_own_everywhere():
     project = tomllib.loads(text("pyproject.toml"))
     assert "version" not in project["project"]
-    assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "trainscope.__version__"}
+    assert project["tool"]["setuptools"]["dynamic"]["version"] == {
+        "attr": "trainscope.version.VERSION"
+    }
     assert f"version: {trainscope.__version__}\n" in text("CITATION.cff")
     assert trainscope.__version__ in CliRunner().invoke(main, ["--version"]).output
 

@@ -27,9 +27,10 @@ from trainscope.data import ProbeData
 from trainscope.data.split import TensorSplit
 from trainscope.errors import ProbeError
 from trainscope.pace import OverTimeError, tick
-from trainscope.probes import find, ranks
+from trainscope.probes import find
 from trainscope.probes.curvature import Curvature
 from trainscope.probes.hooks import ProbeHook
+from trainscope.probes.processes import ranks
 from trainscope.probes.trainability_accuracy import TrainabilityAccuracy
 from trainscope.probes.when import every
 from trainscope.records import Measurement

@@ -9,6 +9,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trainscope.version import VERSION as __version__  # noqa: N811
+
 if TYPE_CHECKING:
     from trainscope import criteria, data, probes, studies, task
     from trainscope.comparison.comparison import Comparison, compare
@@ -27,9 +29,6 @@ if TYPE_CHECKING:
 _HERE = Path(__file__).parent
 if not (_HERE / "probes").is_dir():  # a clone that is not installed: the rooms lie side by side
     __path__.append(str(_HERE.parent))
-
-__version__ = "0.2.0"
-"""The one place of the version: the package and its documentation are built with it."""
 
 _HOMES = {
     "Action": "trainscope.sparsify",

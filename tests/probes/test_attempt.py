@@ -8,7 +8,7 @@ from torch import nn
 
 from trainscope.data import ProbeData
 from trainscope.errors import ProbeError
-from trainscope.probes.careful import measured
+from trainscope.probes.hooks.careful import measured
 from trainscope.probes.probe import attempt
 from trainscope.records import Measurement, Status
 

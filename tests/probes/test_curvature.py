@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from trainscope.data import ProbeData
 from trainscope.errors import ProbeError
 from trainscope.probes.curvature import Curvature
-from trainscope.probes.density import Quadrature, spectral_density
-from trainscope.probes.eigenvalues import largest_eigenvalues
-from trainscope.probes.lanczos import Lanczos
+from trainscope.probes.hessian.density import Quadrature, spectral_density
+from trainscope.probes.hessian.eigenvalues import largest_eigenvalues
+from trainscope.probes.hessian.lanczos import Lanczos
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -17,9 +17,9 @@ from trainscope.data import ProbeData, TensorSplit
 from trainscope.diagnosis import clock, examine
 from trainscope.pace import CUT
 from trainscope.probes.curvature import Curvature
-from trainscope.probes.eigenvalues import TELLS, Eigenvalues, largest_eigenvalues
-from trainscope.probes.few_vectors import PlainLanczos
-from trainscope.probes.lanczos import Lanczos
+from trainscope.probes.hessian.eigenvalues import TELLS, Eigenvalues, largest_eigenvalues
+from trainscope.probes.hessian.few_vectors import PlainLanczos
+from trainscope.probes.hessian.lanczos import Lanczos
 from trainscope.probes.trainability_accuracy import TrainabilityAccuracy
 from trainscope.records import Measurement, Status
 from trainscope.records.retrained import retrained

@@ -11,12 +11,12 @@ from reference.dense import Dense
 from torch import Tensor
 
 from trainscope.probes.curvature import Curvature
-from trainscope.probes.evaluation import evaluation
 from trainscope.probes.gradient import Gradient
+from trainscope.probes.hessian.lanczos import Lanczos
+from trainscope.probes.hessian.products import MatrixProduct
 from trainscope.probes.jacobian import Jacobian
-from trainscope.probes.lanczos import Lanczos
-from trainscope.probes.parameters import measured
-from trainscope.probes.products import MatrixProduct
+from trainscope.probes.subject.evaluation import evaluation
+from trainscope.probes.subject.parameters import measured
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from trainscope.data import ProbeData
-from trainscope.probes.evaluation import evaluation
 from trainscope.probes.gradient import Gradient, _inverse, _root
-from trainscope.probes.mean_gradient import mean_gradient
-from trainscope.probes.parameters import measured
+from trainscope.probes.gradients.mean_gradient import mean_gradient
+from trainscope.probes.subject.evaluation import evaluation
+from trainscope.probes.subject.parameters import measured
 from trainscope.sparsify.masks import set_masks
 
 

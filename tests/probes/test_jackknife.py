@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from cases import student
 
-from trainscope.probes.density import Quadrature, spectral_density
+from trainscope.probes.hessian.density import Quadrature, spectral_density
+from trainscope.probes.hessian.lanczos import Ritz
 from trainscope.probes.jackknife import function_of, mean_stderr, moments, stderr
 from trainscope.probes.jacobian import _median_stderr, _summary
-from trainscope.probes.lanczos import Ritz
 
 GRADIENTS = np.array([[1.0, 0.0, 2.0], [0.5, -1.0, 1.0], [2.0, 1.0, 0.0], [0.0, 0.5, 1.5]])
 

@@ -11,15 +11,15 @@ from cases import BUILDERS, Plain, Residual, case, seeded
 from torch import Tensor, nn
 
 from trainscope.data import ProbeData
-from trainscope.probes import footprint as footprints
-from trainscope.probes import singular_values as singular
-from trainscope.probes.affine import not_affine
-from trainscope.probes.behaviour import checked_once
-from trainscope.probes.evaluation import evaluation
-from trainscope.probes.folding import ConvNorm, folded
-from trainscope.probes.footprint import Footprint, footprint
-from trainscope.probes.parameters import measured
-from trainscope.probes.sample_gradients import SampleGradients
+from trainscope.probes.gradients.sample_gradients import SampleGradients
+from trainscope.probes.hessian.affine import not_affine
+from trainscope.probes.jacobians import singular_values as singular
+from trainscope.probes.subject import footprint as footprints
+from trainscope.probes.subject.behaviour import checked_once
+from trainscope.probes.subject.evaluation import evaluation
+from trainscope.probes.subject.folding import ConvNorm, folded
+from trainscope.probes.subject.footprint import Footprint, footprint
+from trainscope.probes.subject.parameters import measured
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

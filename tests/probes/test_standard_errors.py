@@ -9,10 +9,10 @@ from cases import dense_case
 from torch import Tensor, nn
 
 from trainscope.data import ProbeData
-from trainscope.probes.density import Quadrature, spectral_density
 from trainscope.probes.gradient import Gradient
+from trainscope.probes.hessian.density import Quadrature, spectral_density
+from trainscope.probes.hessian.lanczos import Lanczos
 from trainscope.probes.jackknife import grouped_stderr, mean_stderr, stderr
-from trainscope.probes.lanczos import Lanczos
 from trainscope.records.standard_errors import widened
 
 pytestmark = pytest.mark.usefixtures("one_thread")

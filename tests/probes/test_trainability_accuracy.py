@@ -106,7 +106,7 @@ def test_masks_hold_and_frozen_layers_stay(monkeypatch):
     module[0].weight.requires_grad_(False)
     seen = []
 
-    import trainscope.probes.trained_copies as home
+    import trainscope.probes.retrained.copies as home
 
     def spy(copied, *args, **kwargs):
         records = real(copied, *args, **kwargs)

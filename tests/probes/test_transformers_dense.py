@@ -15,11 +15,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from trainscope.data import ProbeData
 from trainscope.networks.masks import set_masks
-from trainscope.probes.evaluation import evaluation
 from trainscope.probes.gradient import Gradient
+from trainscope.probes.hessian.products import MatrixProduct
 from trainscope.probes.jacobian import Jacobian
-from trainscope.probes.parameters import measured
-from trainscope.probes.products import MatrixProduct
+from trainscope.probes.subject.evaluation import evaluation
+from trainscope.probes.subject.parameters import measured
 from trainscope.task import LanguageModelling
 
 TIGHT = 1e-10

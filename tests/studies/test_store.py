@@ -20,11 +20,12 @@ from trainscope.errors import StudyError
 from trainscope.records import Run
 from trainscope.sparsify import Action
 from trainscope.studies import Store, Study, tables
-from trainscope.studies.engines import Order, finish, obey
+from trainscope.studies.engines import finish
+from trainscope.studies.orders import Order, obey
+from trainscope.studies.plain import KEY
 from trainscope.studies.planned import Planned
 from trainscope.studies.queues import DEATHS, DIGEST, MOST_DEATHS, ROW, SPEC
 from trainscope.studies.results import as_csv, failures, read_csv, results
-from trainscope.studies.store import KEY
 from trainscope.studies.working import Listeners, work
 
 PLACES = ("{}/study.db", "journal:{}/study.log")

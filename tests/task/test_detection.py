@@ -18,7 +18,7 @@ import trainscope
 from trainscope.data import ProbeData, given_data
 from trainscope.errors import CheckpointError, TaskError, TrainscopeError
 from trainscope.probes import Curvature, Gradient, Jacobian
-from trainscope.probes.evaluation import evaluation
+from trainscope.probes.subject.evaluation import evaluation
 from trainscope.task import Detection, find_task, mean_loss
 from trainscope.task.detection import held
 from trainscope.task.task import answers

@@ -12,14 +12,14 @@ from task_cases import BUILDERS, TaskCase, task_case
 
 from trainscope.data import ProbeData
 from trainscope.probes.curvature import Curvature
-from trainscope.probes.differences import DifferenceProduct
-from trainscope.probes.evaluation import evaluation
 from trainscope.probes.gradient import Gradient
+from trainscope.probes.hessian.differences import DifferenceProduct
+from trainscope.probes.hessian.lanczos import Lanczos
+from trainscope.probes.hessian.products import MatrixProduct
 from trainscope.probes.jacobian import Jacobian
-from trainscope.probes.jacobian_rows import Jacobians
-from trainscope.probes.lanczos import Lanczos
-from trainscope.probes.parameters import measured
-from trainscope.probes.products import MatrixProduct
+from trainscope.probes.jacobians.rows import Jacobians
+from trainscope.probes.subject.evaluation import evaluation
+from trainscope.probes.subject.parameters import measured
 
 TIGHT = 1e-10
 

@@ -21,7 +21,7 @@ from trainscope.diagnosis.opening import Progress
 from trainscope.pace import OverTimeError, Pace, paced
 from trainscope.probes import Probe, lacking
 from trainscope.probes.probe import Need
-from trainscope.probes.ranks import present
+from trainscope.probes.processes.ranks import present
 from trainscope.probes.scalar_spec import described
 from trainscope.records import Columns, Measurement
 from trainscope.records.columns import COLUMNS

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from trainscope.errors import ProbeError
-from trainscope.probes.ranks import present
+from trainscope.probes.processes.ranks import present
 
 SPEED = 1e10
 """Multiply-adds a second that are expected before anything was timed: a slow laptop's."""

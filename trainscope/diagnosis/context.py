@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 
 import torch
 
-from trainscope import __version__
 from trainscope.data import Dataset, ProbeData, RandomInputs
 from trainscope.diagnosis.budget import Measuring
 from trainscope.diagnosis.inputs import data_notes, network_notes
@@ -17,9 +16,10 @@ from trainscope.diagnosis.outlook import outlook
 from trainscope.diagnosis.standing import standing
 from trainscope.diagnosis.verdict import verdict
 from trainscope.networks import Network, digest, parameters
-from trainscope.probes.ranks import present
+from trainscope.probes.processes.ranks import present
 from trainscope.records import Columns, DataRecord, Diagnosis, NetworkRecord
 from trainscope.sparsify import Sparsified
+from trainscope.version import VERSION
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def _telling(measured: Mapping[str, Columns], data: ProbeData) -> dict[str, Colu
 
 def _environment(device: torch.device) -> dict[str, str]:
     return {
-        "trainscope": __version__,
+        "trainscope": VERSION,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),

@@ -12,9 +12,9 @@ from torch import nn
 
 from trainscope.data import ProbeData
 from trainscope.probes import Probe
-from trainscope.probes.evaluation import taken_batch
 from trainscope.probes.probe import Need
-from trainscope.probes.untouched import untouched
+from trainscope.probes.subject.evaluation import taken_batch
+from trainscope.probes.subject.untouched import untouched
 from trainscope.records import Cost
 
 FIRST = 2

@@ -34,10 +34,10 @@ from trainscope.networks.device import find_device
 from trainscope.networks.precision import without_autocast
 from trainscope.networks.threads import suited_threads
 from trainscope.probes import Probe
-from trainscope.probes.behaviour import checked_once
-from trainscope.probes.joining import joined
-from trainscope.probes.shards import whole
-from trainscope.probes.wrappers import unwrap
+from trainscope.probes.processes.joining import joined
+from trainscope.probes.processes.shards import whole
+from trainscope.probes.subject.behaviour import checked_once
+from trainscope.probes.subject.wrappers import unwrap
 from trainscope.records import Diagnosis
 from trainscope.records.arrays import PROBES
 from trainscope.sparsify import (

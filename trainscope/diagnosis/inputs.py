@@ -28,7 +28,7 @@ from trainscope.networks.example import Example
 from trainscope.networks.given import brought, call_of, given_network, with_inputs_of
 from trainscope.networks.guess_shape import guess_input_shape
 from trainscope.networks.hub import hub_of_module
-from trainscope.probes.footprint import footprint
+from trainscope.probes.subject.footprint import footprint
 from trainscope.records import Columns
 from trainscope.sparsify import has_batch_norm
 from trainscope.task import Classification, Task

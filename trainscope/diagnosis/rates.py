@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from trainscope.probes.trained_scores import NOT_FINITE
+from trainscope.probes.retrained.scores import NOT_FINITE
 from trainscope.records import Measurement, Status
 from trainscope.records.numbers import estimate, number
 from trainscope.records.retrained import Retrained, beyond_noise, retrained

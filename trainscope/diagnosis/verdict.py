@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from trainscope.convergence.estimate import EstimateStatus as Outlook
 from trainscope.convergence.estimate import Interval
 from trainscope.diagnosis.rates import harms, stability, too_large
-from trainscope.probes.trained_scores import NOT_FINITE
+from trainscope.probes.retrained.scores import NOT_FINITE
 from trainscope.records import ActionRecord, Columns, Json, Measurement, NetworkRecord, Status
 from trainscope.records.action import falls_short, speedup
 from trainscope.records.metric import Metric

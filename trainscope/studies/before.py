@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from trainscope import __version__
 from trainscope.data import Dataset, ProbeData, pin
 from trainscope.data.split import DrawnSplit
 from trainscope.diagnosis.asked import as_probe
@@ -23,11 +22,12 @@ from trainscope.networks.threads import suited_threads
 from trainscope.probes import Probe
 from trainscope.records import Json, Measurement, files
 from trainscope.records.json_text import parse
+from trainscope.studies.plain import KEY
 from trainscope.studies.spec import BaseModel, RunSpec
-from trainscope.studies.store import KEY
 from trainscope.task.modes import evaluating
 from trainscope.training.evaluation import evaluate
 from trainscope.training.job import Job, check_fit
+from trainscope.version import VERSION
 
 START = "start.json"
 SCHEMA = "trainscope.start/1"
@@ -122,7 +122,7 @@ def _column(
             "data": [spec.data, dataset.name, len(dataset.test), len(dataset.train or ())],
             "task": spec.task,
             "device": torch.device(device).type,
-            "version": __version__,
+            "version": VERSION,
         }
     found = _once(shared, known | {"losses": LOSS_SAMPLES}, losses)
     probes = {}

@@ -12,9 +12,10 @@ from trainscope.errors import TrainscopeError
 from trainscope.records import files
 from trainscope.studies.before import SHARED, STAGE, STEM, shared_folder
 from trainscope.studies.executing import spec_in
+from trainscope.studies.plain import KEY
 from trainscope.studies.queues import SPEC
 from trainscope.studies.spec import RunSpec
-from trainscope.studies.store import KEY, Store
+from trainscope.studies.store import Store
 from trainscope.training.folder import SETTINGS
 
 OURS = (

@@ -8,12 +8,14 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trainscope.errors import StudyError
 from trainscope.studies.named import name_of, read_toml
+from trainscope.studies.on_ray import on_ray
+from trainscope.studies.orders import Order
 from trainscope.studies.store import GRACE, Store
 from trainscope.studies.working import Listeners, work
 
@@ -27,33 +29,6 @@ LOOK = 0.2
 """Seconds between two looks at the workers."""
 FRUITLESS = 10
 """Workers that die one after the other, with no run finished between them, end an engine."""
-
-
-@dataclass(frozen=True)
-class Order:
-    """What a worker in another process is told.
-
-    Attributes:
-        place: Of the store.
-        folder: Of the runs, where the store was given one.
-        names: Of the studies to work on; None for all.
-        grace: Of the store.
-        device: Where to train.
-        threads: Of each worker; None leaves them.
-        parent: The process that must live.
-    """
-
-    place: str
-    folder: str | None
-    names: tuple[str, ...] | None
-    grace: float
-    device: str = "cpu"
-    threads: int | None = None
-    parent: int | None = None
-
-    def store(self) -> Store:
-        """Open the store."""
-        return Store(self.place, self.folder, make=False, grace=self.grace)
 
 
 def run(
@@ -185,8 +160,6 @@ def finish(
     if engine == "processes":
         processes(store, order, count)
     else:
-        from trainscope.studies.on_ray import on_ray
-
         on_ray(store, order, count, address=address, packages=packages)
 
 
@@ -204,7 +177,7 @@ def processes(store: Store, order: Order, count: int) -> None:
         StudyError: They die one after the other, and nothing gets done.
         KeyboardInterrupt: Ctrl-C; the workers are ended first, and their runs wait again.
     """
-    told = Order(**(asdict(order) | {"parent": os.getpid()}))
+    told = replace(order, parent=os.getpid())
     alive = [_started(told) for _ in range(count)]
     dead, left = 0, store.unfinished(order.names)
     try:
@@ -238,27 +211,5 @@ def _started(order: Order) -> subprocess.Popen[bytes]:
     environment = dict(os.environ)
     if order.threads is not None:
         environment["OMP_NUM_THREADS"] = str(order.threads)
-    command = [sys.executable, "-m", "trainscope.studies.worker", _written(order)]
+    command = [sys.executable, "-m", "trainscope.studies.worker", order.written()]
     return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)
-
-
-def _written(order: Order) -> str:
-    import json
-
-    return json.dumps(asdict(order))
-
-
-def obey(order: Order, telling: Listeners | None = None) -> int:
-    """Work as a worker that was ordered so, and return the runs done."""
-    if order.threads is not None:
-        import torch
-
-        torch.set_num_threads(order.threads)
-    store = order.store()
-    return work(store, order.names, device=order.device, telling=telling, parent=order.parent)
-
-
-def ordered(raw: dict[str, Any]) -> Order:
-    """Return the order that another process wrote."""
-    names = raw["names"]
-    return Order(**{**raw, "names": None if names is None else tuple(names)})

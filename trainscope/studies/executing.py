@@ -14,7 +14,7 @@ from trainscope.errors import DataError, RecordError, StudyError
 from trainscope.networks import Network, digest, open_checkpoint
 from trainscope.networks.device import find_device
 from trainscope.networks.registry import input_shape
-from trainscope.probes.alongside import hook_on
+from trainscope.probes.hooks.alongside import hook_on
 from trainscope.probes.when import at_epochs
 from trainscope.records import Kind, Run, files
 from trainscope.records.json_text import parse

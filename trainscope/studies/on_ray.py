@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from trainscope.errors import StudyError
 from trainscope.foreign import reason
+from trainscope.studies.orders import Order, obey, ordered
 
 if TYPE_CHECKING:
-    from trainscope.studies.engines import Order
     from trainscope.studies.store import Store
 
 
@@ -70,19 +68,17 @@ def on_ray(
 def _work(ray: Any, order: Order, count: int) -> None:
     gpus = 0 if order.device == "cpu" else 1
     task = ray.remote(max_retries=-1, num_cpus=1, num_gpus=gpus)(_obey)
-    text = json.dumps(asdict(order))
-    ray.get([task.remote(text) for _ in range(count)])
+    ray.get([task.remote(order.written()) for _ in range(count)])
 
 
 def _obey(text: str) -> int:
     """Obey an order in a process of Ray's."""
     import sys
 
-    from trainscope.studies.engines import obey, ordered
     from trainscope.studies.telling import lines
 
     return obey(
-        ordered(json.loads(text)),
+        ordered(text),
         lines(lambda line: print(line, file=sys.stderr, flush=True)),  # noqa: T201
     )
 

@@ -17,6 +17,9 @@ from trainscope.studies.unknown import unknown
 
 Made = TypeVar("Made")
 
+KEY = 16
+"""Hexadecimal digits of a digest that name a folder."""
+
 
 def plain(record: Any, without: tuple[str, ...] = ()) -> Json:
     """Return the fields of a frozen dataclass that are not at their defaults, in plain types.

@@ -11,8 +11,9 @@ from typing import Any
 from trainscope.errors import StudyError
 from trainscope.records import Run, files
 from trainscope.records.run import FILE_NAME
+from trainscope.studies.plain import KEY
 from trainscope.studies.queues import DIGEST, ERROR, ROW, STATUS
-from trainscope.studies.store import KEY, Store
+from trainscope.studies.store import Store
 
 Row = dict[str, Any]
 """A run's columns by name: texts, numbers, truths or None."""

@@ -18,10 +18,9 @@ from trainscope.errors import StudyError
 from trainscope.probes import find
 from trainscope.records import Json
 from trainscope.records.metric import LOWER
-from trainscope.studies.plain import made, plain
+from trainscope.studies.plain import KEY, made, plain
 from trainscope.studies.queues import SEARCH, SPEC
 from trainscope.studies.spec import RunSpec
-from trainscope.studies.store import KEY
 from trainscope.studies.unknown import unknown
 from trainscope.training.recipe import Recipe
 from trainscope.training.schedule import MAX_LR, write_lr

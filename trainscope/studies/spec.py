@@ -13,8 +13,7 @@ from typing import Any
 from trainscope.errors import StudyError
 from trainscope.records import Json, Kind
 from trainscope.sparsify import Action
-from trainscope.studies.plain import made, plain
-from trainscope.studies.store import KEY
+from trainscope.studies.plain import KEY, made, plain
 from trainscope.studies.unknown import unknown
 from trainscope.training.plans import PruningPlan, parse_plan
 from trainscope.training.recipe import Recipe, parse_recipe

@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from trainscope.studies.search import Searched
     from trainscope.studies.spec import RunSpec
 
-KEY = 16
-"""Hexadecimal digits of a digest that name a folder."""
 RUNS = "runs"
 """The folder of the runs, beside a store that is a file."""
 GRACE = 60.0

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 
-from trainscope.studies.engines import obey, ordered
+from trainscope.studies.orders import obey, ordered
 from trainscope.studies.telling import lines
 
 
 def main() -> int:
     """Obey the order of the command line; return the exit code."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    order = ordered(json.loads(sys.argv[1]))
+    order = ordered(sys.argv[1])
     try:
         obey(order, lines(lambda text: print(text, file=sys.stderr, flush=True)))  # noqa: T201
     except KeyboardInterrupt:

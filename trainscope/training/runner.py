@@ -11,7 +11,6 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from trainscope import __version__
 from trainscope.networks import Remembered, digest, flops, parameters, save_checkpoint
 from trainscope.networks.threads import suited_threads
 from trainscope.records import EpochRecord, Run, RunStatus, Taken
@@ -21,6 +20,7 @@ from trainscope.training.job import Job, check_fit, key_of
 from trainscope.training.loop import Evaluation, Observer, OnStep, Stepper, evaluate, train
 from trainscope.training.lora import add_adapters, merge_adapters, trained_parameters
 from trainscope.training.state import STATE, State, load_state, save_state
+from trainscope.version import VERSION
 
 TRAINING_PASSES = 3
 """Forward passes that one training sample costs: backward counts as two."""
@@ -273,7 +273,7 @@ def _notes(diverged: int | None) -> list[str]:
 
 def _environment(device: str) -> dict[str, str]:
     return {
-        "trainscope": __version__,
+        "trainscope": VERSION,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "device": device,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from importlib import resources
 
-from trainscope import __version__
 from trainscope.records import Json
 from trainscope.records.files import MADE
 from trainscope.report.page.markup import escape
+from trainscope.version import VERSION
 
 # Nothing may be fetched, whatever a record says.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
@@ -47,7 +47,7 @@ def shell(heading: str, subtitle: str, body: str, data: Json, footer: str) -> st
 <button type="button" id="print">Print</button></div></header>
 <main>{body}
 <noscript><p>The plots need JavaScript; every number is in the tables.</p></noscript></main>
-<footer>Made by trainscope {__version__}. {footer}</footer>
+<footer>Made by trainscope {VERSION}. {footer}</footer>
 <script type="application/json" id="data">{_embedded(data)}</script>
 <script>
 {chr(10).join(_file(name) for name in SCRIPTS)}</script>

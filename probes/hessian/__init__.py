@@ -1,0 +1,1 @@
+"""The loss's Hessian and Gauss-Newton matrix: products, eigenvalues, density, trace."""

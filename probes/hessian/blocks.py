@@ -1,0 +1,144 @@
+"""The curvature of one block at a time: the loss's Hessian restricted to some of the parameters.
+
+The restriction to a block is its diagonal block of the whole matrix: products differentiate by the
+block's parameters alone, and take vectors of its size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import torch
+
+from trainscope.errors import ProbeError
+from trainscope.pace import INTERRUPTIONS, cut_short
+from trainscope.probes.hessian.few_vectors import LeanWanted, hutchinson, lean_spectrum
+from trainscope.probes.hessian.streamed_products import StreamedProduct
+from trainscope.probes.subject.lent import Lent
+from trainscope.probes.subject.parameters import Measured
+from trainscope.records.measurement import Array
+
+
+@dataclass(frozen=True)
+class BlockCurvature:
+    """What was found of one block.
+
+    Attributes:
+        name: The block's.
+        weights: How many survive in it.
+        top: The largest eigenvalue of its part of the matrix.
+        top_error: Its standard error.
+        trace: The trace of that part.
+        trace_error: Its standard error.
+        converged: The eigenvalue is within the tolerance.
+    """
+
+    name: str
+    weights: int
+    top: float
+    top_error: float
+    trace: float
+    trace_error: float
+    converged: bool
+
+
+def blocks_of(names: Sequence[str], asked: bool | str) -> dict[str, list[int]]:
+    """Return the places of each block's parameters, by the block's name.
+
+    Args:
+        names: Of the measured parameters.
+        asked: True for the network's own blocks: what a list of modules numbers ("layers.3",
+            "layer1.0"), and beside these each layer by itself. Or patterns of parameter names with
+            commas between them, each of which is one block.
+
+    Raises:
+        ProbeError: A pattern fits no name.
+    """
+    found: dict[str, list[int]] = {}
+    if asked is True:
+        for place, name in enumerate(names):
+            parts = name.split(".")
+            number = next((i for i, part in enumerate(parts) if part.isdecimal()), None)
+            block = parts[:-1] or parts if number is None else parts[: number + 1]
+            found.setdefault(".".join(block), []).append(place)
+        return found
+    for pattern in filter(None, (part.strip() for part in str(asked).split(","))):
+        places = [i for i, name in enumerate(names) if fnmatchcase(name, pattern)]
+        if not places:
+            raise ProbeError(
+                f"curvature: no measured parameter is called '{pattern}'; give blocks=True, or "
+                f"patterns of names like '{names[0]}'"
+            )
+        found[pattern] = places
+    if not found:
+        raise ProbeError("curvature: blocks names no parameter; give True or patterns of names")
+    return found
+
+
+def measure_blocks(
+    lent: Lent,
+    weights: Measured,
+    blocks: dict[str, list[int]],
+    wanted: LeanWanted,
+    generator: torch.Generator,
+    *,
+    ggn: bool,
+    keep: bool,
+    trace_vectors: int,
+) -> list[BlockCurvature]:
+    """Return the top eigenvalue and the trace of each block of a curvature matrix.
+
+    Interrupted, it returns the blocks that are done, where that is wanted (see `pace.cut_short`).
+
+    Args:
+        lent: The network and data.
+        weights: The parameters; all used by the loss.
+        blocks: As `blocks_of` returns them; those without a survivor are left out.
+        wanted: What is to be found of each.
+        generator: Draws the vectors.
+        ggn: Of the Gauss-Newton matrix instead of the Hessian.
+        keep: Keep every batch's graph between a block's products.
+        trace_vectors: Random vectors of a trace.
+    """
+    rows = []
+    for name, places in blocks.items():
+        some = weights.some(places)
+        if not some.survivors:
+            continue
+        product = StreamedProduct(lent, some, ggn=ggn, keep=keep)
+        try:
+            spectrum, _ = lean_spectrum(product, generator, wanted)
+            if spectrum.top.cut:
+                break
+            trace = hutchinson(product, generator, trace_vectors)
+        except INTERRUPTIONS as error:
+            cut_short(error)
+            break
+        top = spectrum.top
+        scale = max(abs(float(top.values[0])), abs(top.smallest))
+        rows.append(
+            BlockCurvature(
+                name=name,
+                weights=some.survivors,
+                top=float(top.values[0]),
+                top_error=float(top.errors[0]) + spectrum.error * scale,
+                trace=trace.value,
+                trace_error=trace.stderr or 0.0,
+                converged=top.converged,
+            )
+        )
+    return rows
+
+
+def arrays_of(rows: Sequence[BlockCurvature]) -> dict[str, Array]:
+    """Return what was found of blocks as a Measurement's arrays."""
+    return {
+        "blocks": [row.name for row in rows],
+        "block_weights": [row.weights for row in rows],
+        "block_eigenvalues": [row.top for row in rows],
+        "block_eigenvalue_errors": [row.top_error for row in rows],
+        "block_traces": [row.trace for row in rows],
+        "block_trace_errors": [row.trace_error for row in rows],
+    }

@@ -1,0 +1,1 @@
+"""The Jacobian of a network's signal by its inputs, and its singular values."""

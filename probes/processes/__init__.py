@@ -1,0 +1,1 @@
+"""The processes of a job that measure together, and what is spread over them."""

@@ -1,0 +1,3 @@
+"""The one place of the version: the package and its documentation are built with it."""
+
+VERSION = "0.2.0"
