@@ -284,7 +284,7 @@ def test_large_and_narrow_weights_are_not_left_to_the_graph(
         assert room == 3 * 8 * 3 * WIDTH * WIDTH  # the attention's weight, float64
     for budget, method in ((room, "layer rules"), (room - 1, "vectorised")):
         for module in ("rule", "sample"):
-            monkeypatch.setattr(f"trainscope.probes.{module}_gradients.BUDGET", budget)
+            monkeypatch.setattr(f"trainscope.probes.gradients.{module}_gradients.BUDGET", budget)
         with evaluation(network, data) as lent:
             gradients = SampleGradients(lent, measured(network), 1)
             assert gradients.method in (method, "one by one")

@@ -104,7 +104,7 @@ def test_the_gradient_takes_one_copy_of_the_weights(
     size = sum(p.nbytes for p in network.parameters())
     monkeypatch.setattr("trainscope.probes.gradients.rule_gradients.rules_of", lambda *_: {})
     for module in ("rule", "sample"):
-        monkeypatch.setattr(f"trainscope.probes.{module}_gradients.BUDGET", 0)
+        monkeypatch.setattr(f"trainscope.probes.gradients.{module}_gradients.BUDGET", 0)
     monkeypatch.setattr("trainscope.probes.subject.streamed._BLOCK", 256)
     with PeakBytes(*network.parameters(), *network.buffers()) as peak:
         found = Gradient().measure(network, data)
