@@ -13,6 +13,7 @@ from trainscope.convergence.matching import KNOTS, Matches, match_levels, memory
 from trainscope.convergence.stage import first_stage
 
 TARGETS = np.array([45.0, 55.0, 60.0])
+UNMATCHED = Matches(*[np.array([])] * 4)
 
 
 @pytest.mark.parametrize("pace", [2.0, 4.0, 8.0])
@@ -124,10 +125,46 @@ def test_a_network_that_began_trained_forgets_the_ratio_of_its_first_levels():
     best = float(first_stage(curve(200)).accuracy.max())
     for share, length in ((0.1, 7.0), (0.3, 7.0), (0.45, 7 / 10**0.5), (0.6, 0.7), (0.9, 0.7)):
         small, large = begun_at(share * best)
-        assert memory(small, large) == pytest.approx(length, rel=0.02)
-    assert memory(*begun_at(0.9 * best, bounded=False)) == 7.0
+        assert memory(small, large, UNMATCHED) == pytest.approx(length, rel=0.02)
+    assert memory(*begun_at(0.9 * best, bounded=False), UNMATCHED) == 7.0
     small, large = begun_at(0.0)
-    assert memory(replace(small, start=None), replace(large, start=None)) == 7.0
+    assert memory(replace(small, start=None), replace(large, start=None), UNMATCHED) == 7.0
+
+
+def apart_by(*shares, variance=None):
+    """Return levels whose passages are apart by shares of the log ratio of the LRs, 8."""
+    ratio, none = np.array(shares) * np.log(8), np.zeros(len(shares))
+    return Matches(none, ratio, none if variance is None else np.array(variance), none)
+
+
+def test_levels_that_come_after_equally_many_steps_at_any_lr_are_forgotten():
+    pair = begun_at(0.0)
+    for share, length in ((1.0, 7.0), (0.35, 7.0), (0.225, 7 / 10**0.5), (0.1, 0.7), (-0.2, 0.7)):
+        assert memory(*pair, apart_by(share)) == pytest.approx(length)
+    # A mean of the levels, each by what is known of it: its variance and a hundredth.
+    assert memory(*pair, apart_by(0.1, 0.35)) == pytest.approx(7 / 10**0.5)
+    middle = (0.1 * 100 + 0.35 * 50) / 150
+    told = memory(*pair, apart_by(0.1, 0.35, variance=(0.0, 0.01)))
+    assert told == pytest.approx(7 / 10 ** ((0.35 - middle) / 0.25))
+    small, large = pair
+    assert memory(small, replace(large, lr=small.lr), apart_by(0.0)) == 7.0  # no ratio to tell by
+
+
+def test_what_came_after_equally_many_steps_does_not_foretell_what_needs_lr_time():
+    """A rise of 12 epochs at any LR, then one that takes 8 times as long; the first is watched."""
+
+    def run(lr, pace, count):
+        epochs = np.arange(1.0, count + 1)
+        after = 40 * (1 - (1 + epochs / pace / 10) ** -0.7)
+        return LearningCurve(epochs, 40 * (1 - np.exp(-epochs / 4)) + after, lr)
+
+    whole = run(0.0125, 8.0, 1000)
+    truth = whole.epochs[np.argmax(whole.accuracy >= 60.0)]
+    large = first_stage(run(0.1, 1.0, 200))
+    told = forecast(first_stage(run(0.0125, 8.0, 14)), large, np.array([60.0])).centre[0]
+    equally_many = np.argmax(large.accuracy >= 60.0) + 1
+    assert truth > 5 * equally_many
+    assert abs(told - np.log(truth)) < abs(told - np.log(equally_many))
 
 
 def test_what_began_trained_is_told_later_by_equal_lr_time_than_the_same_from_scratch():

@@ -12,7 +12,7 @@ from trainscope.convergence.ceiling import ceiling
 from trainscope.convergence.extrapolation import Sight, extrapolate
 from trainscope.convergence.matching import (
     LENGTH,
-    Rising,
+    Matches,
     match_levels,
     memory,
     rising,
@@ -277,20 +277,16 @@ def _ratio(
         The ratio [M], its variance [M], the squared gap of the two matches [M], the ratio were
         none forgotten sooner than of an untrained network [M], and the number of levels matched.
     """
-    means, variances, lasting, matched = [], [], [], 0
-    length = memory(small, reference)
-    for column in ("accuracy", "loss"):
-        mine, its = _column(small, column), _column(reference, column)
-        if mine is None or its is None:
-            continue
-        curve: Rising = rising(reference, *its)
-        matches = match_levels(small, mine[0], curve)
+    means, variances, lasting = [], [], []
+    told = _matches(small, reference)
+    length = memory(small, reference, told[0])
+    for matches in told:
         mean, variance = matches.carry_on(at, prior, length)
         kept = mean if length == LENGTH else matches.carry_on(at, prior, LENGTH)[0]
-        matched += len(matches.at)
         means.append(mean)
         variances.append(variance)
         lasting.append(kept)
+    matched = sum(len(matches.at) for matches in told)
     if len(means) == 1:
         return means[0], variances[0], np.zeros(len(at)), lasting[0], matched
     weight = ACCURACY_SHARE / (variances[0] + 0.02)
@@ -301,6 +297,16 @@ def _ratio(
     kept = weight * lasting[0] + other * lasting[1]
     variance = 1 / (weight / variances[0] + other / variances[1])
     return mean, variance, (means[0] - means[1]) ** 2, kept, matched
+
+
+def _matches(small: FirstStage, reference: FirstStage) -> list[Matches]:
+    """Return the levels matched of the accuracy, and of the training loss where both have it."""
+    found = []
+    for column in ("accuracy", "loss"):
+        mine, its = _column(small, column), _column(reference, column)
+        if mine is not None and its is not None:
+            found.append(match_levels(small, mine[0], rising(reference, *its)))
+    return found
 
 
 def _column(stage: FirstStage, name: str) -> tuple[Floats, float | None] | None:

@@ -33,8 +33,15 @@ first, at any LR, so that the ratio of its first levels tells little of later on
 TRAINED = (0.3, 0.6)
 """Share of the reference's best that a network began with, from which on it begins to count as
 trained, and at which it does so wholly."""
+IN_STEPS = (0.1, 0.35)
+"""Share of the log ratio of the LRs by which passages of the levels reached are apart: up to the
+first they count as a matter of steps, the same at any LR, and from the second on as one of LR time.
+Statistics of batch norm that are taken anew, or momentum that gathers, cost steps: such a rise
+ends, and tells nothing of what comes after it."""
 BANDWIDTH = 0.35
 """Half-width of the local fits, in log time."""
+CLOSE = 0.01
+"""Variance of the logarithm of a passage that every level matched has in a mean of their ratios."""
 LEVELS = 12
 """Levels matched, evenly over the last decade of the small run's log time."""
 BEFORE, EARLY = 0.7, 0.15
@@ -126,22 +133,39 @@ class Matches:
         return mean, prior_variance - np.einsum("ij,ij->j", cross, solved[:, :-1])
 
 
-def memory(small: FirstStage, reference: FirstStage) -> float:
+def memory(small: FirstStage, reference: FirstStage, matches: Matches) -> float:
     """Return the log time of the reference over which a ratio of passages is forgotten.
 
     Of percentages alone it is known how much a network began with.
 
     Args:
         small: The watched stage.
-        reference: With at least one record.
+        reference: With at least one record, at another LR.
+        matches: Levels of the metric that both have reached.
     """
+    forgotten = max(_trained(small, reference), _in_steps(small, reference, matches))
+    return float(LENGTH * (LENGTH_TRAINED / LENGTH) ** forgotten)
+
+
+def _trained(small: FirstStage, reference: FirstStage) -> float:
+    """Return how far a network counts as one that began trained, 0 to 1."""
     begun = small.start or reference.start
     best = float(running_maximum(reference.accuracy)[-1])
     if begun is None or not small.bounded or best <= 0:
-        return LENGTH
+        return 0.0
     low, high = TRAINED
-    trained = float(np.clip((begun[0] / best - low) / (high - low), 0.0, 1.0))
-    return float(LENGTH * (LENGTH_TRAINED / LENGTH) ** trained)
+    return float(np.clip((begun[0] / best - low) / (high - low), 0.0, 1.0))
+
+
+def _in_steps(small: FirstStage, reference: FirstStage, matches: Matches) -> float:
+    """Return how far the levels reached come after equally many steps at any LR, 0 to 1."""
+    apart = float(np.log(reference.lr / small.lr))
+    if not len(matches.ratio) or apart <= 0:
+        return 0.0
+    known = 1 / (matches.variance + matches.shared**2 + CLOSE)
+    share = float(np.average(matches.ratio, weights=known)) / apart
+    low, high = IN_STEPS
+    return float(np.clip((high - share) / (high - low), 0.0, 1.0))
 
 
 def rising(stage: FirstStage, values: Floats, start: float | None) -> Rising:
