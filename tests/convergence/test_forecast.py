@@ -9,7 +9,8 @@ from curves import curve, law, passage
 from trainscope.convergence import LearningCurve
 from trainscope.convergence.extrapolation import extrapolate, loss_slope
 from trainscope.convergence.forecast import forecast
-from trainscope.convergence.matching import KNOTS, Matches, match_levels, memory, rising
+from trainscope.convergence.level_match import level_match, reference_passages
+from trainscope.convergence.matching import KNOTS, Matches, in_steps, match_levels, memory, rising
 from trainscope.convergence.stage import first_stage
 
 TARGETS = np.array([45.0, 55.0, 60.0])
@@ -150,14 +151,15 @@ def test_levels_that_come_after_equally_many_steps_at_any_lr_are_forgotten():
     assert memory(small, replace(large, lr=small.lr), apart_by(0.0)) == 7.0  # no ratio to tell by
 
 
+def run(lr, pace, count):
+    """Return a run that rises by 40 points in 12 epochs at any LR, and goes on in its own time."""
+    epochs = np.arange(1.0, count + 1)
+    after = 40 * (1 - (1 + epochs / pace / 10) ** -0.7)
+    return LearningCurve(epochs, 40 * (1 - np.exp(-epochs / 4)) + after, lr)
+
+
 def test_what_came_after_equally_many_steps_does_not_foretell_what_needs_lr_time():
     """A rise of 12 epochs at any LR, then one that takes 8 times as long; the first is watched."""
-
-    def run(lr, pace, count):
-        epochs = np.arange(1.0, count + 1)
-        after = 40 * (1 - (1 + epochs / pace / 10) ** -0.7)
-        return LearningCurve(epochs, 40 * (1 - np.exp(-epochs / 4)) + after, lr)
-
     whole = run(0.0125, 8.0, 1000)
     truth = whole.epochs[np.argmax(whole.accuracy >= 60.0)]
     large = first_stage(run(0.1, 1.0, 200))
@@ -165,6 +167,22 @@ def test_what_came_after_equally_many_steps_does_not_foretell_what_needs_lr_time
     equally_many = np.argmax(large.accuracy >= 60.0) + 1
     assert truth > 5 * equally_many
     assert abs(told - np.log(truth)) < abs(told - np.log(equally_many))
+
+
+def test_a_trend_counts_less_the_further_a_level_lies_beyond_what_came_after_equally_many_steps():
+    small, large = first_stage(run(0.0125, 8.0, 14)), first_stage(run(0.1, 1.0, 200))
+    matches = match_levels(small, small.accuracy, rising(large, large.accuracy, None))
+    steps = in_steps(small, large, matches)
+    assert 0.2 < steps < 0.9
+    levels = np.array([large.accuracy[7], large.accuracy[14], large.accuracy[60]])
+    told = level_match(small, large, levels)
+    at, _, _ = reference_passages(large, levels)
+    ahead = at - matches.at.max()
+    assert ahead[0] < 0.5 < ahead[2]
+    assert told.after == pytest.approx(steps * np.clip(2 * ahead, 0, 1))
+    # A run to whose LRs the levels keep is not beyond anything.
+    alike = first_stage(curve(30, pace=8.0, lr=0.0125)), first_stage(curve(200, lr=0.1))
+    assert level_match(*alike, TARGETS).after.tolist() == [0.0, 0.0, 0.0]
 
 
 def test_what_began_trained_is_told_later_by_equal_lr_time_than_the_same_from_scratch():

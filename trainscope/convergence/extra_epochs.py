@@ -25,7 +25,7 @@ from trainscope.convergence.estimate import (
     sentence,
 )
 from trainscope.convergence.explanation import about_the_records, doubt, explain
-from trainscope.convergence.forecast import ENOUGH
+from trainscope.convergence.extrapolation import ENOUGH
 from trainscope.convergence.from_ends import from_ends
 from trainscope.convergence.passage import first_passage, running_maximum
 from trainscope.convergence.passages import Passages, passages

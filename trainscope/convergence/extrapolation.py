@@ -23,6 +23,8 @@ from trainscope.convergence.stage import FirstStage
 
 Bools = NDArray[np.bool_]
 
+ENOUGH = 4
+"""Records without which a curve has no trend."""
 DAMPING = np.linspace(-2.0, 5.0, 36)
 FAR = 8.0
 """Log time factor (nearly 3,000) at which a level counts as out of sight."""

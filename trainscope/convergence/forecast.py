@@ -9,29 +9,17 @@ import numpy as np
 
 from trainscope.convergence.backtest import backtest
 from trainscope.convergence.ceiling import ceiling
-from trainscope.convergence.extrapolation import Sight, extrapolate
-from trainscope.convergence.matching import (
-    LENGTH,
-    Matches,
-    match_levels,
-    memory,
-    rising,
-    unseen,
-)
-from trainscope.convergence.passage import WINDOW, Floats, first_passage, noise, running_maximum
+from trainscope.convergence.extrapolation import ENOUGH, Sight, extrapolate
+from trainscope.convergence.level_match import level_match
+from trainscope.convergence.passage import Floats, noise, running_maximum
 from trainscope.convergence.stage import FirstStage
 
-ACCURACY_SHARE = 0.7
-"""Weight of accuracy against loss at equal variance: a level of loss is reached with a better
-accuracy at a small LR, so that matched losses are a little late."""
-MATCH_ERROR = 0.1
-"""Error of a matched passage, beyond what the curves show, per unit of log time ahead."""
 TREND_ERROR = 1.3
 """The same of the curve's own trend, which is good only for what is near."""
+STEPS_ERROR = 1.0
+"""Error of the curve's own trend beyond a rise that costs steps and no LR time, which soon ends."""
 RULE_ERROR = 0.7
 """Scale of the error of the ratio of the LRs alone, before calibration."""
-TOLERANCE = 1.0
-"""Of a reference's levels, in standard errors of the centred mean."""
 OFF_ERROR = 0.1
 """Variance of the error for each squared unit by which the log ratio of passages is off that of the
 LRs: where the levels reached tell another time factor than equal LR time, it goes on changing."""
@@ -46,8 +34,6 @@ BEYOND = 2.3
 """Log time ahead, a factor of ten, beyond which no forecast was ever calibrated."""
 FURTHER_ERROR = 0.5
 """Scale of the error of what lies beyond that, before calibration."""
-ENOUGH = 4
-"""Records without which a curve has no trend."""
 EARLY, EARLY_RECORDS = 2.0, (6.0, 25.0)
 """Error of the log of the log time ahead of what comes sooner than a trend foretells, after many
 records; and from how few to how many it grows with them, as what an optimist asks about then comes
@@ -130,75 +116,6 @@ def _early(small: FirstStage, levels: Floats) -> Floats:
     return np.asarray(EARLY * float(np.clip(len(small), fewest, most)) / most * near**0.25)
 
 
-def tolerance(reference: FirstStage) -> float:
-    """Return the points by which a reference may miss a level that it is said to have reached.
-
-    A reference on a plateau reaches the next hundredth of a point many epochs later, by luck.
-    """
-    return TOLERANCE * noise(reference.accuracy) / float(np.sqrt(WINDOW))
-
-
-def reference_passages(reference: FirstStage, levels: Floats) -> tuple[Floats, Floats, Floats]:
-    """Return a reference's log first passage of each level, its variance and its sight, [M] each.
-
-    Levels that it has not reached are put where its own trend reaches them, as far as it does.
-    """
-    best = running_maximum(reference.accuracy)
-    reached = first_passage(reference.time, best, levels - tolerance(reference))
-    seen = np.isfinite(reached)
-    log_time = np.log(np.where(seen, np.maximum(reached, 1e-9), reference.time[-1]))
-    extra = unseen(np.exp(log_time), float(reference.time[0])) ** 2
-    in_sight = np.ones(len(levels))
-    if not seen.all():
-        if len(reference) >= ENOUGH:
-            sight = extrapolate(reference, levels[~seen])
-            log_time[~seen] += sight.median
-            extra[~seen] = sight.spread**2
-            in_sight[~seen] = sight.in_sight
-        else:
-            extra[~seen] = 1.0
-    return log_time, extra, in_sight
-
-
-@dataclass(frozen=True)
-class LevelMatch:
-    """What the levels matched with a reference say.
-
-    Attributes:
-        centre: [M], log of the passage.
-        variance: [M], of the ratio and of the reference's own passage.
-        claimed: [M], variance of the whole.
-        apart: [M], squared gap of what accuracy and loss say.
-        extra: [M], variance of the reference's own passage.
-        in_sight: [M], how far the reference itself gets there.
-        off: [M], log ratio of the passages, were none forgotten, less that of the LRs.
-        matched: Levels matched.
-    """
-
-    centre: Floats
-    variance: Floats
-    claimed: Floats
-    apart: Floats
-    extra: Floats
-    in_sight: Floats
-    off: Floats
-    matched: int
-
-
-def _match(small: FirstStage, reference: FirstStage, levels: Floats) -> LevelMatch:
-    """Return what the levels matched with a reference say."""
-    at, extra, in_sight = reference_passages(reference, levels)
-    prior = float(np.log(reference.lr / small.lr))
-    ratio, variance, apart, kept, matched = _ratio(small, reference, at, prior)
-    centre, watched = at + ratio, float(np.log(small.time[-1]))
-    # A match by which the level should have been reached by now is wrong by that much.
-    behind = np.maximum(watched - centre, 0.0)
-    ahead = np.maximum(centre - watched, 0.02)
-    variance = variance + extra
-    claimed = variance + 0.25 * apart + (MATCH_ERROR * ahead) ** 2 + behind**2
-    return LevelMatch(centre, variance, claimed, apart, extra, in_sight, kept - prior, matched)
-
-
 def _trend(sight: Sight) -> Floats:
     """Return the variance that the curve's own trend claims, [M]."""
     return np.asarray(0.003 + sight.spread**2 + (TREND_ERROR * sight.median) ** 2)
@@ -208,14 +125,14 @@ def _matched(
     small: FirstStage, reference: FirstStage, levels: Floats, sight: Sight | None, watched: float
 ) -> Forecast:
     """Return the forecast that rests on a reference."""
-    match = _match(small, reference, levels)
+    match = level_match(small, reference, levels)
     if not match.matched and sight is None:
         scale = np.sqrt(RULE_ERROR**2 + match.extra)
         centre = match.centre
         return Forecast(np.maximum(centre, watched), scale, match.in_sight, "rule")
 
     def of_matches(past: FirstStage, at: Floats) -> tuple[Floats, Floats]:
-        told = _match(past, reference, at)
+        told = level_match(past, reference, at)
         return told.centre, told.claimed
 
     def of_trends(past: FirstStage, at: Floats) -> tuple[Floats, Floats]:
@@ -235,7 +152,7 @@ def _matched(
     if sight is not None:
         own = watched + sight.median
         of_match = match.claimed * by_match
-        of_trend = _trend(sight) * by_trend
+        of_trend = _trend(sight) * by_trend + (STEPS_ERROR * match.after) ** 2
         share = of_match / (of_match + of_trend)
         centre = centre + share * (own - centre)
         apart_own = (own - np.maximum(centre, watched)) ** 2
@@ -266,54 +183,3 @@ def _later_than(now: float, centre: Floats, error: Floats) -> Floats:
     """Return the medians, [M], of logistic distributions of which only what is later is left."""
     width = np.sqrt(3) / np.pi * error
     return np.asarray(centre + width * np.logaddexp(0.0, np.log(2) + (now - centre) / width))
-
-
-def _ratio(
-    small: FirstStage, reference: FirstStage, at: Floats, prior: float
-) -> tuple[Floats, Floats, Floats, Floats, int]:
-    """Return the log ratio of passages, and how sure it is.
-
-    Returns:
-        The ratio [M], its variance [M], the squared gap of the two matches [M], the ratio were
-        none forgotten sooner than of an untrained network [M], and the number of levels matched.
-    """
-    means, variances, lasting = [], [], []
-    told = _matches(small, reference)
-    length = memory(small, reference, told[0])
-    for matches in told:
-        mean, variance = matches.carry_on(at, prior, length)
-        kept = mean if length == LENGTH else matches.carry_on(at, prior, LENGTH)[0]
-        means.append(mean)
-        variances.append(variance)
-        lasting.append(kept)
-    matched = sum(len(matches.at) for matches in told)
-    if len(means) == 1:
-        return means[0], variances[0], np.zeros(len(at)), lasting[0], matched
-    weight = ACCURACY_SHARE / (variances[0] + 0.02)
-    other = (1 - ACCURACY_SHARE) / (variances[1] + 0.02)
-    total = weight + other
-    weight, other = weight / total, other / total
-    mean = weight * means[0] + other * means[1]
-    kept = weight * lasting[0] + other * lasting[1]
-    variance = 1 / (weight / variances[0] + other / variances[1])
-    return mean, variance, (means[0] - means[1]) ** 2, kept, matched
-
-
-def _matches(small: FirstStage, reference: FirstStage) -> list[Matches]:
-    """Return the levels matched of the accuracy, and of the training loss where both have it."""
-    found = []
-    for column in ("accuracy", "loss"):
-        mine, its = _column(small, column), _column(reference, column)
-        if mine is not None and its is not None:
-            found.append(match_levels(small, mine[0], rising(reference, *its)))
-    return found
-
-
-def _column(stage: FirstStage, name: str) -> tuple[Floats, float | None] | None:
-    """Return accuracy, or minus log loss, and the untrained network's where it is known."""
-    if name == "accuracy":
-        return stage.accuracy, stage.start[0] if stage.start else None
-    if stage.loss is None:
-        return None
-    start = stage.start[1] if stage.start else None
-    return -np.log(np.maximum(stage.loss, 1e-8)), None if start is None else -float(np.log(start))

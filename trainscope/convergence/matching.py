@@ -143,7 +143,7 @@ def memory(small: FirstStage, reference: FirstStage, matches: Matches) -> float:
         reference: With at least one record, at another LR.
         matches: Levels of the metric that both have reached.
     """
-    forgotten = max(_trained(small, reference), _in_steps(small, reference, matches))
+    forgotten = max(_trained(small, reference), in_steps(small, reference, matches))
     return float(LENGTH * (LENGTH_TRAINED / LENGTH) ** forgotten)
 
 
@@ -157,8 +157,14 @@ def _trained(small: FirstStage, reference: FirstStage) -> float:
     return float(np.clip((begun[0] / best - low) / (high - low), 0.0, 1.0))
 
 
-def _in_steps(small: FirstStage, reference: FirstStage, matches: Matches) -> float:
-    """Return how far the levels reached come after equally many steps at any LR, 0 to 1."""
+def in_steps(small: FirstStage, reference: FirstStage, matches: Matches) -> float:
+    """Return how far the levels reached come after equally many steps at any LR, 0 to 1.
+
+    Args:
+        small: The watched stage.
+        reference: With at least one record, at another LR.
+        matches: Levels of the metric that both have reached.
+    """
     apart = float(np.log(reference.lr / small.lr))
     if not len(matches.ratio) or apart <= 0:
         return 0.0

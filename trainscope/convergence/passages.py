@@ -9,7 +9,9 @@ import numpy as np
 
 from trainscope.convergence.asymptote import HORIZON, chances
 from trainscope.convergence.calibration import Calibration, Errors
-from trainscope.convergence.forecast import ENOUGH, Forecast, forecast, tolerance
+from trainscope.convergence.extrapolation import ENOUGH
+from trainscope.convergence.forecast import Forecast, forecast
+from trainscope.convergence.level_match import tolerance
 from trainscope.convergence.passage import Floats, first_passage, running_maximum
 from trainscope.convergence.stage import FirstStage
 
