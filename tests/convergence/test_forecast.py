@@ -88,6 +88,18 @@ def test_what_is_lacking_by_little_more_than_noise_may_come_early():
     assert few.early[0] < of_quiet.early[0]
 
 
+@pytest.mark.parametrize("bounded", [True, False])
+def test_of_few_records_a_trend_alone_is_told_later_the_more_so_what_is_near(bounded):
+    above = np.array([0.5, 1.5, 3.0])
+    for count, later in ((4, 0.5), (6, 0.5), (12, 0.5 / 8), (60, 0.5 / 1000)):
+        small = replace(first_stage(curve(count)), bounded=bounded)
+        sight = extrapolate(small, small.accuracy[-1] + above)
+        found = forecast(small, None, small.accuracy[-1] + above)
+        ahead = found.centre - np.log(small.time[-1])
+        assert ahead == pytest.approx(sight.median + later * np.exp(-sight.median))
+        assert (np.diff(ahead) > 0).all()
+
+
 def test_a_match_far_from_the_ratio_of_the_lrs_is_less_sure():
     large = first_stage(curve(200, lr=0.1))
     at = np.array([66.0])
