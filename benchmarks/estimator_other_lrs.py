@@ -1,6 +1,6 @@
 """Judge where a plan at another LR than the one watched is said to end, on RetrainBench.
 
-    python benchmarks/estimator_other_lrs.py [--metric accuracy|test_loss] [--aside]
+    python benchmarks/estimator_other_lrs.py [--metric accuracy|test_loss] [--aside] [--sample 3000]
 
 A run at a constant LR is watched for 30 % of its length, nothing else is known, and the plan is
 another run of the same network from the same start: of a constant LR, in steps or a cosine, at .1
@@ -18,11 +18,12 @@ import argparse
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from itertools import groupby
+from pathlib import Path
 
 import numpy as np
 
 from trainscope.convergence import estimate_extra_epochs
-from trainscope.convergence.bench import BenchCurve, splits
+from trainscope.convergence.bench import BenchCurve, load, splits
 from trainscope.convergence.bench.questions import FEWEST, at_the_end
 from trainscope.convergence.bench.splits import PUT_ASIDE
 from trainscope.convergence.estimate import Interval
@@ -38,23 +39,26 @@ TARGET = {"accuracy": 99.9, "test_loss": 1e-6}
 Answer = tuple[str, float, Interval, float]
 
 
-def answers(curves: Iterable[BenchCurve], metric: str) -> Iterator[Answer]:
-    """Yield the plan's shape, the ratio of its LR, where it is said to end, and where it does."""
+def plans(curves: Iterable[BenchCurve]) -> Iterator[tuple[BenchCurve, BenchCurve]]:
+    """Yield every run at a constant LR, with every other that may be a plan for it."""
     families: dict[object, list[BenchCurve]] = defaultdict(list)
     for curve in curves:
         if not curve.diverged:
             families[curve.family].append(curve)
     for group in families.values():
         for small in (curve for curve in group if curve.schedule == "constant"):
-            until = max(FEWEST, round(SHARE * small.length))
             for other in group:
-                ratio = other.peak_lr / small.peak_lr
-                if other is small or other.schedule not in KINDS:
-                    continue
-                if 1 / FURTHEST < ratio < FURTHEST:
-                    said = _said(small, until, other, metric)
-                    if said is not None:
-                        yield other.schedule, ratio, said, at_the_end(other, metric)
+                near = 1 / FURTHEST < other.peak_lr / small.peak_lr < FURTHEST
+                if other is not small and other.schedule in KINDS and near:
+                    yield small, other
+
+
+def answers(pairs: Iterable[tuple[BenchCurve, BenchCurve]], metric: str) -> Iterator[Answer]:
+    """Yield the plan's shape, the ratio of its LR, where it is said to end, and where it does."""
+    for small, other in pairs:
+        said = _said(small, max(FEWEST, round(SHARE * small.length)), other, metric)
+        if said is not None:
+            yield other.schedule, other.peak_lr / small.peak_lr, said, at_the_end(other, metric)
 
 
 def _said(small: BenchCurve, until: int, other: BenchCurve, metric: str) -> Interval | None:
@@ -72,13 +76,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--metric", choices=TARGET, default="accuracy")
     parser.add_argument("--aside", action="store_true")
+    parser.add_argument("--table", type=Path, help="of curves; by default the package's")
+    parser.add_argument("--sample", type=int, help="judge so many questions, drawn once")
     asked = parser.parse_args()
-    split = splits()[PUT_ASIDE]
+    split = splits(load(asked.table))[PUT_ASIDE]
 
     def kind(answer: Answer) -> tuple[str, int]:
         return answer[0], next(i for i, most in enumerate(RATIOS) if answer[1] < most)
 
-    found = sorted(answers(split.judge if asked.aside else split.develop, asked.metric), key=kind)
+    pairs = list(plans(split.judge if asked.aside else split.develop))
+    if asked.sample and asked.sample < len(pairs):
+        drawn = np.random.default_rng(0).permutation(len(pairs))[: asked.sample]
+        pairs = [pairs[i] for i in sorted(drawn)]
+    found = sorted(answers(pairs, asked.metric), key=kind)
     print("| plan | LR | cases | off | error | held | width | p90 |")
     print("|---|---|---|---|---|---|---|---|")
     for (shape, place), rows in groupby(found, key=kind):

@@ -69,7 +69,9 @@ class AnnealingPrior:
             law's curve by chance.
         ahead: Error of the form for each unit of log time ahead, as a share of the rise.
         above: The same for each unit of log LR by which a peak is above the largest in evidence.
-        below: The same for each unit by which it is below the smallest.
+        still: As `above`, of where the plan's LR is still above: other metrics, percentages. What
+            a larger LR gains shows in nothing watched at a smaller one; its decays give it back.
+        below: The same for each unit by which a peak is below the smallest.
         turned: Of metrics that are no percentages, how much worse than the law's end a run may be,
             in units of the rise, for each unit of log time that the plan goes further than any
             run in evidence: test losses flatten, or rise again, and the law only falls.
@@ -95,6 +97,7 @@ class AnnealingPrior:
     luck: float = 0.3
     ahead: float = 0.1
     above: float = 0.8
+    still: tuple[float, float] = (2.4, 1.6)
     below: float = 0.4
     turned: float = 0.8
     fitted: float = 0.1
@@ -157,13 +160,18 @@ class Law:
         x = np.maximum(tau / self.horizon, TINY) ** -self.alpha[:, None]
         base, scale, released = self.draws.T[:, :, None]
         ahead = np.maximum(np.log(at / watched), 0.0)
-        outside = 0.0
-        if track.peak:
-            above, below = np.log(track.peak / self.reference), np.log(self.lowest / track.peak)
-            outside = max(self.prior.above * above, self.prior.below * below, 0.0)
-        error = self.rise * np.hypot(self.prior.ahead * ahead, outside)
+        error = self.rise * np.hypot(self.prior.ahead * ahead, self._outside(track, at))
         told = base - scale * x - released * held + self.sway[:, None] * error
         return self.turned(told, 1 - self.helped, track, at)
+
+    def _outside(self, track: Track, at: Floats) -> Floats:
+        """Return the form's error as LRs are outside of those in evidence, [M], in rises."""
+        if not track.peak:
+            return np.zeros(len(at))
+        above, below = np.log(track.peak / self.reference), np.log(self.lowest / track.peak)
+        still = np.log(np.maximum(track.rate(at) / self.reference, 1.0))
+        peak = max(self.prior.above * above, self.prior.below * below, 0.0)
+        return np.asarray(np.maximum(peak, self.prior.still[not self.turns] * still))
 
     def turned(self, quality: Floats, share: float, track: Track, at: Floats) -> Floats:
         """Return qualities as they are if a loss turns for the worse, [D, M].

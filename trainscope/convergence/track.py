@@ -63,6 +63,10 @@ class Track:
         place = np.minimum(np.searchsorted(self.edges, edges), len(self.edges) - 1)
         return Track(edges, self.rates[place])
 
+    def rate(self, at: Floats) -> Floats:
+        """Return the LR that holds up to each of some epochs, [M]; the last LR goes on."""
+        return self.rates[np.minimum(np.searchsorted(self.edges, at), len(self.edges) - 1)]
+
     def lr_time(self, at: Floats) -> Floats:
         """Return the sum of LR over the epochs up to each of some, [M]; the last LR goes on."""
         whole = self.split(at)
