@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+Field = tuple[str | int, ...]
+"""The way to a value in a record, from outside in: ("lora", "rank")."""
+
 
 class TrainscopeError(Exception):
-    """Something the user can put right; the command line prints its message and exits 2."""
+    """Something the user can put right; the command line prints its message and exits 2.
+
+    Args:
+        message: The sentence.
+        field: What of the record that was asked for is at fault, like ("ratio",); () where it is
+            the record as a whole. What read the record says by it where in its file that stands.
+    """
+
+    def __init__(self, message: str = "", *, field: Field = ()) -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class CheckpointError(TrainscopeError):
@@ -13,6 +29,19 @@ class CheckpointError(TrainscopeError):
 
 class DataError(TrainscopeError):
     """A data set that is missing, or does not fit the network."""
+
+
+class NotFetchedError(DataError):
+    """A public data set that is not here and could be fetched.
+
+    Args:
+        message: The sentence up to the offer to fetch it, for those who fetch nothing.
+        offer: The rest of it.
+    """
+
+    def __init__(self, message: str, offer: str) -> None:
+        super().__init__(message + offer)
+        self.without_offer = message
 
 
 class ActionError(TrainscopeError):
@@ -51,14 +80,14 @@ class RecordError(TrainscopeError):
 class StudyError(TrainscopeError):
     """A study that cannot be read or run, or a store that cannot be opened.
 
-    Attributes:
-        bare: The sentence without the place in a file that stands before it.
+    Args:
+        message: The sentence.
+        bare: It without the place in a file that stands before it.
+        field: As `TrainscopeError` has it.
     """
 
-    bare: str
-
-    def __init__(self, message: str, bare: str | None = None) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, bare: str | None = None, *, field: Field = ()) -> None:
+        super().__init__(message, field=field)
         self.bare = message if bare is None else bare
 
 
@@ -66,6 +95,16 @@ class UnknownNameError(RecordError, KeyError):
     """A name that a record does not have."""
 
     __str__ = Exception.__str__  # a KeyError shows its message in quotes
+
+
+@contextmanager
+def about(*outer: str | int) -> Iterator[None]:
+    """Say of the errors of a block in which field of a record what they are about stands."""
+    try:
+        yield
+    except TrainscopeError as error:
+        error.field = (*outer, *error.field)
+        raise
 
 
 def first_line(error: BaseException) -> str:

@@ -207,7 +207,7 @@ ERRORS = {
     "no such digest": (
         f'architecture = "{NETWORK}"\nrecipe = "F2,1e-1"',
         'checkpoint = "sha256:abc"',
-        "line 9: 'abc' is no digest",
+        "line 11: 'abc' is no digest",
     ),
     "a huge grid": ("seeds = [0, 1]", f"seeds = {list(range(200_000))}", "1,600,000 runs, above"),
     "an oracle that tries nothing": (LAST, LAST + "\n\n[oracle]", "line 22: an oracle says which"),

@@ -12,7 +12,7 @@ from torch import Tensor
 from trainscope.data.augment import PadCrop
 from trainscope.data.dataset import Dataset
 from trainscope.data.split import TensorSplit
-from trainscope.errors import DataError
+from trainscope.errors import DataError, NotFetchedError
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,10 @@ def load(kind: str, root: Path, *, download: bool = False) -> Dataset:
             read = loader(str(root), train=train, download=download)
         except Exception as error:
             if not download:
-                raise DataError(
+                raise NotFetchedError(
                     f"no {known.loader} at {root}: give the folder that torchvision's "
-                    f"{known.loader} loader takes, or add --download to fetch it"
+                    f"{known.loader} loader takes",
+                    ", or add --download to fetch it",
                 ) from error
             raise DataError(
                 f"{known.loader} could not be fetched to {root}; try again where there is a "

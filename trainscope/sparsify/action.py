@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from numbers import Real
 
-from trainscope.errors import ActionError
+from trainscope.errors import ActionError, Field, about
 from trainscope.records.action import CRITERION_SAMPLES
 from trainscope.sparsify.criteria import Criterion, as_criterion
 from trainscope.sparsify.criteria.criterion import check_unit, ranks_of, rounds_of
@@ -64,31 +64,33 @@ class Action:
         if self.structure not in ("filter", "unstructured") and self.n_m is None:
             raise ActionError(
                 f"no structure is named '{self.structure}'; choose filter, unstructured, or N:M "
-                "with N below M, like 2:4"
+                "with N below M, like 2:4",
+                field=("structure",),
             )
         if self.scope not in SCOPES:
-            raise ActionError(f"no scope is named '{self.scope}'; choose inner or all")
+            said = f"no scope is named '{self.scope}'; choose inner or all"
+            raise ActionError(said, field=("scope",))
         if self.criterion != INFLUENCE:
-            object.__setattr__(self, "_by", as_criterion(self.criterion))
+            with about("criterion"):
+                object.__setattr__(self, "_by", as_criterion(self.criterion))
         if self.criterion_samples < 1:
             raise ActionError(
                 f"{self.criterion_samples} samples tell a criterion nothing; give at least 1 "
-                "(--criterion-samples)"
+                "(--criterion-samples)",
+                field=("criterion_samples",),
             )
-        shares: dict[str, object] = {"ratio": self.ratio, "heads": self.heads}
-        shares["blocks"] = self.blocks
-        shares |= {f"ratio of '{pattern}'": ratio for pattern, ratio in self.ratios.items()}
-        for what, share in shares.items():
-            if share is not None and (isinstance(share, bool) or not isinstance(share, Real)):
-                raise ActionError(f"the {what} is {share!r}, and not a number: give one like 0.9")
+        self._check_numbers()
         if self.ratio is not None and not 0 < self.ratio < 1:
             raise ActionError(
-                f"the ratio is {self.ratio:g}; give a share between 0 and 1, like 0.9"
+                f"the ratio is {self.ratio:g}; give a share between 0 and 1, like 0.9",
+                field=("ratio",),
             )
         for pattern, ratio in self.ratios.items():
             if not 0 <= ratio < 1:
                 raise ActionError(
-                    f"the ratio of '{pattern}' is {ratio:g}; give a share from 0 up to, not with, 1"
+                    f"the ratio of '{pattern}' is {ratio:g}; give a share from 0 up to, not with, "
+                    "1",
+                    field=("ratios", pattern),
                 )
         self._check_parts()
         if self.kept:
@@ -98,7 +100,8 @@ class Action:
         elif self.prunes_units or (self.heads is None and self.blocks is None):
             self._check_shares()
         if self.criterion != INFLUENCE:
-            self._check_criterion()
+            with about("criterion"):
+                self._check_criterion()
 
     @property
     def by(self) -> Criterion:
@@ -154,27 +157,42 @@ class Action:
         n, m = int(match[1]), int(match[2])
         return (n, m) if 0 < n < m else None
 
+    def _check_numbers(self) -> None:
+        shares: dict[Field, tuple[str, object]] = {
+            (name,): (name, getattr(self, name)) for name in ("ratio", "heads", "blocks")
+        }
+        for pattern, ratio in self.ratios.items():
+            shares["ratios", pattern] = f"ratio of '{pattern}'", ratio
+        for where, (what, share) in shares.items():
+            if share is not None and (isinstance(share, bool) or not isinstance(share, Real)):
+                said = f"the {what} is {share!r}, and not a number: give one like 0.9"
+                raise ActionError(said, field=where)
+
     def _check_parts(self) -> None:
         for what, share in (("heads", self.heads), ("blocks", self.blocks)):
             if share is None:
                 continue
             if not 0 < share < 1:
                 raise ActionError(
-                    f"the share of {what} is {share:g}; give one between 0 and 1, like 0.25"
+                    f"the share of {what} is {share:g}; give one between 0 and 1, like 0.25",
+                    field=(what,),
                 )
             if self.structure != "filter":
                 raise ActionError(
                     f"{what} are cut out, which goes with the structure filter and not with "
-                    f"{self.structure}: do one after the other"
+                    f"{self.structure}: do one after the other",
+                    field=(what,),
                 )
         if self.criterion == INFLUENCE and (self.prunes_units or self.heads is not None):
             raise ActionError(
                 "the criterion influence ranks whole blocks alone; prune the blocks first, and "
-                "units or heads with l1, l2 or random afterwards"
+                "units or heads with l1, l2 or random afterwards",
+                field=("criterion",),
             )
         if self.criterion == INFLUENCE and self.blocks is None:
             raise ActionError(
-                "the criterion influence ranks whole blocks; say how many with blocks"
+                "the criterion influence ranks whole blocks; say how many with blocks",
+                field=("criterion",),
             )
 
     def _check_kept(self) -> None:
@@ -182,13 +200,15 @@ class Action:
         if shares or self.blocks is not None or self.structure != "filter" or self.global_ranking:
             raise ActionError(
                 "the filters that stay are named, so nothing else can be asked for: leave ratios, "
-                "heads, blocks, other structures and the global ranking out"
+                "heads, blocks, other structures and the global ranking out",
+                field=("kept",),
             )
         for layer, places in self.kept.items():
             if not places or len(set(places)) < len(places) or min(places) < 0:
                 raise ActionError(
                     f"the filters of {layer} that stay are {list(places)}: name one or more, each "
-                    "once, from 0 on"
+                    "once, from 0 on",
+                    field=("kept", layer),
                 )
 
     def _check_criterion(self) -> None:
@@ -220,27 +240,35 @@ class Action:
         if self.global_ranking:
             raise ActionError(
                 f"{self.structure} keeps {n} of every {m} weights in every layer, so there is "
-                "nothing to rank globally; leave the global ranking out"
+                "nothing to rank globally; leave the global ranking out",
+                field=("global_ranking",),
             )
-        for ratio in (self.ratio, *(ratio for ratio in self.ratios.values() if ratio)):
+        shares: dict[Field, float | None] = {("ratio",): self.ratio}
+        for pattern, share in self.ratios.items():
+            shares["ratios", pattern] = share or None
+        for where, ratio in shares.items():
             if ratio is not None and not math.isclose(ratio, implied, abs_tol=1e-3):
                 raise ActionError(
                     f"{self.structure} prunes {implied:g} of the weights, which contradicts the "
-                    f"ratio {ratio:g}; leave the ratio out"
+                    f"ratio {ratio:g}; leave the ratio out",
+                    field=where,
                 )
 
     def _check_shares(self) -> None:
         if self.ratio is None and self.ratios and not any(self.ratios.values()):
             raise ActionError(
                 "the ratios by pattern are all 0, which spares those layers, and there is no ratio "
-                "for the others, so nothing would be pruned; give a ratio above 0"
+                "for the others, so nothing would be pruned; give a ratio above 0",
+                field=("ratios",),
             )
         if self.ratio is None and not self.ratios:
             raise ActionError("no ratio is given; give the share to prune, like 0.9")
         if self.global_ranking and self.ratio is None:
-            raise ActionError("a global ranking needs one ratio for all layers; give it")
+            said = "a global ranking needs one ratio for all layers; give it"
+            raise ActionError(said, field=("global_ranking",))
         if self.global_ranking and any(self.ratios.values()):
             raise ActionError(
                 "a global ranking has one ratio for all layers; of the ratios by pattern only "
-                "0, which spares a layer, can stand beside it"
+                "0, which spares a layer, can stand beside it",
+                field=("global_ranking",),
             )

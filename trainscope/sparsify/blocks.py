@@ -82,7 +82,8 @@ def drop_some(network: nn.Module, action: Action, source: Source) -> Dropped:
         raise ActionError(
             "no block can be taken out: "
             + ("; ".join(reasons[:3]) or "no list of residual blocks of one class was found")
-            + "; leave --blocks out"
+            + "; leave --blocks out",
+            field=("blocks",),
         )
     worth = _worth(network, stacks, action, source)
     chosen: dict[str, tuple[int, ...]] = {}
@@ -100,7 +101,8 @@ def drop_some(network: nn.Module, action: Action, source: Source) -> Dropped:
             why = next(iter(stack.spared.values()))
             notes.append(f"blocks left alone: {some(list(stack.spared))} ({why})")
     if not chosen:
-        raise ActionError("no block would be taken out: every list has one block; leave it out")
+        said = "no block would be taken out: every list has one block; leave it out"
+        raise ActionError(said, field=("blocks",))
     layers = tuple(
         LayerChange(each.name, len(each.keys), len(each.keys) - len(chosen[each.name]))
         for each in stacks

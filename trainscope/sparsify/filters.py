@@ -8,7 +8,7 @@ from types import MappingProxyType
 import torch
 from torch import nn
 
-from trainscope.errors import ActionError, NoOpError, first_line
+from trainscope.errors import ActionError, NoOpError, about, first_line
 from trainscope.networks.copies import whole_copy
 from trainscope.networks.example import Inputs
 from trainscope.networks.linear import is_turned
@@ -76,10 +76,12 @@ def _keep(network: nn.Module, action: Action, inputs: Inputs) -> Removal:
     cutter = with_first(network, inputs)
     removed, counts, stay = {}, [], []
     for layer, kept in action.kept.items():
-        candidate = cutter.candidate(layer)
-        check_kept(candidate, kept)
-        if candidate.name in removed:
-            raise ActionError(f"the filters of {layer} go with {candidate.name}: name one of them")
+        with about("kept", layer):
+            candidate = cutter.candidate(layer)
+            check_kept(candidate, kept)
+            if candidate.name in removed:
+                said = f"the filters of {layer} go with {candidate.name}: name one of them"
+                raise ActionError(said)
         gone = sorted(set(range(candidate.count)) - set(kept))
         removed[candidate.name] = torch.tensor(gone)
         counts.append((layer, candidate.count, len(gone)))
@@ -126,13 +128,14 @@ def _cut_heads(network: nn.Module, action: Action, source: Source) -> Removal:
         reasons = "; ".join(f"{name}: {why}" for name, why in list(cutter.spared.items())[:3])
         raise ActionError(
             f"no attention head can be cut ({reasons or 'no attention was found'}); "
-            "leave the heads out, or use the structure unstructured"
+            "leave the heads out, or use the structure unstructured",
+            field=("heads",),
         )
     ratios = [action.heads] * len(cutter.candidates)
     share = action.heads if action.global_ranking else None
     selection = _select(network, cutter.candidates, ratios, action, share, source)
     if not selection.removed:
-        raise ActionError(_no_op(cutter, ratios, selection))
+        raise ActionError(_no_op(cutter, ratios, selection), field=("heads",))
     attentions = cutter.attentions
     left = tuple(f"heads left alone: {name} ({why})" for name, why in cutter.untold.items())
     notes = (*cutter.notes, *selection.notes, *left)

@@ -78,7 +78,7 @@ def assign(
     known = [name for names in layers for name in names]
     for pattern in ratios:
         if not any(fnmatchcase(name, pattern) for name in known):
-            raise ActionError(_no_match(pattern, known, spared))
+            raise ActionError(_no_match(pattern, known, spared), field=("ratios", pattern))
     return [_last_match(names, ratios, ratio or 0.0) for names in layers]
 
 

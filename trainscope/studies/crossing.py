@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from trainscope.errors import StudyError, TrainscopeError
 from trainscope.probes import find
 from trainscope.sparsify import Action
-from trainscope.studies.entries import (
-    base_of,
-    data_of,
-    refuse_setting,
-    seed_of,
-    task_of,
-)
+from trainscope.studies.entries import data_of, refuse_setting, seed_of, task_of
 from trainscope.studies.grid import NONE, AxisValue, Base, RecipeAsked, as_action, points, tables
 from trainscope.studies.lines import Path
 from trainscope.studies.plain import made
 from trainscope.studies.results import Row
 from trainscope.studies.roots import Roots
 from trainscope.studies.rows import columns_of
+from trainscope.studies.run_parts import RunParts
 from trainscope.studies.spec import BaseModel, RunSpec
 from trainscope.studies.unknown import unknown
 from trainscope.training.settings import Settings
@@ -43,7 +38,7 @@ class Crossing:
     Attributes:
         spec: The run, or what is wrong with it.
         names: What the study calls its parts.
-        places: Where its parts stand in the study: "base", "action", "recipe", "data", "task".
+        places: Where its parts stand in the study, by the fields of `RunParts`.
         blame: Where what is wrong with it stands.
         columns: Its columns, as results have them; None of a run beside the grid, which nothing
             excludes.
@@ -107,14 +102,20 @@ def crossed(study: Study) -> Iterator[Crossing]:
         with at(("probes", place)):
             find(str(name))
     settings = _settings(study)
-    axes = _actions(study, [each.value for each in data])
+    named = _actions(study, [each.value for each in data])
     rest = (recipes, weights, data, task, seeds)
-    _refuse_many(study, len(base) * len(axes or ()), rest)
+    _refuse_many(study, len(base) * len(named or ()), rest)
+    dense: AxisValue[Action | None] = AxisValue(None)
+    inherited = AxisValue("inherited")
     for each in base:
-        actions = axes or _tried(study, settings, each, recipes[0], data[0], task[0])
+        actions = named or _tried(
+            study,
+            settings,
+            RunParts(each, dense, recipes[0], inherited, data[0], task[0], AxisValue(0)),
+        )
         _refuse_many(study, len(actions), rest)
         for chosen in product(actions, *rest):
-            yield _run(study, settings, each, *chosen)
+            yield _run(study, settings, RunParts(each, *chosen))
 
 
 def _settings(study: Study) -> Settings:
@@ -124,7 +125,6 @@ def _settings(study: Study) -> Settings:
     for name in given:
         with study.at(("settings", name)):
             refuse_setting(name)
-            made(Settings, {name: given[name]}, "settings")
     with study.at(("settings",)):
         return made(Settings, given, "settings")
 
@@ -155,122 +155,25 @@ def _actions(study: Study, data: Sequence[str | None]) -> Actions | None:
     return None
 
 
-def _tried(
-    study: Study,
-    settings: Settings,
-    base: AxisValue[Any],
-    recipe: AxisValue[RecipeAsked | None],
-    data: AxisValue[str | None],
-    task: AxisValue[str | None],
-) -> Actions:
+def _tried(study: Study, settings: Settings, parts: RunParts) -> Actions:
     """Return what the study's oracle tries of a base, which is opened or built for that."""
     assert study.tried is not None
-    with study.at(base.path):
-        spec = _spec(
-            *(study, settings, base.value, None, recipe.value),
-            *("inherited", data.value, task.value, 0),
-        )
+    try:
+        spec = parts.spec(study, settings)
+    except TrainscopeError as error:
+        raise study.at.moved(error, parts.place_of(error.field)) from error
+    with study.at(parts.base.path):
         network = Roots().network(spec)
-    try:
-        found = study.tried.actions(network)
-    except TrainscopeError as error:
-        raise study.at.moved(error, study.inside("oracle", error)) from error
-    return [AxisValue(action, ("oracle",), name) for name, action in found]
+    with study.at(("oracle",)):
+        named = study.tried.actions(network)
+    return [AxisValue(action, ("oracle",), name) for name, action in named]
 
 
-def _run(
-    study: Study,
-    settings: Settings,
-    base: AxisValue[Any],
-    action: AxisValue[Action | None],
-    recipe: AxisValue[RecipeAsked | None],
-    weights: AxisValue[str],
-    data: AxisValue[str | None],
-    task: AxisValue[str | None],
-    seed: AxisValue[int],
-) -> Crossing:
+def _run(study: Study, settings: Settings, parts: RunParts) -> Crossing:
     """Return one run of the grid, or what is wrong with it."""
-    names = {k: p.name for k, p in (("base", base), ("action", action), ("recipe", recipe))}
-    names = {key: name for key, name in names.items() if name}
-    raw: Row = {
-        "recipe": None if recipe.value is None else recipe.value.recipe,
-        "weights": weights.value,
-        "data": data.value,
-        "task": task.value,
-        "seed": seed.value,
-        **{f"{key}.name": name for key, name in names.items()},
-    }
-    if action.value is not None:
-        raw |= {f"action.{f.name}": getattr(action.value, f.name) for f in fields(Action)}
-    places = {"base": base.path, "action": action.path, "recipe": recipe.path}
-    places |= {"data": data.path, "task": task.path, "weights": weights.path}
-    if isinstance(base.value, Base) and base.value.data is not None:
-        places["data"] = (*base.path, "data")
-    blame = recipe.path or base.path
+    names, places, columns = parts.names, parts.places, parts.columns
     try:
-        spec = _spec(
-            *(study, settings, base.value, action.value, recipe.value),
-            *(weights.value, data.value, task.value, seed.value),
-        )
+        spec = parts.spec(study, settings)
     except TrainscopeError as error:
-        said = str(error)
-        if said.startswith("a base") or "is no digest" in said:
-            blame = base.path
-        elif "weights '" in said or "kind of weights" in said:
-            blame = weights.path
-        elif "samples" in said:
-            blame = ("samples",)
-        elif "probe" in said:
-            blame = ("probe_epochs",)
-        elif "seed" in said:
-            blame = seed.path
-        return Crossing(error, names, places, blame, raw)
-    return Crossing(spec, names, places, blame, columns_of(spec) | raw)
-
-
-def _spec(
-    study: Study,
-    settings: Settings,
-    base: Any,
-    action: Action | None,
-    training: RecipeAsked | None,
-    weights: str,
-    data: str | None,
-    task: str | None,
-    seed: int,
-) -> RunSpec:
-    start = base
-    if isinstance(base, Base):
-        start = base_of(base, settings, training, data, task)
-    rest: dict[str, Any] = {
-        "data": data,
-        "task": task,
-        "settings": settings,
-        "probes": tuple(study.probes),
-        "probe_epochs": tuple(study.probe_epochs),
-        "norms": study.norms,
-        "samples": study.samples,
-        "seed": seed,
-    }
-    if training is None:
-        if not isinstance(start, RunSpec):
-            raise StudyError("a checkpoint is retrained by a recipe: give recipes")
-        if action is not None:
-            raise StudyError("a pruned network is retrained by a recipe: give recipes")
-        return replace(
-            start, probes=rest["probes"], probe_epochs=rest["probe_epochs"], norms=study.norms
-        )
-    if isinstance(start, RunSpec) and data is None:
-        rest["data"] = start.data
-    return RunSpec(
-        training.recipe,
-        base=start,
-        action=action,
-        weights=weights,
-        epochs=training.epochs,
-        shape=training.shape,
-        min_lr=training.min_lr,
-        warmup=training.warmup,
-        plan=training.plan,
-        **rest,
-    )
+        return Crossing(error, names, places, parts.place_of(error.field), columns)
+    return Crossing(spec, names, places, parts.training, columns_of(spec) | columns)

@@ -7,12 +7,13 @@ from typing import Any
 
 from trainscope.data import is_factory, load
 from trainscope.data.torchvision_sets import KNOWN
-from trainscope.errors import StudyError
+from trainscope.errors import StudyError, about
 from trainscope.studies.grid import Base, RecipeAsked
 from trainscope.studies.plain import made, plain
 from trainscope.studies.spec import BaseModel, RunSpec
 from trainscope.task import find_task
 from trainscope.training.recipe import parse_recipe
+from trainscope.training.schedule import LRSchedule
 from trainscope.training.settings import Settings
 
 
@@ -59,38 +60,57 @@ def base_of(
     data: str | None,
     task: str | None,
 ) -> RunSpec | BaseModel:
-    """Return a base model for a run of the grid."""
+    """Return a base model for a run of the grid.
+
+    Raises:
+        TrainscopeError: It is none; `field` says what of the run's spec is at fault.
+    """
     if base.checkpoint is not None:
-        named = base.checkpoint.removeprefix("sha256:")
-        if named != base.checkpoint:
-            return BaseModel(digest=named, arch=base.arch, model=base.model)
-        path = str(Path(base.checkpoint).expanduser().absolute())
-        return BaseModel(path, arch=base.arch, model=base.model)
+        with about("base", "checkpoint"):
+            return _checkpoint(base, base.checkpoint)
     if base.data is None and data is None:
-        raise StudyError("a base with an architecture is trained on data: name it, data = 'digits'")
+        said = "a base with an architecture is trained on data: name it, data = 'digits'"
+        raise StudyError(said, field=("base",))
     recipe, epochs = base.recipe, base.epochs
     if recipe is None:
-        read = parse_recipe(training.recipe) if training is not None else None
-        if read is None or read.pretrain is None:
-            raise StudyError(
-                "a base with an architecture needs a recipe of its own, like F60,1e-1, where the "
-                "recipe of the run does not begin with its pretraining, like P60F60,1e-2"
-            )
-        schedule = read.pretraining(base.lr)
+        schedule = _pretraining(base, training)
         recipe, epochs = str(schedule), schedule.total
-    own = made(Settings, {**_given(settings), **base.settings}, "base.settings")
-    return RunSpec(
-        recipe,
-        data=base.data if base.data is not None else data,
-        architecture=base.architecture,
-        epochs=epochs,
-        shape=base.shape,
-        min_lr=base.min_lr,
-        warmup=base.warmup,
-        settings=own,
-        task=task,
-        seed=base.seed,
-    )
+    with about("base"):
+        with about("settings"):
+            own = made(Settings, {**_given(settings), **base.settings}, "base.settings")
+        return RunSpec(
+            recipe,
+            data=base.data if base.data is not None else data,
+            architecture=base.architecture,
+            epochs=epochs,
+            shape=base.shape,
+            min_lr=base.min_lr,
+            warmup=base.warmup,
+            settings=own,
+            task=task,
+            seed=base.seed,
+        )
+
+
+def _checkpoint(base: Base, named: str) -> BaseModel:
+    digest = named.removeprefix("sha256:")
+    if digest != named:
+        return BaseModel(digest=digest, arch=base.arch, model=base.model)
+    return BaseModel(str(Path(named).expanduser().absolute()), arch=base.arch, model=base.model)
+
+
+def _pretraining(base: Base, training: RecipeAsked | None) -> LRSchedule:
+    """Return the pretraining that the recipe of a run cuts off."""
+    with about("recipe"):
+        read = parse_recipe(training.recipe) if training is not None else None
+    if read is None or read.pretrain is None:
+        raise StudyError(
+            "a base with an architecture needs a recipe of its own, like F60,1e-1, where the "
+            "recipe of the run does not begin with its pretraining, like P60F60,1e-2",
+            field=("base",),
+        )
+    with about("base", "lr"):
+        return read.pretraining(base.lr)
 
 
 def _given(settings: Settings) -> dict[str, Any]:

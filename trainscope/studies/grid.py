@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -104,7 +103,7 @@ class Base:
         if (self.checkpoint is None) == (self.architecture is None):
             raise StudyError("a base has a checkpoint, or an architecture to pretrain: give one")
         if self.seed < 0:
-            raise StudyError(f"the seed {self.seed} is below 0")
+            raise StudyError(f"the seed {self.seed} is below 0", field=("seed",))
 
 
 class At:
@@ -120,11 +119,11 @@ class At:
 
     @contextmanager
     def __call__(self, path: Path) -> Iterator[None]:
-        """Add the line of a value to the errors that the block raises."""
+        """Add the line of a value, or of its field at fault, to the errors of the block."""
         try:
             yield
         except TrainscopeError as error:
-            raise self.moved(error, path) from error
+            raise self.moved(error, (*path, *error.field)) from error
 
     def moved(self, error: TrainscopeError, path: Path) -> StudyError:
         """Return an error that says the line of a value, whatever it said before."""
@@ -192,12 +191,11 @@ def tables(
             found.append(AxisValue(cast("Value", value), path))
             continue
         for table, places in _spread(kind, value, key, path, at):
+            name = table.pop("name", "")
             try:
-                with at(path):
-                    name = table.pop("name", "")
-                    thing = made(kind, table, key)
+                thing = made(kind, table, key)
             except TrainscopeError as error:
-                raise at.moved(error, blamed(str(error), places, path)) from error
+                raise at.moved(error, _place(error, places, path)) from error
             found.append(AxisValue(thing, path, str(name)))
     if not found:
         with at((key,)):
@@ -239,21 +237,18 @@ def _holds_lists(hint: Any) -> bool:
     return any(get_origin(option) in (list, tuple) for option in options)
 
 
-def blamed(message: str, places: Mapping[str, Path], path: Path) -> Path:
-    """Return the place of the field that a message names first; that of the table where none.
+def _place(error: TrainscopeError, places: Mapping[str, Path], path: Path) -> Path:
+    """Return where the field stands that an error is about; the table where it is of none.
 
     Args:
-        message: What is wrong with a table.
+        error: What is wrong with a table.
         places: Of its fields, by name.
         path: Of the table.
     """
-    dotted = [name for name in re.findall(r"\w\.(\w+)", message) if name in places]
-    if dotted:  # "recipes.plan is text" is of the plan, not of the recipe
-        return places[dotted[0]]
-    words = re.findall(r"\w+", message)
-    named = [name for name in places if name in words or name.replace("_", " ") in message]
-    named.sort(key=lambda name: message.find(name.split("_")[0]))
-    return places[named[0]] if named else path
+    if not error.field or error.field[0] not in places:
+        return path
+    name, *inner = error.field
+    return (*places[str(name)], *inner)
 
 
 def _refuse_twins(found: Sequence[AxisValue[Any]], key: str, at: At) -> None:

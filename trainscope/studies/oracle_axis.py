@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from trainscope.errors import StudyError
+from trainscope.errors import StudyError, about
 from trainscope.networks import Network
 from trainscope.networks.copies import whole_copy
 from trainscope.sparsify import Action
@@ -44,11 +44,17 @@ class OracleActions:
                 "an oracle says which filters are tried: give keep, like { conv1 = 2 }, or ratio"
             )
         if self.ratio is not None and not 0 < self.ratio < 1:
-            raise StudyError(f"the ratio is {self.ratio:g}: give a share between 0 and 1, like 0.5")
+            raise StudyError(
+                f"the ratio is {self.ratio:g}: give a share between 0 and 1, like 0.5",
+                field=("ratio",),
+            )
         if self.candidates is not None and self.candidates < 2:
-            raise StudyError(f"{self.candidates} candidates cannot be compared: give 2 or more")
+            raise StudyError(
+                f"{self.candidates} candidates cannot be compared: give 2 or more",
+                field=("candidates",),
+            )
         if self.seed < 0:
-            raise StudyError(f"the seed {self.seed} is below 0")
+            raise StudyError(f"the seed {self.seed} is below 0", field=("seed",))
 
     def actions(self, network: Network) -> list[tuple[str, Action]]:
         """Return every candidate of a network by name; its weights do not matter.
@@ -58,11 +64,12 @@ class OracleActions:
         """
         keep = self.keep or self._of_all(network)
         cutter = with_first(network.module, network.inputs)
-        layers = [cutter.candidate(name) for name in keep]
-        if len({layer.name for layer in layers}) < len(layers):
-            raise StudyError(f"{', '.join(keep)} go together: name one of them in keep")
         counts = list(keep.values())
-        check_counts(layers, counts)
+        with about("keep" if self.keep else "ratio"):
+            layers = [cutter.candidate(name) for name in keep]
+            if len({layer.name for layer in layers}) < len(layers):
+                raise StudyError(f"{', '.join(keep)} go together: name one of them in keep")
+            check_counts(layers, counts)
         if self.candidates is None:
             chosen = list(all_of(layers, counts))
         else:

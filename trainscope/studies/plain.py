@@ -11,7 +11,7 @@ from functools import cache
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from trainscope.errors import StudyError, TrainscopeError
+from trainscope.errors import StudyError, TrainscopeError, about
 from trainscope.records import Json
 from trainscope.studies.unknown import unknown
 
@@ -49,15 +49,17 @@ def made(kind: type[Made], raw: Mapping[str, Any], what: str) -> Made:
         what: The thing in words, for messages, like "action".
 
     Raises:
-        StudyError: A field does not exist or is missing, or its value cannot be.
+        StudyError: A field does not exist or is missing, or its value cannot be; `field` says
+            which.
     """
     hints = _hints(kind)  # type: ignore[arg-type]  # a class can be hashed
     names = [each.name for each in fields(kind)]  # type: ignore[arg-type]  # it is a dataclass
     values = {}
     for name, value in raw.items():
-        if name not in names:
-            raise StudyError(unknown(name, names, f"key of {what}"))
-        values[name] = _back(value, hints[name], f"{what}.{name}")
+        with about(name):
+            if name not in names:
+                raise StudyError(unknown(name, names, f"key of {what}"))
+            values[name] = _back(value, hints[name], f"{what}.{name}")
     for each in fields(kind):  # type: ignore[arg-type]  # it is a dataclass
         if each.name not in values and default(each) is MISSING:
             raise StudyError(f"{what} has no {each.name}: add it")

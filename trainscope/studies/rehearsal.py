@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path as FilePath
 
 from trainscope.data import Dataset, is_factory
-from trainscope.errors import DataError, StudyError, TrainscopeError
+from trainscope.errors import DataError, NotFetchedError, StudyError, TrainscopeError
 from trainscope.foreign import find_callable
 from trainscope.networks import Network
 from trainscope.networks.copies import whole_copy
@@ -113,15 +113,13 @@ def rehearse(
         said = [error for (each, _), error in tried.items() if each == asked]
         wrong = next((error for error in said if error is not None), None)
         if wrong is not None and all(said):
-            raise at.moved(wrong, _field(path, str(wrong), at))
+            raise at.moved(wrong, (*path, *(wrong.field or _only_field(path, at))))
 
 
-def _field(path: Path, said: str, at: At) -> Path:
-    """Return the place of the field of an action that is to blame; the action's where none is."""
+def _only_field(path: Path, at: At) -> Path:
+    """Return the one field that a table of the study has; () where it has others beside."""
     fields = [each for each in at.lines if each[:-1] == path]
-    if len(fields) == 1:
-        return fields[0]
-    return (*path, "ratios") if "the pattern" in said else path
+    return fields[0][-1:] if len(fields) == 1 else ()
 
 
 def _opened(spec: RunSpec, places: Places, at: At, beside: FilePath) -> tuple[Network, Dataset]:
@@ -138,8 +136,8 @@ def _opened(spec: RunSpec, places: Places, at: At, beside: FilePath) -> tuple[Ne
         with at(places.get("data", ())):
             try:
                 dataset = dataset_of(root if spec.data is None else replace(root, data=spec.data))
-            except DataError as error:  # a study fetches nothing
-                raise DataError(str(error).partition(", or add --download")[0]) from error
+            except NotFetchedError as error:  # a study fetches nothing
+                raise DataError(error.without_offer) from error
         with at((*places.get("base", ()), "architecture")):
             name = str(root.architecture)
             network = training_job(name, dataset, root.schedule, root.trained_with).network

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from trainscope.errors import StudyError
+from trainscope.errors import StudyError, about
 from trainscope.probes import find
 from trainscope.records import Json
 from trainscope.records.metric import LOWER
@@ -73,30 +73,35 @@ class Search:
         if len(self.lr) != 2 or not 0 < self.lr[0] < self.lr[-1] <= MAX_LR:
             given = ", ".join(f"{each:g}" for each in self.lr)
             raise StudyError(
-                f"lr is the smallest and the largest LR, like [1e-4, 1e-1], not [{given}]"
+                f"lr is the smallest and the largest LR, like [1e-4, 1e-1], not [{given}]",
+                field=("lr",),
             )
         if not 1 <= self.trials <= MOST_TRIALS:
-            raise StudyError(f"trials are from 1 to {MOST_TRIALS}, not {self.trials}")
+            said = f"trials are from 1 to {MOST_TRIALS}, not {self.trials}"
+            raise StudyError(said, field=("trials",))
         if self.sampler not in SAMPLERS:
-            raise StudyError(unknown(self.sampler, SAMPLERS, "sampler"))
+            raise StudyError(unknown(self.sampler, SAMPLERS, "sampler"), field=("sampler",))
         if self.pruner not in PRUNERS:
-            raise StudyError(unknown(self.pruner, PRUNERS, "pruner"))
+            raise StudyError(unknown(self.pruner, PRUNERS, "pruner"), field=("pruner",))
         if self.seed < 0:
-            raise StudyError(f"the seed {self.seed} is below 0")
+            raise StudyError(f"the seed {self.seed} is below 0", field=("seed",))
 
     def check(self, spec: RunSpec) -> None:
         """Refuse a run whose LR cannot be searched for, or whose watched number is not measured.
 
         Raises:
-            StudyError: It is one.
+            StudyError: It is one; without a field where it is the run that does not fit.
         """
         if spec.read is None or spec.shape == "rewind":
             raise StudyError(
                 f"a search chooses the first LR of a recipe like F60,1e-2, and the LRs of "
                 f"'{spec.recipe}' {'are all written' if spec.read is None else 'are rewound'}"
             )
-        if self.watch == METRIC:
-            return
+        if self.watch != METRIC:
+            with about("watch"):
+                self._check_watched(spec)
+
+    def _check_watched(self, spec: RunSpec) -> None:
         probe, _, name = self.watch.partition(".")
         if probe not in spec.probes or not spec.probe_epochs:
             raise StudyError(

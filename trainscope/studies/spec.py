@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from trainscope.errors import StudyError
+from trainscope.errors import StudyError, about
 from trainscope.records import Json, Kind
 from trainscope.sparsify import Action
 from trainscope.studies.plain import KEY, made, plain
@@ -129,25 +129,32 @@ class RunSpec:
         if (self.base is None) == (self.architecture is None):
             raise StudyError("a run starts from a base or from an architecture: give one of them")
         if self.weights not in WEIGHTS:
-            raise StudyError(unknown(self.weights, list(WEIGHTS), "kind of weights"))
+            said = unknown(self.weights, list(WEIGHTS), "kind of weights")
+            raise StudyError(said, field=("weights",))
         if self.action is None and self.weights != "inherited":
             raise StudyError(
-                f"weights '{self.weights}' are those of a pruned network: add an action"
+                f"weights '{self.weights}' are those of a pruned network: add an action",
+                field=("weights",),
             )
         if self.action is not None and self.base is None:
             raise StudyError("an action needs a base to prune: give the pretraining as the base")
-        self._check_plan()
+        with about("plan"):
+            self._check_plan()
         if not 0 <= self.seed < 2**63 - 1:
-            raise StudyError(f"the seed {self.seed} is not from 0 to {2**63 - 2}")
+            said = f"the seed {self.seed} is not from 0 to {2**63 - 2}"
+            raise StudyError(said, field=("seed",))
         if self.samples < 2:
-            raise StudyError(f"{self.samples} samples are too few for probes: give 2 or more")
+            said = f"{self.samples} samples are too few for probes: give 2 or more"
+            raise StudyError(said, field=("samples",))
         if self.weights.startswith("scratch") and self.read is None:
             raise StudyError(
                 f"the epochs of '{self.weights}' follow from a recipe like P60F60,1e-1, not from "
-                f"the stages '{self.recipe}'"
+                f"the stages '{self.recipe}'",
+                field=("recipe",),
             )
         if self.probe_epochs and not self.probes:
-            raise StudyError("probe_epochs say when probes are due: name the probes too")
+            said = "probe_epochs say when probes are due: name the probes too"
+            raise StudyError(said, field=("probe_epochs",))
         self._check_schedule()
 
     def _check_plan(self) -> None:
@@ -172,21 +179,27 @@ class RunSpec:
                 alone = self.recipe[self.recipe.index("F") :]
                 raise StudyError(
                     f"recipe '{self.recipe}' cuts off a pretraining, and the base is none: give a "
-                    f"base with an architecture, or the recipe {alone}"
+                    f"base with an architecture, or the recipe {alone}",
+                    field=("recipe",),
                 )
             if not read.squeezed and read.pretrain > pretraining.schedule.total:
                 raise StudyError(
                     f"recipe '{self.recipe}' prunes after epoch {read.pretrain}, and the base is "
-                    f"trained for {pretraining.schedule.total}"
+                    f"trained for {pretraining.schedule.total}",
+                    field=("recipe",),
                 )
         last = self.schedule.total
         if any(not 0 <= epoch <= last for epoch in self.probe_epochs):
-            raise StudyError(f"probe_epochs are from 0 to {last}, the epochs of '{self.recipe}'")
+            said = f"probe_epochs are from 0 to {last}, the epochs of '{self.recipe}'"
+            raise StudyError(said, field=("probe_epochs",))
 
     @cached_property
     def read(self) -> Recipe | None:
         """The recipe, None where stages are written."""
-        return parse_recipe(self.recipe) if re.match(r"\s*[PF]\d", self.recipe) else None
+        if not re.match(r"\s*[PF]\d", self.recipe):
+            return None
+        with about("recipe"):
+            return parse_recipe(self.recipe)
 
     @cached_property
     def schedule(self) -> LRSchedule:
@@ -203,14 +216,19 @@ class RunSpec:
                         f"'{self.recipe}' is no recipe: write one like P60F60,1e-3 or F60,1e-3, or "
                         "stages like 0:1e-2,30:1e-3 with epochs"
                     )
-                raise StudyError(what)
-            made_of = parse_schedule(self.recipe, self.epochs)
+                raise StudyError(what, field=("recipe",))
+            with about("recipe"):
+                made_of = parse_schedule(self.recipe, self.epochs)
         else:
             if self.epochs is not None:
-                raise StudyError(f"recipe '{self.recipe}' says its epochs itself: leave epochs out")
+                said = f"recipe '{self.recipe}' says its epochs itself: leave epochs out"
+                raise StudyError(said, field=("epochs",))
             made_of = self.shaped(self.read.lr, self.read.retrain)
             made_of = lengthen_first_stage(made_of, self.read.extra)
-        return warm_up(made_of, self.warmup) if self.warmup else made_of
+        if not self.warmup:
+            return made_of
+        with about("warmup"):
+            return warm_up(made_of, self.warmup)
 
     def shaped(self, lr: float, epochs: int) -> LRSchedule:
         """Return a schedule of this spec's shape."""

@@ -12,8 +12,8 @@ from trainscope.errors import StudyError, TrainscopeError
 from trainscope.records.text import plain as plain_text
 from trainscope.studies.crossing import KNOWN_COLUMNS, Crossing, crossed
 from trainscope.studies.executing import digest_of
-from trainscope.studies.grid import At, blamed
-from trainscope.studies.lines import Path, lines_of
+from trainscope.studies.grid import At
+from trainscope.studies.lines import lines_of
 from trainscope.studies.named import name_of, parsed, place_of, read_toml
 from trainscope.studies.oracle_axis import OracleActions
 from trainscope.studies.plain import made
@@ -268,16 +268,8 @@ class Study:
         if given is None or isinstance(given, kind):
             return given
         assert isinstance(given, Mapping)
-        try:
+        with self.at((key,)):
             return made(kind, given, key)
-        except TrainscopeError as error:
-            raise self.at.moved(error, self.inside(key, error)) from error
-
-    def inside(self, key: str, error: Exception) -> Path:
-        """Return where in one of the study's tables the field stands that an error names."""
-        given = getattr(self, key)
-        names = given if isinstance(given, Mapping) else ()
-        return blamed(str(error), {str(name): (key, name) for name in names}, (key,))
 
     def _slots(self, spec: RunSpec, path: Any) -> list[Slot | None]:
         """Return the runs of a search that a run of the grid becomes; None where there is none.
@@ -291,8 +283,8 @@ class Study:
         try:
             search.check(spec)
         except TrainscopeError as error:
-            watched = str(error).startswith(("'", "watch", "no probe"))
-            raise self.at.moved(error, ("search", "watch") if watched else path) from error
+            of_search = ("search", *error.field) if error.field else path
+            raise self.at.moved(error, of_search) from error
         return [Slot(search, place) for place in range(search.trials)]
 
     @cached_property
@@ -304,11 +296,8 @@ class Study:
         """
         found = []
         for place, each in enumerate(self.paper):
-            try:
+            with self.at(("paper", place)):
                 found.append(made(PaperRow, each, "paper"))
-            except TrainscopeError as error:
-                places = {str(name): ("paper", place, name) for name in each}
-                raise self.at.moved(error, blamed(str(error), places, ("paper", place))) from error
         return found
 
     @property

@@ -42,12 +42,15 @@ class LoRA:
             ScheduleError: The rank or alpha is out of range, or a target is empty.
         """
         if self.rank < 1:
-            raise ScheduleError(f"the rank of LoRA is 1 or more, not {self.rank}")
+            said = f"the rank of LoRA is 1 or more, not {self.rank}"
+            raise ScheduleError(said, field=("rank",))
         if self.alpha is not None and not 0 < self.alpha < float("inf"):
-            raise ScheduleError(f"the alpha of LoRA is above 0, not {self.alpha}")
+            said = f"the alpha of LoRA is above 0, not {self.alpha}"
+            raise ScheduleError(said, field=("alpha",))
         if not all(self.targets):
             raise ScheduleError(
-                "a target of LoRA is empty: write names with one comma between them"
+                "a target of LoRA is empty: write names with one comma between them",
+                field=("targets",),
             )
 
     @property
@@ -117,7 +120,8 @@ class Settings:
             if not right:
                 words = name.replace("_", " ")
                 verb = "are" if words == "betas" else "is"
-                raise ScheduleError(f"the {words} {verb} {wanted}, not {getattr(self, name)}")
+                said = f"the {words} {verb} {wanted}, not {getattr(self, name)}"
+                raise ScheduleError(said, field=(name,))
 
     @property
     def adaptive(self) -> bool:

@@ -46,11 +46,13 @@ def shaped(
             has none.
     """
     if name not in SHAPES:
-        raise ScheduleError(f"no shape of an LR schedule is named '{name}': {', '.join(SHAPES)}")
+        said = f"no shape of an LR schedule is named '{name}': {', '.join(SHAPES)}"
+        raise ScheduleError(said, field=("shape",))
     if minimum is not None and name not in ENDING:
         raise ScheduleError(
             f"a smallest LR (--min-lr, min_lr) is where a cosine or a cycle ends: with the shape "
-            f"{name} leave it out"
+            f"{name} leave it out",
+            field=("min_lr",),
         )
     if name == "rewind":
         if pretraining is None:
