@@ -199,8 +199,6 @@ def open_both(
     data: str | None,
     *,
     task: str | None,
-    download: bool,
-    class_index: Path | None = None,
     sequence_length: int | None = None,
     tokenizer: Path | None = None,
     **opening: Any,
@@ -220,9 +218,7 @@ def open_both(
     text = TextOptions(sequence_length, tokenizer)
     asked = None if task is None else find_task(task)
     how = Opening(remark, **opening, task=asked, text=text)
-    network, dataset = how.network_and_data(
-        checkpoint, data, class_index=class_index, download=download
-    )
+    network, dataset = how.network_and_data(checkpoint, data)
     if not isinstance(dataset, RandomInputs):
         return network, dataset
     if data is not None:

@@ -18,7 +18,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 import trainscope
 from trainscope.data import given_data
-from trainscope.diagnosis.flow import examine
+from trainscope.diagnosis import examine
 from trainscope.probes.trainability_accuracy import TrainabilityAccuracy
 from trainscope.report.files import write_outcome
 from trainscope.task import Detection

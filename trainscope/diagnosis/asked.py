@@ -97,7 +97,7 @@ def asked_task(
     return None if task is None else as_task(task)
 
 
-def check(probes: Sequence[Probe], *, samples: int | None, batch_size: int, seed: int) -> None:
+def check(probes: Sequence[Probe], samples: int | None, batch_size: int, seed: int) -> None:
     """Refuse options that no measurement can be made with.
 
     Raises:

@@ -1,81 +1,115 @@
-"""The front doors: the main flow, of which a person wants one part."""
+"""The front doors: functions that take the options of a request, and give a part of the outcome."""
 
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable
+from dataclasses import fields
+from functools import wraps
 from typing import ParamSpec, TypeVar, get_type_hints
 
-from trainscope.diagnosis.flow import Outcome, examine
+from trainscope.diagnosis.flow import Outcome, run
+from trainscope.diagnosis.request import ActionRequest, DiagnoseRequest, MeasureRequest
 from trainscope.errors import ActionError
 from trainscope.records import Diagnosis, Measurements
 
+ACTION_OPTIONS = frozenset(each.name for each in fields(ActionRequest))
 Options = ParamSpec("Options")
-Found = TypeVar("Found")
+Asked = TypeVar("Asked", bound=MeasureRequest)
+Answer = TypeVar("Answer")
 
 
-def _keeping(
-    take: Callable[[Outcome], Found],
-    flow: Callable[Options, Outcome],
-    name: str,
-    does: str,
-    *,
-    refused: tuple[str, ...] = (),
-) -> Callable[Options, Found]:
-    """Return a flow that keeps a part of its Outcome, with the same options and descriptions.
+def _asked_by(
+    request: Callable[Options, Asked],
+) -> Callable[[Callable[[Asked], Answer]], Callable[Options, Answer]]:
+    """Return a decorator: the function takes the fields of a request in the place of the request.
 
-    Options that are refused are in no signature and no description.
+    Its signature is that of the request, and its docstring has the request's descriptions.
     """
 
-    def kept(*args: Options.args, **kwargs: Options.kwargs) -> Found:
-        if any(kwargs.get(option) is not None for option in refused):
-            raise ActionError(f"{name} takes one network as it is: use diagnose for an action")
-        return take(flow(*args, **kwargs))
+    def decorate(answer: Callable[[Asked], Answer]) -> Callable[Options, Answer]:
+        signature, name = inspect.signature(request), answer.__name__
 
-    described = inspect.cleandoc(flow.__doc__ or "").partition("\n\n")[2]
-    if refused:  # what stands before the options speaks of them
-        described = "".join(described.partition("Args:")[1:])
-    for option in refused:
-        described = re.sub(rf"^    {option}:.*\n(?:        .*\n)*", "", described, flags=re.M)
-    kept.__doc__ = f"{does}\n\n{described}"
-    kept.__name__ = kept.__qualname__ = name
-    kept.__wrapped__ = flow  # type: ignore[attr-defined]  # where its hints are looked up
-    returned = get_type_hints(take)["return"]
-    hints = {name: hint for name, hint in flow.__annotations__.items() if name not in refused}
-    kept.__annotations__ = {**hints, "return": returned}
-    signature = inspect.signature(flow)
-    taken = [each for each in signature.parameters.values() if each.name not in refused]
-    kept.__signature__ = signature.replace(  # type: ignore[attr-defined]
-        parameters=taken, return_annotation=returned
-    )
-    return kept
+        @wraps(answer)
+        def front(*args: Options.args, **kwargs: Options.kwargs) -> Answer:
+            for option in ACTION_OPTIONS - signature.parameters.keys():
+                if kwargs.pop(option, None) is not None:
+                    raise ActionError(
+                        f"{name} takes one network as it is: use diagnose for an action"
+                    )
+            try:
+                signature.bind(*args, **kwargs)
+            except TypeError as error:
+                raise TypeError(f"{name}() {error}") from None
+            return answer(request(*args, **kwargs))
+
+        returned = get_type_hints(answer)["return"]
+        front.__signature__ = signature.replace(  # type: ignore[attr-defined]
+            return_annotation=returned
+        )
+        hints = get_type_hints(request)
+        front.__annotations__ = {name: hints[name] for name in signature.parameters}
+        front.__annotations__["return"] = returned
+        texts = _descriptions(request)
+        described = "".join(texts[name] for name in signature.parameters)
+        before, raises, after = inspect.cleandoc(answer.__doc__ or "").partition("Raises:")
+        front.__doc__ = f"{before}Args:\n{described}\n{raises}{after}"
+        return front
+
+    return decorate
 
 
-def _diagnosis(outcome: Outcome) -> Diagnosis:
-    return outcome.diagnosis
+def _descriptions(record: object) -> dict[str, str]:
+    """Return the lines of a dataclass's docstrings that describe each field, by its name."""
+    found: dict[str, str] = {}
+    for kind in inspect.getmro(record):  # type: ignore[arg-type]  # it is a class
+        text = inspect.cleandoc(kind.__doc__ or "").partition("Attributes:\n")[2]
+        for line in text.splitlines(keepends=True):
+            if not line.startswith(" " * 8):
+                name = line.strip().partition(":")[0]
+                found[name] = ""
+            found[name] += line.rstrip() + "\n"
+    return found
 
 
-def _alone(outcome: Outcome) -> Measurements:
-    return Measurements((n, columns.before) for n, columns in outcome.diagnosis.probes.items())
+@_asked_by(DiagnoseRequest)
+def examine(request: DiagnoseRequest) -> Outcome:
+    """Open a network and measure it; after an action, measure again and say what that did.
+
+    The action is trainscope's own (`ratio` or `action`) or somebody else's (`after`); without any
+    of them the network is measured as it stands.
+
+    Raises:
+        TrainscopeError: The checkpoint, the data, the action or an option is at fault.
+    """
+    return run(request)
 
 
-diagnose = _keeping(
-    _diagnosis,
-    examine,
-    "diagnose",
+@_asked_by(DiagnoseRequest)
+def diagnose(request: DiagnoseRequest) -> Diagnosis:
     """Measure a network before and after a sparsifying action, and return the Diagnosis.
 
->>> diagnose("checkpoint.pt", ratio=0.9).to_json()  # doctest: +SKIP
->>> diagnose(module, ratio=0.9, data=(train_loader, test_loader))  # doctest: +SKIP
->>> diagnose(dense, after=pruned, data=loader)  # doctest: +SKIP""",
-)
-measure = _keeping(
-    _alone,
-    examine,
-    "measure",
+    >>> diagnose("checkpoint.pt", ratio=0.9).to_json()  # doctest: +SKIP
+    >>> diagnose(module, ratio=0.9, data=(train_loader, test_loader))  # doctest: +SKIP
+    >>> diagnose(dense, after=pruned, data=loader)  # doctest: +SKIP
+
+    The action is trainscope's own (`ratio` or `action`) or somebody else's (`after`); without any
+    of them the network is measured as it stands.
+
+    Raises:
+        TrainscopeError: The checkpoint, the data, the action or an option is at fault.
+    """
+    return run(request).diagnosis
+
+
+@_asked_by(MeasureRequest)
+def measure(request: MeasureRequest) -> Measurements:
     """Measure a network before any action, and return the Measurement of each probe by its name.
 
->>> measure(module, data=loader, probes=["gradient"])["gradient"]  # doctest: +SKIP""",
-    refused=("ratio", "action", "after"),
-)
+    >>> measure(module, data=loader, probes=["gradient"])["gradient"]  # doctest: +SKIP
+
+    Raises:
+        TrainscopeError: The checkpoint, the data or an option is at fault.
+    """
+    probes = run(request).diagnosis.probes
+    return Measurements((name, columns.before) for name, columns in probes.items())

@@ -53,6 +53,8 @@ class Opening:
             classification.
         text: How text is read.
         dtype: In which networks are measured; None for float32, of float64 modules as they are.
+        class_index: A file that puts folders of images at the network's outputs.
+        download: Fetch what torchvision can fetch.
     """
 
     tell: Progress
@@ -64,14 +66,11 @@ class Opening:
     task: Task | None = None
     text: TextOptions = field(default_factory=TextOptions)
     dtype: torch.dtype | None = None
+    class_index: Path | None = None
+    download: bool = False
 
     def network_and_data(
-        self,
-        given: Subject,
-        data: str | Given | None,
-        *,
-        class_index: Path | None,
-        download: bool,
+        self, given: Subject, data: str | Given | None
     ) -> tuple[Network, Dataset | RandomInputs]:
         """Return the base network, and the data that it is measured on.
 
@@ -80,7 +79,7 @@ class Opening:
         """
         hub = self._hub_of(given)
         if hub is not None:
-            return self._of_hub(given, hub, data, class_index=class_index, download=download)
+            return self._of_hub(given, hub, data)
         task = self.task or Classification()
         if isinstance(data, str) and data.startswith("random:"):
             refuse_random(task, data)
@@ -92,8 +91,8 @@ class Opening:
                 data,
                 self._data_task(data),
                 input_shape=self.input_shape,
-                class_index=class_index,
-                download=download,
+                class_index=self.class_index,
+                download=self.download,
                 reading=self.text.reading(None),
                 dtype=self.dtype,
             )
@@ -106,7 +105,7 @@ class Opening:
                 data,
                 (),
                 self._data_task(data),
-                download=download,
+                download=self.download,
                 reading=self.text.reading(None),
             )
         base = self._opened(given, early)
@@ -117,12 +116,12 @@ class Opening:
         found = early
         if found is None:
             named = data or _named(base, task)
-            found = open_data(named, shape, task, download=download)
+            found = open_data(named, shape, task, download=self.download)
         if is_plain(found):
-            return fitted(base, found, class_index)
+            return fitted(base, found, self.class_index)
         if not isinstance(found, RandomInputs):
             found = suited(found, base.module)
-        return tried(base, found, class_index)
+        return tried(base, found, self.class_index)
 
     def _hub_of(self, given: Subject) -> Hub | None:
         """Return how transformers describes a network; None where a person says what it is."""
@@ -131,13 +130,7 @@ class Opening:
         return hub_of(given)
 
     def _of_hub(
-        self,
-        given: Subject,
-        hub: Hub,
-        data: str | Given | None,
-        *,
-        class_index: Path | None,
-        download: bool,
+        self, given: Subject, hub: Hub, data: str | Given | None
     ) -> tuple[Network, Dataset | RandomInputs]:
         """Return a network of transformers' classes, and the data that it is measured on."""
         opened = None if not isinstance(given, Network) else given
@@ -150,7 +143,8 @@ class Opening:
             if isinstance(named, str) and named.startswith("random:"):
                 refuse_random(task, named)
             sides = shape or _sides(hub)
-            return open_data(named, sides, task, download=download, reading=self.text.reading(hub))
+            reading = self.text.reading(hub)
+            return open_data(named, sides, task, download=self.download, reading=reading)
 
         source, head = head_for(hub, self.task, open_it)
         if isinstance(given, nn.Module):
@@ -158,12 +152,12 @@ class Opening:
                 source = suited(source, given)
             name = type(given).__name__
             base = Network(given, name, (), None, "the module that was given", hub=hub)
-            found, source = tried(base, source, class_index)
+            found, source = tried(base, source, self.class_index)
             return brought(found, self.dtype), source
         base = self._opened(given, None, head)
         if isinstance(source, Dataset):
             source = suited(source, base.module)
-        return tried(base, source, class_index)
+        return tried(base, source, self.class_index)
 
     def _data_task(self, data: str | Given | None) -> Task | None:
         """Return what data is for; None where text says it."""

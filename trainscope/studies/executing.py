@@ -298,9 +298,7 @@ def opened_base(given: BaseModel, data: str | None, task: str | None) -> tuple[N
         model=given.model,
         task=None if task is None else find_task(task),
     )
-    network, found = opening.network_and_data(
-        Path(given.path).expanduser(), data, class_index=None, download=False
-    )
+    network, found = opening.network_and_data(Path(given.path).expanduser(), data)
     return network, _labelled(found, data)
 
 
