@@ -10,6 +10,8 @@ import click
 
 from trainscope.cli.options import Place, metric_asked, metric_options
 from trainscope.cli.printing import remark, say_json
+from trainscope.cli.schedule_options import ScheduleOptions
+from trainscope.cli.taking import take
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -126,12 +128,9 @@ def command(
     kind: str,
     untrained_first: bool,
     first_epoch: int | None,
-    recipe: str | None,
-    schedule: str | None,
-    epochs: int | None,
     settings: tuple[str, ...],
     output: Path | None,
-    **stated: Any,
+    **options: Any,
 ) -> None:
     """Make a Run from LOG: a table, JSON, TensorBoard's events, or a text log.
 
@@ -139,24 +138,12 @@ def command(
     test loss, else what --metric names. What was taken for what is said on stderr. What the
     log does not say is said by options, and the Run marks it as given.
     """
-    from trainscope.cli.schedule_options import build_schedule
     from trainscope.records import Kind
     from trainscope.records.imports import Given, run_from_log
     from trainscope.records.run import FILE_NAME
 
-    planned = None
-    if recipe is not None or schedule is not None:
-        planned = build_schedule(
-            recipe=recipe,
-            schedule=schedule,
-            epochs=epochs,
-            shape="halving",
-            min_lr=None,
-            warmup=0,
-            extra_epochs=0,
-            pretrain_schedule=None,
-            pretrain_epochs=None,
-        )
+    asked = take(ScheduleOptions, options)
+    planned = None if asked.recipe is None and asked.schedule is None else asked.build()
     named = _pairs(columns, "--column", known=True)
     if metric is not None and "test_accuracy" in named:
         raise click.UsageError("--metric and --column test_accuracy=NAME name the same: give one.")
@@ -171,7 +158,7 @@ def command(
         percent=None if accuracy is None else accuracy == "percent",
         untrained_first=untrained_first,
         first_epoch=first_epoch,
-        **stated,
+        **options,  # what is stated
     )
     made = run_from_log(log, given, format=log_format, run=run, opened=_opened)
     if output is None:

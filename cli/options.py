@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from trainscope.records.action import CRITERIA, CRITERION_SAMPLES
 from trainscope.records.arrays import MORE, PROBES
 
 if TYPE_CHECKING:
@@ -22,19 +21,6 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 HUB = "hf:"
-
-ACTION_DEFAULTS: dict[str, Any] = {
-    "ratio": None,
-    "ratios": None,
-    "structure": "filter",
-    "scope": "inner",
-    "criterion": "l1",
-    "global_ranking": False,
-    "heads": None,
-    "blocks": None,
-    "criterion_samples": CRITERION_SAMPLES,
-}
-"""What `action_options` give where nobody asks for an action."""
 
 
 def shape_option(command: Command) -> Command:
@@ -144,32 +130,6 @@ class Checkpoint(Place):
         return super().convert(folder, param, ctx)
 
 
-def unsafe_load_option(command: Command) -> Command:
-    """Add the wish to run a file's code, which is never done without it."""
-    return click.option(
-        "--unsafe-load",
-        is_flag=True,
-        help="Load a whole pickled network with its own classes: this runs the file's code.",
-    )(command)
-
-
-def part_option(command: Command) -> Command:
-    """Add which network to take of a file that holds several."""
-    return click.option(
-        "--part", help="Which network, where the file holds several: student, say."
-    )(command)
-
-
-def regrow_option(command: Command) -> Command:
-    """Add the wish to let weights grow again that came pruned."""
-    return click.option(
-        "--regrow",
-        is_flag=True,
-        help="Let weights that came at zero grow again: those masked, and exact zeros taken as "
-        "pruned.",
-    )(command)
-
-
 def seed_option(command: Command) -> Command:
     """Add the seed."""
     return click.option(
@@ -202,129 +162,6 @@ def task_option(command: Command) -> Command:
     )(command)
 
 
-def network_options(command: Command) -> Command:
-    """Add the checkpoint, how its architecture is found, and the data."""
-    for add in reversed(
-        (
-            click.argument("checkpoint", type=Checkpoint(path_type=Path)),
-            click.option("--arch", help="The architecture's name, where it is not recognised."),
-            click.option(
-                "--model", help="The function that builds the network: package.module:factory."
-            ),
-            click.option(
-                "--data",
-                help="digits, mnist:ROOT, fashionmnist:ROOT, cifar10:ROOT, cifar100:ROOT, "
-                "imagefolder:ROOT, text:FILE, random:CxHxW (to probe alone), or "
-                "package.module:factory for your own loaders. By default what the checkpoint "
-                "remembers; to probe, else Gaussian inputs.",
-            ),
-            click.option(
-                "--class-index",
-                type=click.Path(path_type=Path),
-                help="File that says at which output each folder of images stands: JSON or text.",
-            ),
-            click.option("--download", is_flag=True, help="Fetch the data where it is missing."),
-            click.option(
-                "--sequence-length",
-                type=click.IntRange(min=2),
-                help="Tokens of a sequence of text; by default 128, fewer where the network takes "
-                "fewer.",
-            ),
-            click.option(
-                "--tokenizer",
-                type=click.Path(path_type=Path),
-                help="Folder of the tokenizer of text, where it is not the network's own.",
-            ),
-            task_option,
-        )
-    ):
-        command = add(command)
-    return command
-
-
-def action_options(command: Command) -> Command:
-    """Add what describes a sparsifying action."""
-    for add in reversed(
-        (
-            click.option("--ratio", type=float, help="Share to prune, in (0, 1)."),
-            click.option(
-                "--ratios", help="Shares by layer name: 'layer[1-3]*conv[12]=0.6,layer4*=0.21'."
-            ),
-            click.option(
-                "--structure",
-                default=ACTION_DEFAULTS["structure"],
-                show_default=True,
-                help="filter, unstructured, or N:M as 2:4 (2 of every 4 weights stay).",
-            ),
-            click.option(
-                "--scope",
-                type=click.Choice(["inner", "all"]),
-                default=ACTION_DEFAULTS["scope"],
-                show_default=True,
-                help="Filters that meet no residual addition, or every coupled group.",
-            ),
-            click.option(
-                "--criterion",
-                default=ACTION_DEFAULTS["criterion"],
-                show_default=True,
-                help=f"What ranks them: {', '.join(_criteria())}; for blocks alone also influence.",
-            ),
-            click.option(
-                "--criterion-samples",
-                type=click.IntRange(min=1),
-                default=ACTION_DEFAULTS["criterion_samples"],
-                show_default=True,
-                help="Training samples that a criterion which needs data is told of.",
-            ),
-            click.option(
-                "--global",
-                "global_ranking",
-                is_flag=True,
-                help="Rank across layers, not within each.",
-            ),
-            click.option(
-                "--heads", type=float, help="Share of the heads of every attention to cut out."
-            ),
-            click.option(
-                "--blocks", type=float, help="Share of every list of residual blocks to take out."
-            ),
-        )
-    ):
-        command = add(command)
-    return command
-
-
-def build_action(
-    *,
-    ratio: float | None = None,
-    ratios: str | None = None,
-    structure: str = "filter",
-    scope: str = "inner",
-    criterion: str = "l1",
-    global_ranking: bool = False,
-    heads: float | None = None,
-    blocks: float | None = None,
-    criterion_samples: int = CRITERION_SAMPLES,
-    seed: int = 0,
-) -> Any:
-    """Return the Action that the options describe."""
-    from trainscope.sparsify import Action
-    from trainscope.sparsify.ratios import parse
-
-    return Action(
-        structure=structure,
-        ratio=ratio,
-        ratios={} if ratios is None else parse(ratios),
-        scope=scope,
-        criterion=criterion,
-        global_ranking=global_ranking,
-        seed=seed,
-        heads=heads,
-        blocks=blocks,
-        criterion_samples=criterion_samples,
-    )
-
-
 def probes_option(default: str | None = None) -> Callable[[Command], Command]:
     """Return the option `--probes`, whose help names every installed probe."""
     which = "Which" if default else "Probes to run on the way"
@@ -334,12 +171,6 @@ def probes_option(default: str | None = None) -> Callable[[Command], Command]:
         show_default=default is not None,
         help=f"{which}, with commas between them; installed: {', '.join(_installed())}.",
     )
-
-
-def _criteria() -> list[str]:
-    """Return the names of all installed criteria, ours first; nothing is imported for them."""
-    names = {point.name for point in entry_points(group="trainscope.criteria")}
-    return [*CRITERIA, *sorted(names.difference(CRITERIA))]
 
 
 def _installed() -> list[str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from trainscope.cli.network_options import NetworkOptions
 from trainscope.cli.options import (
     Checkpoint,
     Place,
@@ -17,7 +18,8 @@ from trainscope.cli.options import (
     task_option,
 )
 from trainscope.cli.printing import remark, say, show
-from trainscope.cli.training_options import build_settings, open_both, optimizer_options
+from trainscope.cli.taking import take
+from trainscope.cli.training_options import build_settings, optimizer_options
 
 if TYPE_CHECKING:
     from trainscope.studies.oracle import OracleSearch
@@ -111,10 +113,6 @@ def command(
     retrain: int,
     recipe: str | None,
     epochs: int | None,
-    data: str | None,
-    task: str | None,
-    arch: str | None,
-    model: str | None,
     probes: str | None,
     workers: int | None,
     seed: int,
@@ -140,9 +138,8 @@ def command(
     if retrain and recipe is None:
         raise click.UsageError("give --recipe, like --recipe F10,1e-2, or --retrain 0.")
     settings = build_settings(options)
-    network, dataset = open_both(
-        checkpoint, data, task=task, download=False, arch=arch, model=model
-    )
+    asked = take(NetworkOptions, options)
+    network, dataset = asked.open(checkpoint)
     with files.folder(output):
         found = _search(
             network,
@@ -161,11 +158,11 @@ def command(
         path = str(checkpoint.absolute())
         study = study_of(
             found,
-            BaseModel(path, digest(network.module), arch, model),
+            BaseModel(path, digest(network.module), asked.arch, asked.model),
             recipe,
             seeds=retrain,
-            data=data,
-            task=task,
+            data=asked.data,
+            task=asked.task,
             settings=settings,
             epochs=epochs,
             probes=names,

@@ -9,34 +9,29 @@ from typing import Any
 
 import click
 
-from trainscope.cli.options import Place, action_options, build_action, task_option
-from trainscope.cli.pipeline_grid import STORE, refuse_single, run, study_of
+from trainscope.cli.action_options import ActionOptions, action_options
+from trainscope.cli.measuring_options import MeasuringOptions
+from trainscope.cli.network_options import DATA_HELP, NewNetworkOptions
+from trainscope.cli.options import Place, task_option
+from trainscope.cli.pipeline_grid import STORE, Pipeline, refuse_single, run, study_of
 from trainscope.cli.printing import remark
-from trainscope.cli.retrain import ACTION, WEIGHTS
+from trainscope.cli.retrain import WEIGHTS
 from trainscope.cli.running import (
-    MEASURING,
-    build_hook,
+    RunOptions,
     kept_on_interrupt,
     run_and_show,
     staging,
     watching,
 )
 from trainscope.cli.schedule_options import (
-    build_plan,
-    build_pretraining,
-    build_schedule,
+    PlanOptions,
+    ShapeOptions,
     plan_options,
     shape_options,
 )
 from trainscope.cli.sections import Sectioned
-from trainscope.cli.tracking import take_tracking
-from trainscope.cli.train import DATA_HELP, named_architecture
-from trainscope.cli.training_options import (
-    build_settings,
-    lora_options,
-    open_dataset,
-    training_options,
-)
+from trainscope.cli.taking import take
+from trainscope.cli.training_options import build_settings, lora_options, training_options
 
 
 @click.command("pipeline", cls=Sectioned)
@@ -86,20 +81,9 @@ from trainscope.cli.training_options import (
 )
 def command(
     recipes: tuple[str, ...],
-    arch: str,
-    model: str | None,
-    data: str,
-    input_shape: str | None,
-    download: bool,
-    task: str | None,
     weights: str,
     speedup: float | None,
     stem: Path | None,
-    plan: str | None,
-    stage: Path | None,
-    output: Path | None,
-    device: str,
-    as_json: bool,
     seeds: int | None,
     workers: int | None,
     store: str | None,
@@ -111,10 +95,35 @@ def command(
     once. Killed or interrupted, the same command goes on where it stopped. With several --recipe,
     with --seeds, --workers or --store the runs are those of a study, which ends in a table.
     """
+    from trainscope.networks.device import find_device
+
+    find_device(options["device"])
+    running, measuring = RunOptions.taken(options), take(MeasuringOptions, options)
+    network = take(NewNetworkOptions, options)
+    asked = Pipeline(
+        network=replace(network, arch=None) if network.model else network,
+        action=take(ActionOptions, options),
+        weights=weights,
+        plan=take(PlanOptions, options),
+        shape=take(ShapeOptions, options),
+        settings=build_settings(options),
+        measuring=measuring,
+    )
+    if len(recipes) > 1 or seeds or workers or store:
+        refuse_single(click.get_current_context())
+        study = study_of(asked, recipes, seeds or 1, store or STORE)
+        run(study, workers=workers, device=running.device)
+    else:
+        _run_one(asked, recipes[0], speedup, stem, running)
+
+
+def _run_one(
+    asked: Pipeline, recipe: str, speedup: float | None, stem: Path | None, running: RunOptions
+) -> None:
+    """Pretrain, act and retrain in folders, without a study."""
     from trainscope.diagnosis.opening import trial_on
     from trainscope.errors import ScheduleError
     from trainscope.networks import open_checkpoint
-    from trainscope.networks.device import find_device
     from trainscope.records import Kind
     from trainscope.training.job import key_of
     from trainscope.training.jobs import training_job
@@ -122,48 +131,18 @@ def command(
     from trainscope.training.recipe import parse_recipe
     from trainscope.training.stage import check_plan
 
-    find_device(device)
-    tracking = take_tracking(options)
-    measuring = {name: options.pop(name) for name in MEASURING}
-    asked = {name: options.pop(name) for name in ACTION}
-    settings = build_settings(options)
-    if len(recipes) > 1 or seeds or workers or store:
-        refuse_single(click.get_current_context())
-        name, shape = named_architecture(None if model else arch, model, None)
-        open_dataset(data, shape, download=download, task=task)
-        study = study_of(
-            recipes=recipes,
-            architecture=name if model is None else model,
-            data=data,
-            task=task,
-            action=build_action(**asked, seed=settings.seed),
-            weights=weights,
-            settings=settings,
-            seeds=seeds or 1,
-            store=store or STORE,
-            plan=plan,
-            norms=measuring["norms"],
-            probes=measuring["probes"],
-            probe_epochs=measuring["probe_epochs"],
-            samples=measuring["samples"],
-            **options,
-        )
-        run(study, workers=workers, device=device)
-        return
-    (recipe,) = recipes
-    schedule = build_schedule(recipe=recipe, schedule=None, epochs=None, **options)
+    settings, name = asked.settings, asked.network.name
+    schedule = asked.shape.of_recipe(recipe)
     read = parse_recipe(recipe)
-    pretraining = build_pretraining(read, options["pretrain_schedule"], options["pretrain_epochs"])
+    pretraining = asked.shape.pretraining(read)
     if read.pretrain is None or pretraining is None:
         raise ScheduleError(f"recipe '{recipe}' has no pretraining: write one like P60{recipe}")
-    action = build_action(**asked, seed=settings.seed)
-    over = build_plan(plan, stage)
+    action, over = asked.action.build(settings.seed), asked.plan.build()
     if over is not None:
         check_plan(over, action, settings)
-    name, shape = named_architecture(None if model else arch, model, input_shape)
-    dataset = open_dataset(data, shape, download=download, task=task)
+    dataset = asked.network.open_data()
     first = training_job(name, dataset, pretraining, replace(settings, lora=None))
-    hook, watched = build_hook(dataset, settings, **measuring)
+    hook, watched = asked.measuring.hook(dataset, settings)
     epoch, divided = pruning_epoch(read, first, action, speedup)
     if divided is not None:
         remark(f"pruning epoch {epoch} ({read.pretrain} / {divided:.4g})")
@@ -176,21 +155,13 @@ def command(
             folder=folder,
             epoch=epoch,
             settings=settings,
-            weights=Kind(WEIGHTS[weights]),
+            weights=Kind(WEIGHTS[asked.weights]),
             plan=over,
-            staging=staging(stage, device, name),
-            opened=partial(open_checkpoint, model=model, trial=trial_on(dataset)),
-            device=device,
+            staging=staging(asked.plan.stage, running.device, name),
+            opened=partial(open_checkpoint, model=asked.network.model, trial=trial_on(dataset)),
+            device=running.device,
             watch=watch,
         )
     for note in job.notes:
         remark(note)
-    run_and_show(
-        replace(job, watched=watched),
-        output=output,
-        device=device,
-        as_json=as_json,
-        hook=hook,
-        name=f"retraining {name}",
-        tracking=tracking,
-    )
+    run_and_show(replace(job, watched=watched), running, hook, f"retraining {name}")

@@ -6,16 +6,18 @@ import hashlib
 import json
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from trainscope.cli.options import probe_names
 from trainscope.cli.printing import remark, say
-from trainscope.cli.running import epochs_of
 
 if TYPE_CHECKING:
-    from trainscope.sparsify import Action
+    from trainscope.cli.action_options import ActionOptions
+    from trainscope.cli.measuring_options import MeasuringOptions
+    from trainscope.cli.network_options import NewNetworkOptions
+    from trainscope.cli.schedule_options import PlanOptions, ShapeOptions
     from trainscope.studies import Study
     from trainscope.training.settings import Settings
 
@@ -52,43 +54,52 @@ def refuse_single(ctx: click.Context) -> None:
         )
 
 
-def study_of(
-    *,
-    recipes: Sequence[str],
-    architecture: str,
-    data: str,
-    task: str | None,
-    action: Action,
-    weights: str,
-    settings: Settings,
-    seeds: int,
-    store: str,
-    plan: str | None,
-    shape: str,
-    min_lr: float | None,
-    warmup: int,
-    extra_epochs: int,
-    pretrain_schedule: str | None,
-    pretrain_epochs: int | None,
-    norms: bool,
-    probes: str | None,
-    probe_epochs: str | None,
-    samples: int,
-) -> Study:
-    """Return the study that the options of a pipeline describe.
+@dataclass(frozen=True)
+class Pipeline:
+    """What is asked of a pipeline, but for its recipe and how often it is run.
+
+    Attributes:
+        network: What is pretrained, on what.
+        action: What is done to it.
+        weights: What is retrained, as `RunSpec.weights` has it.
+        plan: The pruning schedule.
+        shape: Of the LR schedules.
+        settings: Of the trainings, with the first seed.
+        measuring: What is measured in retraining.
+    """
+
+    network: NewNetworkOptions
+    action: ActionOptions
+    weights: str
+    plan: PlanOptions
+    shape: ShapeOptions
+    settings: Settings
+    measuring: MeasuringOptions
+
+
+def study_of(asked: Pipeline, recipes: Sequence[str], seeds: int, store: str) -> Study:
+    """Return the study of a pipeline's runs.
 
     The pretraining has the first seed; the retrainings have as many as are asked for, from it on.
 
+    Args:
+        asked: The pipeline.
+        recipes: Each is retrained by.
+        seeds: How many retrainings of each.
+        store: Where they are kept.
+
     Raises:
-        TrainscopeError: They describe none.
+        TrainscopeError: They are no runs.
     """
-    from trainscope.cli.schedule_options import build_pretraining
     from trainscope.errors import ScheduleError
     from trainscope.studies import Study
     from trainscope.training.recipe import parse_recipe
 
-    base: dict[str, Any] = {"architecture": architecture, "seed": settings.seed}
-    asked = []
+    network, settings, shape = asked.network, asked.settings, asked.shape
+    network.open_data()  # what is wrong with it is said first
+    action = asked.action.build(settings.seed)
+    base: dict[str, Any] = {"architecture": network.name, "seed": settings.seed}
+    described: list[dict[str, Any]] = []
     for text in recipes:
         read = parse_recipe(text)
         if read.pretrain is None:
@@ -96,30 +107,36 @@ def study_of(
                 f"recipe '{text}' has no pretraining: write one like P60{text}, or retrain a "
                 "checkpoint with `trainscope study run`"
             )
-        if extra_epochs and read.extra:
+        extra = shape.extra_epochs
+        if extra and read.extra:
             raise ScheduleError(f"'{text}' says its extra epochs itself: leave --extra-epochs out")
-        longer = f"(+{extra_epochs})" if extra_epochs else ""
-        fields = {"recipe": f"{text}{longer}", "shape": shape, "min_lr": min_lr, "warmup": warmup}
-        asked.append(fields | ({} if plan is None else {"plan": plan}))
-        pretraining = build_pretraining(read, pretrain_schedule, pretrain_epochs)
-        if pretrain_schedule is not None and pretraining is not None:
+        training: dict[str, Any] = {
+            "recipe": f"{text}(+{extra})" if extra else text,
+            "shape": shape.shape,
+            "min_lr": shape.min_lr,
+            "warmup": shape.warmup,
+        }
+        described.append(training | ({} if asked.plan.plan is None else {"plan": asked.plan.plan}))
+        pretraining = shape.pretraining(read)
+        if shape.pretrain_schedule is not None and pretraining is not None:
             base |= {"recipe": str(pretraining), "epochs": pretraining.total}
-    described = [base, asked, data, task, weights, repr(action), repr(settings)]
-    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+    named = [base, described, network.data, network.task]
+    named += [asked.weights, repr(action), repr(settings)]
+    digest = hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
     return Study(
         name=f"pipeline-{digest[:8]}",
         base=base,
         action=action,
-        recipes=asked,
-        weights=weights,
-        data=data,
-        task=task,
+        recipes=described,
+        weights=asked.weights,
+        data=network.data,
+        task=network.task,
         seeds=list(range(settings.seed, settings.seed + seeds)),
         settings=settings,
-        probes=[] if probes is None else probe_names(probes),
-        probe_epochs=[] if probe_epochs is None else epochs_of(probe_epochs),
-        norms=norms,
-        samples=samples,
+        probes=asked.measuring.names,
+        probe_epochs=asked.measuring.epochs,
+        norms=asked.measuring.norms,
+        samples=asked.measuring.samples,
         store=store,
     )
 

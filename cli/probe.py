@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,24 +11,26 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from trainscope.cli import printing
+from trainscope.cli.action_options import ActionOptions, action_options
 from trainscope.cli.boundary import INTERRUPTED, is_first
+from trainscope.cli.network_options import (
+    NetworkOptions,
+    network_options,
+    part_option,
+    unsafe_load_option,
+)
 from trainscope.cli.options import (
-    ACTION_DEFAULTS,
     Checkpoint,
     Place,
-    action_options,
-    build_action,
-    network_options,
     no_titles_option,
-    part_option,
     probe_names,
     probes_option,
     seed_option,
     shape_option,
-    unsafe_load_option,
 )
 from trainscope.cli.printing import remark, say, say_json
 from trainscope.cli.sections import Sectioned
+from trainscope.cli.taking import take
 from trainscope.cli.tracking import Tracking, send, take_tracking, tracking_options
 from trainscope.cli.training_options import (
     LORA,
@@ -39,8 +42,6 @@ from trainscope.cli.training_options import (
 from trainscope.records.arrays import PROBES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from trainscope.diagnosis import Outcome
     from trainscope.probes import Probe
     from trainscope.sparsify import Action
@@ -162,80 +163,94 @@ def command(
         raise SystemExit(INTERRUPTED)
 
 
+@dataclass(frozen=True)
+class ProbeOptions:
+    """The probes, as a person types them.
+
+    Attributes:
+        probes: Names with commas between them.
+        retrain_lr: LRs of the trainability accuracy, likewise.
+        retrain_epochs: Its epochs.
+        retrain_steps: Or its optimizer steps.
+        top: Number of largest eigenvalues.
+        ggn: Curvature of the GGN in the place of the Hessian.
+        exact: The Jacobian of every output.
+    """
+
+    probes: str = ",".join(PROBES)
+    retrain_lr: str = RETRAIN_LR
+    retrain_epochs: int | None = None
+    retrain_steps: int | None = None
+    top: int = TOP
+    ggn: bool = False
+    exact: bool = False
+
+    def build(self, settings: Settings | None) -> list[Probe]:
+        """Return the probes.
+
+        Args:
+            settings: Of retraining; None for those of SGD.
+
+        Raises:
+            TrainscopeError: There is none of a name, or an LR cannot be read.
+        """
+        from trainscope.probes import find
+        from trainscope.training.schedule import parse_rates
+        from trainscope.training.settings import Settings
+
+        settings = settings or Settings()
+        options: dict[str, dict[str, Any]] = {
+            "trainability_accuracy": {
+                "lrs": tuple(dict.fromkeys(parse_rates(self.retrain_lr))),
+                "epochs": self.retrain_epochs,
+                "steps": self.retrain_steps,
+                "settings": settings,
+            },
+            "jacobian": {"exact": self.exact},
+            "curvature": {"top": self.top, "ggn": self.ggn, "settings": settings},
+        }
+        return [find(name)(**options.get(name, {})) for name in probe_names(self.probes)]
+
+
 def measure_and_write(
     checkpoint: Path,
     output: Path | None,
     *,
     titles: bool = True,
-    probes: str = ",".join(PROBES),
-    retrain_lr: str = RETRAIN_LR,
-    retrain_epochs: int | None = None,
-    retrain_steps: int | None = None,
     settings: Settings | None = None,
-    task: str | None = None,
-    top: int = TOP,
-    ggn: bool = False,
-    exact: bool = False,
-    budget: str = "2m",
-    seed: int = 0,
-    arch: str | None = None,
-    model: str | None = None,
-    part: str | None = None,
-    data: str | None = None,
-    class_index: Path | None = None,
-    download: bool = False,
-    sequence_length: int | None = None,
-    tokenizer: Path | None = None,
-    samples: int | None = None,
-    batch_size: int = 128,
-    device: str = "cpu",
-    dtype: str = "float32",
-    unsafe_load: bool = False,
-    input_shape: tuple[int, ...] | None = None,
     after: Path | None = None,
-    **action: Any,
+    seed: int = 0,
+    **options: Any,
 ) -> tuple[Outcome, list[Path]]:
-    """Run the probe command up to what it prints; return the outcome and the files written."""
+    """Run the probe command up to what it prints; return the outcome and the files written.
+
+    Args:
+        checkpoint: What is measured.
+        output: The folder of the files; None for none.
+        titles: Of the figures.
+        settings: Of retraining.
+        after: The network after somebody else's action.
+        seed: Of every random choice.
+        options: Of `NetworkOptions`, `ActionOptions`, `ProbeOptions` and `diagnosis.examine`.
+    """
     from trainscope.cli.progress import progress
     from trainscope.diagnosis import examine
     from trainscope.report.files import output_folder, write_diagnosis, write_outcome
 
-    chosen = build_probes(
-        probes,
-        retrain_lr=retrain_lr,
-        retrain_epochs=retrain_epochs,
-        retrain_steps=retrain_steps,
-        settings=settings,
-        top=top,
-        ggn=ggn,
-        exact=exact,
-    )
+    network, asked = take(NetworkOptions, options), take(ActionOptions, options)
+    probes = take(ProbeOptions, options).build(settings)
     kept = nullcontext() if output is None else output_folder(output, checkpoint)
     with kept, progress() as tell:
         outcome = examine(
             checkpoint,
-            action=asked_action(after, seed=seed, **action),
+            action=_action(asked, after, seed),
             after=after,
-            input_shape=input_shape,
-            data=data,
-            probes=chosen,
-            samples=samples,
-            batch_size=batch_size,
+            probes=probes,
             seed=seed,
-            device=device,
-            dtype=dtype,
-            arch=arch,
-            model=model,
-            class_index=class_index,
-            part=part,
-            download=download,
-            unsafe_load=unsafe_load,
-            task=task,
-            budget=budget,
             update=None if output is None else partial(write_diagnosis, folder=output),
-            sequence_length=sequence_length,
-            tokenizer=tokenizer,
             progress=tell,
+            **vars(network),
+            **options,
         )
         if output is None:
             return outcome, []
@@ -243,7 +258,7 @@ def measure_and_write(
         return outcome, write_outcome(outcome, output, titles=titles)
 
 
-def asked_action(after: Path | None, *, seed: int, **options: Any) -> Action | None:
+def _action(asked: ActionOptions, after: Path | None, seed: int) -> Action | None:
     """Return the action that the options describe; None where they describe none.
 
     Raises:
@@ -251,48 +266,12 @@ def asked_action(after: Path | None, *, seed: int, **options: Any) -> Action | N
     """
     from trainscope.errors import ActionError
 
-    asked = {name for name, value in options.items() if value != ACTION_DEFAULTS[name]}
-    if after is None:
-        return build_action(seed=seed, **options) if asked else None
-    if asked:
-        given = [name.removesuffix("_ranking").replace("_", "-") for name in sorted(asked)]
-        names = ", ".join(f"--{name}" for name in given)
+    if after is not None and asked.chosen:
         raise ActionError(
-            f"--after brings the network that was pruned already, so {names} cannot be done: leave "
-            "one of them out"
+            f"--after brings the network that was pruned already, so {', '.join(asked.chosen)} "
+            "cannot be done: leave one of them out"
         )
-    return None
-
-
-def build_probes(
-    names: str,
-    *,
-    retrain_lr: str,
-    retrain_epochs: int | None,
-    retrain_steps: int | None = None,
-    settings: Settings | None = None,
-    top: int,
-    ggn: bool,
-    exact: bool = False,
-) -> Sequence[Probe]:
-    """Return the probes that the options describe."""
-    from trainscope.probes import find
-    from trainscope.training.schedule import parse_rates
-    from trainscope.training.settings import Settings
-
-    settings = settings or Settings()
-    lrs = tuple(dict.fromkeys(parse_rates(retrain_lr)))
-    options: dict[str, dict[str, Any]] = {
-        "trainability_accuracy": {
-            "lrs": lrs,
-            "epochs": retrain_epochs,
-            "steps": retrain_steps,
-            "settings": settings,
-        },
-        "jacobian": {"exact": exact},
-        "curvature": {"top": top, "ggn": ggn, "settings": settings},
-    }
-    return [find(name)(**options.get(name, {})) for name in probe_names(names)]
+    return asked.build(seed) if asked.chosen else None
 
 
 def show(outcome: Outcome) -> None:

@@ -8,34 +8,28 @@ from typing import Any
 
 import click
 
-from trainscope.cli.options import (
-    ACTION_DEFAULTS,
-    Place,
-    action_options,
-    build_action,
+from trainscope.cli.action_options import ActionOptions, action_options
+from trainscope.cli.measuring_options import MeasuringOptions
+from trainscope.cli.network_options import (
+    NetworkOptions,
     network_options,
     part_option,
     regrow_option,
     unsafe_load_option,
 )
+from trainscope.cli.options import Place
 from trainscope.cli.printing import remark
-from trainscope.cli.running import MEASURING, build_hook, run_and_show, staging
+from trainscope.cli.running import RunOptions, run_and_show, staging
 from trainscope.cli.schedule_options import (
-    build_plan,
-    build_schedule,
+    PlanOptions,
+    ScheduleOptions,
     plan_options,
     schedule_options,
 )
 from trainscope.cli.sections import Sectioned
-from trainscope.cli.tracking import take_tracking
-from trainscope.cli.training_options import (
-    build_settings,
-    lora_options,
-    open_both,
-    training_options,
-)
+from trainscope.cli.taking import take
+from trainscope.cli.training_options import build_settings, lora_options, training_options
 
-ACTION = tuple(ACTION_DEFAULTS)
 WEIGHTS = {
     "inherited": "retrain",
     "winning-ticket": "winning-ticket",
@@ -66,26 +60,7 @@ WEIGHTS = {
 @training_options
 @lora_options
 def command(
-    checkpoint: Path,
-    arch: str | None,
-    model: str | None,
-    part: str | None,
-    unsafe_load: bool,
-    data: str | None,
-    class_index: Path | None,
-    download: bool,
-    sequence_length: int | None,
-    tokenizer: Path | None,
-    task: str | None,
-    regrow: bool,
-    weights: str,
-    rewind_to: Path | None,
-    plan: str | None,
-    stage: Path | None,
-    output: Path | None,
-    device: str,
-    as_json: bool,
-    **options: Any,
+    checkpoint: Path, regrow: bool, weights: str, rewind_to: Path | None, **options: Any
 ) -> None:
     """Apply the sparsifying action to CHECKPOINT and retrain what is left.
 
@@ -101,15 +76,13 @@ def command(
     from trainscope.training.jobs import retraining_job, run_beside
     from trainscope.training.stage import check_plan, pruning_stage
 
-    tracking = take_tracking(options)
-    measuring = {name: options.pop(name) for name in MEASURING}
-    asked = {name: options.pop(name) for name in ACTION}
+    running, measuring = RunOptions.taken(options), take(MeasuringOptions, options)
+    network, asked = take(NetworkOptions, options), take(ActionOptions, options)
+    plan = take(PlanOptions, options)
     settings = build_settings(options)
-    schedule = build_schedule(**options)
-    shares = [asked[name] for name in ("ratio", "ratios", "heads", "blocks")]
-    nothing = all(share is None for share in shares) and ":" not in asked["structure"]
-    action = None if nothing else build_action(**asked, seed=settings.seed)
-    over = build_plan(plan, stage)
+    schedule = take(ScheduleOptions, options).build()
+    action = asked.build(settings.seed) if asked.prunes else None
+    over = plan.build()
     if over is not None:
         if action is None:
             raise ActionError(
@@ -117,32 +90,22 @@ def command(
                 "--ratio"
             )
         check_plan(over, action, settings)
-    base, dataset = open_both(
-        checkpoint,
-        data,
-        task=task,
-        download=download,
-        class_index=class_index,
-        sequence_length=sequence_length,
-        tokenizer=tokenizer,
-        arch=arch,
-        model=model,
-        unsafe_load=unsafe_load,
-        part=part,
-    )
+    base, dataset = network.open(checkpoint)
     beside = run_beside(checkpoint, base)
     base = regrown(base) if regrow else base
     initial = None
     if rewind_to is not None:
-        initial = open_checkpoint(rewind_to, arch=arch, model=model, trial=trial_on(dataset))
-    hook, watched = build_hook(dataset, settings, **measuring)
+        initial = open_checkpoint(
+            rewind_to, arch=network.arch, model=network.model, trial=trial_on(dataset)
+        )
+    hook, watched = measuring.hook(dataset, settings)
     kind, staged = Kind(WEIGHTS[weights]), None
     if over is not None and action is not None:
-        find_device(device)
-        asked_for = pruning_stage(
+        find_device(running.device)
+        stage = pruning_stage(
             base, dataset, action, over, schedule, settings, weights=kind, initial=initial
         )
-        staged = staging(stage, device, base.architecture)(asked_for)
+        staged = staging(plan.stage, running.device, base.architecture)(stage)
     job, _ = retraining_job(
         base,
         dataset,
@@ -156,12 +119,5 @@ def command(
     )
     for note in dict.fromkeys((*base.notes, *job.notes)):
         remark(note)
-    run_and_show(
-        replace(job, watched=watched),
-        output=output,
-        device=device,
-        as_json=as_json,
-        hook=hook,
-        name=f"retraining {base.architecture}",
-        tracking=tracking,
-    )
+    name = f"retraining {base.architecture}"
+    run_and_show(replace(job, watched=watched), running, hook, name)

@@ -5,66 +5,77 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainscope.cli.boundary import INTERRUPTED
-from trainscope.cli.options import probe_names
 from trainscope.cli.printing import progress_console, remark, say, say_json
-from trainscope.cli.tracking import reporting
+from trainscope.cli.tracking import Tracking, reporting, take_tracking
 from trainscope.records.text import plain
 
 if TYPE_CHECKING:
-    from trainscope.cli.tracking import Tracking
-    from trainscope.data import Dataset
     from trainscope.probes.hooks import ProbeHook
     from trainscope.records import EpochRecord, Metric, Run
     from trainscope.training.job import Job
     from trainscope.training.runner import Watch
-    from trainscope.training.settings import Settings
     from trainscope.training.stage import PruningStage
     from trainscope.training.staging import Staged
     from trainscope.training.state import State
 
-MEASURING = ("norms", "probes", "probe_epochs", "probe_every", "samples")
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Where a job runs, and what becomes of its Run.
+
+    Attributes:
+        output: Its folder; None for `runs/KIND-KEY`.
+        device: Where to train.
+        as_json: Print the Run, not a summary.
+        tracking: The trackers that get the Run too.
+    """
+
+    output: Path | None
+    device: str
+    as_json: bool
+    tracking: Tracking
+
+    @classmethod
+    def taken(cls, options: dict[str, Any]) -> RunOptions:
+        """Take them out of a command's options.
+
+        Raises:
+            ProbeError: A project or a name is given, and no tracker.
+        """
+        tracking = take_tracking(options)
+        output, device, as_json = (options.pop(n) for n in ("output", "device", "as_json"))
+        return cls(output, device, as_json, tracking)
 
 
-def run_and_show(
-    job: Job,
-    *,
-    output: Path | None,
-    device: str,
-    as_json: bool,
-    hook: ProbeHook | None,
-    name: str,
-    tracking: Tracking | None = None,
-) -> Run:
+def run_and_show(job: Job, asked: RunOptions, hook: ProbeHook | None, name: str) -> Run:
     """Run a job in its folder, and say what came out.
 
     Args:
         job: What to train.
-        output: Its folder; by default `runs/KIND-KEY`.
-        device: Where to train.
-        as_json: Print the Run, not a summary.
+        asked: Where, and how that is said.
         hook: Measures on the way.
         name: Of the job, for progress.
-        tracking: The trackers that get the Run too.
     """
     from trainscope.networks.device import find_device
     from trainscope.training.job import key_of
     from trainscope.training.runner import run_job
 
-    find_device(device)
-    folder = output or Path("runs") / f"{job.kind}-{key_of(job.frozen())}"
-    with reporting(tracking, job, folder) as reporter:
+    find_device(asked.device)
+    folder = asked.output or Path("runs") / f"{job.kind}-{key_of(job.frozen())}"
+    with reporting(asked.tracking, job, folder) as reporter:
         on_state = None if reporter is None else reporter.on_state
         with kept_on_interrupt(folder), watching(hook, name, on_state) as watch:
-            run = run_job(job, folder, device=device, watch=watch)
+            run = run_job(job, folder, device=asked.device, watch=watch)
         if reporter is not None:
             reporter.end(run)
     if run.status == "interrupted":
         remark(_interrupted(run, folder))
-    if as_json:
+    if asked.as_json:
         say_json(run.to_json())
     else:
         say(summary(run, folder))
@@ -123,52 +134,6 @@ def kept_on_interrupt(folder: Path) -> Iterator[None]:
             )
         )
         raise SystemExit(INTERRUPTED) from None
-
-
-def build_hook(
-    dataset: Dataset, settings: Settings, **options: Any
-) -> tuple[ProbeHook | None, dict[str, str]]:
-    """Return the hook that the options describe, and its description for the frozen settings.
-
-    Raises:
-        ProbeError: They describe none that can be.
-    """
-    from trainscope.errors import ProbeError
-    from trainscope.probes.hooks.alongside import hook_on
-    from trainscope.probes.when import at_epochs, every, every_epochs
-
-    names = [] if options["probes"] is None else probe_names(options["probes"])
-    when, words = every_epochs(1), "every epoch"
-    if options["probe_epochs"] and options["probe_every"]:
-        raise ProbeError("--probe-epochs and --probe-every both say when: give one of them")
-    if options["probe_epochs"]:
-        epochs = epochs_of(options["probe_epochs"])
-        when, words = at_epochs(*epochs), f"after epochs {','.join(map(str, epochs))}"
-    elif options["probe_every"]:
-        when, words = every(options["probe_every"]), f"every {options['probe_every']} steps"
-    return hook_on(
-        dataset,
-        settings,
-        names,
-        when=when,
-        words=words,
-        samples=options["samples"],
-        norms=options["norms"],
-    )
-
-
-def epochs_of(text: str) -> list[int]:
-    """Return the epochs of --probe-epochs.
-
-    Raises:
-        ProbeError: It is no list of them.
-    """
-    from trainscope.errors import ProbeError
-
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isascii() and part.isdigit() for part in parts):
-        raise ProbeError(f"--probe-epochs '{text}' is no list of epochs like 0,1,5")
-    return [int(part) for part in parts]
 
 
 @contextmanager

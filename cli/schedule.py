@@ -9,7 +9,8 @@ import click
 
 from trainscope.cli.options import Place, no_titles_option
 from trainscope.cli.printing import remark, say, say_json
-from trainscope.cli.schedule_options import build_pretraining, build_schedule, shape_options
+from trainscope.cli.schedule_options import ScheduleOptions, ShapeOptions, shape_options
+from trainscope.cli.taking import take
 
 
 @click.command("schedule")
@@ -45,6 +46,7 @@ def command(
     from trainscope.report.pictures import kind_of_picture
     from trainscope.training.recipe import parse_recipe
 
+    shape = take(ShapeOptions, options)
     if plot is not None:
         kind_of_picture(plot)
     if speedup is not None and (":" in recipe or not parse_recipe(recipe).squeezed):
@@ -53,15 +55,13 @@ def command(
             "P30/F90,1e-2"
         )
     if ":" in recipe:
-        schedule = build_schedule(recipe=None, schedule=recipe, epochs=epochs, said="", **options)
+        schedule = shape.of_stages(recipe, epochs, said="")
         pruning_epoch, pretraining = None, None
     else:
-        schedule = build_schedule(recipe=recipe, schedule=None, epochs=epochs, **options)
+        schedule = ScheduleOptions(**vars(shape), recipe=recipe, epochs=epochs).build()
         read = parse_recipe(recipe)
         pruning_epoch = read.pruning_epoch(speedup)
-        pretraining = build_pretraining(
-            read, options["pretrain_schedule"], options["pretrain_epochs"]
-        )
+        pretraining = shape.pretraining(read)
         if read.squeezed:
             squeeze = f"pruning epoch {pruning_epoch} ({read.pretrain} / {speedup:g})"
             remark(squeeze)

@@ -8,20 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from trainscope.cli.options import (
-    Place,
+from trainscope.cli.measuring_options import MeasuringOptions
+from trainscope.cli.network_options import (
+    DATA_HELP,
+    NetworkOptions,
     part_option,
     regrow_option,
-    task_option,
     unsafe_load_option,
 )
+from trainscope.cli.options import Place, task_option
 from trainscope.cli.printing import remark
-from trainscope.cli.running import MEASURING, build_hook, run_and_show
-from trainscope.cli.schedule_options import build_schedule, schedule_options
+from trainscope.cli.running import RunOptions, run_and_show
+from trainscope.cli.schedule_options import ScheduleOptions, schedule_options
 from trainscope.cli.sections import Sectioned
-from trainscope.cli.tracking import take_tracking
-from trainscope.cli.train import DATA_HELP
-from trainscope.cli.training_options import build_settings, open_both, training_options
+from trainscope.cli.taking import take
+from trainscope.cli.training_options import build_settings, training_options
 
 if TYPE_CHECKING:
     from trainscope.records import Run
@@ -70,17 +71,7 @@ def command(
     count: str,
     lr: str,
     speedup: float | None,
-    arch: str | None,
-    model: str | None,
-    part: str | None,
-    unsafe_load: bool,
     regrow: bool,
-    data: str | None,
-    download: bool,
-    task: str | None,
-    output: Path | None,
-    device: str,
-    as_json: bool,
     **options: Any,
 ) -> None:
     """Train the architecture of a pruned network from fresh random weights.
@@ -92,39 +83,23 @@ def command(
     from trainscope.records import Kind
     from trainscope.training.jobs import run_beside, scratch_job
 
-    tracking = take_tracking(options)
-    measuring = {name: options.pop(name) for name in MEASURING}
+    running, measuring = RunOptions.taken(options), take(MeasuringOptions, options)
     settings = build_settings(options)
-    network, dataset = open_both(
-        like,
-        data,
-        task=task,
-        download=download,
-        arch=arch,
-        model=model,
-        unsafe_load=unsafe_load,
-        part=part,
-    )
+    network, dataset = take(NetworkOptions, options).open(like)
+    asked = take(ScheduleOptions, options)
     run = run_beside(like, network)
     network = regrown(network) if regrow else network
-    if options["recipe"] is None and options["schedule"] is None:
-        epochs = options["epochs"] or _epochs(budget, count, run, speedup)
-        options |= {"recipe": f"F{epochs},{lr}", "epochs": None}
-    schedule = build_schedule(**options)
+    if asked.recipe is None and asked.schedule is None:
+        epochs = asked.epochs or _epochs(budget, count, run, speedup)
+        asked = replace(asked, recipe=f"F{epochs},{lr}", epochs=None)
+    schedule = asked.build()
     kind = Kind.SCRATCH_E if budget == "epochs" else Kind.SCRATCH_B
     job = scratch_job(network, dataset, schedule, settings, kind, retraining=run)
-    hook, watched = build_hook(dataset, settings, **measuring)
+    hook, watched = measuring.hook(dataset, settings)
     for note in dict.fromkeys((*network.notes, *job.notes)):
         remark(note)
-    run_and_show(
-        replace(job, watched=watched),
-        output=output,
-        device=device,
-        as_json=as_json,
-        hook=hook,
-        name=f"training {network.architecture} from scratch",
-        tracking=tracking,
-    )
+    name = f"training {network.architecture} from scratch"
+    run_and_show(replace(job, watched=watched), running, hook, name)
 
 
 def _epochs(budget: str, count: str, run: Run | None, speedup: float | None) -> int:

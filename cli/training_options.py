@@ -13,8 +13,6 @@ from trainscope.cli.tracking import tracking_options
 from trainscope.training.settings import OPTIMIZERS, PRECISIONS
 
 if TYPE_CHECKING:
-    from trainscope.data import Dataset
-    from trainscope.networks import Network
     from trainscope.training.settings import LoRA, Settings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -192,57 +190,3 @@ def _lora(lora: int | None, lora_alpha: float | None, lora_targets: str | None) 
         return None
     names = () if lora_targets is None else tuple(n.strip() for n in lora_targets.split(","))
     return LoRA(lora, lora_alpha, names)
-
-
-def open_both(
-    checkpoint: Path,
-    data: str | None,
-    *,
-    task: str | None,
-    sequence_length: int | None = None,
-    tokenizer: Path | None = None,
-    **opening: Any,
-) -> tuple[Network, Dataset]:
-    """Open a checkpoint and the labelled data that it is trained on.
-
-    Raises:
-        TrainscopeError: One of them cannot be opened, or there is nothing to train on.
-    """
-    from trainscope.cli.printing import remark
-    from trainscope.data import RandomInputs
-    from trainscope.diagnosis.hubs import TextOptions
-    from trainscope.diagnosis.opening import Opening
-    from trainscope.errors import DataError
-    from trainscope.task import find_task
-
-    text = TextOptions(sequence_length, tokenizer)
-    asked = None if task is None else find_task(task)
-    how = Opening(remark, **opening, task=asked, text=text)
-    network, dataset = how.network_and_data(checkpoint, data)
-    if not isinstance(dataset, RandomInputs):
-        return network, dataset
-    if data is not None:
-        raise DataError(f"{data} has no labels to train on: give a labelled set with --data")
-    raise DataError(
-        "the checkpoint does not remember what it was trained on: name it with --data, like "
-        "--data cifar10:ROOT"
-    )
-
-
-def open_dataset(
-    spec: str, input_shape: tuple[int, ...], *, download: bool, task: str | None = None
-) -> Dataset:
-    """Return labelled data.
-
-    Raises:
-        DataError: It is not there, or it is random inputs, which nobody can train on.
-    """
-    from trainscope.data import RandomInputs, load
-    from trainscope.errors import DataError
-    from trainscope.task import find_task
-
-    asked = None if task is None else find_task(task)
-    data = load(spec, input_shape, download=download, task=asked)
-    if isinstance(data, RandomInputs):
-        raise DataError(f"{spec} has no labels to train on: give a labelled set with --data")
-    return data
