@@ -17,9 +17,11 @@ from trainscope.errors import ProbeError
 from trainscope.networks import undo
 from trainscope.networks.masks import set_masks
 from trainscope.probes.curvature import Curvature
+from trainscope.probes.hessian import few_vectors
 from trainscope.probes.hessian.blocks import blocks_of
 from trainscope.probes.hessian.few_vectors import PlainLanczos
 from trainscope.probes.hessian.streamed_products import StreamedProduct
+from trainscope.probes.subject import streamed
 from trainscope.probes.subject.evaluation import evaluation
 from trainscope.probes.subject.parameters import measured
 from trainscope.training.settings import Settings
@@ -178,8 +180,8 @@ def test_without_double_backward_the_way_out_is_named() -> None:
 
 def test_the_top_eigenvalue_takes_two_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(undo, "LARGE", 0)
-    for module in ("subject.streamed", "hessian.few_vectors"):
-        monkeypatch.setattr(f"trainscope.probes.{module}._BLOCK", 256)
+    for module in (streamed, few_vectors):
+        monkeypatch.setattr(module, "_BLOCK", 256)
     network, data = stack()
     one = ProbeData("random", data.inputs[:1], data.labels[:1])
     size = sum(p.nbytes for p in network.parameters())
