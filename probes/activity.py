@@ -27,6 +27,7 @@ from trainscope.probes.subject.footprint import footprint
 from trainscope.probes.subject.lent import Lent
 from trainscope.probes.subject.passes import NonFiniteError
 from trainscope.records import Cost, Measurement, Scalar
+from trainscope.task.calls import ModuleCall, hooked
 
 Values = NDArray[np.float64]
 
@@ -244,21 +245,15 @@ class _Watch(TorchFunctionMode):
     @contextmanager
     def on(self) -> Iterator[_Looked]:
         """Watch calls of the network's modules and functions while the block lasts."""
-        handles = []
-        for module in self._names:
-            handles.append(module.register_forward_pre_hook(self._enter))
-            handles.append(module.register_forward_hook(self._leave))
-        try:
-            with self:
-                yield self.found
-        finally:
-            for handle in handles:
-                handle.remove()
+        named = ((name, module) for module, name in self._names.items())
+        with hooked(named, before=self._enter, after=self._leave), self:
+            yield self.found
 
-    def _enter(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        self._inside.append(module)
+    def _enter(self, call: ModuleCall[str]) -> None:
+        self._inside.append(call.module)
 
-    def _leave(self, module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
+    def _leave(self, call: ModuleCall[str]) -> None:
+        module, args = call.module, call.args
         if module in self._inside:
             while self._inside.pop() is not module:
                 pass
@@ -269,7 +264,7 @@ class _Watch(TorchFunctionMode):
             if isinstance(args[0], Tensor):
                 self.found.features = _pooled(args[0].detach(), self._samples)
         elif _computes_its_own(module) and not any(map(_computes_its_own, self._inside)):
-            self._take(module, out)
+            self._take(module, call.out)
 
     def _take(self, module: nn.Module | None, out: Any) -> None:
         if not isinstance(out, Tensor) or out.ndim < 2 or len(out) != self._samples:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +15,8 @@ from trainscope.probes.gradients.layer_rules import LayerRule, rule_for
 from trainscope.probes.subject.folding import ConvNorm, laid
 from trainscope.probes.subject.lent import Lent
 from trainscope.probes.subject.parameters import Measured
-from trainscope.probes.subject.passes import watched
 from trainscope.task import Batch
+from trainscope.task.calls import ModuleCall, hooked
 
 
 class Watching:
@@ -35,13 +34,13 @@ class Watching:
         self.taken: dict[nn.Module, tuple[Tensor, GradientEdge]] = {}
         self.calls: Counter[nn.Module] = Counter()
 
-        def remember(module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
-            self.calls[module] += 1
-            if args and isinstance(out, Tensor) and out.requires_grad:
-                self.taken[module] = args[0].detach(), get_gradient_edge(out)
+        def remember(call: ModuleCall[int]) -> None:
+            self.calls[call.module] += 1
+            if call.args and isinstance(call.out, Tensor) and call.out.requires_grad:
+                self.taken[call.module] = call.args[0].detach(), get_gradient_edge(call.out)
 
         # Samples are taken as groups of channels, which lie apart in memory with channels last.
-        with watched(layers, remember), laid(layers, torch.contiguous_format):
+        with hooked(enumerate(layers), after=remember), laid(layers, torch.contiguous_format):
             self.outputs = lent.outputs(batch)
 
 

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from trainscope.probes.subject.passes import watched
 from trainscope.task import Batch
 from trainscope.task.batches import size_of, tensors
+from trainscope.task.calls import ModuleCall, hooked
 
 
 def floating(batch: Batch) -> list[Tensor]:
@@ -36,14 +36,15 @@ def embedded(network: nn.Module, tokens: Tensor | None) -> Iterator[list[Tensor]
     """Collect what embedding layers make of the token ids, as tensors to differentiate by."""
     found: list[Tensor] = []
 
-    def begin(_: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> Tensor | None:
+    def begin(call: ModuleCall[int]) -> Tensor | None:
+        given = call.args
         if tokens is None or not given or given[0].shape != tokens.shape:
             return None
         if not torch.equal(given[0].to(tokens), tokens):
             return None
-        found.append(out.detach().requires_grad_())
+        found.append(call.out.detach().requires_grad_())
         return found[-1]
 
     layers = [] if tokens is None else [m for m in network.modules() if isinstance(m, nn.Embedding)]
-    with watched(layers, begin):
+    with hooked(enumerate(layers), after=begin):
         yield found

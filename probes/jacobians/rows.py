@@ -20,9 +20,10 @@ from trainscope.probes.jacobians.input_points import embedded, floating, token_i
 from trainscope.probes.processes.shards import plain_type
 from trainscope.probes.subject.lent import Lent
 from trainscope.probes.subject.parameters import leaves_of
-from trainscope.probes.subject.passes import derivative, watched
+from trainscope.probes.subject.passes import derivative
 from trainscope.task import Batch
 from trainscope.task.batches import mapped
+from trainscope.task.calls import ModuleCall, hooked
 
 MOST_TOGETHER, FEWEST_TOGETHER = 16, 4
 """Rows made in one backward pass, where that is done at all."""
@@ -288,12 +289,13 @@ def _linear(model: nn.Module) -> Iterator[list[_Call]]:
     """Collect the calls of plain linear layers."""
     found: list[_Call] = []
 
-    def remember(layer: nn.Linear, given: tuple[Tensor, ...], out: Tensor) -> None:
-        if len(given) == 1 and isinstance(out, Tensor):
-            found.append(_Call(layer.weight, given[0], out, out._version))
+    def remember(call: ModuleCall[int]) -> None:
+        weight = call.module.weight  # as it is at this moment: a pass may lend it another
+        if len(call.args) == 1 and isinstance(weight, Tensor) and isinstance(call.out, Tensor):
+            found.append(_Call(weight, call.args[0], call.out, call.out._version))
 
     layers = [m for m in model.modules() if plain_type(m) is nn.Linear]
-    with watched(layers, remember):
+    with hooked(enumerate(layers), after=remember):
         yield found
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from trainscope.task.batches import tensors
+from trainscope.task.calls import ModuleCall, hooked
 
 Same = Callable[[Tensor, Tensor], bool]
 
@@ -31,23 +32,15 @@ def trace(network: nn.Module, run: Callable[[], object]) -> list[Call]:
     """
     calls: list[Call] = []
     given: list[list[Tensor]] = []
-    handles = []
-    for name, module in network.named_modules():
-        place = _place(name, module)
 
-        def enter(_: nn.Module, args: object, kwargs: object) -> None:
-            given.append(_tensors((args, kwargs)))
+    def enter(call: ModuleCall[str]) -> None:
+        given.append(_tensors((call.args, call.kwargs)))
 
-        def leave(_: nn.Module, __: object, out: object, place: str = place) -> None:
-            calls.append(Call(place, given.pop(), _tensors(out)))
+    def leave(call: ModuleCall[str]) -> None:
+        calls.append(Call(_place(call.key, call.module), given.pop(), _tensors(call.out)))
 
-        handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
-        handles.append(module.register_forward_hook(leave))
-    try:
+    with hooked(network.named_modules(), before=enter, after=leave):
         run()
-    finally:
-        for handle in handles:
-            handle.remove()
     return calls
 
 

@@ -15,9 +15,9 @@ from typing import cast
 import torch
 from torch import Tensor, fx, nn
 
-from trainscope.probes.subject.passes import watched
 from trainscope.task import Batch, Task
 from trainscope.task.batches import tensors
+from trainscope.task.calls import ModuleCall, hooked
 from trainscope.task.modes import evaluating
 
 Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
@@ -108,11 +108,11 @@ def folded(network: nn.Module, task: Task, batch: Batch, samples: int = 2**30) -
         sizes: dict[nn.Module, float] = {}
         times = samples / task.size(batch)
 
-        def note(module: nn.Module, _: object, out: Tensor) -> None:
-            sizes[module] = times * out.numel()
+        def note(call: ModuleCall[int]) -> None:
+            sizes[call.module] = times * call.out.numel()
 
         convs = [module for module in network.modules() if type(module) in CONVS]
-        with torch.no_grad(), watched(convs, note):
+        with torch.no_grad(), hooked(enumerate(convs), after=note):
             expected = tensors(task.outputs(network, batch))
         if not _fold_all(result, sizes):
             return network

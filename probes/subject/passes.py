@@ -6,8 +6,7 @@ place), and the pinned samples are the same for every probe and every column.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,20 +16,6 @@ from torch.autograd.graph import GradientEdge
 from trainscope.errors import ProbeError, TaskError, first_line
 from trainscope.task import Batch, Classification, Outputs, Task
 from trainscope.task.batches import targets, tensors
-
-
-@contextmanager
-def watched(modules: Iterable[nn.Module], note: Callable[..., Any]) -> Iterator[None]:
-    """Call `note(module, args, output)` after each call of some modules, while the block lasts.
-
-    What it returns, if anything, takes the output's place.
-    """
-    handles = [module.register_forward_hook(note) for module in modules]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 class NonFiniteError(ArithmeticError):

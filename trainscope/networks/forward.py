@@ -9,12 +9,12 @@ from math import prod
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
-from torch.utils.hooks import RemovableHandle
 
 from trainscope.errors import CheckpointError, first_line
 from trainscope.networks.meta import is_light, light_copy, meta_copy, shared_copy
 from trainscope.networks.rebuild import words_of
 from trainscope.task.batches import working_weight
+from trainscope.task.calls import ModuleCall, hooked
 
 
 def check_forward(
@@ -89,20 +89,14 @@ def _grouped(module: nn.Module) -> list[str]:
 def _watched(twin: nn.Module, grouped: set[str]) -> Iterator[list[str]]:
     """Yield the names of the layers entered so far, and regroup convolutions as they are met."""
     trail: list[str] = []
-    handles: list[RemovableHandle] = []
-    for name, part in twin.named_modules():
-        if next(part.children(), None) is not None:
-            continue
 
-        def enter(part: nn.Module, args: tuple[Tensor, ...], name: str = name) -> None:
-            trail.append(name)
-            if name in grouped and isinstance(part, _ConvNd):
-                part.in_channels = args[0].shape[1]
-                part.groups = max(part.in_channels // part.weight.shape[1], 1)
+    def enter(call: ModuleCall[str]) -> None:
+        trail.append(call.key)
+        part = call.module
+        if call.key in grouped and isinstance(part, _ConvNd):
+            part.in_channels = call.args[0].shape[1]
+            part.groups = max(part.in_channels // part.weight.shape[1], 1)
 
-        handles.append(part.register_forward_pre_hook(enter))
-    try:
+    leaves = [(n, part) for n, part in twin.named_modules() if next(part.children(), None) is None]
+    with hooked(leaves, before=enter):
         yield trail
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
-from functools import partial
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
 from torch import nn
+
+from trainscope.task.calls import ModuleCall, hooked
 
 Told = TypeVar("Told")
 
@@ -32,17 +33,11 @@ def running(layers: Iterable[tuple[nn.Module, Told]]) -> Iterator[list[Told]]:
     """
     found: list[Told] = []
 
-    def enter(told: Told, *_: object) -> None:
-        found.append(told)
+    def enter(call: ModuleCall[Told]) -> None:
+        found.append(call.key)
 
-    def leave(*_: object) -> None:
+    def leave(_: ModuleCall[Told]) -> None:
         found.pop()
 
-    with ExitStack() as held:
-        for layer, told in layers:
-            for handle in (
-                layer.register_forward_pre_hook(partial(enter, told)),
-                layer.register_forward_hook(leave, always_call=True),
-            ):
-                held.callback(handle.remove)
+    with hooked(((told, layer) for layer, told in layers), before=enter, after=leave, always=True):
         yield found

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +20,7 @@ from trainscope.networks.example import Example, Inputs, as_example, tensors_of
 from trainscope.networks.heads import HEAD, SIZE, is_count, own_numbers
 from trainscope.networks.linear import input_axis, is_linear, widths
 from trainscope.networks.masks import drop_masks
+from trainscope.task.calls import ModuleCall, hooked
 from trainscope.task.modes import eval_mode, evaluating
 
 _SIZES = frozenset({"d_k", "d_v", "d_kv", "key_value_proj_dim", "kv_channels"})
@@ -135,24 +135,14 @@ def _linear_layers(module: nn.Module) -> int:
 def _calls(network: nn.Module, inputs: Inputs, names: set[str]) -> dict[str, Example]:
     """Return what modules are called with first, caches left out."""
     found: dict[str, Example] = {}
-    handles = []
-    for name in names:
 
-        def note(
-            _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], name: str = name
-        ) -> None:
-            if name not in found:
-                kept = _pytree.tree_map(_plain, (args, kwargs))
-                found[name] = Example(kept[0], kept[1])
+    def note(call: ModuleCall[str]) -> None:
+        if call.key not in found:
+            found[call.key] = Example(*_pytree.tree_map(_plain, (call.args, call.kwargs)))
 
-        module = network.get_submodule(name)
-        handles.append(module.register_forward_pre_hook(note, with_kwargs=True))
-    try:
-        with torch.no_grad(), eval_mode(network), slow_attention():
-            as_example(inputs).run(network)
-    finally:
-        for handle in handles:
-            handle.remove()
+    named = [(name, network.get_submodule(name)) for name in names]
+    with hooked(named, before=note), torch.no_grad(), eval_mode(network), slow_attention():
+        as_example(inputs).run(network)
     return found
 
 

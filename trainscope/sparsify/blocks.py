@@ -30,6 +30,7 @@ from trainscope.sparsify.criteria import scored
 from trainscope.sparsify.ratios import to_prune
 from trainscope.sparsify.statistics import Source, Subject, Unit
 from trainscope.sparsify.verify import run
+from trainscope.task.calls import ModuleCall, hooked
 from trainscope.task.modes import evaluating
 
 _TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-3}
@@ -166,26 +167,16 @@ _Call = tuple[Example, Tensor, Tensor]
 def _seen(network: nn.Module, inputs: Inputs, names: Sequence[str]) -> dict[str, _Call]:
     """Return the first call of each module."""
     found: dict[str, _Call] = {}
-    handles = []
-    for name in names:
 
-        def note(
-            _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any, name: str = name
-        ) -> None:
-            tensors = tensors_of((args, kwargs))
-            results = tensors_of(out)
-            if name not in found and tensors and results:
-                kept = _pytree.tree_map(_plain, (args, kwargs))
-                first, result = next(iter(tensors.values())), next(iter(results.values()))
-                found[name] = (Example(*kept), first.detach().clone(), result.detach().clone())
+    def note(call: ModuleCall[str]) -> None:
+        tensors, results = tensors_of((call.args, call.kwargs)), tensors_of(call.out)
+        if call.key not in found and tensors and results:
+            kept = _pytree.tree_map(_plain, (call.args, call.kwargs))
+            first, result = next(iter(tensors.values())), next(iter(results.values()))
+            found[call.key] = (Example(*kept), first.detach().clone(), result.detach().clone())
 
-        module = network.get_submodule(name)
-        handles.append(module.register_forward_hook(note, with_kwargs=True))
-    try:
+    with hooked([(name, network.get_submodule(name)) for name in names], after=note):
         run(network, inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
     return found
 
 
@@ -296,23 +287,20 @@ def _try(
         whole, dtype = evaluating(whole_copy(network)), torch.float32
     cut = whole_copy(whole)
     blocks: dict[str, list[int]] = {}
-    handles = []
+    spared: list[tuple[str, nn.Module]] = []
     for stack in stacks:
         places = [place for name, place in gone if name == stack.name]
         if places:
             blocks[stack.name] = places
-        for place in places:
-            block = whole.get_submodule(stack.path(place))
-            handles.append(block.register_forward_hook(_passed_on, with_kwargs=True))
+        paths = [stack.path(place) for place in places]
+        spared += [(path, whole.get_submodule(path)) for path in paths]
     try:
-        expected = run(whole, inputs)
+        with hooked(spared, after=_passed_on):
+            expected = run(whole, inputs)
         drop(cut, blocks)
         got = run(cut, inputs)
     except Exception as error:
         return f"the network does not run without it: {first_line(error).rstrip('. ')}"
-    finally:
-        for handle in handles:
-            handle.remove()
     for name, right in expected.items():
         left = got.get(name)
         if left is None or left.shape != right.shape:
@@ -324,10 +312,10 @@ def _try(
     return None
 
 
-def _passed_on(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
+def _passed_on(call: ModuleCall[str]) -> Any:
     """Return a block's result with its input in the place of the first tensor."""
-    given = next(iter(tensors_of((args, kwargs)).values()))
-    leaves, spec = _pytree.tree_flatten(out)
+    given = next(iter(tensors_of((call.args, call.kwargs)).values()))
+    leaves, spec = _pytree.tree_flatten(call.out)
     place = next(n for n, leaf in enumerate(leaves) if isinstance(leaf, Tensor))
     leaves[place] = given
     return _pytree.tree_unflatten(leaves, spec)

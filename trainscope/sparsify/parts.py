@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -19,6 +18,7 @@ from trainscope.sparsify.inner_cutter import InnerCutter
 from trainscope.sparsify.layers import Channels, makes
 from trainscope.sparsify.trial import failing
 from trainscope.sparsify.verify import run
+from trainscope.task.calls import ModuleCall, hooked
 
 _LEAVES = "its outputs leave the part of the network that a trace can follow"
 _OUTSIDE = "it is in no part of the network that a trace can follow"
@@ -129,20 +129,12 @@ def _under(prefix: str, candidate: Candidate) -> Candidate:
 def _calls(network: nn.Module, example: Example) -> dict[str, list[Example]]:
     """Return what each module was called with, in the order of the first calls."""
     found: dict[str, list[Example]] = {}
-    handles = []
-    for name, module in network.named_modules():
 
-        def note(
-            _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], name: str = name
-        ) -> None:
-            found.setdefault(name, []).append(Example(args, dict(kwargs)))
+    def note(call: ModuleCall[str]) -> None:
+        found.setdefault(call.key, []).append(Example(call.args, dict(call.kwargs)))
 
-        handles.append(module.register_forward_pre_hook(note, with_kwargs=True))
-    try:
+    with hooked(network.named_modules(), before=note):
         run(network, example)
-    finally:
-        for handle in handles:
-            handle.remove()
     return found
 
 

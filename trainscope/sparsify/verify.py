@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from trainscope.errors import ActionError, first_line
 from trainscope.networks.example import Inputs, as_example, described, tensors_of
+from trainscope.task.calls import ModuleCall, hooked
 from trainscope.task.modes import eval_mode
 
 _STATES = ("past_key_values", "hidden_states", "attentions")
@@ -47,20 +48,14 @@ def run(network: nn.Module, inputs: Inputs) -> Outputs:
 def called_modules(network: nn.Module, inputs: Inputs) -> list[str]:
     """Name the modules that a forward pass in eval mode uses, in the order of their calls."""
     order: list[str] = []
-    handles = []
-    for name, module in _open_modules(network):
 
-        def note(inner: nn.Module, _: object, name: str = name) -> None:
-            order.append(name)
-            if isinstance(inner, nn.MultiheadAttention):  # it uses its projection uncalled
-                order.append(f"{name}.out_proj")
+    def note(call: ModuleCall[str]) -> None:
+        order.append(call.key)
+        if isinstance(call.module, nn.MultiheadAttention):  # it uses its projection uncalled
+            order.append(f"{call.key}.out_proj")
 
-        handles.append(module.register_forward_pre_hook(note))
-    try:
+    with hooked(_open_modules(network), before=note):
         run(network, inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
     return list(dict.fromkeys(order))
 
 
@@ -74,23 +69,18 @@ def _open_modules(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 def failing_inside(network: nn.Module, inputs: Inputs) -> list[str]:
     """Name the modules that a forward pass is inside of when it fails, the outermost first."""
     inside: list[str] = []
-    handles = []
-    for name, module in _open_modules(network):
 
-        def enter(_: nn.Module, __: object, name: str = name) -> None:
-            inside.append(name)
+    def enter(call: ModuleCall[str]) -> None:
+        inside.append(call.key)
 
-        def leave(_: nn.Module, __: object, ___: object) -> None:
-            inside.pop()
+    def leave(_: ModuleCall[str]) -> None:
+        inside.pop()
 
-        handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
     try:
-        run(network, inputs)
+        with hooked(_open_modules(network), before=enter, after=leave):
+            run(network, inputs)
     except Exception:
-        return list(inside)
-    finally:
-        for handle in handles:
-            handle.remove()
+        return inside
     return []
 
 

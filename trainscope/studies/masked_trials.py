@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from trainscope.data import Split
 from trainscope.sparsify.walk import LeafTracer
 from trainscope.task import Batch, Classification, FromLoss, Outputs, Task, metric_value
 from trainscope.task.batches import beside, mapped
+from trainscope.task.calls import ModuleCall, hooked
 from trainscope.task.modes import eval_mode
 from trainscope.task.task import answers
 from trainscope.training.evaluation import Scoring, added, scoring
@@ -115,18 +116,13 @@ def score_trials(
 @contextmanager
 def masked(network: nn.Module, masks: Masks) -> Iterator[None]:
     """Have layers read zeros where masks say so, by hooks that go again."""
-    with ExitStack() as held:
-        for name, (axis, gone) in masks.items():
-            module = network.get_submodule(name)
-            held.callback(module.register_forward_pre_hook(_hook(axis, gone)).remove)
+
+    def zero(call: ModuleCall[str]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        axis, gone = masks[call.key]
+        return (_without(call.args[0], axis, gone), *call.args[1:]), call.kwargs
+
+    with hooked(((name, network.get_submodule(name)) for name in masks), before=zero):
         yield
-
-
-def _hook(axis: int, gone: Tensor) -> Any:
-    def zero(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (_without(inputs[0], axis, gone), *inputs[1:])
-
-    return zero
 
 
 def _without(value: Tensor, axis: int, gone: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from trainscope.networks.linear import is_linear
 from trainscope.networks.weights import Weight
 from trainscope.sparsify.statistics.gradients import Named
 from trainscope.task.batches import beside
+from trainscope.task.calls import ModuleCall, hooked
 
 UNSEEN = "its inputs cannot be seen, which this criterion ranks by"
 _PROJECTIONS = {
@@ -80,34 +81,21 @@ def _seen(
 ) -> Named:
     """Return the sums over all places of something of layers' inputs, by their weights' names."""
     found: Named = {}
-    handles = []
-    for layer, module in network.named_modules():
-        leaves = [leaf for leaf in _leaves(module) if leaf in module._parameters]
-        own = {f"{layer}.{leaf}".lstrip("."): leaf for leaf in leaves}
-        own = {name: leaf for name, leaf in own.items() if names is None or name in names}
-        if not own:
-            continue
 
-        def look(
-            inner: nn.Module,
-            args: tuple[Any, ...],
-            kwargs: dict[str, Any],
-            own: dict[str, str] = own,
-        ) -> None:
-            for name, leaf in own.items():
-                for patches in _given(inner, leaf, args, kwargs):
-                    part = reduced(patches)
-                    found[name] = found[name] + part if name in found else part
+    def look(call: ModuleCall[str]) -> None:
+        for leaf in _leaves(call.module):
+            name = f"{call.key}.{leaf}".lstrip(".")
+            if leaf not in call.module._parameters or (names is not None and name not in names):
+                continue
+            for patches in _given(call.module, leaf, call.args, call.kwargs):
+                part = reduced(patches)
+                found[name] = found[name] + part if name in found else part
 
-        handles.append(module.register_forward_pre_hook(look, with_kwargs=True))
     like = next((p for p in network.parameters() if p.is_floating_point()), torch.empty(0))
-    try:
-        with torch.no_grad():
-            for batch in data.batches():
-                data.task.outputs(network, beside(batch, like))
-    finally:
-        for handle in handles:
-            handle.remove()
+    layers = [(name, module) for name, module in network.named_modules() if _leaves(module)]
+    with hooked(layers, before=look), torch.no_grad():
+        for batch in data.batches():
+            data.task.outputs(network, beside(batch, like))
     return found
 
 
