@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
+from trainscope.cli.options import together
 from trainscope.records.action import CRITERIA, CRITERION_SAMPLES
 
 if TYPE_CHECKING:
     from trainscope.sparsify import Action
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -70,60 +68,51 @@ class ActionOptions:
         return Action(**given, seed=seed)
 
 
-def action_options(command: Command) -> Command:
-    """Add what describes a sparsifying action."""
-    default = ActionOptions()
-    for add in reversed(
-        (
-            click.option("--ratio", type=float, help="Share to prune, in (0, 1)."),
-            click.option(
-                "--ratios", help="Shares by layer name: 'layer[1-3]*conv[12]=0.6,layer4*=0.21'."
-            ),
-            click.option(
-                "--structure",
-                default=default.structure,
-                show_default=True,
-                help="filter, unstructured, or N:M as 2:4 (2 of every 4 weights stay).",
-            ),
-            click.option(
-                "--scope",
-                type=click.Choice(["inner", "all"]),
-                default=default.scope,
-                show_default=True,
-                help="Filters that meet no residual addition, or every coupled group.",
-            ),
-            click.option(
-                "--criterion",
-                default=default.criterion,
-                show_default=True,
-                help=f"What ranks them: {', '.join(_criteria())}; for blocks alone also influence.",
-            ),
-            click.option(
-                "--criterion-samples",
-                type=click.IntRange(min=1),
-                default=default.criterion_samples,
-                show_default=True,
-                help="Training samples that a criterion which needs data is told of.",
-            ),
-            click.option(
-                "--global",
-                "global_ranking",
-                is_flag=True,
-                help="Rank across layers, not within each.",
-            ),
-            click.option(
-                "--heads", type=float, help="Share of the heads of every attention to cut out."
-            ),
-            click.option(
-                "--blocks", type=float, help="Share of every list of residual blocks to take out."
-            ),
-        )
-    ):
-        command = add(command)
-    return command
-
-
 def _criteria() -> list[str]:
     """Return the names of all installed criteria, ours first; nothing is imported for them."""
     names = {point.name for point in entry_points(group="trainscope.criteria")}
     return [*CRITERIA, *sorted(names.difference(CRITERIA))]
+
+
+_DEFAULT = ActionOptions()
+action_options = together(
+    click.option("--ratio", type=float, help="Share to prune, in (0, 1)."),
+    click.option("--ratios", help="Shares by layer name: 'layer[1-3]*conv[12]=0.6,layer4*=0.21'."),
+    click.option(
+        "--structure",
+        default=_DEFAULT.structure,
+        show_default=True,
+        help="filter, unstructured, or N:M as 2:4 (2 of every 4 weights stay).",
+    ),
+    click.option(
+        "--scope",
+        type=click.Choice(["inner", "all"]),
+        default=_DEFAULT.scope,
+        show_default=True,
+        help="Filters that meet no residual addition, or every coupled group.",
+    ),
+    click.option(
+        "--criterion",
+        default=_DEFAULT.criterion,
+        show_default=True,
+        help=f"What ranks them: {', '.join(_criteria())}; for blocks alone also influence.",
+    ),
+    click.option(
+        "--criterion-samples",
+        type=click.IntRange(min=1),
+        default=_DEFAULT.criterion_samples,
+        show_default=True,
+        help="Training samples that a criterion which needs data is told of.",
+    ),
+    click.option(
+        "--global",
+        "global_ranking",
+        is_flag=True,
+        help="Rank across layers, not within each.",
+    ),
+    click.option("--heads", type=float, help="Share of the heads of every attention to cut out."),
+    click.option(
+        "--blocks", type=float, help="Share of every list of residual blocks to take out."
+    ),
+)
+"""What describes a sparsifying action."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from trainscope.cli.options import Checkpoint, task_option
+from trainscope.cli.options import Checkpoint, task_option, together
 
 if TYPE_CHECKING:
     from trainscope.data import Dataset
@@ -163,44 +163,36 @@ class NewNetworkOptions:
         return data
 
 
-def network_options(command: Command) -> Command:
-    """Add the checkpoint, how its architecture is found, and the data."""
-    for add in reversed(
-        (
-            click.argument("checkpoint", type=Checkpoint(path_type=Path)),
-            click.option("--arch", help="The architecture's name, where it is not recognised."),
-            click.option(
-                "--model", help="The function that builds the network: package.module:factory."
-            ),
-            click.option(
-                "--data",
-                help="digits, mnist:ROOT, fashionmnist:ROOT, cifar10:ROOT, cifar100:ROOT, "
-                "imagefolder:ROOT, text:FILE, random:CxHxW (to probe alone), or "
-                "package.module:factory for your own loaders. By default what the checkpoint "
-                "remembers; to probe, else Gaussian inputs.",
-            ),
-            click.option(
-                "--class-index",
-                type=click.Path(path_type=Path),
-                help="File that says at which output each folder of images stands: JSON or text.",
-            ),
-            click.option("--download", is_flag=True, help="Fetch the data where it is missing."),
-            click.option(
-                "--sequence-length",
-                type=click.IntRange(min=2),
-                help="Tokens of a sequence of text; by default 128, fewer where the network takes "
-                "fewer.",
-            ),
-            click.option(
-                "--tokenizer",
-                type=click.Path(path_type=Path),
-                help="Folder of the tokenizer of text, where it is not the network's own.",
-            ),
-            task_option,
-        )
-    ):
-        command = add(command)
-    return command
+network_options = together(
+    click.argument("checkpoint", type=Checkpoint(path_type=Path)),
+    click.option("--arch", help="The architecture's name, where it is not recognised."),
+    click.option("--model", help="The function that builds the network: package.module:factory."),
+    click.option(
+        "--data",
+        help="digits, mnist:ROOT, fashionmnist:ROOT, cifar10:ROOT, cifar100:ROOT, "
+        "imagefolder:ROOT, text:FILE, random:CxHxW (to probe alone), or "
+        "package.module:factory for your own loaders. By default what the checkpoint "
+        "remembers; to probe, else Gaussian inputs.",
+    ),
+    click.option(
+        "--class-index",
+        type=click.Path(path_type=Path),
+        help="File that says at which output each folder of images stands: JSON or text.",
+    ),
+    click.option("--download", is_flag=True, help="Fetch the data where it is missing."),
+    click.option(
+        "--sequence-length",
+        type=click.IntRange(min=2),
+        help="Tokens of a sequence of text; by default 128, fewer where the network takes fewer.",
+    ),
+    click.option(
+        "--tokenizer",
+        type=click.Path(path_type=Path),
+        help="Folder of the tokenizer of text, where it is not the network's own.",
+    ),
+    task_option,
+)
+"""The checkpoint, how its architecture is found, and the data."""
 
 
 def unsafe_load_option(command: Command) -> Command:

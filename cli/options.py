@@ -23,6 +23,17 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 HUB = "hf:"
 
 
+def together(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
+    """Return one decorator that adds options, which help shows in this order."""
+
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
 def shape_option(command: Command) -> Command:
     """Add the shape of one input."""
     return click.option(
@@ -35,21 +46,15 @@ def shape_option(command: Command) -> Command:
 
 def metric_options(text: str) -> Callable[[Command], Command]:
     """Add --metric, with its help, and --better and --unit, which say what the name does not."""
-
-    def add(command: Command) -> Command:
-        for option in (
-            click.option("--unit", help="The unit of --metric, like % or dB."),
-            click.option(
-                "--better",
-                type=click.Choice(["higher", "lower"]),
-                help="Which direction of --metric is better; well-known names say it themselves.",
-            ),
-            click.option("--metric", help=text),
-        ):
-            command = option(command)
-        return command
-
-    return add
+    return together(
+        click.option("--metric", help=text),
+        click.option(
+            "--better",
+            type=click.Choice(["higher", "lower"]),
+            help="Which direction of --metric is better; well-known names say it themselves.",
+        ),
+        click.option("--unit", help="The unit of --metric, like % or dB."),
+    )
 
 
 def metric_asked(metric: str | None, better: str | None, unit: str | None) -> Metric | None:

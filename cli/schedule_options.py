@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
-from trainscope.cli.options import Place
+from trainscope.cli.options import Place, together
 from trainscope.training.shapes import SHAPES
 
 if TYPE_CHECKING:
     from trainscope.training.plans import PruningPlan
     from trainscope.training.recipe import Recipe
     from trainscope.training.schedule import LRSchedule
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -188,87 +185,68 @@ class PlanOptions:
         return plan
 
 
-def shape_options(command: Command) -> Command:
-    """Add what turns a recipe into a schedule."""
-    for add in reversed(
-        (
-            click.option(
-                "--shape",
-                type=click.Choice(SHAPES),
-                default="halving",
-                show_default=True,
-                help="Step decays that halve the epochs left; a cosine; a cyclic restart; one LR; "
-                "or the last epochs of the pretraining schedule (LR rewinding).",
-            ),
-            click.option(
-                "--min-lr", type=float, help="Where a cosine or a cycle ends; 0 by default."
-            ),
-            click.option(
-                "--warmup",
-                type=click.IntRange(min=0),
-                default=0,
-                show_default=True,
-                help="Epochs of a linear warm-up, put in front.",
-            ),
-            click.option(
-                "--extra-epochs",
-                type=click.IntRange(min=0),
-                default=0,
-                show_default=True,
-                help="Lengthen the first LR stage, like (+60) in a recipe.",
-            ),
-            click.option(
-                "--pretrain-schedule",
-                help="The schedule of pretraining, like 0:1e-1,30:1e-2; by default step decays "
-                "from 1e-1 over as many epochs as the recipe has.",
-            ),
-            click.option(
-                "--pretrain-epochs",
-                type=click.IntRange(min=1),
-                help="The epochs that the schedule of pretraining plans.",
-            ),
-        )
-    ):
-        command = add(command)
-    return command
+shape_options = together(
+    click.option(
+        "--shape",
+        type=click.Choice(SHAPES),
+        default="halving",
+        show_default=True,
+        help="Step decays that halve the epochs left; a cosine; a cyclic restart; one LR; "
+        "or the last epochs of the pretraining schedule (LR rewinding).",
+    ),
+    click.option("--min-lr", type=float, help="Where a cosine or a cycle ends; 0 by default."),
+    click.option(
+        "--warmup",
+        type=click.IntRange(min=0),
+        default=0,
+        show_default=True,
+        help="Epochs of a linear warm-up, put in front.",
+    ),
+    click.option(
+        "--extra-epochs",
+        type=click.IntRange(min=0),
+        default=0,
+        show_default=True,
+        help="Lengthen the first LR stage, like (+60) in a recipe.",
+    ),
+    click.option(
+        "--pretrain-schedule",
+        help="The schedule of pretraining, like 0:1e-1,30:1e-2; by default step decays "
+        "from 1e-1 over as many epochs as the recipe has.",
+    ),
+    click.option(
+        "--pretrain-epochs",
+        type=click.IntRange(min=1),
+        help="The epochs that the schedule of pretraining plans.",
+    ),
+)
+"""What turns a recipe into a schedule."""
 
 
-def plan_options(command: Command) -> Command:
-    """Add the pruning schedule, and the folder of its epochs."""
-    for add in reversed(
-        (
-            click.option(
-                "--plan",
-                metavar="SCHEDULE",
-                help="The pruning schedule: one-shot (the default), or over epochs of training "
-                "before those of the recipe, like gradual:30, iterative:40,rounds=5, greg-1:30 or "
-                "greg-2:30.",
-            ),
-            click.option(
-                "--stage",
-                type=Place(path_type=Path),
-                help="Folder of these epochs, which recipes share; by default runs/stage-NAME.",
-            ),
-        )
-    ):
-        command = add(command)
-    return command
+plan_options = together(
+    click.option(
+        "--plan",
+        metavar="SCHEDULE",
+        help="The pruning schedule: one-shot (the default), or over epochs of training "
+        "before those of the recipe, like gradual:30, iterative:40,rounds=5, greg-1:30 or "
+        "greg-2:30.",
+    ),
+    click.option(
+        "--stage",
+        type=Place(path_type=Path),
+        help="Folder of these epochs, which recipes share; by default runs/stage-NAME.",
+    ),
+)
+"""The pruning schedule, and the folder of its epochs."""
 
 
-def schedule_options(command: Command) -> Command:
-    """Add the ways to say a schedule: a recipe, or stages with their total."""
-    for add in reversed(
-        (
-            click.option("--recipe", help="The LR recipe: F60,1e-3 is 60 epochs from LR 1e-3."),
-            click.option(
-                "--schedule", help="The LR stages in place of a recipe, like 0:1e-2,30:1e-3."
-            ),
-            click.option("--epochs", type=int, help="Total of epochs of --schedule."),
-            shape_options,
-        )
-    ):
-        command = add(command)
-    return command
+schedule_options = together(
+    click.option("--recipe", help="The LR recipe: F60,1e-3 is 60 epochs from LR 1e-3."),
+    click.option("--schedule", help="The LR stages in place of a recipe, like 0:1e-2,30:1e-3."),
+    click.option("--epochs", type=int, help="Total of epochs of --schedule."),
+    shape_options,
+)
+"""The ways to say a schedule: a recipe, or stages with their total."""
 
 
 def refuse_recipe(schedule: str, instead: str) -> None:

@@ -3,36 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
 from trainscope.cli.nearest import Nearest
-from trainscope.cli.options import PagePlace, Place
+from trainscope.cli.options import PagePlace, Place, together
 from trainscope.cli.printing import remark, say, say_json, show
 from trainscope.cli.studying import work_through
 
 if TYPE_CHECKING:
     from trainscope.studies import Store, Study
-
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-def place_options(command: Command) -> Command:
-    """Add the store, or the study that names it, and where its runs lie."""
-    for add in reversed(
-        (
-            click.argument("place", metavar="STORE"),
-            click.option(
-                "--study", "name", help="Name of the study, where the store holds several."
-            ),
-            folder_option,
-        )
-    ):
-        command = add(command)
-    return command
 
 
 folder_option = click.option(
@@ -40,6 +22,14 @@ folder_option = click.option(
     type=Place(file_okay=False, path_type=Path),
     help="Folder of the runs, where the store is a database elsewhere.",
 )
+place_options = together(
+    click.argument("place", metavar="STORE"),
+    click.option("--study", "name", help="Name of the study, where the store holds several."),
+    folder_option,
+)
+"""The store, or the study that names it, and where its runs lie."""
+
+
 grace_option = click.option(
     "--grace",
     type=click.FloatRange(min=1.0),

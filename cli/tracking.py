@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from trainscope.cli.options import together
 from trainscope.cli.printing import remark
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from trainscope.records import Diagnosis
     from trainscope.training.job import Job
 
-Command = TypeVar("Command", bound=Callable[..., Any])
 TRACKING = ("report_to", "project", "run_name")
 
 
@@ -37,31 +37,6 @@ class Tracking:
     name: str | None
 
 
-def tracking_options(command: Command) -> Command:
-    """Add the trackers, and what runs are called in them."""
-    for add in reversed(
-        (
-            click.option(
-                "--report-to",
-                multiple=True,
-                callback=_sinks,
-                help="Trackers that get the numbers, with commas between them: mlflow, wandb, "
-                "trackio, tensorboard, or all that are installed; none is the default.",
-            ),
-            click.option(
-                "--project",
-                help="What the run belongs to there: MLflow's experiment, W&B's and Trackio's "
-                "project.",
-            ),
-            click.option(
-                "--run-name", help="Name of the run in the tracker; by default that of its folder."
-            ),
-        )
-    ):
-        command = add(command)
-    return command
-
-
 def _sinks(_: object, __: object, given: tuple[str, ...]) -> Mapping[str, Sink]:
     """Return the sinks before anything else is done, so that a wrong name costs nothing."""
     names = [name for text in given for name in text.split(",")]
@@ -72,6 +47,25 @@ def _sinks(_: object, __: object, given: tuple[str, ...]) -> Mapping[str, Sink]:
     from trainscope.probes.sinks.named import named
 
     return named(names)
+
+
+tracking_options = together(
+    click.option(
+        "--report-to",
+        multiple=True,
+        callback=_sinks,
+        help="Trackers that get the numbers, with commas between them: mlflow, wandb, "
+        "trackio, tensorboard, or all that are installed; none is the default.",
+    ),
+    click.option(
+        "--project",
+        help="What the run belongs to there: MLflow's experiment, W&B's and Trackio's project.",
+    ),
+    click.option(
+        "--run-name", help="Name of the run in the tracker; by default that of its folder."
+    ),
+)
+"""The trackers, and what runs are called in them."""
 
 
 def take_tracking(options: dict[str, Any]) -> Tracking:

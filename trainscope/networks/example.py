@@ -29,6 +29,12 @@ class Example:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     count: int | None = None
 
+    @classmethod
+    def of_call(cls, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Example:
+        """Return a call's arguments as they are now: tensors copied, caches of keys left out."""
+        kept: tuple[tuple[Any, ...], dict[str, Any]] = _pytree.tree_map(_kept, (args, dict(kwargs)))
+        return cls(*kept)
+
     @property
     def size(self) -> int:
         """The number of samples: the length of the first tensor's first axis, where not told."""
@@ -115,6 +121,12 @@ def tensors_of(tree: object) -> dict[str, Tensor]:
                 inner = tensors_of(getattr(leaf, part.name, None))
                 found |= {f"{place}.{part.name}{rest}": tensor for rest, tensor in inner.items()}
     return found
+
+
+def _kept(leaf: object) -> object:
+    if isinstance(leaf, Tensor):
+        return leaf.detach().clone()
+    return None if "Cache" in type(leaf).__name__ else leaf
 
 
 def _is(leaf: object) -> bool:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from trainscope.errors import RecordError
 from trainscope.records.action import ActionRecord
 from trainscope.records.before import PrunedBefore
 from trainscope.records.columns import Columns
-from trainscope.records.json_text import parse
+from trainscope.records.json_text import document, undamaged
 from trainscope.records.measurement import Json
 from trainscope.records.shown import Shown
 from trainscope.records.typed import taken, typed
@@ -149,17 +148,13 @@ class Diagnosis(Shown):
         Raises:
             RecordError: The text is no Diagnosis of a version that is known here.
         """
-        try:
-            raw: Any = parse(text)
-        except ValueError as error:
-            raise RecordError(f"this is no Diagnosis: it is not JSON ({error})") from error
-        schema = raw.get("schema") if isinstance(raw, dict) else None
+        raw, schema = document(text, "Diagnosis")
         if schema != SCHEMA:
             raise RecordError(
                 f"this is no Diagnosis that this version reads: its schema is {schema!r}, "
                 f"not '{SCHEMA}'"
             )
-        try:
+        with undamaged("Diagnosis"):
             return taken(
                 cls,
                 {"notes": (), "estimates": (), **raw},
@@ -168,6 +163,3 @@ class Diagnosis(Shown):
                 data=typed(DataRecord, raw["data"]),
                 probes={n: Columns.from_json(n, columns) for n, columns in raw["probes"].items()},
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            said = str(error) if isinstance(error, ValueError) else repr(error)
-            raise RecordError(f"this Diagnosis is incomplete or damaged: {said}") from error

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+
+from trainscope.errors import RecordError
 
 DEEPEST = 100
 """Nested deeper than this is no record, and no recursion is left to walk it."""
@@ -31,6 +34,37 @@ def parse(text: str) -> Any:
             raise ValueError(deep)
         level, depth = [part for each in level for part in _parts(each)], depth + 1
     return _whole_letters(whole) if r"\ud" in text or r"\uD" in text else whole
+
+
+def document(text: str, what: str) -> tuple[Any, object]:
+    """Return what a record's text holds, and the schema that it says; None where it says none.
+
+    Args:
+        text: JSON.
+        what: The record's kind, like "Run".
+
+    Raises:
+        RecordError: It is no JSON.
+    """
+    try:
+        raw = parse(text)
+    except ValueError as error:
+        raise RecordError(f"this is no {what}: it is not JSON ({error})") from error
+    return raw, raw.get("schema") if isinstance(raw, dict) else None
+
+
+@contextmanager
+def undamaged(what: str) -> Iterator[None]:
+    """Say of what fails in a block that takes a document apart that the record is damaged.
+
+    Raises:
+        RecordError: Something is missing, or of another kind.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        said = str(error) if isinstance(error, ValueError) else repr(error)
+        raise RecordError(f"this {what} is incomplete or damaged: {said}") from error
 
 
 def _parts(value: Any) -> Iterator[Any]:

@@ -14,7 +14,7 @@ from typing import Any
 from trainscope.errors import RecordError
 from trainscope.records.epoch import EpochRecord, Taken
 from trainscope.records.files import write_text
-from trainscope.records.json_text import parse
+from trainscope.records.json_text import document, undamaged
 from trainscope.records.measurement import Json
 from trainscope.records.metric import ACCURACY, Metric
 from trainscope.records.notation import lr_time
@@ -263,11 +263,7 @@ class Run(Shown):
         Raises:
             RecordError: The text is no Run of a version that is known here.
         """
-        try:
-            raw: Any = parse(text)
-        except ValueError as error:
-            raise RecordError(f"this is no Run: it is not JSON ({error})") from error
-        schema = raw.get("schema") if isinstance(raw, dict) else None
+        raw, schema = document(text, "Run")
         if schema is None:
             raise RecordError(
                 "this is no Run, which says its schema; of another tool's log make one with "
@@ -280,11 +276,8 @@ class Run(Shown):
         if schema != SCHEMA:
             metric = {"metric": ACCURACY.to_json(), "start_metric": raw.get("start_accuracy")}
             raw = {**raw, **metric}
-        try:
+        with undamaged("Run"):
             return cls._read(raw)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            said = str(error) if isinstance(error, ValueError) else repr(error)
-            raise RecordError(f"this Run is incomplete or damaged: {said}") from error
 
     @classmethod
     def _read(cls, raw: Json) -> Run:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.console import Group as Parts
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -20,6 +19,7 @@ from trainscope.records import Metric
 from trainscope.records.numbers import quantity
 from trainscope.report.series import common, heading, mean_spread, ta_axis
 from trainscope.report.table import diagnosis_table
+from trainscope.report.terminal import bullet, section
 
 MOST_ROWS = 40
 """More settings than this are on the page, not on the terminal: those that end best are here."""
@@ -37,23 +37,17 @@ def comparison_table(comparison: Comparison) -> RenderableType:
     """Return the table of settings, the verdict, traps, advice and notes."""
     parts: list[RenderableType] = []
     if comparison.groups:
-        parts += [_Settings(comparison), Text()]
+        parts += [_Settings(comparison)]
     lines = comparison.verdict() if comparison.groups else []  # a Diagnosis brings its own
-    if lines:
-        parts.append(Text("Verdict", style="bold"))
-        parts += [_bullet(line) for line in lines]
+    parts += section("Verdict", lines)
     parts += _traps(comparison)
     fair = comparison.fairness
     missing = [f"Run: {line}" for duel in comparison.duels for line in duel.missing]
     if fair is not None and (fair.advice or missing):
-        parts += [Text(), Text("What would make it fair", style="bold")]
-        parts += [_bullet(line) for line in (*fair.advice, *missing)]
+        parts += section("What would make it fair", (*fair.advice, *missing))
     for diagnosis in comparison.diagnoses:
         parts += [Text(), diagnosis_table(diagnosis)]
-    if comparison.notes:
-        parts += [Text(), Text("Notes", style="bold")]
-        parts += [_bullet(line, "dim") for line in comparison.notes]
-    return Parts(*parts)
+    return Parts(*parts, *section("Notes", comparison.notes, "dim"))
 
 
 @dataclass(frozen=True)
@@ -143,13 +137,8 @@ def _traps(comparison: Comparison) -> list[RenderableType]:
     heavy = [trap for trap in comparison.traps if trap.weight is Severity.WARNING]
     if not heavy:
         return []
-    parts: list[RenderableType] = [Text(), Text("Traps", style="bold")]
-    parts += [_bullet(f"{t.label}: {t.name}. {t.sentence}") for t in heavy[:MOST_TRAPS]]
+    parts = section("Traps", [f"{t.label}: {t.name}. {t.sentence}" for t in heavy[:MOST_TRAPS]])
     rest = len(heavy) - MOST_TRAPS
     if rest > 0:
-        parts.append(_bullet(f"and {rest} more; see --output or --json", "dim"))
+        parts.append(bullet(f"and {rest} more; see --output or --json", "dim"))
     return parts
-
-
-def _bullet(line: str, style: str = "") -> Padding:
-    return Padding(Text(f"• {line}", style), (0, 0, 0, 1))

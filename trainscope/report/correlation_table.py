@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trainscope.report.correlation_display import label_of
+from trainscope.report.terminal import section
 from trainscope.studies.association import LABELS
 from trainscope.studies.correlation import Coefficient, Correlation, Predictor
 
@@ -20,10 +21,7 @@ def correlation_table(found: Correlation) -> RenderableType:
     without = [each for each in found.predictors if each.reason]
     notes = [f"{each.column} has no coefficient: {each.reason}" for each in without[:12]]
     notes += found.notes
-    if notes:
-        parts += [Text(), Text("Notes", style="bold")]
-        parts += [_bullet(line) for line in notes]
-    return Group(*parts)
+    return Group(*parts, *section("Notes", notes, "dim"))
 
 
 def ceiling_lines(found: Correlation) -> list[str]:
@@ -96,9 +94,3 @@ def _p(value: float | None) -> str:
     if value is None:
         return "–"
     return "< 0.0001" if value < 1e-4 else f"{value:.2g}"
-
-
-def _bullet(line: str) -> Table:
-    grid = Table.grid(padding=(0, 1))
-    grid.add_row(Text(" •", "dim"), Text(line, "dim"))
-    return grid

@@ -10,18 +10,18 @@ from trainscope.records import Diagnosis
 from trainscope.records.action import speedup
 from trainscope.records.numbers import quantity
 from trainscope.report.rows import has_recalibrated, notes, rows
+from trainscope.report.terminal import section
 
 
 def diagnosis_table(diagnosis: Diagnosis) -> RenderableType:
     """Return the network, the action, the numbers, the verdict and what is missing."""
-    parts: list[RenderableType] = [_heading(diagnosis), Text(), _numbers(diagnosis), Text()]
-    parts.append(Text("Verdict", style="bold"))
-    parts += [_bullet(line) for line in diagnosis.verdict]
-    asides = notes(diagnosis)
-    if asides:
-        parts += [Text(), Text("Notes", style="bold")]
-        parts += [_bullet(line, "dim") for line in asides]
-    return Group(*parts)
+    return Group(
+        _heading(diagnosis),
+        Text(),
+        _numbers(diagnosis),
+        *section("Verdict", diagnosis.verdict),
+        *section("Notes", notes(diagnosis), "dim"),
+    )
 
 
 def _heading(diagnosis: Diagnosis) -> Text:
@@ -68,10 +68,3 @@ def _numbers(diagnosis: Diagnosis) -> Table:
         cells = (Text(row.cells[place]) for place in kept)
         table.add_row(Text(f"  {row.label}"), *cells)
     return table
-
-
-def _bullet(line: str, style: str = "") -> Table:
-    """Return a sentence whose further lines hang under its first."""
-    grid = Table.grid(padding=(0, 1))
-    grid.add_row(Text(" •", style), Text(line, style))
-    return grid

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree
 
 from trainscope.networks.copies import whole_copy
 from trainscope.networks.example import Example, Inputs, as_example, tensors_of
@@ -73,17 +72,17 @@ def find_attentions(
     found: dict[str, Attention] = {}
     reasons: dict[str, str] = {}
     for name in hinted:
-        if any(_within(other.name, name) for other in found.values()):
+        if any(within(other.name, name) for other in found.values()):
             continue
         for whole in around[name]:
-            known = [other for other in found.values() if _within(other.name, whole)]
+            known = [other for other in found.values() if within(other.name, whole)]
             if whole not in calls or known or _linear_layers(parts[whole]) > _MOST_LINEAR:
                 continue
             attention = _attention(parts, name, whole, calls[whole])
             if attention is not None:
                 found[name] = attention
                 break
-        if name not in found and not any(_within(other, name) for other in reasons):
+        if name not in found and not any(within(other, name) for other in reasons):
             reasons[name] = "its heads cannot be told apart"
     order = {name: place for place, name in enumerate(parts)}
     sure = sorted(found.values(), key=lambda attention: order[attention.name])
@@ -124,7 +123,8 @@ def _around(name: str) -> list[str]:
     return names
 
 
-def _within(name: str, outer: str) -> bool:
+def within(name: str, outer: str) -> bool:
+    """Tell whether a module is another, or in it; every one is in the network, ""."""
     return not outer or name == outer or name.startswith(f"{outer}.")
 
 
@@ -138,7 +138,7 @@ def _calls(network: nn.Module, inputs: Inputs, names: set[str]) -> dict[str, Exa
 
     def note(call: ModuleCall[str]) -> None:
         if call.key not in found:
-            found[call.key] = Example(*_pytree.tree_map(_plain, (call.args, call.kwargs)))
+            found[call.key] = Example.of_call(call.args, call.kwargs)
 
     named = [(name, network.get_submodule(name)) for name in names]
     with hooked(named, before=note), torch.no_grad(), eval_mode(network), slow_attention():
@@ -155,13 +155,6 @@ class slow_attention:  # noqa: N801 - a context manager
 
     def __exit__(self, *_: object) -> None:
         torch.backends.mha.set_fastpath_enabled(self._fused)
-
-
-def _plain(value: object) -> object:
-    """Return a copy of a tensor; a cache of keys and values is left out."""
-    if isinstance(value, Tensor):
-        return value.detach().clone()
-    return None if "Cache" in type(value).__name__ else value
 
 
 def _attention(
@@ -185,7 +178,7 @@ def _attention(
             units = 1 + max(int(label.max()) for _, label in labels.values())
             heads = max((c for c in tried if c % units == 0), default=units)
             named = {prefix + inner: label for inner, label in labels.items()}
-            if not any(_within(inner, name) for inner in named):
+            if not any(within(inner, name) for inner in named):
                 continue  # the heads of a neighbour
             made = Attention(name, whole, prefix + layer, heads, named, units, call)
             if best is None or units > best.units:

@@ -171,19 +171,13 @@ def _seen(network: nn.Module, inputs: Inputs, names: Sequence[str]) -> dict[str,
     def note(call: ModuleCall[str]) -> None:
         tensors, results = tensors_of((call.args, call.kwargs)), tensors_of(call.out)
         if call.key not in found and tensors and results:
-            kept = _pytree.tree_map(_plain, (call.args, call.kwargs))
+            kept = Example.of_call(call.args, call.kwargs)
             first, result = next(iter(tensors.values())), next(iter(results.values()))
-            found[call.key] = (Example(*kept), first.detach().clone(), result.detach().clone())
+            found[call.key] = (kept, first.detach().clone(), result.detach().clone())
 
     with hooked([(name, network.get_submodule(name)) for name in names], after=note):
         run(network, inputs)
     return found
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, Tensor):
-        return value.detach().clone()
-    return None if "Cache" in type(value).__name__ else value
 
 
 def _why_not(block: nn.Module, call: _Call | None) -> str | None:

@@ -18,6 +18,7 @@ from trainscope.networks.linear import is_turned
 from trainscope.networks.masks import SUFFIX, mask_parameters, masks_of, own_masks, set_masks
 from trainscope.records import ActionRecord, LayerChange
 from trainscope.sparsify.act import Sparsified
+from trainscope.sparsify.attention import within
 from trainscope.sparsify.candidate import some
 from trainscope.sparsify.given_structures import heads_lost, missing_blocks
 from trainscope.sparsify.removal import percent
@@ -95,7 +96,7 @@ def given_action(base: nn.Module, pruned: nn.Module, inputs: Inputs) -> Sparsifi
     pairs, notes = _pairs(aligned, pruned)
     heads = heads_lost(aligned, pruned)
     cut = [pair for pair in pairs if pair.narrower and not pair.follows]
-    cut = [pair for pair in cut if not any(_within(pair.layer, each.name) for each in heads)]
+    cut = [pair for pair in cut if not any(within(pair.layer, each.name) for each in heads)]
     masked = [pair for pair in pairs if pair.zeroed]
     held = _held(pruned)
     module = _masked(pruned, pairs)
@@ -297,10 +298,6 @@ def _uniform(pairs: Sequence[_Pair], *, cut: bool) -> float | None:
         if all(abs(c.before - c.after - guess * c.before) <= 1 for c in changes):
             return guess
     return None
-
-
-def _within(layer: str, attention: str) -> bool:
-    return not attention or layer == attention or layer.startswith(f"{attention}.")
 
 
 def _depth(base: nn.Module, name: str, gone: Sequence[int]) -> LayerChange:
