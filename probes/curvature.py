@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -13,13 +12,11 @@ from torch import nn
 from trainscope.data import ProbeData
 from trainscope.errors import ProbeError
 from trainscope.pace import CUT, INTERRUPTIONS, cut_short, was_cut_short
-from trainscope.probes.gradients.sample_gradients import SampleGradients, wholly
 from trainscope.probes.hessian.affine import custom_functions, not_affine, not_affine_anywhere
-from trainscope.probes.hessian.blocks import arrays_of, blocks_of, measure_blocks
+from trainscope.probes.hessian.blocks import BlocksWanted, blocks_of, with_blocks
 from trainscope.probes.hessian.few_vectors import LeanWanted, lean_spectrum
 from trainscope.probes.hessian.lanczos import vector_dtype
 from trainscope.probes.hessian.preconditioned import warmup_cost
-from trainscope.probes.hessian.products import MatrixProduct
 from trainscope.probes.hessian.report import (
     LEFT_OUT,
     SCALED,
@@ -30,12 +27,7 @@ from trainscope.probes.hessian.report import (
 )
 from trainscope.probes.hessian.spectrum import NoMatrixError, Spectrum, Wanted, find_spectrum
 from trainscope.probes.hessian.streamed_products import StreamedProduct
-from trainscope.probes.hessian.trace import (
-    Trace,
-    deflated_hutchinson,
-    exact_gauss_newton,
-    sampled_gauss_newton,
-)
+from trainscope.probes.hessian.trace import Trace, trace_of
 from trainscope.probes.probe import Need
 from trainscope.probes.rounding import rounding_note
 from trainscope.probes.scalar_spec import ScalarSpec
@@ -44,8 +36,8 @@ from trainscope.probes.subject.footprint import Footprint, footprint
 from trainscope.probes.subject.lent import Lent
 from trainscope.probes.subject.output_space import OutputSpace
 from trainscope.probes.subject.parameters import Measured, measured
-from trainscope.probes.subject.passes import NonFiniteError, NotDifferentiableError
-from trainscope.records import Cost, Measurement, Status
+from trainscope.probes.subject.passes import NotDifferentiableError
+from trainscope.records import Cost, Measurement
 from trainscope.task.batches import tensors
 from trainscope.training.settings import Settings, suited
 
@@ -257,12 +249,18 @@ class Curvature:
         asked = blocks_of(weights.names, self.blocks) if self.blocks else {}
         if asked and not self.trace_vectors:
             raise ProbeError("curvature: blocks have a trace; give at least 2 trace_vectors")
+        of_blocks = BlocksWanted(
+            LeanWanted(self.tolerance, self.most_products, 0, 1),
+            ggn=self.ggn,
+            keep=self._keeps(found, len(lent)) or len(lent) <= 1,
+            trace_vectors=self.trace_vectors,
+        )
         shared = lent.ranks.count > 1 or lent.spread
         if shared and (self.lean or asked):
             return Measurement.skipped(self.name, _NOT_SHARED)
         if not shared and self._is_lean(weights.survivors, lent.weight.dtype):
             told = self._lean(lent, weights, data, found)
-            return self._with_blocks(told, lent, weights, data, found, asked)
+            return with_blocks(told, lent, weights, asked, of_blocks, data.generator())
         wanted = Wanted(
             ggn=self.ggn,
             # The graph of a single batch is there with each product in any case.
@@ -290,40 +288,28 @@ class Curvature:
             tolerance=self.tolerance,
             no_trace=CUT if self.trace_vectors else LEFT_OUT,
         )
-        told = self._with_blocks(told, lent, weights, data, found, asked)
+        told = with_blocks(told, lent, weights, asked, of_blocks, data.generator())
         return self._with_settings(told, lent, weights, data, spectrum)
 
     def _trace(
         self, lent: Lent, weights: Measured, found: Footprint, spectrum: Spectrum, *, affine: bool
     ) -> Trace | None:
-        """Return the trace, exact where that can be had and costs no more than it is worth."""
+        """Return the trace; None where it is left out, or there is no time for it."""
         if not self.trace_vectors or was_cut_short():
             return None
         try:
-            return self._whole_trace(lent, weights, found, spectrum, affine=affine)
+            return trace_of(
+                lent,
+                weights,
+                spectrum,
+                found.graph,
+                affine=affine,
+                vectors=self.trace_vectors,
+                exact_classes=self.exact_classes,
+            )
         except INTERRUPTIONS as error:
             cut_short(error)
             return None
-
-    def _whole_trace(
-        self, lent: Lent, weights: Measured, found: Footprint, spectrum: Spectrum, *, affine: bool
-    ) -> Trace:
-        classes, generator = lent.behaviour.classes or 0, spectrum.generator
-        if not affine:
-            krylov = spectrum.top.krylov
-            trace = deflated_hutchinson(spectrum.product, krylov, self.trace_vectors, generator)
-        else:
-            if isinstance(spectrum.product, MatrixProduct):
-                spectrum.product.release()
-            own, everything = wholly(lent, weights)
-            gradients = SampleGradients(own, everything, found.graph)
-            if classes <= self.exact_classes:
-                trace = exact_gauss_newton(own, gradients, classes)
-            else:
-                trace = sampled_gauss_newton(own, gradients, self.trace_vectors, generator)
-        if not math.isfinite(trace.value):
-            raise NonFiniteError("the trace of the curvature matrix overflows")
-        return trace
 
     def _is_lean(self, weights: int, dtype: torch.dtype) -> bool:
         """Tell whether no basis is to be held of vectors of so many weights."""
@@ -375,44 +361,4 @@ class Curvature:
             warmup=self.warmup,
             tolerance=self.tolerance,
             most_products=self.most_products,
-        )
-
-    def _with_blocks(
-        self,
-        told: Measurement,
-        lent: Lent,
-        weights: Measured,
-        data: ProbeData,
-        found: Footprint,
-        blocks: dict[str, list[int]],
-    ) -> Measurement:
-        """Add what is asked of single blocks."""
-        if not blocks or told.status is Status.SKIPPED:
-            return told
-        if was_cut_short():
-            return replace(told, notes={**told.notes, "blocks": f"not measured: {CUT}"})
-        try:
-            rows = measure_blocks(
-                lent,
-                weights,
-                blocks,
-                LeanWanted(self.tolerance, self.most_products, 0, 1),
-                data.generator(),
-                ggn=self.ggn,
-                keep=self._keeps(found, len(lent)) or len(lent) <= 1,
-                trace_vectors=self.trace_vectors,
-            )
-        except (NotDifferentiableError, NoMatrixError) as error:
-            said = f"not measured: {error}"
-            return replace(told, notes={**told.notes, "blocks": said})
-        late = [row.name for row in rows if not row.converged]
-        said = "largest eigenvalue and trace of the matrix restricted to each block's parameters"
-        if was_cut_short():
-            said += f"; of the first {len(rows)} of {len(blocks)} alone, as the rest was cut short"
-        if late:
-            said += f"; not to the tolerance after {self.most_products} products: {', '.join(late)}"
-        return replace(
-            told,
-            arrays={**told.arrays, **arrays_of(rows)},
-            notes={**told.notes, "blocks": said},
         )

@@ -15,18 +15,11 @@ from trainscope.data.split import DrawnSplit
 from trainscope.errors import ProbeError
 from trainscope.networks import flops
 from trainscope.networks.given import call_of
-from trainscope.pace import CUT
 from trainscope.probes.probe import Need
 from trainscope.probes.processes.ranks import present
 from trainscope.probes.processes.shards import whole
 from trainscope.probes.retrained.copies import Run, Trial, retrain_copies, retrain_twins
-from trainscope.probes.retrained.scores import (
-    NOT_FINITE,
-    left_out_of,
-    lost_in,
-    start_of,
-    ta_of,
-)
+from trainscope.probes.retrained.report import report
 from trainscope.probes.retrained.twins import NoTwinsError, Twins
 from trainscope.probes.scalar_spec import ScalarSpec
 from trainscope.probes.subject.alike import alike
@@ -34,14 +27,11 @@ from trainscope.probes.subject.behaviour import Behaviour, behaviour_of
 from trainscope.probes.subject.evaluation import taken_batch
 from trainscope.probes.subject.untouched import untouched
 from trainscope.probes.subject.wrappers import refuse_flat, unwrap
-from trainscope.records import Cost, Measurement, Scalar, Status
-from trainscope.records.measurement import Array
-from trainscope.records.metric import ACCURACY, Metric
-from trainscope.records.retrained import CURVES, CURVES_METRIC, LEFT_OUT, START, START_METRIC
+from trainscope.records import Cost, Measurement
+from trainscope.records.retrained import START, START_METRIC
 from trainscope.task import LanguageModelling
-from trainscope.training.evaluation import evaluated_at_once
 from trainscope.training.loop import Evaluation, Settings
-from trainscope.training.schedule import MAX_LR, write_lr
+from trainscope.training.schedule import MAX_LR
 from trainscope.training.settings import suited
 
 MOST_EPOCHS, FEWEST_EPOCHS = 5, 2
@@ -223,50 +213,10 @@ class TrainabilityAccuracy:
         seconds: float,
     ) -> Measurement:
         """Return what a test and retrainings, of the first learning rates, say."""
-        asked = () if self.start_only else self.lrs
-        lrs = asked[: len(runs)]
-        tested = [[start], *([found for _, found in run] for run in runs)]
-        left = [left_out_of(evaluations) for evaluations in tested]
-        rows = zip(lrs, runs, left[1:], strict=True)
-        each = {f"ta@{write_lr(lr)}": ta_of(run, without) for lr, run, without in rows}
-        metric = data.task.metric
-        each |= {f"ta@{write_lr(lr)}": _cut(metric) for lr in asked[len(lrs) :]}
-        scalars = {"ta": next(iter(each.values())), **each} if each else {}
-        accuracy = metric.is_accuracy
-        curves = [[record.test_metric for record, _ in run] for run in runs]
-        scalars[START if accuracy else START_METRIC] = start_of(start, left[0])
-        arrays: dict[str, Array] = {
-            "lrs": list(lrs),
-            CURVES if accuracy else CURVES_METRIC: curves,
-            "epoch_losses": [[r.train_loss for r, _ in run] for run in runs],
-            "settings": [list(row) for row in self.settings.as_dict().items()],
-            **({} if self.steps is None else {"steps": [self._each()]}),
-        }
-        diverged = [
-            f"{write_lr(lr)} (epoch {record.epoch})"
-            for lr, run in zip(lrs, runs, strict=True)
-            for record in [lost_in(run)]
-            if record is not None
-        ]
-        reason = f"retraining diverged at LR {', '.join(diverged)}" if diverged else None
-        if start.loss is None:
-            reason = NOT_FINITE
-        return Measurement(
-            self.name,
-            status=Status.NONFINITE if reason else Status.OK,
-            reason=reason,
-            scalars=scalars,
-            arrays={
-                LEFT_OUT: left,
-                "metric": [metric.name, metric.unit, metric.better],
-                **(arrays if lrs else {}),
-            },
-            cost=self._cost(data, seconds),
-            notes=replace(self, lrs=lrs or self.lrs, start_only=not lrs)._notes(data)
-            | _remarks(
-                behaviour, evaluated_at_once(network, self._test(data), data.task), metric.name
-            ),
-        )
+        lrs = () if self.start_only else self.lrs
+        drawn_from = None if self.test_samples is None or data.test is None else len(data.test)
+        told = report(network, self._trial(data), behaviour, lrs, start, runs, drawn_from)
+        return replace(told, cost=self._cost(data, seconds))
 
     def estimate(self, network: nn.Module, data: ProbeData) -> Cost:
         """Return the samples that retraining will pass."""
@@ -358,31 +308,6 @@ class TrainabilityAccuracy:
             f"cost {work:.1e} multiply-adds: say how many you want with --retrain-epochs (epochs=)"
         )
 
-    def _notes(self, data: ProbeData) -> dict[str, str]:
-        epochs = self._epochs(data)
-        lrs = " and ".join(f"0:{write_lr(lr)}" for lr in self.lrs)
-        metric, span = data.task.metric, f"N = {epochs} epochs"
-        if self.steps is not None:
-            span = f"{epochs * self._each()} steps, tested every {self._each()},"
-        tested = "top-1 test accuracy, percent" if metric == ACCURACY else f"test {metric.label}"
-        if self.test_samples is not None and data.test is not None:
-            tested += f", on {len(self._test(data))} of {len(data.test)} test samples"
-        if self.start_only:
-            return {"tested": f"{tested}; not retrained"}
-        return {
-            "accuracy" if metric.is_accuracy else "metric": (
-                f"{tested}, mean over the first {span} of retraining"
-            ),
-            "schedule": f"{lrs}, {span.removeprefix('N = ').partition(',')[0]}",
-            "settings": str(self.settings),
-            "comparable": "only under the same LR schedule, N and settings",
-        }
-
-
-def _cut(metric: Metric) -> Scalar:
-    """Return the mean of a learning rate that an interruption came before."""
-    return Scalar(None, metric.unit, reason=CUT)
-
 
 def _work_of_one(network: nn.Module, data: ProbeData) -> int:
     """Return the multiply-adds of one pinned sample."""
@@ -397,13 +322,3 @@ def _fewest_tested(network: nn.Module, data: ProbeData) -> int:
     except Exception:  # said by the probe, which runs the network
         return FEWEST_TESTED
     return min(FEWEST_TESTED, max(FEWEST_DEAR, int(TESTED_WORK // max(each, 1))))
-
-
-def _remarks(behaviour: Behaviour, size: int, metric: str) -> dict[str, str]:
-    """Return what a reader must know of a network that is not one function of one sample."""
-    found = {}
-    if behaviour.random is not None:
-        found["random"] = f"{behaviour.random}; each test {metric} is of one draw"
-    if behaviour.coupled is not None:
-        found["batch"] = f"{behaviour.coupled}; the test {metric} is of batches of {size}"
-    return found

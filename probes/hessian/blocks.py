@@ -7,17 +7,20 @@ block's parameters alone, and take vectors of its size.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 import torch
 
 from trainscope.errors import ProbeError
-from trainscope.pace import INTERRUPTIONS, cut_short
+from trainscope.pace import CUT, INTERRUPTIONS, cut_short, was_cut_short
 from trainscope.probes.hessian.few_vectors import LeanWanted, hutchinson, lean_spectrum
+from trainscope.probes.hessian.spectrum import NoMatrixError
 from trainscope.probes.hessian.streamed_products import StreamedProduct
 from trainscope.probes.subject.lent import Lent
 from trainscope.probes.subject.parameters import Measured
+from trainscope.probes.subject.passes import NotDifferentiableError
+from trainscope.records import Measurement, Status
 from trainscope.records.measurement import Array
 
 
@@ -42,6 +45,23 @@ class BlockCurvature:
     trace: float
     trace_error: float
     converged: bool
+
+
+@dataclass(frozen=True)
+class BlocksWanted:
+    """What is asked of every block.
+
+    Attributes:
+        spectrum: What is to be found of its eigenvalues.
+        ggn: Of the Gauss-Newton matrix instead of the Hessian.
+        keep: Keep every batch's graph between a block's products.
+        trace_vectors: Random vectors of a trace.
+    """
+
+    spectrum: LeanWanted
+    ggn: bool
+    keep: bool
+    trace_vectors: int
 
 
 def blocks_of(names: Sequence[str], asked: bool | str) -> dict[str, list[int]]:
@@ -77,16 +97,52 @@ def blocks_of(names: Sequence[str], asked: bool | str) -> dict[str, list[int]]:
     return found
 
 
+def with_blocks(
+    found: Measurement,
+    lent: Lent,
+    weights: Measured,
+    blocks: dict[str, list[int]],
+    wanted: BlocksWanted,
+    generator: torch.Generator,
+) -> Measurement:
+    """Add what is asked of single blocks to what is known of the whole matrix, or why it is not.
+
+    Args:
+        found: What is known.
+        lent: As `measure_blocks` takes it, like the others.
+        weights: See there.
+        blocks: See there; none adds nothing.
+        wanted: See there.
+        generator: See there.
+    """
+    if not blocks or found.status is Status.SKIPPED:
+        return found
+    if was_cut_short():
+        return replace(found, notes={**found.notes, "blocks": f"not measured: {CUT}"})
+    try:
+        rows = measure_blocks(lent, weights, blocks, wanted, generator)
+    except (NotDifferentiableError, NoMatrixError) as error:
+        return replace(found, notes={**found.notes, "blocks": f"not measured: {error}"})
+    late = [row.name for row in rows if not row.converged]
+    said = "largest eigenvalue and trace of the matrix restricted to each block's parameters"
+    if was_cut_short():
+        said += f"; of the first {len(rows)} of {len(blocks)} alone, as the rest was cut short"
+    if late:
+        most = wanted.spectrum.most_products
+        said += f"; not to the tolerance after {most} products: {', '.join(late)}"
+    return replace(
+        found,
+        arrays={**found.arrays, **arrays_of(rows)},
+        notes={**found.notes, "blocks": said},
+    )
+
+
 def measure_blocks(
     lent: Lent,
     weights: Measured,
     blocks: dict[str, list[int]],
-    wanted: LeanWanted,
+    wanted: BlocksWanted,
     generator: torch.Generator,
-    *,
-    ggn: bool,
-    keep: bool,
-    trace_vectors: int,
 ) -> list[BlockCurvature]:
     """Return the top eigenvalue and the trace of each block of a curvature matrix.
 
@@ -98,21 +154,18 @@ def measure_blocks(
         blocks: As `blocks_of` returns them; those without a survivor are left out.
         wanted: What is to be found of each.
         generator: Draws the vectors.
-        ggn: Of the Gauss-Newton matrix instead of the Hessian.
-        keep: Keep every batch's graph between a block's products.
-        trace_vectors: Random vectors of a trace.
     """
     rows = []
     for name, places in blocks.items():
         some = weights.some(places)
         if not some.survivors:
             continue
-        product = StreamedProduct(lent, some, ggn=ggn, keep=keep)
+        product = StreamedProduct(lent, some, ggn=wanted.ggn, keep=wanted.keep)
         try:
-            spectrum, _ = lean_spectrum(product, generator, wanted)
+            spectrum, _ = lean_spectrum(product, generator, wanted.spectrum)
             if spectrum.top.cut:
                 break
-            trace = hutchinson(product, generator, trace_vectors)
+            trace = hutchinson(product, generator, wanted.trace_vectors)
         except INTERRUPTIONS as error:
             cut_short(error)
             break

@@ -9,16 +9,20 @@ every logit is affine in each single weight (see `affine`), that is the trace of
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from trainscope.probes.gradients.sample_gradients import SampleGradients
+from trainscope.probes.gradients.sample_gradients import SampleGradients, wholly
 from trainscope.probes.hessian.lanczos import Lanczos
-from trainscope.probes.hessian.products import Product
+from trainscope.probes.hessian.products import MatrixProduct, Product
+from trainscope.probes.hessian.spectrum import Spectrum
 from trainscope.probes.subject.lent import Lent
+from trainscope.probes.subject.parameters import Measured
+from trainscope.probes.subject.passes import NonFiniteError
 from trainscope.records.standard_errors import widened
 from trainscope.task import Batch, Outputs
 from trainscope.task.batches import tensors
@@ -39,6 +43,48 @@ class Trace:
     stderr: float | None
     parameters: Tensor | None
     method: str
+
+
+def trace_of(
+    lent: Lent,
+    weights: Measured,
+    spectrum: Spectrum,
+    graph: int | None,
+    *,
+    affine: bool,
+    vectors: int,
+    exact_classes: int,
+) -> Trace:
+    """Return the trace, exact where that can be had and costs no more than it is worth.
+
+    Args:
+        lent: The network and data.
+        weights: The parameters; all used by the loss.
+        spectrum: The matrix, and the Krylov space of its top.
+        graph: Bytes that one sample's graph takes, None where unknown.
+        affine: Every logit is affine in each single weight.
+        vectors: Random vectors where the trace is estimated.
+        exact_classes: With more classes than this an exact one costs too much.
+
+    Raises:
+        NonFiniteError: It is no finite number.
+    """
+    generator = spectrum.generator
+    if not affine:
+        trace = deflated_hutchinson(spectrum.product, spectrum.top.krylov, vectors, generator)
+    else:
+        if isinstance(spectrum.product, MatrixProduct):
+            spectrum.product.release()
+        own, everything = wholly(lent, weights)
+        gradients = SampleGradients(own, everything, graph)
+        classes = lent.behaviour.classes or 0
+        if classes <= exact_classes:
+            trace = exact_gauss_newton(own, gradients, classes)
+        else:
+            trace = sampled_gauss_newton(own, gradients, vectors, generator)
+    if not math.isfinite(trace.value):
+        raise NonFiniteError("the trace of the curvature matrix overflows")
+    return trace
 
 
 def exact_gauss_newton(lent: Lent, gradients: SampleGradients, classes: int) -> Trace:

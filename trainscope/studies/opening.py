@@ -8,8 +8,10 @@ from pathlib import Path
 from trainscope.errors import StudyError, TrainscopeError
 from trainscope.foreign import reason
 from trainscope.records import files
+from trainscope.studies.database_queue import RdbQueue
+from trainscope.studies.journal_queue import JournalQueue
 from trainscope.studies.named import FILE, JOURNAL
-from trainscope.studies.queues import SQLITE, JournalQueue, Queue, RdbQueue, steady
+from trainscope.studies.queues import SQLITE, Queue, steady
 
 
 def file_of(place: str) -> Path | None:

@@ -9,23 +9,15 @@ ever find a worker that was killed before its first heartbeat.
 from __future__ import annotations
 
 import time
-import warnings
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from trainscope.records import Json, files
-from trainscope.studies import tables
-from trainscope.studies.processes import is_gone
+from trainscope.records import Json
 from trainscope.studies.tables import Entry
 
 if TYPE_CHECKING:
-    from optuna.storages import BaseStorage, RDBStorage
-    from sqlalchemy import Engine
+    from optuna.storages import BaseStorage
 
 Made = TypeVar("Made")
 
@@ -121,235 +113,6 @@ class Queue(Protocol):
         """Return how many trials are in each state."""
 
 
-class RdbQueue:
-    """In a database: SQLite, PostgreSQL, MariaDB.
-
-    Args:
-        url: As SQLAlchemy takes it.
-        make: Make the tables where there are none.
-    """
-
-    def __init__(self, url: str, *, make: bool) -> None:
-        self.url = url
-        self.file = None if not url.startswith(SQLITE) else Path(url.removeprefix(SQLITE))
-        if make:
-            _ = self.storage
-
-    @cached_property
-    def engine(self) -> Engine:
-        """SQLAlchemy's, on which all is written."""
-        return tables.engine_of(self.url)
-
-    @contextmanager
-    def _asking(self) -> Iterator[tables.Ask]:
-        if self.file is not None:
-            with tables.asking(self.file) as ask:
-                yield ask
-        else:
-            with self.engine.begin() as connection:
-                yield tables.asked_of(connection)
-
-    @cached_property
-    def storage(self) -> RDBStorage:
-        """Optuna's storage, which takes a second to import: what is only read does without."""
-        import optuna
-        from optuna.storages import RDBStorage
-
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what its own dependencies are warned of
-            storage = RDBStorage(
-                self.url.replace("{", "{{").replace("}", "}}"),
-                engine_kwargs=tables.options_of(self.url),
-            )
-        tables.serialised(storage.engine)
-        return storage
-
-    def close(self) -> None:
-        """Close those of this object and of Optuna's storage."""
-        if "engine" in vars(self):
-            self.engine.dispose()
-        if "storage" in vars(self):
-            self.storage.remove_session()
-            self.storage.engine.dispose()
-
-    def studies(self) -> list[Held]:
-        """Read them in two queries."""
-        with self._asking() as ask:
-            return [Held(*each) for each in tables.studies(ask)]
-
-    def plan(self, study: int, wanted: Mapping[str, Json], *, again: bool = False) -> Changed:
-        """Add and drop in one transaction."""
-        with self.engine.begin() as connection:
-            tables.locked(connection, study)
-            there = tables.entries(tables.asked_of(connection), study, (DIGEST, STATUS))
-            missing, extra = compared(there, wanted, again=again)
-            tables.add(connection, study, len(there), [wanted[digest] for digest in missing])
-            tables.drop(connection, extra)
-        return Changed(len(missing), len(extra))
-
-    def claim(self, studies: Sequence[int]) -> tuple[int, int] | None:
-        """Take the first that waits; the heartbeat comes first, so that none is without."""
-        from optuna.exceptions import UpdateFinishedTrialError
-        from optuna.trial import TrialState
-
-        while True:
-            with self.engine.begin() as connection:
-                found = tables.first_waiting(connection, studies)
-            if found is None:
-                return None
-            self.beat(found[1])
-            try:
-                if self.storage.set_trial_state_values(found[1], TrialState.RUNNING):
-                    return found
-            except UpdateFinishedTrialError:
-                continue
-
-    def beat(self, trial: int) -> None:
-        """Write the database's time."""
-        self.storage.record_heartbeat(trial)
-
-    def revive(self, study: int, grace: float) -> int:
-        """Find and requeue in one transaction, which no other worker's is beside."""
-        with self.engine.begin() as connection:
-            tables.locked(connection, study)
-            found = tables.stale(connection, study, grace)
-            running = tables.of_running(tables.asked_of(connection), study, PROCESS)
-            found = sorted({*found, *(trial for trial, process in running if is_gone(process))})
-            for trial in found:
-                tables.requeue(connection, trial, forget=PROCESS)
-        for trial in found:
-            _one_more_died(self.storage, trial)
-        return len(found)
-
-    def entries(self, study: int, names: Sequence[str]) -> list[Entry]:
-        """Read them in two queries."""
-        with self._asking() as ask:
-            return tables.entries(ask, study, names)
-
-    def counts(self, study: int) -> dict[str, int]:
-        """Let the database count."""
-        with self._asking() as ask:
-            return tables.count(ask, study)
-
-
-class JournalQueue:
-    """In Optuna's journal, a file on a disk that all workers share; `path` is that file.
-
-    Optuna has no heartbeats there. A worker counts in a user attribute, and another takes it for
-    dead that saw the same count for too long: the clocks of two machines are never compared.
-    """
-
-    def __init__(self, path: Path) -> None:
-        import optuna
-        from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend
-
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self.path = path
-        self.storage = JournalStorage(JournalFileBackend(str(path)))
-        self._seen: dict[int, tuple[int, float]] = {}
-        self._beats: Counter[int] = Counter()
-
-    def close(self) -> None:
-        """Do nothing: a journal is open only while it is read or written."""
-
-    def studies(self) -> list[Held]:
-        """Read them from the journal as it was replayed."""
-        return [
-            Held(each._study_id, each.study_name, dict(each.user_attrs))
-            for each in self.storage.get_all_studies()
-        ]
-
-    def plan(self, study: int, wanted: Mapping[str, Json], *, again: bool = False) -> Changed:
-        """Add and drop, while other processes that plan wait."""
-        from optuna.distributions import json_to_distribution
-        from optuna.trial import TrialState, create_trial
-
-        with files.alone(self.path):
-            missing, extra = compared(self.entries(study, (DIGEST, STATUS)), wanted, again=again)
-            for digest in missing:
-                new = wanted[digest]
-                template = create_trial(
-                    state=TrialState.WAITING,
-                    params={name: value for name, (value, _) in new["params"].items()},
-                    distributions={
-                        name: json_to_distribution(how) for name, (_, how) in new["params"].items()
-                    },
-                    user_attrs=new["user"],
-                    system_attrs=new["system"],
-                )
-                self.storage.create_new_trial(study, template)
-            for trial in extra:
-                if self._set(trial, TrialState.RUNNING):
-                    self._set(trial, TrialState.PRUNED)
-        return Changed(len(missing), len(extra))
-
-    def claim(self, studies: Sequence[int]) -> tuple[int, int] | None:
-        """Take the first that waits; the order of the journal says who was first."""
-        from optuna.trial import TrialState
-
-        for study in studies:
-            for trial in self.storage.get_all_trials(
-                study, deepcopy=False, states=(TrialState.WAITING,)
-            ):
-                if self._set(trial._trial_id, TrialState.RUNNING):
-                    self.beat(trial._trial_id)
-                    return study, trial._trial_id
-        return None
-
-    def beat(self, trial: int) -> None:
-        """Count on."""
-        self._beats[trial] += 1
-        self.storage.set_trial_user_attr(trial, BEAT, self._beats[trial])
-
-    def revive(self, study: int, grace: float) -> int:
-        """Requeue what was seen with the same count for too long."""
-        from optuna.trial import TrialState
-
-        revived = 0
-        with files.alone(self.path):
-            for entry in self.entries(study, (BEAT, PROCESS)):
-                if entry.state != "RUNNING":
-                    self._seen.pop(entry.trial, None)
-                    continue
-                beat = entry.attrs.get(BEAT, 0)
-                last, since = self._seen.get(entry.trial, (None, 0.0))
-                silent = beat == last and time.monotonic() - since > grace
-                if silent or is_gone(entry.attrs.get(PROCESS, "")):
-                    self.storage.set_trial_user_attr(entry.trial, PROCESS, "")
-                    self._set(entry.trial, TrialState.WAITING)
-                    _one_more_died(self.storage, entry.trial)
-                    revived += 1
-                elif beat != last:
-                    self._seen[entry.trial] = (beat, time.monotonic())
-        return revived
-
-    def entries(self, study: int, names: Sequence[str]) -> list[Entry]:
-        """Read them from the journal as it was replayed."""
-        return [
-            Entry(
-                trial._trial_id,
-                trial.number,
-                trial.state.name,
-                {name: trial.user_attrs[name] for name in names if name in trial.user_attrs},
-            )
-            for trial in self.storage.get_all_trials(study, deepcopy=False)
-        ]
-
-    def counts(self, study: int) -> dict[str, int]:
-        """Count them."""
-        return dict(Counter(entry.state for entry in self.entries(study, ())))
-
-    def _set(self, trial: int, state: Any) -> bool:
-        from optuna.exceptions import UpdateFinishedTrialError
-
-        try:
-            return self.storage.set_trial_state_values(trial, state)
-        except UpdateFinishedTrialError:
-            return False
-
-
 def compared(
     there: Sequence[Entry], wanted: Mapping[str, Json], *, again: bool
 ) -> tuple[list[str], list[int]]:
@@ -370,7 +133,7 @@ def compared(
     return missing, extra
 
 
-def _one_more_died(storage: BaseStorage, trial: int) -> None:
+def one_more_died(storage: BaseStorage, trial: int) -> None:
     """Count a dead worker, and give the run up that too many died of."""
     from optuna.exceptions import UpdateFinishedTrialError
     from optuna.trial import TrialState

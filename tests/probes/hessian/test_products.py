@@ -11,8 +11,9 @@ from cases import seeded
 from torch import Tensor, nn
 
 from trainscope.data import ProbeData
-from trainscope.probes import curvature
+from trainscope.probes.curvature import Curvature
 from trainscope.probes.hessian import convolutions
+from trainscope.probes.hessian import trace as traces
 from trainscope.probes.hessian.products import MatrixProduct
 from trainscope.probes.hessian.streamed_products import StreamedProduct
 from trainscope.probes.subject.evaluation import evaluation
@@ -169,7 +170,7 @@ def test_curvature_holds_no_graph_while_it_takes_gradients_of_samples(
 ) -> None:
     held: list[int] = []
     products: list[MatrixProduct] = []
-    begun, traced = MatrixProduct.__init__, curvature.exact_gauss_newton
+    begun, traced = MatrixProduct.__init__, traces.exact_gauss_newton
 
     def begin(self: MatrixProduct, *given: object, **options: object) -> None:
         products.append(self)
@@ -180,8 +181,8 @@ def test_curvature_holds_no_graph_while_it_takes_gradients_of_samples(
         return traced(*given)
 
     monkeypatch.setattr(MatrixProduct, "__init__", begin)
-    monkeypatch.setattr(curvature, "exact_gauss_newton", trace)
+    monkeypatch.setattr(traces, "exact_gauss_newton", trace)
     network = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 3)).double()
     data = tiny()[1]
-    assert curvature.Curvature().measure(network, data).value("trace") is not None
+    assert Curvature().measure(network, data).value("trace") is not None
     assert held == [0]
