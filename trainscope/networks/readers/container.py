@@ -26,8 +26,9 @@ from trainscope.networks.readers.archive import (
 from trainscope.networks.readers.archive_names import named_in_archive
 from trainscope.networks.readers.class_names import is_harmless_class
 from trainscope.networks.readers.numpy_archive import is_arrays
-from trainscope.networks.readers.pickle_machine import PLAIN_NAMES, Machine
+from trainscope.networks.readers.pickle_machine import Machine
 from trainscope.networks.readers.pickle_names import named_in
+from trainscope.networks.readers.pickled_values import PLAIN_NAMES
 from trainscope.networks.readers.row import load_row
 from trainscope.networks.readers.tensors import Storage
 from trainscope.records.text import shortened
