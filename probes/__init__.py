@@ -9,6 +9,7 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 from trainscope.data.untouched import random_states
+from trainscope.probes.abilities import LighterProbe, PartialProbe, TwinProbe
 from trainscope.probes.probe import DescribedProbe, Need, Probe, attempt, available, find, lacking
 from trainscope.probes.processes.ranks import alone
 from trainscope.probes.scalar_spec import GROUP, ScalarSpec
@@ -28,11 +29,14 @@ __all__ = [
     "DescribedProbe",
     "Gradient",
     "Jacobian",
+    "LighterProbe",
     "Need",
+    "PartialProbe",
     "Probe",
     "ScalarSpec",
     "TangentKernel",
     "TrainabilityAccuracy",
+    "TwinProbe",
     "alone",
     "attempt",
     "available",

@@ -72,3 +72,27 @@ def test_a_request_does_not_change():
     retraining = request.chosen_probes[0]
     assert (retraining.lrs, retraining.steps) == ((0.1,), 3)
     assert retraining.settings.optimizer == "adam"
+
+
+class Gauge:
+    """Progress that hears how far a step is."""
+
+    def __init__(self):
+        self.steps, self.shares = [], []
+
+    def __call__(self, step):
+        self.steps.append(step)
+
+    def share(self, done):
+        self.shares.append(done)
+
+
+def test_progress_is_told_steps_and_shares_where_it_hears_them():
+    gauge, steps = Gauge(), []
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    given = {"data": "random:1x8x8", "probes": ["curvature"], "samples": 8}
+    trainscope.measure(network, progress=gauge, **given)
+    trainscope.measure(network, progress=steps.append, **given)
+    assert gauge.steps == steps
+    assert "curvature, before" in steps[-1]
+    assert max(gauge.shares) == 1.0

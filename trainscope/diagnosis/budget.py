@@ -17,9 +17,10 @@ from trainscope.data import ProbeData
 from trainscope.diagnosis.clock import Clock, written
 from trainscope.diagnosis.effort import MANY, Effort, fewer, pass_seconds, passes
 from trainscope.diagnosis.measuring import expected, measured, measured_both
-from trainscope.diagnosis.opening import Progress
+from trainscope.diagnosis.opening import Progress, SharedProgress
 from trainscope.pace import OverTimeError, Pace, paced
 from trainscope.probes import Probe, lacking
+from trainscope.probes.abilities import tells_parts
 from trainscope.probes.probe import Need
 from trainscope.probes.processes.ranks import present
 from trainscope.probes.scalar_spec import described
@@ -174,7 +175,7 @@ class Measuring:
                 )
                 return False
             late = LATE
-            if level or _tells_parts(plan[level].probe):
+            if level or tells_parts(plan[level].probe):
                 late = LATE_AT_LAST if left == 1 else MOST
             deadline = max(late * self._clock.remaining(), LATE * 0.25 * (self.budget or 0))
         if self._measure(probe, plan[level], deadline, first=True):
@@ -243,11 +244,11 @@ class Measuring:
         What a first look has found by then is kept, and what it has not is skipped.
         """
         deadline = None if seconds is None else time.perf_counter() + seconds
-        share = getattr(self.tell, "share", None)
+        share = self.tell.share if isinstance(self.tell, SharedProgress) else None
         on = f" ({effort.said})" if effort.said else ""
         columns: dict[str, Measurement | None] = dict.fromkeys(self.modules)
         # What is cut short tells something: each column then has its share of the time.
-        shares = first and _tells_parts(effort.probe) and present().count == 1
+        shares = first and tells_parts(effort.probe) and present().count == 1
         late: OverTimeError | None = None
         waiting = [name for name, module in self.modules.items() if module is not None]
         try:
@@ -359,8 +360,3 @@ class Measuring:
 
 def _long(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
-
-
-def _tells_parts(probe: Probe) -> bool:
-    """Tell whether a probe that is cut short says what it has (see `pace.cut_short`)."""
-    return bool(getattr(probe, "tells_parts", False))

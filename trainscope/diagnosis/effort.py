@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
 
 from trainscope.data import ProbeData
-from trainscope.probes import Probe
+from trainscope.probes import LighterProbe, Probe
 from trainscope.probes.probe import Need
 from trainscope.probes.subject.evaluation import taken_batch
 from trainscope.probes.subject.untouched import untouched
@@ -81,8 +80,8 @@ def fewer(
 ) -> list[Effort]:
     """Return the ways to measure less of a probe than was asked for, the least first.
 
-    A probe says itself what is less, by a method `lighter(network, data)` that yields (probe,
-    words); any other is measured with its own options on fewer of the pinned samples.
+    A `LighterProbe` says itself what is less; any other is measured with its own options on fewer
+    of the pinned samples.
 
     Args:
         probe: With the options that were asked for.
@@ -90,8 +89,7 @@ def fewer(
         data: All pinned samples.
         samples: Whether fewer of them will do.
     """
-    lighter: Any = getattr(probe, "lighter", None)
-    lesser = [] if lighter is None else list(lighter(network, data))
+    lesser = list(probe.lighter(network, data)) if isinstance(probe, LighterProbe) else []
     if Need.TRAINING in probe.needs:  # what the pinned samples do not change
         return [_effort(each, network, data, said) for each, said in lesser]
     parts = [data.first(size) for size in _sizes(len(data))] if samples else []

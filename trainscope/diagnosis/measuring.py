@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import nn
 
 from trainscope.data import ProbeData
 from trainscope.networks.copies import whole_copy
 from trainscope.networks.example import Example
-from trainscope.probes import Probe, attempt, lacking
+from trainscope.probes import Probe, TwinProbe, attempt, lacking
 from trainscope.probes.probe import Need
 from trainscope.records import Cost, Measurement
 from trainscope.sparsify import has_batch_norm, recalibrate_batch_norm
@@ -57,19 +55,13 @@ def measured(probe: Probe, network: nn.Module, data: ProbeData) -> Measurement:
 def measured_both(
     probe: Probe, after: nn.Module, recalibrated: nn.Module, data: ProbeData
 ) -> tuple[Measurement, Measurement] | None:
-    """Measure the network after the action and recalibrated in one go, where the probe can do that.
-
-    A probe that can has a method `measure_both(network, recalibrated, data)`, which returns both
-    measurements, or None where they are to be measured one by one.
-    """
-    both: Any = getattr(probe, "measure_both", None)
-    if both is None or lacking(probe, data) is not None:
+    """Measure the network after the action and recalibrated in one go, where the probe can."""
+    if not isinstance(probe, TwinProbe) or lacking(probe, data) is not None:
         return None
     try:
-        found: tuple[Measurement, Measurement] | None = both(after, recalibrated, data)
+        return probe.measure_both(after, recalibrated, data)
     except Exception:  # said by each of them, measured by itself
         return None
-    return found
 
 
 def expected(cost: Cost) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -36,6 +37,17 @@ Subject = str | Path | Network | nn.Module
 
 Progress = Callable[[str], None]
 """Told, in a few words, what is being done next."""
+
+
+@runtime_checkable
+class SharedProgress(Protocol):
+    """Progress that is told, too, how far it is."""
+
+    def __call__(self, doing: str) -> None:
+        """Hear what is done next."""
+
+    def share(self, done: float) -> None:
+        """Hear how much of it is done, 0 to 1."""
 
 
 @dataclass(frozen=True)

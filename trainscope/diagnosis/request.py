@@ -154,10 +154,14 @@ class MeasureRequest:
             download=self.download,
         )
 
-    def tell(self, doing: str) -> None:
-        """Tell what is done next."""
-        if self.progress is not None:
-            self.progress(doing)
+    @property
+    def tell(self) -> Progress:
+        """Who is told what is done next."""
+        return self.progress or _nobody
+
+
+def _nobody(_: str) -> None:
+    """Hear nothing."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

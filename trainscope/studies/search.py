@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainscope.errors import StudyError, about
 from trainscope.probes import find
+from trainscope.probes.scalar_spec import described
 from trainscope.records import Json
 from trainscope.records.metric import LOWER
 from trainscope.studies.plain import KEY, made, plain
@@ -107,8 +108,9 @@ class Search:
             raise StudyError(
                 f"'{self.watch}' is watched, so name {probe} in probes, and probe_epochs"
             )
+        find(probe)  # refuses what is none
         if _better(self.watch) == "":
-            names = [s.name for s in find(probe).scalars if s.better]  # type: ignore[attr-defined]
+            names = [each.name for each in described(probe).scalars if each.better]
             raise StudyError(
                 f"watch names '{name}', of which neither direction is better: choose from "
                 f"metric, {', '.join(f'{probe}.{each}' for each in names) or 'other probes'}"
@@ -319,5 +321,5 @@ def _digest(text: str) -> str:
 def _better(watch: str) -> str:
     """Return which direction of a probe's number is better; "" for neither, or no such number."""
     probe, _, name = watch.partition(".")
-    specs = find(probe).scalars  # type: ignore[attr-defined]  # each kind of probe has them
+    specs = described(probe).scalars
     return next((each.better for each in specs if fnmatchcase(name, each.name)), "")
