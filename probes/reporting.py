@@ -19,7 +19,17 @@ from trainscope.probes.reported import (
     parameters_of_diagnosis,
 )
 from trainscope.probes.sinks.named import as_sinks
-from trainscope.probes.sinks.sink import About, NotAskedError, Sink, begin, close, name_of, numbers
+from trainscope.probes.sinks.sink import (
+    About,
+    Askable,
+    HasRuns,
+    NotAskedError,
+    Sink,
+    begin,
+    close,
+    name_of,
+    numbers,
+)
 from trainscope.probes.subject.wrappers import is_first_rank
 from trainscope.records import Diagnosis, Run, Taken
 from trainscope.records.files import write_text
@@ -189,11 +199,11 @@ class _Line:
     @property
     def has_runs(self) -> bool:
         """Whether it is a tracker, whose run is found again by a name."""
-        return hasattr(self.sink, "run_id")
+        return isinstance(self.sink, HasRuns)
 
     @property
     def run_id(self) -> str | None:
-        found = getattr(self.sink, "run_id", None)
+        found = self.sink.run_id if isinstance(self.sink, HasRuns) else None
         return found if found is None else str(found)
 
     def open(self, items: Sequence[Taken]) -> None:
@@ -209,7 +219,7 @@ class _Line:
         noted = self._known.get("sent")
         claimed = min(noted, len(items)) if isinstance(noted, int) else 0
         asked: dict[str, int | None] = {}
-        seen = getattr(self.sink, "seen", None)
+        seen = self.sink.seen if isinstance(self.sink, Askable) else None
         try:
             for number in range(len(items), 0, -1):
                 key = next(iter(numbers(items[number - 1])), None)

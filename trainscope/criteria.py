@@ -5,9 +5,11 @@ The criteria themselves stand in `trainscope.sparsify.criteria`, one file each.
 
 from trainscope.sparsify.criteria import (
     CRITERIA,
+    Allotting,
     Asked,
     Criterion,
     Repaired,
+    Repairing,
     Statistic,
     Statistics,
     Subject,
@@ -18,9 +20,11 @@ from trainscope.sparsify.criteria import (
 
 __all__ = [
     "CRITERIA",
+    "Allotting",
     "Asked",
     "Criterion",
     "Repaired",
+    "Repairing",
     "Statistic",
     "Statistics",
     "Subject",

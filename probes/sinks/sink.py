@@ -21,9 +21,9 @@ _USUAL = (AFTER_STEP, AFTER_CLIPPING, EPOCH)
 class Sink(Protocol):
     """Takes what was measured, one at a time.
 
-    Two more methods are called where a sink has them: `begin(about)`, with an `About`, before the
-    first measurement, and `close()` after the last; another `write` may follow and opens it again.
-    Any of them may raise: what was not taken is kept, and tried again.
+    One that is a `Listener` too is told of the training before the first measurement, and one that
+    is `Closable` is closed after the last; another `write` may follow and opens it again. Any of
+    these methods may raise: what was not taken is kept, and tried again.
     """
 
     def write(self, taken: Taken) -> None:
@@ -47,6 +47,43 @@ class About:
     project: str | None = None
     folder: Path | None = None
     resume: str | None = None
+
+
+@runtime_checkable
+class Listener(Protocol):
+    """A sink that is told what the training is."""
+
+    def begin(self, about: About) -> None:
+        """Hear of the training, before the first measurement."""
+
+
+@runtime_checkable
+class Closable(Protocol):
+    """A sink that has an end."""
+
+    def close(self) -> None:
+        """Finish, after the last measurement."""
+
+
+@runtime_checkable
+class HasRuns(Protocol):
+    """A tracker, whose run is found again by a name."""
+
+    @property
+    def run_id(self) -> str | None:
+        """Return that name; None before there is a run."""
+
+
+@runtime_checkable
+class Askable(Protocol):
+    """A tracker that says what it has."""
+
+    def seen(self, key: str) -> int | None:
+        """Return the last step of a number; None where there is none.
+
+        Raises:
+            NotAskedError: It cannot be asked at this moment.
+        """
 
 
 class NotAskedError(Exception):
@@ -84,16 +121,14 @@ class Calls:
 
 def begin(sink: Sink, about: About) -> None:
     """Tell a sink that listens what the training is."""
-    listen = getattr(sink, "begin", None)
-    if listen is not None:
-        listen(about)
+    if isinstance(sink, Listener):
+        sink.begin(about)
 
 
 def close(sink: Sink) -> None:
     """Close a sink that can be closed."""
-    end = getattr(sink, "close", None)
-    if end is not None:
-        end()
+    if isinstance(sink, Closable):
+        sink.close()
 
 
 def name_of(sink: Sink) -> str:

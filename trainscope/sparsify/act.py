@@ -23,6 +23,7 @@ from trainscope.sparsify.action import Action
 from trainscope.sparsify.blocks import drop_some
 from trainscope.sparsify.candidate import shares_of, why_untouched
 from trainscope.sparsify.coupled import GivesWayError, Settled, Wary
+from trainscope.sparsify.criteria.criterion import Repairing
 from trainscope.sparsify.filters import cut_filters
 from trainscope.sparsify.removal import Removal
 from trainscope.sparsify.statistics import Source
@@ -305,7 +306,7 @@ def _told_of(record: ActionRecord, action: Action) -> tuple[str, ...]:
         notes.append(record.collected.sentence())
     if record.rounds > 1:
         notes.append(f"pruned by {record.criterion} in {record.rounds} rounds")
-    if action.structure != "filter" and hasattr(action.by, "repair"):
+    if action.structure != "filter" and isinstance(action.by, Repairing):
         notes.append(
             f"{record.criterion} changed the weights that stay, to make up for those that went"
         )

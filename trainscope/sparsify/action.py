@@ -11,7 +11,13 @@ from numbers import Real
 from trainscope.errors import ActionError, Field, about
 from trainscope.records.action import CRITERION_SAMPLES
 from trainscope.sparsify.criteria import Criterion, as_criterion
-from trainscope.sparsify.criteria.criterion import check_unit, ranks_of, rounds_of
+from trainscope.sparsify.criteria.criterion import (
+    Allotting,
+    check_unit,
+    is_comparable,
+    ranks_of,
+    rounds_of,
+)
 from trainscope.sparsify.statistics import FROM_DATA, Statistic, Unit
 
 SCOPES = ("inner", "all")
@@ -219,19 +225,19 @@ class Action:
         if self.blocks is not None:
             check_unit(self.by, Unit.BLOCKS)
         name = self.by.name
-        if self.global_ranking and not getattr(self.by, "comparable", True):
+        if self.global_ranking and not is_comparable(self.by):
             raise ActionError(
                 f"the scores of {name} do not compare across layers; leave the global ranking "
                 "(--global) out, or choose another criterion"
             )
-        if hasattr(self.by, "counts") and (self.n_m is not None or any(self.ratios.values())):
+        if isinstance(self.by, Allotting) and (self.n_m is not None or any(self.ratios.values())):
             given = self.structure if self.n_m is not None else "ratios by pattern"
             raise ActionError(
                 f"{name} sets the ratio of every layer itself, and {given} "
                 f"{'sets' if self.n_m is not None else 'set'} it too; use l1 with "
                 f"{'it' if self.n_m is not None else 'them'}, or give {name} one ratio"
             )
-        if hasattr(self.by, "counts") and self.ratio is None:
+        if isinstance(self.by, Allotting) and self.ratio is None:
             raise ActionError(f"{name} needs one ratio for all layers; give it")
 
     def _check_n_m(self) -> None:

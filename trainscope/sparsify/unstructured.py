@@ -27,7 +27,7 @@ from trainscope.sparsify.candidate import FIRST, OUTPUT, left_alone, shares_of, 
 from trainscope.sparsify.choose import lowest, lowest_by_row, lowest_of_all
 from trainscope.sparsify.computed import LOSES_ZEROS, losing_zeros
 from trainscope.sparsify.criteria import Asked, scored
-from trainscope.sparsify.criteria.criterion import ranks_of, repaired
+from trainscope.sparsify.criteria.criterion import Allotting, Repairing, ranks_of, repaired
 from trainscope.sparsify.n_m import fits, keep_n_of_m
 from trainscope.sparsify.ratios import after_round, assign, to_prune
 from trainscope.sparsify.removal import Removal, percent
@@ -122,7 +122,7 @@ def mask_weights(network: nn.Module, action: Action, source: Source) -> Removal:
     notes = [f"{missing} weights fewer went: each layer keeps one"] if missing else []
     untold = {name: why for name, why in spared.items() if why not in (FIRST, OUTPUT)}
     notes.extend(left_alone(untold, shares_of(network)))
-    shared = action.ranks_together or hasattr(action.by, "counts")
+    shared = action.ranks_together or isinstance(action.by, Allotting)
     counted = rows if shared else [row for row, _ in changed]
     return Removal(
         _meaning(action, counted, set(spared.values())),
@@ -205,7 +205,7 @@ def _masks(
             ~mask.to(row.mask.device).view_as(row.mask) & row.mask
             for mask, row in zip(gone, rows, strict=True)
         ]
-    if not hasattr(criterion, "repair"):
+    if not isinstance(criterion, Repairing):
         return found, missing
     kept = []
     for row, subject, mask, share in zip(rows, subjects, found, shares, strict=True):
@@ -226,11 +226,10 @@ def _gone(
 ) -> tuple[list[Tensor], int]:
     """Return masks of the single weights that go, and how many fewer went than asked."""
     flat = [score.flatten().cpu() for score in scores]
-    counts = getattr(action.by, "counts", None)
     if action.ranks_together and action.ratio is not None:
         return lowest_of_all(flat, after_round(action.ratio, *number))
-    if counts is not None and action.ratio is not None:
-        asked = counts([row.weight.tensor.shape for row in rows], action.ratio)
+    if isinstance(action.by, Allotting) and action.ratio is not None:
+        asked = action.by.counts([row.weight.tensor.shape for row in rows], action.ratio)
         return [lowest(score, count) for score, count in zip(flat, asked, strict=True)], 0
     if ranks_of(action.by) == "row":
         return [
@@ -319,7 +318,7 @@ def _meaning(action: Action, rows: list[_Row], why: set[str]) -> str:
         n, m = action.n_m
         return f"{m - n} of every {m} weights along the inputs of {layers}{spared}"
     together = ", ranked together" if action.ranks_together else ""
-    if action.ranks_together or hasattr(action.by, "counts"):
+    if action.ranks_together or isinstance(action.by, Allotting):
         share = percent([action.ratio or 0.0])
     else:
         share = percent([row.ratio for row in rows])

@@ -22,7 +22,14 @@ from trainscope.sparsify.criteria import (
     taylor,
     wanda,
 )
-from trainscope.sparsify.criteria.criterion import Asked, Criterion, Repaired, scored
+from trainscope.sparsify.criteria.criterion import (
+    Allotting,
+    Asked,
+    Criterion,
+    Repaired,
+    Repairing,
+    scored,
+)
 from trainscope.sparsify.statistics import Statistic, Statistics, Subject, Unit
 
 GROUP = "trainscope.criteria"
@@ -117,9 +124,11 @@ def as_criterion(given: object) -> Criterion:
 __all__ = [
     "CRITERIA",
     "GROUP",
+    "Allotting",
     "Asked",
     "Criterion",
     "Repaired",
+    "Repairing",
     "Statistic",
     "Statistics",
     "Subject",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, cast, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -32,9 +33,8 @@ class Criterion(Protocol):
       "layer" (the default), of an output "row", or of the whole "network", as its authors do;
     - `rounds`, in how many rounds it prunes, each on what the one before left: after round k of n
       a share of (1 - ratio)^(k/n) is left;
-    - `counts(shapes, ratio)`, how many weights of each layer go, where it sets the layers' ratios;
-    - `repair(subject, asked, statistics)`, which returns what survives of a layer and the values of
-      its weights, changed to make up for those that go (`Asked`, `Repaired`).
+    - `counts(shapes, ratio)`, where it sets the layers' ratios itself (`Allotting`);
+    - `repair(subject, asked, statistics)`, where it changes the weights that stay (`Repairing`).
     """
 
     @property
@@ -49,8 +49,17 @@ class Criterion(Protocol):
         """Return the scores: [n] of the rows of `subject.weight`, or its shape for weights."""
 
 
+@runtime_checkable
+class Allotting(Criterion, Protocol):
+    """A criterion that sets the ratio of every layer itself."""
+
+    def counts(self, shapes: Sequence[Sequence[int]], ratio: float) -> Sequence[int]:
+        """Return how many weights of each layer go."""
+
+
+@runtime_checkable
 class Repairing(Criterion, Protocol):
-    """A criterion that changes the weights that stay."""
+    """A criterion that changes the weights that stay, to make up for those that go."""
 
     def repair(self, subject: Subject, asked: Asked, statistics: Statistics) -> Repaired:
         """Return what survives of a layer's single weights, and their values."""
@@ -89,6 +98,11 @@ def ranks_of(criterion: Criterion) -> Ranks:
     """Return among which weights a criterion ranks where nobody says otherwise."""
     found: Ranks = getattr(criterion, "ranks", "layer")
     return found
+
+
+def is_comparable(criterion: Criterion) -> bool:
+    """Tell whether a criterion's scores of two layers compare."""
+    return bool(getattr(criterion, "comparable", True))
 
 
 def rounds_of(criterion: Criterion) -> int:
@@ -155,7 +169,7 @@ def scored(criterion: Criterion, subject: Subject, statistics: Statistics) -> Te
 
 
 def repaired(
-    criterion: Criterion, subject: Subject, asked: Asked, statistics: Statistics
+    criterion: Repairing, subject: Subject, asked: Asked, statistics: Statistics
 ) -> Repaired:
     """Return what a criterion makes of a layer, held against what it must be.
 
@@ -163,7 +177,7 @@ def repaired(
         ActionError: It is something else, or cannot be had.
     """
     try:
-        found = cast(Repairing, criterion).repair(subject, asked, statistics)
+        found = criterion.repair(subject, asked, statistics)
     except TrainscopeError:
         raise
     except Exception as error:  # whatever a criterion of somebody's raises, or a factorisation

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from trainscope.errors import ActionError, ScheduleError
 from trainscope.sparsify import Action
+from trainscope.sparsify.criteria.criterion import Repairing
 from trainscope.training.plans.plan import Growth, PruningEvent, PruningPlan
 
 STABILISED = 1 / 3
@@ -79,7 +80,7 @@ class GReg1(PruningPlan):
             ActionError: It is one.
         """
         super().check(action)
-        if action.structure != "filter" and hasattr(action.by, "repair"):
+        if action.structure != "filter" and isinstance(action.by, Repairing):
             raise ActionError(
                 f"{action.criterion_name} changes the weights that stay when others go, and under "
                 f"{self.name} those have shrunk before: choose another criterion, like l1"
