@@ -17,7 +17,7 @@ from trainscope.studies.plain import made
 from trainscope.studies.results import Row
 from trainscope.studies.roots import Roots
 from trainscope.studies.rows import columns_of
-from trainscope.studies.run_parts import RunParts
+from trainscope.studies.run_parts import RunParts, Shared
 from trainscope.studies.spec import BaseModel, RunSpec
 from trainscope.studies.unknown import unknown
 from trainscope.training.settings import Settings
@@ -101,7 +101,13 @@ def crossed(study: Study) -> Iterator[Crossing]:
     for place, name in enumerate(study.probes):
         with at(("probes", place)):
             find(str(name))
-    settings = _settings(study)
+    shared = Shared(
+        _settings(study),
+        tuple(study.probes),
+        tuple(study.probe_epochs),
+        study.norms,
+        study.samples,
+    )
     named = _actions(study, [each.value for each in data])
     rest = (recipes, weights, data, task, seeds)
     _refuse_many(study, len(base) * len(named or ()), rest)
@@ -110,12 +116,12 @@ def crossed(study: Study) -> Iterator[Crossing]:
     for each in base:
         actions = named or _tried(
             study,
-            settings,
+            shared,
             RunParts(each, dense, recipes[0], inherited, data[0], task[0], AxisValue(0)),
         )
         _refuse_many(study, len(actions), rest)
         for chosen in product(actions, *rest):
-            yield _run(study, settings, RunParts(each, *chosen))
+            yield _run(shared, RunParts(each, *chosen))
 
 
 def _settings(study: Study) -> Settings:
@@ -155,11 +161,11 @@ def _actions(study: Study, data: Sequence[str | None]) -> Actions | None:
     return None
 
 
-def _tried(study: Study, settings: Settings, parts: RunParts) -> Actions:
+def _tried(study: Study, shared: Shared, parts: RunParts) -> Actions:
     """Return what the study's oracle tries of a base, which is opened or built for that."""
     assert study.tried is not None
     try:
-        spec = parts.spec(study, settings)
+        spec = parts.spec(shared)
     except TrainscopeError as error:
         raise study.at.moved(error, parts.place_of(error.field)) from error
     with study.at(parts.base.path):
@@ -169,11 +175,11 @@ def _tried(study: Study, settings: Settings, parts: RunParts) -> Actions:
     return [AxisValue(action, ("oracle",), name) for name, action in named]
 
 
-def _run(study: Study, settings: Settings, parts: RunParts) -> Crossing:
+def _run(shared: Shared, parts: RunParts) -> Crossing:
     """Return one run of the grid, or what is wrong with it."""
     names, places, columns = parts.names, parts.places, parts.columns
     try:
-        spec = parts.spec(study, settings)
+        spec = parts.spec(shared)
     except TrainscopeError as error:
         return Crossing(error, names, places, parts.place_of(error.field), columns)
     return Crossing(spec, names, places, parts.training, columns_of(spec) | columns)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trainscope.errors import Field, StudyError
 from trainscope.sparsify import Action
@@ -16,11 +16,27 @@ from trainscope.studies.results import Row
 from trainscope.studies.spec import RunSpec
 from trainscope.training.settings import Settings
 
-if TYPE_CHECKING:
-    from trainscope.studies.study import Study
 
-OF_THE_STUDY = ("settings", "probes", "probe_epochs", "norms", "samples")
-"""Fields of a run's spec that are no axis: the study says them once, under the same name."""
+@dataclass(frozen=True)
+class Shared:
+    """What is no axis: fields of every run's spec that the study says once, under the same names.
+
+    Attributes:
+        settings: As `RunSpec.settings`.
+        probes: As `RunSpec.probes`, like the others.
+        probe_epochs: See there.
+        norms: See there.
+        samples: See there.
+    """
+
+    settings: Settings
+    probes: tuple[str, ...]
+    probe_epochs: tuple[int, ...]
+    norms: bool
+    samples: int
+
+
+OF_THE_STUDY = tuple(each.name for each in fields(Shared))
 
 
 @dataclass(frozen=True)
@@ -91,21 +107,18 @@ class RunParts:
             return (*self.places[str(name)], *inner)
         return (*self.training, *field)
 
-    def spec(self, study: Study, settings: Settings) -> RunSpec:
+    def spec(self, shared: Shared) -> RunSpec:
         """Return the run.
 
         Args:
-            study: Which says what is no axis.
-            settings: Of the training.
+            shared: What is no axis.
 
         Raises:
             TrainscopeError: They make none; its `field` is one of the spec.
         """
         start, training, data = self.base.value, self.recipe.value, self.data.value
         if isinstance(start, Base):
-            start = base_of(start, settings, training, data, self.task.value)
-        probes = tuple(study.probes)
-        epochs = tuple(study.probe_epochs)
+            start = base_of(start, shared.settings, training, data, self.task.value)
         if training is None:
             if not isinstance(start, RunSpec):
                 said = "a checkpoint is retrained by a recipe: give recipes"
@@ -113,24 +126,22 @@ class RunParts:
             if self.action.value is not None:
                 said = "a pruned network is retrained by a recipe: give recipes"
                 raise StudyError(said, field=("action",))
-            return replace(start, probes=probes, probe_epochs=epochs, norms=study.norms)
+            return replace(
+                start, probes=shared.probes, probe_epochs=shared.probe_epochs, norms=shared.norms
+            )
         if isinstance(start, RunSpec) and data is None:
             data = start.data
         return RunSpec(
             **_fields(training),
+            **_fields(shared),
             base=start,
             action=self.action.value,
             weights=self.weights.value,
             data=data,
             task=self.task.value,
-            settings=settings,
-            probes=probes,
-            probe_epochs=epochs,
-            norms=study.norms,
-            samples=study.samples,
             seed=self.seed.value,
         )
 
 
-def _fields(training: RecipeAsked) -> Mapping[str, Any]:
-    return {each.name: getattr(training, each.name) for each in fields(training)}
+def _fields(record: RecipeAsked | Shared) -> Mapping[str, Any]:
+    return {each.name: getattr(record, each.name) for each in fields(record)}
