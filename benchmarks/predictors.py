@@ -30,8 +30,8 @@ from trainscope.data import Dataset, pin
 from trainscope.data.embedded import digits
 from trainscope.data.split import TensorSplit
 from trainscope.data.torchvision_sets import load
-from trainscope.diagnosis.asked import as_probe
 from trainscope.diagnosis.measuring import measured
+from trainscope.diagnosis.options import as_probe
 from trainscope.errors import TrainscopeError
 from trainscope.records import Measurement
 from trainscope.sparsify import Action, recalibrate_batch_norm, sparsify

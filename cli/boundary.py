@@ -70,7 +70,7 @@ class Boundary(Nearest):
             except BaseException as error:
                 cause = error.args[0] if isinstance(error, _Caught) else error
                 debug = DEBUG in asked or os.environ.get(DEBUG, "0") not in ("", "0")
-                code = told(cause, debug=debug)
+                code = report_failure(cause, debug=debug)
             finally:
                 _let_go()
         sys.exit(code)
@@ -85,7 +85,7 @@ class Boundary(Nearest):
             raise _Caught(error) from error
 
 
-def told(error: BaseException, *, debug: bool) -> int:
+def report_failure(error: BaseException, *, debug: bool) -> int:
     """Say on stderr, in one line, what ended a command; return the exit code.
 
     Args:

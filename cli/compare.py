@@ -47,14 +47,14 @@ def command(
     need.
     """
     from trainscope.comparison.comparison import compare
-    from trainscope.comparison.reading import Found, read
+    from trainscope.comparison.reading import RecordsRead, read
     from trainscope.records.files import refuse_others
 
     if output is not None:
         refuse_others(output)
     stores = [name for name in runs if is_store(name)]
     others = [name for name in runs if name not in stores]
-    found = read(others) if others else Found((), (), ())
+    found = read(others) if others else RecordsRead((), (), ())
     all_runs = [*found.runs, *(run for place in stores for run in _runs_of(place))]
     comparison = compare(all_runs, found.diagnoses, found.notes)
     written = []  # before anything is printed, which may fail

@@ -100,7 +100,7 @@ def dry_run_lines(
 def run_table(rows: Sequence[Row]) -> str:
     """Write a row for every run, in a few columns."""
     from trainscope.records.origin import ONE_SHOT
-    from trainscope.studies.summary import SHOWN, written
+    from trainscope.studies.summary import SHOWN, markdown_table
 
     if not rows:
         return "no run is done yet"
@@ -111,13 +111,13 @@ def run_table(rows: Sequence[Row]) -> str:
         numbers = ["-" if row[name] is None else f"{row[name]:.2f}" for name in SHOWN]
         asked = ["-" if row[name] is None else str(row[name]) for name in shown]
         lines.append([row["digest"][:16], *asked, *numbers, row["status"]])
-    return written(lines)
+    return markdown_table(lines)
 
 
 def report_lines(store: Store, name: str, rows: Sequence[Row]) -> str:
     """Write what a study came to."""
     from trainscope.studies.oracle_results import choice_line, tried_in, tried_table
-    from trainscope.studies.summary import best_of_searches, table, written
+    from trainscope.studies.summary import best_of_searches, markdown_table, table
 
     lines = [f"# {name}", "", status_lines(store, [name]), ""]
     tried = tried_in(rows)
@@ -130,17 +130,17 @@ def report_lines(store: Store, name: str, rows: Sequence[Row]) -> str:
             "",
         ]
     if tried:
-        lines += [choice_line(tried), "", written(tried_table(tried))]
+        lines += [choice_line(tried), "", markdown_table(tried_table(tried))]
     elif rows:
-        lines += [written(table(rows))]
+        lines += [markdown_table(table(rows))]
     if best := best_of_searches(rows):
-        lines += ["", "The best run of each search, by its last epoch:", "", written(best)]
+        lines += ["", "The best run of each search, by its last epoch:", "", markdown_table(best)]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def paper_lines(rows: Sequence[Row], study: Study) -> str:
     """Write what a study's paper has beside what it came to, and the study's notes."""
-    from trainscope.studies.summary import beside_paper, written
+    from trainscope.studies.summary import beside_paper, markdown_table
 
     lines = []
     if study.paper:
@@ -149,7 +149,7 @@ def paper_lines(rows: Sequence[Row], study: Study) -> str:
             "data and epochs are others where the notes say so, so the two are not to be equal; "
             "what can be compared is which row is above which.",
             "",
-            written(beside_paper(rows, study.published)),
+            markdown_table(beside_paper(rows, study.published)),
             "",
         ]
     return "\n".join([*lines, *study.notes])

@@ -95,7 +95,7 @@ def reason_of(error: Exception) -> str:
     raise error
 
 
-def tried(
+def measured_or_skipped(
     name: str, measure: Callable[[], Measurement], reason: Callable[[Exception], str] = reason_of
 ) -> Measurement:
     """Return what was measured; where it could not be, a skipped measurement with the reason.
@@ -115,7 +115,7 @@ def tried(
 
 def attempt(probe: Probe, network: nn.Module, data: ProbeData) -> Measurement:
     """Measure; a probe that cannot is skipped with the reason, and one that has a bug raises."""
-    return tried(probe.name, lambda: probe.measure(network, data))
+    return measured_or_skipped(probe.name, lambda: probe.measure(network, data))
 
 
 def lacking(probe: Probe, data: ProbeData) -> Need | None:

@@ -6,8 +6,8 @@ The criteria themselves stand in `trainscope.sparsify.criteria`, one file each.
 from trainscope.sparsify.criteria import (
     CRITERIA,
     Allotting,
-    Asked,
     Criterion,
+    LayerTarget,
     Repaired,
     Repairing,
     Statistic,
@@ -21,8 +21,8 @@ from trainscope.sparsify.criteria import (
 __all__ = [
     "CRITERIA",
     "Allotting",
-    "Asked",
     "Criterion",
+    "LayerTarget",
     "Repaired",
     "Repairing",
     "Statistic",

@@ -11,7 +11,7 @@ from torch import nn
 
 from trainscope.data import ProbeData
 from trainscope.errors import TrainscopeError
-from trainscope.probes.probe import Need, Probe, lacking, tried
+from trainscope.probes.probe import Need, Probe, lacking, measured_or_skipped
 from trainscope.probes.processes.ranks import present
 from trainscope.probes.processes.shards import parted
 from trainscope.probes.subject.untouched import untouched
@@ -21,7 +21,7 @@ from trainscope.records import Measurement
 log = logging.getLogger(__name__)
 
 
-class Told:
+class FailureLog:
     """Says why something was not measured: returns it each time, and logs it once."""
 
     def __init__(self) -> None:
@@ -71,7 +71,7 @@ def measured(
         ):
             return probe.measure(plain, data.to(device))
 
-    found: object = tried(probe.name, measure, partial(tell, probe.name))
+    found: object = measured_or_skipped(probe.name, measure, partial(tell, probe.name))
     if not isinstance(found, Measurement):
         return Measurement.skipped(probe.name, f"it returned a {type(found).__name__}")
     return found

@@ -17,7 +17,7 @@ from trainscope.networks.given import refuse_uninitialised
 from trainscope.networks.mask_use import inverted_mask
 from trainscope.networks.precision import without_autocast
 from trainscope.networks.zeros import find_zeros
-from trainscope.probes.hooks.careful import Told, measured
+from trainscope.probes.hooks.careful import FailureLog, measured
 from trainscope.probes.hooks.compact import compact
 from trainscope.probes.hooks.parts import find_parts
 from trainscope.probes.hooks.recorder import Recorder
@@ -110,7 +110,7 @@ class ProbeHook:
         self._network: nn.Module | None = None
         self._alone = False
         self._watch: StepWatch | None = None
-        self._tell = Told()
+        self._tell = FailureLog()
         self._recorder = Recorder(self.sinks)
         # For who never detaches: nothing of what waits is lost when the hook or the process ends.
         weakref.finalize(self, self._recorder.end)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from trainscope.networks import undo
 from trainscope.networks.cost import flops
-from trainscope.networks.undo import UndoLog, UnseenWriteError, given_back, written
+from trainscope.networks.undo import UndoLog, UnseenWriteError, given_back, written_arguments
 
 WRITES: dict[str, Callable[[nn.Linear], object]] = {
     "in place": lambda layer: layer.weight.mul_(2),
@@ -75,9 +75,9 @@ def test_a_write_past_torch_is_told() -> None:
 
 def test_operators_that_write_are_told_from_those_that_do_not() -> None:
     aten = torch.ops.aten
-    assert written(aten.mul_.Tensor) == ((0, "self"),)
-    assert written(aten.mul.Tensor) == ()
-    assert [name for _, name in written(aten.add.out)] == ["out"]
+    assert written_arguments(aten.mul_.Tensor) == ((0, "self"),)
+    assert written_arguments(aten.mul.Tensor) == ()
+    assert [name for _, name in written_arguments(aten.add.out)] == ["out"]
 
 
 class LooksAtValues(nn.Module):

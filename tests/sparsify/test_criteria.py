@@ -12,7 +12,7 @@ from torch.func import functional_call, jacrev
 from trainscope.data import ProbeData
 from trainscope.errors import ActionError
 from trainscope.records.action import CRITERIA as NAMES
-from trainscope.sparsify.criteria import CRITERIA, Asked, Statistic, find, scored
+from trainscope.sparsify.criteria import CRITERIA, LayerTarget, Statistic, find, scored
 from trainscope.sparsify.criteria.erk import densities
 from trainscope.sparsify.criteria.sparsegpt import SparseGPT
 from trainscope.sparsify.statistics import Source, Statistics, Subject, Unit
@@ -322,7 +322,7 @@ def test_obs_has_its_authors_saliency_and_the_least_squares_optimum():
     saliency = weight**2 / (2 * torch.linalg.inv(h).diagonal())
     assert torch.allclose(score("obs", subject, statistics), saliency)
     mask = saliency > saliency.flatten().median()
-    found = find("obs").repair(subject, Asked(mask, 0.5), statistics)
+    found = find("obs").repair(subject, LayerTarget(mask, 0.5), statistics)
     root = torch.linalg.cholesky(h).T  # |root (w - v)|^2 is the layer's quadratic error
     for row, kept, got in zip(weight, mask, found.weight, strict=True):
         best = torch.linalg.lstsq(root[:, kept], root @ row).solution
@@ -335,7 +335,7 @@ def test_weights_of_inputs_that_are_always_zero_go_first():
     gram[2] = gram[:, 2] = 0.0
     statistics = told(**{Statistic.INPUT_GRAM: {"a.weight": gram[None]}})
     assert not score("obs", weights(weight), statistics)[:, 2].any()
-    asked = Asked(torch.ones_like(weight, dtype=torch.bool), 0.1)
+    asked = LayerTarget(torch.ones_like(weight, dtype=torch.bool), 0.1)
     found = SparseGPT().repair(weights(weight), asked, statistics)
     assert not found.mask[:, 2].any()
     assert found.mask[:, :2].all()
@@ -356,7 +356,7 @@ def sequential(weight, mask, h):
 @pytest.mark.parametrize("block", [3, 4, 128])
 def test_sparsegpt_repairs_what_follows_and_chooses_block_by_block(block):
     _, weight, statistics, gram = layer_case()
-    h, asked = damp(gram), Asked(torch.ones_like(weight, dtype=torch.bool), 0.5)
+    h, asked = damp(gram), LayerTarget(torch.ones_like(weight, dtype=torch.bool), 0.5)
     found = SparseGPT(block).repair(weights(weight), asked, statistics)
     assert torch.allclose(found.weight, sequential(weight, found.mask, h), rtol=1e-8, atol=1e-10)
     assert int((~found.mask).sum()) == weight.numel() // 2
@@ -383,7 +383,7 @@ def test_sparsegpt_holds_n_of_m_along_the_inputs_and_loses_less_than_without_rep
     )
     weight = layer.weight.detach()
     subject = Subject("0", weight, parameters=("0.weight",), unit=Unit.WEIGHTS)
-    asked = Asked(torch.ones_like(weight, dtype=torch.bool), 0.5, (2, 4))
+    asked = LayerTarget(torch.ones_like(weight, dtype=torch.bool), 0.5, (2, 4))
     found = find("sparsegpt").repair(subject, asked, statistics)
     assert (found.mask.sum(1) == 2).all()
 
@@ -400,7 +400,7 @@ def test_repair_keeps_what_was_masked_before():
     held = torch.ones_like(weight, dtype=torch.bool)
     held[0, 7:] = held[2, :2] = False
     subject = replace(weights(weight * held), mask=held)
-    found = SparseGPT(4).repair(subject, Asked(held, 0.5), statistics)
+    found = SparseGPT(4).repair(subject, LayerTarget(held, 0.5), statistics)
     assert not found.mask[~held].any()
     assert not found.weight[~found.mask].any()
 

@@ -10,7 +10,7 @@ from trainscope.sparsify import Action
 from trainscope.studies import Study
 from trainscope.studies.grid import Base
 from trainscope.studies.oracle_axis import OracleActions
-from trainscope.studies.plain import made
+from trainscope.studies.plain import from_plain
 from trainscope.studies.search import Search
 from trainscope.studies.spec import RunSpec
 from trainscope.training.settings import LoRA, Settings
@@ -94,7 +94,7 @@ def test_a_field_of_a_field_is_named_with_the_way_to_it():
         ({"lora": {}}, ("lora",)),
     ):
         with pytest.raises(TrainscopeError) as raised:
-            made(Settings, raw, "settings")
+            from_plain(Settings, raw, "settings")
         assert raised.value.field == way
 
 

@@ -11,7 +11,7 @@ from small_studies import pretraining, retraining
 from trainscope.errors import TrainscopeError
 from trainscope.sparsify import Action
 from trainscope.studies import BaseModel, RunSpec
-from trainscope.studies.plain import made, plain
+from trainscope.studies.plain import from_plain, plain
 from trainscope.studies.rows import columns_of
 from trainscope.training.plans import GradualPruning
 from trainscope.training.settings import LoRA, Settings
@@ -135,7 +135,7 @@ def test_a_spec_of_no_run_is_refused(options, said):
 )
 def test_what_is_wrong_with_an_action_is_said(raw, said):
     with pytest.raises(TrainscopeError, match=said):
-        made(Action, raw, "action")
+        from_plain(Action, raw, "action")
 
 
 def test_columns_have_dotted_names_and_defaults():

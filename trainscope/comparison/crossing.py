@@ -151,16 +151,16 @@ def _sentence(
         return (
             f"{winner} wins: it is ahead of {loser} under both setups, by "
             f"{metric.gap(abs(main.value))} on average "
-            f"({written(main, metric, flip=outcome is CrossOutcome.SECOND)}{size})."
+            f"({interval_text(main, metric, flip=outcome is CrossOutcome.SECOND)}{size})."
         )
     if outcome is CrossOutcome.INTERACT:
         assert better is not None
         ahead, behind = methods if better.value > 0 else methods[::-1]
         last = (
             f"by its better cell {ahead} is ahead of {behind} by {metric.gap(abs(better.value))} "
-            f"({written(better, metric, flip=better.value < 0)})"
+            f"({interval_text(better, metric, flip=better.value < 0)})"
             if better.significant
-            else f"their better cells do not differ significantly ({written(better, metric)})"
+            else f"their better cells do not differ significantly ({interval_text(better, metric)})"
         )
         told = " and ".join(
             _lead(part, methods, setup, metric) for part, setup in zip(under, setups, strict=True)
@@ -177,7 +177,7 @@ def _sentence(
     return (
         f"Undecided between {methods[0]} and {methods[1]}: the average difference is "
         f"{metric.gap(metric.sign * main.value, sign='+')} "
-        f"({written(main, metric, flip=metric.sign < 0)}){more}."
+        f"({interval_text(main, metric, flip=metric.sign < 0)}){more}."
     )
 
 
@@ -189,7 +189,7 @@ def _lead(part: Contrast, methods: tuple[str, str], setup: str, metric: Metric) 
     return f"under {setup} {ahead} is ahead by {metric.gap(abs(part.value))}"
 
 
-def written(part: Contrast, metric: Metric = ACCURACY, *, flip: bool = False) -> str:
+def interval_text(part: Contrast, metric: Metric = ACCURACY, *, flip: bool = False) -> str:
     """Return "95 % interval 0.3 to 1.2, p = 0.004"."""
     low, high = (-part.high, -part.low) if flip else (part.low, part.high)
     p = f"p = {part.p:.2g}" if part.p >= 1e-4 else "p < 0.0001"

@@ -24,7 +24,7 @@ IN_LOGS = ('"log_history"', '"epoch"')
 
 
 @dataclass(frozen=True)
-class Found:
+class RecordsRead:
     """What was read.
 
     Attributes:
@@ -38,7 +38,7 @@ class Found:
     notes: tuple[str, ...]
 
 
-def read(names: Sequence[str | Path]) -> Found:
+def read(names: Sequence[str | Path]) -> RecordsRead:
     """Read every Run, Diagnosis and run card named.
 
     A file that is named must be readable. In a folder or a glob, JSON files of other kinds are
@@ -84,7 +84,7 @@ def read(names: Sequence[str | Path]) -> Found:
             "or diagnosis.json files, folders that hold them, or TOML run cards; of another tool's "
             "log make a Run with `trainscope import`"
         )
-    return Found(tuple(runs), tuple(diagnoses), tuple(notes))
+    return RecordsRead(tuple(runs), tuple(diagnoses), tuple(notes))
 
 
 def _each(names: Sequence[str | Path]) -> list[tuple[Path, bool]]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from torch import nn
 
 from trainscope.data import ProbeData
-from trainscope.diagnosis.clock import Clock, written
+from trainscope.diagnosis.clock import Clock, budget_text
 from trainscope.diagnosis.effort import MANY, Effort, fewer, pass_seconds, passes
 from trainscope.diagnosis.measuring import expected, measured, measured_both
 from trainscope.diagnosis.opening import Progress, SharedProgress
@@ -68,6 +68,11 @@ class Measuring:
     _plans: dict[str, list[Effort]] = field(default_factory=dict)
     _level: dict[str, int] = field(default_factory=dict)
     _parts: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def _budget(self) -> str:
+        """The budget in words."""
+        return f"the budget of {budget_text(self.budget or 0)}"
 
     def run(self) -> None:
         """Measure; Ctrl-C ends it, and what is known by then stays.
@@ -171,7 +176,7 @@ class Measuring:
                     probe,
                     {},
                     f"a first look ({plan[0].said}) would take about {_long(fewest)}, more than "
-                    f"is left of the budget of {written(self.budget or 0)}: {MORE}",
+                    f"is left of {self._budget}: {MORE}",
                 )
                 return False
             late = LATE
@@ -274,7 +279,7 @@ class Measuring:
                 raise late
         except OverTimeError:
             if first:
-                why = f"the budget of {written(self.budget or 0)} was over before this was measured"
+                why = f"{self._budget} was over before this was measured"
                 self._keep_part(probe, columns, f"{why}: {MORE}", effort.said)
             return False
         except KeyboardInterrupt:
@@ -342,7 +347,7 @@ class Measuring:
         found = []
         if less:
             found.append(
-                f"Within the budget of {written(self.budget or 0)}, in part: {'; '.join(less)}. "
+                f"Within {self._budget}, in part: {'; '.join(less)}. "
                 "--budget (budget=) takes more time, and none all that it needs."
             )
         if self.stopped:

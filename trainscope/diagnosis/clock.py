@@ -40,7 +40,7 @@ def parse_budget(text: str | float | None) -> float | None:
     return seconds
 
 
-def written(seconds: float) -> str:
+def budget_text(seconds: float) -> str:
     """Write a budget as `parse_budget` reads it."""
     for unit, size in (("h", 3600), ("m", 60)):
         if seconds >= size and seconds % size == 0:

@@ -11,18 +11,18 @@ from typing import Any
 import torch
 
 from trainscope.data import Given
-from trainscope.diagnosis.asked import (
+from trainscope.diagnosis.clock import DEFAULT, parse_budget
+from trainscope.diagnosis.hubs import TextOptions
+from trainscope.diagnosis.opening import Opening, Progress, Subject
+from trainscope.diagnosis.options import (
     RETRAIN_LRS,
     as_dtype,
     as_probe,
     as_settings,
-    asked_task,
     check,
     check_action,
+    chosen_task,
 )
-from trainscope.diagnosis.clock import DEFAULT, parse_budget
-from trainscope.diagnosis.hubs import TextOptions
-from trainscope.diagnosis.opening import Opening, Progress, Subject
 from trainscope.probes import Probe
 from trainscope.records import Diagnosis
 from trainscope.records.arrays import PROBES
@@ -147,7 +147,7 @@ class MeasureRequest:
             input_shape=self.input_shape,
             unsafe_load=self.unsafe_load,
             part=self.part,
-            task=asked_task(self.task, self.loss, self.metric, self.better),
+            task=chosen_task(self.task, self.loss, self.metric, self.better),
             text=TextOptions(self.sequence_length, tokenizer),
             dtype=as_dtype(self.dtype),
             class_index=None if self.class_index is None else Path(self.class_index),

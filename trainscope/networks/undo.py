@@ -97,7 +97,7 @@ class UndoLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         """Copy what an operation is about to write to, and let it run."""
         kwargs = kwargs or {}
-        for place, name in written(func):
+        for place, name in written_arguments(func):
             value = args[place] if place < len(args) else kwargs.get(name)
             for tensor in value if isinstance(value, list | tuple) else (value,):
                 if isinstance(tensor, Tensor):
@@ -115,7 +115,7 @@ class UndoLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 @lru_cache(maxsize=4096)
-def written(func: Any) -> tuple[tuple[int, str], ...]:
+def written_arguments(func: Any) -> tuple[tuple[int, str], ...]:
     """Return the places and names of the arguments that an operator writes to."""
     schema = func._schema
     if not schema.is_mutable:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from trainscope.records.measurement import Json
-from trainscope.records.typed import listed, taken, typed
+from trainscope.records.typed import listed, record_of, typed
 
 CRITERIA = (
     *("l1", "l2", "random", "bn-scale", "fpgm", "taylor", "taylor2", "fisher", "obd", "obs"),
@@ -153,7 +153,7 @@ class ActionRecord:
     def from_json(cls, raw: Json) -> ActionRecord:
         """Return the ActionRecord that `to_json` wrote."""
         collected = raw.get("collected")
-        return taken(
+        return record_of(
             cls,
             {
                 "meaning": "",

@@ -8,7 +8,7 @@ from typing import Literal
 
 from trainscope.records.action import LayerChange
 from trainscope.records.measurement import Json
-from trainscope.records.typed import taken, typed
+from trainscope.records.typed import record_of, typed
 
 How = Literal["masks", "zeros", "narrower"]
 
@@ -100,7 +100,7 @@ class PrunedBefore:
     @classmethod
     def from_json(cls, raw: Json) -> PrunedBefore:
         """Return the PrunedBefore that `to_json` wrote."""
-        return taken(cls, raw, layers=tuple(typed(LayerChange, each) for each in raw["layers"]))
+        return record_of(cls, raw, layers=tuple(typed(LayerChange, each) for each in raw["layers"]))
 
 
 def shares(layers: Sequence[LayerChange]) -> str:

@@ -13,7 +13,7 @@ from trainscope.records.columns import Columns
 from trainscope.records.json_text import document, undamaged
 from trainscope.records.measurement import Json
 from trainscope.records.shown import Shown
-from trainscope.records.typed import taken, typed
+from trainscope.records.typed import record_of, typed
 
 FAMILY = "trainscope.diagnosis/"
 SCHEMA = f"{FAMILY}1"
@@ -155,7 +155,7 @@ class Diagnosis(Shown):
                 f"not '{SCHEMA}'"
             )
         with undamaged("Diagnosis"):
-            return taken(
+            return record_of(
                 cls,
                 {"notes": (), "estimates": (), **raw},
                 network=NetworkRecord.from_json(raw["network"]),

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 from trainscope.records.measurement import Json, Measurement
 from trainscope.records.metric import ACCURACY, Metric
-from trainscope.records.typed import taken
+from trainscope.records.typed import record_of
 
 BEFORE_CLIPPING, AFTER_CLIPPING = "before clipping", "after clipping"
 AFTER_STEP = "after step"
@@ -77,7 +77,7 @@ class EpochRecord:
         if metric.is_accuracy and raw.get("test_accuracy", value) != value:
             told = f"test_metric {value} and test_accuracy {raw['test_accuracy']}"
             raise ValueError(f"{told} are to be the same: change both")
-        return taken(cls, {**raw, "test_metric": value}, metric=metric)
+        return record_of(cls, {**raw, "test_metric": value}, metric=metric)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,4 +107,4 @@ class Taken:
     def from_json(cls, raw: Json) -> Taken:
         """Return the Taken that `to_json` wrote."""
         measurement = Measurement.from_json(raw["probe"], raw)
-        return taken(cls, raw, measurement=measurement)
+        return record_of(cls, raw, measurement=measurement)

@@ -11,7 +11,7 @@ from typing import Any
 from trainscope.errors import UnknownNameError
 from trainscope.records.arrays import check_arrays
 from trainscope.records.shown import Shown
-from trainscope.records.typed import taken
+from trainscope.records.typed import record_of
 
 Json = dict[str, Any]
 """A JSON object, as `json.loads` returns it."""
@@ -77,7 +77,7 @@ class Scalar:
     @classmethod
     def from_json(cls, raw: Json) -> Scalar:
         """Return the Scalar that `to_json` wrote; units of earlier versions in today's words."""
-        found = taken(cls, {"reason": None, **raw})
+        found = record_of(cls, {"reason": None, **raw})
         return replace(found, unit=FORMER_UNITS.get(found.unit, found.unit))
 
 
@@ -105,7 +105,7 @@ class Cost:
     @classmethod
     def from_json(cls, raw: Json) -> Cost:
         """Return the Cost that `to_json` wrote."""
-        return taken(cls, {"memory": None, **raw})
+        return record_of(cls, {"memory": None, **raw})
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +182,7 @@ class Measurement(Shown):
             KeyError: Something is missing.
             ValueError: Something is not what it should be, or has another length.
         """
-        found = taken(
+        found = record_of(
             cls,
             {"notes": {}, **raw},
             probe=probe,

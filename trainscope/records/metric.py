@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 
 from trainscope.records.measurement import Json
 from trainscope.records.numbers import estimate, number
-from trainscope.records.typed import taken
+from trainscope.records.typed import record_of
 
 HIGHER, LOWER = "higher", "lower"
 
@@ -143,7 +143,7 @@ class Metric:
     @classmethod
     def from_json(cls, raw: Json) -> Metric:
         """Return the Metric that `to_json` wrote."""
-        return taken(cls, raw)
+        return record_of(cls, raw)
 
 
 ACCURACY = Metric("accuracy", "%", HIGHER)

@@ -8,7 +8,7 @@ from math import prod
 from trainscope.records.action import ActionRecord
 from trainscope.records.before import PrunedBefore
 from trainscope.records.measurement import Json
-from trainscope.records.typed import taken
+from trainscope.records.typed import record_of
 
 ONE_SHOT = "one-shot"
 """The plan of an action that no epoch of training belongs to."""
@@ -39,7 +39,7 @@ class Pretraining:
     @classmethod
     def from_json(cls, raw: Json) -> Pretraining:
         """Return the Pretraining that `to_json` wrote."""
-        return taken(cls, raw)
+        return record_of(cls, raw)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,4 +139,4 @@ class Pruning:
         free = 0 if raw["plan"] == ONE_SHOT else None
         late = {"stage_epochs": free, "stage_schedule": None, "stage_flops": free}
         before = tuple(PrunedBefore.from_json(each) for each in raw.get("before", ()))
-        return taken(cls, {**late, **raw}, action=read, before=before)
+        return record_of(cls, {**late, **raw}, action=read, before=before)

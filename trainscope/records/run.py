@@ -23,7 +23,7 @@ from trainscope.records.reading import text_of
 from trainscope.records.shown import Shown
 from trainscope.records.text import count_of
 from trainscope.records.trainability import Trainability, trainability
-from trainscope.records.typed import listed, taken
+from trainscope.records.typed import listed, record_of
 
 FAMILY = "trainscope.run/"
 SCHEMA = f"{FAMILY}2"
@@ -284,7 +284,7 @@ class Run(Shown):
         pruning, pretraining = raw["pruning"], raw["pretraining"]
         metric = Metric.from_json(raw["metric"])
         epochs = listed(raw["epochs"], "epochs")
-        return taken(
+        return record_of(
             cls,
             {"trained_parameters": None, **raw},
             metric=metric,

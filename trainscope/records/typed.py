@@ -36,7 +36,7 @@ def typed(kind: type[Record], values: Mapping[str, Any]) -> Record:
     )
 
 
-def taken(kind: type[Record], raw: Mapping[str, Any], **made: Any) -> Record:
+def record_of(kind: type[Record], raw: Mapping[str, Any], **made: Any) -> Record:
     """Return a record whose JSON object has all of its fields by their names.
 
     Args:

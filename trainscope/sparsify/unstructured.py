@@ -26,7 +26,7 @@ from trainscope.sparsify.action import Action
 from trainscope.sparsify.candidate import FIRST, OUTPUT, left_alone, shares_of, why_untouched
 from trainscope.sparsify.choose import lowest, lowest_by_row, lowest_of_all
 from trainscope.sparsify.computed import LOSES_ZEROS, losing_zeros
-from trainscope.sparsify.criteria import Asked, scored
+from trainscope.sparsify.criteria import LayerTarget, scored
 from trainscope.sparsify.criteria.criterion import Allotting, Repairing, ranks_of, repaired
 from trainscope.sparsify.n_m import fits, keep_n_of_m
 from trainscope.sparsify.ratios import after_round, assign, to_prune
@@ -209,7 +209,7 @@ def _masks(
         return found, missing
     kept = []
     for row, subject, mask, share in zip(rows, subjects, found, shares, strict=True):
-        asked = Asked(mask, share, action.n_m)
+        asked = LayerTarget(mask, share, action.n_m)
         made = repaired(criterion, replace(subject, mask=row.mask), asked, statistics)
         with torch.no_grad():
             row.weight.tensor.copy_(made.weight)

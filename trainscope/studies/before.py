@@ -13,8 +13,8 @@ from torch import nn
 
 from trainscope.data import Dataset, ProbeData, pin
 from trainscope.data.split import DrawnSplit
-from trainscope.diagnosis.asked import as_probe
 from trainscope.diagnosis.measuring import measured
+from trainscope.diagnosis.options import as_probe
 from trainscope.errors import RecordError
 from trainscope.networks import Network, digest, flops
 from trainscope.networks.copies import whole_copy

@@ -13,7 +13,7 @@ from trainscope.sparsify import Action
 from trainscope.studies.entries import data_of, refuse_setting, seed_of, task_of
 from trainscope.studies.grid import NONE, AxisValue, Base, RecipeAsked, as_action, points, tables
 from trainscope.studies.lines import Path
-from trainscope.studies.plain import made
+from trainscope.studies.plain import from_plain
 from trainscope.studies.results import Row
 from trainscope.studies.roots import Roots
 from trainscope.studies.rows import columns_of
@@ -132,7 +132,7 @@ def _settings(study: Study) -> Settings:
         with study.at(("settings", name)):
             refuse_setting(name)
     with study.at(("settings",)):
-        return made(Settings, given, "settings")
+        return from_plain(Settings, given, "settings")
 
 
 def _refuse_many(study: Study, count: int, axes: Sequence[Sequence[Any]]) -> None:
@@ -150,7 +150,7 @@ def _actions(study: Study, data: Sequence[str | None]) -> Actions | None:
     """Return the actions that a study names; None where an oracle names them of each base."""
     also = (str, type(None))
     raw: list[AxisValue[Any]] = [*tables(Action, study.action, "action", study.at, also=also)]
-    if study.tried is None:
+    if study.oracle_actions is None:
         return [as_action(point, data, study.at) for point in raw]
     if len(raw) > 1 or raw[0].value not in (NONE, None):
         with study.at(("action",)):
@@ -163,7 +163,7 @@ def _actions(study: Study, data: Sequence[str | None]) -> Actions | None:
 
 def _tried(study: Study, shared: Shared, parts: RunParts) -> Actions:
     """Return what the study's oracle tries of a base, which is opened or built for that."""
-    assert study.tried is not None
+    assert study.oracle_actions is not None
     try:
         spec = parts.spec(shared)
     except TrainscopeError as error:
@@ -171,7 +171,7 @@ def _tried(study: Study, shared: Shared, parts: RunParts) -> Actions:
     with study.at(parts.base.path):
         network = Roots().network(spec)
     with study.at(("oracle",)):
-        named = study.tried.actions(network)
+        named = study.oracle_actions.actions(network)
     return [AxisValue(action, ("oracle",), name) for name, action in named]
 
 

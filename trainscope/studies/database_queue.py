@@ -18,7 +18,7 @@ from trainscope.studies.queues import (
     SQLITE,
     STATUS,
     Changed,
-    Held,
+    StoredStudy,
     compared,
     one_more_died,
 )
@@ -81,10 +81,10 @@ class RdbQueue:
             self.storage.remove_session()
             self.storage.engine.dispose()
 
-    def studies(self) -> list[Held]:
+    def studies(self) -> list[StoredStudy]:
         """Read them in two queries."""
         with self._asking() as ask:
-            return [Held(*each) for each in tables.studies(ask)]
+            return [StoredStudy(*each) for each in tables.studies(ask)]
 
     def plan(self, study: int, wanted: Mapping[str, Json], *, again: bool = False) -> Changed:
         """Add and drop in one transaction."""

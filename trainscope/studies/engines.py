@@ -151,7 +151,7 @@ def finish(
         raise StudyError(f"{count} workers do nothing: give 1 or more")
     order = Order(
         place=store.location,
-        folder=store.given,
+        folder=store.given_folder,
         names=None if names is None else tuple(names),
         grace=store.grace,
         device=device,

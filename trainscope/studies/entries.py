@@ -9,7 +9,7 @@ from trainscope.data import is_factory, load
 from trainscope.data.torchvision_sets import KNOWN
 from trainscope.errors import StudyError, about
 from trainscope.studies.grid import Base, RecipeAsked
-from trainscope.studies.plain import made, plain
+from trainscope.studies.plain import from_plain, plain
 from trainscope.studies.spec import BaseModel, RunSpec
 from trainscope.task import find_task
 from trainscope.training.recipe import parse_recipe
@@ -77,7 +77,7 @@ def base_of(
         recipe, epochs = str(schedule), schedule.total
     with about("base"):
         with about("settings"):
-            own = made(Settings, {**_given(settings), **base.settings}, "base.settings")
+            own = from_plain(Settings, {**_given(settings), **base.settings}, "base.settings")
         return RunSpec(
             recipe,
             data=base.data if base.data is not None else data,

@@ -14,7 +14,7 @@ from trainscope.errors import StudyError, TrainscopeError
 from trainscope.sparsify import Action
 from trainscope.sparsify.criteria import find
 from trainscope.studies.lines import Path
-from trainscope.studies.plain import made
+from trainscope.studies.plain import from_plain
 from trainscope.studies.unknown import unknown
 
 Value = TypeVar("Value")
@@ -193,7 +193,7 @@ def tables(
         for table, places in _spread(kind, value, key, path, at):
             name = table.pop("name", "")
             try:
-                thing = made(kind, table, key)
+                thing = from_plain(kind, table, key)
             except TrainscopeError as error:
                 raise at.moved(error, _place(error, places, path)) from error
             found.append(AxisValue(thing, path, str(name)))

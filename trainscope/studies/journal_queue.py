@@ -16,7 +16,7 @@ from trainscope.studies.queues import (
     PROCESS,
     STATUS,
     Changed,
-    Held,
+    StoredStudy,
     compared,
     one_more_died,
 )
@@ -44,10 +44,10 @@ class JournalQueue:
     def close(self) -> None:
         """Do nothing: a journal is open only while it is read or written."""
 
-    def studies(self) -> list[Held]:
+    def studies(self) -> list[StoredStudy]:
         """Read them from the journal as it was replayed."""
         return [
-            Held(each._study_id, each.study_name, dict(each.user_attrs))
+            StoredStudy(each._study_id, each.study_name, dict(each.user_attrs))
             for each in self.storage.get_all_studies()
         ]
 

@@ -40,7 +40,7 @@ def plain(record: Any, without: tuple[str, ...] = ()) -> Json:
     return found
 
 
-def made(kind: type[Made], raw: Mapping[str, Any], what: str) -> Made:
+def from_plain(kind: type[Made], raw: Mapping[str, Any], what: str) -> Made:
     """Return the dataclass that `plain` wrote, or a person.
 
     Args:
@@ -121,7 +121,7 @@ def _back(value: Any, hint: Any, name: str) -> Any:
     kinds = [get_origin(option) for option in options]
     if isinstance(value, Mapping):
         if record is not None:
-            return made(record, value, name)
+            return from_plain(record, value, name)
         if Mapping not in kinds and dict not in kinds:
             raise StudyError(f"{name} takes no table: write one value, or a list of values")
         return {key: _back(part, _inner(hint, -1), name) for key, part in value.items()}

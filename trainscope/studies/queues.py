@@ -57,7 +57,7 @@ class Changed:
 
 
 @dataclass(frozen=True)
-class Held:
+class StoredStudy:
     """A study of the storage.
 
     Attributes:
@@ -78,7 +78,7 @@ class Queue(Protocol):
     def storage(self) -> BaseStorage:
         """Optuna's storage."""
 
-    def studies(self) -> list[Held]:
+    def studies(self) -> list[StoredStudy]:
         """Return the studies of the storage."""
 
     def close(self) -> None:

@@ -19,7 +19,7 @@ from trainscope.probes import find
 from trainscope.probes.scalar_spec import described
 from trainscope.records import Json
 from trainscope.records.metric import LOWER
-from trainscope.studies.plain import KEY, made, plain
+from trainscope.studies.plain import KEY, from_plain, plain
 from trainscope.studies.queues import SEARCH, SPEC
 from trainscope.studies.spec import RunSpec
 from trainscope.studies.unknown import unknown
@@ -160,7 +160,7 @@ class Searched:
         asked = dict(kept)
         self.place, self.of = int(asked.pop("place")), str(asked.pop("of"))
         self.lr: float | None = asked.pop(CHOSEN, None)
-        self.search = made(Search, asked, "search")
+        self.search = from_plain(Search, asked, "search")
         self.storage, self.study, self.trial, self.kept = storage, study, trial, kept
         self.template = template
         self.stopped: int | None = None

@@ -13,7 +13,7 @@ from typing import Any
 from trainscope.errors import StudyError, about
 from trainscope.records import Json, Kind
 from trainscope.sparsify import Action
-from trainscope.studies.plain import KEY, made, plain
+from trainscope.studies.plain import KEY, from_plain, plain
 from trainscope.studies.unknown import unknown
 from trainscope.training.plans import PruningPlan, parse_plan
 from trainscope.training.recipe import Recipe, parse_recipe
@@ -364,5 +364,7 @@ class RunSpec:
         base = values.get("base")
         if isinstance(base, Mapping):
             nested = "format" in base
-            values["base"] = cls.from_dict(dict(base)) if nested else made(BaseModel, base, "base")
-        return made(cls, values, "run")
+            values["base"] = (
+                cls.from_dict(dict(base)) if nested else from_plain(BaseModel, base, "base")
+            )
+        return from_plain(cls, values, "run")

@@ -30,8 +30,8 @@ from trainscope.studies.queues import (
     STATUS,
     WORKER,
     Changed,
-    Held,
     Queue,
+    StoredStudy,
 )
 from trainscope.studies.tables import Entry
 
@@ -144,7 +144,7 @@ class Store:
         return f"{JOURNAL if self.place.startswith(JOURNAL) else ''}{file.absolute()}"
 
     @property
-    def given(self) -> str | None:
+    def given_folder(self) -> str | None:
         """The folder of the runs that this object was given."""
         return None if self._given is None else str(self._given)
 
@@ -250,7 +250,7 @@ class Store:
         return Claimed(study, trial, spec, self.folder_of(name) / spec.key, searched)
 
     @contextmanager
-    def held(self, claimed: Claimed) -> Iterator[None]:
+    def kept_alive(self, claimed: Claimed) -> Iterator[None]:
         """Say from time to time that the worker lives, while the block runs."""
         over = threading.Event()
 
@@ -331,7 +331,7 @@ class Store:
                 self.queue.storage.set_trial_user_attr(trial, name, value)
             self.queue.storage.set_trial_state_values(trial, state, values)
 
-    def _ours(self) -> list[Held]:
+    def _ours(self) -> list[StoredStudy]:
         if self.is_new:
             return []
         return [each for each in self.queue.studies() if FORMAT in each.attrs]
@@ -344,7 +344,7 @@ class Store:
     def _attrs(self, name: str) -> Json:
         return self._held(name).attrs
 
-    def _held(self, name: str) -> Held:
+    def _held(self, name: str) -> StoredStudy:
         """Return a study.
 
         Raises:

@@ -16,7 +16,7 @@ from trainscope.studies.grid import At
 from trainscope.studies.lines import lines_of
 from trainscope.studies.named import name_of, parsed, place_of, read_toml
 from trainscope.studies.oracle_axis import OracleActions
-from trainscope.studies.plain import made
+from trainscope.studies.plain import from_plain
 from trainscope.studies.planned import Planned
 from trainscope.studies.rehearsal import check_folder, check_names, rehearse
 from trainscope.studies.results import Row
@@ -104,7 +104,7 @@ class Study:
                 raise StudyError(f"a study has a name without '/', not '{plain_text(self.name)}'")
         if not self.runs and (self.base is None or self.base in ((), [])):
             raise self.at.moved(StudyError("the study has no base and no runs: name a base"), ())
-        _ = self.published, self.searched, self.tried
+        _ = self.published, self.lr_search, self.oracle_actions
 
     @classmethod
     def read(cls, path: str | FilePath) -> Study:
@@ -245,7 +245,7 @@ class Study:
             rehearse(left, self.at, folder, tell or (lambda _: None))
 
     @cached_property
-    def searched(self) -> Search | None:
+    def lr_search(self) -> Search | None:
         """The search.
 
         Raises:
@@ -254,7 +254,7 @@ class Study:
         return self._table(Search, self.search, "search")
 
     @cached_property
-    def tried(self) -> OracleActions | None:
+    def oracle_actions(self) -> OracleActions | None:
         """What an oracle tries.
 
         Raises:
@@ -269,7 +269,7 @@ class Study:
             return given
         assert isinstance(given, Mapping)
         with self.at((key,)):
-            return made(kind, given, key)
+            return from_plain(kind, given, key)
 
     def _slots(self, spec: RunSpec, path: Any) -> list[Slot | None]:
         """Return the runs of a search that a run of the grid becomes; None where there is none.
@@ -277,7 +277,7 @@ class Study:
         Raises:
             StudyError: Its LR cannot be searched for.
         """
-        search = self.searched
+        search = self.lr_search
         if search is None or (path and path[0] == "runs"):
             return [None]
         try:
@@ -297,7 +297,7 @@ class Study:
         found = []
         for place, each in enumerate(self.paper):
             with self.at(("paper", place)):
-                found.append(made(PaperRow, each, "paper"))
+                found.append(from_plain(PaperRow, each, "paper"))
         return found
 
     @property

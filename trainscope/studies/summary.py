@@ -178,7 +178,7 @@ def beside_paper(rows: Sequence[Row], paper: Sequence[PaperRow]) -> list[list[st
     return lines
 
 
-def written(lines: Sequence[Sequence[str]]) -> str:
+def markdown_table(lines: Sequence[Sequence[str]]) -> str:
     """Write a table as Markdown, in columns of one width."""
     widths = [max(len(line[n]) for line in lines) for n in range(len(lines[0]))]
     rows = [

@@ -87,7 +87,7 @@ def do(store: Store, claimed: Claimed, *, device: str, telling: Listeners) -> No
         on_state=None if searched is None else searched.look,
     )
     try:
-        with store.held(claimed):
+        with store.kept_alive(claimed):
             run = execute(claimed.spec, claimed.folder, device=device, watch=watch)
             stopped = searched is not None and searched.stopped is not None
             if run.status is RunStatus.INTERRUPTED and not stopped:

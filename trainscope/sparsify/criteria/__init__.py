@@ -24,8 +24,8 @@ from trainscope.sparsify.criteria import (
 )
 from trainscope.sparsify.criteria.criterion import (
     Allotting,
-    Asked,
     Criterion,
+    LayerTarget,
     Repaired,
     Repairing,
     scored,
@@ -125,8 +125,8 @@ __all__ = [
     "CRITERIA",
     "GROUP",
     "Allotting",
-    "Asked",
     "Criterion",
+    "LayerTarget",
     "Repaired",
     "Repairing",
     "Statistic",

@@ -61,12 +61,12 @@ class Allotting(Criterion, Protocol):
 class Repairing(Criterion, Protocol):
     """A criterion that changes the weights that stay, to make up for those that go."""
 
-    def repair(self, subject: Subject, asked: Asked, statistics: Statistics) -> Repaired:
+    def repair(self, subject: Subject, asked: LayerTarget, statistics: Statistics) -> Repaired:
         """Return what survives of a layer's single weights, and their values."""
 
 
 @dataclass(frozen=True)
-class Asked:
+class LayerTarget:
     """What is asked of a layer that is repaired.
 
     Attributes:
@@ -169,7 +169,7 @@ def scored(criterion: Criterion, subject: Subject, statistics: Statistics) -> Te
 
 
 def repaired(
-    criterion: Repairing, subject: Subject, asked: Asked, statistics: Statistics
+    criterion: Repairing, subject: Subject, asked: LayerTarget, statistics: Statistics
 ) -> Repaired:
     """Return what a criterion makes of a layer, held against what it must be.
 

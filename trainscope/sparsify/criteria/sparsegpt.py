@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trainscope.errors import ActionError
 from trainscope.sparsify.choose import lowest
-from trainscope.sparsify.criteria.criterion import Asked, Repaired
+from trainscope.sparsify.criteria.criterion import LayerTarget, Repaired
 from trainscope.sparsify.criteria.surgeon import damped
 from trainscope.sparsify.n_m import keep_n_of_m
 from trainscope.sparsify.ratios import to_prune
@@ -49,7 +49,7 @@ class SparseGPT:
         diagonal = factors.diagonal(dim1=1, dim2=2).unsqueeze(1)
         return subject.stored((rows / diagonal).square().flatten(0, 1))
 
-    def repair(self, subject: Subject, asked: Asked, statistics: Statistics) -> Repaired:
+    def repair(self, subject: Subject, asked: LayerTarget, statistics: Statistics) -> Repaired:
         """Return what stays, chosen block by block, and its values."""
         gram, raw = damped(statistics, subject), statistics.inputs(Statistic.INPUT_GRAM, subject)
         dead = (raw.diagonal(dim1=1, dim2=2) == 0).to(gram.device)
@@ -74,7 +74,7 @@ class SparseGPT:
         return Repaired(mask, subject.stored(torch.cat(weights)))
 
     def _solved(
-        self, rows: Tensor, there: Tensor, factor: Tensor, asked: Asked
+        self, rows: Tensor, there: Tensor, factor: Tensor, asked: LayerTarget
     ) -> tuple[Tensor, Tensor]:
         """Return the repaired rows [rows, k] and what stays of them."""
         rows, (count, width) = rows.clone(), rows.shape

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from trainscope.sparsify.criteria.criterion import Asked, Repaired
+from trainscope.sparsify.criteria.criterion import LayerTarget, Repaired
 from trainscope.sparsify.statistics import Statistic, Statistics, Subject, Unit
 
 DAMPING = 0.01
@@ -39,7 +39,7 @@ class Surgeon:
         alive = (gram.diagonal(dim1=1, dim2=2) > 0).to(rows.device).unsqueeze(1)
         return subject.stored((alive * rows.square() / (2 * diagonal)).flatten(0, 1))
 
-    def repair(self, subject: Subject, asked: Asked, statistics: Statistics) -> Repaired:
+    def repair(self, subject: Subject, asked: LayerTarget, statistics: Statistics) -> Repaired:
         """Return the mask as it was chosen, and the least-squares optimum under it."""
         inverse = torch.linalg.inv(damped(statistics, subject))
         rows = subject.rows(subject.weight).double()

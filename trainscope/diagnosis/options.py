@@ -1,4 +1,4 @@
-"""What is asked of a diagnosis, checked before any work."""
+"""Options of a diagnosis, read and checked before any work."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def as_settings(optimizer: str | Settings) -> Settings:
     return Settings(optimizer=optimizer)  # type: ignore[arg-type]  # checked there
 
 
-def asked_task(
+def chosen_task(
     task: str | Task | None,
     loss: Callable[..., Any] | None,
     metric: Callable[..., Any] | None,
