@@ -95,16 +95,16 @@ def run_command(
     from trainscope.networks.device import find_device
 
     find_device(device)
-    asked = _study(study, small=small, place=place, folder=folder)
-    plan = asked.plan(remark)
+    planned_study = _study(study, small=small, place=place, folder=folder)
+    plan = planned_study.plan(remark)
     if dry_run:
-        say(dry_run_lines(asked, plan, workers or 1, remark))
+        say(dry_run_lines(planned_study, plan, workers or 1, remark))
         return
     chosen = engine or ("serial" if workers is None and address is None else "processes")
     if address is not None and engine is None:
         chosen = "ray"
     store = work_through(
-        asked,
+        planned_study,
         plan,
         engine=chosen,
         workers=workers,
@@ -113,7 +113,7 @@ def run_command(
         address=address,
         again=retry_failed,
     )
-    say(status_lines(store, [asked.name]))
+    say(status_lines(store, [planned_study.name]))
 
 
 @command.command("status")
@@ -189,18 +189,18 @@ def report_command(
 
     if output is not None:
         refuse_others(output)
-    asked = _asked(place, small=small)
+    study = _named_study(place, small=small)
     store, names = _store(place, name, folder, small=small)
     for each in names:
         rows = results(store, each)
         say(report_lines(store, each, rows))
-        if (found := correlated(rows)) is not None:
+        if (correlation := correlated(rows)) is not None:
             from trainscope.report.correlation_table import correlation_table
 
-            show(correlation_table(found))
+            show(correlation_table(correlation))
             say()
-        if asked is not None and asked.name == each and (asked.paper or asked.notes):
-            say(paper_lines(rows, asked))
+        if study is not None and study.name == each and (study.paper or study.notes):
+            say(paper_lines(rows, study))
     if output is not None:
         from trainscope.comparison.comparison import compare
         from trainscope.report.page.build import write_page
@@ -225,18 +225,18 @@ def gc_command(place: str, name: str | None, folder: Path | None, dry_run: bool,
     if name is not None:
         raise StudyError("gc asks all studies of a store what they name: leave --study out")
     store, _ = _store(place, None, folder)
-    found = garbage(store)
-    for each in found:
+    folders = garbage(store)
+    for each in folders:
         say(f"{each.folder}  {each.size / 2**20:.1f} MiB")
-    if not found or dry_run:
-        say(f"{len(found)} folders are named by no study")
+    if not folders or dry_run:
+        say(f"{len(folders)} folders are named by no study")
         return
-    if not yes and not click.confirm(f"Remove these {len(found)} folders?", err=True):
+    if not yes and not click.confirm(f"Remove these {len(folders)} folders?", err=True):
         say("nothing was removed")
         return
-    for each in found:
+    for each in folders:
         remove(each)
-    say(f"removed {len(found)} folders, {sum(e.size for e in found) / 2**20:.1f} MiB")
+    say(f"removed {len(folders)} folders, {sum(e.size for e in folders) / 2**20:.1f} MiB")
 
 
 @command.command("work")
@@ -281,48 +281,48 @@ def presets_command(name: str | None, small: bool) -> None:
 
 
 def _study(
-    given: str, *, small: bool, place: str | None = None, folder: Path | None = None
+    named: str, *, small: bool, place: str | None = None, folder: Path | None = None
 ) -> Study:
     """Return the study of a file or a preset, with another store where one is named."""
     from dataclasses import replace
 
     from trainscope.errors import StudyError
 
-    found = _asked(given, small=small)
-    if found is None:
-        raise StudyError(f"{given} is no study: give a TOML file, or preset:NAME")
+    study = _named_study(named, small=small)
+    if study is None:
+        raise StudyError(f"{named} is no study: give a TOML file, or preset:NAME")
     if place is not None:
-        found = replace(found, store=place)
-    return found if folder is None else replace(found, folder=folder)
+        study = replace(study, store=place)
+    return study if folder is None else replace(study, folder=folder)
 
 
-def _asked(given: str, *, small: bool = False) -> Study | None:
+def _named_study(named: str, *, small: bool = False) -> Study | None:
     """Return the study that a TOML file or a preset is; None for a store."""
     from trainscope.errors import StudyError
     from trainscope.studies import Study
     from trainscope.studies.presets.files import PREFIX, file_of, read
 
-    if given.startswith(PREFIX):
-        name = given.removeprefix(PREFIX)
+    if named.startswith(PREFIX):
+        name = named.removeprefix(PREFIX)
         return Study.parse(read(name, small=small)[0], file_of(name, small=small))
     if small:
         raise StudyError("--small is for presets, which have small twins: leave it out")
-    return Study.read(given) if given.endswith(".toml") else None
+    return Study.read(named) if named.endswith(".toml") else None
 
 
-def _place(given: str, *, small: bool) -> tuple[str, str | None]:
+def _place(named: str, *, small: bool) -> tuple[str, str | None]:
     """Return the place of a store, and the study that is meant where its file was given."""
     from trainscope.studies.named import name_of, place_of, read_toml
     from trainscope.studies.presets.files import PREFIX, file_of, read
 
-    if given.startswith(PREFIX):
-        path = file_of(given.removeprefix(PREFIX), small=small)
-        raw = read(given.removeprefix(PREFIX), small=small)[1]
-    elif given.endswith(".toml"):
-        path = Path(given)
+    if named.startswith(PREFIX):
+        path = file_of(named.removeprefix(PREFIX), small=small)
+        raw = read(named.removeprefix(PREFIX), small=small)[1]
+    elif named.endswith(".toml"):
+        path = Path(named)
         raw = read_toml(path)[1]
     else:
-        return given, None
+        return named, None
     return place_of(raw, path), name_of(raw, path)
 
 

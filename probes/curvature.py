@@ -168,16 +168,16 @@ class Curvature:
         """
         if not data.labelled:
             return Measurement.skipped(self.name, "there are no labels; give labelled data")
-        found, suiting = footprint(network, data), self._suited(data)
-        return run(self.name, network, data, lambda lent: suiting._measure(lent, data, found))
+        size, suiting = footprint(network, data), self._suited(data)
+        return run(self.name, network, data, lambda lent: suiting._measure(lent, data, size))
 
     def estimate(self, network: nn.Module, data: ProbeData) -> Cost:
         """Return what `measure` is expected to take, without running the network.
 
         The number of products until the eigenvalues converge is a guess: 6 for each, at least 8.
         """
-        found = footprint(network, data)
-        count, classes = len(data), found.classes or self.exact_classes
+        size = footprint(network, data)
+        count, classes = len(data), size.classes or self.exact_classes
         first = max(8, 6 * self.top, self.density_steps if self.density_vectors else 0)
         products = first + max(0, self.density_vectors - 1) * self.density_steps
         passes = self.trace_vectors
@@ -187,13 +187,13 @@ class Curvature:
         like = next((p for p in network.parameters() if p.is_floating_point()), None)
         dtype = torch.float32 if like is None else like.dtype
         lean = self._is_lean(weights, dtype)
-        keep = self._keeps(found, count) or (not lean and count <= data.batch_size)
+        keep = self._keeps(size, count) or (not lean and count <= data.batch_size)
         forward = count * (2 if keep else 1 + products)
         backward = count * (2 * products + passes + (1 if keep else products))
         memory = None
-        if found.graph is not None:
+        if size.graph is not None:
             held = count if keep else min(count, data.batch_size)
-            memory = 3 * held * found.graph
+            memory = 3 * held * size.graph
             memory += 2 * dtype.itemsize * weights if lean else 8 * weights * (first + 4)
         settings = self._suited(data).settings
         if settings is not None and settings.adaptive and settings.lora is None:
@@ -222,10 +222,10 @@ class Curvature:
             return self
         return replace(self, settings=suited(self.settings, data.task))
 
-    def _keeps(self, found: Footprint, samples: int) -> bool:
-        return found.graph is not None and 3 * found.graph * samples <= self.memory
+    def _keeps(self, size: Footprint, samples: int) -> bool:
+        return size.graph is not None and 3 * size.graph * samples <= self.memory
 
-    def _measure(self, lent: Lent, data: ProbeData, found: Footprint) -> Measurement:
+    def _measure(self, lent: Lent, data: ProbeData, size: Footprint) -> Measurement:
         outputs = lent.outputs(lent.look)
         terms = lent.losses(outputs, lent.look)
         weights = lent.used(measured(lent.network), terms)
@@ -246,25 +246,25 @@ class Curvature:
             )
         custom = custom_functions(terms)
         del outputs, terms
-        asked = blocks_of(weights.names, self.blocks) if self.blocks else {}
-        if asked and not self.trace_vectors:
+        blocks = blocks_of(weights.names, self.blocks) if self.blocks else {}
+        if blocks and not self.trace_vectors:
             raise ProbeError("curvature: blocks have a trace; give at least 2 trace_vectors")
         of_blocks = BlocksWanted(
             LeanWanted(self.tolerance, self.most_products, 0, 1),
             ggn=self.ggn,
-            keep=self._keeps(found, len(lent)) or len(lent) <= 1,
+            keep=self._keeps(size, len(lent)) or len(lent) <= 1,
             trace_vectors=self.trace_vectors,
         )
         shared = lent.ranks.count > 1 or lent.spread
-        if shared and (self.lean or asked):
+        if shared and (self.lean or blocks):
             return Measurement.skipped(self.name, _NOT_SHARED)
         if not shared and self._is_lean(weights.survivors, lent.weight.dtype):
-            told = self._lean(lent, weights, data, found)
-            return with_blocks(told, lent, weights, asked, of_blocks, data.generator())
+            measurement = self._lean(lent, weights, data, size)
+            return with_blocks(measurement, lent, weights, blocks, of_blocks, data.generator())
         wanted = Wanted(
             ggn=self.ggn,
             # The graph of a single batch is there with each product in any case.
-            keep=self._keeps(found, len(lent)) or len(lent) <= lent.batch_size,
+            keep=self._keeps(size, len(lent)) or len(lent) <= lent.batch_size,
             top=self.top,
             tolerance=self.tolerance,
             most_products=self.most_products,
@@ -277,8 +277,8 @@ class Curvature:
             spectrum = find_spectrum(lent, weights, data, wanted, custom)
         except NoMatrixError as error:
             return Measurement.skipped(self.name, str(error))
-        trace = self._trace(lent, weights, found, spectrum, affine=why_not is None)
-        told = report(
+        trace = self._trace(lent, weights, size, spectrum, affine=why_not is None)
+        measurement = report(
             lent,
             weights,
             spectrum,
@@ -288,11 +288,11 @@ class Curvature:
             tolerance=self.tolerance,
             no_trace=CUT if self.trace_vectors else LEFT_OUT,
         )
-        told = with_blocks(told, lent, weights, asked, of_blocks, data.generator())
-        return self._with_settings(told, lent, weights, data, spectrum)
+        measurement = with_blocks(measurement, lent, weights, blocks, of_blocks, data.generator())
+        return self._with_settings(measurement, lent, weights, data, spectrum)
 
     def _trace(
-        self, lent: Lent, weights: Measured, found: Footprint, spectrum: Spectrum, *, affine: bool
+        self, lent: Lent, weights: Measured, size: Footprint, spectrum: Spectrum, *, affine: bool
     ) -> Trace | None:
         """Return the trace; None where it is left out, or there is no time for it."""
         if not self.trace_vectors or was_cut_short():
@@ -302,7 +302,7 @@ class Curvature:
                 lent,
                 weights,
                 spectrum,
-                found.graph,
+                size.graph,
                 affine=affine,
                 vectors=self.trace_vectors,
                 exact_classes=self.exact_classes,
@@ -317,11 +317,9 @@ class Curvature:
             return self.lean
         return weights * vector_dtype(weights, dtype).itemsize * FEW_STEPS > self.basis
 
-    def _lean(
-        self, lent: Lent, weights: Measured, data: ProbeData, found: Footprint
-    ) -> Measurement:
+    def _lean(self, lent: Lent, weights: Measured, data: ProbeData, size: Footprint) -> Measurement:
         """Measure with two vectors in the place of a basis."""
-        keep = self._keeps(found, len(lent)) or len(lent) <= 1
+        keep = self._keeps(size, len(lent)) or len(lent) <= 1
         product = StreamedProduct(lent, weights, ggn=self.ggn, keep=keep)
         wanted = LeanWanted(
             self.tolerance, self.most_products, self.density_vectors, self.density_steps
@@ -333,16 +331,18 @@ class Curvature:
             return Measurement.skipped(self.name, reason)
         except NoMatrixError as error:
             return Measurement.skipped(self.name, str(error))
-        told = report(lent, weights, spectrum, trace, None, ggn=self.ggn, tolerance=self.tolerance)
-        notes = {**told.notes, "vectors": LEAN, **rounding_note(lent.weight.dtype)}
-        told = replace(told, notes=notes)
+        measurement = report(
+            lent, weights, spectrum, trace, None, ggn=self.ggn, tolerance=self.tolerance
+        )
+        notes = {**measurement.notes, "vectors": LEAN, **rounding_note(lent.weight.dtype)}
+        measurement = replace(measurement, notes=notes)
         if self.settings is not None and self.settings.adaptive:
-            return without_adaptive(told, _NO_ADAPTIVE)
-        return self._with_settings(told, lent, weights, data, spectrum)
+            return without_adaptive(measurement, _NO_ADAPTIVE)
+        return self._with_settings(measurement, lent, weights, data, spectrum)
 
     def _with_settings(
         self,
-        found: Measurement,
+        measurement: Measurement,
         lent: Lent,
         weights: Measured,
         data: ProbeData,
@@ -350,9 +350,9 @@ class Curvature:
     ) -> Measurement:
         """Add the stable LR of the optimizer that is to retrain, where one is named."""
         if self.settings is None:
-            return found
+            return measurement
         return with_adaptive(
-            found,
+            measurement,
             self.settings,
             lent,
             weights,

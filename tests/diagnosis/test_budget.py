@@ -492,7 +492,7 @@ def test_each_column_of_what_tells_parts_has_its_share_of_the_time(
     measuring = budget.Measuring([Parts(None)], modules, data, 1, 120.0, lambda _: None)
     measuring.run()
     assert given == pytest.approx([30.0, 45.0, 45.0])
-    columns = measuring.found["slow"]
+    columns = measuring.measured["slow"]
     if way == "told":
         assert columns.before.value("x") == 1.0
     else:
@@ -524,7 +524,7 @@ def test_an_interrupt_keeps_a_later_column_where_the_first_told_nothing(
     data = ProbeData("data", *_loader()[0])
     measuring = budget.Measuring([Parts(None)], modules, data, 1, 120.0, lambda _: None)
     measuring.run()
-    columns = measuring.found["slow"]
+    columns = measuring.measured["slow"]
     assert measuring.stopped
     assert columns.after is not None
     assert columns.recalibrated is not None

@@ -63,7 +63,7 @@ class Measuring:
     tell: Progress
     fixed: bool = False
     update: Update | None = None
-    found: dict[str, Columns] = field(default_factory=dict)
+    measured: dict[str, Columns] = field(default_factory=dict)
     stopped: bool = False
     _plans: dict[str, list[Effort]] = field(default_factory=dict)
     _level: dict[str, int] = field(default_factory=dict)
@@ -87,13 +87,13 @@ class Measuring:
             with present().together():
                 self._all()
         except KeyboardInterrupt:
-            if not self.found:
+            if not self.measured:
                 raise
             self.stopped = True
         for probe in self.probes:
-            if probe.name not in self.found:
+            if probe.name not in self.measured:
                 self._keep_part(probe, {}, INTERRUPTED)
-        self.found = {probe.name: self.found[probe.name] for probe in self.probes}
+        self.measured = {probe.name: self.measured[probe.name] for probe in self.probes}
 
     def _all(self) -> None:
         base = self.modules["before"]
@@ -283,7 +283,7 @@ class Measuring:
                 self._keep_part(probe, columns, f"{why}: {MORE}", effort.said)
             return False
         except KeyboardInterrupt:
-            if probe.name not in self.found and any(columns.values()):
+            if probe.name not in self.measured and any(columns.values()):
                 self._keep_part(probe, columns, INTERRUPTED, effort.said)
             raise
         self._keep(probe.name, columns)
@@ -302,12 +302,14 @@ class Measuring:
     def _keep(self, name: str, columns: Mapping[str, Measurement | None]) -> None:
         before, after, recalibrated = (columns.get(column) for column in COLUMNS)
         assert before is not None
-        self.found[name] = Columns(before, after, recalibrated)
+        self.measured[name] = Columns(before, after, recalibrated)
         self._clock.took[name] = [
             each.cost.seconds for each in (before, after, recalibrated) if each is not None
         ]
         if self.update is not None:
-            self.update({p.name: self.found[p.name] for p in self.probes if p.name in self.found})
+            self.update(
+                {p.name: self.measured[p.name] for p in self.probes if p.name in self.measured}
+            )
 
     def _keep_part(
         self,
@@ -355,7 +357,7 @@ class Measuring:
         return found
 
     def _said(self, name: str) -> str:
-        columns = self.found.get(name)
+        columns = self.measured.get(name)
         measured = [] if columns is None else [columns.before, columns.after, columns.recalibrated]
         if all(column is None or not column.scalars for column in measured):
             return ""  # each column says why there is nothing in it

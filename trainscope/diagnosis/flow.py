@@ -89,7 +89,7 @@ def _run(request: MeasureRequest) -> Outcome:
         with checked_once():
             work.run()
     return Outcome(
-        context.diagnosis(work, work.found),
+        context.diagnosis(work, work.measured),
         base,
         None if done is None else replace(base, module=done.module),
         interrupted=work.stopped,

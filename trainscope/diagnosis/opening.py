@@ -82,24 +82,24 @@ class Opening:
     download: bool = False
 
     def network_and_data(
-        self, given: Subject, data: str | Given | None
+        self, subject: Subject, data: str | Given | None
     ) -> tuple[Network, Dataset | RandomInputs]:
         """Return the base network, and the data that it is measured on.
 
         Raises:
             TrainscopeError: One of them cannot be opened, or they do not fit each other.
         """
-        hub = self._hub_of(given)
+        hub = self._hub_of(subject)
         if hub is not None:
-            return self._of_hub(given, hub, data)
+            return self._of_hub(subject, hub, data)
         task = self.task or Classification()
         if isinstance(data, str) and data.startswith("random:"):
             refuse_random(task, data)
-        if not isinstance(given, nn.Module | Network):
+        if not isinstance(subject, nn.Module | Network):
             self._check_named(data, task)
-        if isinstance(given, nn.Module):
+        if isinstance(subject, nn.Module):
             return open_module(
-                given,
+                subject,
                 data,
                 self._data_task(data),
                 input_shape=self.input_shape,
@@ -109,8 +109,8 @@ class Opening:
                 dtype=self.dtype,
             )
         own = self.model is not None or self.unsafe_load
-        if isinstance(given, str | Path) and is_text(data) and not own:
-            self._opened(given, None)  # what is wrong with the network is said before the text is
+        if isinstance(subject, str | Path) and is_text(data) and not own:
+            self._opened(subject, None)  # what is wrong with the network is said before the text is
         early = None
         if data is not None and (not isinstance(data, str) or self._says_shape(data)):
             early = open_data(
@@ -120,34 +120,34 @@ class Opening:
                 download=self.download,
                 reading=self.text.reading(None),
             )
-        base = self._opened(given, early)
+        base = self._opened(subject, early)
         if self.input_shape is not None:
             check_forward(base.module, self.input_shape, base.architecture)
             base = replace(base, input_shape=self.input_shape)
         shape = tuple(base.input_shape)
-        found = early
-        if found is None:
+        source = early
+        if source is None:
             named = data or _named(base, task)
-            found = open_data(named, shape, task, download=self.download)
-        if is_plain(found):
-            return fitted(base, found, self.class_index)
-        if not isinstance(found, RandomInputs):
-            found = suited(found, base.module)
-        return tried(base, found, self.class_index)
+            source = open_data(named, shape, task, download=self.download)
+        if is_plain(source):
+            return fitted(base, source, self.class_index)
+        if not isinstance(source, RandomInputs):
+            source = suited(source, base.module)
+        return tried(base, source, self.class_index)
 
-    def _hub_of(self, given: Subject) -> Hub | None:
+    def _hub_of(self, subject: Subject) -> Hub | None:
         """Return how transformers describes a network; None where a person says what it is."""
         if self.arch is not None or self.model is not None or self.unsafe_load:
             return None
-        return hub_of(given)
+        return hub_of(subject)
 
     def _of_hub(
-        self, given: Subject, hub: Hub, data: str | Given | None
+        self, subject: Subject, hub: Hub, data: str | Given | None
     ) -> tuple[Network, Dataset | RandomInputs]:
         """Return a network of transformers' classes, and the data that it is measured on."""
-        opened = None if not isinstance(given, Network) else given
-        if data is None and not isinstance(given, nn.Module):
-            opened = opened or self._opened(given, None, Head(self.task))
+        opened = None if not isinstance(subject, Network) else subject
+        if data is None and not isinstance(subject, nn.Module):
+            opened = opened or self._opened(subject, None, Head(self.task))
         named = data if data is not None else _named_of_hub(opened, self.task, hub)
         shape = self.input_shape or (() if opened is None else tuple(opened.input_shape))
 
@@ -159,14 +159,14 @@ class Opening:
             return open_data(named, sides, task, download=self.download, reading=reading)
 
         source, head = head_for(hub, self.task, open_it)
-        if isinstance(given, nn.Module):
+        if isinstance(subject, nn.Module):
             if isinstance(source, Dataset):
-                source = suited(source, given)
-            name = type(given).__name__
-            base = Network(given, name, (), None, "the module that was given", hub=hub)
-            found, source = tried(base, source, self.class_index)
-            return brought(found, self.dtype), source
-        base = self._opened(given, None, head)
+                source = suited(source, subject)
+            name = type(subject).__name__
+            base = Network(subject, name, (), None, "the module that was given", hub=hub)
+            network, source = tried(base, source, self.class_index)
+            return brought(network, self.dtype), source
+        base = self._opened(subject, None, head)
         if isinstance(source, Dataset):
             source = suited(source, base.module)
         return tried(base, source, self.class_index)
@@ -175,15 +175,15 @@ class Opening:
         """Return what data is for; None where text says it."""
         return self.task if is_text(data) else self.task or Classification()
 
-    def network(self, given: Subject, *, like: Network, data: Dataset | RandomInputs) -> Network:
+    def network(self, subject: Subject, *, like: Network, data: Dataset | RandomInputs) -> Network:
         """Return a network that is measured on the inputs of another one.
 
         Raises:
             CheckpointError: It cannot be opened, or gives another number of logits.
         """
-        if isinstance(given, nn.Module):
-            return brought(replace(like, module=given, notes=(), before=()), self.dtype)
-        opened = self._opened(given, data, Head(self.task, like.num_classes))
+        if isinstance(subject, nn.Module):
+            return brought(replace(like, module=subject, notes=(), before=()), self.dtype)
+        opened = self._opened(subject, data, Head(self.task, like.num_classes))
         if not is_plain(data) or opened.hub is not None:
             opened, _ = tried(opened, data)
         if opened.num_classes != like.num_classes:
@@ -215,19 +215,19 @@ class Opening:
 
     def _opened(
         self,
-        given: str | Path | Network,
+        subject: str | Path | Network,
         data: Dataset | RandomInputs | None,
         head: Head | None = None,
     ) -> Network:
-        if isinstance(given, Network):
-            return brought(given, self.dtype)
+        if isinstance(subject, Network):
+            return brought(subject, self.dtype)
         shape = None
         if self.model is not None or self.unsafe_load:  # nobody else says what it takes
             shape = self.input_shape
             if shape is None and data is not None and is_plain(data):
                 shape = data.shape if isinstance(data, RandomInputs) else data.input_shape
         return open_as_asked(
-            local_folder(given),
+            local_folder(subject),
             self.tell,
             arch=self.arch,
             model=self.model,

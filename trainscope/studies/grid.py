@@ -139,30 +139,30 @@ class At:
         return f"{self.file}: " if line is None else f"{self.file}, line {line}: "
 
 
-def points(given: Any, key: str, at: At, read: Callable[[Any], Value]) -> list[AxisValue[Value]]:
+def points(raw: Any, key: str, at: At, read: Callable[[Any], Value]) -> list[AxisValue[Value]]:
     """Return the values of an axis that is one value or a list of them.
 
     Args:
-        given: As the study has it.
+        raw: As the study has it.
         key: Its name there.
         at: Says where an error is.
         read: Checks one value and returns it as it is used.
     """
-    found = []
-    many = isinstance(given, list | tuple | range)
-    for place, value in enumerate(given if many else [given]):
+    values = []
+    many = isinstance(raw, list | tuple | range)
+    for place, value in enumerate(raw if many else [raw]):
         path: Path = (key, place) if many else (key,)
         with at(path):
-            found.append(AxisValue(read(value), path))
-    if not found:
+            values.append(AxisValue(read(value), path))
+    if not values:
         with at((key,)):
             raise StudyError(f"{key} is an empty list, so that the study has no runs")
-    return found
+    return values
 
 
 def tables(
     kind: type[Value],
-    given: Any,
+    raw: Any,
     key: str,
     at: At,
     text: str | None = None,
@@ -172,15 +172,15 @@ def tables(
 
     Args:
         kind: What a table becomes.
-        given: Tables, one or a list; values of the kind, of which nothing is asked; or texts.
+        raw: Tables, one or a list; values of the kind, of which nothing is asked; or texts.
         key: The axis, like "action".
         at: As `points`.
         text: The field that a text alone says.
         also: Kinds of values that stand as they are, beside the kind.
     """
-    found: list[AxisValue[Value]] = []
-    many = isinstance(given, list | tuple)
-    for place, value in enumerate(given if many else [given]):
+    values: list[AxisValue[Value]] = []
+    many = isinstance(raw, list | tuple)
+    for place, value in enumerate(raw if many else [raw]):
         path: Path = (key, place) if many else (key,)
         if isinstance(value, str | FilePath) and text is not None:
             value = {text: str(value)}
@@ -188,7 +188,7 @@ def tables(
             if not isinstance(value, (kind, *also)):
                 with at(path):
                     raise StudyError(f"{key} holds tables{' or texts' * bool(text)}, not {value!r}")
-            found.append(AxisValue(cast("Value", value), path))
+            values.append(AxisValue(cast("Value", value), path))
             continue
         for table, places in _spread(kind, value, key, path, at):
             name = table.pop("name", "")
@@ -196,12 +196,12 @@ def tables(
                 thing = from_plain(kind, table, key)
             except TrainscopeError as error:
                 raise at.moved(error, _place(error, places, path)) from error
-            found.append(AxisValue(thing, path, str(name)))
-    if not found:
+            values.append(AxisValue(thing, path, str(name)))
+    if not values:
         with at((key,)):
             raise StudyError(f"{key} is an empty list, so that the study has no runs")
-    _refuse_twins(found, key, at)
-    return found
+    _refuse_twins(values, key, at)
+    return values
 
 
 def _spread(
@@ -251,9 +251,9 @@ def _place(error: TrainscopeError, places: Mapping[str, Path], path: Path) -> Pa
     return (*places[str(name)], *inner)
 
 
-def _refuse_twins(found: Sequence[AxisValue[Any]], key: str, at: At) -> None:
+def _refuse_twins(values: Sequence[AxisValue[Any]], key: str, at: At) -> None:
     seen: dict[str, Path] = {}
-    for point in found:
+    for point in values:
         if point.name and point.name in seen and seen[point.name] != point.path:
             with at(point.path):
                 raise StudyError(f"two entries of {key} are named '{point.name}': rename one")

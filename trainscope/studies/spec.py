@@ -120,8 +120,8 @@ class RunSpec:
         """
         if isinstance(self.base, str):
             named = self.base.removeprefix("sha256:")
-            given = BaseModel(digest=named) if _DIGEST.fullmatch(named) else BaseModel(self.base)
-            object.__setattr__(self, "base", given)
+            model = BaseModel(digest=named) if _DIGEST.fullmatch(named) else BaseModel(self.base)
+            object.__setattr__(self, "base", model)
         if self.settings.seed:
             object.__setattr__(self, "settings", replace(self.settings, seed=0))
         object.__setattr__(self, "probes", tuple(self.probes))
@@ -319,22 +319,22 @@ class RunSpec:
 
     @cached_property
     def _identity(self) -> Json:
-        found = self.as_dict()
+        identity = self.as_dict()
         stages = ",".join(f"{s.start}:{write_lr(s.lr)}" for s in self.schedule.stages)
-        found |= {"recipe": stages, "epochs": self.schedule.total}
+        identity |= {"recipe": stages, "epochs": self.schedule.total}
         for name in ("shape", "min_lr", "warmup"):
-            found.pop(name, None)
+            identity.pop(name, None)
         if self.read is not None and self.read.pretrain is not None:
-            found |= {"pretrain": self.read.pretrain, "squeezed": self.read.squeezed}
+            identity |= {"pretrain": self.read.pretrain, "squeezed": self.read.squeezed}
         if isinstance(self.base, BaseModel):
             if self.base.digest is None:
                 raise StudyError(f"the weights of {self.base.path} were not read yet: pin the spec")
-            found["base"] = {"digest": self.base.digest}
+            identity["base"] = {"digest": self.base.digest}
         elif isinstance(self.base, RunSpec):
-            found["base"] = self.base._identity
-            if found.get("pretrain") == self.base.schedule.total and not found["squeezed"]:
-                del found["pretrain"], found["squeezed"]  # pruned at the end, as without a P
-        return found
+            identity["base"] = self.base._identity
+            if identity.get("pretrain") == self.base.schedule.total and not identity["squeezed"]:
+                del identity["pretrain"], identity["squeezed"]  # pruned at the end, as without a P
+        return identity
 
     def as_dict(self) -> Json:
         """Return the spec as a JSON object, without what is at its default."""
@@ -342,14 +342,14 @@ class RunSpec:
 
     @cached_property
     def _plain(self) -> Json:
-        found = {"format": FORMAT, **plain(self, without=("base", "action"))}
+        raw = {"format": FORMAT, **plain(self, without=("base", "action"))}
         if self.action is not None:
-            found["action"] = plain(self.action)
+            raw["action"] = plain(self.action)
         if isinstance(self.base, RunSpec):
-            found["base"] = self.base.as_dict()
+            raw["base"] = self.base.as_dict()
         elif isinstance(self.base, BaseModel):
-            found["base"] = plain(self.base)
-        return found
+            raw["base"] = plain(self.base)
+        return raw
 
     @classmethod
     def from_dict(cls, raw: Json) -> RunSpec:
