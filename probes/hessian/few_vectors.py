@@ -29,7 +29,8 @@ from trainscope.probes.subject.passes import NonFiniteError
 from trainscope.probes.subject.streamed import dot, squared
 from trainscope.records.standard_errors import widened
 
-_BLOCK = 2**18
+BLOCK = 2**18
+"""Numbers that are drawn in float64 at once."""
 
 
 class PlainLanczos:
@@ -137,7 +138,7 @@ def _random_pieces(
     found = []
     for tensor, mask in zip(product.measured.tensors, product.measured.masks, strict=True):
         out = torch.empty_like(tensor, requires_grad=False, memory_format=torch.contiguous_format)
-        for part in torch.split(out.view(-1), _BLOCK):
+        for part in torch.split(out.view(-1), BLOCK):
             drawn = torch.randn(len(part), generator=generator, dtype=torch.float64)
             part.copy_(drawn.sign() if signs else drawn)
         found.append(out if mask is None else out.mul_(mask))

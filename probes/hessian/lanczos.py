@@ -14,7 +14,8 @@ from trainscope.probes.hessian.products import Product
 from trainscope.probes.hessian.spaces import Dense, Space, length_of, partial_dot, partial_parts
 
 Values = NDArray[np.float64]
-_SMALL = 2**20
+SMALL = 2**20
+"""Vectors of no more numbers are float64."""
 CHUNK = 8
 """Vectors that are allocated, and multiplied with, at once."""
 AGAIN = 0.5**0.5
@@ -241,4 +242,4 @@ class Lanczos:
 
 def vector_dtype(size: int, dtype: torch.dtype) -> torch.dtype:
     """Return the dtype of vectors of a size: float64 up to 8 MB a vector, else the network's."""
-    return torch.float64 if size <= _SMALL else torch.promote_types(dtype, torch.float32)
+    return torch.float64 if size <= SMALL else torch.promote_types(dtype, torch.float32)

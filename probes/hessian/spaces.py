@@ -15,7 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-_BLOCK = 2**16
+BLOCK = 2**16
 """Single precision loses digits over millions of numbers: so many are added in it, the sums of
 these blocks in double."""
 _DRAWN = 2**20
@@ -91,7 +91,7 @@ def partial_dot(a: Tensor, b: Tensor) -> Tensor:
     """Return the inner product of two local parts of one dtype, float64, []."""
     if a.dtype == torch.float64:
         return torch.dot(a, b)
-    blocks = zip(torch.split(a, _BLOCK), torch.split(b, _BLOCK), strict=True)
+    blocks = zip(torch.split(a, BLOCK), torch.split(b, BLOCK), strict=True)
     return torch.stack([torch.dot(x, y) for x, y in blocks]).double().sum()
 
 
@@ -99,7 +99,7 @@ def partial_parts(rows: Tensor, vector: Tensor) -> Tensor:
     """Return the inner products of rows [k, n] with a vector [n] of one dtype, float64, [k]."""
     if vector.dtype == torch.float64:
         return rows @ vector
-    blocks = zip(torch.split(rows, _BLOCK, 1), torch.split(vector, _BLOCK), strict=True)
+    blocks = zip(torch.split(rows, BLOCK, 1), torch.split(vector, BLOCK), strict=True)
     return torch.stack([x @ y for x, y in blocks]).double().sum(0)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_BLOCK_BYTES = 2**20  # of float64; fits the processor caches
+BLOCK_BYTES = 2**20  # of float64; fits the processor caches
 
 
 def squeezed(rows: Tensor, head: Tensor | None = None) -> Tensor:
@@ -28,7 +28,7 @@ def squeezed(rows: Tensor, head: Tensor | None = None) -> Tensor:
     if inputs <= count:
         small = rows.double()
     else:
-        each = max(1, _BLOCK_BYTES // (8 * count * min(inputs, 4 * count)))
+        each = max(1, BLOCK_BYTES // (8 * count * min(inputs, 4 * count)))
         small = torch.cat([_triangle(part).mT for part in torch.split(rows, each)])
     return small if head is None else head.double() @ small
 
@@ -52,7 +52,7 @@ def singular_values(matrices: Tensor, count: int | None = None) -> Tensor:
 def _triangle(matrices: Tensor) -> Tensor:
     """Return R of the QR factorisation of each transposed matrix [n, C, D], as [n, C, C]."""
     count, classes, _ = matrices.shape
-    rows = max(4 * classes, _BLOCK_BYTES // (8 * classes * count))
+    rows = max(4 * classes, BLOCK_BYTES // (8 * classes * count))
     triangle: Tensor | None = None
     for block in torch.split(matrices, rows, dim=2):
         tall = block.transpose(1, 2).double()

@@ -16,7 +16,7 @@ from torch.autograd.graph import GradientEdge
 from trainscope.networks import undo
 from trainscope.probes.subject.passes import derivative
 
-_BLOCK = 2**18  # values in float64 at once
+BLOCK = 2**18  # values in float64 at once
 
 Take = Callable[[int, Tensor], object]
 """Called with the place of a tensor and its gradient, which must not be written to or kept."""
@@ -116,7 +116,7 @@ class Total:
             total.add_(part)
             return
         rows = total.view(-1), part.detach().reshape(-1)
-        for held, new in zip(*(torch.split(flat, _BLOCK) for flat in rows), strict=True):
+        for held, new in zip(*(torch.split(flat, BLOCK) for flat in rows), strict=True):
             bits = (held.float() + new.float()).view(torch.int32)
             drawn = torch.randint(
                 0, 2**16, bits.shape, dtype=torch.int32, generator=self._generator
@@ -129,7 +129,7 @@ def dot(left: Tensor, right: Tensor) -> Tensor:
     """Return the dot product of two tensors of one shape, each value and the sum in float64."""
     one, two = left.detach().reshape(-1), right.detach().reshape(-1)
     total = one.new_zeros((), dtype=torch.float64)
-    for a, b in zip(torch.split(one, _BLOCK), torch.split(two, _BLOCK), strict=True):
+    for a, b in zip(torch.split(one, BLOCK), torch.split(two, BLOCK), strict=True):
         total += torch.dot(a.double(), b.double())
     return total
 
@@ -138,7 +138,7 @@ def squared(values: Tensor) -> Tensor:
     """Return the sum of squares, each and the sum in float64."""
     flat = values.detach().reshape(-1)
     total = flat.new_zeros((), dtype=torch.float64)
-    for part in torch.split(flat, _BLOCK):
+    for part in torch.split(flat, BLOCK):
         wide = part.double()
         total += torch.dot(wide, wide)
     return total

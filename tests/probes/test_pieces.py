@@ -14,11 +14,10 @@ from trainscope.data import ProbeData
 from trainscope.probes.gradients.sample_gradients import SampleGradients
 from trainscope.probes.hessian.affine import not_affine
 from trainscope.probes.jacobians import singular_values as singular
-from trainscope.probes.subject import footprint as footprints
 from trainscope.probes.subject.behaviour import checked_once
 from trainscope.probes.subject.evaluation import evaluation
 from trainscope.probes.subject.folding import ConvNorm, folded
-from trainscope.probes.subject.footprint import Footprint, footprint
+from trainscope.probes.subject.footprint import footprint
 from trainscope.probes.subject.parameters import measured
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -45,7 +44,7 @@ def test_blocks_change_nothing(shape: tuple[int, ...], monkeypatch: pytest.Monke
     matrices = torch.randn(shape, generator=seeded(1), dtype=torch.float64)
     expected = torch.linalg.svdvals(matrices)
     for size in (1, 4096, 2**24):
-        monkeypatch.setattr(singular, "_BLOCK_BYTES", size)
+        monkeypatch.setattr(singular, "BLOCK_BYTES", size)
         assert torch.allclose(singular.singular_values(matrices), expected, rtol=0, atol=1e-13)
 
 
@@ -224,27 +223,32 @@ def test_flatten_and_unflatten_are_inverse() -> None:
     assert all(torch.equal(a, b) for a, b in zip(weights.keep(pieces), pieces, strict=True))
 
 
-def test_a_network_is_followed_once_for_samples_of_one_shape(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    followed: list[nn.Module] = []
-    whole = footprints._footprint
+class Counting(nn.Flatten):
+    """Counts its calls, also those of copies."""
 
-    def count(network: nn.Module, data: ProbeData) -> Footprint:
-        followed.append(network)
-        return whole(network, data)
+    calls = 0
 
-    monkeypatch.setattr(footprints, "_footprint", count)
-    one, other = (nn.Sequential(nn.Flatten(), nn.Linear(4, 2)) for _ in range(2))
+    def forward(self, x: Tensor) -> Tensor:
+        """Return rows."""
+        Counting.calls += 1
+        return super().forward(x)
+
+
+def test_a_network_is_followed_once_for_samples_of_one_shape() -> None:
+    one, other = (nn.Sequential(Counting(), nn.Linear(4, 2)) for _ in range(2))
     data = ProbeData("", torch.randn(6, 4), torch.zeros(6, dtype=torch.int64))
     square = ProbeData("", torch.randn(6, 2, 2), torch.zeros(6, dtype=torch.int64))
+
+    def calls(network: nn.Module, data: ProbeData) -> int:
+        before = Counting.calls
+        footprint(network, data)
+        return Counting.calls - before
+
+    whole, each = footprint(one, data), calls(one, data)
+    assert each > 0
     with checked_once():
-        for network in (one, other, one):
-            found = footprints.footprint(network, data)
-            assert footprints.footprint(network, data.first(2)) == found == whole(network, data)
-        assert followed == [one, other]
-        footprints.footprint(one, square)
-        assert len(followed) == 3
-    footprints.footprint(one, data)
-    footprints.footprint(one, data)
-    assert len(followed) == 5
+        assert [calls(network, data) for network in (one, other, one)] == [each, each, 0]
+        assert calls(one, data.first(2)) == 0
+        assert footprint(one, data.first(2)) == whole
+        assert calls(one, square) == each
+    assert [calls(one, data), calls(one, data)] == [each, each]

@@ -53,7 +53,7 @@ def test_what_candidates_cost_is_worked_out_once(monkeypatch):
     plan = study(oracle={"keep": {"conv1": 2}}).plan()
     cut, done = [], costs.sparsify
     monkeypatch.setattr(costs, "sparsify", lambda *each: cut.append(each[1]) or done(*each))
-    monkeypatch.setattr(costs, "_rate", lambda *_: None)
+    monkeypatch.setattr(costs, "rate_of", lambda *_: None)
     found = costs.forecast(plan)
     assert len(set(found.each)) == 1
     assert len([each for each in cut if each.kept]) == 1

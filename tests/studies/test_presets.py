@@ -42,7 +42,7 @@ def test_it_can_be_planned_and_stands_for_its_paper(name, small):
 def test_a_small_twin_squeezes_no_pretraining_to_nothing(name, monkeypatch):
     plan = study_of(name, True).plan()
     squeezed = [p for p in plan if p.spec.read is not None and p.spec.read.squeezed]
-    monkeypatch.setattr(costs, "_rate", lambda *_: None)
+    monkeypatch.setattr(costs, "rate_of", lambda *_: None)
     assert not costs.forecast(squeezed).refused
 
 

@@ -45,6 +45,6 @@ def test_of_other_machines_nothing_is_said(name):
 
 def test_nobody_is_told_apart_without_the_kernels_word(monkeypatch, tmp_path):
     name = this_process()
-    monkeypatch.setattr("trainscope.studies.processes._PROC", tmp_path)
+    monkeypatch.setattr("trainscope.studies.processes.PROC", tmp_path)
     assert this_process() == ""
     assert not is_gone(name)

@@ -50,9 +50,11 @@ class Measuring:
         data: The pinned samples.
         flops: Multiply-adds of one sample of the base network.
         budget: Seconds; None for as long as it takes.
-        tell: Told what is done next; its method `share`, where it has one, how far that is.
+        tell: Told what is done next, and as a `SharedProgress` how far that is.
         fixed: The number of pinned samples was asked for, so that all of them are measured on.
         update: Called whenever more is known.
+        measured: The columns of each probe that has some.
+        stopped: Ctrl-C ended it.
     """
 
     probes: Sequence[Probe]

@@ -75,7 +75,7 @@ def forecast(
     Raises:
         TrainscopeError: No run of the plan can be done: what is said of the first.
     """
-    sizes = _Sizes(tell or (lambda _: None))
+    sizes = RunSizes(tell or (lambda _: None))
     each: list[float | None] = []
     refused: dict[int, TrainscopeError] = {}
     epochs, known = 0, True
@@ -98,7 +98,7 @@ def forecast(
     if len(refused) == len(plan) > 0:
         raise refused[0]
     stem_flops = {key: _times(sizes.of(stem), length) for key, (length, stem) in stems.items()}
-    rate = _rate(plan, done, sizes)
+    rate = rate_of(plan, done, sizes)
     whole = sum(f for f in each if f is not None) if known else None
     shared = None if None in stem_flops.values() else sum(f or 0.0 for f in stem_flops.values())
     seconds = None
@@ -128,7 +128,7 @@ def _times(flops_of_one: float | None, epochs: int) -> float | None:
     return None if flops_of_one is None else flops_of_one * epochs
 
 
-class _Sizes:
+class RunSizes:
     """FLOPs and samples, each worked out once."""
 
     def __init__(self, tell: Callable[[str], None]) -> None:
@@ -216,7 +216,9 @@ def _counted(action: Action) -> Action | dict[str, int]:
     return {layer: len(places) for layer, places in action.kept.items()}
 
 
-def _rate(plan: Sequence[Planned], done: Sequence[Row], sizes: _Sizes) -> tuple[float, str] | None:
+def rate_of(
+    plan: Sequence[Planned], done: Sequence[Row], sizes: RunSizes
+) -> tuple[float, str] | None:
     """Return the multiply-adds a second of this machine and how that is known."""
     if not plan:
         return None

@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-_PROC = Path("/proc")
+PROC = Path("/proc")
+"""Where Linux tells of processes; elsewhere there is none, and nobody is told apart."""
 
 
 def this_process() -> str:
@@ -39,8 +40,8 @@ def is_gone(process: str) -> bool:
 def _machine() -> str | None:
     """Return this boot of this machine, and the container in which process ids are counted."""
     try:
-        boot = (_PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{boot} {os.readlink(_PROC / 'self/ns/pid')}"
+        boot = (PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {os.readlink(PROC / 'self/ns/pid')}"
     except OSError:
         return None
 
@@ -48,7 +49,7 @@ def _machine() -> str | None:
 def _stat(pid: int) -> list[str]:
     """Return what the kernel says of a process, from its state on; nothing where it is unknown."""
     try:
-        text = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
+        text = (PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return []
     return text.rpartition(")")[2].split()

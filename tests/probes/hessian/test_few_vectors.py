@@ -181,7 +181,7 @@ def test_without_double_backward_the_way_out_is_named() -> None:
 def test_the_top_eigenvalue_takes_two_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(undo, "LARGE", 0)
     for module in (streamed, few_vectors):
-        monkeypatch.setattr(module, "_BLOCK", 256)
+        monkeypatch.setattr(module, "BLOCK", 256)
     network, data = stack()
     one = ProbeData("random", data.inputs[:1], data.labels[:1])
     size = sum(p.nbytes for p in network.parameters())

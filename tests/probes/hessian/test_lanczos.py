@@ -37,7 +37,7 @@ def test_a_large_space_is_float32_at_least_and_as_good(
     matrix, start = (q * exact) @ q.T, torch.randn(400, generator=seeded(1), dtype=torch.float64)
     whole = grown(matrix, start, 60)
     assert whole.basis.dtype == torch.float64
-    monkeypatch.setattr(lanczos, "_SMALL", 4)
+    monkeypatch.setattr(lanczos, "SMALL", 4)
     large = grown(matrix, start, 60, dtype)
     assert large.basis.dtype == torch.float32
     gap = (large.basis @ large.basis.T - torch.eye(60)).abs().max()
@@ -48,7 +48,7 @@ def test_a_large_space_is_float32_at_least_and_as_good(
 @pytest.mark.usefixtures("one_thread")
 def test_the_vectors_of_a_million_weights_are_of_length_one() -> None:
     """Added up in float32 on one thread, a norm of so many is off by 1e-4, and so is symmetry."""
-    size = lanczos._SMALL * 3 // 2
+    size = lanczos.SMALL * 3 // 2
     values = torch.linspace(-1, 3, size).square()
     start = torch.randn(size, generator=seeded(1), dtype=torch.float64)
     krylov = Lanczos(lambda v: values * v, start, seeded(0), torch.float32)

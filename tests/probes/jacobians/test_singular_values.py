@@ -13,7 +13,7 @@ from trainscope.probes.jacobians import singular_values as singular
 def test_matrices_of_single_precision_lose_nothing(
     shape: tuple[int, int, int], block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(singular, "_BLOCK_BYTES", block)
+    monkeypatch.setattr(singular, "BLOCK_BYTES", block)
     count, classes, inputs = shape
     generator = torch.Generator().manual_seed(0)
     # Small integers times powers of two: exact in float32, and of a condition beyond it.

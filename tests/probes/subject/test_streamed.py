@@ -105,7 +105,7 @@ def test_the_gradient_takes_one_copy_of_the_weights(
     monkeypatch.setattr("trainscope.probes.gradients.rule_gradients.rules_of", lambda *_: {})
     for module in ("rule", "sample"):
         monkeypatch.setattr(f"trainscope.probes.gradients.{module}_gradients.BUDGET", 0)
-    monkeypatch.setattr("trainscope.probes.subject.streamed._BLOCK", 256)
+    monkeypatch.setattr("trainscope.probes.subject.streamed.BLOCK", 256)
     with PeakBytes(*network.parameters(), *network.buffers()) as peak:
         found = Gradient().measure(network, data)
     assert found.notes["per-sample gradients"] == "one by one"
