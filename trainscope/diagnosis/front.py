@@ -15,42 +15,35 @@ from trainscope.records import Diagnosis, Measurements
 
 ACTION_OPTIONS = frozenset(each.name for each in fields(ActionRequest))
 Options = ParamSpec("Options")
-Asked = TypeVar("Asked", bound=MeasureRequest)
+Request = TypeVar("Request", bound=MeasureRequest)
 Answer = TypeVar("Answer")
 
 
-def _asked_by(
-    request: Callable[Options, Asked],
-) -> Callable[[Callable[[Asked], Answer]], Callable[Options, Answer]]:
+def _taking(
+    request: Callable[Options, Request],
+) -> Callable[[Callable[[Request], Answer]], Callable[Options, Answer]]:
     """Return a decorator: the function takes the fields of a request in the place of the request.
 
     Its signature is that of the request, and its docstring has the request's descriptions.
     """
+    signature, hints, texts = (
+        inspect.signature(request),
+        get_type_hints(request),
+        _descriptions(request),
+    )
 
-    def decorate(answer: Callable[[Asked], Answer]) -> Callable[Options, Answer]:
-        signature, name = inspect.signature(request), answer.__name__
-
+    def decorate(answer: Callable[[Request], Answer]) -> Callable[Options, Answer]:
         @wraps(answer)
         def front(*args: Options.args, **kwargs: Options.kwargs) -> Answer:
-            for option in ACTION_OPTIONS - signature.parameters.keys():
-                if kwargs.pop(option, None) is not None:
-                    raise ActionError(
-                        f"{name} takes one network as it is: use diagnose for an action"
-                    )
-            try:
-                signature.bind(*args, **kwargs)
-            except TypeError as error:
-                raise TypeError(f"{name}() {error}") from None
+            _check_call(answer.__name__, signature, args, kwargs)
             return answer(request(*args, **kwargs))
 
         returned = get_type_hints(answer)["return"]
         front.__signature__ = signature.replace(  # type: ignore[attr-defined]
             return_annotation=returned
         )
-        hints = get_type_hints(request)
         front.__annotations__ = {name: hints[name] for name in signature.parameters}
         front.__annotations__["return"] = returned
-        texts = _descriptions(request)
         described = "".join(texts[name] for name in signature.parameters)
         before, raises, after = inspect.cleandoc(answer.__doc__ or "").partition("Raises:")
         front.__doc__ = f"{before}Args:\n{described}\n{raises}{after}"
@@ -59,20 +52,38 @@ def _asked_by(
     return decorate
 
 
-def _descriptions(record: object) -> dict[str, str]:
+def _check_call(
+    name: str, signature: inspect.Signature, args: tuple[object, ...], options: dict[str, object]
+) -> None:
+    """Refuse options that a function does not take, by its own name; an action of None is none.
+
+    Raises:
+        ActionError: They describe an action.
+        TypeError: They are others.
+    """
+    for option in ACTION_OPTIONS - signature.parameters.keys():
+        if options.pop(option, None) is not None:
+            raise ActionError(f"{name} takes one network as it is: use diagnose for an action")
+    try:
+        signature.bind(*args, **options)
+    except TypeError as error:
+        raise TypeError(f"{name}() {error}") from None
+
+
+def _descriptions(request: object) -> dict[str, str]:
     """Return the lines of a dataclass's docstrings that describe each field, by its name."""
-    found: dict[str, str] = {}
-    for kind in inspect.getmro(record):  # type: ignore[arg-type]  # it is a class
-        text = inspect.cleandoc(kind.__doc__ or "").partition("Attributes:\n")[2]
-        for line in text.splitlines(keepends=True):
-            if not line.startswith(" " * 8):
+    texts: dict[str, str] = {}
+    for kind in inspect.getmro(request):  # type: ignore[arg-type]  # it is a class
+        section = inspect.cleandoc(kind.__doc__ or "").partition("Attributes:\n")[2]
+        for line in section.splitlines():
+            if not line.startswith(" " * 8):  # the first line of a field
                 name = line.strip().partition(":")[0]
-                found[name] = ""
-            found[name] += line.rstrip() + "\n"
-    return found
+                texts[name] = ""
+            texts[name] += f"{line}\n"
+    return texts
 
 
-@_asked_by(DiagnoseRequest)
+@_taking(DiagnoseRequest)
 def examine(request: DiagnoseRequest) -> Outcome:
     """Open a network and measure it; after an action, measure again and say what that did.
 
@@ -85,7 +96,7 @@ def examine(request: DiagnoseRequest) -> Outcome:
     return run(request)
 
 
-@_asked_by(DiagnoseRequest)
+@_taking(DiagnoseRequest)
 def diagnose(request: DiagnoseRequest) -> Diagnosis:
     """Measure a network before and after a sparsifying action, and return the Diagnosis.
 
@@ -102,7 +113,7 @@ def diagnose(request: DiagnoseRequest) -> Diagnosis:
     return run(request).diagnosis
 
 
-@_asked_by(MeasureRequest)
+@_taking(MeasureRequest)
 def measure(request: MeasureRequest) -> Measurements:
     """Measure a network before any action, and return the Measurement of each probe by its name.
 
