@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from trainscope.comparison.significance import (
@@ -127,25 +127,20 @@ def cross_validate(
         )
     elif same and main.p < EACH:
         outcome = CrossOutcome.FIRST if lead.value > 0 else CrossOutcome.SECOND
-    sentence = _sentence(
-        outcome, main, interaction, under, effect, better, cells, methods, setups, metric
-    )
-    return CrossVerdict(outcome, main, interaction, under, effect, better, sentence)
+    verdict = CrossVerdict(outcome, main, interaction, under, effect, better, "")
+    return replace(verdict, sentence=_sentence(verdict, cells, methods, setups, metric))
 
 
 def _sentence(
-    outcome: CrossOutcome,
-    main: Contrast,
-    interaction: Contrast,
-    under: tuple[Contrast, Contrast],
-    effect: float | None,
-    better: Contrast | None,
+    verdict: CrossVerdict,
     cells: Sequence[Sequence[float]],
     methods: tuple[str, str],
     setups: tuple[str, str],
     metric: Metric,
 ) -> str:
-    size = "" if effect is None else f", Hedges' g {abs(effect):.1f}"
+    """Say a verdict that has no sentence yet."""
+    outcome, main, better = verdict.outcome, verdict.main, verdict.better
+    size = "" if verdict.effect is None else f", Hedges' g {abs(verdict.effect):.1f}"
     if outcome in (CrossOutcome.FIRST, CrossOutcome.SECOND):
         winner, loser = methods if outcome is CrossOutcome.FIRST else methods[::-1]
         return (
@@ -162,12 +157,13 @@ def _sentence(
             if better.significant
             else f"their better cells do not differ significantly ({interval_text(better, metric)})"
         )
-        told = " and ".join(
-            _lead(part, methods, setup, metric) for part, setup in zip(under, setups, strict=True)
+        leads = " and ".join(
+            _lead(part, methods, setup, metric)
+            for part, setup in zip(verdict.under, setups, strict=True)
         )
         return (
-            f"The two interact: {told} (interaction p = {interaction.p:.2g}), so neither method is "
-            f"better as such and the better cell counts: {last}."
+            f"The two interact: {leads} (interaction p = {verdict.interaction.p:.2g}), so neither "
+            f"method is better as such and the better cell counts: {last}."
         )
     if min(map(len, cells)) < 2:
         return f"Undecided between {methods[0]} and {methods[1]}: a test needs two seeds a cell."
