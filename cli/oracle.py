@@ -129,7 +129,7 @@ def command(
     from trainscope.networks import digest
     from trainscope.records import files
     from trainscope.studies.oracle_study import FILE, study_of
-    from trainscope.studies.spec import BaseModel
+    from trainscope.studies.spec import BaseModel, RunSpec
 
     if len(layer) != len(keep):
         raise click.UsageError("give --keep once for each --layer.")
@@ -154,20 +154,17 @@ def command(
         if not retrain or recipe is None:
             say(f"wrote {output / FILE}")
             return
-        names = [] if probes is None else probe_names(probes)
         path = str(checkpoint.absolute())
-        study = study_of(
-            found,
-            BaseModel(path, digest(network.module), asked.arch, asked.model),
+        retraining = RunSpec(
             recipe,
-            seeds=retrain,
+            base=BaseModel(path, digest(network.module), asked.arch, asked.model),
             data=asked.data,
             task=asked.task,
             settings=settings,
             epochs=epochs,
-            probes=names,
-            store=output / "study.db",
+            probes=() if probes is None else tuple(probe_names(probes)),
         )
+        study = study_of(found, retraining, seeds=retrain, store=output / "study.db")
         _retrain(study, found, workers, output, titles=not no_titles)
 
 

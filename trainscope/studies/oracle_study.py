@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,8 @@ from trainscope.records.reading import text_of
 from trainscope.sparsify import Action
 from trainscope.studies.oracle import OracleSearch, PruningTrial
 from trainscope.studies.results import Row
-from trainscope.studies.spec import BaseModel, RunSpec
+from trainscope.studies.spec import RunSpec
 from trainscope.studies.study import Study
-from trainscope.training.settings import Settings
 
 FAMILY = "trainscope.oracle/"
 SCHEMA = FAMILY + "1"
@@ -25,53 +24,22 @@ FILE = "oracle.json"
 
 
 def study_of(
-    found: OracleSearch,
-    base: BaseModel,
-    recipe: str,
-    *,
-    name: str = "oracle",
-    seeds: int = 1,
-    data: str | None = None,
-    task: str | None = None,
-    settings: Settings | None = None,
-    epochs: int | None = None,
-    probes: Sequence[str] = (),
-    store: str | Path | None = None,
+    found: OracleSearch, retraining: RunSpec, seeds: int = 1, store: str | Path | None = None
 ) -> Study:
-    """Return a study that retrains every candidate of a search.
+    """Return a study, "oracle", that retrains every candidate of a search.
 
     Args:
         found: The search.
-        base: What was searched.
-        recipe: Of retraining, as `RunSpec.recipe`.
-        name: Of the study.
+        retraining: What was searched, retrained without an action.
         seeds: Retrainings of each candidate.
-        data: As `RunSpec.data`.
-        task: As `RunSpec.task`.
-        settings: Of retraining.
-        epochs: As `RunSpec.epochs`.
-        probes: Measured before the first step.
         store: Where the runs are kept.
-
-    Raises:
-        StudyError: The recipe is none.
     """
     runs = [
-        RunSpec(
-            recipe,
-            data=data,
-            base=base,
-            action=Action(kept=trial.kept),
-            epochs=epochs,
-            settings=settings or Settings(),
-            task=task,
-            probes=tuple(probes),
-            seed=seed,
-        )
+        replace(retraining, action=Action(kept=trial.kept), seed=seed)
         for seed in range(seeds)  # each once, before one comes again
         for trial in found.trials
     ]
-    return Study(name, runs=runs, store=store)
+    return Study("oracle", runs=runs, store=store)
 
 
 def joined(rows: Sequence[Row], found: OracleSearch) -> list[Row]:
