@@ -12,7 +12,6 @@ from typing import Any, Generic, TypeVar, Union, cast, get_args, get_origin, get
 
 from trainscope.errors import StudyError, TrainscopeError
 from trainscope.sparsify import Action
-from trainscope.sparsify.criteria import find
 from trainscope.studies.lines import Path
 from trainscope.studies.plain import from_plain
 from trainscope.studies.unknown import unknown
@@ -127,7 +126,7 @@ class At:
 
     def moved(self, error: TrainscopeError, path: Path) -> StudyError:
         """Return an error that says the line of a value, whatever it said before."""
-        bare = getattr(error, "bare", str(error))
+        bare = error.bare if isinstance(error, StudyError) else str(error)
         return StudyError(f"{self._line(path)}{bare}", bare)
 
     def _line(self, path: Path) -> str:
@@ -273,23 +272,13 @@ def as_action(
     if not isinstance(point.value, Action):
         with at(point.path):
             raise StudyError(f"an action is a table or '{NONE}', not {point.value!r}")
-    criterion = point.value.criterion
-    needs = getattr(_criterion(criterion), "needs", ())
-    wanted = sorted({str(getattr(n, "value", n)) for n in needs} - {WEIGHT})
+    wanted = sorted({str(each) for each in point.value.needs} - {WEIGHT})
     bare = [name for name in data if name is None or name.startswith("random:")]
     if wanted and bare:
         with at((*point.path, "criterion")):
             raise StudyError(
-                f"the criterion {getattr(criterion, 'name', criterion)} needs data (for "
+                f"the criterion {point.value.criterion_name} needs data (for "
                 f"{', '.join(wanted)}), and {bare[0] or 'no data'} is what the study gives: name "
                 "labelled data"
             )
     return point
-
-
-def _criterion(given: Any) -> Any:
-    """Return the object of a criterion; None for one that ranks blocks and has none."""
-    try:
-        return find(given) if isinstance(given, str) else given
-    except TrainscopeError:
-        return None
