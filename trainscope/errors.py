@@ -39,7 +39,7 @@ class NotFetchedError(DataError):
         offer: The rest of it.
     """
 
-    def __init__(self, message: str, offer: str) -> None:
+    def __init__(self, message: str, offer: str = "") -> None:
         super().__init__(message + offer)
         self.without_offer = message
 
@@ -56,7 +56,7 @@ class NoOpError(ActionError):
         reached: The share at zero of the weights that the action was asked of.
     """
 
-    def __init__(self, message: str, reached: float) -> None:
+    def __init__(self, message: str, reached: float = 0.0) -> None:
         super().__init__(message)
         self.reached = reached
 

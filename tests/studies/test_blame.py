@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 from small_studies import NETWORK
 
-from trainscope.errors import StudyError, TrainscopeError
+from trainscope.errors import (
+    ActionError,
+    NoOpError,
+    NotFetchedError,
+    StudyError,
+    TrainscopeError,
+)
 from trainscope.sparsify import Action
 from trainscope.studies import Study
 from trainscope.studies.grid import Base
@@ -145,3 +153,17 @@ def test_the_line_is_that_of_the_field_wherever_the_file_lies(old, new, line, fo
     with pytest.raises(StudyError, match=rf"grid.toml, line {line}: ") as raised:
         Study.read(path).plan()
     assert str(raised.value).count("line ") == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        StudyError("line 3: a", "a", field=("ratios", "conv1")),
+        ActionError("a", field=("ratio",)),
+        NotFetchedError("it is not here", ", or fetch it"),
+        NoOpError("all of it is gone", reached=0.5),
+    ],
+)
+def test_an_error_comes_whole_from_another_process(error):
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
