@@ -18,7 +18,7 @@ from trainscope.cli.options import (
     task_option,
 )
 from trainscope.cli.printing import remark, say, show
-from trainscope.cli.taking import take
+from trainscope.cli.taking import check_all_taken, take
 from trainscope.cli.training_options import build_settings, optimizer_options
 
 if TYPE_CHECKING:
@@ -139,6 +139,7 @@ def command(
         raise click.UsageError("give --recipe, like --recipe F10,1e-2, or --retrain 0.")
     settings = build_settings(options)
     asked = take(NetworkOptions, options)
+    check_all_taken(options)
     network, dataset = asked.open(checkpoint)
     with files.folder(output):
         found = _search(

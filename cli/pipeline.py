@@ -30,7 +30,7 @@ from trainscope.cli.schedule_options import (
     shape_options,
 )
 from trainscope.cli.sections import Sectioned
-from trainscope.cli.taking import take
+from trainscope.cli.taking import check_all_taken, take
 from trainscope.cli.training_options import build_settings, lora_options, training_options
 
 
@@ -109,6 +109,7 @@ def command(
         settings=build_settings(options),
         measuring=measuring,
     )
+    check_all_taken(options)
     if len(recipes) > 1 or seeds or workers or store:
         refuse_single(click.get_current_context())
         study = study_of(asked, recipes, seeds or 1, store or STORE)

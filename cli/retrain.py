@@ -27,7 +27,7 @@ from trainscope.cli.schedule_options import (
     schedule_options,
 )
 from trainscope.cli.sections import Sectioned
-from trainscope.cli.taking import take
+from trainscope.cli.taking import check_all_taken, take
 from trainscope.cli.training_options import build_settings, lora_options, training_options
 
 WEIGHTS = {
@@ -81,6 +81,7 @@ def command(
     plan = take(PlanOptions, options)
     settings = build_settings(options)
     schedule = take(ScheduleOptions, options).build()
+    check_all_taken(options)
     action = asked.build(settings.seed) if asked.prunes else None
     over = plan.build()
     if over is not None:

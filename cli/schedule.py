@@ -10,7 +10,7 @@ import click
 from trainscope.cli.options import Place, no_titles_option
 from trainscope.cli.printing import remark, say, say_json
 from trainscope.cli.schedule_options import ScheduleOptions, ShapeOptions, shape_options
-from trainscope.cli.taking import take
+from trainscope.cli.taking import check_all_taken, take
 
 
 @click.command("schedule")
@@ -47,6 +47,7 @@ def command(
     from trainscope.training.recipe import parse_recipe
 
     shape = take(ShapeOptions, options)
+    check_all_taken(options)
     if plot is not None:
         kind_of_picture(plot)
     if speedup is not None and (":" in recipe or not parse_recipe(recipe).squeezed):

@@ -21,7 +21,7 @@ from trainscope.cli.printing import remark
 from trainscope.cli.running import RunOptions, run_and_show
 from trainscope.cli.schedule_options import ScheduleOptions, schedule_options
 from trainscope.cli.sections import Sectioned
-from trainscope.cli.taking import take
+from trainscope.cli.taking import check_all_taken, take
 from trainscope.cli.training_options import build_settings, training_options
 
 if TYPE_CHECKING:
@@ -85,8 +85,9 @@ def command(
 
     running, measuring = RunOptions.taken(options), take(MeasuringOptions, options)
     settings = build_settings(options)
-    network, dataset = take(NetworkOptions, options).open(like)
-    asked = take(ScheduleOptions, options)
+    asked, source = take(ScheduleOptions, options), take(NetworkOptions, options)
+    check_all_taken(options)
+    network, dataset = source.open(like)
     run = run_beside(like, network)
     network = regrown(network) if regrow else network
     if asked.recipe is None and asked.schedule is None:

@@ -13,7 +13,7 @@ from trainscope.cli.options import task_option
 from trainscope.cli.running import RunOptions, run_and_show
 from trainscope.cli.schedule_options import ScheduleOptions, schedule_options
 from trainscope.cli.sections import Sectioned
-from trainscope.cli.taking import take
+from trainscope.cli.taking import check_all_taken, take
 from trainscope.cli.training_options import build_settings, training_options
 
 
@@ -38,6 +38,7 @@ def command(**options: Any) -> None:
     network = take(NewNetworkOptions, options)
     settings = build_settings(options)
     schedule = take(ScheduleOptions, options).build()
+    check_all_taken(options)
     dataset = network.open_data()
     job = training_job(network.name, dataset, schedule, settings)
     hook, watched = measuring.hook(dataset, settings)
