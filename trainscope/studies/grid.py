@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path as FilePath
@@ -12,7 +11,7 @@ from typing import Any, Generic, TypeVar, Union, cast, get_args, get_origin, get
 
 from trainscope.errors import StudyError, TrainscopeError
 from trainscope.sparsify import Action
-from trainscope.studies.lines import Path
+from trainscope.studies.lines import At, Path
 from trainscope.studies.plain import from_plain
 from trainscope.studies.unknown import unknown
 
@@ -103,39 +102,6 @@ class Base:
             raise StudyError("a base has a checkpoint, or an architecture to pretrain: give one")
         if self.seed < 0:
             raise StudyError(f"the seed {self.seed} is below 0", field=("seed",))
-
-
-class At:
-    """Says of an error where in the study's file it is.
-
-    Args:
-        file: The file's name; None for a study that no file describes.
-        lines: The line of each value, as `lines_of` returns them.
-    """
-
-    def __init__(self, file: str | None = None, lines: Mapping[Path, int] | None = None) -> None:
-        self.file, self.lines = file, lines or {}
-
-    @contextmanager
-    def __call__(self, path: Path) -> Iterator[None]:
-        """Add the line of a value, or of its field at fault, to the errors of the block."""
-        try:
-            yield
-        except TrainscopeError as error:
-            raise self.moved(error, (*path, *error.field)) from error
-
-    def moved(self, error: TrainscopeError, path: Path) -> StudyError:
-        """Return an error that says the line of a value, whatever it said before."""
-        bare = error.bare if isinstance(error, StudyError) else str(error)
-        return StudyError(f"{self._line(path)}{bare}", bare)
-
-    def _line(self, path: Path) -> str:
-        if self.file is None:
-            return ""
-        while path and path not in self.lines:
-            path = path[:-1]
-        line = self.lines.get(path)
-        return f"{self.file}: " if line is None else f"{self.file}, line {line}: "
 
 
 def points(raw: Any, key: str, at: At, read: Callable[[Any], Value]) -> list[AxisValue[Value]]:

@@ -5,6 +5,10 @@ from __future__ import annotations
 import re
 import tomllib
 from bisect import bisect_left
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from trainscope.errors import StudyError, TrainscopeError
 
 Path = tuple[str | int, ...]
 """Keys and places in lists, from the outermost to the value: ("action", 0, "ratio")."""
@@ -23,6 +27,39 @@ def lines_of(text: str) -> dict[Path, int]:
         text: TOML that `tomllib` reads.
     """
     return _Scanner(text).scan()
+
+
+class At:
+    """Says of an error where in the study's file it is.
+
+    Args:
+        file: The file's name; None for a study that no file describes.
+        lines: The line of each value, as `lines_of` returns them.
+    """
+
+    def __init__(self, file: str | None = None, lines: Mapping[Path, int] | None = None) -> None:
+        self.file, self.lines = file, lines or {}
+
+    @contextmanager
+    def __call__(self, path: Path) -> Iterator[None]:
+        """Add the line of a value, or of its field at fault, to the errors of the block."""
+        try:
+            yield
+        except TrainscopeError as error:
+            raise self.moved(error, (*path, *error.field)) from error
+
+    def moved(self, error: TrainscopeError, path: Path) -> StudyError:
+        """Return an error that says the line of a value, whatever it said before."""
+        bare = error.bare if isinstance(error, StudyError) else str(error)
+        return StudyError(f"{self._line(path)}{bare}", bare)
+
+    def _line(self, path: Path) -> str:
+        if self.file is None:
+            return ""
+        while path and path not in self.lines:
+            path = path[:-1]
+        line = self.lines.get(path)
+        return f"{self.file}: " if line is None else f"{self.file}, line {line}: "
 
 
 class _Scanner:

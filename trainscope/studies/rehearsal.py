@@ -15,8 +15,7 @@ from trainscope.networks.registry import architecture
 from trainscope.records import Kind, files
 from trainscope.sparsify import Action, sparsify
 from trainscope.studies.executing import dataset_of, found_beside, opened_base
-from trainscope.studies.grid import At
-from trainscope.studies.lines import Path
+from trainscope.studies.lines import At, Path
 from trainscope.studies.planned import Planned
 from trainscope.studies.roots import root_key, root_of
 from trainscope.studies.spec import BaseModel, RunSpec

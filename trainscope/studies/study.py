@@ -12,8 +12,7 @@ from trainscope.errors import StudyError, TrainscopeError
 from trainscope.records.text import plain as plain_text
 from trainscope.studies.crossing import KNOWN_COLUMNS, Crossing, crossed
 from trainscope.studies.executing import digest_of
-from trainscope.studies.grid import At
-from trainscope.studies.lines import lines_of
+from trainscope.studies.lines import At, lines_of
 from trainscope.studies.named import name_of, parsed, place_of, read_toml
 from trainscope.studies.oracle_axis import OracleActions
 from trainscope.studies.plain import from_plain
