@@ -25,9 +25,7 @@ from trainscope.data import (
 from trainscope.errors import DataError
 from trainscope.networks import Network, check_classes
 from trainscope.networks.example import Example
-from trainscope.networks.given import brought, call_of, given_network, with_inputs_of
-from trainscope.networks.guess_shape import guess_input_shape
-from trainscope.networks.hub import hub_of_module
+from trainscope.networks.given import call_of, given_network, with_inputs_of
 from trainscope.probes.subject.footprint import footprint
 from trainscope.records import Columns
 from trainscope.sparsify import has_batch_norm
@@ -163,49 +161,6 @@ def _indexed(
     if data.num_classes is not None and type(data.task) is Classification:
         check_classes(network, data.num_classes, data.name)
     return data
-
-
-def open_module(
-    module: nn.Module,
-    given: str | Given | None,
-    task: Task | None,
-    *,
-    input_shape: tuple[int, ...] | None = None,
-    class_index: Path | None = None,
-    download: bool = False,
-    reading: Reading | None = None,
-    dtype: torch.dtype | None = None,
-) -> tuple[Network, Dataset | RandomInputs]:
-    """Return a module that a person brings as a Network, and the data that it is measured on.
-
-    Args:
-        module: Not changed.
-        given: As in `open_data`; there must be some.
-        task: What the module is asked to do; None as in `open_data`.
-        input_shape: Of images that are resized to the network; found by trying where not given.
-        class_index: As in `fitted`.
-        download: Fetch what torchvision can fetch.
-        reading: As in `open_data`.
-        dtype: In which it is measured, as `brought` takes it.
-
-    Raises:
-        DataError: There is no data, or it is at fault.
-        CheckpointError: The module does not take it, or its outputs do not fit the task.
-    """
-    if given is None:
-        raise DataError(
-            "a module does not say what data it takes: give data=loader, or data='random:1x28x28'"
-        )
-    folder = isinstance(given, str) and given.startswith("imagefolder:")
-    shape = input_shape or (guess_input_shape(module) if folder else ())
-    data = open_data(given, shape, task, download=download, reading=reading)
-    if not isinstance(data, RandomInputs):
-        data = suited(data, module)
-    inner = module.module if isinstance(module, nn.DataParallel) else module
-    how = "the module that was given"
-    named = Network(inner, type(inner).__name__, (), None, how, hub=hub_of_module(inner))
-    network, data = tried(named, data, class_index)
-    return brought(network, dtype), data
 
 
 def default_samples(cost: int, network: Network, *, budget: float | None) -> int:

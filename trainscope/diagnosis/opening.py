@@ -17,7 +17,6 @@ from trainscope.diagnosis.inputs import (
     fitted,
     is_plain,
     open_data,
-    open_module,
     refuse_random,
     suited,
     tried,
@@ -27,7 +26,8 @@ from trainscope.networks import Network
 from trainscope.networks.custom import Trial
 from trainscope.networks.forward import check_forward
 from trainscope.networks.given import brought, given_network
-from trainscope.networks.hub import Head, local_folder, task_of
+from trainscope.networks.guess_shape import guess_input_shape
+from trainscope.networks.hub import Head, hub_of_module, local_folder, task_of
 from trainscope.networks.network import Hub
 from trainscope.networks.trusting import open_as_asked
 from trainscope.task import Classification, Task
@@ -98,28 +98,13 @@ class Opening:
         if not isinstance(subject, nn.Module | Network):
             self._check_named(data, task)
         if isinstance(subject, nn.Module):
-            return open_module(
-                subject,
-                data,
-                self._data_task(data),
-                input_shape=self.input_shape,
-                class_index=self.class_index,
-                download=self.download,
-                reading=self.text.reading(None),
-                dtype=self.dtype,
-            )
+            return self._of_module(subject, data)
         own = self.model is not None or self.unsafe_load
         if isinstance(subject, str | Path) and is_text(data) and not own:
             self._opened(subject, None)  # what is wrong with the network is said before the text is
         early = None
         if data is not None and (not isinstance(data, str) or self._says_shape(data)):
-            early = open_data(
-                data,
-                (),
-                self._data_task(data),
-                download=self.download,
-                reading=self.text.reading(None),
-            )
+            early = self._data(data, (), self._data_task(data))
         base = self._opened(subject, early)
         if self.input_shape is not None:
             check_forward(base.module, self.input_shape, base.architecture)
@@ -134,6 +119,38 @@ class Opening:
         if not isinstance(source, RandomInputs):
             source = suited(source, base.module)
         return tried(base, source, self.class_index)
+
+    def _of_module(
+        self, module: nn.Module, data: str | Given | None
+    ) -> tuple[Network, Dataset | RandomInputs]:
+        """Return a module that a person brings, which is not changed, and its data.
+
+        Raises:
+            DataError: There is no data, or it is at fault.
+            CheckpointError: The module does not take it, or its outputs do not fit the task.
+        """
+        if data is None:
+            raise DataError(
+                "a module does not say what data it takes: give data=loader, or "
+                "data='random:1x28x28'"
+            )
+        folder = isinstance(data, str) and data.startswith("imagefolder:")
+        shape = self.input_shape or (guess_input_shape(module) if folder else ())
+        source = self._data(data, shape, self._data_task(data))
+        if not isinstance(source, RandomInputs):
+            source = suited(source, module)
+        inner = module.module if isinstance(module, nn.DataParallel) else module
+        how = "the module that was given"
+        named = Network(inner, type(inner).__name__, (), None, how, hub=hub_of_module(inner))
+        network, source = tried(named, source, self.class_index)
+        return brought(network, self.dtype), source
+
+    def _data(
+        self, data: str | Given, shape: tuple[int, ...], task: Task | None, hub: Hub | None = None
+    ) -> Dataset | RandomInputs:
+        """Open data, which may be text, for a task."""
+        reading = self.text.reading(hub)
+        return open_data(data, shape, task, download=self.download, reading=reading)
 
     def _hub_of(self, subject: Subject) -> Hub | None:
         """Return how transformers describes a network; None where a person says what it is."""
@@ -155,8 +172,7 @@ class Opening:
             if isinstance(named, str) and named.startswith("random:"):
                 refuse_random(task, named)
             sides = shape or _sides(hub)
-            reading = self.text.reading(hub)
-            return open_data(named, sides, task, download=self.download, reading=reading)
+            return self._data(named, sides, task, hub)
 
         source, head = head_for(hub, self.task, open_it)
         if isinstance(subject, nn.Module):
