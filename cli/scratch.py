@@ -91,8 +91,12 @@ def command(
     run = run_beside(like, network)
     network = regrown(network) if regrow else network
     if asked.recipe is None and asked.schedule is None:
-        epochs = asked.epochs or _epochs(budget, count, run, speedup)
-        asked = replace(asked, recipe=f"F{epochs},{lr}", epochs=None)
+        equal = asked.epochs or _epochs("epochs", count, run, speedup)
+        epochs = equal if asked.epochs else _epochs(budget, count, run, speedup)
+        if asked.shape == "halving":
+            asked = replace(asked, schedule=_decaying(asked, lr, equal, epochs), epochs=epochs)
+        else:
+            asked = replace(asked, recipe=f"F{epochs},{lr}", epochs=None)
     schedule = asked.build()
     kind = Kind.SCRATCH_E if budget == "epochs" else Kind.SCRATCH_B
     job = scratch_job(network, dataset, schedule, settings, kind, retraining=run)
@@ -101,6 +105,14 @@ def command(
         remark(note)
     name = f"training {network.architecture} from scratch"
     run_and_show(replace(job, watched=watched), running, hook, name)
+
+
+def _decaying(asked: ScheduleOptions, lr: str, equal: int, epochs: int) -> str:
+    """Return step decays that more epochs stretch: a longer training has longer stages, each."""
+    from trainscope.training.shapes import stretched
+
+    plain = replace(asked, recipe=f"F{equal},{lr}", epochs=None, warmup=0, extra_epochs=0)
+    return str(stretched(plain.build(), epochs))
 
 
 def _epochs(budget: str, count: str, run: Run | None, speedup: float | None) -> int:

@@ -190,7 +190,8 @@ def test_scratch_and_tickets(folder, tmp_path):
         *("scratch", "--like", like, "--budget", "flops", "--count", "pretraining", *common),
         *("--speedup", 1.5, "--output", tmp_path / "b"),
     )
-    assert (Run.load(tmp_path / "b").kind, Run.load(tmp_path / "b").total) == ("scratch-b", 3)
+    run = Run.load(tmp_path / "b")  # Scratch-E's stages, 0:1e-1,1:1e-2 of 2 epochs, stretched
+    assert (run.kind, run.total, run.schedule) == ("scratch-b", 3, "0:1e-1,2:1e-2")
     invoke(
         *("retrain", folder / "stem" / "epoch-0002" / "checkpoint.pt", "--ratio", 0.5, *common),
         *("--structure", "unstructured", "--recipe", "F1,1e-1", "--weights", "winning-ticket"),

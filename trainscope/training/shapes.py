@@ -253,8 +253,8 @@ def lengthen_first_stage(schedule: LRSchedule, epochs: int) -> LRSchedule:
 def stretched(schedule: LRSchedule, total: int) -> LRSchedule:
     """Return the schedule over another total of epochs, each stage with its share of them.
 
-    A stage that would begin where the next one does is left out. Liu et al. (ICLR 2019) decay the LR
-    at shares of the epochs, so that a longer training from scratch has longer stages.
+    A stage that would begin where the next one does is left out. Liu et al. (ICLR 2019) decay the
+    LR at shares of the epochs, so that a longer training from scratch has longer stages.
 
     Args:
         schedule: Any schedule.
