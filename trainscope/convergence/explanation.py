@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -29,72 +30,89 @@ DOUBTFUL = 0.5
 """How far a target is in reach below which the ceiling is told."""
 
 
-def explain(
-    status: EstimateStatus,
-    scale: Scale,
-    ahead: Passages,
-    reference: FirstStage | None,
-    gain: Gain,
-    target: float,
-    plan: Plan | None,
-    *,
-    extra: Interval,
-    reachable: float,
-    final: float | None,
-    in_doubt: str,
-    annealed: bool,
-    ends: Interval | None,
-) -> str:
-    """Return the status, the evidence, and what decided the estimate, a sentence each.
+@dataclass(frozen=True)
+class Findings:
+    """What was found of a run that has a first LR stage, before it is told.
 
-    Args:
-        status: As all that follows, of the estimate.
+    Attributes:
         scale: Of what is estimated; what follows is in its points.
         ahead: The passages.
-        reference: The stage of the reference that was used.
+        reference: The stage of the reference that was used; None without one.
         gain: Of the decays.
         target: Points.
-        plan: The planned retraining.
+        plan: The planned retraining; None where the present LR goes on.
+        status: Of the estimate.
         extra: The epochs to add.
         reachable: Probability.
-        final: Where the run's own decays ended, points.
-        in_doubt: What `doubt` says.
+        final: Where the run's own decays ended, points; None without any.
         annealed: True where the reference has decays, but no first stage.
         ends: Where the plan ends by the law of schedules, in the metric's unit.
     """
-    best = float(ahead.best[-1])
-    sentences = [
-        _said(status, scale, ahead, target, extra, reachable, final),
-        _evidence(scale, ahead, target),
-    ]
-    if plan is None and status is not EstimateStatus.REACHED and reachable < SURE:
+
+    scale: Scale
+    ahead: Passages
+    reference: FirstStage | None
+    gain: Gain
+    target: float
+    plan: Plan | None
+    status: EstimateStatus
+    extra: Interval
+    reachable: float
+    final: float | None
+    annealed: bool
+    ends: Interval | None
+
+    @property
+    def reached(self) -> bool:
+        """Whether the target lies behind the run."""
+        return self.status is EstimateStatus.REACHED
+
+    @property
+    def best(self) -> float:
+        """The best 5-epoch mean that was watched, points."""
+        return float(self.ahead.best[-1])
+
+
+def explain(found: Findings) -> str:
+    """Return the status, the evidence, and what decided the estimate, a sentence each."""
+    ahead, plan = found.ahead, found.plan
+    sentences = [_said(found), _evidence(found)]
+    if plan is None and not found.reached and found.reachable < SURE:
         time = MANY * float(ahead.stage.time[-1])
         until = (time + ahead.stage.lag) * ahead.stage.unit
         sentences.append(
             f"It is not reached within {until:.0f} epochs with probability "
-            f"{1 - ahead.within(time, target):.2f}."
+            f"{1 - ahead.within(time, found.target):.2f}."
         )
-    if status is not EstimateStatus.REACHED:
-        sentences.append(_basis(ahead, reference))
-    if in_doubt:
-        sentences.append(in_doubt)
-    if plan is not None and plan.tail and (final is None or final < target):
-        sentences.append(_decays(scale, gain, best, plan, annealed=annealed))
-    pace = 1.0 if plan is None else ahead.stage.lr / plan.lr
-    if plan is not None and abs(pace - 1) > ROUNDED:
-        sentences.append(
-            f"The plan's LR is {plan.lr:g}: it is taken to need {pace:.3g} times the epochs, by "
-            f"equal LR time, and the first passage is that at the present LR of {ahead.stage.lr:g}."
-        )
-    if plan is not None and ends is not None:
-        sentences.append(_apart(scale, ends, extra, target, plan))
+    if not found.reached:
+        sentences.append(_basis(ahead, found.reference))
+    sentences.append(doubt(found))
+    if plan is not None:
+        if plan.tail and (found.final is None or found.final < found.target):
+            sentences.append(_decays(found, plan))
+        sentences.append(_pace(found, plan))
+        sentences.append(_apart(found, plan))
     return " ".join(filter(None, sentences))
 
 
-def _apart(scale: Scale, ends: Interval, extra: Interval, target: float, plan: Plan) -> str:
+def _pace(found: Findings, plan: Plan) -> str:
+    """Return how a plan at another LR than the run's is counted; "" for one at the same."""
+    lr = found.ahead.stage.lr
+    if abs(lr / plan.lr - 1) <= ROUNDED:
+        return ""
+    return (
+        f"The plan's LR is {plan.lr:g}: it is taken to need {lr / plan.lr:.3g} times the epochs, "
+        f"by equal LR time, and the first passage is that at the present LR of {lr:g}."
+    )
+
+
+def _apart(found: Findings, plan: Plan) -> str:
     """Return where the plan ends, if that and the extra epochs differ on the target; else ""."""
+    scale, ends, target = found.scale, found.ends, found.target
+    if ends is None or not plan.staged:
+        return ""
     gap = scale.quality(ends.median) - target
-    if (gap >= 0) == (extra.median <= 0) or not plan.staged:
+    if (gap >= 0) == (found.extra.median <= 0):
         return ""
     metric = scale.metric
     low, high = metric.written(ends.low, 2), metric.written(ends.high, 2)
@@ -109,10 +127,11 @@ def _apart(scale: Scale, ends: Interval, extra: Interval, target: float, plan: P
     )
 
 
-def _decays(scale: Scale, gain: Gain, best: float, plan: Plan, *, annealed: bool) -> str:
+def _decays(found: Findings, plan: Plan) -> str:
     """Return what the decays are taken to bring, and from where that is known."""
-    up, unseen = scale.metric.sign > 0, gain.guessed and not annealed
-    if scale.percent and plan.staged and not annealed:
+    scale, gain, best = found.scale, found.gain, found.best
+    up, unseen = scale.metric.sign > 0, gain.guessed and not found.annealed
+    if scale.percent and plan.staged and not found.annealed:
         told = (
             f"The decays are taken to {'add' if up else 'take off'} "
             f"{scale.gap(best, best + gain.mean, 1)} (standard error "
@@ -129,34 +148,26 @@ def _decays(scale: Scale, gain: Gain, best: float, plan: Plan, *, annealed: bool
     return told
 
 
-def _said(
-    status: EstimateStatus,
-    scale: Scale,
-    ahead: Passages,
-    target: float,
-    extra: Interval,
-    reachable: float,
-    final: float | None,
-) -> str:
+def _said(found: Findings) -> str:
     """Return the sentence of the status, as far as the numbers carry it."""
-    metric = scale.metric
-    if status is EstimateStatus.REACHED and final is not None and ahead.best[-1] < target:
+    scale, metric, final, target = found.scale, found.scale.metric, found.final, found.target
+    if found.reached and final is not None and found.best < target:
         return (
             f"The target is reached after the decays: the last records have {scale.written(final)}."
         )
-    if status is EstimateStatus.REACHED and final is not None and final < target:
+    if found.reached and final is not None and final < target:
         return (
             "The target is reached in the first LR stage, but after the decays the last records "
             f"have {scale.written(final)}, {metric.behind} it."
         )
-    if status is EstimateStatus.REACHED and extra.median > 0:
+    if found.reached and found.extra.median > 0:
         return "The target is reached within the epochs watched, but later than the plan decays."
-    if status is EstimateStatus.UNREACHABLE and reachable < UNLIKELY:
+    if found.status is EstimateStatus.UNREACHABLE and found.reachable < UNLIKELY:
         return (
             f"At this LR the {metric.name} is expected to level off {metric.behind} the target: "
             "more epochs will most likely not reach it."
         )
-    return sentence(status, metric)
+    return sentence(found.status, metric)
 
 
 def _number(text: str) -> str:
@@ -164,9 +175,10 @@ def _number(text: str) -> str:
     return text.split(" ")[0]
 
 
-def _evidence(scale: Scale, ahead: Passages, target: float) -> str:
+def _evidence(found: Findings) -> str:
     """Return where the curve stands and how fast it moves."""
-    stage, best, metric = ahead.stage, float(ahead.best[-1]), scale.metric
+    scale, metric, stage = found.scale, found.scale.metric, found.ahead.stage
+    best, target = found.best, found.target
     side = metric.behind if best < target else metric.ahead
     watched = (stage.time[-1] + stage.lag) * stage.unit
     text = (
@@ -196,19 +208,14 @@ def _basis(ahead: Passages, reference: FirstStage | None) -> str:
     )
 
 
-def doubt(
-    status: EstimateStatus,
-    scale: Scale,
-    ahead: Passages,
-    reference: FirstStage | None,
-    target: float,
-) -> str:
+def doubt(found: Findings) -> str:
     """Return the sentence that says why a target may be out of reach; "" where nothing says so."""
-    if status is EstimateStatus.REACHED or reference is None or ahead.forecast.kind != "matched":
+    scale, ahead, reference, target = found.scale, found.ahead, found.reference, found.target
+    if found.reached or reference is None or ahead.forecast.kind != "matched":
         return ""
     top = ceiling(ahead.stage, reference)
     if top is not None and float(top.in_reach(np.array([target]))[0]) < DOUBTFUL:
-        metric, now = scale.metric, float(ahead.best[-1])
+        metric, now = scale.metric, found.best
         side = metric.ahead if top.ahead < 0 else metric.behind
         return (
             f"Only {top.left:.1%} of the training loss is left, and at equal training loss the "
@@ -216,7 +223,7 @@ def doubt(
             f"(standard error {_number(scale.gap(now, now + top.stderr))}), which leaves the "
             "target in doubt."
         )
-    if status is not EstimateStatus.UNREACHABLE:
+    if found.status is not EstimateStatus.UNREACHABLE:
         return ""
     if running_maximum(reference.accuracy)[-1] < target:
         return "The reference does not reach the target in its own first LR stage."

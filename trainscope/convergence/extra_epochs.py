@@ -24,7 +24,7 @@ from trainscope.convergence.estimate import (
     over,
     sentence,
 )
-from trainscope.convergence.explanation import about_the_records, doubt, explain
+from trainscope.convergence.explanation import Findings, about_the_records, doubt, explain
 from trainscope.convergence.extrapolation import ENOUGH
 from trainscope.convergence.from_ends import from_ends
 from trainscope.convergence.passage import first_passage, running_maximum
@@ -178,8 +178,20 @@ def _estimated(
         # The target may be its last value, above the mean of its last ones.
         if its_end is not None and max(its_end, float(reference.quality[-1])) >= goal:
             status = EstimateStatus.REFERENCE_DECAYED
-    ends = final_of(foreseen, small, plan, tails)
-    in_doubt = doubt(status, scale, ahead, usable, goal)
+    findings = Findings(
+        scale=scale,
+        ahead=ahead,
+        reference=usable,
+        gain=gain,
+        target=goal,
+        plan=plan,
+        status=status,
+        extra=extra,
+        reachable=reachable,
+        final=final,
+        annealed=annealed,
+        ends=final_of(foreseen, small, plan, tails),
+    )
     withheld = withheld_for(stage, passage, status)
     band = Band() if withheld else drawn_band(ahead, passage, tails, small, usable)
     if reachable < HALF and any(scale.quality(value) >= goal for value in band.median):
@@ -192,32 +204,13 @@ def _estimated(
         reachable=reachable,
         lr_time_bound=_bound(stage, usable, goal),
         status=status,
-        explanation=about_the_records(
-            explain(
-                status,
-                scale,
-                ahead,
-                usable,
-                gain,
-                goal,
-                plan,
-                extra=extra,
-                reachable=reachable,
-                final=final,
-                in_doubt=in_doubt,
-                annealed=annealed,
-                ends=ends,
-            ),
-            status,
-            small,
-            len(stage),
-        ),
-        doubt=in_doubt,
+        explanation=about_the_records(explain(findings), status, small, len(stage)),
+        doubt=doubt(findings),
         curve=band,
         withheld=withheld,
         metric=small.metric,
         per=small.per,
-        final=ends,
+        final=findings.ends,
         lengthens=THE_WATCHED if plan is None else plan.lengthens,
     )
 
