@@ -21,6 +21,7 @@ from trainscope.networks.layer_masks import with_layer_masks
 from trainscope.networks.masks import set_masks
 from trainscope.networks.meta import Shapes
 from trainscope.networks.network import Network
+from trainscope.networks.parametrised import parts_of
 from trainscope.networks.origin import narrower, noticed
 from trainscope.networks.parts import chosen_part, part_of, with_own_head
 from trainscope.networks.readers import Contents, contents_of, own
@@ -117,7 +118,8 @@ def _open(
 ) -> Network:
     if part is not None and part in contents.others:
         contents, part = contents.others[part], None
-    weights = weights_of(contents.state_dict, dtype, owned=True)
+    in_parts = parts_of(made[1].state_dict()) if made is not None else frozenset()
+    weights = weights_of(contents.state_dict, dtype, owned=True, own=in_parts)
     if part is not None:
         weights = part_of(weights.plain(), part, contents.others)
     shape = input_shape or contents.input_shape

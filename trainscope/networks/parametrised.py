@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -13,7 +13,30 @@ from trainscope.errors import CheckpointError
 _PARTS = re.compile(r"(?P<owner>(?:.*\.)?)parametrizations\.(?P<leaf>\w+)\.(?P<part>.+)")
 
 
-def unparametrised(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+_HOOKED = ("_orig", "_mask", "_g", "_v")
+"""What hooks of torch's put behind the name of a weight that they make of parts."""
+
+
+def parts_of(names: Iterable[str]) -> frozenset[str]:
+    """Return the names of a module's tensors of which it makes a weight itself.
+
+    Args:
+        names: Of its state dict.
+    """
+    return frozenset(n for n in names if _PARTS.fullmatch(n) or n.endswith(_HOOKED))
+
+
+def is_among(own: Container[str]) -> Callable[[str], bool]:
+    """Return what tells whether a file's name is one of those names, whatever stands before it."""
+
+    def told(name: str) -> bool:
+        words = name.split(".")
+        return any(".".join(words[k:]) in own for k in range(len(words)))
+
+    return told
+
+
+def unparametrised(state: Mapping[str, Tensor], own: Container[str] = ()) -> dict[str, Tensor]:
     """Return a state dict with every weight that was stored in parts as one tensor.
 
     Weight norm (`weight_g` and `weight_v`, or `parametrizations.weight.original0` and `original1`)
@@ -21,14 +44,19 @@ def unparametrised(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     `parametrizations.weight.0.mask`) becomes `weight_orig` and `weight_mask`, which are folded as
     `torch.nn.utils.prune`'s are.
 
+    Args:
+        state: As a file has it.
+        own: Parts that the network puts together itself (`parts_of`): these stay.
+
     Raises:
         CheckpointError: A parametrization is of another kind: its weight is code's to make.
     """
-    out = {name: value for name, value in state.items() if not _PARTS.fullmatch(name)}
+    kept = is_among(own)
+    out = {name: v for name, v in state.items() if not _PARTS.fullmatch(name) or kept(name)}
     parts: dict[tuple[str, str], dict[str, Tensor]] = {}
     for name, value in state.items():
         found = _PARTS.fullmatch(name)
-        if found is not None:
+        if found is not None and name not in out:
             key = (found["owner"], found["leaf"])
             parts.setdefault(key, {})[found["part"]] = value
     for (owner, leaf), held in parts.items():
@@ -42,10 +70,10 @@ def unparametrised(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         else:
             raise CheckpointError(
                 f"the weight '{owner}{leaf}' is made by a parametrization with the parts "
-                f"{', '.join(sorted(held))}; remove it with "
-                "torch.nn.utils.parametrize.remove_parametrizations and save again"
+                f"{', '.join(sorted(held))}; give the network with it (--model), or remove it "
+                "with torch.nn.utils.parametrize.remove_parametrizations and save again"
             )
-    for name in [n for n in out if n.endswith("_g") and n[:-2] + "_v" in out]:
+    for name in [n for n in out if n.endswith("_g") and n[:-2] + "_v" in out and not kept(n)]:
         base = name.removesuffix("_g")
         size, direction = out[name], out[base + "_v"]
         if size.ndim in (0, direction.ndim):

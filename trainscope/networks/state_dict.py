@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -22,7 +22,7 @@ from trainscope.networks.described import (
 from trainscope.networks.mask_sense import survivors
 from trainscope.networks.masks import SUFFIX
 from trainscope.networks.meta import Shapes, shapes_of
-from trainscope.networks.parametrised import unparametrised
+from trainscope.networks.parametrised import is_among, unparametrised
 from trainscope.networks.tensor_names import plain_names
 
 AVERAGED = "n_averaged"
@@ -82,6 +82,7 @@ def weights_of(
     dtype: torch.dtype = torch.float32,
     *,
     owned: bool = False,
+    own: Container[str] = (),
 ) -> Weights:
     """Return the weights of a state dict.
 
@@ -94,6 +95,8 @@ def weights_of(
         dtype: In which the network is measured.
         owned: Nobody else has these tensors, as those of a file that was opened, so large ones of
             the dtype are not copied.
+        own: Names of tensors of which the network makes its weights itself, as it does with masks
+            of `torch.nn.utils.prune`, weight norm and other parametrizations: these stay apart.
 
     Raises:
         CheckpointError: There are no tensors, or one is quantised, sparse, complex or of another
@@ -128,7 +131,7 @@ def weights_of(
         tensors[name] = _checked(name, value, dtype, copy=name not in left)
         if value.is_floating_point() and value.dtype != dtype:
             converted.add(_word(value.dtype))
-    folded, masks, sense = _fold(unparametrised(tensors))
+    folded, masks, sense = _fold(unparametrised(tensors, own), own)
     if all(not value.numel() for name, value in folded.items() if value.ndim):
         raise CheckpointError(
             "its tensors have no values, as where they are partitioned over processes (ZeRO-3); "
@@ -174,11 +177,12 @@ def told_of_masks(masks: Mapping[str, Tensor]) -> str:
 
 
 def _fold(
-    state: dict[str, Tensor],
+    state: dict[str, Tensor], own: Container[str] = ()
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], tuple[str, ...]]:
     """Return tensors without masks, masked; the masks; and how they were read where it matters."""
     tensors, given, owners = dict(state), {}, {}
-    for key in [name for name in state if name.endswith(SUFFIX)]:
+    kept = is_among(own)
+    for key in [name for name in state if name.endswith(SUFFIX) and not kept(name)]:
         name = key.removesuffix(SUFFIX)
         stored = next((each for each in (name + "_orig", name) if each in state), None)
         if stored is None:
