@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -139,10 +140,18 @@ def test_the_student_or_the_only_one_of_its_shapes_is_taken_and_said(tmp_path):
         opened(tmp_path, {**below("a.", dense), **below("b.", narrow)})
 
 
-def test_arrays_say_what_to_make_of_them(tmp_path):
-    arrays = {name: value.numpy() for name, value in made().state_dict().items()}
-    with pytest.raises(trainscope.TrainscopeError, match=r"torch.from_numpy"):
-        opened(tmp_path, arrays)
+def test_arrays_of_weights_are_read(tmp_path):
+    """As detectron2's published files hold them."""
+    network = made()
+    arrays = {name: value.numpy() for name, value in network.state_dict().items()}
+    history = {"loss": np.array([2.0, 1.0]), "lr": np.array(0.1)}
+    for content in (arrays, {"model": arrays, "history": history, "__author__": "x"}):
+        found = opened(tmp_path, content)
+        assert all(
+            torch.equal(found.module.state_dict()[n], v) for n, v in network.state_dict().items()
+        )
+    with pytest.raises(CheckpointError, match="holds no network's weights"):
+        opened(tmp_path, {"history": history})
 
 
 def test_code_that_ends_the_process_is_said(tmp_path):
@@ -345,11 +354,78 @@ def test_a_file_of_masks_alone_is_refused(tmp_path):
             opened(tmp_path, content)
 
 
-def test_masks_in_arrays_are_said(tmp_path):
-    network, _, masks = pruned()
-    arrays = {name: mask.numpy() for name, mask in masks.items()}
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "float16", ">f4"])
+def test_masks_in_arrays_are_applied(tmp_path, dtype):
+    network, other, masks = pruned()
+    arrays = {name: mask.numpy().astype(dtype) for name, mask in masks.items()}
     found = opened(tmp_path, {"net": network.state_dict(), "masks": arrays})
-    assert any("arrays of numpy's (torch.from_numpy" in note for note in found.notes)
+    assert torch.equal(found.module[0].weight, other[0].weight)
+    assert all(torch.equal(masks_of(found.module)[n], m.bool()) for n, m in masks.items())
+
+
+DEEPER = {
+    "Distiller's": lambda masks: {"compression_sched": {"masks_dict": {**masks, "0.bias": None}}},
+    "RigL's": lambda masks: {
+        "pruner": {"object": {"S": [0.5], "step": 3, "backward_masks": list(masks.values())}}
+    },
+    "torch.ao's": lambda masks: {
+        "sparsifier": {"state": {n: {"mask": m} for n, m in masks.items()}, "groups": [{"s": 1}]}
+    },
+    "under another word": lambda masks: {"pruner": {n: m.bool() for n, m in masks.items()}},
+    "beside others": lambda masks: {"mask": {"tokens": torch.ones(2)}, "held": {"masks": masks}},
+}
+
+
+@pytest.mark.parametrize("form", DEEPER)
+def test_masks_that_stand_deeper_in_the_file_are_applied(tmp_path, form):
+    """They were passed over in silence: the dense network was measured."""
+    network, other, masks = pruned()
+    optimizer = torch.optim.Adam(network.parameters())
+    network(torch.randn(3, 1, 8, 8)).sum().backward()
+    optimizer.step()
+    content = {"optimizer": optimizer.state_dict(), **DEEPER[form](masks)}
+    found = opened(tmp_path, {"state_dict": pruned()[0].state_dict(), **content})
+    assert all(torch.equal(masks_of(found.module)[n], m.bool()) for n, m in masks.items())
+    inputs = torch.randn(3, 1, 8, 8)
+    assert torch.equal(found.module(inputs), other(inputs))
+    assert any("' were applied to the weights." in note for note in found.notes)
+
+
+def test_what_stands_deeper_and_is_no_mask_is_let_be(tmp_path):
+    network = made()
+    whole = {name: torch.ones_like(value) for name, value in network.state_dict().items()}
+    found = opened(tmp_path, {"net": network.state_dict(), "at": {"scales": whole, "n": 1}})
+    assert not masks_of(found.module)
+
+
+@pytest.mark.parametrize("start", ["masks.{layer}", "mask_manager.{name}", "pruner.masks.{flat}"])
+def test_masks_in_a_container_of_a_module(tmp_path, start):
+    network, other, masks = pruned()
+    stands = {
+        start.format(layer=n.removesuffix(".weight"), name=n, flat=n.replace(".", "_")): mask
+        for n, mask in masks.items()
+    }
+    found = opened(tmp_path, {**network.state_dict(), **stands})
+    inputs = torch.randn(3, 1, 8, 8)
+    assert torch.equal(found.module(inputs), other(inputs))
+
+
+def test_an_epoch_among_the_weights_is_none(tmp_path):
+    network = made()
+    found = opened(tmp_path, {**network.state_dict(), "epoch": 7, "acc": 93.5, "arch": "mine"})
+    assert torch.equal(found.module[0].weight, network[0].weight)
+    assert (found.remembered.epochs, found.remembered.accuracy) == (7, 93.5)
+    assert any("is none was left out: 'epoch', 'acc', 'arch'." in note for note in found.notes)
+
+
+@pytest.mark.parametrize("wrap", [list, tuple])
+def test_the_one_state_dict_of_a_list_is_taken(tmp_path, wrap):
+    network = made()
+    optimizer = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9)
+    found = opened(tmp_path, wrap([network.state_dict(), optimizer.state_dict(), 3]))
+    assert torch.equal(found.module[0].weight, network[0].weight)
+    with pytest.raises(CheckpointError, match="holds no network's weights: it is a"):
+        opened(tmp_path, wrap([network.state_dict(), made(1).state_dict()]))
 
 
 def test_tensors_outside_of_the_network_are_said(tmp_path):

@@ -6,7 +6,6 @@ import sys
 
 import pytest
 import torch
-from torch import nn
 
 from trainscope.errors import CheckpointError
 from trainscope.networks import open_checkpoint, parameters, save_checkpoint

@@ -21,8 +21,8 @@ from trainscope.networks.layer_masks import with_layer_masks
 from trainscope.networks.masks import set_masks
 from trainscope.networks.meta import Shapes
 from trainscope.networks.network import Network
-from trainscope.networks.parametrised import parts_of
 from trainscope.networks.origin import narrower, noticed
+from trainscope.networks.parametrised import parts_of
 from trainscope.networks.parts import chosen_part, part_of, with_own_head
 from trainscope.networks.readers import Contents, contents_of, own
 from trainscope.networks.recognise import recognise

@@ -15,8 +15,8 @@ def with_layer_masks(weights: Weights) -> Weights:
     """Return weights with the masks beside them applied: `conv1.mask`, `conv1.weight.mask`, ...
 
     A mask is zeros and ones of its weight's shape, or of its outputs' ([N, 1, 1, 1]), with "mask"
-    in the name that it has in the layer; also one named after its weight, `mask_layer1_0_conv1`.
-    Others are let be.
+    in the name that it has in the layer; also one named after its weight, `mask_layer1_0_conv1`, or
+    in a container of masks, `masks.layer1_0_conv1`. Others are let be.
 
     Args:
         weights: Of a network that has no such names of its own.
@@ -51,13 +51,24 @@ def _weight_of(name: str, weights: Weights, by_word: dict[str, str]) -> str | No
     """Return the name of the weight that a tensor may be the mask of."""
     owner, _, leaf = name.rpartition(".")
     if "mask" not in leaf.lower():
-        return None
+        return _kept_apart(name, weights, by_word)
     part = "bias" if "bias" in leaf.lower() else "weight"
     known = (owner, f"{owner}.{part}" if owner else part)
     beside = next((each for each in known if each in weights.tensors and each != name), None)
     if beside is not None:
         return beside
     return by_word.get(_word(leaf.lower().replace("masks", "").replace("mask", "")))
+
+
+def _kept_apart(name: str, weights: Weights, by_word: dict[str, str]) -> str | None:
+    """Return the weight of a mask in a container: `masks.conv1`, `pruner.masks.conv1.weight`."""
+    words = name.split(".")
+    last = max((k for k, word in enumerate(words) if "mask" in word.lower()), default=None)
+    if last is None:
+        return None
+    own = ".".join(words[last + 1 :])
+    known = next((each for each in (own, f"{own}.weight") if each in weights.tensors), None)
+    return known or by_word.get(_word(own))
 
 
 def _by_word(weights: Weights) -> dict[str, str]:

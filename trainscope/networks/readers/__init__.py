@@ -27,6 +27,7 @@ from trainscope.networks.readers import (
     whole_module,
     wrapped,
 )
+from trainscope.networks.readers.archive import DAMAGED
 from trainscope.networks.readers.container import (
     ArraysError,
     ExportError,
@@ -36,9 +37,11 @@ from trainscope.networks.readers.container import (
     needs_code,
 )
 from trainscope.networks.readers.contents import Contents, Reader
+from trainscope.networks.readers.from_numpy import with_tensors
 from trainscope.networks.readers.inert import Named
 from trainscope.networks.readers.numpy_values import Array
 from trainscope.networks.readers.others import with_others
+from trainscope.networks.state_dict import is_state_dict
 from trainscope.networks.strangers import told_by_names
 from trainscope.records.text import shortened
 
@@ -82,8 +85,12 @@ def contents_of(path: Path) -> Contents:
         return exported.read(path)
     except ScriptError:
         return torchscript.read(path)
-    obj = loaded.objects
-    reader, inner = _reader(obj)
+    try:
+        obj = with_tensors(loaded.objects)
+    except (TypeError, ValueError) as error:  # an array that its bytes do not make
+        raise CheckpointError(DAMAGED) from error
+    states = [each for each in obj if is_state_dict(each)] if isinstance(obj, list | tuple) else []
+    reader, inner = (bare, states[0]) if len(states) == 1 else _reader(obj)
     if reader is not None:
         found = reader.read(inner)
         found = found if reader is own else with_others(found, inner)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +18,9 @@ from trainscope.records.text import shortened
 
 _ENDS = (SUFFIX, ".mask", "_masks")
 """What names of masks have behind those of the weights."""
+
+_DEPTH = 3
+"""Keys over each other below which masks may stand, as in the state of a pruner."""
 
 
 def is_masks(key: object, value: object) -> bool:
@@ -42,37 +45,59 @@ def with_masks(contents: Contents, obj: object) -> Contents:
     """
     if not isinstance(obj, Mapping):
         return contents
-    key = next((key for key, value in obj.items() if is_masks(key, value)), None)
-    if key is None:
-        unread = next((key for key, value in obj.items() if _is_unread(key, value)), None)
-        if unread is None:
-            return contents
-        why = "are arrays of numpy's (torch.from_numpy makes tensors of them)"
-        return _left_out(contents, unread, why if _has_arrays(obj[unread]) else "")
+    if any(name.endswith(SUFFIX) for name in contents.state_dict):
+        return contents  # they have masks of their own
     weights = {
         name: value
         for name, value in contents.state_dict.items()
         if isinstance(value, Tensor) and value.is_floating_point()
     }
-    if any(name.endswith(SUFFIX) for name in contents.state_dict):
-        return contents  # they have masks of their own
-    masks = obj[key]
-    if isinstance(masks, Mapping):
-        found = _by_name(_flat(masks), weights)
-    else:
-        found = _by_order(masks, weights)
-    if found is None:
-        return _left_out(contents, key)
-    state = {**contents.state_dict, **{f"{name}{SUFFIX}": mask for name, mask in found.items()}}
-    note = f"The masks under '{shortened(key, 40)}' were applied to the weights."
-    return replace(contents, state_dict=state, notes=(*contents.notes, note))
+    first: str | None = None
+    for key, masks in _inside(obj, contents.state_dict):
+        if not _may_be(key, masks):
+            continue
+        found = (
+            _by_name(_flat(masks), weights)
+            if isinstance(masks, Mapping)
+            else _by_order(masks, weights)
+        )
+        if found:
+            state = {**contents.state_dict, **{f"{n}{SUFFIX}": mask for n, mask in found.items()}}
+            note = f"The masks under '{shortened(key, 40)}' were applied to the weights."
+            return replace(contents, state_dict=state, notes=(*contents.notes, note))
+        if first is None and is_masks(key, masks):
+            first = key
+    first = first or next((key for key, value in obj.items() if _is_unread(key, value)), None)
+    return contents if first is None else _left_out(contents, first)
 
 
-def _left_out(contents: Contents, key: str, why: str = "") -> Contents:
-    why = why or "do not fit its weights by name, shape and kind"
+def _inside(obj: Any, state: object, above: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """Yield what stands under keys of a dictionary, the outer ones first, but for the weights."""
+    held = [(f"{above}{key}", value) for key, value in obj.items() if value is not state]
+    yield from held
+    for key, value in held:
+        if isinstance(value, Mapping) and depth < _DEPTH:
+            yield from _inside(value, state, f"{key}.", depth + 1)
+
+
+def _may_be(key: str, value: object) -> bool:
+    """Tell masks by their key, or by the names or the values in a dictionary of them."""
+    if is_masks(key.rpartition(".")[2], value):
+        return True
+    if not isinstance(value, Mapping) or not value:
+        return False
+    flat = _flat(value)
+    held = [each for each in flat.values() if isinstance(each, Tensor)]
+    if len(held) < len(flat) or not held or not all(map(_is_mask, held)):
+        return False
+    named = all("mask" in name.lower() for name in flat)
+    return named or any(bool(each.any()) and not bool(each.all()) for each in held)
+
+
+def _left_out(contents: Contents, key: str) -> Contents:
     note = (
-        f"The file keeps masks under '{shortened(key, 40)}' that {why}; they were left out, and "
-        "the weights are measured as they are stored."
+        f"The file keeps masks under '{shortened(key, 40)}' that do not fit its weights by name, "
+        "shape and kind; they were left out, and the weights are measured as they are stored."
     )
     return replace(contents, notes=(*contents.notes, note))
 
@@ -85,11 +110,6 @@ def _is_unread(key: object, value: object) -> bool:
         return False
     parts = _flat(value).values() if isinstance(value, Mapping) else value
     return any(isinstance(each, Described | Tensor | Array) for each in parts)
-
-
-def _has_arrays(value: Any) -> bool:
-    parts = _flat(value).values() if isinstance(value, Mapping) else value
-    return any(isinstance(each, Array) for each in parts)
 
 
 def _flat(masks: Mapping[object, Any]) -> dict[str, Any]:
