@@ -163,6 +163,16 @@ def test_measure_takes_no_action():
         measure(_net(), data=_loader(), ratio=0.5)
 
 
+def test_measure_keeps_what_a_diagnosis_says_of_its_inputs():
+    """A module in half precision, and frozen weights, were measured otherwise without a word."""
+    net = _net().bfloat16()
+    net[3].requires_grad_(False)
+    found = measure(net, data=_loader(), **QUICK)
+    assert found.notes == examine(net, data=_loader(), **QUICK).diagnosis.notes
+    assert any("bfloat16" in note for note in found.notes)
+    assert any(note in found._repr_html_() for note in found.notes)
+
+
 def test_public_results_have_one_line_each():
     found = examine(_net(), data=_loader(), **QUICK)
     for result in (found.diagnosis, found.base, found.diagnosis.probes["gradient"].before):

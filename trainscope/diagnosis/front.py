@@ -122,5 +122,7 @@ def measure(request: MeasureRequest) -> Measurements:
     Raises:
         TrainscopeError: The checkpoint, the data or an option is at fault.
     """
-    probes = run(request).diagnosis.probes
-    return Measurements((name, columns.before) for name, columns in probes.items())
+    diagnosis = run(request).diagnosis
+    found = Measurements((name, columns.before) for name, columns in diagnosis.probes.items())
+    found.notes = diagnosis.notes
+    return found

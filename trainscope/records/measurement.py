@@ -194,7 +194,13 @@ class Measurement(Shown):
 
 
 class Measurements(dict[str, Measurement], Shown):
-    """The Measurement of each probe, by its name."""
+    """The Measurement of each probe, by its name.
+
+    Attributes:
+        notes: What was said of the network and the data, as in a Diagnosis, each one sentence.
+    """
+
+    notes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         """Return one line: what was measured."""

@@ -80,8 +80,8 @@ def measurement_html(measured: Measurement) -> str:
 
 @shown.register
 def measurements_html(measured: Measurements) -> str:
-    """Return the numbers of several probes."""
-    return "\n".join(map(measurement_html, measured.values()))
+    """Return the numbers of several probes, and what was said of the network and the data."""
+    return "\n".join((*map(measurement_html, measured.values()), *_small(measured.notes)))
 
 
 @shown.register
