@@ -63,14 +63,18 @@ def stated_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+FORMATS = (
+    *("csv", "epochs", "huggingface", "json", "jsonlines", "metrics", "mlflow", "tensorboard"),
+    "text",
+)
+
+
 @click.command("import")
 @click.argument("log", type=Place(path_type=Path))
 @click.option(
     "--format",
     "log_format",
-    type=click.Choice(
-        ["csv", "huggingface", "json", "jsonlines", "metrics", "mlflow", "tensorboard", "text"]
-    ),
+    type=click.Choice(FORMATS),
     help="What wrote it; by default recognised. csv reads Lightning's, timm's and W&B's too.",
 )
 @click.option("--run", help="The run to read, of a file or folder that holds several.")

@@ -84,7 +84,6 @@ def test_lines_of_text(tmp_path, text, right):
         "Epoch 1 training accuracy 44\n",
         "Epoch: 0\n 391/391 [==>] Loss: 1.5 | Acc: 44.1% (22050/50000)\n",
         "Epoch: [0]  [1250/1251]  loss: 3.9 (5.1)  acc1: 25.0 (14.2)\n",
-        "Epoch 1: Test error: 45.0\n",
         "Epoch 1: acc 60.0/50.0 (train/test)\n",
         "epoch,step,lr,loss,accuracy\n0,1,.1,1,40\n0,2,.1,1,45\n1,3,.1,1,50\n1,4,.1,1,55\n",
         "epoch,lr,train_acc\n1,.1,50\n2,.1,60\n",

@@ -13,6 +13,7 @@ from trainscope.convergence.passage import Floats
 from trainscope.convergence.scale import Scale
 from trainscope.errors import RecordError
 from trainscope.records import Metric, Run, RunStatus
+from trainscope.records.imports.log import number, share
 from trainscope.records.imports.table import read_table
 from trainscope.records.metric import ACCURACY, HIGHER, LOWER
 
@@ -202,7 +203,7 @@ class LearningCurve:
         table.refuse_twice(columns.values())
         data = {
             part: [
-                _number(row[names[name]], f"{path}, line {line}, column {name}")
+                _number(row[names[name]], f"{path}, line {line}, column {name}", part)
                 for line, row in enumerate(table.rows, start=2)
             ]
             for part, name in columns.items()
@@ -346,11 +347,18 @@ def _diverged(epochs: Floats, finite: np.ndarray[tuple[int], np.dtype[np.bool_]]
     return bool((epochs > last).any()) and bool(finite[epochs <= last].all())
 
 
-def _number(text: str | None, where: str) -> float:
-    """Return a number, NaN where the cell is empty."""
+def _number(text: str | None, where: str, part: str) -> float:
+    """Return a number, NaN where the cell is empty; `37.28%`, `3/90` and the like are numbers."""
     if text is None or not text.strip():
         return float("nan")
     try:
         return float(text)
     except ValueError as error:
-        raise RecordError(f"'{text}' is not a number ({where})") from error
+        found = None if "," in text else number(text)
+        if found is None and part == "epoch" and "/" in text:
+            found = number(text.partition("/")[0])
+        if found is None and part == "accuracy":
+            found = share(text)
+        if found is None:
+            raise RecordError(f"'{text}' is not a number ({where})") from error
+        return found

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from trainscope.errors import RecordError
-from trainscope.records.imports import long_log, series
+from trainscope.records.imports import epoch_files, long_log, series
 from trainscope.records.imports.log import choose_run
 from trainscope.records.imports.tensorboard import event_files
 
@@ -39,6 +39,8 @@ def find_log(folder: Path, run: str | None) -> tuple[Path, str | None]:
     own = _named([path for path in _sorted(folder) if path.is_file()])
     if own is not None and run is None:
         return own, None
+    if run is None and epoch_files.is_folder(folder):
+        return folder, None
     found: dict[str, Path] = {}
     below: dict[Path, list[Path]] = {}
     mlflow: list[Path] = []

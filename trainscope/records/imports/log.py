@@ -143,16 +143,18 @@ class NoAccuracyError(RecordError):
 
     Attributes:
         loss: The name of its test loss, where one is the surest; else "".
+        names: What it has.
     """
 
     loss: str = ""
+    names: tuple[str, ...] = ()
 
 
 def no_accuracy(path: str, names: Iterable[str]) -> NoAccuracyError:
     """Return the error for a log without a test accuracy, with what it has in its place."""
     names = list(names)
     error = NoAccuracyError(_no_accuracy(path, names))
-    error.loss = test_loss(names)
+    error.loss, error.names = test_loss(names), tuple(names)
     return error
 
 

@@ -15,7 +15,7 @@ from trainscope.records.imports.log import Log, choose_run, number
 from trainscope.records.imports.named import KEYS, VALUES, by_step
 from trainscope.records.imports.names import ACCURACY, EPOCH, LOSS, PHASES, STEP, meaning, split_of
 from trainscope.records.imports.table import open_table
-from trainscope.records.imports.text_file import check_file, lines
+from trainscope.records.imports.text_file import beginning, check_file, lines
 
 DATA = (*PHASES, "context", "context.subset", "metric.context", "metric.context.subset")
 """Columns that may say of which data it is."""
@@ -25,6 +25,9 @@ MOST_METRICS = 2_000
 """Files of metrics in one run."""
 MOST_BYTES = 16 * 2**20
 _WORD = re.compile(r"[A-Za-z]+")
+_ROW = re.compile(r"\s*([A-Za-z][\w ./-]*?)\s*([,;\t])\s*(\d+)\s*\2\s*([-+]?[\d.]\S*)\s*")
+"""OpenLTH's: test_accuracy,100,0.6"""
+FEWEST = 2
 METRICS, ABOUT = "metrics", "meta.yaml"
 
 
@@ -40,12 +43,33 @@ def layout(names: Sequence[str]) -> tuple[int, int, int] | None:
     return key, value, step
 
 
+def are_rows(start: Sequence[str]) -> bool:
+    """Tell lines of nothing but a name, a step and a value, two at least, without a header."""
+    found = [_ROW.fullmatch(line) for line in start[:20]]  # the last one may be cut
+    if len(found) < FEWEST or None in found:
+        return False
+    return any(match is not None and _is_told(match[1]) for match in found)
+
+
+def _read_rows(path: Path, asked: Mapping[str, str], run: str | None) -> Log:
+    """Read lines of a name, a step and a value."""
+    if run is not None:
+        choose_run(str(path), [], run)
+    check_file(path, MOST_BYTES)
+    parts = (match for line in lines(path) if (match := _ROW.fullmatch(line)))
+    found = [(match[1], number(match[3]), number(match[4])) for match in parts]
+    _refuse_twice(path, found)
+    return read_records(path, by_step(found, "step"), asked, "csv")
+
+
 def read_table(path: Path, asked: Mapping[str, str], run: str | None) -> Log | None:
     """Read a table of a value a row; None where it is of another kind.
 
     Raises:
         RecordError: It is one, and holds no accuracy, or several runs of which none is named.
     """
+    if are_rows(beginning(path)):
+        return _read_rows(path, asked, run)
     names, rows = open_table(path)
     places = layout(names)
     if places is None:

@@ -23,6 +23,10 @@ UNTRAINED_FIRST = (
     "The first test has no training before it, as all others have: it is of the network before any."
 )
 TESTED_AFTER = "The test after the last epoch that was trained is no epoch, and is left out."
+SHIFTED = (
+    "The log counts its tests by the epochs that are done, and its training from {first} on: each "
+    "test was taken to be of the epoch that had been trained before it."
+)
 JUMP = 1.5
 """A learning rate that rises by this factor, after it was constant or fell, begins a training."""
 
@@ -33,6 +37,7 @@ def number_epochs(log: Log, given: Given, path: str) -> None:
     Raises:
         RecordError: What the person said of the first epoch does not fit the log.
     """
+    _take_tests_back(log)
     _leave_tests_out(log)
     if given.first_epoch is None and not given.untrained_first:
         _take_start(log)
@@ -93,6 +98,31 @@ def _take_start(log: Log) -> None:
     log.notes.append(UNTRAINED_FIRST if counted else UNTRAINED)
     for row in log.rows if counted else ():
         row["epoch"] -= 1
+
+
+def _take_tests_back(log: Log) -> None:
+    """Take tests that are numbered by the epochs done to those epochs, counted from the first.
+
+    Then the first epoch of training has no test, and one stands alone behind the last, at the end
+    of as many epochs as there are between any two tests.
+    """
+    if log.diverged_at is not None or len(log.rows) < 2:
+        return
+    trained = [int(row["epoch"]) for row in log.rows if "train_loss" in row]
+    tested = [int(row["epoch"]) for row in log.rows if "test_accuracy" in row]
+    if len(trained) < 2 or not tested or trained != list(range(trained[0], trained[-1] + 1)):
+        return
+    gaps = {after - before for before, after in pairwise([trained[0], *tested])}
+    if tested[-1] != trained[-1] + 1 or len(gaps) != 1 or min(gaps) < 1:
+        return
+    rows = {int(row["epoch"]): row for row in log.rows}
+    rates = () if "lr" in rows[trained[0]] else ("lr",)  # told at the test
+    for epoch in tested:
+        for part in ("test_accuracy", "test_loss", *rates):
+            if part in rows[epoch]:
+                rows[epoch - 1][part] = rows[epoch].pop(part)
+    log.rows = [row for row in log.rows if row["epoch"] <= trained[-1]]
+    log.notes.append(SHIFTED.format(first=trained[0]))
 
 
 def _leave_tests_out(log: Log) -> None:

@@ -10,6 +10,7 @@ from trainscope.errors import RecordError
 from trainscope.records.epoch import EpochRecord
 from trainscope.records.imports import (
     csv_log,
+    epoch_files,
     event_file,
     json_log,
     long_log,
@@ -18,6 +19,7 @@ from trainscope.records.imports import (
     text_log,
 )
 from trainscope.records.imports.binary import is_saved
+from trainscope.records.imports.error_rate import ERROR, error_rate
 from trainscope.records.imports.folder import find_log
 from trainscope.records.imports.given import Given
 from trainscope.records.imports.log import IN_WORDS, Log, NoAccuracyError, is_another_metric
@@ -33,6 +35,7 @@ Reader = Callable[[Path, Mapping[str, str], str | None], Log]
 Opener = Callable[[Path], object]
 FORMATS: Mapping[str, Reader] = {
     "csv": csv_log.read,
+    "epochs": epoch_files.read,
     "json": json_log.read,
     "jsonlines": json_log.read_lines,
     "metrics": series.read,
@@ -71,6 +74,8 @@ def recognise(path: Path) -> str:
     if path.is_dir():
         if long_log.is_run(path):
             return "mlflow"
+        if epoch_files.is_folder(path):
+            return "epochs"
         return "metrics" if series.is_folder(path) else "tensorboard"
     if path.suffix == ".wandb":
         raise RecordError(WANDB.format(path))
@@ -94,7 +99,7 @@ def recognise(path: Path) -> str:
             return "json"
     if series.is_metric(path):
         return "metrics"
-    if is_table(start) or is_bare(start):
+    if is_table(start) or is_bare(start) or long_log.are_rows(start):
         return "csv"
     return "csv" if path.suffix in (".csv", ".tsv") else "text"
 
@@ -133,14 +138,18 @@ def run_from_log(
     try:
         log = _read(read, path, given.columns, run)
     except NoAccuracyError as error:
-        if not error.loss or "test_accuracy" in given.columns:
+        name = error.loss or error_rate(error.names, path if kind == "text" else None)
+        if not name or "test_accuracy" in given.columns:
             raise
-        columns = {**given.columns, "test_accuracy": error.loss}
-        given = replace(given, columns=columns, metric=LOSS)
+        metric, what = (LOSS, "test loss") if error.loss else (ERROR, "test error")
+        columns = {**given.columns, "test_accuracy": name}
+        given = replace(given, columns=columns, metric=metric)
         log = _read(read, path, columns, run)
+        if split_in(log.taken["test_accuracy"]) == TRAIN:
+            raise
         log.notes.append(
-            f"The log has no test accuracy: its test loss, '{error.loss}', is the metric of this "
-            "Run, and lower is better; --metric NAME takes another."
+            f"The log has no test accuracy: its {what}, '{name}', is the metric of this Run, and "
+            "lower is better; --metric NAME takes another."
         )
     _check_asked(log, given, path)
     number_epochs(log, given, str(path))

@@ -27,6 +27,7 @@ _THOUSANDS = re.compile(r"\s*[+-]?[1-9]\d{0,2},\d{3}\s*")
 _POINT = re.compile(r"\s*[+-]?\d*\.\d+(?:e[+-]?\d+)?\s*%?\s*", re.IGNORECASE)
 DOTS = ("..", "\u2026")
 _DOTS = re.compile(r"\.{2,}|\u2026")
+_BOLD = re.compile(r"\s*(\*\*|__|\*|`)(.+?)\1\s*")
 _SIZE = re.compile(r"\[\d+ rows x \d+ columns\]")
 """What pandas prints below a table"""
 _SEP = re.compile(r"\s*sep=.?\s*", re.IGNORECASE)
@@ -121,7 +122,7 @@ def open_table(
     _, header = next(cells, (0, []))
     if separator == " " and _has_index(path, len(header)):
         header = ["", *header]
-    columns = tuple(name.strip() for name in header)
+    columns = tuple(_plain(name).strip() for name in header)
     halves = (separator != "," or quoted) and _are_halves(cells, separator)
     rows = _rows(path, separator, header, halves=halves)
     return columns, rows if again else (item for item in rows if item[1])
@@ -202,9 +203,16 @@ def _rows(
                 f"{path}, line {line} has {last + 1} cells for {len(header)} columns: a name for "
                 "each is needed, and a comma within a cell, as in 0,5, must stand in quotes"
             )
+        row = [_plain(cell) for cell in row]
         if halves:
             row = [cell.replace(",", ".") if _COMMA.fullmatch(cell) else cell for cell in row]
         yield line, row
+
+
+def _plain(cell: str) -> str:
+    """Return a cell without the marks that print it in bold: `**70.1**`, `__70.1__`."""
+    found = _BOLD.fullmatch(cell)
+    return cell if found is None else found[2]
 
 
 def _holds_number(cell: str) -> bool:

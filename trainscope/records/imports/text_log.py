@@ -134,6 +134,10 @@ def _tests(splits: set[str]) -> bool:
     return not splits.isdisjoint((VAL, TEST))
 
 
+def _all_tests(names: Iterable[str]) -> bool:
+    return all(split_in(name) in (VAL, TEST) for name in names)
+
+
 @dataclass
 class _Reader:
     collector: EpochCollector
@@ -142,6 +146,7 @@ class _Reader:
     section: str = ""
     fresh: bool = False
     steps: list[float | None] = field(default_factory=list)
+    step: float | None = None
     rate: float | None = None
     rates: dict[int, float] = field(default_factory=dict)
     behind: dict[int, float] = field(default_factory=dict)
@@ -178,6 +183,8 @@ class _Reader:
         if "(" in text and _SETTINGS.match(text):
             return
         line = read_line(text, self.wanted)
+        if line.step is not None:  # holds for the lines below, as Caffe's
+            self.step = line.step
         if self.counted and line.epoch is None and line.done is not None:
             line.epoch, line.batch = int(line.done), False
         if "learning rate" in text and _REDUCED.search(text):  # from the next epoch on
@@ -246,11 +253,19 @@ class _Reader:
             ends, tested = 0, []
             named = (name for values in self.before for name in values)
             ending = ending_names(named, self.collector.asked)
+            held: set[str] = set()  # names of the epoch that ended right above
             for values, step in zip(self.before, self.steps, strict=True):
+                ended = not ending.isdisjoint(values)
+                if held and not ended and held.isdisjoint(values) and _all_tests(values):
+                    self.collector.add(ends, values)  # a test loss below its accuracy
+                    held |= values.keys()
+                    continue
                 self.collector.add(ends + 1, values)
-                if not ending.isdisjoint(values):
+                held = set()
+                if ended:
                     ends += 1
                     tested.append(step)
+                    held = set(self.collector.rows.get(ends, ()))
         log = self.collector.log("text")
         name = log.taken["test_accuracy"]
         if not counted:
@@ -269,7 +284,8 @@ class _Reader:
             if "lr" not in row and epoch in rates:
                 row["lr"] = rates[epoch]
                 log.taken.setdefault("lr", "lr")
-        if log.taken.get("lr") == "lr" and not self.rates_within and len(log.rows) > 1:
+        once = not counted or sum("lr" in row for row in log.rows) < 2
+        if log.taken.get("lr") == "lr" and not self.rates_within and once and len(log.rows) > 1:
             log.notes.append(ONCE)
         if counted:
             log.notes.append(COUNTED)
@@ -369,7 +385,7 @@ class _Reader:
         if self.epoch is None:
             if len(self.before) < MOST_BEFORE:
                 self.before.append(whole)
-                self.steps.append(line.step)
+                self.steps.append(self.step)
             return
         for name in tests:
             if name in self.tested and not line.batch and line.epoch is None:

@@ -1,0 +1,215 @@
+"""Whose epoch a test is of where it is numbered otherwise than training, or told by other words."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from trainscope.convergence.curve import LearningCurve
+from trainscope.errors import RecordError
+from trainscope.records.imports import Given, run_from_log
+
+GIVEN = Given(rates=(0.1,) * 20, schedule="0:0.1", total=20)
+
+
+def read(tmp_path, text, name="log.txt", given=None):
+    path = tmp_path / name
+    path.write_text(text)
+    return run_from_log(path, given)
+
+
+def rows(run):
+    return [(r.epoch, r.lr, r.train_loss, r.test_loss, r.test_metric) for r in run.epochs]
+
+
+def told(run, words):
+    return any(words in note for note in run.notes)
+
+
+RIGHT = [(1, 0.1, 1.5, None, 60.0), (2, 0.01, 1.0, None, 70.0), (3, 0.001, 0.8, None, 75.0)]
+OPEN_CLIP = "".join(
+    f"2023-01-01,10:00:00 | INFO | Train Epoch: {k} [ 9/ 9 (100%)] LR: {lr} Loss: {loss} ({loss})\n"
+    f"2023-01-01,10:00:00 | INFO | Eval Epoch: {k + 1} imagenet-zeroshot-val-top1: {acc / 100}\t"
+    "imagenet-zeroshot-val-top5: 0.9900\n"
+    for k, (_, lr, loss, _, acc) in enumerate(RIGHT)
+)
+COMPOSER = "".join(
+    f"[epoch={k}][batch=1/2]:\n\t Train loss/train/total: {loss}\n\t Train lr-SGD/group0: {lr}\n"
+    f"[epoch={k + 1}][batch=0/2]:\n\t Eval metrics/eval/MulticlassAccuracy: {acc / 100}\n"
+    for k, (_, lr, loss, _, acc) in enumerate(RIGHT)
+)
+TABLE = "epoch,lr,train_loss,val_acc\n" + "".join(
+    f"{k},{lr},{loss},\n{k + 1},,,{acc}\n" for k, (_, lr, loss, _, acc) in enumerate(RIGHT)
+)
+LINES = "".join(
+    json.dumps({"epoch": k, "lr": lr, "train_loss": loss})
+    + "\n"
+    + json.dumps({"epoch": k + 1, "val_acc": acc})
+    + "\n"
+    for k, (_, lr, loss, _, acc) in enumerate(RIGHT, 1)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "first"),
+    [
+        (OPEN_CLIP, "out.log", 0),
+        (COMPOSER, "log.txt", 0),
+        (TABLE, "metrics.csv", 0),
+        (LINES, "log.jsonl", 1),
+    ],
+)
+def test_tests_that_count_epochs_done_are_of_the_training_before_them(tmp_path, text, name, first):
+    """Each was the next epoch's, the first had none, and the last one was left out."""
+    run = read(tmp_path, text, name)
+    assert rows(run) == RIGHT
+    assert told(run, f"and its training from {first} on: each test was taken to be of the epoch")
+
+
+def test_tests_every_so_many_epochs_done(tmp_path):
+    text = "epoch,lr,train_loss,val_acc\n" + "".join(
+        f"{k},0.1,{2 - k / 10:.1f},{40 + k if k in (3, 6, 9) else ''}\n" for k in range(10)
+    )
+    run = read(tmp_path, text.replace("9,0.1,1.1,49", "9,,,49"), "metrics.csv")
+    assert [(r.epoch, r.test_metric) for r in run.epochs if r.test_metric] == [
+        (3, 43.0),
+        (6, 46.0),
+        (9, 49.0),
+    ]
+    assert len(run.epochs) == 9
+
+
+def test_a_test_behind_the_last_epoch_alone_is_left_out(tmp_path):
+    text = "epoch,lr,train_loss,val_acc\n0,0.1,1.5,60\n1,0.1,1.0,70\n2,0.1,0.8,75\n3,,,76\n"
+    run = read(tmp_path, text, "metrics.csv")
+    assert [r.test_metric for r in run.epochs] == [60.0, 70.0, 75.0]
+    assert told(run, "The test after the last epoch that was trained is no epoch")
+
+
+CAFFE = "".join(
+    f"I0101 10:00:00.0 12 solver.cpp:337] Iteration {at}, Testing net (#0)\n"
+    f"I0101 10:00:00.0 12 solver.cpp:404] Test net output #0: accuracy = {acc}\n"
+    f"I0101 10:00:00.0 12 solver.cpp:404] Test net output #1: loss = {loss} (* 1 = {loss} loss)\n"
+    f"I0101 10:00:00.0 12 solver.cpp:228] Iteration {at}, loss = {trained}\n"
+    f"I0101 10:00:00.0 12 sgd_solver.cpp:106] Iteration {at}, lr = {lr}\n"
+    for at, acc, loss, trained, lr in (
+        (0, 0.1, 2.3, 2.2, 0.01),
+        (500, 0.6, 1.1, 0.9, 0.001),
+        (1000, 0.7, 1.0, 0.8, 0.0001),
+    )
+)
+
+
+def test_caffes_first_test_is_of_the_network_before_training(tmp_path):
+    """The steps stand above the tests, and a test's loss below its accuracy."""
+    run = read(tmp_path, CAFFE[: CAFFE.index("I0101 10:00:00.0 12 solver.cpp:228] Iteration 1000")])
+    assert run.start_metric == 10.0
+    assert rows(run) == [(1, 0.01, 2.2, 1.1, 60.0), (2, 0.001, 0.9, 1.0, 70.0)]
+    assert not told(run, "before the first epoch alone")
+
+
+def test_a_test_loss_below_its_accuracy_is_of_the_same_epoch(tmp_path):
+    """Of logs without epochs, it was the next one's."""
+    text = "".join(
+        f"train loss: {a}\ntest acc: {b}\ntest loss: {c}\n"
+        for a, b, c in ((1.5, 60, 1.2), (1.0, 70, 1.1))
+    )
+    assert rows(read(tmp_path, text, given=GIVEN)) == [
+        (1, 0.1, 1.5, 1.2, 60.0),
+        (2, 0.1, 1.0, 1.1, 70.0),
+    ]
+    turned = "test loss: 1.2\ntest acc: 60\ntest loss: 1.1\ntest acc: 70\n"
+    assert [r[3:] for r in rows(read(tmp_path, turned, given=GIVEN))] == [(1.2, 60.0), (1.1, 70.0)]
+
+
+ERRORS = {
+    "words.txt": "Epoch 1 | train err 50.0 | test err 40.0\nEpoch 2 | train err 45 | test err 30\n",
+    "share.txt": "Epoch 1: Val Error Rate: 0.4\nEpoch 2: Val Error Rate: 0.3\n",
+    "gluon.txt": "".join(
+        f"INFO:root:[Epoch {k}] training: accuracy=0.5\n"
+        f"INFO:root:[Epoch {k}] validation: err-top1={e} err-top5=0.1\n"
+        for k, e in enumerate((0.4, 0.3))
+    ),
+    "table.csv": "epoch,train_err,test_err\n1,50,40\n2,40,30\n",
+    "lines.jsonl": '{"epoch": 1, "val_error": 0.4}\n{"epoch": 2, "val_error": 0.3}\n',
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_a_log_that_tells_its_errors_alone_is_told_by_them(tmp_path, name):
+    """It was refused as one that has epochs and LRs and no more."""
+    run = read(tmp_path, ERRORS[name], name, GIVEN)
+    assert (run.metric.name, run.metric.unit, run.metric.better) == ("error", "%", "lower")
+    assert [r.test_metric for r in run.epochs] == [40.0, 30.0]
+    assert told(run, "The log has no test accuracy: its test error, ")
+
+
+@pytest.mark.parametrize(
+    "text", ["Epoch 1 train err 50\nEpoch 2 train err 40\n", "Epoch 1\nerror: 404 not found\n"]
+)
+def test_errors_of_training_or_of_nothing_are_none_of_a_test(tmp_path, text):
+    with pytest.raises(RecordError, match="no test accuracy"):
+        read(tmp_path, text, given=GIVEN)
+
+
+def metrics(epoch):
+    return {
+        "best_epoch": 0,
+        "epoch": epoch,
+        "training_accuracy": 0.5,
+        "training_loss": 1.5 - epoch / 10,
+        "validation_accuracy": 0.6 + epoch / 100,
+        "best_validation_accuracy": 0.9,
+    }
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_files_of_an_epoch_each_are_one_run(tmp_path, known):
+    """AllenNLP's: they were said to be runs, of which one was to be named."""
+    for epoch in range(12):
+        said = metrics(epoch)
+        said = said if known else {k: v for k, v in said.items() if k != "epoch"}
+        (tmp_path / f"metrics_epoch_{epoch}.json").write_text(json.dumps(said))
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics(3)))
+    run = run_from_log(tmp_path, GIVEN)
+    assert [r.test_metric for r in run.epochs] == [60.0 + k for k in range(12)]
+    assert run.epochs[2].train_loss == pytest.approx(1.3)
+
+
+def test_files_of_a_seed_each_are_runs(tmp_path):
+    for seed in range(3):
+        (tmp_path / f"seed_{seed}.json").write_text(json.dumps({"val_acc": 60.0 + seed}))
+    with pytest.raises(RecordError, match="holds 3 runs"):
+        run_from_log(tmp_path, GIVEN)
+
+
+def test_rows_of_a_name_a_step_and_a_value(tmp_path):
+    """OpenLTH's logger, without a header."""
+    text = "".join(
+        f"test_loss,{at},{loss}\ntest_accuracy,{at},{acc}\n"
+        for at, loss, acc in ((0, 2.3, 0.1), (100, 1.2, 0.6), (200, 1.1, 0.7))
+    )
+    run = read(tmp_path, text, "logger", GIVEN)
+    assert run.start_metric == 10.0
+    assert [r[3:] for r in rows(run)] == [(1.2, 60.0), (1.1, 70.0)]
+
+
+def test_numbers_in_bold(tmp_path):
+    text = (
+        "| **Epoch** | LR | Acc |\n|---|---|---|\n| 1 | 0.1 | 60.0 |\n| **2** | 0.1 | **70.0** |\n"
+    )
+    assert [(r[0], r[4]) for r in rows(read(tmp_path, text, "t.md"))] == [(1, 60.0), (2, 70.0)]
+
+
+def test_a_curve_takes_percentages_counts_and_epochs_of_so_many(tmp_path):
+    path = tmp_path / "curve.csv"
+    path.write_text(
+        "epoch,lr,accuracy\n1/90,0.1,37.28%\n2/90,1e-1,400/1000\n3/90,0.1,\n4/90,0.1,50\n"
+    )
+    curve = LearningCurve.from_csv(path)
+    assert list(curve.epochs) == [1.0, 2.0, 4.0]
+    assert list(curve.accuracy) == [37.28, 40.0, 50.0]
+    path.write_text("epoch,lr,accuracy\n1,0.1,good\n2,0.1,40\n")
+    with pytest.raises(RecordError, match=r"'good' is not a number .*line 2, column accuracy"):
+        LearningCurve.from_csv(path)
