@@ -153,6 +153,48 @@ def test_errors_of_training_or_of_nothing_are_none_of_a_test(tmp_path, text):
         read(tmp_path, text, given=GIVEN)
 
 
+@pytest.mark.parametrize(
+    ("text", "name", "metric"),
+    [
+        ("epoch 1 | valid ppl 40.0\nepoch 2 | valid ppl 30.0\n", "log.txt", "perplexity"),
+        ("epoch,train_bpc,valid_bpc\n1,9,40\n2,8,30\n", "t.csv", "bits per character"),
+        ("Epoch 1 val mIoU: 40.0\nEpoch 2 val mIoU: 30.0\n", "log.txt", "mean IoU"),
+    ],
+)
+def test_the_one_metric_of_a_test_that_is_known_tells_a_log(tmp_path, text, name, metric):
+    run = read(tmp_path, text, name, GIVEN)
+    assert run.metric.name == metric
+    assert [r.test_metric for r in run.epochs] == [40.0, 30.0]
+    two = text.replace(" | valid ppl 40.0", " | valid ppl 40.0 valid bleu 3")
+    if two != text:
+        with pytest.raises(RecordError, match="no test accuracy"):
+            read(tmp_path, two, name, GIVEN)
+
+
+WORD_MODEL = "".join(
+    f"| epoch   {k} |   200/ 2983 batches | lr {lr} | ms/batch 9.00 | loss {a} | ppl {10 * a}\n"
+    f"| end of epoch   {k} | time: 100.00s | valid loss {b} | valid ppl   {10 * b}\n"
+    for k, lr, a, b in ((1, 20.0, 7.6, 6.0), (2, 5.0, 6.1, 5.5), (3, 5.0, 6.0, 5.4))
+)
+
+
+def test_a_test_at_the_end_of_training_is_not_the_loss_of_all_epochs(tmp_path):
+    """PyTorch's word language model: the only value of the metric was the last test's."""
+    run = read(tmp_path, WORD_MODEL + "| End of training | test loss  5.30 | test ppl   221.00\n")
+    assert [r.test_metric for r in run.epochs] == [6.0, 5.5, 5.4]
+    assert [r.lr for r in run.epochs] == [20.0, 5.0, 5.0]
+    assert "the metric, loss, from 'valid loss'" in run.notes[0]
+
+
+def test_a_table_as_polars_prints_it(tmp_path):
+    text = (
+        "shape: (2, 3)\n┌───────┬─────┬─────────┐\n│ epoch ┆ lr  ┆ val_acc │\n"
+        "│ ---   ┆ --- ┆ ---     │\n│ i64   ┆ f64 ┆ f64     │\n╞═══════╪═════╪═════════╡\n"
+        "│ 1     ┆ 0.1 ┆ 60.0    │\n│ 2     ┆ 0.1 ┆ 70.0    │\n└───────┴─────┴─────────┘\n"
+    )
+    assert [(r[0], r[4]) for r in rows(read(tmp_path, text))] == [(1, 60.0), (2, 70.0)]
+
+
 def metrics(epoch):
     return {
         "best_epoch": 0,

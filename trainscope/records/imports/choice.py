@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from trainscope.errors import RecordError
-from trainscope.records.imports.log import IN_WORDS, listed, no_column
+from trainscope.records.imports.log import ENOUGH, IN_WORDS, listed, no_column
 from trainscope.records.imports.names import (
     ACCURACY,
     LOSS,
@@ -17,9 +17,6 @@ from trainscope.records.imports.names import (
     meaning,
     split_in,
 )
-
-ENOUGH = 0.9
-"""A name is as good as another if it has a number in this share of the other's epochs."""
 
 
 def choose(

@@ -239,10 +239,10 @@ class EpochCollector:
                 "beside the training loss, so it is of training batches; log the accuracy of the "
                 "test data, or say with --column test_accuracy=NAME which name it has"
             )
-            error.loss = test_loss(counts)
+            error.loss, error.names = test_loss(counts, counts), tuple(counts)
             raise error
         if "test_accuracy" not in taken:
-            raise no_accuracy(self.path, self.names)
+            raise no_accuracy(self.path, self.names, counts)
         seconds = taken.get("seconds")
         if seconds is not None and any(
             seconds in row and row[seconds].count > 1 for row in self.rows.values()

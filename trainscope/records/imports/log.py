@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from trainscope.errors import RecordError
 from trainscope.records.imports.names import ACCURACY, LOSS, TEST, TRAIN, meaning
@@ -19,6 +20,8 @@ IN_WORDS = {
     "test_accuracy": "test accuracy",
     "seconds": "seconds",
 }
+ENOUGH = 0.9
+"""A name is as good as another if it has a number in this share of the other's epochs."""
 FEWEST_STEPS = 20
 """Between two tests of a training that tells its steps."""
 STEP_ZERO = "The test at step 0 is of the network before the first step, and is no epoch."
@@ -150,20 +153,32 @@ class NoAccuracyError(RecordError):
     names: tuple[str, ...] = ()
 
 
-def no_accuracy(path: str, names: Iterable[str]) -> NoAccuracyError:
-    """Return the error for a log without a test accuracy, with what it has in its place."""
+def no_accuracy(
+    path: str, names: Iterable[str], counts: Mapping[str, int] = MappingProxyType({})
+) -> NoAccuracyError:
+    """Return the error for a log without a test accuracy, with what it has in its place.
+
+    Args:
+        path: Of the log.
+        names: What it has.
+        counts: In how many epochs, where that is known.
+    """
     names = list(names)
     error = NoAccuracyError(_no_accuracy(path, names))
-    error.loss, error.names = test_loss(names), tuple(names)
+    error.loss, error.names = test_loss(names, counts), tuple(names)
     return error
 
 
-def test_loss(names: Iterable[str]) -> str:
+def test_loss(names: Iterable[str], counts: Mapping[str, int]) -> str:
     """Return the name that is surest to be of the test loss; "" for none, or for several.
 
-    Of a box, a mask and the like, each with a loss of its own, none is the loss.
+    Of a box, a mask and the like, each with a loss of its own, none is the loss. One that stands
+    once, at the end of a training, is not the one that stands at each epoch.
     """
     names = list(names)
+    losses = [n for n in names if (m := meaning(n)) and m.field == LOSS and m.split != TRAIN]
+    most = max((counts.get(name, 0) for name in losses), default=0)
+    names = [n for n in names if n not in losses or counts.get(n, 0) >= ENOUGH * most]
     ranks = {
         name: (m.ema, m.per_step, m.strange, m.split != TEST)
         for name in names

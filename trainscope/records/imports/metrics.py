@@ -64,20 +64,21 @@ def metric_of(name: str, better: str | None, unit: str | None) -> Metric:
             f"--metric '{name}' is of training data, and a Run's metric is of the test: name one "
             "that is of validation or test data"
         )
-    known = _known(name)
-    if known is None and better is None:
+    found = known(name)
+    if found is None and better is None:
         raise RecordError(
             f"--metric '{name}' does not say by its name which direction is better: add "
             "--better higher or --better lower"
         )
-    if known is None:
-        known = Metric(_plain(name), "", better or HIGHER)
+    if found is None:
+        found = Metric(_plain(name), "", better or HIGHER)
     return Metric(
-        known.name, known.unit if unit is None else unit, known.better if better is None else better
+        found.name, found.unit if unit is None else unit, found.better if better is None else better
     )
 
 
-def _known(name: str) -> Metric | None:
+def known(name: str) -> Metric | None:
+    """Return the metric of a name that is known by one of its words, None of any other."""
     found = meaning(name)
     if found is not None and found.field in (ACCURACY, LOSS):
         return TOP1 if found.field == ACCURACY else TEST_LOSS

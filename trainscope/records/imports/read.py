@@ -19,12 +19,12 @@ from trainscope.records.imports import (
     text_log,
 )
 from trainscope.records.imports.binary import is_saved
-from trainscope.records.imports.error_rate import ERROR, error_rate
 from trainscope.records.imports.folder import find_log
 from trainscope.records.imports.given import Given
 from trainscope.records.imports.log import IN_WORDS, Log, NoAccuracyError, is_another_metric
 from trainscope.records.imports.names import TRAIN, split_in
 from trainscope.records.imports.numbering import number_epochs
+from trainscope.records.imports.other_metric import other_metric
 from trainscope.records.imports.table import is_bare, is_below, is_table
 from trainscope.records.imports.text_file import beginning, check_file
 from trainscope.records.metric import ACCURACY, LOSS, Metric
@@ -138,18 +138,19 @@ def run_from_log(
     try:
         log = _read(read, path, given.columns, run)
     except NoAccuracyError as error:
-        name = error.loss or error_rate(error.names, path if kind == "text" else None)
-        if not name or "test_accuracy" in given.columns:
+        told = (error.loss, LOSS) if error.loss else None
+        told = told or other_metric(error.names, path if kind == "text" else None)
+        if told is None or "test_accuracy" in given.columns:
             raise
-        metric, what = (LOSS, "test loss") if error.loss else (ERROR, "test error")
+        name, metric = told
         columns = {**given.columns, "test_accuracy": name}
         given = replace(given, columns=columns, metric=metric)
         log = _read(read, path, columns, run)
         if split_in(log.taken["test_accuracy"]) == TRAIN:
             raise
         log.notes.append(
-            f"The log has no test accuracy: its {what}, '{name}', is the metric of this Run, and "
-            "lower is better; --metric NAME takes another."
+            f"The log has no test accuracy: its test {metric.name}, '{name}', is the metric of "
+            f"this Run, and {metric.better} is better; --metric NAME takes another."
         )
     _check_asked(log, given, path)
     number_epochs(log, given, str(path))

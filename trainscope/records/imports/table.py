@@ -27,6 +27,7 @@ _THOUSANDS = re.compile(r"\s*[+-]?[1-9]\d{0,2},\d{3}\s*")
 _POINT = re.compile(r"\s*[+-]?\d*\.\d+(?:e[+-]?\d+)?\s*%?\s*", re.IGNORECASE)
 DOTS = ("..", "\u2026")
 _DOTS = re.compile(r"\.{2,}|\u2026")
+_TYPES = re.compile(r"(?:\s*\|\s*(?:[iuf](?:8|16|32|64)|str|bool|date|datetime\S*))+\s*\|\s*")
 _BOLD = re.compile(r"\s*(\*\*|__|\*|`)(.+?)\1\s*")
 _SIZE = re.compile(r"\[\d+ rows x \d+ columns\]")
 """What pandas prints below a table"""
@@ -173,8 +174,8 @@ def _is_number(cell: str) -> bool:
 
 
 def _is_rule(line: str) -> bool:
-    """Tell a line that is drawn below a header, or nothing but separators."""
-    return not line.strip("|+-=: \t,;")
+    """Tell a line that is drawn below a header, or nothing but separators, or polars's types."""
+    return not line.strip("|+-=: \t,;") or _TYPES.fullmatch(line) is not None
 
 
 def _rows(
