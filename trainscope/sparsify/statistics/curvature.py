@@ -13,6 +13,7 @@ from trainscope.data import ProbeData
 from trainscope.networks.masks import masks_of
 from trainscope.networks.weights import MULTIPLIED, weights_in
 from trainscope.sparsify.statistics.gradients import Named, mean_gradient, slopes, summed_loss
+from trainscope.sparsify.statistics.shared_loss import at_once
 
 DRAWS = 64
 """Random vectors of Hutchinson's estimator of the Hessian's diagonal."""
@@ -39,7 +40,7 @@ def hessian_product(network: nn.Module, data: ProbeData, along: Named) -> Named:
     named = dict(network.named_parameters())
     weights = {name: named[name] for name in along}
     total = {name: torch.zeros_like(value) for name, value in along.items()}
-    count = 0
+    count, data = 0, at_once(network, data)
     with twice_differentiable():
         for batch in data.batches():
             loss, terms = summed_loss(network, data, batch)
@@ -60,7 +61,7 @@ def hessian_diagonal(
     weights = dict(network.named_parameters())
     masks = masks_of(network)
     total = {name: torch.zeros_like(w, dtype=torch.float64) for name, w in weights.items()}
-    count = 0
+    count, data = 0, at_once(network, data)
     with twice_differentiable():
         for batch in data.batches():
             loss, terms = summed_loss(network, data, batch)

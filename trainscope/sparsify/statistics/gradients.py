@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from trainscope.data import ProbeData
 from trainscope.errors import ActionError
+from trainscope.sparsify.statistics.shared_loss import parts_of_loss, shares
 from trainscope.task import Batch, FromLoss
 from trainscope.task.batches import beside
 
@@ -25,8 +26,12 @@ def mean_gradient(network: nn.Module, data: ProbeData, _: Collection[str] | None
     weights = dict(network.named_parameters())
     total = {name: torch.zeros_like(w, dtype=torch.float64) for name, w in weights.items()}
     count = 0
-    for batch in data.batches():
-        loss, terms = summed_loss(network, data, batch)
+    whole = shares(network, data)
+    if whole is None:
+        parts = (summed_loss(network, data, batch) for batch in data.batches())
+    else:
+        parts = ((part, 0) for part in parts_of_loss(network, data, whole, data.batch_size))
+    for loss, terms in parts:
         count += terms
         for name, slope in slopes(loss, weights).items():
             total[name] += slope.detach()
@@ -38,19 +43,25 @@ def squared_gradient(
 ) -> Named:
     """Return the mean over samples of the squares of their losses' gradients, float64.
 
-    Each sample is put forward alone, as its gradient is asked for alone.
+    Each sample is put forward alone, as its gradient is asked for alone. Of a loss that is no mean
+    of its samples', as one that weights them by their class, a sample's is its share of the whole
+    one, so that the mean of the samples' gradients is that of the loss.
     """
     weights = dict(network.named_parameters())
     total = {name: torch.zeros_like(w, dtype=torch.float64) for name, w in weights.items()}
     count, samples = 0, len(data)
-    for sample in singles(data):
-        loss, terms = summed_loss(network, data, sample)
+    whole = shares(network, data)
+    if whole is None:
+        parts = (summed_loss(network, data, sample) for sample in singles(data))
+    else:
+        parts = ((part, 0) for part in parts_of_loss(network, data, whole, 1))
+    for loss, terms in parts:
         count += terms
         if not loss.requires_grad:  # none of its labels counts
             continue
         for name, slope in slopes(loss, weights).items():
             total[name] += slope.detach().double().square()
-    scale = samples / max(count, 1) ** 2
+    scale = samples / max(count, 1) ** 2 if whole is None else samples
     return {name: masked(value * scale, name, network) for name, value in total.items()}
 
 
