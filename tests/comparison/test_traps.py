@@ -141,6 +141,13 @@ def test_no_op_pruning():
     assert "no-op pruning" not in names([run()])
 
 
+def test_whole_layers_that_are_gone_are_no_no_op():
+    gone = replace(action(), layers=(), speedup=1.5)
+    assert "no-op pruning" not in names([replace(run(), pruning=Pruning.of(gone))])
+    none = replace(gone, speedup=1.0)
+    assert "no-op pruning" in names([replace(run(), pruning=Pruning.of(none))])
+
+
 def test_stale_batch_norm_is_told_by_recalibration():
     assert "batch-norm statistics stale" in names([], [diagnosis()])  # 12 % → 40 %
     columns = diagnosis().probes["trainability_accuracy"]

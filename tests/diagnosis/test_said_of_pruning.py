@@ -53,6 +53,42 @@ def test_half_precision_is_no_retraining(dtype):
     assert any("was retrained after the action" in note for note in found.notes)
 
 
+def test_a_layer_that_is_gone_is_damage():
+    """A verdict said that before and after are one network."""
+    wide = nn.Sequential(*network(), nn.Linear(3, 3))
+    options = {"data": loader(), "samples": 8, "probes": ["gradient"]}
+    found = trainscope.diagnose(wide, after=nn.Sequential(*wide[:6], nn.Identity()), **options)
+    # 80 + 584 + 387 + 12 parameters; 8 * 36 * 9 + 8 * 16 * 72 + 384 + 9 multiply-adds
+    said = "took whole layers: 1.06 k → 1.05 k parameters, 12.20 k → 12.19 k FLOPs (speedup 1.00×)"
+    assert said in found.verdict[0]
+
+
+def test_a_layer_that_was_zeroed_is_not_said_to_be_free():
+    dense = network()
+    pruned = copy.deepcopy(dense)
+    pruned[2].weight.data.zero_()
+    options = {"data": loader(), "samples": 8, "probes": ["gradient"]}
+    found = trainscope.diagnose(dense, after=pruned, **options)
+    assert "100 % of the weights of 1 layer" in found.action.meaning
+    assert not any("free to grow" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("which", ["network", "after"])
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (network().state_dict(), "OrderedDict is no network: .* the network that loaded it, or"),
+        (nn.Linear, r"Linear is no network: .* one of it, as Linear\(\) makes, or the path"),
+        (7, "int is no network: give a torch.nn.Module"),
+    ],
+)
+def test_what_is_no_network_is_said(which, given, said):
+    """It was a traceback."""
+    networks = (network(), given) if which == "after" else (given, None)
+    with pytest.raises(trainscope.TrainscopeError, match=said):
+        trainscope.diagnose(networks[0], after=networks[1], ratio=None, data=loader(), samples=8)
+
+
 def test_a_metric_without_a_name_is_called_metric():
     found = trainscope.diagnose(
         network(),

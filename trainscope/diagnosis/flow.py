@@ -17,6 +17,7 @@ from trainscope.diagnosis.request import DiagnoseRequest, MeasureRequest
 from trainscope.errors import NoOpError
 from trainscope.networks import Network, flops
 from trainscope.networks.device import find_device
+from trainscope.networks.origin import ZERO_THROUGHOUT
 from trainscope.networks.precision import without_autocast
 from trainscope.networks.threads import suited_threads
 from trainscope.probes.processes.joining import joined
@@ -116,6 +117,7 @@ def _of_pruned(base: Network, pruned: Network) -> tuple[str, ...]:
     """Return what is to be said of the second file alone; what came pruned the action says."""
     told = (note for note in pruned.notes if note not in base.notes)
     said = [note for note in told if not note.startswith(("It came pruned", "It is a pruned "))]
+    said = [note for note in said if ZERO_THROUGHOUT not in note]  # the action took it
     return tuple(f"Of the pruned network: {note[0].lower()}{note[1:]}" for note in said)
 
 

@@ -62,7 +62,8 @@ def verdict(
 
 
 def _action(network: NetworkRecord, action: ActionRecord) -> str:
-    if not action.layers:
+    same = (network.parameters, network.flops) == (action.parameters, action.flops)
+    if not action.layers and same:  # whole layers may be gone
         return (
             f"The sparsifying action took {action.meaning}. Before and after are one network, so "
             "no damage can be read here: measure the checkpoint from before the pruning, or give "

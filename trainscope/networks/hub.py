@@ -40,12 +40,30 @@ class Head:
     classes: int | None = None
 
 
+def _check_path(path: object) -> None:
+    """Refuse what is neither a network nor a path, as a state dict that was loaded.
+
+    Raises:
+        CheckpointError: It is such.
+    """
+    if isinstance(path, str | os.PathLike):
+        return
+    kind = path.__name__ if isinstance(path, type) else type(path).__name__
+    way = "the network that loaded it" if isinstance(path, Mapping) else "one"
+    if isinstance(path, type):
+        way = f"one of it, as {kind}() makes"
+    raise CheckpointError(
+        f"{kind} is no network: give a torch.nn.Module, {way}, or the path of a checkpoint"
+    )
+
+
 def local_folder(path: str | os.PathLike[str]) -> Path:
     """Return the place that a text names: "hf:DIR" is the folder DIR.
 
     Raises:
-        CheckpointError: "hf:" stands before what is no folder here.
+        CheckpointError: "hf:" stands before what is no folder here, or it is no path.
     """
+    _check_path(path)
     text = os.fspath(path)
     if not text.startswith(FORM):
         return Path(text)

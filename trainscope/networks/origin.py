@@ -19,6 +19,8 @@ from trainscope.records import LayerChange, PrunedBefore
 
 CAME_PRUNED = "It came pruned"
 """How the notes begin that say so."""
+ZERO_THROUGHOUT = "zero throughout, as a layer is that has not begun to train"
+"""What those say of layers that are taken as free to grow."""
 
 
 def noticed(network: Network, *, own: bool = False) -> Network:
@@ -48,8 +50,8 @@ def noticed(network: Network, *, own: bool = False) -> Network:
     if zeros.blank:
         verb = "is" if len(zeros.blank) == 1 else "are"
         note = (
-            f"{', '.join(zeros.blank)} {verb} zero throughout, as a layer is that has not begun to "
-            "train: taken as free to grow, not as pruned."
+            f"{', '.join(zeros.blank)} {verb} {ZERO_THROUGHOUT}: taken as free to grow, not as "
+            "pruned."
         )
         notes += [] if note in notes else [note]
     return replace(network, module=module, before=tuple(before), notes=tuple(notes))

@@ -183,5 +183,5 @@ def falls_short(action: ActionRecord) -> bool:
 def speedup(action: ActionRecord) -> str:
     """Write the speedup, and for masks that it takes sparse kernels to have it."""
     text = f"{action.speedup:.2f}×"
-    thinner = action.structure == "filter" or action.scope == "cut"
+    thinner = action.structure == "filter" or action.scope in ("cut", "layers removed")
     return text if thinner else f"{text} in theory, with sparse kernels"

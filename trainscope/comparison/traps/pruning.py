@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from trainscope.comparison.settings import Setting
 from trainscope.comparison.traps.trap import Severity, Trap
-from trainscope.records import Diagnosis, Kind
+from trainscope.records import ActionRecord, Diagnosis, Kind
 
 STALE = 2.0
 """Points that recalibration alone must bring back."""
@@ -18,9 +18,10 @@ def no_op(item: Setting) -> Trap | None:
         return None
     evidence: dict[str, float] = {}
     why = ""
-    if pruning.action is not None and all(x.before == x.after for x in pruning.action.layers):
+    action = pruning.action
+    if action is not None and not _did(action):
         why = "no layer lost a filter or a weight"
-    elif pruning.action is None and pruning.speedup is not None and pruning.speedup <= 1.0:
+    elif action is None and pruning.speedup is not None and pruning.speedup <= 1.0:
         why, evidence = f"the speedup is {pruning.speedup:.2f}×", {"speedup": pruning.speedup}
     elif pruning.ratio == 0:
         why = "the ratio is 0"
@@ -34,6 +35,13 @@ def no_op(item: Setting) -> Trap | None:
         evidence,
         runs=(len(item.runs), len(item.runs)),
     )
+
+
+def _did(action: ActionRecord) -> bool:
+    """Tell an action that took anything, also whole layers, which it does not list."""
+    if not action.layers:
+        return action.speedup > 1.0
+    return any(layer.before != layer.after for layer in action.layers)
 
 
 def stale_batch_norm(diagnosis: Diagnosis) -> Trap | None:
