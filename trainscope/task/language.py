@@ -16,6 +16,9 @@ from trainscope.task.batches import TARGETS, Batch, called, described, targets
 from trainscope.task.classification import IGNORED
 from trainscope.task.task import Amount, Common, Outputs, ratio, single
 
+DECODED = "decoder_input_ids"
+"""What the decoder of an encoder-decoder reads: the labels, moved by one."""
+
 
 @dataclass(frozen=True)
 class LanguageModelling(Common):
@@ -27,6 +30,9 @@ class LanguageModelling(Common):
     ids moved by one already (labels[t] = ids[t + 1]) are taken as they are. Labels of -100, and
     places that the attention mask leaves out, are not counted. The Jacobian is of the logits at the
     last position.
+
+    Batches of an encoder-decoder have `decoder_input_ids` too: the labels are of these, which are
+    the labels moved by one, so that the logits at t are compared with the label at t.
     """
 
     @property
@@ -38,6 +44,12 @@ class LanguageModelling(Common):
         """Return the forward pass; labels are kept from the network, which would shift them."""
         if isinstance(batch, Mapping) and not isinstance(batch.get("input_ids"), Tensor):
             raise TaskError(f"a batch is {described(batch)}: give token ids as 'input_ids'")
+        if _lacks_decoder_ids(model, batch):
+            raise TaskError(
+                f"{type(model).__name__} is an encoder-decoder and a batch is {described(batch)}: "
+                f"give '{DECODED}' too, which the network's prepare_decoder_input_ids_from_labels "
+                "makes of the labels"
+            )
         return called(model, batch, self.inputs)
 
     def losses(self, outputs: Outputs, batch: Batch) -> Tensor:
@@ -116,13 +128,20 @@ class LanguageModelling(Common):
 def _parts(batch: Batch, inputs: int | None) -> tuple[Tensor, Tensor, Tensor | None]:
     """Return the token ids, the labels and the attention mask of a batch."""
     if isinstance(batch, Mapping):
-        ids = batch["input_ids"]
+        start = "decoder_" if DECODED in batch else ""
+        ids = batch[f"{start}input_ids"]
         labels = next((batch[name] for name in TARGETS if name in batch), ids)
-        return ids, labels, batch.get("attention_mask")
+        return ids, labels, batch.get(f"{start}attention_mask")
     if isinstance(batch, Tensor):
         return batch, batch, None
     labels = targets(batch, inputs)
     return batch[0], batch[0] if labels is None else labels, None
+
+
+def _lacks_decoder_ids(model: nn.Module, batch: Batch) -> bool:
+    """Tell an encoder-decoder of transformers without what its decoder is to read."""
+    makes = hasattr(model, "prepare_decoder_input_ids_from_labels")
+    return makes and isinstance(batch, Mapping) and DECODED not in batch
 
 
 def _moved(ids: Tensor, labels: Tensor) -> bool:
