@@ -164,3 +164,31 @@ def test_a_module_of_torch_export_is_told_apart():
     ).module()
     with pytest.raises(CheckpointError, match="give the network itself"):
         measured(exported)
+
+
+class Converting(nn.Module):
+    """A layer in bfloat16, to which the code turns what it gets, among others in float32."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(1)
+        self.narrow, self.last = nn.Linear(6, 6).bfloat16(), nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.last(torch.tanh(self.narrow(x.bfloat16()).float()))
+
+
+def test_a_network_that_converts_by_itself_is_measured_as_it_is():
+    """A copy in float32 does not run: every probe was skipped with that reason."""
+    module = Converting()
+    found = trainscope.measure(module, data=loader(), probes=["gradient"], budget=None)
+    assert found["gradient"].value("norm") == pytest.approx(
+        norm_of(nn.Sequential(module.narrow, nn.Tanh(), module.last)), rel=2e-2
+    )
+    assert any(
+        "into bfloat16 by itself, so it is measured as it is" in note for note in found.notes
+    )
+    assert module.narrow.weight.dtype == torch.bfloat16
+    mixed = nn.Sequential(nn.Linear(6, 6).bfloat16(), nn.Tanh(), nn.Linear(6, 3))
+    with pytest.raises(trainscope.TrainscopeError, match="does not take inputs"):
+        measured(mixed)  # it runs in no way

@@ -14,7 +14,7 @@ from trainscope.errors import CheckpointError, DataError, TaskError
 from trainscope.foreign import reason
 from trainscope.networks.belongings import as_it_belongs
 from trainscope.networks.copies import whole_copy
-from trainscope.networks.example import Example
+from trainscope.networks.example import Example, as_example
 from trainscope.networks.forward import check_forward
 from trainscope.networks.guess_shape import GUESSED
 from trainscope.networks.mask_use import inverted_mask
@@ -22,7 +22,7 @@ from trainscope.networks.network import Network
 from trainscope.networks.origin import noticed
 from trainscope.task import Batch, Classification, Outputs, Task
 from trainscope.task.batches import TARGETS, beside, described, targets, tensors
-from trainscope.task.modes import eval_mode
+from trainscope.task.modes import eval_mode, evaluating
 from trainscope.task.task import answers, is_ragged, sample_shape, why_reaching
 
 
@@ -50,7 +50,33 @@ def brought(network: Network, dtype: torch.dtype | None = None) -> Network:
     word = str(wanted).removeprefix("torch.")
     note = f"Its weights are {kinds}; a copy of them in {word} is measured."
     copied = whole_copy(network.module).to(wanted)
+    if dtype is None and len(held) > 1 and _converts(network, copied):
+        note = (
+            f"Its code turns what it computes into {kinds} by itself, so it is measured as it is."
+        )
+        return noticed(replace(network, notes=(*network.notes, note)))
     return noticed(replace(network, module=copied, notes=(*network.notes, note)), own=True)
+
+
+def _converts(network: Network, copied: nn.Module) -> bool:
+    """Tell a network whose code needs the dtypes that its layers have: a copy in one does not run.
+
+    Args:
+        network: As it was given.
+        copied: It in one dtype, whose buffers a pass may change.
+    """
+    if _runs(whole_copy(copied), network):
+        return False
+    return _runs(whole_copy(network.module), network)
+
+
+def _runs(module: nn.Module, network: Network) -> bool:
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            as_example(network.inputs, samples=2).run(evaluating(module))
+    except Exception:  # whatever the network's code raises
+        return False
+    return True
 
 
 def given_network(module: nn.Module, batch: Batch, task: Task) -> Network:
