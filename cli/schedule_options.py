@@ -200,7 +200,7 @@ shape_options = together(
         type=click.IntRange(min=0),
         default=0,
         show_default=True,
-        help="Epochs of a linear warm-up, put in front.",
+        help="Epochs of a linear warm-up, put in front: the total grows by them.",
     ),
     click.option(
         "--extra-epochs",

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, cast
 
 from trainscope.errors import TrainscopeError
@@ -29,6 +30,12 @@ def find_object(spec: str, option: str, error: type[TrainscopeError]) -> Any:
     module_name, colon, path = spec.partition(":")
     if not colon or not module_name or not path:
         raise error(f"{option} takes package.module:factory, and '{spec}' is not that")
+    if module_name.endswith(".py") or "/" in module_name:
+        file = Path(module_name)
+        raise error(
+            f"{option} takes package.module:factory, and '{module_name}' is a file: write "
+            f"{file.stem}:{path}" + (f" from {file.parent}" if len(file.parts) > 1 else "")
+        )
     try:
         with working_directory():
             found: object = importlib.import_module(module_name)

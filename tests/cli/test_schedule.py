@@ -44,3 +44,12 @@ def test_options_that_are_used_are_taken():
 def test_the_lr_time_is_the_sum_of_the_decimals(recipe, sum_of_lr):
     known = json.loads(invoke("schedule", recipe, "--json").stdout)
     assert known["lr_time"] == sum_of_lr
+
+
+@pytest.mark.parametrize(("given", "rest"), [(("F90,1e-1", "--shape", "cosine"), 90), (STAGES, 60)])
+def test_the_epochs_of_a_warm_up_are_said_to_be_added(given, rest):
+    """A plan of 90 epochs with 100 of warm-up is one of 190, which nothing said."""
+    found = invoke("schedule", *given, "--warmup", 100)
+    said = f"{rest + 100} epochs: 100 of warm-up, and then the {rest} of the schedule"
+    assert said in found.stderr
+    assert "warm-up" not in invoke("schedule", *given).stderr
