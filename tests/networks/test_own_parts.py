@@ -6,10 +6,14 @@ import sys
 
 import pytest
 import torch
+from torch import nn
+from torch.nn.utils import parametrize
 
+import trainscope
 from trainscope.errors import CheckpointError
-from trainscope.networks import open_checkpoint, parameters, save_checkpoint
+from trainscope.networks import flops, open_checkpoint, parameters, regrown, save_checkpoint
 from trainscope.networks.masks import masks_of
+from trainscope.records import LayerChange
 
 CODE = """
 import torch
@@ -126,3 +130,80 @@ def test_masks_of_torch_in_a_network_of_ones_own_are_masks(tmp_path, kind):
 def test_what_only_code_puts_together_says_how(tmp_path, kind):
     with pytest.raises(CheckpointError, match=r"'0\.weight' is made by .* give the network with"):
         opened(tmp_path, trained(kind), "plain")
+
+
+def test_the_masks_of_a_parametrization_are_masks(tmp_path):
+    """A network with them was dense: its parameters and FLOPs were those of all weights."""
+    found = opened(tmp_path, trained("masked"), "masked")
+    held = {name: int((~mask).sum()) for name, mask in masks_of(found.module).items()}
+    assert held == {"0.parametrizations.weight.original": 16}
+    assert parameters(found.module) == 83 - 16
+    assert flops(found.module, (6,)) == 48 + 24 - 16
+    plain = opened(tmp_path, trained("masked"), "plain")
+    assert flops(plain.module, (6,)) == 48 + 24 - 16
+
+
+def test_a_weight_that_a_parametrization_masks_can_grow_again(tmp_path):
+    network = trained("masked")
+    free = regrown(opened(tmp_path, network, "masked"))
+    assert torch.equal(free.module(INPUTS), network(INPUTS))
+    with torch.no_grad():
+        free.module[0].parametrizations.weight.original.fill_(1)
+    assert bool((free.module[0].weight == 1).all())
+    assert parameters(free.module) == 83
+
+
+class Dropping(nn.Module):
+    """Drops where its mask is 1, or scales what it keeps."""
+
+    def __init__(self, scale):
+        super().__init__()
+        self.scale = scale
+        self.register_buffer("mask", (torch.arange(48).reshape(8, 6) % 3 == 0).float())
+
+    def forward(self, weight):
+        return weight * (1 - self.mask) if self.scale is None else weight * self.mask * self.scale
+
+
+@pytest.mark.parametrize("scale", [None, 2.0])
+def test_another_parametrization_with_a_mask_is_no_mask(scale):
+    network = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+    parametrize.register_parametrization(network[0], "weight", Dropping(scale))
+    assert not masks_of(network)
+    assert parameters(network) == 83
+
+
+def test_a_pair_whose_second_is_masked_by_a_parametrization():
+    """It was said that nothing was pruned."""
+    import parts_net
+
+    dense, pruned = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)), trained("masked")
+    with torch.no_grad():
+        dense[0].weight.copy_(pruned[0].parametrizations.weight.original)
+        for mine, other in ((dense[0].bias, pruned[0].bias), (dense[2].bias, pruned[2].bias)):
+            mine.copy_(other)
+        dense[2].weight.copy_(pruned[2].weight)
+    assert isinstance(pruned[0].parametrizations.weight[0], parts_net.Masked)
+    data = INPUTS.repeat(4, 1), torch.arange(20) % 3
+    found = trainscope.diagnose(dense, after=pruned, data=data, probes=["gradient"], samples=8)
+    assert found.action.layers == (LayerChange("0", 48, 32),)
+    assert found.action.meaning.endswith("weights of 1 layer, held by masks")
+    assert (found.action.parameters, found.action.flops) == (67, 56)
+
+
+def test_the_state_of_torchs_sparsifier_has_the_masks(tmp_path):
+    sparsity = pytest.importorskip("torch.ao.pruning")
+    network = trained("plain")
+    dense = {name: value.clone() for name, value in network.state_dict().items()}
+    sparsifier = sparsity.WeightNormSparsifier(0.5, (1, 1), 1)
+    sparsifier.prepare(network, [{"tensor_fqn": "0.weight"}])
+    sparsifier.step()
+    torch.save(
+        {"model": network.state_dict(), "sparsifier": sparsifier.state_dict()}, tmp_path / "ao.pt"
+    )
+    found = open_checkpoint(tmp_path / "ao.pt", model="parts_net:plain", input_shape=(6,))
+    assert torch.equal(found.module(INPUTS), network(INPUTS))
+    assert int((found.module[0].weight == 0).sum()) == 24
+    kept = found.module[0].weight != 0
+    assert torch.equal(found.module[0].weight[kept], dense["0.weight"][kept])
+    assert masks_of(network).keys() == {"0.parametrizations.weight.original"}

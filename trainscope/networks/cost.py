@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils.parametrize import is_parametrized
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -210,8 +211,14 @@ def _own_layers(twin: nn.Module) -> Iterator[tuple[nn.Module, tuple[str, Tensor]
     """
     for prefix, module in twin.named_modules():
         weight = dict(module.named_parameters(recurse=False)).get("weight")
+        start = f"{prefix}." if prefix else ""
         if weight is not None and weight.ndim > 1 and own_code(module):
-            yield module, (f"{prefix}.weight" if prefix else "weight", weight)
+            yield module, (f"{start}weight", weight)
+        if is_parametrized(module, "weight"):
+            made = getattr(module.parametrizations, "weight", None)
+            original = getattr(made, "original", None)
+            if isinstance(original, Tensor) and original.ndim > 1:
+                yield module, (f"{start}parametrizations.weight.original", original)
 
 
 def _memory(tensor: Tensor) -> int:

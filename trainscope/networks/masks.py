@@ -4,7 +4,8 @@ A mask is a boolean buffer `NAME_mask` beside the parameter `NAME`, True where t
 survives. As a buffer it moves with `.to()`, is copied with the network and is saved in its state
 dict. `torch.nn.utils.prune` keeps `NAME_orig` and a float `NAME_mask`; those are understood too,
 and so are the masks of layers whose own code multiplies by them, whatever they are called: a buffer
-or a frozen parameter of zeros and ones, with "mask" in its name, of the shape of the weight.
+or a frozen parameter of zeros and ones, with "mask" in its name, of the shape of the weight; and
+those of a parametrization (torch.ao's, or one's own) that multiplies its weight by such a tensor.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList
 
 from trainscope.networks.own_code import own_code
 
@@ -64,6 +66,10 @@ def drop_masks(network: nn.Module) -> None:
     """Remove every mask of ours: the weights are free to grow."""
     masked = masks_of(network)
     for prefix, module in network.named_modules():
+        if isinstance(module, ParametrizationList) and _parametrised(module):
+            for part in module:
+                for mask in (*part.buffers(), *part.parameters()):
+                    mask.data.fill_(1)
         for leaf in [leaf for leaf in module._buffers if leaf.endswith(SUFFIX)]:
             base = leaf.removesuffix(SUFFIX)
             if (f"{prefix}.{base}" if prefix else base) not in masked:
@@ -95,6 +101,34 @@ def masks_of(network: nn.Module) -> dict[str, Tensor]:
         for leaf in own_masks(module):
             name, mask = names[id(_weight(module))], getattr(module, leaf).bool()
             found[name] = found[name] & mask if name in found else mask
+        if isinstance(module, ParametrizationList):
+            for mask in _parametrised(module):
+                name = names[id(module.original)]
+                found[name] = found[name] & mask if name in found else mask
+    return found
+
+
+@torch.no_grad()
+def _parametrised(parts: ParametrizationList) -> list[Tensor]:
+    """Return the masks of a weight that nothing but masks are a parametrization of.
+
+    Each part has one tensor, of the weight's shape and with "mask" in its name, and makes that of
+    ones: one that drops where its mask is 1 is none.
+    """
+    original = parts._parameters.get("original")
+    if original is None:
+        return []
+    found = []
+    for part in parts:
+        held = [*part.named_buffers(), *part.named_parameters()]
+        if len(held) != 1 or "mask" not in held[0][0].lower():
+            return []
+        mask = held[0][1]
+        if mask.shape != original.shape or not _is_binary(mask):
+            return []
+        if not mask.is_meta and not torch.equal(part(torch.ones_like(original)), mask.to(original)):
+            return []
+        found.append(mask.bool())
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -183,6 +184,10 @@ def _pairs(base: nn.Module, pruned: nn.Module) -> tuple[list[_Pair], list[str]]:
     return pairs, notes
 
 
+_MADE = re.compile(r"(^|\.)parametrizations\.(\w+)\.original$")
+"""What a parametrization makes a weight of."""
+
+
 def _weights(network: nn.Module) -> dict[str, Tensor]:
     """Return every weight of two axes or more by its plain name, masks applied."""
     masks, none = masks_of(network), mask_parameters(network)
@@ -193,27 +198,35 @@ def _weights(network: nn.Module) -> dict[str, Tensor]:
         weight = parameter.detach()
         if name in masks:
             weight = weight * masks[name]
-        found[name.removesuffix("_orig")] = weight
+        found[_plain(name)] = weight
     return found
+
+
+def _plain(name: str) -> str:
+    """Return the name of the weight that a parameter is, or is masked to make."""
+    return _MADE.sub(r"\1\2", name).removesuffix("_orig")
 
 
 def _held(network: nn.Module) -> set[str]:
     """Name the layers whose zeros a mask of the network's own holds, and not one found for it."""
     own = network.state_dict().keys()
-    names = (name.removesuffix("_orig") for name in masks_of(network))
-    held = {name.removesuffix(".weight") for name in names if name + SUFFIX in own}
+    held = {
+        name.removesuffix(".weight")
+        for given in masks_of(network)
+        if (name := _plain(given)) + SUFFIX in own or _MADE.search(given)
+    }
     return held | {name for name, module in network.named_modules() if own_masks(module)}
 
 
 def _masked(network: nn.Module, pairs: Sequence[_Pair]) -> nn.Module:
     """Return a network in which masks hold every weight that is zero and was not."""
-    there = masks_of(network)
+    there = {_plain(name) for name in masks_of(network)}
     masks = {}
     for pair in pairs:
         gone = pair.after == 0
         if pair.before.shape == pair.after.shape:
             gone &= pair.before != 0
-        if pair.zeroed and pair.name not in there and f"{pair.name}_orig" not in there:
+        if pair.zeroed and pair.name not in there:
             masks[pair.name] = ~gone
     if not masks:
         return network

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,6 +21,7 @@ from trainscope.records.text import shortened
 _ENDS = (SUFFIX, ".mask", "_masks")
 """What names of masks have behind those of the weights."""
 
+_ALONE = re.compile(r"(?P<home>(?P<owner>(?:.*\.)?)parametrizations\.(?P<leaf>\w+))\.(?P<part>.+)")
 _DEPTH = 3
 """Keys over each other below which masks may stand, as in the state of a pruner."""
 
@@ -47,8 +50,9 @@ def with_masks(contents: Contents, obj: object) -> Contents:
         return contents
     if any(name.endswith(SUFFIX) for name in contents.state_dict):
         return contents  # they have masks of their own
+    names = _without_parts(contents.state_dict)
     weights = {
-        name: value
+        names[name]: value
         for name, value in contents.state_dict.items()
         if isinstance(value, Tensor) and value.is_floating_point()
     }
@@ -62,13 +66,30 @@ def with_masks(contents: Contents, obj: object) -> Contents:
             else _by_order(masks, weights)
         )
         if found:
-            state = {**contents.state_dict, **{f"{n}{SUFFIX}": mask for n, mask in found.items()}}
+            kept = contents.state_dict.items()
+            state = {names[n] if names[n] in found else n: value for n, value in kept}
+            state |= {f"{name}{SUFFIX}": mask for name, mask in found.items()}
             note = f"The masks under '{shortened(key, 40)}' were applied to the weights."
             return replace(contents, state_dict=state, notes=(*contents.notes, note))
         if first is None and is_masks(key, masks):
             first = key
     first = first or next((key for key, value in obj.items() if _is_unread(key, value)), None)
     return contents if first is None else _left_out(contents, first)
+
+
+def _without_parts(state: Mapping[str, object]) -> dict[str, str]:
+    """Return names by those in a file, of weights that stand alone in a parametrization plain ones.
+
+    torch.ao's sparsifier keeps the masks of its parametrizations in its own state alone.
+    """
+    parts = {name: _ALONE.fullmatch(name) for name in state}
+    counts = Counter(found["home"] for found in parts.values() if found)
+    return {
+        name: f"{found['owner']}{found['leaf']}"
+        if found and found["part"] == "original" and counts[found["home"]] == 1
+        else name
+        for name, found in parts.items()
+    }
 
 
 def _inside(obj: Any, state: object, above: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
