@@ -26,12 +26,18 @@ from trainscope.probes.subject.footprint import followed_once
 from trainscope.probes.subject.passes import checked_outputs
 from trainscope.records.stability import SUMMED
 from trainscope.task import Batch, Outputs, Task, mean_loss, per_sample
-from trainscope.task.batches import mapped, tensors
+from trainscope.task.batches import mapped, selected, tensors
 from trainscope.task.classification import one_label_each
 from trainscope.task.task import is_ragged, why_reaching
 
 FEW = 8
 """Samples of a check."""
+ORDERED = (
+    ", and changes with their order, which is drawn here (where it pairs neighbours, let one "
+    "sample hold what belongs together)"
+)
+FEWEST_ORDERED = 4
+"""Samples whose order can be told from another."""
 TRIES = 32
 """Passes of a network that draws random numbers, before they are held to change no output."""
 
@@ -189,6 +195,8 @@ def _look(passes: _Passes, few: Batch, *, labelled: bool, single: bool) -> Behav
         reaching = why_reaching(passes.task, passes.network, few, outputs)
     if coupled is None and labelled and classes is None:
         coupled = _why_mixed(passes, few, outputs)
+        if coupled is not None and _is_ordered(passes, few, outputs):
+            coupled += ORDERED
     summed = coupled is None and labelled and classes is None and _adds_up(passes, few, outputs)
     return Behaviour(classes, coupled=coupled, draws=drew, reaching=reaching, summed=summed)
 
@@ -215,6 +223,21 @@ def _why_mixed(passes: _Passes, few: Batch, outputs: Outputs) -> str | None:
         torch.isclose(sums.sum(), terms.sum(), rtol=1e-4, atol=1e-6)
     )
     return None if same else mixes
+
+
+def _is_ordered(passes: _Passes, few: Batch, outputs: Outputs) -> bool:
+    """Tell a loss that changes with the order of the samples in a batch, as one of neighbours."""
+    count = passes.task.size(few)
+    rows = all(leaf.ndim and len(leaf) == count for leaf in tensors(outputs))
+    if count < FEWEST_ORDERED or not rows:
+        return False
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
+    try:
+        turned = passes.task.losses(selected(outputs, order, count), passes.task.select(few, order))
+    except TaskError:
+        return False
+    first = passes.task.losses(outputs, few).double().mean()
+    return not bool(torch.isclose(first, turned.double().mean(), rtol=1e-3, atol=1e-5))
 
 
 def _why_mixed_further_on(passes: _Passes, batch: Batch, size: int) -> str | None:

@@ -230,3 +230,38 @@ def test_data_without_an_end_are_read_so_far_and_that_is_said(monkeypatch, form)
     data = loader if form == "loader" else (batch for batch in loader)
     found = trainscope.diagnose(network(), data=data, probes=["gradient"], ratio=None)
     assert any("the first 96 samples were read" in note for note in found.notes)
+
+
+def neighbours(outputs, labels):
+    """Draw samples 0 and 1, 2 and 3, ... together."""
+    each = functional.normalize(outputs, dim=1)
+    near = each @ each.T - 1e9 * torch.eye(len(each))
+    return functional.cross_entropy(near, torch.arange(len(each)) ^ 1)
+
+
+def test_a_loss_of_neighbouring_pairs_is_said_to_change_with_the_order():
+    """Samples are drawn in an order of their own, so that the pairs are other ones."""
+    torch.manual_seed(0)
+    data = DataLoader(TensorDataset(torch.randn(64, 6), torch.randint(2, (64,))), 8)
+    found = trainscope.measure(
+        network(), data=data, loss=neighbours, probes=PROBES, samples=16, budget=None
+    )
+    for probe in PROBES:
+        assert "and changes with their order, which is drawn here" in found[probe].notes["batch"]
+
+
+def test_a_loss_of_pairs_in_any_order_is_measured():
+    torch.manual_seed(0)
+    inputs, labels = torch.randn(64, 6), torch.randint(2, (64,))
+
+    def pairs(outputs, labels):
+        same = labels[:, None] == labels
+        near = outputs @ outputs.T
+        return (functional.softplus(near) - same * near).mean()
+
+    def right(module):
+        return pairs(module(inputs.double()), labels)
+
+    data = DataLoader(TensorDataset(inputs, labels), 8)
+    found = agrees(network(), data, pairs, right)
+    assert "their order" not in found["gradient"].notes["batch"]
