@@ -67,6 +67,32 @@ def test_tests_that_count_epochs_done_are_of_the_training_before_them(tmp_path, 
     assert told(run, f"and its training from {first} on: each test was taken to be of the epoch")
 
 
+@pytest.mark.parametrize("name", ["log.txt", "log.jsonl"])
+def test_epochs_that_begin_with_their_tests(tmp_path, name):
+    """The first test was the first epoch's, and the last one was left out."""
+    lines = [(0, {"val_acc": 10.0}), (3, {"val_acc": 75.0})]
+    for k, (_, lr, loss, _, acc) in enumerate(RIGHT):
+        lines += [(k, {"train_loss": loss, "lr": lr}), (k + 1, {"val_acc": acc})]
+    lines = sorted({(k, json.dumps(v)) for k, v in lines}, key=lambda e: (e[0], "train" in e[1]))
+    told_all = [{"epoch": k, **json.loads(values)} for k, values in lines]
+    text = "\n".join(map(json.dumps, told_all))
+    if name == "log.txt":
+        text = "\n".join(", ".join(f"{n}: {v}" for n, v in e.items()) for e in told_all)
+    run = read(tmp_path, text, name)
+    assert run.start_metric == 10.0
+    assert rows(run) == RIGHT
+    assert told(run, "Each epoch begins with its test, and one stands behind the last")
+
+
+def test_tests_that_are_named_before_the_training_of_their_epoch(tmp_path):
+    """Without one behind the last, a test above its epoch's training is that epoch's."""
+    text = "".join(
+        f"Epoch {k}: val acc {acc}\nEpoch {k}: train loss {loss} lr {lr}\n"
+        for k, lr, loss, _, acc in RIGHT
+    )
+    assert rows(read(tmp_path, text)) == RIGHT
+
+
 def test_tests_every_so_many_epochs_done(tmp_path):
     text = "epoch,lr,train_loss,val_acc\n" + "".join(
         f"{k},0.1,{2 - k / 10:.1f},{40 + k if k in (3, 6, 9) else ''}\n" for k in range(10)
@@ -119,8 +145,38 @@ def test_a_test_loss_below_its_accuracy_is_of_the_same_epoch(tmp_path):
         (1, 0.1, 1.5, 1.2, 60.0),
         (2, 0.1, 1.0, 1.1, 70.0),
     ]
+    records = [{"train_loss": 1.5}, {"test_acc": 60}, {"test_loss": 1.2}]
+    records += [{"train_loss": 1.0}, {"test_acc": 70}, {"test_loss": 1.1}]
+    lines = "\n".join(map(json.dumps, records))
+    assert rows(read(tmp_path, lines, "log.jsonl", GIVEN)) == [
+        (1, 0.1, 1.5, 1.2, 60.0),
+        (2, 0.1, 1.0, 1.1, 70.0),
+    ]
     turned = "test loss: 1.2\ntest acc: 60\ntest loss: 1.1\ntest acc: 70\n"
     assert [r[3:] for r in rows(read(tmp_path, turned, given=GIVEN))] == [(1.2, 60.0), (1.1, 70.0)]
+
+
+@pytest.mark.parametrize("seconds", ["10.00", "2.00", "25.32"])
+def test_the_time_of_an_epoch_is_no_epoch(tmp_path, seconds):
+    """ITOP's and GraNet's: LRs went to epochs that the seconds named, or were lost with them."""
+    text = "".join(
+        f"Train Epoch: {k} [49920/50000 (100%)]\tLoss: {loss} Accuracy: 25000/50000 (50.000%) \n\n"
+        f"Evaluation: Average loss: 1.2000, Accuracy: {100 * acc:.0f}/10000 ({acc}%)\n"
+        f"Current learning rate: {lr}. Time taken for epoch: {seconds} seconds.\n\n"
+        for k, lr, loss, _, acc in RIGHT
+    )
+    run = read(tmp_path, text)
+    assert rows(run) == [(k, lr, loss, 1.2, acc) for k, lr, loss, _, acc in RIGHT]
+    assert not told(run, "begun again")
+    named = "".join(
+        f"Time for epoch {k}: 9.5 s, val acc {acc}, lr {lr}\n" for k, lr, _, _, acc in RIGHT
+    )
+    assert [(r[0], r[4]) for r in rows(read(tmp_path, named))] == [(r[0], r[4]) for r in RIGHT]
+
+
+def test_two_tests_an_epoch_without_a_word_for_their_data_are_said(tmp_path):
+    text = "".join(f"==> Epoch {k} lr 0.1\n * Acc@1 5{k}.0\n * Acc@1 6{k}.0\n" for k in range(3))
+    assert told(read(tmp_path, text), "3 epochs have a second test on a line of its own, which was")
 
 
 ERRORS = {

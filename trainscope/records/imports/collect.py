@@ -28,6 +28,7 @@ from trainscope.records.imports.names import (
     STEP,
     TRAIN,
     is_of_guesses,
+    is_test_accuracy,
     meaning,
 )
 
@@ -91,6 +92,7 @@ class EpochCollector:
         held: Cells that are held.
         signed: Names behind whose numbers a % stood.
         lost: The epochs in which each name stood as NaN or infinity.
+        tests_first: The epochs that begin with a test.
     """
 
     path: str
@@ -105,6 +107,7 @@ class EpochCollector:
     held: int = 0
     signed: set[str] = field(default_factory=set)
     lost: dict[str, set[int]] = field(default_factory=dict)
+    tests_first: set[int] = field(default_factory=set)
 
     def lose(self, epoch: int, names: Iterable[str]) -> None:
         """Remember names whose values are NaN or infinite in an epoch."""
@@ -160,6 +163,9 @@ class EpochCollector:
             for name, _, use in own:
                 if use == _BARE:
                     self.beside[name] = self.beside.get(name, 0) + 1
+        begins = epoch not in self.rows and _TRAINED not in uses
+        if begins and any(is_test_accuracy(name, self.asked) for name, _, _ in own):
+            self.tests_first.add(epoch)
         row = self.rows.setdefault(epoch, {})
         for name, value, _ in own:
             passed[name] = epoch
@@ -258,6 +264,7 @@ class EpochCollector:
                     values[part] = cells[name].mean if average else cells[name].last
             if len(values) > 1:
                 found.rows.append(values)
+        found.tests_first = len(found.rows) > 1 and self.tests_first >= self.rows.keys()
         name = taken["test_accuracy"]
         found.in_percent = name in self.signed or _PERCENT.search(name.lower()) is not None
         found.above_one = next((other for other in counts if self._above_one(other, name)), "")

@@ -27,6 +27,10 @@ _NOT_AN_EPOCH = re.compile(
     r"\b(best|total|max|num|warmup|every|per|last|start|final)\b[^|]*$", re.IGNORECASE
 )
 
+_TIME = re.compile(r"\b(time|took|takes|taken|elapsed|duration|seconds)\b", re.IGNORECASE)
+_UNIT = re.compile(r"\s*(?:s|secs?|seconds?|ms|m|mins?|minutes?|h|hrs?|hours?)\b", re.IGNORECASE)
+"""Time taken for epoch: 10.00 seconds"""
+
 
 class EpochWord(NamedTuple):
     """An epoch that a line names.
@@ -54,6 +58,9 @@ def epoch_in(text: str) -> EpochWord | None:
         return None
     for match in _EPOCH.finditer(text):
         if _NOT_AN_EPOCH.search(text, 0, match.start()) or len(match["number"]) > 9:
+            continue
+        timed = _TIME.search(text, 0, match.start()) is not None
+        if timed and (match["fraction"] or _UNIT.match(text, match.end())):
             continue
         epoch = int(match["number"])
         if match["fraction"]:  # Hugging Face's: epochs done

@@ -33,9 +33,12 @@ from trainscope.records.imports.names import (
     LR,
     PHASES,
     STEP,
+    TEST,
     TRAIN,
+    VAL,
     ending_names,
     meaning,
+    split_in,
     split_of,
 )
 from trainscope.records.imports.text_file import check_file, lines, whole
@@ -288,6 +291,7 @@ def read_records(path: Path, raw: Iterable[Any], asked: Mapping[str, str], sourc
     done = state or any(epoch != int(epoch) for epoch in epochs)
     step, ends = 0.0, 0
     tested: list[float | None] = []
+    held: set[str] = set()  # names of the epoch that ended right above
     current = 0 if not epochs else math.ceil(epochs[0] - 1e-6) if done else int(epochs[0])
     apart = _apart(records)
     ending = ending_names((name for r in records for name in _split(r, apart)), asked)
@@ -296,8 +300,13 @@ def read_records(path: Path, raw: Iterable[Any], asked: Mapping[str, str], sourc
         if record.epoch is not None:
             current = math.ceil(record.epoch - 1e-6) if done else int(record.epoch)
         elif not epochs:
-            current = ends + 1
-            if not ending.isdisjoint(values):
+            ended = not ending.isdisjoint(values)
+            below = bool(held) and not ended and held.isdisjoint(values)
+            below = below and all(split_in(name) in (VAL, TEST) for name in values)
+            current = ends if below else ends + 1  # a test loss below its accuracy
+            held = held | set(values) if below else set(values) if ended else set()
+            if ended:
+                held |= set(collector.rows.get(current, ()))
                 ends += 1
                 tested.append(record.step)
         at = record.step if record.step is not None and record.step >= step else step

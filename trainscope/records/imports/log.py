@@ -54,6 +54,7 @@ class Log:
         above_one: The name of another accuracy in it that is above 1, "" for none.
         diverged_at: The epoch, as the log counts them, from which on to its end a loss or the test
             is NaN or infinite; None where it is a number.
+        tests_first: Whether every epoch begins with its test.
     """
 
     source: str
@@ -64,6 +65,7 @@ class Log:
     in_percent: bool = False
     above_one: str = ""
     diverged_at: int | None = None
+    tests_first: bool = False
 
     def take_start(self) -> None:
         """Take epoch 0 out, where epochs done are counted: a test before the first step."""

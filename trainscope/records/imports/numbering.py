@@ -27,6 +27,10 @@ SHIFTED = (
     "The log counts its tests by the epochs that are done, and its training from {first} on: each "
     "test was taken to be of the epoch that had been trained before it."
 )
+TESTS_FIRST = (
+    "Each epoch begins with its test, and one stands behind the last: each test was taken to be of "
+    "the epoch before, and the first one to be of the network before any training."
+)
 JUMP = 1.5
 """A learning rate that rises by this factor, after it was constant or fell, begins a training."""
 
@@ -112,6 +116,11 @@ def _take_tests_back(log: Log) -> None:
     tested = [int(row["epoch"]) for row in log.rows if "test_accuracy" in row]
     if len(trained) < 2 or not tested or trained != list(range(trained[0], trained[-1] + 1)):
         return
+    before_any = log.tests_first and tested == list(range(trained[0], trained[-1] + 2))
+    if before_any:
+        log.start_accuracy = log.rows[0].pop("test_accuracy")
+        log.rows[0].pop("test_loss", None)
+        tested = tested[1:]
     gaps = {after - before for before, after in pairwise([trained[0], *tested])}
     if tested[-1] != trained[-1] + 1 or len(gaps) != 1 or min(gaps) < 1:
         return
@@ -122,7 +131,7 @@ def _take_tests_back(log: Log) -> None:
             if part in rows[epoch]:
                 rows[epoch - 1][part] = rows[epoch].pop(part)
     log.rows = [row for row in log.rows if row["epoch"] <= trained[-1]]
-    log.notes.append(SHIFTED.format(first=trained[0]))
+    log.notes.append(TESTS_FIRST if before_any else SHIFTED.format(first=trained[0]))
 
 
 def _leave_tests_out(log: Log) -> None:

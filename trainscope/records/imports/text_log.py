@@ -47,6 +47,10 @@ BEHIND = (
 )
 NAMED_LAST = "The log names each epoch in a line behind its values, which were taken to be of it."
 AGAIN = "A test after the last epoch's own was left out."
+TWICE = (
+    "{} epochs have a second test on a line of its own, which was left out: where the first one is "
+    "of training data, let the log say so."
+)
 _A_STEP = re.compile(r"\d[num\u03bc]?s/step")
 """Keras's bars, and Paddle's, which tell running means."""
 _DIGIT = re.compile("[0-9]")
@@ -153,7 +157,7 @@ class _Reader:
     ahead: bool = False
     before: list[dict[str, float]] = field(default_factory=list)
     tested: set[str] = field(default_factory=set)
-    left_out: bool = False
+    left_out: set[int] = field(default_factory=set)
     rates_within: bool = False
     over: bool = False
     own: set[str] = field(default_factory=set)
@@ -290,7 +294,8 @@ class _Reader:
         if counted:
             log.notes.append(COUNTED)
         if self.left_out:
-            log.notes.append(AGAIN)
+            several = len(self.left_out)
+            log.notes.append(AGAIN if several < 2 else TWICE.format(several))
         log.taken["epoch"] = "" if counted else "epoch"
         return log
 
@@ -390,7 +395,7 @@ class _Reader:
         for name in tests:
             if name in self.tested and not line.batch and line.epoch is None:
                 del values[name]
-                self.left_out = True
+                self.left_out.add(self.epoch)
         self.tested.update(tests)
         self.any_test |= bool(tests) and not self.barred
         parts = values if line.batch and not self._sums_up(line, values) else ()
