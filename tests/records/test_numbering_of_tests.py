@@ -180,6 +180,14 @@ def test_two_tests_an_epoch_without_a_word_for_their_data_are_said(tmp_path):
 
 
 ERRORS = {
+    "pycls.log": "".join(
+        f'[meters.py: 173]: json_stats: {{"_type": "{kind}_epoch", "epoch": "{k}/2", {values}}}\n'
+        for k, e in ((1, 40), (2, 30))
+        for kind, values in (
+            ("train", '"loss": 1.5, "lr": 0.1, "top1_err": 50.0'),
+            ("test", f'"top1_err": {e}, "top5_err": 9.0, "min_top1_err": 3.0'),
+        )
+    ),
     "words.txt": "Epoch 1 | train err 50.0 | test err 40.0\nEpoch 2 | train err 45 | test err 30\n",
     "share.txt": "Epoch 1: Val Error Rate: 0.4\nEpoch 2: Val Error Rate: 0.3\n",
     "gluon.txt": "".join(
@@ -273,6 +281,17 @@ def test_files_of_an_epoch_each_are_one_run(tmp_path, known):
     run = run_from_log(tmp_path, GIVEN)
     assert [r.test_metric for r in run.epochs] == [60.0 + k for k in range(12)]
     assert run.epochs[2].train_loss == pytest.approx(1.3)
+
+
+def test_records_of_mlcommons(tmp_path):
+    text = "".join(
+        ':::MLLOG {"namespace": "", "event_type": "POINT_IN_TIME", "key": "eval_accuracy", '
+        f'"value": {acc / 100}, "metadata": {{"lineno": 7, "epoch_num": {k}}}}}\n'
+        for k, _, _, _, acc in RIGHT
+    )
+    assert [(r[0], r[4]) for r in rows(read(tmp_path, text, given=GIVEN))] == [
+        (r[0], r[4]) for r in RIGHT
+    ]
 
 
 def test_files_of_a_seed_each_are_runs(tmp_path):

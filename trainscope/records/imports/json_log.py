@@ -41,7 +41,8 @@ from trainscope.records.imports.names import (
     split_in,
     split_of,
 )
-from trainscope.records.imports.text_file import check_file, lines, whole
+from trainscope.records.imports.tagged import are_tagged, records_in
+from trainscope.records.imports.text_file import beginning, check_file, lines, whole
 
 MOST_BYTES = 24 * 2**20
 """A JSON document of more would not fit the memory of a small machine when it is open."""
@@ -86,6 +87,8 @@ def read_lines(path: Path, asked: Mapping[str, str], run: str | None = None) -> 
     """
     check_file(path, MOST_BYTES)
     notes: list[str] = []
+    if are_tagged(beginning(path)):
+        return _read(path, records_in(lines(path, cut=True)), asked, run, "json lines")
     log = _read(path, _objects(path, notes), asked, run, "json lines")
     log.notes += notes
     return log

@@ -26,6 +26,7 @@ from trainscope.records.imports.names import TRAIN, split_in
 from trainscope.records.imports.numbering import number_epochs
 from trainscope.records.imports.other_metric import other_metric
 from trainscope.records.imports.table import is_bare, is_below, is_table
+from trainscope.records.imports.tagged import are_tagged
 from trainscope.records.imports.text_file import beginning, check_file
 from trainscope.records.metric import ACCURACY, LOSS, Metric
 from trainscope.records.notation import write_stages
@@ -87,6 +88,8 @@ def recognise(path: Path) -> str:
     check_file(path)
     start = beginning(path)
     first = start[0].lstrip() if start else ""
+    if are_tagged(start):
+        return "jsonlines"
     json_file = path.suffix in (".json", ".jsonl") or not json_log.goes_on(first)
     if first.startswith(("{", "[")) and not first.startswith("{'") and json_file:
         if json_log.is_lines(start):
