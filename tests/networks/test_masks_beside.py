@@ -391,6 +391,38 @@ def test_masks_that_stand_deeper_in_the_file_are_applied(tmp_path, form):
     assert any("' were applied to the weights." in note for note in found.notes)
 
 
+@pytest.mark.parametrize("form", ["outputs", "kept axes"])
+def test_masks_of_whole_filters_under_a_key(tmp_path, form):
+    """One number a filter, in the place of one a weight: they were left out."""
+    network = made()
+    kept = torch.arange(8) % 2 == 0
+    mask = kept if form == "outputs" else kept.view(8, 1, 1, 1)
+    found = opened(tmp_path, {"net": network.state_dict(), "masks": {"0.weight": mask.float()}})
+    held = masks_of(found.module)["0.weight"]
+    assert torch.equal(held, kept.view(8, 1, 1, 1).expand(8, 1, 3, 3))
+    wide = {"net": network.state_dict(), "masks": {"3.weight": torch.ones(288)}}
+    assert not masks_of(opened(tmp_path, wide).module)  # of its inputs
+
+
+def test_masks_of_a_norms_statistics_hold_nothing(tmp_path):
+    """They ended in an error of trainscope's."""
+    (tmp_path / "people_script.py").write_text(
+        "from torch import nn\n"
+        "def net():\n    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(),"
+        " nn.Linear(144, 4))\n"
+    )
+    network = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 4)
+    ).eval()
+    state = network.state_dict()
+    masks = {name: torch.ones_like(v) for name, v in state.items() if v.is_floating_point()}
+    masks["0.weight"][0] = 0
+    torch.save({"net": state, "masks": masks}, tmp_path / "net.pt")
+    found = open_checkpoint(tmp_path / "net.pt", model="people_script:net", input_shape=(1, 8, 8))
+    assert int((~masks_of(found.module)["0.weight"]).sum()) == 9
+    assert torch.equal(found.module[1].running_var, network[1].running_var)
+
+
 def test_what_stands_deeper_and_is_no_mask_is_let_be(tmp_path):
     network = made()
     whole = {name: torch.ones_like(value) for name, value in network.state_dict().items()}

@@ -36,6 +36,8 @@ def set_masks(network: nn.Module, masks: Mapping[str, Tensor], *, persistent: bo
     for name, mask in masks.items():
         owner, _, leaf = name.rpartition(".")
         module = network.get_submodule(owner)
+        if leaf in module._buffers:  # statistics of a norm: nothing trains them
+            continue
         weight = module.get_parameter(leaf)
         if mask.shape != weight.shape:
             raise ValueError(

@@ -161,10 +161,27 @@ def _by_name(
     for name, plain in plain_names(given).items():
         stem = next((plain.removesuffix(end) for end in _ENDS if plain.endswith(end)), plain)
         stored = next((own[each] for each in (stem, f"{stem}.weight") if each in own), None)
-        if stored is None or weights[stored].shape != given[name].shape:
+        mask = None if stored is None else _whole(given[name], weights[stored])
+        if stored is None or mask is None:
             return None
-        found[stored] = given[name]
+        found[stored] = mask
     return found
+
+
+def _whole(mask: Tensor, weight: Tensor) -> Tensor | None:
+    """Return a mask of a weight's shape, also of one for each of its outputs; None of another.
+
+    One axis of outputs alone is told from inputs by its length.
+    """
+    if mask.shape == weight.shape:
+        return mask
+    if weight.ndim < 2:
+        return None
+    outputs = (len(weight), *(1,) * (weight.ndim - 1))
+    alone = tuple(mask.shape) == (len(weight),) and len(weight) != weight.shape[1]
+    if tuple(mask.shape) != outputs and not alone:
+        return None
+    return mask.reshape(outputs).expand(weight.shape).contiguous()
 
 
 def _by_order(
