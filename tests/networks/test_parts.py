@@ -128,3 +128,14 @@ def test_weights_alone_under_any_key_are_found(tmp_path, student, wrap):
 def test_a_whole_network_as_the_average_alone(tmp_path, student):
     torch.save({"model": None, "ema": student, "updates": 7}, tmp_path / "c.pt")
     assert same(open_checkpoint(tmp_path / "c.pt"), student)
+
+
+def test_the_networks_of_an_ensemble_are_named(tmp_path, student):
+    """It was said that no architecture has such names."""
+    torch.manual_seed(2)
+    other, path = build("lenet5", 10).eval(), tmp_path / "ensemble.pt"
+    torch.save({**under("models.0", student), **under("models.1", other)}, path)
+    with pytest.raises(CheckpointError, match=r"several networks: models\.0, models\.1; say which"):
+        open_checkpoint(path)
+    assert same(open_checkpoint(path, part="models.1"), other)
+    assert same(open_checkpoint(path, part="models.0"), student)

@@ -75,6 +75,11 @@ def chosen_part(weights: Weights, attempt: Callable[[Weights], T]) -> tuple[T, t
     except CheckpointError as error:
         refused = error
     parts = _parts(weights)
+    if len(parts) == 1:  # a list of networks, as an ensemble is
+        parts = [
+            Part(f"{parts[0].name}.{inner.name}", inner.weights)
+            for inner in _parts(parts[0].weights)
+        ]
     if not 1 < len(parts) <= MOST_PARTS:
         parts = []
     parts += [
