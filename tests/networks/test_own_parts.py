@@ -123,6 +123,8 @@ def test_masks_of_torch_in_a_network_of_ones_own_are_masks(tmp_path, kind):
     held = {name: int((~mask).sum()) for name, mask in masks_of(found.module).items()}
     gone = {"0.weight_orig": 24, **({"0.bias_orig": 4} if kind == "pruned_bias" else {})}
     assert held == gone
+    said = f"It came pruned: masks hold {sum(gone.values())} weights at zero, and they stay there."
+    assert found.notes.count(said) == 1
     assert parameters(found.module) == 83 - sum(gone.values())  # 48 + 8 + 24 + 3
 
 

@@ -18,7 +18,7 @@ from trainscope.networks.geometry import apply_geometry
 from trainscope.networks.guess_shape import GUESSED
 from trainscope.networks.hub import Head, dense_of, local_folder, open_hub
 from trainscope.networks.layer_masks import with_layer_masks
-from trainscope.networks.masks import set_masks
+from trainscope.networks.masks import masks_of, set_masks
 from trainscope.networks.meta import Shapes
 from trainscope.networks.network import Network
 from trainscope.networks.origin import narrower, noticed
@@ -26,7 +26,7 @@ from trainscope.networks.parametrised import parts_of
 from trainscope.networks.parts import chosen_part, part_of, with_own_head
 from trainscope.networks.readers import Contents, contents_of, own
 from trainscope.networks.recognise import recognise
-from trainscope.networks.state_dict import Weights, weights_of
+from trainscope.networks.state_dict import Weights, told_of_masks, weights_of
 from trainscope.records.files import replacing
 
 
@@ -146,11 +146,16 @@ def _open(
             f"the file says {contents.num_classes} classes, and its network gives "
             f"{network.num_classes} logits; it was not written by one tool"
         )
+    held = masks_of(network.module) if in_parts else {}  # in the network's own form
     network = replace(
         network,
         format=contents.format,
         remembered=contents.remembered,
-        notes=contents.notes + masked.notes + network.notes,
+        notes=(
+            *(*contents.notes, *masked.notes),
+            *((told_of_masks(held),) if held else ()),
+            *network.notes,
+        ),
     )
     return noticed(network, own=True)
 
