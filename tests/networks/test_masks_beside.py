@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 
 import numpy as np
@@ -152,6 +153,15 @@ def test_arrays_of_weights_are_read(tmp_path):
         )
     with pytest.raises(CheckpointError, match="holds no network's weights"):
         opened(tmp_path, {"history": history})
+    for content in ({"model": arrays, "__author__": "x"}, arrays):  # without torch
+        path = tmp_path / "model_final.pkl"
+        path.write_bytes(pickle.dumps(content))
+        found = open_checkpoint(path, model=SPEC, input_shape=(1, 8, 8))
+        assert torch.equal(found.module[0].weight, network[0].weight)
+    for content in ({"history": history}, {"model": arrays, "made": made}):
+        path.write_bytes(pickle.dumps(content))
+        with pytest.raises(CheckpointError, match="a pickle that torch"):
+            open_checkpoint(path, model=SPEC, input_shape=(1, 8, 8))
 
 
 def test_code_that_ends_the_process_is_said(tmp_path):

@@ -29,11 +29,14 @@ from trainscope.networks.readers import (
 )
 from trainscope.networks.readers.archive import DAMAGED
 from trainscope.networks.readers.container import (
+    ROW,
     ArraysError,
     ExportError,
+    Loaded,
     ScriptError,
     first_bytes,
     load,
+    load_pickle,
     needs_code,
 )
 from trainscope.networks.readers.contents import Contents, Reader
@@ -85,6 +88,8 @@ def contents_of(path: Path) -> Contents:
         return exported.read(path)
     except ScriptError:
         return torchscript.read(path)
+    except CheckpointError as error:
+        loaded = _arrays_alone(path, error)
     try:
         obj = with_tensors(loaded.objects)
     except (TypeError, ValueError) as error:  # an array that its bytes do not make
@@ -101,6 +106,24 @@ def contents_of(path: Path) -> Contents:
     if told:
         raise CheckpointError(f"the file holds no network's weights that can be measured: {told}")
     raise CheckpointError(f"the file holds no network's weights: {_what(obj)}; give a state dict")
+
+
+def _arrays_alone(path: Path, error: CheckpointError) -> Loaded:
+    """Return what a pickle holds that torch did not write, where it is numpy's arrays by name.
+
+    Raises:
+        CheckpointError: The one given: it is no such file.
+    """
+    if not path.is_file() or first_bytes(path)[:1] != b"\x80" or first_bytes(path).startswith(ROW):
+        raise error
+    try:
+        loaded = load_pickle(path)
+    except CheckpointError:
+        raise error from None
+    reader, _ = _reader(with_tensors(loaded.objects))
+    if reader is None or loaded.classes:
+        raise error
+    return loaded
 
 
 def _reader(obj: object, depth: int = 0) -> tuple[Reader | None, object]:
