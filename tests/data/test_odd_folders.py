@@ -34,6 +34,40 @@ def test_hidden_folders_without_images_are_no_classes(root):
     assert data.train.batch(torch.tensor([0, 1]))[1].tolist() == [0, 1]
 
 
+@pytest.mark.parametrize(
+    ("train", "test"), [("train", "valid"), ("Training", "Testing"), ("train", "validation")]
+)
+def test_halves_under_other_names_are_no_classes(root, train, test):
+    """A network of two classes was measured on "train" against "valid", without a word."""
+    (root / "train").rename(root / "a")
+    (root / "a").rename(root / train)
+    (root / "val").rename(root / test)
+    data = load(f"imagefolder:{root}", (3, 32, 32))
+    assert data.classes == ("cat", "dog")
+    assert (len(data.train), len(data.test)) == (2, 2)
+
+
+def test_a_training_half_alone_asks_for_the_other(root):
+    (root / "val" / "cat" / "0.png").unlink()
+    for folder in (root / "val" / "cat", root / "val" / "dog" / "0.png", root / "val" / "dog"):
+        folder.rmdir() if folder.is_dir() else folder.unlink()
+    (root / "val").rmdir()
+    with pytest.raises(DataError, match=r"train has no test half beside it: put one there"):
+        load(f"imagefolder:{root}", (3, 32, 32))
+    alone = load(f"imagefolder:{root / 'train'}", (3, 32, 32))
+    assert alone.classes == ("cat", "dog")
+    assert alone.train is None
+
+
+def test_a_class_may_be_called_train(root):
+    vehicles = root / "vehicles"
+    for name in ("bus", "train"):
+        (vehicles / name).mkdir(parents=True)
+        Image.fromarray(drawn()).save(vehicles / name / "0.png")
+    (vehicles / "train" / ".ipynb_checkpoints").mkdir()
+    assert load(f"imagefolder:{vehicles}", (3, 32, 32)).classes == ("bus", "train")
+
+
 def test_a_class_without_images_is_named(root):
     (root / "train" / "eel").mkdir()
     (root / "val" / "eel").mkdir()

@@ -18,6 +18,9 @@ from trainscope.errors import DataError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 READERS = 4
+TRAIN = ("train", "training")
+TEST = ("val", "valid", "validation", "eval", "dev", "test", "testing")
+"""What folders of the halves are called, the first one found."""
 
 
 @dataclass(frozen=True)
@@ -83,10 +86,11 @@ def _of_bytes(image: Any, path: str) -> Any:
 def load(root: Path, input_shape: tuple[int, ...]) -> Dataset:
     """Return a folder of images as a data set.
 
-    `root/train` and `root/val` (or `root/test`) are its halves; a root whose folders are the
-    classes themselves is a test half alone. Images are resized so that their short side is 8/7 of
-    the network's (256 for 224), cropped at the centre, and normalised with ImageNet's mean and
-    deviation (one channel: 0.5 and 0.5). Inputs up to 64 pixels are resized without a crop.
+    `root/train` and `root/val` (or `valid`, `validation`, `eval`, `dev`, `test`, in any capitals)
+    are its halves; a root whose folders are the classes themselves is a test half alone. Images are
+    resized so that their short side is 8/7 of the network's (256 for 224), cropped at the centre,
+    and normalised with ImageNet's mean and deviation (one channel: 0.5 and 0.5). Inputs up to 64
+    pixels are resized without a crop.
 
     Args:
         root: The folder.
@@ -102,7 +106,13 @@ def load(root: Path, input_shape: tuple[int, ...]) -> Dataset:
     def half(folder: Path) -> Any:
         return _classes_of(folder)
 
-    test_folder = next((root / name for name in ("val", "test") if (root / name).is_dir()), None)
+    train_folder = _half(root, TRAIN)
+    test_folder = _half(root, TEST, beside=train_folder is not None)
+    if test_folder is None and train_folder is not None:
+        raise DataError(
+            f"{train_folder} has no test half beside it: put one there, like {root / 'val'}, or "
+            "name that folder itself"
+        )
     if test_folder is None:
         alone = half(root)
         test = FolderSplit(alone.imgs, transform)
@@ -110,16 +120,30 @@ def load(root: Path, input_shape: tuple[int, ...]) -> Dataset:
         return Dataset(f"imagefolder:{root}", None, test, len(names), input_shape, names)
     tested = half(test_folder)
     train = None
-    if (root / "train").is_dir():
-        trained = half(root / "train")
+    if train_folder is not None:
+        trained = half(train_folder)
         if trained.classes != tested.classes:
             raise DataError(
-                f"{root / 'train'} and {test_folder} do not have the same folders of classes"
+                f"{train_folder} and {test_folder} do not have the same folders of classes"
             )
         train = FolderSplit(trained.imgs, transform, PadCrop(max(1, input_shape[-1] // 8)))
     test = FolderSplit(tested.imgs, transform)
     names = tuple(tested.classes)
     return Dataset(f"imagefolder:{root}", train, test, len(names), input_shape, names)
+
+
+def _half(root: Path, names: tuple[str, ...], *, beside: bool = False) -> Path | None:
+    """Return the folder of a half, None where there is none.
+
+    It holds folders: one of images is of a class that is called so, but beside another half.
+    """
+    found = {each.name.lower(): each for each in sorted(root.iterdir()) if each.is_dir()}
+    known = [found[name] for name in names if name in found]
+    return next((each for each in known if beside or any(map(_is_class, each.iterdir()))), None)
+
+
+def _is_class(path: Path) -> bool:
+    return path.is_dir() and not path.name.startswith(".")
 
 
 def _classes_of(folder: Path) -> Any:
