@@ -330,3 +330,23 @@ def test_a_curve_takes_percentages_counts_and_epochs_of_so_many(tmp_path):
     path.write_text("epoch,lr,accuracy\n1,0.1,good\n2,0.1,40\n")
     with pytest.raises(RecordError, match=r"'good' is not a number .*line 2, column accuracy"):
         LearningCurve.from_csv(path)
+
+
+def test_a_text_log_is_told_by_its_steps_where_that_is_asked_for(tmp_path):
+    """The way that a note names was passed over in silence."""
+    text = "".join(
+        f"Epoch {epoch} step {step} train loss {loss} lr 0.1\n"
+        f"Epoch {epoch} step {step} val_acc {acc}\n"
+        for epoch, step, loss, acc in ((1, 100, 2.0, 50), (1, 200, 1.5, 60), (2, 300, 1.2, 65))
+    )
+    plain = read(tmp_path, text)
+    assert [(r[0], r[4]) for r in rows(plain)] == [(1, 60.0), (2, 65.0)]
+    assert told(plain, "--column epoch=step keeps all, told by steps")
+    run = read(tmp_path, text, given=Given(columns={"epoch": "step"}, first_epoch=1))
+    assert [(r[0], r[2], r[4]) for r in rows(run)] == [
+        (100, 2.0, 50.0),
+        (200, 1.5, 60.0),
+        (300, 1.2, 65.0),
+    ]
+    with pytest.raises(RecordError, match="has no column 'nope': it has epoch, step"):
+        read(tmp_path, text, given=Given(columns={"epoch": "nope"}))

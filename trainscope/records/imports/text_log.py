@@ -17,12 +17,14 @@ from trainscope.records.imports.collect import EpochCollector
 from trainscope.records.imports.even import Lists
 from trainscope.records.imports.halves import HALVES, are_halves, points
 from trainscope.records.imports.json_log import read_records
-from trainscope.records.imports.log import COUNTED, Log, NoAccuracyError, choose_run
+from trainscope.records.imports.log import COUNTED, Log, NoAccuracyError, choose_run, no_column
 from trainscope.records.imports.names import (
     ACCURACY,
+    EPOCH,
     LOSS,
     LR,
     SECONDS,
+    STEP,
     TEST,
     TRAIN,
     VAL,
@@ -171,11 +173,18 @@ class _Reader:
     counts: Counts = field(default_factory=Counts)
     bar: int = 0
     any_test: bool = False
+    stepped: bool = field(init=False)  # whether steps are counted, and not epochs
     wanted: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
         """Take the names that a person gave."""
-        self.wanted = frozenset(self.collector.asked.values())
+        asked = self.collector.asked
+        axis = asked.get("epoch", "epoch")
+        found = meaning(axis)
+        self.stepped = found is not None and found.field == STEP
+        if not self.stepped and (found is None or found.field != EPOCH):
+            raise no_column(self.collector.path, axis, ("epoch", "step"))
+        self.wanted = frozenset(name for part, name in asked.items() if part != "epoch")
 
     def take(self, text: str) -> None:
         """Take a line."""
@@ -189,6 +198,8 @@ class _Reader:
         line = read_line(text, self.wanted)
         if line.step is not None:  # holds for the lines below, as Caffe's
             self.step = line.step
+        if self.stepped:  # told by steps, as asked for
+            line.epoch = None if line.step is None else int(line.step)
         if self.counted and line.epoch is None and line.done is not None:
             line.epoch, line.batch = int(line.done), False
         if "learning rate" in text and _REDUCED.search(text):  # from the next epoch on
@@ -296,7 +307,7 @@ class _Reader:
         if self.left_out:
             several = len(self.left_out)
             log.notes.append(AGAIN if several < 2 else TWICE.format(several))
-        log.taken["epoch"] = "" if counted else "epoch"
+        log.taken["epoch"] = "" if counted else self.collector.asked.get("epoch", "epoch")
         return log
 
     def _named(self, line: Line, pair: Pair) -> tuple[str, float | None]:
