@@ -350,3 +350,17 @@ def test_a_text_log_is_told_by_its_steps_where_that_is_asked_for(tmp_path):
     ]
     with pytest.raises(RecordError, match="has no column 'nope': it has epoch, step"):
         read(tmp_path, text, given=Given(columns={"epoch": "nope"}))
+
+
+def test_a_loss_of_every_batch_makes_the_tests_no_rare_one(tmp_path):
+    text = "step 0: train loss 10.9, val loss 10.9\niter 0: loss 10.9\niter 10: loss 8.0\n"
+    for k, a, b in ((1000, 4.0, 4.1), (2000, 3.5, 3.6)):
+        text += (
+            f"step {k}: train loss {a}, val loss {b}\niter {k}: loss {a}\niter {k + 9}: loss 3\n"
+        )
+    for columns in ({}, {"epoch": "step"}):
+        given = Given(rates=(0.1,) * 3000, schedule="0:0.1", total=3000, columns=columns)
+        run = read(tmp_path, text, given=given)
+        assert (run.metric.name, run.start_metric) == ("loss", 10.9)
+        known = [(r.epoch, r.test_metric) for r in run.epochs if r.test_metric is not None]
+        assert known == ([(1000, 4.1), (2000, 3.6)] if columns else [(1, 4.1), (2, 3.6)])

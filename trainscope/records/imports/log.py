@@ -178,7 +178,11 @@ def test_loss(names: Iterable[str], counts: Mapping[str, int]) -> str:
     once, at the end of a training, is not the one that stands at each epoch.
     """
     names = list(names)
-    losses = [n for n in names if (m := meaning(n)) and m.field == LOSS and m.split != TRAIN]
+    losses = [
+        name
+        for name in names
+        if (m := meaning(name)) and m.field == LOSS and m.split not in (TRAIN, "")
+    ]
     most = max((counts.get(name, 0) for name in losses), default=0)
     names = [n for n in names if n not in losses or counts.get(n, 0) >= ENOUGH * most]
     ranks = {

@@ -22,7 +22,7 @@ from trainscope.records.imports.binary import is_saved
 from trainscope.records.imports.folder import find_log
 from trainscope.records.imports.given import Given
 from trainscope.records.imports.log import IN_WORDS, Log, NoAccuracyError, is_another_metric
-from trainscope.records.imports.names import TRAIN, split_in
+from trainscope.records.imports.names import STEP, TRAIN, meaning, split_in
 from trainscope.records.imports.numbering import number_epochs
 from trainscope.records.imports.other_metric import other_metric
 from trainscope.records.imports.table import is_bare, is_below, is_table
@@ -156,6 +156,9 @@ def run_from_log(
             f"this Run, and {metric.better} is better; --metric NAME takes another."
         )
     _check_asked(log, given, path)
+    axis = meaning(given.columns.get("epoch", ""))
+    if axis is not None and axis.field == STEP:  # those done: at 0 nothing was trained
+        log.take_start()
     number_epochs(log, given, str(path))
     rows = [row for row in log.rows if "test_accuracy" in row or "train_loss" in row]
     if not any("test_accuracy" in row for row in rows):
