@@ -16,8 +16,7 @@ from __future__ import annotations
 
 import argparse
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from itertools import groupby
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +71,7 @@ def _said(small: BenchCurve, until: int, other: BenchCurve, metric: str) -> Inte
 
 
 def main() -> None:
-    """Print one row for each shape and ratio."""
+    """Print one row for each shape and ratio, and the same for larger groups."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--metric", choices=TARGET, default="accuracy")
     parser.add_argument("--aside", action="store_true")
@@ -81,26 +80,45 @@ def main() -> None:
     asked = parser.parse_args()
     split = splits(load(asked.table))[PUT_ASIDE]
 
-    def kind(answer: Answer) -> tuple[str, int]:
-        return answer[0], next(i for i, most in enumerate(RATIOS) if answer[1] < most)
-
     pairs = list(plans(split.judge if asked.aside else split.develop))
     if asked.sample and asked.sample < len(pairs):
         drawn = np.random.default_rng(0).permutation(len(pairs))[: asked.sample]
         pairs = [pairs[i] for i in sorted(drawn)]
-    found = sorted(answers(pairs, asked.metric), key=kind)
+    found = list(answers(pairs, asked.metric))
+    show(found, lambda answer: (answer[0], _place(answer[1])))
+    show(found, _together)
+
+
+def _place(ratio: float) -> str:
+    return next(word for most, word in RATIOS.items() if ratio < most)
+
+
+def _together(answer: Answer) -> tuple[str, str]:
+    """Return the group of a question in the short table."""
+    shape, place = answer[0], _place(answer[1])
+    if place == "lower":
+        return "any", place
+    decays = "constant" if shape == "constant" else "steps or cosine"
+    return decays, place if place == "the same" else "2 to 10 times"
+
+
+def show(found: Iterable[Answer], group: Callable[[Answer], tuple[str, str]]) -> None:
+    """Print one row for each group of answers."""
+    groups: dict[tuple[str, str], list[Answer]] = defaultdict(list)
+    for answer in found:
+        groups[group(answer)].append(answer)
     print("| plan | LR | cases | off | error | held | width | p90 |")
     print("|---|---|---|---|---|---|---|---|")
-    for (shape, place), rows in groupby(found, key=kind):
-        told = list(rows)
+    for (shape, place), told in sorted(groups.items()):
         off = np.array([truth - said.median for _, _, said, truth in told])
         held = np.mean([said.low <= truth <= said.high for _, _, said, truth in told])
         widths = np.array([said.high - said.low for _, _, said, _ in told])
         print(
-            f"| {shape} | {list(RATIOS.values())[place]} | {len(told)} | {np.median(off):+.3f} "
+            f"| {shape} | {place} | {len(told)} | {np.median(off):+.3f} "
             f"| {np.median(np.abs(off)):.3f} | {held:.2f} | {np.median(widths):.2f} "
             f"| {np.quantile(widths, 0.9):.2f} |"
         )
+    print()
 
 
 if __name__ == "__main__":

@@ -66,10 +66,11 @@ def command(
         if read.squeezed:
             squeeze = f"pruning epoch {pruning_epoch} ({read.pretrain} / {speedup:g})"
             remark(squeeze)
-    rise = options["warmup"]
-    if rise:
-        rest = schedule.total - rise
-        remark(f"{schedule.total} epochs: {rise} of warm-up, and then the {rest} of the schedule")
+    if shape.warmup:
+        rest = schedule.total - shape.warmup
+        remark(
+            f"{schedule.total} epochs: {shape.warmup} of warm-up, and then the {rest} of the schedule"
+        )
     if plot is not None:
         from trainscope.report.pictures import save_alone
         from trainscope.report.schedule_display import ScheduleDisplay

@@ -25,6 +25,8 @@ SETTINGS = (
     "seed",
 )
 LORA = ("lora", "lora_alpha", "lora_targets")
+OF_OPTIMIZERS = {"momentum": ("sgd",), "betas": ("adam", "adamw"), "eps": ("adam", "adamw")}
+"""Options that not every optimizer has."""
 
 
 optimizer_options = together(
@@ -151,13 +153,34 @@ def build_settings(options: dict[str, Any]) -> Settings:
     """Take the settings out of a command's options, those of them that it has.
 
     Raises:
-        ScheduleError: One of them is out of range, or one of LoRA's stands without a rank.
+        ScheduleError: One of them is out of range or of another optimizer, or one of LoRA's stands
+            without a rank.
     """
     from trainscope.training.settings import Settings
 
     lora = _lora(**{name: options.pop(name, None) for name in LORA})
     given = {name: options.pop(name) for name in SETTINGS if name in options}
-    return Settings(**given, lora=lora)
+    settings = Settings(**given, lora=lora)
+    _check_optimizer(settings.optimizer)
+    return settings
+
+
+def _check_optimizer(optimizer: str) -> None:
+    """Refuse options that the optimizer does not have, where they were typed.
+
+    Raises:
+        ScheduleError: One was.
+    """
+    from trainscope.errors import ScheduleError
+
+    context = click.get_current_context()
+    for name, owners in OF_OPTIMIZERS.items():
+        typed = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+        if typed and optimizer not in owners:
+            raise ScheduleError(
+                f"--{name} is of {' and '.join(owners)}, and --optimizer {optimizer} does not have "
+                "it: leave it out, or name the optimizer"
+            )
 
 
 def _lora(lora: int | None, lora_alpha: float | None, lora_targets: str | None) -> LoRA | None:

@@ -115,6 +115,23 @@ def test_a_recipe_in_the_place_of_a_schedule_is_sent_to_its_option(tmp_path):
     assert stages in refused("schedule", "P2F2,1e-2", *pretraining)
 
 
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        (("--optimizer", "adam", "--momentum", 0.5), "--momentum is of sgd, and --optimizer adam"),
+        (("--betas", "0.8,0.9"), "--betas is of adam and adamw, and --optimizer sgd"),
+        (("--optimizer", "sgd", "--eps", 1e-6), "--eps is of adam and adamw"),
+    ],
+)
+@pytest.mark.parametrize("command", ["train", "probe"])
+def test_an_option_of_another_optimizer_is_refused(command, typed, words, tmp_path):
+    asked = ("train", "--arch", "resnet20", "--data", "digits", "--recipe", "F1,1e-1")
+    asked = asked if command == "train" else ("probe", tmp_path / "none.pt", "--ratio", 0.5)
+    done = invoke(*asked, *typed, "--output", tmp_path / "run", code=2)
+    assert words in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_schedule_does_not_load_torch():
     import subprocess
 
