@@ -67,10 +67,8 @@ def command(
             squeeze = f"pruning epoch {pruning_epoch} ({read.pretrain} / {speedup:g})"
             remark(squeeze)
     if shape.warmup:
-        rest = schedule.total - shape.warmup
-        remark(
-            f"{schedule.total} epochs: {shape.warmup} of warm-up, and then the {rest} of the schedule"
-        )
+        rise, rest = shape.warmup, schedule.total - shape.warmup
+        remark(f"{schedule.total} epochs: {rise} of warm-up, and then the {rest} of the schedule")
     if plot is not None:
         from trainscope.report.pictures import save_alone
         from trainscope.report.schedule_display import ScheduleDisplay
