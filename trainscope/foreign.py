@@ -30,8 +30,8 @@ def find_object(spec: str, option: str, error: type[TrainscopeError]) -> Any:
     module_name, colon, path = spec.partition(":")
     if not colon or not module_name or not path:
         raise error(f"{option} takes package.module:factory, and '{spec}' is not that")
-    if module_name.endswith(".py") or "/" in module_name:
-        file = Path(module_name)
+    file = Path(module_name)
+    if file.stem != module_name and (module_name.endswith(".py") or "/" in module_name):
         raise error(
             f"{option} takes package.module:factory, and '{module_name}' is a file: write "
             f"{file.stem}:{path}" + (f" from {file.parent}" if len(file.parts) > 1 else "")

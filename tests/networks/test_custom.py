@@ -147,6 +147,7 @@ def test_an_input_shape_that_is_not_to_be_found(package):
         ("custom_net:", "takes package.module:factory"),
         ("custom_net.py:Net", "'custom_net.py' is a file: write custom_net:Net$"),
         ("./nets/own.py:Net", r"'\./nets/own\.py' is a file: write own:Net from nets$"),
+        (".py:Net", "there is no module '.py' here|importing '.py' failed"),
         ("absent_net:Net", "there is no module 'absent_net' here"),
         ("custom_net:Absent", "module 'custom_net' has no 'Absent'"),
         ("custom_net:number", "'number' is not a function or class"),

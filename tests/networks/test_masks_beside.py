@@ -164,6 +164,16 @@ def test_arrays_of_weights_are_read(tmp_path):
             open_checkpoint(path, model=SPEC, input_shape=(1, 8, 8))
 
 
+def test_arrays_that_their_bytes_do_not_make_are_damage(tmp_path):
+    path = tmp_path / "model_final.pkl"
+    whole = pickle.dumps({"0.weight": np.zeros((3, 70), np.float32)}, protocol=2)
+    side = bytes((*b"K", 70))  # the number 70 in a pickle
+    assert whole.count(side) == 1
+    path.write_bytes(whole.replace(side, bytes((*b"K", 71))))
+    with pytest.raises(CheckpointError, match="the file is damaged or cut short"):
+        open_checkpoint(path, model=SPEC, input_shape=(1, 8, 8))
+
+
 def test_code_that_ends_the_process_is_said(tmp_path):
     (tmp_path / "people_script.py").write_text(
         "import argparse\n"

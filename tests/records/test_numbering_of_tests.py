@@ -179,6 +179,23 @@ def test_two_tests_an_epoch_without_a_word_for_their_data_are_said(tmp_path):
     assert told(read(tmp_path, text), "3 epochs have a second test on a line of its own, which was")
 
 
+def test_the_epochs_of_tagged_records_are_read_where_tests_are_rarer(tmp_path):
+    text = "".join(
+        f'json_stats: {{"_type": "train_epoch", "epoch": "{k}/4", "lr": {0.1 / k}, '
+        f'"loss": 1.{k}}}\n'
+        + (f'json_stats: {{"_type": "val_epoch", "epoch": "{k}/4", "top1_err": {50 - k}}}\n')
+        * (k % 2 == 0)
+        for k in range(1, 5)
+    )
+    run = read(tmp_path, text, "pycls.log")
+    assert [(r.epoch, r.lr, r.train_loss, r.test_metric) for r in run.epochs] == [
+        (1, 0.1, 1.1, None),
+        (2, 0.05, 1.2, 48.0),
+        (3, pytest.approx(0.1 / 3), 1.3, None),
+        (4, 0.025, 1.4, 46.0),
+    ]
+
+
 ERRORS = {
     "pycls.log": "".join(
         f'[meters.py: 173]: json_stats: {{"_type": "{kind}_epoch", "epoch": "{k}/2", {values}}}\n'
@@ -281,6 +298,8 @@ def test_files_of_an_epoch_each_are_one_run(tmp_path, known):
     run = run_from_log(tmp_path, GIVEN)
     assert [r.test_metric for r in run.epochs] == [60.0 + k for k in range(12)]
     assert run.epochs[2].train_loss == pytest.approx(1.3)
+    with pytest.raises(RecordError, match="holds one run, a file an epoch: leave out --run foo"):
+        run_from_log(tmp_path, GIVEN, run="foo")
 
 
 def test_records_of_mlcommons(tmp_path):

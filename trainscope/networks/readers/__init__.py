@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from trainscope.errors import CheckpointError
 from trainscope.networks.readers import (
@@ -90,10 +91,7 @@ def contents_of(path: Path) -> Contents:
         return torchscript.read(path)
     except CheckpointError as error:
         loaded = _arrays_alone(path, error)
-    try:
-        obj = with_tensors(loaded.objects)
-    except (TypeError, ValueError) as error:  # an array that its bytes do not make
-        raise CheckpointError(DAMAGED) from error
+    obj = _with_tensors(loaded.objects)
     states = [each for each in obj if is_state_dict(each)] if isinstance(obj, list | tuple) else []
     reader, inner = (bare, states[0]) if len(states) == 1 else _reader(obj)
     if reader is not None:
@@ -120,10 +118,22 @@ def _arrays_alone(path: Path, error: CheckpointError) -> Loaded:
         loaded = load_pickle(path)
     except CheckpointError:
         raise error from None
-    reader, _ = _reader(with_tensors(loaded.objects))
+    reader, _ = _reader(_with_tensors(loaded.objects))
     if reader is None or loaded.classes:
         raise error
     return loaded
+
+
+def _with_tensors(objects: Any) -> Any:
+    """Return what a file held with numpy's arrays as tensors.
+
+    Raises:
+        CheckpointError: An array's bytes do not make it.
+    """
+    try:
+        return with_tensors(objects)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(DAMAGED) from error
 
 
 def _reader(obj: object, depth: int = 0) -> tuple[Reader | None, object]:

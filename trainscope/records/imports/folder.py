@@ -39,7 +39,9 @@ def find_log(folder: Path, run: str | None) -> tuple[Path, str | None]:
     own = _named([path for path in _sorted(folder) if path.is_file()])
     if own is not None and run is None:
         return own, None
-    if run is None and epoch_files.is_folder(folder):
+    if epoch_files.is_folder(folder):
+        if run is not None:
+            raise RecordError(f"{folder} holds one run, a file an epoch: leave out --run {run}")
         return folder, None
     found: dict[str, Path] = {}
     below: dict[Path, list[Path]] = {}

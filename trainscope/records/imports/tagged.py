@@ -11,6 +11,7 @@ from trainscope.records.imports.names import split_in
 
 _TAG = re.compile(r"(?:json_stats:|:::MLLOG)\s*(?P<record>\{.*\})\s*$")
 _EPOCHS = ("epoch_num", "epoch", "epoch_count")
+_OF_ALL = re.compile(r"(\d+)/\d+")
 
 
 def are_tagged(lines: Iterable[str]) -> bool:
@@ -32,12 +33,17 @@ def records_in(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
 
 
 def _typed(raw: dict[str, Any]) -> dict[str, Any]:
-    """Return a record with the data that its type names: `val_epoch`; of batches, none."""
+    """Return a record with the data that its type names: `val_epoch`; of batches, none.
+
+    An epoch of so many, "3/100", is a number.
+    """
     kind = str(raw.get("_type", ""))
     if kind.endswith("_iter"):
         return {}
+    of_all = _OF_ALL.fullmatch(str(raw.get("epoch", "")))
+    named = raw if of_all is None else {**raw, "epoch": int(of_all[1])}
     split = split_in(kind)
-    return {**raw, "split": split} if split else raw
+    return {**named, "split": split} if split else named
 
 
 def _named(raw: dict[str, Any]) -> dict[str, Any]:
