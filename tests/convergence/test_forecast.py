@@ -181,7 +181,7 @@ def test_what_came_after_equally_many_steps_does_not_foretell_what_needs_lr_time
     assert abs(told - np.log(truth)) < abs(told - np.log(equally_many))
 
 
-def test_a_trend_counts_less_the_further_a_level_lies_beyond_what_came_after_equally_many_steps():
+def test_a_trend_counts_less_the_further_a_level_is_beyond_what_came_in_steps(monkeypatch):
     small, large = first_stage(run(0.0125, 8.0, 14)), first_stage(run(0.1, 1.0, 200))
     matches = match_levels(small, small.accuracy, rising(large, large.accuracy, None))
     steps = in_steps(small, large, matches)
@@ -192,6 +192,14 @@ def test_a_trend_counts_less_the_further_a_level_lies_beyond_what_came_after_equ
     ahead = at - matches.at.max()
     assert ahead[0] < 0.5 < ahead[2]
     assert told.after == pytest.approx(steps * np.clip(2 * ahead, 0, 1))
+    # The forecast moves from the trend towards the match, by how much less the trend is believed.
+    believed = forecast(small, large, levels).centre
+    monkeypatch.setattr("trainscope.convergence.forecast.STEPS_ERROR", 0.0)
+    whole = forecast(small, large, levels).centre
+    own = np.log(small.time[-1]) + extrapolate(small, levels).median
+    apart = np.sign(told.centre - own)
+    moved = apart * (believed - whole)
+    assert (moved > 0.001).all()
     # A run to whose LRs the levels keep is not beyond anything.
     alike = first_stage(curve(30, pace=8.0, lr=0.0125)), first_stage(curve(200, lr=0.1))
     assert level_match(*alike, TARGETS).after.tolist() == [0.0, 0.0, 0.0]
