@@ -98,6 +98,9 @@ def test_gaussian_inputs_leave_recalibration_out_of_the_verdict(network):
     ("options", "message"),
     [
         ({"batch_size": 0}, "batch size of 0"),
+        ({"samples": 16.5}, "samples is a whole number, not 16.5"),
+        ({"probes": [3]}, "int is no probe: it lacks name, needs, measure or estimate"),
+        ({"probes": [Curvature]}, r"Curvature is a class: give one of it, as Curvature\(\)"),
         ({"samples": 0}, "0 samples are too few"),
         ({"samples": -1}, "-1 samples are too few"),
         ({"seed": -1}, "the seed -1"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -39,13 +40,31 @@ def check_action(ratio: float | None, action: Action | None, after: object) -> N
 
 
 def as_probe(probe: str | Probe, retraining: Mapping[str, Any]) -> Probe:
-    """Return a probe by its name, those that are about retraining with what is asked of it."""
+    """Return a probe by its name, those that are about retraining with what is asked of it.
+
+    Raises:
+        ProbeError: It is no probe, or none has that name.
+    """
     if not isinstance(probe, str):
+        _check_probe(probe)
         return probe
     kind: Callable[..., Probe] = find(probe)
     if probe == "trainability_accuracy":
         return kind(**retraining)
     return kind(settings=retraining.get("settings")) if probe == "curvature" else kind()
+
+
+def _check_probe(probe: object) -> None:
+    """Refuse what is no probe, as a class of probes.
+
+    Raises:
+        ProbeError: It is such.
+    """
+    if isinstance(probe, type):
+        raise ProbeError(f"{probe.__name__} is a class: give one of it, as {probe.__name__}()")
+    if not isinstance(probe, Probe):
+        kind = type(probe).__name__
+        raise ProbeError(f"{kind} is no probe: it lacks name, needs, measure or estimate")
 
 
 def as_dtype(asked: str | torch.dtype | None) -> torch.dtype | None:
@@ -107,6 +126,10 @@ def check(probes: Sequence[Probe], samples: int | None, batch_size: int, seed: i
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise ProbeError(f"the probe '{twice}' is asked for twice; measure once for each setting")
+    whole: dict[str, object] = {"samples": samples, "batch_size": batch_size, "seed": seed}
+    for what, count in whole.items():
+        if count is not None and not isinstance(count, Integral):
+            raise ProbeError(f"{what} is a whole number, not {count!r}")
     if samples is not None and samples < 2:
         raise ProbeError(f"{samples} samples are too few; give at least 2")
     if batch_size < 1:
