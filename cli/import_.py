@@ -148,6 +148,8 @@ def command(
 
     asked = take(ScheduleOptions, options)
     planned = None if asked.recipe is None and asked.schedule is None else asked.build()
+    if planned is None and asked.epochs is not None:
+        raise click.UsageError("--epochs is the total of --schedule: give that too.")
     named = _pairs(columns, "--column", known=True)
     if metric is not None and "test_accuracy" in named:
         raise click.UsageError("--metric and --column test_accuracy=NAME name the same: give one.")

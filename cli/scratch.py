@@ -87,6 +87,9 @@ def command(
     settings = build_settings(options)
     asked, source = take(ScheduleOptions, options), take(NetworkOptions, options)
     check_all_taken(options)
+    typed = click.get_current_context().get_parameter_source("lr")
+    if typed is click.core.ParameterSource.COMMANDLINE and (asked.recipe or asked.schedule):
+        raise click.UsageError("--lr is the first LR where no --recipe or --schedule says it.")
     network, dataset = source.open(like)
     run = run_beside(like, network)
     network = regrown(network) if regrow else network

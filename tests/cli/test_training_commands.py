@@ -115,6 +115,16 @@ def test_a_recipe_in_the_place_of_a_schedule_is_sent_to_its_option(tmp_path):
     assert stages in refused("schedule", "P2F2,1e-2", *pretraining)
 
 
+def test_options_beside_what_says_it_already_are_refused(tmp_path):
+    log = tmp_path / "log.csv"
+    log.write_text("epoch,lr,accuracy\n1,1e-3,40\n2,1e-3,50\n")
+    assert (
+        "--epochs is the total of --schedule" in invoke("import", log, "--epochs", 9, code=2).stderr
+    )
+    like = ("scratch", "--like", log, "--recipe", "F2,1e-1", "--lr", "1e-4")
+    assert "--lr is the first LR where no --recipe" in invoke(*like, code=2).stderr
+
+
 @pytest.mark.parametrize(
     ("typed", "words"),
     [
