@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from retrainbench import LENGTH, STEP_TAIL, families
+from retrainbench import ACTIONS, LENGTH, STEP_TAIL, families
 
 from trainscope.convergence.bench import BenchCurve, load, save
 from trainscope.convergence.bench.curves import COLUMNS
@@ -38,6 +38,7 @@ def read(path: Path) -> list[BenchCurve]:
 
 def card(curves: Sequence[BenchCurve]) -> Iterator[str]:
     """Yield the rows of what there is of every kind, as the data card has them, in Markdown."""
+    every = {f"{structure} {ratio:g}" for structure, ratio in ACTIONS}
     kinds: dict[str, list[BenchCurve]] = {}
     for curve in curves:
         kinds.setdefault(curve.kind, []).append(curve)
@@ -52,10 +53,14 @@ def card(curves: Sequence[BenchCurve]) -> Iterator[str]:
             f"{len({curve.family for curve in held})}",
             f"{len(held):,}",
             ", ".join(sorted({curve.optimizer for curve in held})),
-            ", ".join(sorted({curve.action for curve in held})),
+            _listed({curve.action for curve in held}, every),
             ", ".join(str(steps) for steps in sorted({curve.steps for curve in held})),
         )
         yield f"| {' | '.join(cells)} |"
+
+
+def _listed(actions: set[str], every: set[str]) -> str:
+    return "all six" if actions == every else ", ".join(sorted(actions))
 
 
 def main() -> None:
