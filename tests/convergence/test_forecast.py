@@ -14,7 +14,6 @@ from trainscope.convergence.matching import KNOTS, Matches, in_steps, match_leve
 from trainscope.convergence.stage import first_stage
 
 TARGETS = np.array([45.0, 55.0, 60.0])
-UNMATCHED = Matches(*[np.array([])] * 4)
 
 
 @pytest.mark.parametrize("pace", [2.0, 4.0, 8.0])
@@ -138,10 +137,10 @@ def test_a_network_that_began_trained_forgets_the_ratio_of_its_first_levels():
     best = float(first_stage(curve(200)).accuracy.max())
     for share, length in ((0.1, 7.0), (0.3, 7.0), (0.45, 7 / 10**0.5), (0.6, 0.7), (0.9, 0.7)):
         small, large = begun_at(share * best)
-        assert memory(small, large, UNMATCHED) == pytest.approx(length, rel=0.02)
-    assert memory(*begun_at(0.9 * best, bounded=False), UNMATCHED) == 7.0
+        assert memory(small, large, 0.0) == pytest.approx(length, rel=0.02)
+    assert memory(*begun_at(0.9 * best, bounded=False), 0.0) == 7.0
     small, large = begun_at(0.0)
-    assert memory(replace(small, start=None), replace(large, start=None), UNMATCHED) == 7.0
+    assert memory(replace(small, start=None), replace(large, start=None), 0.0) == 7.0
 
 
 def apart_by(*shares, variance=None):
@@ -151,16 +150,20 @@ def apart_by(*shares, variance=None):
 
 
 def test_levels_that_come_after_equally_many_steps_at_any_lr_are_forgotten():
+
+    def kept(small, large, matches):
+        return memory(small, large, in_steps(small, large, matches))
+
     pair = begun_at(0.0)
     for share, length in ((1.0, 7.0), (0.35, 7.0), (0.225, 7 / 10**0.5), (0.1, 0.7), (-0.2, 0.7)):
-        assert memory(*pair, apart_by(share)) == pytest.approx(length)
+        assert kept(*pair, apart_by(share)) == pytest.approx(length)
     # A mean of the levels, each by what is known of it: its variance and a hundredth.
-    assert memory(*pair, apart_by(0.1, 0.35)) == pytest.approx(7 / 10**0.5)
+    assert kept(*pair, apart_by(0.1, 0.35)) == pytest.approx(7 / 10**0.5)
     middle = (0.1 * 100 + 0.35 * 50) / 150
-    told = memory(*pair, apart_by(0.1, 0.35, variance=(0.0, 0.01)))
+    told = kept(*pair, apart_by(0.1, 0.35, variance=(0.0, 0.01)))
     assert told == pytest.approx(7 / 10 ** ((0.35 - middle) / 0.25))
     small, large = pair
-    assert memory(small, replace(large, lr=small.lr), apart_by(0.0)) == 7.0  # no ratio to tell by
+    assert kept(small, replace(large, lr=small.lr), apart_by(0.0)) == 7.0  # no ratio to tell by
 
 
 def run(lr, pace, count):

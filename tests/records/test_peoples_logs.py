@@ -5,17 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
+from text_logs import read
 
 from trainscope.errors import RecordError
-from trainscope.records.imports import Given, run_from_log
-
-GIVEN = Given(rates=(0.1,) * 20, schedule="0:0.1", total=20)
-
-
-def read(tmp_path, text, name="log.txt", given=None):
-    path = tmp_path / name
-    path.write_text(text)
-    return run_from_log(path, given)
 
 
 def rows(run):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -72,6 +73,11 @@ class Findings:
         """The best 5-epoch mean that was watched, points."""
         return float(self.ahead.best[-1])
 
+    @cached_property
+    def doubt(self) -> str:
+        """The sentence that says why a target may be out of reach; "" where nothing says so."""
+        return _doubt(self)
+
 
 def explain(found: Findings) -> str:
     """Return the status, the evidence, and what decided the estimate, a sentence each."""
@@ -86,7 +92,7 @@ def explain(found: Findings) -> str:
         )
     if not found.reached:
         sentences.append(_basis(ahead, found.reference))
-    sentences.append(doubt(found))
+    sentences.append(found.doubt)
     if plan is not None:
         if plan.tail and (found.final is None or found.final < found.target):
             sentences.append(_decays(found, plan))
@@ -208,8 +214,8 @@ def _basis(ahead: Passages, reference: FirstStage | None) -> str:
     )
 
 
-def doubt(found: Findings) -> str:
-    """Return the sentence that says why a target may be out of reach; "" where nothing says so."""
+def _doubt(found: Findings) -> str:
+    """Return what `Findings.doubt` is."""
     scale, ahead, reference, target = found.scale, found.ahead, found.reference, found.target
     if found.reached or reference is None or ahead.forecast.kind != "matched":
         return ""

@@ -24,7 +24,7 @@ from trainscope.convergence.estimate import (
     over,
     sentence,
 )
-from trainscope.convergence.explanation import Findings, about_the_records, doubt, explain
+from trainscope.convergence.explanation import Findings, about_the_records, explain
 from trainscope.convergence.extrapolation import ENOUGH
 from trainscope.convergence.from_ends import from_ends
 from trainscope.convergence.passage import first_passage, running_maximum
@@ -205,7 +205,7 @@ def _estimated(
         lr_time_bound=_bound(stage, usable, goal),
         status=status,
         explanation=about_the_records(explain(findings), status, small, len(stage)),
-        doubt=doubt(findings),
+        doubt=findings.doubt,
         curve=band,
         withheld=withheld,
         metric=small.metric,

@@ -101,11 +101,11 @@ def level_match(small: FirstStage, reference: FirstStage, levels: Floats) -> Lev
     prior = float(np.log(reference.lr / small.lr))
     told = _matches(small, reference)
     matched = sum(len(matches.at) for matches in told)
-    ratio, variance, apart, kept = _ratio(told, at, prior, memory(small, reference, told[0]))
+    steps = in_steps(small, reference, told[0])
+    ratio, variance, apart, kept = _ratio(told, at, prior, memory(small, reference, steps))
     after = np.zeros(len(levels))
     if len(told[0].at):
-        after += np.clip((at - told[0].at.max()) / STEPS_AFTER, 0.0, 1.0)
-        after *= in_steps(small, reference, told[0])
+        after += steps * np.clip((at - told[0].at.max()) / STEPS_AFTER, 0.0, 1.0)
     centre, watched = at + ratio, float(np.log(small.time[-1]))
     # A match by which the level should have been reached by now is wrong by that much.
     behind = np.maximum(watched - centre, 0.0)

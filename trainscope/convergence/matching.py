@@ -133,7 +133,7 @@ class Matches:
         return mean, prior_variance - np.einsum("ij,ij->j", cross, solved[:, :-1])
 
 
-def memory(small: FirstStage, reference: FirstStage, matches: Matches) -> float:
+def memory(small: FirstStage, reference: FirstStage, steps: float) -> float:
     """Return the log time of the reference over which a ratio of passages is forgotten.
 
     Of percentages alone it is known how much a network began with.
@@ -141,9 +141,9 @@ def memory(small: FirstStage, reference: FirstStage, matches: Matches) -> float:
     Args:
         small: The watched stage.
         reference: With at least one record, at another LR.
-        matches: Levels of the metric that both have reached.
+        steps: How far its levels come after equally many steps (`in_steps`).
     """
-    forgotten = max(_trained(small, reference), in_steps(small, reference, matches))
+    forgotten = max(_trained(small, reference), steps)
     return float(LENGTH * (LENGTH_TRAINED / LENGTH) ** forgotten)
 
 

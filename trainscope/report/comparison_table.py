@@ -43,7 +43,7 @@ def comparison_table(comparison: Comparison) -> RenderableType:
     parts += _traps(comparison)
     fair = comparison.fairness
     missing = [f"Run: {line}" for duel in comparison.duels for line in duel.missing]
-    if fair is not None and (fair.advice or missing):
+    if fair is not None:
         parts += section("What would make it fair", (*fair.advice, *missing))
     for diagnosis in comparison.diagnoses:
         parts += [Text(), diagnosis_table(diagnosis)]

@@ -17,7 +17,8 @@ MOST_ROWS = 40
 def correlation_table(found: Correlation) -> RenderableType:
     """Return the table of columns, what the noise lets anything reach, and the notes."""
     parts: list[RenderableType] = [_heading(found), Text(), _columns(found)]
-    parts += [Text(), *(Text(line) for line in ceiling_lines(found))]
+    if ceiling := ceiling_lines(found):
+        parts += [Text(), *map(Text, ceiling)]
     without = [each for each in found.predictors if each.reason]
     notes = [f"{each.column} has no coefficient: {each.reason}" for each in without[:12]]
     notes += found.notes

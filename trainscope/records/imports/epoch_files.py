@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trainscope.errors import RecordError
-from trainscope.records.imports.json_log import read_records
+from trainscope.records.imports.json_records import read_records
 from trainscope.records.imports.log import Log, choose_run
 from trainscope.records.imports.names import EPOCH, meaning
 from trainscope.records.imports.text_file import whole

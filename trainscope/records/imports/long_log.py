@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from trainscope.errors import RecordError
-from trainscope.records.imports.json_log import read_records
+from trainscope.records.imports.json_records import read_records
 from trainscope.records.imports.log import Log, choose_run, number
 from trainscope.records.imports.named import KEYS, VALUES, by_step
 from trainscope.records.imports.names import ACCURACY, EPOCH, LOSS, PHASES, STEP, meaning, split_of

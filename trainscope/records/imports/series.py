@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from trainscope.errors import RecordError
-from trainscope.records.imports.json_log import read_records
+from trainscope.records.imports.json_records import read_records
 from trainscope.records.imports.log import Log, choose_run, number
 from trainscope.records.imports.named import by_step, name_in, pairs_of, value_column
 from trainscope.records.imports.names import EPOCH, STEP, meaning, split_of
