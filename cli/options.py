@@ -23,6 +23,12 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 HUB = "hf:"
 
 
+def is_typed(name: str) -> bool:
+    """Tell whether the option of the command that runs was typed, even as its default is."""
+    source = click.get_current_context().get_parameter_source(name)
+    return source is click.core.ParameterSource.COMMANDLINE
+
+
 def together(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
     """Return one decorator that adds options, which help shows in this order."""
 

@@ -111,7 +111,7 @@ def command(
     )
     check_all_taken(options)
     if len(recipes) > 1 or seeds or workers or store:
-        refuse_single(click.get_current_context())
+        refuse_single()
         study = study_of(asked, recipes, seeds or 1, store or STORE)
         run(study, workers=workers, device=running.device)
     else:

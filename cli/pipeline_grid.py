@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from trainscope.cli.options import is_typed
 from trainscope.cli.printing import remark, say
 
 if TYPE_CHECKING:
@@ -35,17 +36,13 @@ OF_ONE = {
 """Options of a single run, which a study has no place for."""
 
 
-def refuse_single(ctx: click.Context) -> None:
+def refuse_single() -> None:
     """Refuse the options that are of a single run.
 
     Raises:
         UsageError: One was given.
     """
-    given = [
-        option
-        for name, option in OF_ONE.items()
-        if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
-    ]
+    given = [option for name, option in OF_ONE.items() if is_typed(name)]
     if given:
         raise click.UsageError(
             f"{', '.join(given)} is of a single pipeline, and several recipes or seeds are the "

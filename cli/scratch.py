@@ -16,7 +16,7 @@ from trainscope.cli.network_options import (
     regrow_option,
     unsafe_load_option,
 )
-from trainscope.cli.options import Place, task_option
+from trainscope.cli.options import Place, is_typed, task_option
 from trainscope.cli.printing import remark
 from trainscope.cli.running import RunOptions, run_and_show
 from trainscope.cli.schedule_options import ScheduleOptions, schedule_options
@@ -87,8 +87,7 @@ def command(
     settings = build_settings(options)
     asked, source = take(ScheduleOptions, options), take(NetworkOptions, options)
     check_all_taken(options)
-    typed = click.get_current_context().get_parameter_source("lr")
-    if typed is click.core.ParameterSource.COMMANDLINE and (asked.recipe or asked.schedule):
+    if is_typed("lr") and (asked.recipe or asked.schedule):
         raise click.UsageError("--lr is the first LR where no --recipe or --schedule says it.")
     network, dataset = source.open(like)
     run = run_beside(like, network)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from trainscope.cli.options import Place, probes_option, seed_option, together
+from trainscope.cli.options import Place, is_typed, probes_option, seed_option, together
 from trainscope.cli.tracking import tracking_options
 from trainscope.training.settings import OPTIMIZERS, PRECISIONS
 
@@ -173,10 +173,8 @@ def _check_optimizer(optimizer: str) -> None:
     """
     from trainscope.errors import ScheduleError
 
-    context = click.get_current_context()
     for name, owners in OF_OPTIMIZERS.items():
-        typed = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
-        if typed and optimizer not in owners:
+        if is_typed(name) and optimizer not in owners:
             raise ScheduleError(
                 f"--{name} is of {' and '.join(owners)}, and --optimizer {optimizer} does not have "
                 "it: leave it out, or name the optimizer"
